@@ -1,0 +1,97 @@
+//! Where files lie in a store or a run, and the commits by which a batch of them exists.
+//!
+//! Pure names and values: the conditional put that makes a commit is in `store`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{AgentId, TenantId};
+use crate::table::Table;
+
+/// The folder of commits.
+pub const COMMITS: &str = "_commits";
+
+/// One file of a batch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommittedFile {
+    /// Its table.
+    pub table: Table,
+    /// Its path below the store's root, `/`-separated.
+    pub path: String,
+    /// Its rows.
+    pub rows: u64,
+    /// Its length in bytes.
+    pub bytes: u64,
+}
+
+/// A batch of files: they exist only through it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Commit {
+    /// [`crate::FORMAT`].
+    pub format: u32,
+    /// Where its records come from: `<topic>-<partition>`, or a journal's name, or an import's.
+    pub source: String,
+    /// Position of its first record.
+    pub first: u64,
+    /// Position after its last record: where the next batch begins.
+    pub next: u64,
+    /// Its files.
+    pub files: Vec<CommittedFile>,
+}
+
+impl Commit {
+    /// `_commits/<source>/<first position, 20 digits>.json`: sorted by name is sorted by position.
+    #[must_use]
+    pub fn path(&self) -> String {
+        format!("{COMMITS}/{}/{:020}.json", escape(&self.source), self.first)
+    }
+}
+
+/// The folder of a table's files of one tenant, agent and UTC day on which their sessions started.
+#[must_use]
+pub fn folder(table: Table, tenant: &TenantId, agent: &AgentId, session_started_at: i64) -> String {
+    let date = utc_date(session_started_at);
+    format!("{}/tenant={}/agent={}/date={date}", table.as_str(), escape(tenant.as_str()), escape(agent.as_str()))
+}
+
+/// The UTC day of a time in microseconds since 1970, as `YYYY-MM-DD`; times no calendar holds become 1970-01-01.
+#[must_use]
+pub fn utc_date(micros: i64) -> String {
+    let time = jiff::Timestamp::from_microsecond(micros).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    time.to_zoned(jiff::tz::TimeZone::UTC).date().to_string()
+}
+
+/// Percent-encodes what Hive-style readers and object stores treat specially; letters, digits, `-`, `_` and `.` stay.
+#[must_use]
+pub fn escape(text: &str) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.') {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    // A name of dots alone would climb out of the folder.
+    if out.bytes().all(|byte| byte == b'.') { out.replace('.', "%2E") } else { out }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_cannot_leave_the_store() {
+        let tenant = TenantId::parse("../x").expect("id");
+        let agent = AgentId::parse("..").expect("id");
+        let path = folder(Table::Exchanges, &tenant, &agent, 1_700_000_000_000_000);
+        assert_eq!(path, "exchanges/tenant=..%2Fx/agent=%2E%2E/date=2023-11-14");
+    }
+
+    #[test]
+    fn commits_sort_by_position() {
+        let commit = |first| Commit { format: 1, source: "t-0".to_owned(), first, next: 0, files: vec![] }.path();
+        assert!(commit(9) < commit(10));
+        assert_eq!(commit(9), "_commits/t-0/00000000000000000009.json");
+    }
+}

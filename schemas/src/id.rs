@@ -1,0 +1,146 @@
+//! Identifiers: each a newtype that can only hold a value fit to be stored, logged and put into a path.
+//!
+//! None of these types generates a value: where randomness is wanted the caller brings it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// The longest identifier that is accepted, in bytes. Longer ones come from broken or hostile clients.
+pub const MAX_ID_BYTES: usize = 512;
+
+/// Says why a text cannot be an identifier.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IdError {
+    /// The text is empty.
+    #[error("{kind} is empty")]
+    Empty {
+        /// Which identifier was parsed.
+        kind: &'static str,
+    },
+    /// The text has more than [`MAX_ID_BYTES`] bytes.
+    #[error("{kind} has {bytes} bytes, at most {MAX_ID_BYTES} are allowed")]
+    TooLong {
+        /// Which identifier was parsed.
+        kind: &'static str,
+        /// How long the text is.
+        bytes: usize,
+    },
+    /// The text holds a control character.
+    #[error("{kind} {text:?} holds a control character")]
+    Control {
+        /// Which identifier was parsed.
+        kind: &'static str,
+        /// The text.
+        text: String,
+    },
+}
+
+fn parse(kind: &'static str, text: &str) -> Result<Arc<str>, IdError> {
+    if text.is_empty() {
+        return Err(IdError::Empty { kind });
+    }
+    if text.len() > MAX_ID_BYTES {
+        return Err(IdError::TooLong { kind, bytes: text.len() });
+    }
+    if text.chars().any(char::is_control) {
+        return Err(IdError::Control { kind, text: text.to_owned() });
+    }
+    Ok(Arc::from(text))
+}
+
+macro_rules! identifier {
+    ($(#[$doc:meta])* $name:ident, $kind:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Parses the text; it must not be empty, over [`MAX_ID_BYTES`], or hold control characters.
+            ///
+            /// # Errors
+            /// Says which of the three it is.
+            pub fn parse(text: &str) -> Result<Self, IdError> {
+                parse($kind, text).map(Self)
+            }
+
+            /// The text itself.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = IdError;
+            fn try_from(text: String) -> Result<Self, IdError> {
+                Self::parse(&text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> Self {
+                id.0.as_ref().to_owned()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{:?}", &*self.0)
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = IdError;
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                Self::parse(text)
+            }
+        }
+    };
+}
+
+identifier!(
+    /// Whose traffic it is; keys, stores and sessions of two tenants never mix.
+    TenantId, "tenant");
+identifier!(
+    /// Which agent the work was done by.
+    AgentId, "agent");
+identifier!(
+    /// The identity of an agent version.
+    BuildId, "build");
+identifier!(
+    /// One piece of work of one agent, or one trial of a case.
+    SessionId, "session id");
+identifier!(
+    /// A session chosen for replay; the same case in two runs pairs them.
+    CaseId, "case id");
+identifier!(
+    /// One start of one recorder process.
+    IncarnationId, "incarnation");
+identifier!(
+    /// One request and its answer.
+    ExchangeId, "exchange id");
+identifier!(
+    /// The name of a tool as it stands on the wire.
+    ToolName, "tool name");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refuses_what_cannot_be_stored() {
+        assert_eq!(TenantId::parse(""), Err(IdError::Empty { kind: "tenant" }));
+        assert!(matches!(SessionId::parse("a\nb"), Err(IdError::Control { .. })));
+        assert!(matches!(SessionId::parse(&"x".repeat(513)), Err(IdError::TooLong { bytes: 513, .. })));
+        assert_eq!(SessionId::parse("s-1").expect("plain text").as_str(), "s-1");
+    }
+}
