@@ -94,7 +94,10 @@ impl<R> Body<R> {
     ///
     /// # Errors
     /// A piece is missing, or the stored cuts are not those of this skeleton.
-    pub fn reassemble<'p>(&self, mut piece: impl FnMut(&R) -> Option<&'p [u8]>) -> Result<Vec<u8>, ReassembleError> {
+    pub fn reassemble<'p>(
+        &self,
+        mut piece: impl FnMut(&R) -> Option<&'p [u8]>,
+    ) -> Result<Vec<u8>, ReassembleError> {
         let bad = || ReassembleError::BadCuts { skeleton_bytes: self.skeleton.len() };
         if self.cuts.len() != self.chunks.len() {
             return Err(bad());
@@ -128,13 +131,13 @@ impl<R> Body<R> {
 
 /// Finds the spans to cut out: elements of the arrays under [`CUT_KEYS`], or the whole body where there are none.
 fn piece_spans(bytes: &[u8]) -> Vec<std::ops::Range<usize>> {
-    let spans: Vec<_> = element_spans(bytes)
+    let mut spans: Vec<_> = element_spans(bytes)
         .unwrap_or_default()
         .into_iter()
         .filter(|span| span.len() >= MIN_PIECE_BYTES && u32::try_from(bytes.len()).is_ok())
         .collect();
     if spans.is_empty() && bytes.len() >= MIN_PIECE_BYTES {
-        return Vec::from_iter([0..bytes.len()]);
+        spans.push(0..bytes.len());
     }
     spans
 }
@@ -198,7 +201,8 @@ mod tests {
         let body = Body::cut(bytes, &keys, |(digest, piece)| {
             pieces.insert(digest, piece.to_vec());
         });
-        let back = body.reassemble(|digest| pieces.get(digest).map(Vec::as_slice)).expect("all pieces are at hand");
+        let back =
+            body.reassemble(|digest| pieces.get(digest).map(Vec::as_slice)).expect("all pieces are at hand");
         (body, back)
     }
 

@@ -131,7 +131,10 @@ mod tests {
 
     #[test]
     fn keeps_long_integers_apart() {
-        assert_ne!(canonical(&json!(9_007_199_254_740_993_u64)), canonical(&json!(9_007_199_254_740_992_u64)));
+        assert_ne!(
+            canonical(&json!(9_007_199_254_740_993_u64)),
+            canonical(&json!(9_007_199_254_740_992_u64))
+        );
     }
 
     #[test]

@@ -50,7 +50,12 @@ impl Commit {
 #[must_use]
 pub fn folder(table: Table, tenant: &TenantId, agent: &AgentId, session_started_at: i64) -> String {
     let date = utc_date(session_started_at);
-    format!("{}/tenant={}/agent={}/date={date}", table.as_str(), escape(tenant.as_str()), escape(agent.as_str()))
+    format!(
+        "{}/tenant={}/agent={}/date={date}",
+        table.as_str(),
+        escape(tenant.as_str()),
+        escape(agent.as_str())
+    )
 }
 
 /// The UTC day of a time in microseconds since 1970, as `YYYY-MM-DD`; times no calendar holds become 1970-01-01.
@@ -90,7 +95,8 @@ mod tests {
 
     #[test]
     fn commits_sort_by_position() {
-        let commit = |first| Commit { format: 1, source: "t-0".to_owned(), first, next: 0, files: vec![] }.path();
+        let commit =
+            |first| Commit { format: 1, source: "t-0".to_owned(), first, next: 0, files: vec![] }.path();
         assert!(commit(9) < commit(10));
         assert_eq!(commit(9), "_commits/t-0/00000000000000000009.json");
     }

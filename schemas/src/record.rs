@@ -38,7 +38,9 @@ pub enum RecordError {
     #[error("record is empty")]
     Empty,
     /// Written by another version.
-    #[error("record has version {found}, this build reads {RECORD_VERSION}; read it with the build that wrote it")]
+    #[error(
+        "record has version {found}, this build reads {RECORD_VERSION}; read it with the build that wrote it"
+    )]
     Version {
         /// The version byte.
         found: u8,

@@ -103,7 +103,9 @@ pub struct Chunk {
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
     /// Not Parquet, or cut short.
-    #[error("not a readable Parquet file ({0}); it may be truncated: restore it, or remove its commit to leave it out")]
+    #[error(
+        "not a readable Parquet file ({0}); it may be truncated: restore it, or remove its commit to leave it out"
+    )]
     Parquet(#[from] parquet::errors::ParquetError),
     /// A batch that the reader could not build.
     #[error("broken column data ({0}); the file may be damaged: restore it from a copy")]
@@ -188,7 +190,11 @@ pub fn decode<T: DeserializeOwned>(
     mut each: impl FnMut(Vec<T>),
 ) -> Result<(), TableError> {
     let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file, ArrowReaderOptions::new())?;
-    check_metadata(table, builder.metadata().file_metadata().key_value_metadata(), builder.metadata().file_metadata().created_by())?;
+    check_metadata(
+        table,
+        builder.metadata().file_metadata().key_value_metadata(),
+        builder.metadata().file_metadata().created_by(),
+    )?;
     let mask = match columns {
         Some(names) => ProjectionMask::columns(builder.parquet_schema(), names.iter().copied()),
         None => ProjectionMask::all(),
@@ -218,11 +224,16 @@ pub fn decode_all<T: DeserializeOwned>(table: Table, file: Bytes) -> Result<Vec<
     Ok(rows)
 }
 
-fn check_metadata(table: Table, pairs: Option<&Vec<KeyValue>>, created_by: Option<&str>) -> Result<(), TableError> {
+fn check_metadata(
+    table: Table,
+    pairs: Option<&Vec<KeyValue>>,
+    created_by: Option<&str>,
+) -> Result<(), TableError> {
     let find = |key: &str| pairs?.iter().find(|pair| pair.key == key)?.value.clone();
     let found = find(FORMAT_KEY).ok_or(TableError::Foreign)?;
     if found != FORMAT.to_string() {
-        let needed = created_by.map_or_else(|| "of a newer version".to_owned(), |by| format!("as new as \"{by}\""));
+        let needed =
+            created_by.map_or_else(|| "of a newer version".to_owned(), |by| format!("as new as \"{by}\""));
         return Err(TableError::Version { found, needed });
     }
     match find(TABLE_KEY) {

@@ -67,7 +67,8 @@ impl ToolCatalog {
     /// # Errors
     /// Names the entry and the field.
     pub fn parse_json(text: &str) -> Result<Self, ToolsError> {
-        let value: Value = serde_json::from_str(text).map_err(|error| ToolsError::NotAList(error.to_string()))?;
+        let value: Value =
+            serde_json::from_str(text).map_err(|error| ToolsError::NotAList(error.to_string()))?;
         let list = value.as_array().or_else(|| value.get("tools").and_then(Value::as_array));
         let list = list.ok_or_else(|| ToolsError::NotAList("no tool list found".to_owned()))?;
         let mut tools = BTreeMap::new();
@@ -103,7 +104,8 @@ fn parse_entry(place: usize, entry: &Value) -> Result<(String, Tool), ToolsError
         Some(Value::String(text)) if text == "write" => Effect::Write,
         Some(found) => return Err(ToolsError::BadEffect { tool: name, found: found.to_string() }),
     };
-    let schema = |keys: [&str; 2]| keys.iter().find_map(|key| function.get(*key)).filter(|v| v.is_object()).cloned();
+    let schema =
+        |keys: [&str; 2]| keys.iter().find_map(|key| function.get(*key)).filter(|v| v.is_object()).cloned();
     let tool = Tool {
         effect,
         reversible: declared("reversible").and_then(Value::as_bool),
@@ -120,7 +122,8 @@ mod tests {
 
     #[test]
     fn reads_openai_and_mcp_lists() {
-        let openai = r#"[{"type":"function","effect":"read","function":{"name":"a","parameters":{"type":"object"}}}]"#;
+        let openai =
+            r#"[{"type":"function","effect":"read","function":{"name":"a","parameters":{"type":"object"}}}]"#;
         let tools = ToolCatalog::parse_json(openai).expect("an OpenAI list");
         assert_eq!(tools.effect("a"), Effect::Read);
         assert!(tools.find("a").is_some_and(|tool| tool.args_schema.is_some()));

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use schemas::body::Body;
 use schemas::exchange::{
-    Confidence, Edge, Effect, Ending, Exchange, Header, Identifier, Link, Operation, OperationKind, Protocol, Redaction,
-    RequestedCall, Usage,
+    Confidence, Edge, Effect, Ending, Exchange, Header, Identifier, Link, Operation, OperationKind, Protocol,
+    Redaction, RequestedCall, Usage,
 };
 use schemas::id::{AgentId, BuildId, CaseId, ExchangeId, IncarnationId, SessionId, TenantId};
 use schemas::keys::Digest;
@@ -63,7 +63,11 @@ fn exchange<R>(reference: impl Fn(u8) -> R, full: bool) -> Exchange<R> {
         request: body,
         response: Body { skeleton: vec![], cuts: vec![], chunks: vec![], bytes: 0 },
         operation: if full { full_operation() } else { Operation::new(OperationKind::Opaque) },
-        usage: if full { Usage { input_tokens: Some(1), cost_usd: Some(0.5), ..Usage::default() } } else { Usage::default() },
+        usage: if full {
+            Usage { input_tokens: Some(1), cost_usd: Some(0.5), ..Usage::default() }
+        } else {
+            Usage::default()
+        },
         identifiers: vec![Identifier {
             name: "traceparent".to_owned(),
             value: "00-".to_owned(),
@@ -105,9 +109,13 @@ fn some_columns_can_be_read_alone() {
     let file = table::encode(Table::Exchanges, &[exchange(u32::from, true)]).expect("rows fit");
     let mut calls: Vec<Call> = Vec::new();
     let columns = ["seq", "operation.tool", "operation.effect"];
-    table::decode(Table::Exchanges, file.into(), Some(&columns), |mut rows| calls.append(&mut rows)).expect("reads");
+    table::decode(Table::Exchanges, file.into(), Some(&columns), |mut rows| calls.append(&mut rows))
+        .expect("reads");
     let call = calls.pop().expect("one row");
-    assert_eq!((call.seq, call.operation.tool.as_deref(), call.operation.effect), (4, Some("t"), Effect::Write));
+    assert_eq!(
+        (call.seq, call.operation.tool.as_deref(), call.operation.effect),
+        (4, Some("t"), Effect::Write)
+    );
 }
 
 #[test]
@@ -131,7 +139,11 @@ fn chunks_sessions_and_trials_come_back() {
 #[test]
 fn records_come_back_as_they_were() {
     let records = [
-        Record::Piece { session: SessionId::parse("s").expect("id"), digest: Digest([1; 32]), bytes: vec![1, 2] },
+        Record::Piece {
+            session: SessionId::parse("s").expect("id"),
+            digest: Digest([1; 32]),
+            bytes: vec![1, 2],
+        },
         Record::Exchange(Box::new(exchange(|byte| Digest([byte; 32]), true))),
         Record::Exchange(Box::new(exchange(|byte| Digest([byte; 32]), false))),
         Record::Close(Box::new(close(true))),
@@ -147,7 +159,10 @@ fn records_come_back_as_they_were() {
 fn a_damaged_or_foreign_file_is_refused() {
     let file = table::encode(Table::Exchanges, &[exchange(u32::from, true)]).expect("rows fit");
     let short = file[..file.len() / 2].to_vec();
-    assert!(matches!(table::decode_all::<Exchange<u32>>(Table::Exchanges, short.into()), Err(TableError::Parquet(_))));
+    assert!(matches!(
+        table::decode_all::<Exchange<u32>>(Table::Exchanges, short.into()),
+        Err(TableError::Parquet(_))
+    ));
     let error = table::decode_all::<Trial>(Table::Trials, file.into()).expect_err("another table");
     assert!(error.to_string().contains("holds table exchanges"));
 }
@@ -197,7 +212,12 @@ fn trial(full: bool) -> Trial {
         exchanges: 3,
         has_transcript: full,
         fidelity: full.then(|| Fidelity { exact: 1, missed: 2, ..Fidelity::default() }),
-        divergences: vec![Divergence { seq: 1, kind: "tool_missed".to_owned(), tool: None, detail: "d".to_owned() }],
+        divergences: vec![Divergence {
+            seq: 1,
+            kind: "tool_missed".to_owned(),
+            tool: None,
+            detail: "d".to_owned(),
+        }],
         fault_plan: full.then(|| "{}".to_owned()),
         whole: full.then_some(true),
         slices: if full { BTreeMap::from([("k".to_owned(), "v".to_owned())]) } else { BTreeMap::new() },

@@ -44,8 +44,11 @@ fn body() -> DataType {
 }
 
 fn operation() -> DataType {
-    let requested =
-        record(vec![may("id", DataType::Utf8), must("tool", DataType::Utf8), must("arguments", DataType::Utf8)]);
+    let requested = record(vec![
+        may("id", DataType::Utf8),
+        must("tool", DataType::Utf8),
+        must("arguments", DataType::Utf8),
+    ]);
     record(vec![
         must("kind", DataType::Utf8),
         may("method", DataType::Utf8),
@@ -99,7 +102,11 @@ fn links() -> DataType {
 }
 
 fn redactions() -> DataType {
-    list(record(vec![must("kind", DataType::Utf8), must("place", DataType::Utf8), must("count", DataType::UInt32)]))
+    list(record(vec![
+        must("kind", DataType::Utf8),
+        must("place", DataType::Utf8),
+        must("count", DataType::UInt32),
+    ]))
 }
 
 pub(super) fn exchanges() -> Vec<FieldRef> {

@@ -1,0 +1,249 @@
+//! A batch of records as the files of one commit: grouped by folder, each distinct piece stored once a file.
+//!
+//! Pure: it makes bytes and names; writing and committing them is `lake`'s.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use schemas::commit::{escape, folder};
+use schemas::exchange::Exchange;
+use schemas::id::{AgentId, SessionId, TenantId};
+use schemas::keys::Digest;
+use schemas::record::Record;
+use schemas::session::SessionClose;
+use schemas::table::{self, Chunk, Table, TableError};
+use schemas::trial::Trial;
+
+/// Pieces of open sessions that [`Leaning`] remembers before it forgets all of them; what is forgotten is looked up in
+/// the store again.
+const MAX_LEANING_PIECES: usize = 1_000_000;
+
+/// Records on their way into one commit.
+///
+/// A piece must lie in the same batch as the first exchange that refers to it, so a batch is cut after an exchange or a
+/// close row, never after a piece.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Exchanges.
+    pub exchanges: Vec<Exchange>,
+    /// Pieces of their bodies, each once a session.
+    pub pieces: Vec<(SessionId, Digest, Vec<u8>)>,
+    /// Close rows.
+    pub closes: Vec<SessionClose>,
+    /// Trials, in a run.
+    pub trials: Vec<Trial>,
+}
+
+impl Batch {
+    /// Adds a record.
+    pub fn push(&mut self, record: Record) {
+        match record {
+            Record::Piece { session, digest, bytes } => self.pieces.push((session, digest, bytes)),
+            Record::Exchange(exchange) => self.exchanges.push(*exchange),
+            Record::Close(close) => self.closes.push(*close),
+        }
+    }
+
+    /// About how many bytes it holds: payloads, not the sizes of the structures.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let pieces: usize = self.pieces.iter().map(|(_, _, bytes)| bytes.len()).sum();
+        let skeletons =
+            self.exchanges.iter().map(|x| x.request.skeleton.len() + x.response.skeleton.len() + 512);
+        pieces + skeletons.sum::<usize>() + 256 * (self.closes.len() + self.trials.len())
+    }
+
+    /// Whether it holds nothing that makes a file.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.exchanges.is_empty() && self.closes.is_empty() && self.trials.is_empty()
+    }
+}
+
+/// Which earlier file holds which piece of which open session.
+#[derive(Debug, Default)]
+pub struct Leaning {
+    sessions: HashMap<SessionId, HashMap<Digest, Arc<str>>>,
+    pieces: usize,
+}
+
+impl Leaning {
+    /// The earlier file that holds the piece, by its name in the session's folder.
+    #[must_use]
+    pub fn find(&self, session: &SessionId, digest: &Digest) -> Option<Arc<str>> {
+        self.sessions.get(session)?.get(digest).cloned()
+    }
+
+    /// Whether anything is known of the session.
+    #[must_use]
+    pub fn knows(&self, session: &SessionId) -> bool {
+        self.sessions.contains_key(session)
+    }
+
+    /// Remembers where a piece lies.
+    pub fn insert(&mut self, session: &SessionId, digest: Digest, file: Arc<str>) {
+        if self.pieces >= MAX_LEANING_PIECES {
+            self.sessions.clear();
+            self.pieces = 0;
+        }
+        if self.sessions.entry(session.clone()).or_default().insert(digest, file).is_none() {
+            self.pieces += 1;
+        }
+    }
+
+    /// Remembers that the store was searched for the session.
+    pub fn mark(&mut self, session: &SessionId) {
+        self.sessions.entry(session.clone()).or_default();
+    }
+
+    /// Forgets a session.
+    pub fn forget(&mut self, session: &SessionId) {
+        if let Some(pieces) = self.sessions.remove(session) {
+            self.pieces -= pieces.len();
+        }
+    }
+}
+
+/// One file to be written.
+#[derive(Debug)]
+pub struct EncodedFile {
+    /// Its table.
+    pub table: Table,
+    /// Its path below the root.
+    pub path: String,
+    /// Its rows.
+    pub rows: u64,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// Tenant, agent and folder date: what decides where a row lies.
+type Home = (TenantId, AgentId, String);
+
+#[derive(Default)]
+struct Group {
+    exchanges: Vec<Exchange>,
+    closes: Vec<SessionClose>,
+    trials: Vec<Trial>,
+}
+
+/// Makes the files of a batch, all named `name` in their folders; `leaning` is asked for pieces of earlier files and
+/// told of those in these.
+///
+/// # Errors
+/// A row does not fit its table.
+pub fn encode(batch: Batch, name: &str, leaning: &mut Leaning) -> Result<Vec<EncodedFile>, TableError> {
+    let mut pieces: HashMap<(SessionId, Digest), Vec<u8>> = HashMap::new();
+    for (session, digest, bytes) in batch.pieces {
+        pieces.entry((session, digest)).or_insert(bytes);
+    }
+    let mut groups: BTreeMap<Home, Group> = BTreeMap::new();
+    for exchange in batch.exchanges {
+        let home = home(&exchange.tenant, &exchange.agent, exchange.session_started_at);
+        groups.entry(home).or_default().exchanges.push(exchange);
+    }
+    for close in batch.closes {
+        groups.entry(home(&close.tenant, &close.agent, close.started_at)).or_default().closes.push(close);
+    }
+    for trial in batch.trials {
+        let started_at = trial.started_at.unwrap_or(0);
+        groups.entry(home(&trial.tenant, &trial.agent, started_at)).or_default().trials.push(trial);
+    }
+    let mut files = Vec::new();
+    for (home, group) in groups {
+        encode_group(&home, group, name, &mut pieces, leaning, &mut files)?;
+    }
+    Ok(files)
+}
+
+fn home(tenant: &TenantId, agent: &AgentId, started_at: i64) -> Home {
+    (tenant.clone(), agent.clone(), schemas::commit::utc_date(started_at))
+}
+
+/// The folder that a session's exchanges lie in.
+#[must_use]
+pub fn exchange_folder(exchange: &Exchange) -> String {
+    folder(Table::Exchanges, &exchange.tenant, &exchange.agent, exchange.session_started_at)
+}
+
+fn encode_group(
+    (tenant, agent, date): &Home,
+    mut group: Group,
+    name: &str,
+    pieces: &mut HashMap<(SessionId, Digest), Vec<u8>>,
+    leaning: &mut Leaning,
+    files: &mut Vec<EncodedFile>,
+) -> Result<(), TableError> {
+    let place =
+        format!("tenant={}/agent={}/date={date}/{name}", escape(tenant.as_str()), escape(agent.as_str()));
+    let mut add = |table: Table, rows: usize, bytes: Vec<u8>| {
+        files.push(EncodedFile {
+            table,
+            path: format!("{}/{place}", table.as_str()),
+            rows: rows as u64,
+            bytes,
+        });
+    };
+    if !group.exchanges.is_empty() {
+        group
+            .exchanges
+            .sort_by(|a, b| (&a.session, &a.incarnation, a.seq).cmp(&(&b.session, &b.incarnation, b.seq)));
+        let (rows, chunks) = refer(group.exchanges, name, pieces, leaning);
+        if !chunks.is_empty() {
+            add(Table::Chunks, chunks.len(), table::encode(Table::Chunks, &chunks)?);
+        }
+        add(Table::Exchanges, rows.len(), table::encode(Table::Exchanges, &rows)?);
+    }
+    if !group.closes.is_empty() {
+        group.closes.sort_by(|a, b| {
+            (&a.session, &a.incarnation, a.closed_at).cmp(&(&b.session, &b.incarnation, b.closed_at))
+        });
+        add(Table::Sessions, group.closes.len(), table::encode(Table::Sessions, &group.closes)?);
+    }
+    if !group.trials.is_empty() {
+        group.trials.sort_by(|a, b| (a.lane, &a.case, a.trial).cmp(&(b.lane, &b.case, b.trial)));
+        add(Table::Trials, group.trials.len(), table::encode(Table::Trials, &group.trials)?);
+    }
+    Ok(())
+}
+
+/// Replaces digests by row numbers of the chunks file, and makes that file's rows.
+fn refer(
+    exchanges: Vec<Exchange>,
+    name: &str,
+    pieces: &mut HashMap<(SessionId, Digest), Vec<u8>>,
+    leaning: &mut Leaning,
+) -> (Vec<Exchange<u32>>, Vec<Chunk>) {
+    let file: Arc<str> = Arc::from(name);
+    let mut chunks: Vec<Chunk> = Vec::new();
+    let mut numbers: HashMap<Digest, u32> = HashMap::new();
+    let mut rows = Vec::with_capacity(exchanges.len());
+    for exchange in exchanges {
+        let session = exchange.session.clone();
+        let row = exchange.try_map(|digest| {
+            let own = pieces.remove(&(session.clone(), digest));
+            if own.is_some() {
+                leaning.insert(&session, digest, file.clone());
+            }
+            let next = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
+            let number = *numbers.entry(digest).or_insert(next);
+            if number == next {
+                let leans_on =
+                    if own.is_some() { None } else { leaning.find(&session, &digest).map(|f| f.to_string()) };
+                chunks.push(Chunk { chunk: number, digest, bytes: own, leans_on });
+            } else if let Some(chunk) = chunks.get_mut(number as usize) {
+                // A row that only leaned gives way to the bytes, now that they are here.
+                if chunk.bytes.is_none() && own.is_some() {
+                    chunk.bytes = own;
+                    chunk.leans_on = None;
+                }
+            }
+            Ok::<u32, std::convert::Infallible>(number)
+        });
+        match row {
+            Ok(row) => rows.push(row),
+            Err(never) => match never {},
+        }
+    }
+    (rows, chunks)
+}

@@ -1,0 +1,381 @@
+//! A store or a run: Parquet files that exist only through their commits, in a directory or an object store.
+//!
+//! A batch's files are written durably first; then its commit is created with a conditional put. Whoever is refused has
+//! lost the partition and must stop. Readers go through commits, so a half-written batch is never seen.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
+use schemas::FORMAT;
+use schemas::commit::{COMMITS, Commit, CommittedFile, escape};
+use schemas::id::SessionId;
+use schemas::table::{self, Table, TableError};
+use schemas::trial::RunManifest;
+use serde::de::DeserializeOwned;
+
+use crate::batch::{self, Batch, Leaning};
+
+mod sessions;
+
+/// Name of the manifest of a run.
+const MANIFEST: &str = "run.json";
+
+/// Requests to the store that are under way at a time.
+const CONCURRENT_REQUESTS: usize = 16;
+
+/// A store that cannot be opened, read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum LakeError {
+    /// The location is not one.
+    #[error("store location {location:?}: {detail}; give a directory, or a file:// URL")]
+    Location {
+        /// As given.
+        location: String,
+        /// What is wrong.
+        detail: String,
+    },
+    /// The disk or object store said no.
+    #[error("store {location}, object {path}: {source}")]
+    Object {
+        /// The store.
+        location: String,
+        /// The object.
+        path: String,
+        /// What was said.
+        source: object_store::Error,
+    },
+    /// A file that is not what it should be.
+    #[error("file {path}: {source}")]
+    Table {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        source: TableError,
+    },
+    /// A file shorter or longer than its commit says.
+    #[error(
+        "file {path} has {found} bytes, its commit says {expected}: it is truncated or was overwritten; restore it from a copy"
+    )]
+    Length {
+        /// The file.
+        path: String,
+        /// What the commit says.
+        expected: u64,
+        /// What is there.
+        found: u64,
+    },
+    /// A commit or manifest that cannot be read.
+    #[error("{path} cannot be read: {detail}")]
+    Metadata {
+        /// The object.
+        path: String,
+        /// What is wrong.
+        detail: String,
+    },
+    /// Another version.
+    #[error(
+        "{path} has format version {found}, this build reads version {FORMAT}; use the foreshadow that wrote it"
+    )]
+    Version {
+        /// The object.
+        path: String,
+        /// Its version.
+        found: u64,
+    },
+    /// Somebody else has committed from this position.
+    #[error("position {first} of {commit_source} is already committed: another process has taken it over")]
+    LostPartition {
+        /// The source.
+        commit_source: String,
+        /// The position.
+        first: u64,
+    },
+    /// The run is there already.
+    #[error("{location} already holds a run")]
+    ManifestExists {
+        /// The run.
+        location: String,
+    },
+}
+
+/// All commits at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// The commits, by source and position.
+    pub commits: Vec<Commit>,
+}
+
+impl Snapshot {
+    /// The files of a table.
+    pub fn files(&self, table: Table) -> impl Iterator<Item = &CommittedFile> {
+        self.commits.iter().flat_map(|commit| &commit.files).filter(move |file| file.table == table)
+    }
+
+    /// Whether nothing was ever committed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.commits.is_empty()
+    }
+}
+
+/// A store or a run.
+#[derive(Clone)]
+pub struct Lake {
+    store: Arc<dyn ObjectStore>,
+    root: Path,
+    location: String,
+}
+
+impl std::fmt::Debug for Lake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lake").field("location", &self.location).finish_non_exhaustive()
+    }
+}
+
+impl Lake {
+    /// Opens a directory; it need not exist yet, and is not made.
+    ///
+    /// # Errors
+    /// The location is of a kind that this build cannot open.
+    pub fn open(location: &str) -> Result<Self, LakeError> {
+        let bad = |detail: String| LakeError::Location { location: location.to_owned(), detail };
+        let folder = match location.split_once("://") {
+            None => PathBuf::from(location),
+            Some(("file", path)) => PathBuf::from(path),
+            Some((scheme, _)) => return Err(bad(format!("scheme {scheme} is not supported by this build"))),
+        };
+        let folder = std::path::absolute(&folder).map_err(|error| bad(error.to_string()))?;
+        if folder.is_file() {
+            return Err(bad("it is a file, not a directory".to_owned()));
+        }
+        let root = Path::from_absolute_path(&folder).map_err(|error| bad(error.to_string()))?;
+        let store = Arc::new(LocalFileSystem::new().with_fsync(true));
+        Ok(Self { store, root, location: location.to_owned() })
+    }
+
+    /// The location as it was given.
+    #[must_use]
+    pub fn location(&self) -> &str {
+        &self.location
+    }
+
+    fn path(&self, below: &str) -> Result<Path, LakeError> {
+        let text =
+            if self.root.as_ref().is_empty() { below.to_owned() } else { format!("{}/{below}", self.root) };
+        Path::parse(text)
+            .map_err(|error| LakeError::Metadata { path: below.to_owned(), detail: error.to_string() })
+    }
+
+    fn object_error(&self, path: &str) -> impl FnOnce(object_store::Error) -> LakeError {
+        let (location, path) = (self.location.clone(), path.to_owned());
+        move |source| LakeError::Object { location, path, source }
+    }
+
+    async fn get(&self, below: &str) -> Result<Option<Bytes>, LakeError> {
+        match self.store.get(&self.path(below)?).await {
+            Ok(found) => found.bytes().await.map(Some).map_err(self.object_error(below)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.object_error(below)(error)),
+        }
+    }
+
+    /// Creates an object durably; says whether it was not there before.
+    async fn create(&self, below: &str, bytes: Vec<u8>) -> Result<bool, LakeError> {
+        let options = PutOptions::from(PutMode::Create);
+        match self.store.put_opts(&self.path(below)?, PutPayload::from(bytes), options).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
+            Err(error) => Err(self.object_error(below)(error)),
+        }
+    }
+
+    async fn list(&self, below: &str) -> Result<Vec<String>, LakeError> {
+        let prefix = self.path(below)?;
+        let skip = if self.root.as_ref().is_empty() { 0 } else { self.root.as_ref().len() + 1 };
+        let found = self.store.list(Some(&prefix)).map_ok(|meta| meta.location.as_ref()[skip..].to_owned());
+        match found.try_collect::<Vec<_>>().await {
+            Ok(mut paths) => {
+                paths.sort();
+                Ok(paths)
+            }
+            Err(object_store::Error::NotFound { .. }) => Ok(Vec::new()),
+            Err(error) => Err(self.object_error(below)(error)),
+        }
+    }
+
+    /// Reads all commits.
+    ///
+    /// # Errors
+    /// One cannot be read or is of another version.
+    pub async fn snapshot(&self) -> Result<Snapshot, LakeError> {
+        let paths = self.list(COMMITS).await?;
+        let commits = futures::stream::iter(paths.into_iter().filter(|path| path.ends_with(".json")))
+            .map(|path| async move { self.read_commit(&path).await })
+            .buffered(CONCURRENT_REQUESTS)
+            .try_collect()
+            .await?;
+        Ok(Snapshot { commits })
+    }
+
+    async fn read_commit(&self, path: &str) -> Result<Commit, LakeError> {
+        let bytes = self.get(path).await?.unwrap_or_default();
+        parse_versioned(path, &bytes)
+    }
+
+    /// The position from which the next batch of this source must begin.
+    ///
+    /// # Errors
+    /// The last commit cannot be read.
+    pub async fn resume_position(&self, source: &str) -> Result<u64, LakeError> {
+        let paths = self.list(&format!("{COMMITS}/{}", escape(source))).await?;
+        match paths.iter().rfind(|path| path.ends_with(".json")) {
+            Some(path) => Ok(self.read_commit(path).await?.next),
+            None => Ok(0),
+        }
+    }
+
+    /// Writes a batch's files and commits them.
+    ///
+    /// # Errors
+    /// [`LakeError::LostPartition`] where this position is already committed (the files are deleted again); else the
+    /// disk or object store said no, and the batch does not exist.
+    pub async fn commit(
+        &self,
+        source: &str,
+        first: u64,
+        next: u64,
+        batch: Batch,
+        leaning: &mut Leaning,
+    ) -> Result<Commit, LakeError> {
+        let closed: Vec<SessionId> = batch.closes.iter().map(|close| close.session.clone()).collect();
+        self.find_leaning(source, &batch, leaning).await?;
+        let tag = uuid::Uuid::new_v4().simple().to_string();
+        let name = format!("{}--{first:020}-{}.parquet", escape(source), &tag[..8]);
+        let encoded = batch::encode(batch, &name, leaning);
+        let encoded = encoded.map_err(|error| LakeError::Table { path: name.clone(), source: error })?;
+        let mut files = Vec::with_capacity(encoded.len());
+        for file in encoded {
+            let bytes = file.bytes.len() as u64;
+            self.create(&file.path, file.bytes).await?;
+            files.push(CommittedFile { table: file.table, path: file.path, rows: file.rows, bytes });
+        }
+        let commit = Commit { format: FORMAT, source: source.to_owned(), first, next, files };
+        let text = serde_json::to_vec_pretty(&commit)
+            .map_err(|error| LakeError::Metadata { path: commit.path(), detail: error.to_string() })?;
+        if self.create(&commit.path(), text).await? {
+            for session in &closed {
+                leaning.forget(session);
+            }
+            return Ok(commit);
+        }
+        for file in &commit.files {
+            self.store.delete(&self.path(&file.path)?).await.map_err(self.object_error(&file.path))?;
+        }
+        Err(LakeError::LostPartition { commit_source: source.to_owned(), first })
+    }
+
+    /// Deletes the files of this source that have no commit: what a crash left half-written. Returns how many.
+    ///
+    /// # Errors
+    /// The disk or object store said no.
+    pub async fn sweep(&self, source: &str) -> Result<usize, LakeError> {
+        let snapshot = self.snapshot().await?;
+        let committed: BTreeSet<&str> =
+            snapshot.commits.iter().flat_map(|commit| &commit.files).map(|file| file.path.as_str()).collect();
+        let prefix = format!("{}--", escape(source));
+        let mut deleted = 0;
+        for table in Table::ALL {
+            for path in self.list(table.as_str()).await? {
+                let ours = path.rsplit('/').next().is_some_and(|name| name.starts_with(&prefix));
+                if ours && !committed.contains(path.as_str()) {
+                    self.store.delete(&self.path(&path)?).await.map_err(self.object_error(&path))?;
+                    deleted += 1;
+                }
+            }
+        }
+        Ok(deleted)
+    }
+
+    /// Reads the rows of a file; `columns` keeps only these ([`table::decode`]).
+    ///
+    /// # Errors
+    /// The file is missing, truncated, foreign or of another version.
+    pub async fn read<T: DeserializeOwned>(
+        &self,
+        file: &CommittedFile,
+        columns: Option<&[&str]>,
+    ) -> Result<Vec<T>, LakeError> {
+        let bytes = self.get(&file.path).await?.unwrap_or_default();
+        let found = bytes.len() as u64;
+        if found != file.bytes {
+            return Err(LakeError::Length { path: self.shown(&file.path), expected: file.bytes, found });
+        }
+        let mut rows = Vec::with_capacity(usize::try_from(file.rows).unwrap_or(0).min(1 << 20));
+        table::decode(file.table, bytes, columns, |mut batch| rows.append(&mut batch))
+            .map_err(|source| LakeError::Table { path: self.shown(&file.path), source })?;
+        Ok(rows)
+    }
+
+    /// Reads the rows of all files of a table, in commit order.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub async fn read_table<T: DeserializeOwned>(
+        &self,
+        snapshot: &Snapshot,
+        table: Table,
+        columns: Option<&[&str]>,
+    ) -> Result<Vec<T>, LakeError> {
+        let mut rows = Vec::new();
+        for file in snapshot.files(table) {
+            rows.append(&mut self.read(file, columns).await?);
+        }
+        Ok(rows)
+    }
+
+    fn shown(&self, path: &str) -> String {
+        format!("{}/{path}", self.location.trim_end_matches('/'))
+    }
+
+    /// Reads the manifest of a run; `None` where it has none.
+    ///
+    /// # Errors
+    /// It cannot be read or is of another version.
+    pub async fn manifest(&self) -> Result<Option<RunManifest>, LakeError> {
+        match self.get(MANIFEST).await? {
+            Some(bytes) => parse_versioned(&self.shown(MANIFEST), &bytes).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Creates the manifest of a run.
+    ///
+    /// # Errors
+    /// [`LakeError::ManifestExists`] where one is there.
+    pub async fn create_manifest(&self, manifest: &RunManifest) -> Result<(), LakeError> {
+        let text = serde_json::to_vec_pretty(manifest)
+            .map_err(|error| LakeError::Metadata { path: MANIFEST.to_owned(), detail: error.to_string() })?;
+        if self.create(MANIFEST, text).await? {
+            Ok(())
+        } else {
+            Err(LakeError::ManifestExists { location: self.location.clone() })
+        }
+    }
+}
+
+/// Parses JSON that carries `format`; another version is told apart from broken text.
+fn parse_versioned<T: DeserializeOwned>(path: &str, bytes: &[u8]) -> Result<T, LakeError> {
+    let broken =
+        |error: serde_json::Error| LakeError::Metadata { path: path.to_owned(), detail: error.to_string() };
+    let value: serde_json::Value = serde_json::from_slice(bytes).map_err(broken)?;
+    match value.get("format").and_then(serde_json::Value::as_u64) {
+        Some(found) if found != u64::from(FORMAT) => Err(LakeError::Version { path: path.to_owned(), found }),
+        Some(_) | None => serde_json::from_value(value).map_err(broken),
+    }
+}

@@ -1,0 +1,179 @@
+//! The commit protocol on a real directory: what is committed is read back whole, what is not does not exist.
+
+use std::collections::BTreeMap;
+
+use schemas::body::Body;
+use schemas::exchange::{Edge, Ending, Exchange, Operation, OperationKind, Protocol, Usage};
+use schemas::id::{AgentId, ExchangeId, IncarnationId, SessionId, TenantId};
+use schemas::keys::{RootKey, TenantKeys};
+use schemas::record::Record;
+use schemas::session::{CloseReason, SessionClose};
+use schemas::table::Table;
+use store::batch::{Batch, Leaning};
+use store::lake::{Lake, LakeError};
+
+const DAY: i64 = 1_700_000_000_000_000;
+
+fn keys() -> TenantKeys {
+    RootKey::new([5; 32]).tenant(&TenantId::parse("t").expect("id"))
+}
+
+/// The request of the n-th model call: all messages so far.
+fn request(n: u32) -> Vec<u8> {
+    let messages: Vec<String> =
+        (0..=n).map(|i| format!(r#"{{"role":"user","content":"message {i} {}"}}"#, "x".repeat(50))).collect();
+    format!(r#"{{"messages":[{}]}}"#, messages.join(",")).into_bytes()
+}
+
+/// Records one exchange as the tap would: each piece once a session.
+fn record(session: &str, seq: u32, sent: &mut std::collections::HashSet<(String, [u8; 32])>) -> Vec<Record> {
+    let id = SessionId::parse(session).expect("id");
+    let mut records = Vec::new();
+    let body = Body::cut(&request(seq), &keys(), |(digest, piece)| {
+        if sent.insert((session.to_owned(), digest.0)) {
+            records.push(Record::Piece { session: id.clone(), digest, bytes: piece.to_vec() });
+        }
+    });
+    records.push(Record::Exchange(Box::new(Exchange {
+        exchange: ExchangeId::parse(&format!("{session}-{seq}")).expect("id"),
+        tenant: TenantId::parse("t").expect("id"),
+        agent: AgentId::parse("a b/ü").expect("id"),
+        build: None,
+        session: id,
+        incarnation: IncarnationId::parse("i").expect("id"),
+        seq,
+        incarnation_seq: u64::from(seq),
+        edge: Edge::Model,
+        protocol: Protocol::OpenaiChat,
+        started_at: DAY + i64::from(seq),
+        session_started_at: DAY,
+        first_byte_us: None,
+        duration_us: Some(1),
+        frame_gaps_us: vec![],
+        ending: Ending::Complete,
+        ending_detail: None,
+        http_method: None,
+        path: None,
+        status: Some(200),
+        request_headers: vec![],
+        response_headers: vec![],
+        request: body,
+        response: Body::default(),
+        operation: Operation::new(OperationKind::Chat),
+        usage: Usage::default(),
+        identifiers: vec![],
+        links: vec![],
+        redactions: vec![],
+        envelope: None,
+    })));
+    records
+}
+
+fn close(session: &str, last_seq: u32) -> Record {
+    Record::Close(Box::new(SessionClose {
+        tenant: TenantId::parse("t").expect("id"),
+        agent: AgentId::parse("a b/ü").expect("id"),
+        build: None,
+        session: SessionId::parse(session).expect("id"),
+        incarnation: IncarnationId::parse("i").expect("id"),
+        started_at: DAY,
+        closed_at: DAY + 100,
+        reason: CloseReason::Idle,
+        turns: 0,
+        model_calls: last_seq + 1,
+        tool_calls: 0,
+        last_seq: Some(last_seq),
+        shed: 0,
+        shed_reason: None,
+        case: None,
+        success: None,
+        labels: BTreeMap::new(),
+    }))
+}
+
+fn batch(records: Vec<Record>) -> Batch {
+    let mut batch = Batch::default();
+    records.into_iter().for_each(|record| batch.push(record));
+    batch
+}
+
+#[tokio::test]
+async fn sessions_span_commits_and_archive_restarts() {
+    let folder = tempfile::tempdir().expect("temp");
+    let lake = Lake::open(folder.path().join("store").to_str().expect("utf-8")).expect("opens");
+    assert!(lake.snapshot().await.expect("an absent store is empty").is_empty());
+    let mut sent = std::collections::HashSet::new();
+    for seq in 0..6 {
+        let mut records = record("s1", seq, &mut sent);
+        records.extend(record("s2", seq, &mut sent));
+        if seq == 5 {
+            records.extend([close("s1", 5), close("s2", 5)]);
+        }
+        let position = lake.resume_position("t-0").await.expect("reads");
+        assert_eq!(position, u64::from(seq));
+        // A new archive process each time remembers nothing.
+        let commit =
+            lake.commit("t-0", position, position + 1, batch(records), &mut Leaning::default()).await;
+        commit.expect("commits");
+    }
+    let snapshot = lake.snapshot().await.expect("reads");
+    let sessions = lake.load_sessions(&snapshot, None).await.expect("reads");
+    assert_eq!(sessions.len(), 2);
+    for session in &sessions {
+        assert_eq!(session.tears(), vec![]);
+        for (seq, exchange) in (0..).zip(&session.exchanges) {
+            assert_eq!(session.body(&exchange.request).expect("whole"), request(seq));
+        }
+    }
+    // Each piece of each session lies in just one file.
+    let chunks: Vec<schemas::table::Chunk> =
+        lake.read_table(&snapshot, Table::Chunks, None).await.expect("reads");
+    assert_eq!(chunks.iter().filter(|chunk| chunk.bytes.is_some()).count(), 6);
+    let one = [SessionId::parse("s2").expect("id")].into();
+    assert_eq!(lake.load_sessions(&snapshot, Some(&one)).await.expect("reads").len(), 1);
+}
+
+#[tokio::test]
+async fn a_second_archiver_is_refused_and_leaves_nothing() {
+    let folder = tempfile::tempdir().expect("temp");
+    let lake = Lake::open(folder.path().to_str().expect("utf-8")).expect("opens");
+    let records = || record("s", 0, &mut std::collections::HashSet::new());
+    lake.commit("t-0", 0, 2, batch(records()), &mut Leaning::default()).await.expect("the first");
+    let refused = lake.commit("t-0", 0, 2, batch(records()), &mut Leaning::default()).await;
+    assert!(matches!(refused, Err(LakeError::LostPartition { first: 0, .. })));
+    assert_eq!(lake.sweep("t-0").await.expect("sweeps"), 0, "the refused files are gone already");
+    let sessions = lake.load_sessions(&lake.snapshot().await.expect("reads"), None).await.expect("reads");
+    assert_eq!(sessions[0].exchanges.len(), 1);
+}
+
+#[tokio::test]
+async fn files_without_a_commit_do_not_exist_and_are_swept() {
+    let folder = tempfile::tempdir().expect("temp");
+    let lake = Lake::open(folder.path().to_str().expect("utf-8")).expect("opens");
+    let records = record("s", 0, &mut std::collections::HashSet::new());
+    let commit = lake.commit("t-0", 0, 2, batch(records), &mut Leaning::default()).await.expect("commits");
+    std::fs::remove_file(folder.path().join(commit.path())).expect("the crash came before the commit");
+    assert!(lake.snapshot().await.expect("reads").is_empty());
+    assert_eq!(lake.sweep("t-0").await.expect("sweeps"), 2);
+    assert_eq!(lake.sweep("t-1").await.expect("sweeps"), 0);
+}
+
+#[tokio::test]
+async fn damage_and_other_versions_are_named() {
+    let folder = tempfile::tempdir().expect("temp");
+    let lake = Lake::open(folder.path().to_str().expect("utf-8")).expect("opens");
+    let records = record("s", 0, &mut std::collections::HashSet::new());
+    let commit = lake.commit("t-0", 0, 2, batch(records), &mut Leaning::default()).await.expect("commits");
+    let file = commit.files.iter().find(|file| file.table == Table::Exchanges).expect("has one");
+    let path = folder.path().join(&file.path);
+    let bytes = std::fs::read(&path).expect("reads");
+    std::fs::write(&path, &bytes[..bytes.len() / 2]).expect("writes");
+    let error =
+        lake.load_sessions(&lake.snapshot().await.expect("reads"), None).await.expect_err("truncated");
+    assert!(error.to_string().contains("truncated"), "{error}");
+    let path = folder.path().join(commit.path());
+    let text = std::fs::read_to_string(&path).expect("reads").replace("\"format\": 1", "\"format\": 7");
+    std::fs::write(&path, text).expect("writes");
+    let error = lake.snapshot().await.expect_err("another version");
+    assert!(matches!(error, LakeError::Version { found: 7, .. }), "{error}");
+}
