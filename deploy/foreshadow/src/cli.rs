@@ -1,0 +1,50 @@
+//! The command line, as DESIGN.md names it; one `Args` per command, beside the code of the command.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::command::{analyze, demo, import, record, replay, sessions};
+use crate::screen::Color;
+
+/// Replays production agent sessions against a candidate build and says approve, block or inconclusive.
+#[derive(Debug, Parser)]
+#[command(name = "foreshadow", version, propagate_version = true)]
+pub(crate) struct Cli {
+    /// Configuration of the recorder.
+    #[arg(long, global = true, default_value = "foreshadow.toml", value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// File with the root key of this deployment (made on first use; default: the user's data folder).
+    #[arg(long, global = true, env = "FORESHADOW_KEY_FILE", value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
+    /// Machine-readable result on stdout.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// More log lines on stderr; twice for all of them.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// When to colour.
+    #[arg(long, global = true, value_enum, default_value = "auto")]
+    pub(crate) color: Color,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do. Exit codes: 0 approve or success, 1 the work failed, 2 wrong usage or configuration, 3 block,
+/// 4 inconclusive.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the whole loop on embedded defaults: record, replay a good and a regressed build, decide.
+    Demo(demo::Args),
+    /// Run the tap at a gateway and record what passes.
+    Record(record::Args),
+    /// Turn files of sessions into a store, or into the trials of a run.
+    Import(import::Args),
+    /// Look at recorded sessions.
+    Sessions(sessions::Args),
+    /// Replay recorded sessions against a candidate, with every side effect virtualised.
+    Replay(replay::Args),
+    /// Compare two runs and decide.
+    Analyze(analyze::Args),
+}

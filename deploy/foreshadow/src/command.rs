@@ -1,0 +1,50 @@
+//! The commands, one file each.
+
+use std::path::PathBuf;
+
+use crate::cli::{Cli, Command};
+use crate::keys;
+use crate::outcome::{Failure, Outcome};
+use crate::screen::Screen;
+
+pub(crate) mod analyze;
+pub(crate) mod demo;
+pub(crate) mod import;
+pub(crate) mod record;
+pub(crate) mod replay;
+pub(crate) mod sessions;
+
+/// What every command gets besides its own arguments.
+#[derive(Debug)]
+pub(crate) struct Context<'a> {
+    /// Where results, notes and progress go.
+    pub(crate) screen: &'a Screen,
+    /// `--config`.
+    pub(crate) config: PathBuf,
+    /// `--key-file`, where given.
+    pub(crate) key_file: Option<PathBuf>,
+}
+
+impl Context<'_> {
+    /// The root key, made on first use.
+    pub(crate) fn root_key(&self) -> Result<schemas::keys::RootKey, Failure> {
+        let path = match &self.key_file {
+            Some(path) => path.clone(),
+            None => keys::default_path().map_err(Failure::usage)?,
+        };
+        keys::load_or_create(&path).map_err(Failure::usage)
+    }
+}
+
+/// Runs the command.
+pub(crate) async fn run(cli: Cli, screen: &Screen) -> Result<Outcome, Failure> {
+    let context = Context { screen, config: cli.config, key_file: cli.key_file };
+    match cli.command {
+        Command::Demo(args) => Box::pin(demo::run(args, &context)).await,
+        Command::Record(args) => Box::pin(record::run(args, &context)).await,
+        Command::Import(args) => Box::pin(import::run(args, &context)).await,
+        Command::Sessions(args) => Box::pin(sessions::run(args, &context)).await,
+        Command::Replay(args) => Box::pin(replay::run(args, &context)).await,
+        Command::Analyze(args) => Box::pin(analyze::run(args, &context)).await,
+    }
+}

@@ -1,0 +1,13 @@
+//! `foreshadow analyze`.
+
+use crate::command::Context;
+use crate::outcome::{Failure, Outcome};
+
+/// Arguments of `foreshadow analyze`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {}
+
+/// Runs `foreshadow analyze`.
+pub(crate) async fn run(_args: Args, _context: &Context<'_>) -> Result<Outcome, Failure> {
+    Err(Failure::work(anyhow::anyhow!("not written yet")))
+}

@@ -1,0 +1,13 @@
+//! `foreshadow demo`.
+
+use crate::command::Context;
+use crate::outcome::{Failure, Outcome};
+
+/// Arguments of `foreshadow demo`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {}
+
+/// Runs `foreshadow demo`.
+pub(crate) async fn run(_args: Args, _context: &Context<'_>) -> Result<Outcome, Failure> {
+    Err(Failure::work(anyhow::anyhow!("not written yet")))
+}

@@ -1,0 +1,277 @@
+//! The shop of the demo: its customers' requests, its orders, and the books its tool server keeps.
+//!
+//! Knows nothing of agents or models. A request is a plain text, as a customer would write it; what the shop knows of
+//! the order is only seen through the tools.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::dice::Dice;
+
+const ITEMS: [(&str, u32); 12] = [
+    ("coffee grinder", 8_990),
+    ("desk lamp", 4_450),
+    ("rain jacket", 12_900),
+    ("kettle", 3_995),
+    ("trail shoes", 10_900),
+    ("picture frame", 1_890),
+    ("headphones", 14_950),
+    ("blanket", 5_500),
+    ("chess set", 6_240),
+    ("bicycle bell", 1_295),
+    ("backpack", 7_990),
+    ("wall clock", 3_350),
+];
+
+/// Why a customer wants the money back. The words are what the refund policy goes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reason {
+    Damaged,
+    Late,
+    Unwanted,
+}
+
+impl Reason {
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Damaged => "damaged",
+            Self::Late => "late",
+            Self::Unwanted => "unwanted",
+        }
+    }
+
+    /// Days after delivery within which the policy refunds.
+    fn window_days(self) -> u32 {
+        match self {
+            Self::Damaged => 90,
+            Self::Late => 60,
+            Self::Unwanted => 30,
+        }
+    }
+
+    fn words(self) -> &'static [&'static str] {
+        match self {
+            Self::Damaged => &["it arrived broken", "it came damaged", "the box was crushed and it is broken inside"],
+            Self::Late => &["it came far too late", "it arrived two weeks late", "it was late for the birthday"],
+            Self::Unwanted => &["I do not need it any more", "I changed my mind", "it is the wrong colour for me"],
+        }
+    }
+}
+
+/// What the shop knows of an order.
+#[derive(Debug, Clone)]
+pub(super) struct Order {
+    pub(super) id: String,
+    item: &'static str,
+    amount_cents: u32,
+    delivered_days_ago: u32,
+    /// The payment provider takes long for this order and answers before it is done.
+    slow_payment: bool,
+}
+
+/// One customer and what they write.
+#[derive(Debug, Clone)]
+pub(super) struct Case {
+    /// Its name: the id of the live session.
+    pub(super) id: String,
+    /// What the customer writes, turn by turn.
+    pub(super) turns: Vec<String>,
+    pub(super) order: Order,
+}
+
+impl Case {
+    /// Makes the case with this number under this seed.
+    pub(super) fn draw(seed: u64, number: u32) -> Self {
+        let id = format!("chat-{number:04}");
+        let mut dice = Dice::new(seed, &["case", &id]);
+        let (item, base_cents) = *dice.pick(&ITEMS);
+        let kind = dice.below(100);
+        let reason = *dice.pick(&[Reason::Damaged, Reason::Late, Reason::Unwanted]);
+        let too_old = (65..85).contains(&kind);
+        let window = reason.window_days();
+        let delivered = if too_old { window + 1 + dice.below(60) } else { 2 + dice.below(window - 2) };
+        let order = Order {
+            id: format!("W{}", 10_000 + number * 7 + dice.below(7)),
+            item,
+            amount_cents: base_cents + 10 * dice.below(90),
+            delivered_days_ago: delivered,
+            slow_payment: dice.chance(0.2),
+        };
+        let mut turns = vec![if kind < 85 { refund(&order, reason, &mut dice) } else { question(&order, &mut dice) }];
+        if dice.chance(0.35) {
+            let follow = ["Thank you! When will that be done?", "Thanks. Is there anything I still have to do?"];
+            turns.push((*dice.pick(&follow)).to_owned());
+        }
+        Self { id, turns, order }
+    }
+}
+
+fn refund(order: &Order, reason: Reason, dice: &mut Dice) -> String {
+    let why = dice.pick(reason.words());
+    // Customers round: what they say they paid is right only now and then.
+    let said = (order.amount_cents + 50) / 100;
+    let opening = *dice.pick(&["Hello,", "Hi,", "Good morning,", "Dear team,"]);
+    let id = &order.id;
+    let item = order.item;
+    if dice.chance(0.12) {
+        // Vague on purpose: such a request is where a model loses its way more often.
+        return format!("{opening} something about my order {id} ({item}, about {said} euros) is not right, {why}. Can you do anything?");
+    }
+    format!("{opening} I want my money back for order {id}, the {item} for about {said} euros: {why}.")
+}
+
+fn question(order: &Order, dice: &mut Dice) -> String {
+    let id = &order.id;
+    let item = order.item;
+    let forms = [
+        format!("Hi, where is my order {id}? It is the {item}."),
+        format!("Hello, has my order {id} with the {item} been delivered?"),
+    ];
+    dice.pick(&forms).clone()
+}
+
+/// What a tool call comes back with.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct ToolAnswer {
+    pub(super) body: Value,
+    pub(super) is_error: bool,
+    /// How long the shop takes.
+    pub(super) delay: Duration,
+}
+
+/// The shop's books: orders, the refunds made, the tickets opened. The only state that a write changes.
+#[derive(Debug)]
+pub(super) struct Books {
+    orders: BTreeMap<String, Order>,
+    refunds: Mutex<BTreeMap<String, Vec<Value>>>,
+    writes: Mutex<u64>,
+}
+
+impl Books {
+    pub(super) fn new(cases: &[Case]) -> Self {
+        let orders = cases.iter().map(|case| (case.order.id.clone(), case.order.clone())).collect();
+        Self { orders, refunds: Mutex::default(), writes: Mutex::default() }
+    }
+
+    /// How many writes were executed so far.
+    pub(super) fn writes(&self) -> u64 {
+        *self.writes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Executes a tool call; arguments that make no sense are an answer too.
+    pub(super) fn call(&self, tool: &str, arguments: &Value) -> ToolAnswer {
+        match tool {
+            "refund_policy" => policy(arguments),
+            "find_order" => self.with_order(arguments, |order| answer(describe(order), 2)),
+            "refund_status" => self.with_order(arguments, |order| self.status(order)),
+            "issue_refund" => self.with_order(arguments, |order| self.refund(order, arguments)),
+            "open_ticket" => self.with_order(arguments, |order| self.ticket(order, arguments)),
+            _ => error(format!("there is no tool {tool:?}")),
+        }
+    }
+
+    fn with_order(&self, arguments: &Value, then: impl FnOnce(&Order) -> ToolAnswer) -> ToolAnswer {
+        let wanted = arguments.get("order_id").and_then(Value::as_str).unwrap_or_default();
+        match self.orders.get(&wanted.trim().to_uppercase()) {
+            Some(order) => then(order),
+            None => error(format!("order {wanted:?} is not known")),
+        }
+    }
+
+    fn status(&self, order: &Order) -> ToolAnswer {
+        let refunds = self.refunds.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = refunds.get(&order.id).cloned().unwrap_or_default();
+        answer(json!({"order_id": order.id, "refunds": made}), 2)
+    }
+
+    fn refund(&self, order: &Order, arguments: &Value) -> ToolAnswer {
+        let Some(cents) = arguments.get("amount_cents").and_then(Value::as_u64) else {
+            return error("amount_cents is missing".to_owned());
+        };
+        self.count_write();
+        let mut refunds = self.refunds.lock().unwrap_or_else(PoisonError::into_inner);
+        let made = refunds.entry(order.id.clone()).or_default();
+        let refund_id = format!("R{}-{}", order.id.trim_start_matches('W'), made.len() + 1);
+        made.push(json!({"refund_id": refund_id, "amount_cents": cents, "status": "booked"}));
+        let (status, delay_ms) = if order.slow_payment { ("processing", 120) } else { ("booked", 6) };
+        answer(json!({"refund_id": refund_id, "amount_cents": cents, "status": status}), delay_ms)
+    }
+
+    fn ticket(&self, order: &Order, arguments: &Value) -> ToolAnswer {
+        self.count_write();
+        let topic = arguments.get("topic").and_then(Value::as_str).unwrap_or("other");
+        let ticket = format!("T{}", order.id.trim_start_matches('W'));
+        answer(json!({"ticket": ticket, "order_id": order.id, "topic": topic}), 4)
+    }
+
+    fn count_write(&self) {
+        *self.writes.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+    }
+}
+
+fn policy(arguments: &Value) -> ToolAnswer {
+    let wanted = arguments.get("reason").and_then(Value::as_str).unwrap_or_default();
+    match [Reason::Damaged, Reason::Late, Reason::Unwanted].into_iter().find(|reason| reason.as_str() == wanted) {
+        Some(reason) => answer(
+            json!({"reason": reason.as_str(), "window_days": reason.window_days(),
+                "rule": "refund in full within the window after delivery; later requests go to a person"}),
+            1,
+        ),
+        None => error(format!("there is no policy for {wanted:?}; use damaged, late or unwanted")),
+    }
+}
+
+fn describe(order: &Order) -> Value {
+    json!({"order_id": order.id, "item": order.item, "amount_cents": order.amount_cents, "currency": "EUR",
+        "delivered_days_ago": order.delivered_days_ago})
+}
+
+fn answer(body: Value, delay_ms: u64) -> ToolAnswer {
+    ToolAnswer { body, is_error: false, delay: Duration::from_millis(delay_ms) }
+}
+
+fn error(message: String) -> ToolAnswer {
+    ToolAnswer { body: json!({"error": message}), is_error: true, delay: Duration::from_millis(1) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refund_is_booked_each_time_it_is_asked_for() {
+        let cases: Vec<Case> = (0..20).map(|number| Case::draw(1, number)).collect();
+        let books = Books::new(&cases);
+        let id = &cases[3].order.id;
+        let arguments = json!({"order_id": id, "amount_cents": 500});
+        assert_eq!(books.call("issue_refund", &arguments).body["refund_id"], format!("R{}-1", &id[1..]));
+        assert_eq!(books.call("issue_refund", &arguments).body["refund_id"], format!("R{}-2", &id[1..]));
+        let status = books.call("refund_status", &json!({"order_id": id.to_lowercase()}));
+        assert_eq!(status.body["refunds"].as_array().map(Vec::len), Some(2));
+        assert_eq!(books.writes(), 2);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_answered_with_an_error() {
+        let books = Books::new(&[Case::draw(1, 0)]);
+        assert!(books.call("find_order", &json!({"order_id": "W1"})).is_error);
+        assert!(books.call("refund_policy", &json!({"reason": "bored"})).is_error);
+        assert!(books.call("make_coffee", &json!({})).is_error);
+        assert!(books.call("issue_refund", &json!({"order_id": Case::draw(1, 0).order.id})).is_error);
+        assert_eq!(books.writes(), 0);
+    }
+
+    #[test]
+    fn two_hundred_cases_hold_every_kind_and_no_order_twice() {
+        let cases: Vec<Case> = (0..200).map(|number| Case::draw(42, number)).collect();
+        let books = Books::new(&cases);
+        assert_eq!(books.orders.len(), 200);
+        let slow = cases.iter().filter(|case| case.order.slow_payment).count();
+        assert!((20..65).contains(&slow), "{slow} slow payments of 200");
+        assert!(cases.iter().any(|case| case.turns[0].contains("where is") || case.turns[0].contains("delivered")));
+        assert!(cases.iter().any(|case| case.turns.len() == 2));
+    }
+}

@@ -1,0 +1,49 @@
+//! The root key of a deployment: read from a file, made on first use, never stored beside the data.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use schemas::keys::RootKey;
+
+/// Where the key lies when neither the command line nor the configuration says.
+pub(crate) fn default_path() -> anyhow::Result<PathBuf> {
+    let data = std::env::var_os("XDG_DATA_HOME").filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
+    let folder = data.or(home).context("neither XDG_DATA_HOME nor HOME is set; say where the key is with --key-file")?;
+    Ok(folder.join("foreshadow/root.key"))
+}
+
+/// Reads the root key, or makes one that only its owner may read.
+pub(crate) fn load_or_create(path: &Path) -> anyhow::Result<RootKey> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => {
+            RootKey::parse(&text).with_context(|| format!("{}: restore the key this store was written with", path.display()))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => create(path),
+        Err(error) => Err(error).with_context(|| format!("key file {} cannot be read", path.display())),
+    }
+}
+
+fn create(path: &Path) -> anyhow::Result<RootKey> {
+    // Two version 4 identifiers hold 244 random bits from the operating system.
+    let mut bytes = [0; 32];
+    bytes[..16].copy_from_slice(uuid::Uuid::new_v4().as_bytes());
+    bytes[16..].copy_from_slice(uuid::Uuid::new_v4().as_bytes());
+    let key = RootKey::new(bytes);
+    let folder = path.parent().context("key file has no folder")?;
+    std::fs::create_dir_all(folder).with_context(|| format!("folder {} cannot be made", folder.display()))?;
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(path) {
+        Ok(mut file) => {
+            writeln!(file, "{}", key.hex()).and_then(|()| file.sync_all()).with_context(|| format!("key file {}", path.display()))?;
+            Ok(key)
+        }
+        // Another process made it in this moment.
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => load_or_create(path),
+        Err(error) => Err(error).with_context(|| format!("key file {} cannot be made", path.display())),
+    }
+}
