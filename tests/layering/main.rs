@@ -1,0 +1,217 @@
+//! The house rules, from `cargo metadata` and the sources: which crate may know which, and how long a file may be.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
+
+/// Lines of implementation a source file may have.
+const MAX_LINES: usize = 500;
+
+/// Which of our crates may use which of our crates, beside their tests.
+const MAY_USE: [(&str, &[&str]); 7] = [
+    ("schemas", &[]),
+    ("store", &["schemas"]),
+    ("recorder", &["schemas", "store"]),
+    ("replayer", &["schemas", "store"]),
+    ("analyzer", &["schemas"]),
+    ("foreshadow", &["schemas", "store", "recorder", "replayer", "analyzer"]),
+    ("tests", &["schemas", "store", "recorder", "replayer", "analyzer"]),
+];
+
+/// What must not be reachable from a crate, by any path.
+const MUST_NOT_REACH: [(&str, &[&str]); 5] = [
+    ("schemas", &["tokio", "hyper", "rdkafka", "clap", "tracing", "object_store", "anyhow"]),
+    ("analyzer", &["tokio", "hyper", "rdkafka", "clap", "object_store", "anyhow", "reqwest"]),
+    ("store", &["hyper", "rdkafka", "clap", "anyhow"]),
+    ("recorder", &["clap", "anyhow"]),
+    ("replayer", &["clap", "anyhow"]),
+];
+
+/// What must not be in the tree at all: a second TLS provider makes `ClientConfig::builder()` panic.
+const BANNED: [&str; 4] = ["aws-lc-rs", "aws-lc-sys", "openssl-sys", "native-tls"];
+
+/// What a crate that does no I/O must not say.
+const PURE: [(&str, &[&str]); 2] = [
+    ("schemas", &["std::fs", "std::net", "std::env", "std::process", "Instant::now", "std::thread::sleep"]),
+    ("analyzer", &["std::fs", "std::net", "std::env", "std::process", "Instant::now", "std::thread::sleep"]),
+];
+
+/// What only the roof may say.
+const ROOF_ONLY: [&str; 3] = ["std::process::exit", "std::env::var", "std::env::args"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the workspace").to_owned()
+}
+
+fn metadata() -> Metadata {
+    MetadataCommand::new()
+        .manifest_path(root().join("Cargo.toml"))
+        .exec()
+        .expect("cargo metadata answers")
+}
+
+fn folder_of(metadata: &Metadata, name: &str) -> PathBuf {
+    let package = metadata.workspace_packages().into_iter().find(|package| package.name.as_str() == name);
+    package.expect("the crate is in the workspace").manifest_path.parent().expect("has a folder").into()
+}
+
+/// Everything reachable from a crate through normal dependencies.
+fn reachable(metadata: &Metadata, name: &str) -> BTreeSet<String> {
+    let resolve = metadata.resolve.as_ref().expect("cargo metadata resolves");
+    let nodes: BTreeMap<&PackageId, _> = resolve.nodes.iter().map(|node| (&node.id, node)).collect();
+    let names: BTreeMap<&PackageId, &str> =
+        metadata.packages.iter().map(|package| (&package.id, package.name.as_str())).collect();
+    let start = metadata.workspace_packages().into_iter().find(|package| package.name.as_str() == name);
+    let mut open = vec![&start.expect("the crate is in the workspace").id];
+    let mut seen = BTreeSet::new();
+    while let Some(id) = open.pop() {
+        if !seen.insert(id) {
+            continue;
+        }
+        let normal = nodes[id].deps.iter().filter(|dep| {
+            dep.dep_kinds.iter().any(|kind| kind.kind == DependencyKind::Normal && kind.target.is_none())
+        });
+        open.extend(normal.map(|dep| &dep.pkg));
+    }
+    seen.into_iter().map(|id| names[id].to_owned()).collect()
+}
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).expect("folder reads") {
+        let path = entry.expect("entry reads").path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+fn source_files(metadata: &Metadata, name: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let folder = folder_of(metadata, name);
+    let source = folder.join("src");
+    if source.exists() {
+        sources(&source, &mut found);
+    } else {
+        sources(&folder, &mut found);
+    }
+    assert!(!found.is_empty(), "no source found in {}", folder.display());
+    found
+}
+
+/// The lines before the tests of a file.
+fn implementation(path: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(path).expect("source reads");
+    text.lines().take_while(|line| line.trim() != "#[cfg(test)]").map(str::to_owned).collect()
+}
+
+#[test]
+fn stages_never_import_one_another() {
+    let metadata = metadata();
+    let mut checked = 0;
+    for (name, allowed) in MAY_USE {
+        let package = metadata.workspace_packages().into_iter().find(|package| package.name.as_str() == name);
+        let ours: BTreeSet<&str> = MAY_USE.iter().map(|(name, _)| *name).collect();
+        for dependency in &package.expect("the crate is in the workspace").dependencies {
+            let dependency_name = dependency.name.as_str();
+            if dependency.kind == DependencyKind::Normal && ours.contains(dependency_name) {
+                checked += 1;
+                assert!(allowed.contains(&dependency_name), "{name} must not use {dependency_name}");
+            }
+        }
+    }
+    assert!(checked >= 8, "only {checked} edges were looked at");
+    assert_eq!(metadata.workspace_packages().len(), MAY_USE.len(), "a crate is missing from the rules");
+}
+
+#[test]
+fn forbidden_dependencies_are_out_of_reach() {
+    let metadata = metadata();
+    for (name, forbidden) in MUST_NOT_REACH {
+        let reached = reachable(&metadata, name);
+        assert!(reached.contains("serde"), "{name} reaches too little: {reached:?}");
+        for bad in forbidden {
+            assert!(!reached.contains(*bad), "{name} reaches {bad}");
+        }
+    }
+    for package in &metadata.packages {
+        assert!(!BANNED.contains(&package.name.as_str()), "{} is in the tree", package.name);
+    }
+}
+
+#[test]
+fn no_file_passes_its_limit() {
+    let metadata = metadata();
+    let mut over = Vec::new();
+    for (name, _) in MAY_USE {
+        for path in source_files(&metadata, name) {
+            let lines = implementation(&path).len();
+            if lines > MAX_LINES {
+                over.push(format!("{}: {lines}", path.display()));
+            }
+            assert!(
+                path.file_name().is_none_or(|file| file != "mod.rs"),
+                "{}: foo.rs beside foo/",
+                path.display()
+            );
+        }
+    }
+    assert!(over.is_empty(), "over {MAX_LINES} lines of implementation:\n{}", over.join("\n"));
+}
+
+#[test]
+fn what_must_be_pure_is_pure() {
+    let metadata = metadata();
+    for (name, words) in PURE {
+        for path in source_files(&metadata, name) {
+            for (number, line) in (1..).zip(implementation(&path)) {
+                let code = line.split("//").next().unwrap_or_default();
+                for word in words {
+                    assert!(!code.contains(word), "{}:{number} says {word}", path.display());
+                }
+            }
+        }
+    }
+    for name in ["store", "recorder", "replayer"] {
+        for path in source_files(&metadata, name) {
+            for (number, line) in (1..).zip(implementation(&path)) {
+                let code = line.split("//").next().unwrap_or_default();
+                for word in ROOF_ONLY {
+                    assert!(
+                        !code.contains(word),
+                        "{}:{number} says {word}; only the binary may",
+                        path.display()
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_top_level_is_the_agreed_one() {
+    let agreed: BTreeSet<&str> = [
+        "Cargo.toml",
+        "Cargo.lock",
+        "README.md",
+        "CHANGELOG.md",
+        "LICENSE",
+        "recorder",
+        "replayer",
+        "analyzer",
+        "schemas",
+        "tests",
+        "deploy",
+        "target",
+    ]
+    .into();
+    for entry in std::fs::read_dir(root()).expect("folder reads") {
+        let name = entry.expect("entry reads").file_name().to_string_lossy().into_owned();
+        assert!(
+            name.starts_with('.') || agreed.contains(name.as_str()),
+            "{name} does not belong at the top level"
+        );
+    }
+}
