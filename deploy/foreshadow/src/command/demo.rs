@@ -1,4 +1,13 @@
-//! `foreshadow demo`.
+//! `foreshadow demo`: the whole loop on embedded defaults.
+
+mod agent;
+mod builds;
+mod dice;
+mod mind;
+mod model;
+mod shop;
+mod tools;
+mod wire;
 
 use crate::command::Context;
 use crate::outcome::{Failure, Outcome};

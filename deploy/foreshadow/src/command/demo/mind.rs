@@ -1,0 +1,352 @@
+//! What the demo's model server would say: a stand-in for a language model, written down as rules and chance.
+//!
+//! It sees what a model sees, the messages of one request, and nothing else: it keeps no state, and how it works
+//! through a request follows from the system prompt it was given (which look-ups come first, whether one may be left
+//! out, how warm the tone is). It is no HTTP server; [`super::model`] is.
+
+use serde_json::{Value, json};
+
+use super::dice::Dice;
+
+/// What the model says: a text, or tool calls.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Reply {
+    Text(String),
+    Calls(Vec<Call>),
+}
+
+/// A tool call that the model asks for.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Call {
+    pub(super) id: String,
+    pub(super) tool: &'static str,
+    pub(super) arguments: Value,
+}
+
+/// How often the model loses its way: on a plain request, and on a vague one.
+const GIVES_UP: f64 = 0.003;
+const GIVES_UP_VAGUE: f64 = 0.12;
+/// How often it leaves the look-up out when the prompt lets it.
+const SKIPS: f64 = 0.3;
+/// How often it asks for both look-ups at once.
+const BOTH_AT_ONCE: f64 = 0.3;
+/// How often it writes an order number in small letters.
+const SMALL_LETTERS: f64 = 0.04;
+
+/// Answers the request with these messages; `dice` must be named by everything that the answer may depend on.
+pub(super) fn reply(messages: &[Value], dice: &mut Dice) -> Reply {
+    let habits = Habits::read(messages);
+    let request = Request::read(messages);
+    let done = Done::read(messages);
+    let Some(order) = request.order.clone() else {
+        return Reply::Text(habits.say(dice, FOLLOW_UP, ""));
+    };
+    if request.asks_only {
+        return match done.answer("find_order") {
+            None => Reply::Calls(vec![call(dice, "find_order", json!({"order_id": order}))]),
+            Some(Err(())) => Reply::Text(habits.say(dice, NOT_FOUND, &order)),
+            Some(Ok(found)) => Reply::Text(habits.say(dice, DELIVERED, &days(found))),
+        };
+    }
+    if let Some(reply) = after_write(&habits, &done, &order, dice) {
+        return reply;
+    }
+    if let Some(reads) = next_reads(&habits, &request, &done, &order, dice) {
+        return Reply::Calls(reads);
+    }
+    decide(&habits, &request, &done, &order, dice)
+}
+
+/// What is left to do once something was written; `None` before that.
+fn after_write(habits: &Habits, done: &Done, order: &str, dice: &mut Dice) -> Option<Reply> {
+    if let Some(ticket) = done.answer("open_ticket") {
+        let said = if ticket.is_ok() { TICKET } else { SORRY };
+        return Some(Reply::Text(habits.say(dice, said, order)));
+    }
+    let refund = done.answer("issue_refund")?;
+    if refund.is_err() && !done.timed_out("issue_refund") {
+        return Some(Reply::Text(habits.say(dice, SORRY, order)));
+    }
+    match done.answer("refund_status") {
+        // Never said to be done before the books say so.
+        None => Some(Reply::Calls(vec![call(dice, "refund_status", json!({"order_id": order}))])),
+        Some(Err(())) => Some(Reply::Text(habits.say(dice, SORRY, order))),
+        Some(Ok(_)) => Some(Reply::Text(habits.say(dice, REFUNDED, order))),
+    }
+}
+
+/// The look-ups that come next; `None` when there are enough.
+fn next_reads(habits: &Habits, request: &Request, done: &Done, order: &str, dice: &mut Dice) -> Option<Vec<Call>> {
+    // A look-up that stands before one that was made already was left out on purpose.
+    let made = habits.reads.iter().rposition(|tool| done.answer(tool).is_some()).map_or(0, |last| last + 1);
+    let mut open: Vec<&'static str> = habits.reads[made..].to_vec();
+    if made == 0 && habits.may_skip_look_up && dice.chance(SKIPS) {
+        open.retain(|tool| *tool != "find_order");
+    }
+    if !dice.chance(BOTH_AT_ONCE) {
+        open.truncate(1);
+    }
+    if open.is_empty() {
+        return None;
+    }
+    let spelled = if dice.chance(SMALL_LETTERS) { order.to_lowercase() } else { order.to_owned() };
+    let arguments = |tool: &str| match tool {
+        "find_order" => json!({"order_id": spelled}),
+        _ => json!({"reason": request.reason}),
+    };
+    Some(open.into_iter().map(|tool| call(dice, tool, arguments(tool))).collect())
+}
+
+/// Refunds, hands over, or gives up.
+fn decide(habits: &Habits, request: &Request, done: &Done, order: &str, dice: &mut Dice) -> Reply {
+    let looked_up = match done.answer("find_order") {
+        Some(Err(())) => return Reply::Text(habits.say(dice, NOT_FOUND, order)),
+        Some(Ok(found)) => Some(found),
+        None => None,
+    };
+    if dice.chance(if request.vague { GIVES_UP_VAGUE } else { GIVES_UP }) {
+        return Reply::Text(habits.say(dice, GAVE_UP, order));
+    }
+    let number = |value: Option<&Value>, key: &str| value.and_then(|v| v.get(key)).and_then(Value::as_u64);
+    let window = match done.answer("refund_policy") {
+        Some(Ok(policy)) => number(Some(policy), "window_days"),
+        Some(Err(())) | None => None,
+    };
+    let in_time = number(looked_up, "delivered_days_ago").zip(window).is_none_or(|(days, window)| days <= window);
+    if !in_time {
+        return Reply::Calls(vec![call(dice, "open_ticket", json!({"order_id": order, "topic": "late_request"}))]);
+    }
+    let cents = number(looked_up, "amount_cents").unwrap_or(request.said_euros * 100);
+    Reply::Calls(vec![call(dice, "issue_refund", json!({"order_id": order, "amount_cents": cents}))])
+}
+
+fn call(dice: &mut Dice, tool: &'static str, arguments: Value) -> Call {
+    Call { id: format!("call_{}", dice.hex(12)), tool, arguments }
+}
+
+fn days(found: &Value) -> String {
+    found.get("delivered_days_ago").map_or_else(|| "some".to_owned(), Value::to_string)
+}
+
+/// How the system prompt wants it done.
+#[derive(Debug)]
+struct Habits {
+    reads: Vec<&'static str>,
+    may_skip_look_up: bool,
+    warm: bool,
+}
+
+impl Habits {
+    fn read(messages: &[Value]) -> Self {
+        let prompt = messages.iter().find(|message| role(message) == "system").map(text).unwrap_or_default();
+        let mut reads = vec!["find_order", "refund_policy"];
+        reads.sort_by_key(|tool| prompt.find(tool).unwrap_or(usize::MAX));
+        Self { reads, may_skip_look_up: prompt.contains("skip find_order"), warm: prompt.contains("warm") }
+    }
+
+    fn say(&self, dice: &mut Dice, forms: Forms, about: &str) -> String {
+        let form = *dice.pick(if self.warm { forms.warm } else { forms.plain });
+        form.replace("{}", about)
+    }
+}
+
+/// What the customer wants, as far as the words say it.
+#[derive(Debug)]
+struct Request {
+    order: Option<String>,
+    reason: &'static str,
+    said_euros: u64,
+    asks_only: bool,
+    vague: bool,
+}
+
+impl Request {
+    fn read(messages: &[Value]) -> Self {
+        let said = messages.iter().rfind(|message| role(message) == "user").map(text).unwrap_or_default();
+        let words = || said.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+        let order = words().find(|word| word.starts_with('W') && word[1..].parse::<u32>().is_ok());
+        let numbers = words().filter_map(|word| word.parse().ok());
+        let has = |parts: &[&str]| parts.iter().any(|part| said.contains(part));
+        let reason = match () {
+            () if has(&["broken", "damaged"]) => "damaged",
+            () if has(&["late"]) => "late",
+            () => "unwanted",
+        };
+        Self {
+            order: order.map(str::to_owned),
+            reason,
+            said_euros: numbers.last().unwrap_or(0),
+            asks_only: has(&["where is my order", "been delivered"]),
+            vague: has(&["is not right"]),
+        }
+    }
+}
+
+/// What the tools have answered since the customer last wrote: the last answer of each.
+#[derive(Debug, Default)]
+struct Done(Vec<(String, Value)>);
+
+impl Done {
+    fn read(messages: &[Value]) -> Self {
+        let start = messages.iter().rposition(|message| role(message) == "user").map_or(0, |place| place + 1);
+        let asked = |id: &str| {
+            let calls = messages[start..].iter().filter_map(|m| m.get("tool_calls")?.as_array()).flatten();
+            let mut named = calls.filter(|call| call.get("id").and_then(Value::as_str) == Some(id));
+            named.next()?.pointer("/function/name")?.as_str().map(str::to_owned)
+        };
+        let answers = messages[start..].iter().filter(|message| role(message) == "tool").filter_map(|message| {
+            let tool = asked(message.get("tool_call_id")?.as_str()?)?;
+            let body = serde_json::from_str(text(message)).unwrap_or_else(|_| json!({"error": text(message)}));
+            Some((tool, body))
+        });
+        Self(answers.collect())
+    }
+
+    fn body(&self, tool: &str) -> Option<&Value> {
+        self.0.iter().rev().find(|(name, _)| name == tool).map(|(_, body)| body)
+    }
+
+    fn answer(&self, tool: &str) -> Option<Result<&Value, ()>> {
+        self.body(tool).map(|body| if body.get("error").is_some() { Err(()) } else { Ok(body) })
+    }
+
+    fn timed_out(&self, tool: &str) -> bool {
+        self.body(tool).and_then(|body| body.get("error")).and_then(Value::as_str) == Some("timeout")
+    }
+}
+
+fn role(message: &Value) -> &str {
+    message.get("role").and_then(Value::as_str).unwrap_or_default()
+}
+
+fn text(message: &Value) -> &str {
+    message.get("content").and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Ways to say one thing; `{}` is what it is about.
+#[derive(Debug, Clone, Copy)]
+struct Forms {
+    plain: &'static [&'static str],
+    warm: &'static [&'static str],
+}
+
+const REFUNDED: Forms = Forms {
+    plain: &[
+        "Your refund for order {} is booked. The money arrives within five days.",
+        "The refund for {} has been made; expect it on your account within five days.",
+        "Done: order {} is refunded. It takes up to five days to arrive.",
+    ],
+    warm: &[
+        "I am so sorry about that! Your refund for {} is on its way and will be with you within five days.",
+        "Thank you for telling us. The money for {} is booked back to you, give it five days, and have a lovely week!",
+        "All settled with pleasure: {} is refunded, and you should see it within five days.",
+    ],
+};
+const TICKET: Forms = Forms {
+    plain: &[
+        "The time for a refund of {} is over, so a colleague will look at it and write to you.",
+        "Order {} is past its refund window. I have opened a ticket; a person will decide.",
+    ],
+    warm: &[
+        "I wish I could simply refund {}, but its window has passed. A colleague has your case now and will be kind.",
+        "The refund time of {} is over, I am afraid, so I have asked a colleague to look at it for you personally.",
+    ],
+};
+const DELIVERED: Forms = Forms {
+    plain: &["Your order was delivered {} days ago.", "It was delivered {} days ago."],
+    warm: &["Good news: it was delivered {} days ago. I hope you like it!", "It reached you {} days ago, enjoy!"],
+};
+const NOT_FOUND: Forms = Forms {
+    plain: &["I cannot find order {}. Please check the number."],
+    warm: &["I looked hard, but I cannot find order {}. Could you check the number for me?"],
+};
+const SORRY: Forms = Forms {
+    plain: &["I could not complete this for order {}. A colleague will write to you."],
+    warm: &["I am sorry, this did not work for order {}. A colleague will write to you very soon."],
+};
+const GAVE_UP: Forms = Forms {
+    plain: &["Please send us photos and a description of what is wrong with order {}."],
+    warm: &["Could you send us photos and a few words on what is wrong with {}? Then we will gladly help."],
+};
+const FOLLOW_UP: Forms = Forms {
+    plain: &["It takes up to five days. There is nothing else to do.", "Within five days; nothing is left to do."],
+    warm: &["Within five days, and you need not do a thing. Thank you for your patience!", "Just lean back: five days."],
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROMPT: &str = "First call find_order, then refund_policy.";
+    const WISH: &str = "Hi, I want my money back for order W10001, the kettle for about 40 euros: it arrived broken.";
+
+    fn start(prompt: &str) -> Vec<Value> {
+        vec![json!({"role": "system", "content": prompt}), json!({"role": "user", "content": WISH})]
+    }
+
+    fn took(messages: &mut Vec<Value>, tool: &str, body: &Value) {
+        let id = format!("c{}", messages.len());
+        messages.push(json!({"role": "assistant", "tool_calls": [{"id": id, "function": {"name": tool}}]}));
+        messages.push(json!({"role": "tool", "tool_call_id": id, "content": body.to_string()}));
+    }
+
+    fn tools(reply: &Reply) -> Vec<&'static str> {
+        match reply {
+            Reply::Calls(calls) => calls.iter().map(|call| call.tool).collect(),
+            Reply::Text(_) => Vec::new(),
+        }
+    }
+
+    #[test]
+    fn refunds_what_the_order_says_and_checks_the_books_before_saying_so() {
+        let mut messages = start(PROMPT);
+        let first = reply(&messages, &mut Dice::new(1, &["t"]));
+        assert_eq!(tools(&first)[0], "find_order");
+        took(&mut messages, "find_order", &json!({"amount_cents": 3999, "delivered_days_ago": 5}));
+        assert_eq!(tools(&reply(&messages, &mut Dice::new(1, &["t"]))), ["refund_policy"]);
+        took(&mut messages, "refund_policy", &json!({"window_days": 90}));
+        let write = reply(&messages, &mut Dice::new(1, &["t"]));
+        let Reply::Calls(calls) = &write else { panic!("{write:?}") };
+        assert_eq!(calls[0].arguments, json!({"order_id": "W10001", "amount_cents": 3999}));
+        took(&mut messages, "issue_refund", &json!({"error": "timeout"}));
+        assert_eq!(tools(&reply(&messages, &mut Dice::new(1, &["t"]))), ["refund_status"]);
+        took(&mut messages, "refund_status", &json!({"refunds": [{}]}));
+        assert!(matches!(reply(&messages, &mut Dice::new(1, &["t"])), Reply::Text(text) if text.contains("W10001")));
+    }
+
+    #[test]
+    fn hands_over_what_is_too_old() {
+        let mut messages = start(PROMPT);
+        took(&mut messages, "find_order", &json!({"amount_cents": 3999, "delivered_days_ago": 95}));
+        took(&mut messages, "refund_policy", &json!({"window_days": 90}));
+        assert_eq!(tools(&reply(&messages, &mut Dice::new(1, &["t"]))), ["open_ticket"]);
+    }
+
+    #[test]
+    fn follows_the_order_of_the_prompt_and_skips_only_where_it_may() {
+        let first = |prompt: &str| -> Vec<&'static str> {
+            (0..200).map(|n| tools(&reply(&start(prompt), &mut Dice::new(n, &["t"])))[0]).collect()
+        };
+        assert!(first(PROMPT).iter().all(|tool| *tool == "find_order"));
+        assert!(first("Use refund_policy before find_order.").iter().all(|tool| *tool == "refund_policy"));
+        let skipping = first("find_order, refund_policy; to be quick, skip find_order.");
+        let skipped = skipping.iter().filter(|tool| **tool == "refund_policy").count();
+        assert!((30..90).contains(&skipped), "{skipped} of 200 skipped");
+    }
+
+    #[test]
+    fn without_the_look_up_it_takes_the_customers_word() {
+        let mut messages = start("find_order, refund_policy; to be quick, skip find_order.");
+        took(&mut messages, "refund_policy", &json!({"window_days": 90}));
+        let Reply::Calls(calls) = reply(&messages, &mut Dice::new(1, &["t"])) else { panic!("no call") };
+        assert_eq!(calls[0].arguments["amount_cents"], 4000);
+    }
+
+    #[test]
+    fn a_failed_write_is_not_said_to_be_done() {
+        let mut messages = start(PROMPT);
+        took(&mut messages, "issue_refund", &json!({"error": "nothing recorded for these arguments"}));
+        let said = reply(&messages, &mut Dice::new(1, &["t"]));
+        assert!(matches!(said, Reply::Text(text) if text.contains("could not complete")));
+    }
+}

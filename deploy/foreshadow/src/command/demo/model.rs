@@ -1,0 +1,227 @@
+//! The demo's model server: OpenAI chat completions, plain and streamed, over [`super::mind`].
+//!
+//! Stochastic like the real thing, and yet repeatable: a call's chance is keyed by the prompt, the case, the trial and
+//! the number of the call, so two builds with different prompts draw independently, and neither time nor the order in
+//! which requests arrive changes an answer.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use hyper::{Request, StatusCode};
+use serde_json::{Value, json};
+
+use super::dice::Dice;
+use super::mind::{self, Call, Reply};
+use super::wire::{Answer, Server, full_answer, json_answer, read_json};
+
+/// The model's name, as it returns it.
+const MODEL: &str = "shop-model-2026-06";
+/// When its answers say they were made: fixed, so that equal calls get equal bytes.
+const CREATED: u64 = 1_780_000_000;
+/// Words in one frame of a streamed text.
+const WORDS_PER_FRAME: usize = 4;
+
+/// The running model server.
+#[derive(Debug)]
+pub(super) struct ModelServer {
+    server: Server,
+    calls: Arc<AtomicU64>,
+}
+
+impl ModelServer {
+    /// Starts it; all its chance comes from `seed`.
+    pub(super) async fn start(seed: u64) -> anyhow::Result<Self> {
+        let calls = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&calls);
+        let server = Server::start(move |request| {
+            counter.fetch_add(1, Ordering::Relaxed);
+            complete(seed, request)
+        })
+        .await?;
+        Ok(Self { server, calls })
+    }
+
+    /// Base URL, with `/v1`.
+    pub(super) fn url(&self) -> String {
+        format!("{}/v1", self.server.url())
+    }
+
+    /// Calls answered so far.
+    pub(super) fn calls(&self) -> u64 {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    pub(super) async fn stop(self) {
+        self.server.stop().await;
+    }
+}
+
+async fn complete(seed: u64, request: Request<Incoming>) -> Answer {
+    if request.uri().path() != "/v1/chat/completions" {
+        return refuse(StatusCode::NOT_FOUND, "only POST /v1/chat/completions is served");
+    }
+    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let case = header("foreshadow-case").or_else(|| header("x-session-id")).unwrap_or_default();
+    let trial = header("foreshadow-trial").unwrap_or_else(|| "live".to_owned());
+    let body = match read_json(request).await {
+        Ok(body) => body,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, &error.to_string()),
+    };
+    let Some(messages) = body.get("messages").and_then(Value::as_array) else {
+        return refuse(StatusCode::BAD_REQUEST, "messages is missing");
+    };
+    let mut dice = keyed(seed, messages, &case, &trial);
+    let reply = mind::reply(messages, &mut dice);
+    let completion = Completion { id: format!("chatcmpl-{}", dice.hex(16)), reply, usage: usage(&body, messages) };
+    tokio::time::sleep(Duration::from_millis(1 + u64::from(dice.below(3)))).await;
+    if body.get("stream").and_then(Value::as_bool) == Some(true) {
+        let with_usage = body.pointer("/stream_options/include_usage").and_then(Value::as_bool) == Some(true);
+        return full_answer(StatusCode::OK, "text/event-stream", completion.streamed(with_usage));
+    }
+    json_answer(StatusCode::OK, &completion.plain())
+}
+
+/// The chance of one call: named by prompt, case, trial and the number of calls before it in the conversation.
+fn keyed(seed: u64, messages: &[Value], case: &str, trial: &str) -> Dice {
+    let prompt = messages.first().and_then(|message| message.get("content")).and_then(Value::as_str).unwrap_or_default();
+    let call = messages.iter().filter(|message| message.get("role") == Some(&json!("assistant"))).count();
+    Dice::new(seed, &["model", prompt, case, trial, &call.to_string()])
+}
+
+fn refuse(status: StatusCode, message: &str) -> Answer {
+    json_answer(status, &json!({"error": {"message": message, "type": "invalid_request_error"}}))
+}
+
+/// Tokens, by the rule of thumb of four letters a token.
+fn usage(body: &Value, messages: &[Value]) -> u64 {
+    let letters = |value: &Value| value.to_string().len() as u64;
+    (messages.iter().map(letters).sum::<u64>() + body.get("tools").map_or(0, letters)) / 4
+}
+
+#[derive(Debug)]
+struct Completion {
+    id: String,
+    reply: Reply,
+    /// Tokens read.
+    usage: u64,
+}
+
+impl Completion {
+    fn plain(&self) -> Value {
+        let (message, finish) = match &self.reply {
+            Reply::Text(text) => (json!({"role": "assistant", "content": text}), "stop"),
+            Reply::Calls(calls) => {
+                let calls: Vec<Value> = calls.iter().map(tool_call).collect();
+                (json!({"role": "assistant", "content": null, "tool_calls": calls}), "tool_calls")
+            }
+        };
+        json!({"id": self.id, "object": "chat.completion", "created": CREATED, "model": MODEL,
+            "choices": [{"index": 0, "message": message, "finish_reason": finish}], "usage": self.usage()})
+    }
+
+    /// The answer as server-sent events, cut up as a real provider cuts it.
+    fn streamed(&self, with_usage: bool) -> String {
+        let mut out = String::new();
+        let mut deltas = vec![json!({"role": "assistant", "content": null})];
+        let finish = match &self.reply {
+            Reply::Text(text) => {
+                let words: Vec<&str> = text.split_inclusive(' ').collect();
+                deltas.extend(words.chunks(WORDS_PER_FRAME).map(|words| json!({"content": words.concat()})));
+                "stop"
+            }
+            Reply::Calls(calls) => {
+                deltas.extend(calls.iter().enumerate().flat_map(|(index, call)| call_deltas(index, call)));
+                "tool_calls"
+            }
+        };
+        for delta in deltas {
+            self.frame(&mut out, &json!([{"index": 0, "delta": delta, "finish_reason": null}]), None);
+        }
+        self.frame(&mut out, &json!([{"index": 0, "delta": {}, "finish_reason": finish}]), None);
+        if with_usage {
+            self.frame(&mut out, &json!([]), Some(self.usage()));
+        }
+        out.push_str("data: [DONE]\n\n");
+        out
+    }
+
+    fn frame(&self, out: &mut String, choices: &Value, usage: Option<Value>) {
+        let mut chunk = json!({"id": self.id, "object": "chat.completion.chunk", "created": CREATED, "model": MODEL,
+            "choices": choices});
+        if let Some(usage) = usage {
+            chunk["usage"] = usage;
+        }
+        // Writing to a string cannot fail.
+        let _ = write!(out, "data: {chunk}\n\n");
+    }
+
+    fn usage(&self) -> Value {
+        let written = match &self.reply {
+            Reply::Text(text) => text.len(),
+            Reply::Calls(calls) => calls.iter().map(|call| call.tool.len() + call.arguments.to_string().len()).sum(),
+        } as u64 / 4;
+        json!({"prompt_tokens": self.usage, "completion_tokens": written, "total_tokens": self.usage + written})
+    }
+}
+
+fn tool_call(call: &Call) -> Value {
+    json!({"id": call.id, "type": "function",
+        "function": {"name": call.tool, "arguments": call.arguments.to_string()}})
+}
+
+/// A tool call in three pieces: its head, and its arguments cut in two.
+fn call_deltas(index: usize, call: &Call) -> [Value; 3] {
+    let arguments = call.arguments.to_string();
+    let (first, second) = arguments.split_at(arguments.floor_char_boundary(arguments.len() / 2));
+    let piece = |text: &str| json!({"tool_calls": [{"index": index, "function": {"arguments": text}}]});
+    let head = json!({"tool_calls": [{"index": index, "id": call.id, "type": "function",
+        "function": {"name": call.tool, "arguments": ""}}]});
+    [head, piece(first), piece(second)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::demo::wire::Caller;
+
+    #[tokio::test]
+    async fn equal_calls_get_equal_bytes_and_other_trials_other_words() {
+        let server = ModelServer::start(1).await.expect("a loopback port");
+        let url = format!("{}/chat/completions", server.url());
+        let ask = async |trial: &str, stream: bool| {
+            let headers = [("foreshadow-case", "chat-0001"), ("foreshadow-trial", trial)];
+            let headers = headers.map(|(name, value)| (hyper::header::HeaderName::from_static(name), value.to_owned()));
+            let messages = json!([{"role": "system", "content": "find_order"}, {"role": "user", "content": "Thanks"}]);
+            let body = json!({"model": "m", "messages": messages, "stream": stream,
+                "stream_options": {"include_usage": true}});
+            Caller::new().post(&url, &headers, &body).await.expect("an answer")
+        };
+        assert_eq!(ask("0", false).await.body, ask("0", false).await.body);
+        let mut said = std::collections::BTreeSet::new();
+        for trial in 0..20 {
+            let body: Value = serde_json::from_slice(&ask(&trial.to_string(), false).await.body).expect("JSON");
+            said.insert(body["choices"][0]["message"]["content"].to_string());
+        }
+        assert_eq!(said.len(), 2, "both wordings of a follow-up are seen: {said:?}");
+        let streamed = ask("0", true).await;
+        assert!(streamed.is_event_stream());
+        assert_eq!(streamed.events().last().map(String::as_str), Some("[DONE]"));
+        assert_eq!(server.calls(), 23);
+        server.stop().await;
+    }
+
+    #[tokio::test]
+    async fn says_what_is_wrong_with_a_request() {
+        let server = ModelServer::start(1).await.expect("a loopback port");
+        let caller = Caller::new();
+        let wrong = caller.post(&format!("{}/models", server.url()), &[], &json!({})).await.expect("an answer");
+        assert_eq!(wrong.status, StatusCode::NOT_FOUND);
+        let url = format!("{}/chat/completions", server.url());
+        let empty = caller.post(&url, &[], &json!({})).await.expect("an answer");
+        assert_eq!(empty.status, StatusCode::BAD_REQUEST);
+        server.stop().await;
+    }
+}

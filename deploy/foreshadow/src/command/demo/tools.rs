@@ -1,0 +1,124 @@
+//! The demo's tool server: the shop's books as MCP tools over streamable HTTP, served by the official SDK.
+//!
+//! It executes writes, as a production server does; a replay never reaches it.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use rmcp::model::{
+    CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ListToolsResult, PaginatedRequestParams,
+    ServerCapabilities, ServerConfig, Tool,
+};
+use rmcp::service::RequestContext;
+use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
+use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
+use rmcp::{ErrorData, RoleServer, ServerHandler};
+use serde_json::Value;
+
+use super::shop::Books;
+use super::wire::Server;
+
+/// The tools, with what the owner declares of each: the very file that `foreshadow replay --tools` reads.
+pub(super) const CATALOG: &str = include_str!("tools.json");
+
+/// The running tool server.
+#[derive(Debug)]
+pub(super) struct ToolServer {
+    server: Server,
+    books: Arc<Books>,
+}
+
+impl ToolServer {
+    /// Starts it over the shop's books.
+    pub(super) async fn start(books: Books) -> anyhow::Result<Self> {
+        let books = Arc::new(books);
+        let shop = Shop { books: Arc::clone(&books), tools: Arc::new(listed()?) };
+        // Without sessions each call stands alone, as the 2026-07-28 protocol has it, and is answered in plain JSON.
+        let config = StreamableHttpServerConfig::default().with_legacy_session_mode(false).with_json_response(true);
+        let sessions = Arc::new(NeverSessionManager::default());
+        let service = StreamableHttpService::new(move || Ok(shop.clone()), sessions, config);
+        let server = Server::start(move |request| {
+            let service = service.clone();
+            async move { service.handle(request).await }
+        })
+        .await?;
+        Ok(Self { server, books })
+    }
+
+    /// Where its MCP endpoint is.
+    pub(super) fn url(&self) -> String {
+        format!("{}/mcp", self.server.url())
+    }
+
+    /// How many writes it executed.
+    pub(super) fn writes(&self) -> u64 {
+        self.books.writes()
+    }
+
+    pub(super) async fn stop(self) {
+        self.server.stop().await;
+    }
+}
+
+/// The tools as an MCP client sees them: what the owner declares of their effects is not for the wire.
+fn listed() -> anyhow::Result<Vec<Tool>> {
+    let catalog: Value = serde_json::from_str(CATALOG).context("the demo's tool list is broken")?;
+    let entries = catalog.get("tools").and_then(Value::as_array).context("the demo's tool list is empty")?;
+    let tool = |entry: &Value| {
+        let mut entry = entry.clone();
+        let fields = entry.as_object_mut().context("a tool is no object")?;
+        for declared in ["effect", "reversible", "idempotent"] {
+            fields.remove(declared);
+        }
+        serde_json::from_value(entry).context("a tool of the demo is broken")
+    };
+    entries.iter().map(tool).collect()
+}
+
+#[derive(Debug, Clone)]
+struct Shop {
+    books: Arc<Books>,
+    tools: Arc<Vec<Tool>>,
+}
+
+impl ServerHandler for Shop {
+    fn get_info(&self) -> ServerConfig {
+        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+            .with_instructions("The order desk of a small shop.")
+    }
+
+    async fn list_tools(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        Ok(ListToolsResult::with_all_items(self.tools.to_vec()))
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let answer = self.books.call(&request.name, &Value::Object(request.arguments.unwrap_or_default()));
+        tokio::time::sleep(answer.delay).await;
+        let text = vec![ContentBlock::text(answer.body.to_string())];
+        let result = if answer.is_error { CallToolResult::error(text) } else { CallToolResult::success(text) };
+        Ok(result.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::exchange::Effect;
+    use schemas::tools::ToolCatalog;
+
+    use super::*;
+
+    #[test]
+    fn the_catalog_declares_an_effect_for_every_tool() {
+        let catalog = ToolCatalog::parse_json(CATALOG).expect("the catalog parses");
+        assert_eq!(catalog.0.len(), listed().expect("the list parses").len());
+        assert!(catalog.0.values().all(|tool| tool.effect != Effect::Unknown && tool.args_schema.is_some()));
+    }
+}

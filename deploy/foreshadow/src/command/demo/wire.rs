@@ -1,0 +1,200 @@
+//! HTTP on loopback for the demo's servers and clients: ephemeral ports, bounded bodies, orderly ends.
+
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+/// The largest body that is read, bytes.
+const BODY_BYTES: usize = 4 << 20;
+/// How long a request may take as a whole; nothing in the demo comes near it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(super) type Answer = Response<BoxBody<Bytes, Infallible>>;
+
+/// A server on an ephemeral loopback port.
+#[derive(Debug)]
+pub(super) struct Server {
+    address: SocketAddr,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    /// Binds and serves until [`Self::stop`].
+    pub(super) async fn start<F, A>(handler: F) -> anyhow::Result<Self>
+    where
+        F: Fn(Request<Incoming>) -> A + Clone + Send + 'static,
+        A: Future<Output = Answer> + Send + 'static,
+    {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("no loopback port is free")?;
+        let address = listener.local_addr()?;
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(accept(listener, stop.clone(), handler));
+        Ok(Self { address, stop, task })
+    }
+
+    /// `http://127.0.0.1:PORT`.
+    pub(super) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Stops accepting, drops open connections, and waits for all of it.
+    pub(super) async fn stop(self) {
+        self.stop.cancel();
+        // The task ends by the token; a panic in it was printed where it happened.
+        let _ = self.task.await;
+    }
+}
+
+async fn accept<F, A>(listener: TcpListener, stop: CancellationToken, handler: F)
+where
+    F: Fn(Request<Incoming>) -> A + Clone + Send + 'static,
+    A: Future<Output = Answer> + Send + 'static,
+{
+    let mut connections = JoinSet::new();
+    loop {
+        // Every branch is cancel-safe.
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        let Ok((stream, _)) = accepted else { continue };
+        // Without it small answers wait for the client's delayed acknowledgement.
+        let _ = stream.set_nodelay(true);
+        let handler = handler.clone();
+        connections.spawn(async move {
+            let service = service_fn(move |request| {
+                let answer = handler(request);
+                async move { Ok::<_, Infallible>(answer.await) }
+            });
+            let served = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            if let Err(error) = served {
+                tracing::debug!(%error, "demo connection ended early");
+            }
+        });
+    }
+    connections.shutdown().await;
+}
+
+/// Reads the body of a request as JSON.
+pub(super) async fn read_json(request: Request<Incoming>) -> anyhow::Result<Value> {
+    let body = Limited::new(request.into_body(), BODY_BYTES).collect().await.map_err(|error| anyhow::anyhow!(error))?;
+    serde_json::from_slice(&body.to_bytes()).context("the body is not JSON")
+}
+
+/// Makes an answer with a JSON body.
+pub(super) fn json_answer(status: StatusCode, body: &Value) -> Answer {
+    full_answer(status, "application/json", body.to_string())
+}
+
+/// Makes an answer with a whole body.
+pub(super) fn full_answer(status: StatusCode, content_type: &'static str, body: String) -> Answer {
+    let mut answer = Response::new(Full::new(Bytes::from(body)).boxed());
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    answer
+}
+
+/// What came back for a request.
+#[derive(Debug)]
+pub(super) struct Reply {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+impl Reply {
+    /// Whether the body is a stream of server-sent events.
+    pub(super) fn is_event_stream(&self) -> bool {
+        let kind = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        kind.starts_with("text/event-stream")
+    }
+
+    /// The data of each server-sent event.
+    pub(super) fn events(&self) -> Vec<String> {
+        let text = String::from_utf8_lossy(&self.body);
+        let data = |event: &str| {
+            let lines = event.lines().filter_map(|line| line.strip_prefix("data:"));
+            lines.map(|line| line.strip_prefix(' ').unwrap_or(line)).collect::<Vec<_>>().join("\n")
+        };
+        let events = text.replace("\r\n", "\n");
+        events.split("\n\n").map(data).filter(|data| !data.is_empty()).collect()
+    }
+}
+
+/// An HTTP client with a pool of connections.
+#[derive(Debug, Clone)]
+pub(super) struct Caller(Client<HttpConnector, Full<Bytes>>);
+
+impl Caller {
+    pub(super) fn new() -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        Self(Client::builder(TokioExecutor::new()).build(connector))
+    }
+
+    /// Posts a JSON body and reads the whole answer.
+    pub(super) async fn post(&self, url: &str, headers: &[(HeaderName, String)], body: &Value) -> anyhow::Result<Reply> {
+        let mut request = Request::post(url).header(CONTENT_TYPE, "application/json");
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let request = request.body(Full::new(Bytes::from(body.to_string()))).context("the request cannot be built")?;
+        let answered = async {
+            let response = self.0.request(request).await?;
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, BODY_BYTES).collect().await.map_err(|error| anyhow::anyhow!(error))?;
+            Ok::<_, anyhow::Error>(Reply { status: head.status, headers: head.headers, body: body.to_bytes() })
+        };
+        match tokio::time::timeout(PATIENCE, answered).await {
+            Ok(reply) => reply.with_context(|| format!("no answer from {url}")),
+            Err(_) => anyhow::bail!("no answer from {url} within {} seconds", PATIENCE.as_secs()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_data_of_events() {
+        let body = "event: message\r\ndata: {\"a\":1}\r\n\r\n: ping\n\ndata:x\ndata: y\n\n";
+        let headers = [(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"))].into_iter().collect();
+        let reply = Reply { status: StatusCode::OK, headers, body: Bytes::from_static(body.as_bytes()) };
+        assert!(reply.is_event_stream());
+        assert_eq!(reply.events(), ["{\"a\":1}", "x\ny"]);
+    }
+
+    #[tokio::test]
+    async fn asks_and_answers_on_loopback() {
+        let echo = |request| async move {
+            match read_json(request).await {
+                Ok(body) => json_answer(StatusCode::OK, &body),
+                Err(error) => full_answer(StatusCode::BAD_REQUEST, "text/plain", error.to_string()),
+            }
+        };
+        let server = Server::start(echo).await.expect("a loopback port");
+        let body = serde_json::json!({"hello": [1, 2]});
+        let reply = Caller::new().post(&server.url(), &[], &body).await.expect("an answer");
+        assert_eq!((reply.status, serde_json::from_slice(&reply.body).ok()), (StatusCode::OK, Some(body)));
+        server.stop().await;
+    }
+}
