@@ -1,1 +1,6 @@
-//! The harness: what the tests from outside share. It runs the `foreshadow` binary and looks at what it leaves behind.
+//! The harness: what the tests from outside share. It runs the `foreshadow` binary, stands in for the world around it on
+//! loopback, and looks at what it leaves behind.
+
+pub mod binary;
+pub mod relay;
+pub mod upstream;
