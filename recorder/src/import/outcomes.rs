@@ -1,0 +1,314 @@
+//! Tables of trials without transcripts: CSV with `case`, `trial` and `success`, and what else is known of a trial.
+//!
+//! Known columns: `seconds`, `input_tokens`, `output_tokens`, `cost`, `error`, `answer`, and `slice.NAME` for every
+//! slice. Other columns are ignored and named. Parquet tables are not read in this version.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use schemas::exchange::Usage;
+use schemas::trial::TrialEnding;
+
+use super::tally::SetAside;
+use super::transcript::{Reported, Transcript};
+use super::wire::is_success;
+use super::{Parsed, Source};
+
+/// Columns without which there is no trial.
+const NEEDED: [&str; 3] = ["case", "trial", "success"];
+
+/// Columns that are read where they are there.
+const KNOWN: [&str; 6] = ["seconds", "input_tokens", "output_tokens", "cost", "error", "answer"];
+
+/// What the columns of slices start with.
+const SLICE: &str = "slice.";
+
+/// A header that does not say what is needed, or a renaming of columns that cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ColumnsError {
+    /// A column is missing.
+    #[error(
+        "{file}:1: no column {column:?}, found {found}; a table needs case,trial,success: \
+         name another column with --column {name}=COLUMN"
+    )]
+    Missing {
+        /// The file.
+        file: String,
+        /// What it is needed for.
+        name: String,
+        /// The column that is not there.
+        column: String,
+        /// The columns that are.
+        found: String,
+    },
+    /// The header cannot be read.
+    #[error("{file}:1: the header cannot be read: {detail}; expected a line of column names")]
+    Header {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        detail: String,
+    },
+    /// A renaming that is none.
+    #[error("column {text:?}: expected NAME=COLUMN or NAME=COLUMN+COLUMN, NAME one of case, trial, success, seconds, input_tokens, output_tokens, cost, error, answer, slice.NAME")]
+    Renaming {
+        /// As given.
+        text: String,
+    },
+}
+
+/// Which columns of a table hold what; by default each has the name of what it holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Columns(BTreeMap<String, Vec<String>>);
+
+impl Columns {
+    /// Adds `NAME=COLUMN`, or `NAME=COLUMN+COLUMN` for several columns joined by `/`.
+    ///
+    /// # Errors
+    /// The name is not one that is read, or a column is empty.
+    pub fn rename(&mut self, text: &str) -> Result<(), ColumnsError> {
+        let bad = || ColumnsError::Renaming { text: text.to_owned() };
+        let (name, columns) = text.split_once('=').ok_or_else(bad)?;
+        let is_slice = name.strip_prefix(SLICE).is_some_and(|slice| !slice.is_empty());
+        let columns: Vec<String> = columns.split('+').map(str::to_owned).collect();
+        if !(NEEDED.contains(&name) || KNOWN.contains(&name) || is_slice) || columns.iter().any(String::is_empty) {
+            return Err(bad());
+        }
+        self.0.insert(name.to_owned(), columns);
+        Ok(())
+    }
+}
+
+/// Where in a row each thing stands.
+struct Places {
+    named: BTreeMap<String, Vec<usize>>,
+    slices: BTreeMap<String, Vec<usize>>,
+    names: Vec<String>,
+}
+
+/// Reads every row of the table.
+///
+/// # Errors
+/// The header lacks a column.
+pub(super) fn read(source: &Source, columns: &Columns) -> Result<Parsed, ColumnsError> {
+    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(source.bytes());
+    let header = reader.headers().map_err(|error| ColumnsError::Header {
+        file: source.file().to_owned(),
+        detail: error.to_string(),
+    })?;
+    let names: Vec<String> = header.iter().map(|name| name.trim().to_owned()).collect();
+    let mut parsed = Parsed::default();
+    let places = places(source, columns, names, &mut parsed.ignored_columns)?;
+    let mut seen: BTreeMap<(String, u32), u64> = BTreeMap::new();
+    let mut record = csv::StringRecord::new();
+    loop {
+        let line = reader.position().line();
+        match reader.read_record(&mut record) {
+            Ok(false) => break,
+            Err(error) => {
+                let line = error.position().map_or(line, csv::Position::line);
+                parsed.set_aside.push(source.set_aside(line, "", format!("expected a row of UTF-8 text: {error}")));
+            }
+            Ok(true) => {
+                let line = record.position().map_or(line, csv::Position::line);
+                let row = Row { source, line, record: &record, places: &places };
+                match row.transcript().and_then(|transcript| unseen(&row, &mut seen, transcript)) {
+                    Ok(transcript) => parsed.transcripts.push(transcript),
+                    Err(aside) => parsed.set_aside.push(aside),
+                }
+            }
+        }
+    }
+    Ok(parsed)
+}
+
+fn places(
+    source: &Source,
+    columns: &Columns,
+    names: Vec<String>,
+    ignored: &mut Vec<String>,
+) -> Result<Places, ColumnsError> {
+    let mut wanted: BTreeMap<String, Vec<String>> = columns.0.clone();
+    for name in &names {
+        let is_read = NEEDED.contains(&name.as_str()) || KNOWN.contains(&name.as_str()) || name.starts_with(SLICE);
+        if is_read && !wanted.contains_key(name) {
+            wanted.insert(name.clone(), vec![name.clone()]);
+        }
+    }
+    for name in NEEDED {
+        wanted.entry(name.to_owned()).or_insert_with(|| vec![name.to_owned()]);
+    }
+    let mut places = Places { named: BTreeMap::new(), slices: BTreeMap::new(), names };
+    let mut used = BTreeSet::new();
+    for (name, columns) in wanted {
+        let mut found = Vec::with_capacity(columns.len());
+        for column in columns {
+            let place = places.names.iter().position(|name| *name == column).ok_or_else(|| ColumnsError::Missing {
+                file: source.file().to_owned(),
+                name: name.clone(),
+                column,
+                found: places.names.join(","),
+            })?;
+            used.insert(place);
+            found.push(place);
+        }
+        match name.strip_prefix(SLICE) {
+            Some(slice) => places.slices.insert(slice.to_owned(), found),
+            None => places.named.insert(name, found),
+        };
+    }
+    let unused = places.names.iter().enumerate().filter(|(place, _)| !used.contains(place));
+    ignored.extend(unused.map(|(_, name)| name.clone()));
+    Ok(places)
+}
+
+/// Refuses a second row of the same trial: it would vote twice.
+fn unseen(row: &Row<'_>, seen: &mut BTreeMap<(String, u32), u64>, one: Transcript) -> Result<Transcript, SetAside> {
+    let mut key = one.case.clone();
+    // Rows of different slices may share a case: a filter may yet keep only one of them.
+    for (slice, value) in &one.slices {
+        key.push_str(&format!("\n{slice}={value}"));
+    }
+    match seen.insert((key, one.trial), row.line) {
+        None => Ok(one),
+        Some(line) => Err(row.wrong("trial", &format!("a trial of case {:?} once", one.case), &format!("it again, first on line {line}"))),
+    }
+}
+
+struct Row<'a> {
+    source: &'a Source,
+    line: u64,
+    record: &'a csv::StringRecord,
+    places: &'a Places,
+}
+
+impl Row<'_> {
+    fn wrong(&self, column: &str, expected: &str, found: &str) -> SetAside {
+        self.source.set_aside(self.line, column, format!("expected {expected}, found {found}"))
+    }
+
+    fn joined(&self, places: &[usize]) -> String {
+        let parts: Vec<&str> = places.iter().map(|place| self.record.get(*place).unwrap_or("").trim()).collect();
+        parts.join("/")
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        self.places.named.get(name).map(|places| self.joined(places)).filter(|text| !text.is_empty())
+    }
+
+    fn number(&self, name: &str) -> Result<Option<f64>, SetAside> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        let number = text.parse::<f64>().ok().filter(|number| number.is_finite() && *number >= 0.0);
+        number.map(Some).ok_or_else(|| self.wrong(name, "a number of at least 0", &format!("{text:?}")))
+    }
+
+    fn tokens(&self, name: &str) -> Result<Option<u64>, SetAside> {
+        let number = self.number(name)?;
+        // Spreadsheets write whole numbers as 12.0.
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a token count is far below 2^53")]
+        Ok(number.map(|number| number.round() as u64))
+    }
+
+    fn transcript(&self) -> Result<Transcript, SetAside> {
+        let columns = self.places.names.len();
+        if self.record.len() != columns {
+            return Err(self.wrong("", &format!("{columns} columns"), &self.record.len().to_string()));
+        }
+        let case = self.text("case").ok_or_else(|| self.wrong("case", "the name of a case", "nothing"))?;
+        let trial = self.trial()?;
+        let error = self.text("error");
+        let seconds = self.number("seconds")?;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast of a float saturates")]
+        let duration_us = seconds.map(|seconds| (seconds * 1e6).round() as u64);
+        let usage = Usage {
+            input_tokens: self.tokens("input_tokens")?,
+            output_tokens: self.tokens("output_tokens")?,
+            cached_tokens: None,
+            cost_usd: self.number("cost")?,
+        };
+        let slices = self.places.slices.iter().map(|(slice, places)| (slice.clone(), self.joined(places)));
+        Ok(Transcript {
+            line: self.line,
+            name: format!("{case}/{trial}"),
+            case,
+            trial,
+            agent: None,
+            model: None,
+            opening: None,
+            messages: Vec::new(),
+            reported: Reported { duration_us, usage, answer: self.text("answer") },
+            started_at: None,
+            success: self.success()?,
+            ending: if error.is_some() { TrialEnding::Failed } else { TrialEnding::Complete },
+            ending_detail: error,
+            slices: slices.filter(|(_, value)| !value.is_empty()).collect(),
+            oddities: Vec::new(),
+        })
+    }
+
+    /// A number, or a text that ends with one (`run-3`).
+    fn trial(&self) -> Result<u32, SetAside> {
+        let text = self.text("trial").unwrap_or_default();
+        let digits = text.trim_start_matches(|letter: char| !letter.is_ascii_digit());
+        digits.parse().map_err(|_| self.wrong("trial", "a whole number, or a text that ends with one", &format!("{text:?}")))
+    }
+
+    fn success(&self) -> Result<Option<bool>, SetAside> {
+        let Some(text) = self.text("success") else { return Ok(None) };
+        match text.to_ascii_lowercase().as_str() {
+            "true" | "yes" | "pass" => return Ok(Some(true)),
+            "false" | "no" | "fail" => return Ok(Some(false)),
+            _ => {}
+        }
+        let reward = text.parse::<f64>().ok().filter(|reward| (0.0..=1.0).contains(reward));
+        let wrong = || self.wrong("success", "0, 1, true, false, or nothing where unknown", &format!("{text:?}"));
+        reward.map(|reward| Some(is_success(reward))).ok_or_else(wrong)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str, renamed: &[&str]) -> Result<Parsed, ColumnsError> {
+        let mut columns = Columns::default();
+        for one in renamed {
+            columns.rename(one)?;
+        }
+        read(&Source::unpack("t.csv", text.as_bytes().to_vec()).expect("reads"), &columns)
+    }
+
+    #[test]
+    fn reads_what_is_known_and_names_what_is_not() {
+        let text = "case,trial,success,seconds,input_tokens,cost,error,answer,slice.tier,mood\n\
+                    a,0,1,1.5,12,0.25,,done,gold,happy\n\"b, c\",1,false,,,,timeout,,,\n";
+        let parsed = parse(text, &[]).expect("a whole header");
+        assert_eq!((parsed.set_aside.len(), parsed.ignored_columns), (0, vec!["mood".to_owned()]));
+        let [a, b] = &parsed.transcripts[..] else { panic!("two rows") };
+        assert_eq!((a.reported.duration_us, a.reported.usage.cost_usd, a.success), (Some(1_500_000), Some(0.25), Some(true)));
+        assert!(a.is_in("tier", "gold"));
+        assert_eq!((b.case.as_str(), b.trial, b.ending), ("b, c", 1, TrialEnding::Failed));
+    }
+
+    #[test]
+    fn bad_rows_are_set_aside_with_line_and_column() {
+        let text = "case,trial,success,seconds\na,0,1,1\na,0,1,1\nb,x,1,1\nc,0,maybe,1\nd,0,1,-1\ne,0,1\n,0,1,1\nf,0,,\n";
+        let parsed = parse(text, &[]).expect("a whole header");
+        let places: Vec<_> = parsed.set_aside.iter().map(|aside| (aside.line, aside.field.as_str())).collect();
+        assert_eq!(places, [(3, "trial"), (4, "trial"), (5, "success"), (6, "seconds"), (7, ""), (8, "case")]);
+        assert_eq!(parsed.transcripts.len(), 2);
+        assert_eq!(parsed.transcripts[1].success, None);
+        let message = parsed.set_aside[2].to_string();
+        assert_eq!(message, "t.csv:5: success: expected 0, 1, true, false, or nothing where unknown, found \"maybe\"");
+    }
+
+    #[test]
+    fn columns_can_be_renamed_and_joined() {
+        let text = "service,task,run,success\ngithub,x,run-2,1\n";
+        let parsed = parse(text, &["case=service+task", "trial=run", "slice.service=service"]).expect("all there");
+        let one = &parsed.transcripts[0];
+        assert_eq!((one.case.as_str(), one.trial, one.is_in("service", "github")), ("github/x", 2, true));
+        let error = parse(text, &[]).expect_err("no case");
+        assert!(error.to_string().contains("--column case=COLUMN"), "{error}");
+        assert!(matches!(parse(text, &["kase=task"]), Err(ColumnsError::Renaming { .. })));
+    }
+}

@@ -1,0 +1,209 @@
+//! tau2-bench results (sierra-research/tau2-bench and its forks): one document `{info, tasks, simulations}`, or the
+//! same with `info` on the first line and one simulation on each line after it.
+//!
+//! Of `info` only the domain and the agent's model are read: it can hold the credentials of who ran it.
+
+use std::collections::BTreeMap;
+
+use schemas::exchange::Usage;
+use schemas::trial::TrialEnding;
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::source::Item;
+use super::tally::SetAside;
+use super::transcript::{Reported, Transcript};
+use super::wire::{self, WireMessage};
+use super::{Parsed, Source, time};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Head {
+    info: Info,
+    tasks: Vec<Task>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Document<'a> {
+    #[serde(borrow)]
+    simulations: Vec<&'a RawValue>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Info {
+    agent_info: AgentInfo,
+    environment_info: EnvironmentInfo,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct AgentInfo {
+    llm: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct EnvironmentInfo {
+    domain_name: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Task {
+    id: Value,
+    #[serde(default)]
+    ticket: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Simulation {
+    task_id: Value,
+    #[serde(default)]
+    trial: Option<u32>,
+    #[serde(default)]
+    start_time: Option<String>,
+    #[serde(default)]
+    termination_reason: Option<String>,
+    #[serde(default)]
+    reward_info: Option<RewardInfo>,
+    messages: Vec<WireMessage>,
+}
+
+#[derive(Debug, Deserialize)]
+struct RewardInfo {
+    #[serde(default)]
+    reward: Option<f64>,
+}
+
+/// What the head of a file says about all of its sessions.
+struct Setting {
+    domain: Option<String>,
+    model: Option<String>,
+    tickets: BTreeMap<String, String>,
+}
+
+impl From<Head> for Setting {
+    fn from(head: Head) -> Self {
+        let tickets = head.tasks.into_iter().filter_map(|task| Some((wire::task(&task.id)?, task.ticket?)));
+        Self {
+            domain: head.info.environment_info.domain_name,
+            model: head.info.agent_info.llm,
+            tickets: tickets.collect(),
+        }
+    }
+}
+
+/// Reads every simulation of the file.
+pub(super) fn read(source: &Source) -> Parsed {
+    let mut parsed = Parsed::default();
+    let (head, items) = match split(source) {
+        Ok(parts) => parts,
+        Err(aside) => {
+            parsed.set_aside.push(aside);
+            return parsed;
+        }
+    };
+    // A head that cannot be read costs the domain and the tickets, not the sessions.
+    let head = head.map(|head| source.decode::<Head>(head)).unwrap_or_else(|| Ok(Head::default()));
+    let setting = Setting::from(head.unwrap_or_else(|aside| {
+        parsed.set_aside.push(aside);
+        Head::default()
+    }));
+    for item in items {
+        let row = source.decode::<Simulation>(item).and_then(|row| transcript(source, item.0, row, &setting));
+        match row {
+            Ok(transcript) => parsed.transcripts.push(transcript),
+            Err(aside) => parsed.set_aside.push(aside),
+        }
+    }
+    parsed
+}
+
+/// Finds the head and the simulations, whichever of the two shapes the file has.
+fn split(source: &Source) -> Result<(Option<Item<'_>>, Vec<Item<'_>>), SetAside> {
+    if let Ok(document) = serde_json::from_slice::<Document<'_>>(source.bytes()) {
+        let items = (1..).zip(document.simulations.into_iter().map(|one| one.get().as_bytes()));
+        return Ok((Some((1, source.bytes())), items.collect()));
+    }
+    let mut items = source.items();
+    let is_head = |text: &[u8]| serde_json::from_slice::<Value>(text).is_ok_and(|v| v.get("info").is_some() && v.get("messages").is_none());
+    if items.first().is_some_and(|(_, text)| is_head(text)) {
+        let head = items.remove(0);
+        return Ok((Some(head), items));
+    }
+    // A whole document that is cut short has one item that opens with its head; there is nothing to salvage by line.
+    let opens_document = |text: &[u8]| text.trim_ascii().first() == Some(&b'{') && text.trim_ascii().len() < 3;
+    if items.first().is_some_and(|(_, text)| opens_document(text)) {
+        let error = serde_json::from_slice::<Value>(source.bytes()).err().map_or_else(String::new, |error| error.to_string());
+        return Err(source.set_aside(1, "simulations", format!("expected a document with `simulations`, found {error}")));
+    }
+    Ok((None, items))
+}
+
+fn transcript(source: &Source, line: u64, row: Simulation, setting: &Setting) -> Result<Transcript, SetAside> {
+    let case = wire::task(&row.task_id).ok_or_else(|| {
+        source.set_aside(line, "task_id", format!("expected a number or a text, found {}", row.task_id))
+    })?;
+    let mut oddities = Vec::new();
+    let messages =
+        wire::messages("messages", row.messages, &mut oddities).map_err(|misread| misread.at(source, line))?;
+    let trial = row.trial.unwrap_or(0);
+    let ending = ending(row.termination_reason.as_deref());
+    let domain = setting.domain.clone();
+    Ok(Transcript {
+        line,
+        name: format!("{case}/{trial}"),
+        opening: setting.tickets.get(&case).cloned(),
+        case,
+        trial,
+        agent: domain.clone(),
+        model: setting.model.clone(),
+        messages,
+        reported: Reported { duration_us: None, usage: Usage::default(), answer: None },
+        started_at: row.start_time.as_deref().and_then(time::parse),
+        success: row.reward_info.and_then(|info| info.reward).map(wire::is_success),
+        ending,
+        ending_detail: row.termination_reason.filter(|_| ending != TrialEnding::Complete),
+        slices: BTreeMap::from_iter(domain.map(|domain| ("domain".to_owned(), domain))),
+        oddities,
+    })
+}
+
+/// The termination reasons of tau2-bench (`TerminationReason` in its data model).
+fn ending(reason: Option<&str>) -> TrialEnding {
+    match reason {
+        Some("max_steps" | "too_many_errors" | "agent_error" | "invalid_agent_message") => TrialEnding::Failed,
+        Some("timeout") => TrialEnding::TimedOut,
+        Some("user_error" | "infrastructure_error" | "unexpected_error") => TrialEnding::Infrastructure,
+        Some(_) | None => TrialEnding::Complete,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = r#"{"info":{"environment_info":{"domain_name":"airline"},"agent_info":{"llm":"m"}},"tasks":[{"id":"7","ticket":"fix it"}]"#;
+    const SIMULATION: &str = r#"{"task_id":"7","trial":1,"reward_info":{"reward":1.0},"messages":[{"role":"user","content":"hi"}]}"#;
+
+    #[test]
+    fn both_shapes_read_the_same() {
+        let document = format!("{HEAD},\n\"simulations\":[{SIMULATION}]}}");
+        let lines = format!("{HEAD}}}\n{SIMULATION}\n");
+        for text in [document, lines] {
+            let parsed = read(&Source::unpack("x.json", text.into_bytes()).expect("reads"));
+            assert_eq!(parsed.set_aside, []);
+            let [one] = &parsed.transcripts[..] else { panic!("{} sessions", parsed.transcripts.len()) };
+            assert_eq!((one.case.as_str(), one.trial, one.success), ("7", 1, Some(true)));
+            assert_eq!((one.agent.as_deref(), one.opening.as_deref()), (Some("airline"), Some("fix it")));
+        }
+    }
+
+    #[test]
+    fn a_document_cut_short_is_set_aside() {
+        let text = format!("{{\n{}", &HEAD[1..]);
+        let parsed = read(&Source::unpack("x.json", text.into_bytes()).expect("reads"));
+        assert_eq!((parsed.transcripts.len(), parsed.set_aside.len()), (0, 1));
+    }
+}

@@ -1,0 +1,113 @@
+//! One past session as its file tells it, before it is cut into exchanges.
+//!
+//! All formats are read into this one shape; what is peculiar to a format ends here.
+
+use std::collections::BTreeMap;
+
+use schemas::exchange::Usage;
+use schemas::trial::TrialEnding;
+
+use super::tally::Oddity;
+
+/// Who a message is from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// The agent's instructions.
+    System,
+    /// The caller.
+    User,
+    /// The agent's model.
+    Assistant,
+    /// A tool.
+    Tool,
+}
+
+/// A tool call as the transcript has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// Its id; absent where the source gives none or an empty one.
+    pub id: Option<String>,
+    /// The tool.
+    pub tool: String,
+    /// The arguments as they were written.
+    pub arguments: String,
+}
+
+/// One message.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message {
+    /// Who it is from.
+    pub role: Role,
+    /// Its text.
+    pub text: Option<String>,
+    /// The tool calls it asks for.
+    pub calls: Vec<Call>,
+    /// Of a tool's message: the id of the call that it answers.
+    pub call_id: Option<String>,
+    /// Of a tool's message: the tool, where the source names it.
+    pub tool: Option<String>,
+    /// Of a tool's message: whether the tool reported a failure, where the source says.
+    pub is_error: Option<bool>,
+    /// Of a tool's message: it answers a call that the caller made on its own side, not the agent.
+    pub callers: bool,
+    /// When it was complete, UTC, microseconds since 1970.
+    pub at: Option<i64>,
+    /// Of an assistant's message: tokens and money.
+    pub usage: Usage,
+    /// Of an assistant's message: why the model stopped.
+    pub finish_reason: Option<String>,
+}
+
+/// What the source reports of a session as a whole, where it has no transcript to add it up from.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Reported {
+    /// How long the agent took, microseconds.
+    pub duration_us: Option<u64>,
+    /// Tokens and money.
+    pub usage: Usage,
+    /// The agent's last answer.
+    pub answer: Option<String>,
+}
+
+/// One past session.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Transcript {
+    /// Its line or item in the file, from 1.
+    pub line: u64,
+    /// The task: what pairs it with the same task in another run.
+    pub case: String,
+    /// Which of several runs of the task it is.
+    pub trial: u32,
+    /// What its session id ends with: `task/trial`, and what else tells it from others of the file.
+    pub name: String,
+    /// The agent, where the file says so.
+    pub agent: Option<String>,
+    /// The agent's model, where the file says so.
+    pub model: Option<String>,
+    /// What the agent was given to work on where no caller speaks first.
+    pub opening: Option<String>,
+    /// The messages, in order.
+    pub messages: Vec<Message>,
+    /// What the source reports beside the messages.
+    pub reported: Reported,
+    /// When it started, UTC, microseconds since 1970.
+    pub started_at: Option<i64>,
+    /// Whether the work was done right.
+    pub success: Option<bool>,
+    /// How it ended.
+    pub ending: TrialEnding,
+    /// Why, in words.
+    pub ending_detail: Option<String>,
+    /// Slices it belongs to.
+    pub slices: BTreeMap<String, String>,
+    /// What was odd about reading it.
+    pub oddities: Vec<Oddity>,
+}
+
+impl Transcript {
+    /// Whether it belongs to the slice; `attack=none` holds where `attack` is `none`.
+    #[must_use]
+    pub fn is_in(&self, slice: &str, value: &str) -> bool {
+        self.slices.get(slice).is_some_and(|found| found == value)
+    }
+}

@@ -1,0 +1,76 @@
+//! An exchange before it has its identity: what was said, when, and what it has to do with the others.
+
+use schemas::exchange::{Edge, Operation, OperationKind, Usage};
+
+/// An exchange in the making.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) edge: Edge,
+    /// UTC, microseconds since 1970; absent where the transcript has no times.
+    pub(super) started_at: Option<i64>,
+    pub(super) ended_at: Option<i64>,
+    pub(super) request: Vec<u8>,
+    pub(super) response: Vec<u8>,
+    pub(super) operation: Operation,
+    pub(super) usage: Usage,
+    /// A turn to which the agent never spoke.
+    pub(super) unanswered: bool,
+    /// The seq of another draft, and what kind of link it is.
+    pub(super) links: Vec<(u32, &'static str)>,
+    pub(super) identifiers: Vec<(&'static str, String)>,
+}
+
+impl Draft {
+    /// An exchange with nothing said yet.
+    pub(super) fn new(edge: Edge, started_at: Option<i64>) -> Self {
+        let kind = match edge {
+            Edge::Turn => OperationKind::Turn,
+            Edge::Model => OperationKind::Chat,
+            Edge::Tool => OperationKind::CallTool,
+        };
+        Self {
+            edge,
+            started_at,
+            ended_at: None,
+            request: Vec::new(),
+            response: Vec::new(),
+            operation: Operation::new(kind),
+            usage: Usage::default(),
+            unanswered: false,
+            links: Vec::new(),
+            identifiers: Vec::new(),
+        }
+    }
+
+    /// How long it took, microseconds; absent without both times, or where they run backwards.
+    pub(super) fn duration_us(&self) -> Option<u64> {
+        u64::try_from(self.ended_at?.checked_sub(self.started_at?)?).ok()
+    }
+}
+
+/// How long the agent took: the sum over its answered turns; absent where one has no time.
+pub(super) fn turn_time(drafts: &[Draft]) -> Option<u64> {
+    let mut turns = drafts.iter().filter(|draft| draft.edge == Edge::Turn && !draft.unanswered).peekable();
+    turns.peek()?;
+    turns.map(Draft::duration_us).sum()
+}
+
+/// The agent's last answer to its caller, else the last text that its model wrote.
+pub(super) fn last_answer(drafts: &[Draft]) -> Option<String> {
+    let of = |edge| drafts.iter().rev().filter(move |draft| draft.edge == edge).find_map(|draft| draft.operation.output.clone());
+    of(Edge::Turn).or_else(|| of(Edge::Model))
+}
+
+/// Tokens and money of all model calls; each absent where one call does not say, for a partial sum would mislead.
+pub(super) fn total_usage(drafts: &[Draft]) -> Usage {
+    let calls = || drafts.iter().filter(|draft| draft.edge == Edge::Model).map(|draft| draft.usage);
+    if calls().next().is_none() {
+        return Usage::default();
+    }
+    Usage {
+        input_tokens: calls().map(|usage| usage.input_tokens).sum(),
+        output_tokens: calls().map(|usage| usage.output_tokens).sum(),
+        cached_tokens: calls().map(|usage| usage.cached_tokens).sum(),
+        cost_usd: calls().map(|usage| usage.cost_usd).sum(),
+    }
+}

@@ -1,0 +1,24 @@
+//! What a transcript becomes: exchanges, the pieces of their bodies, a close row, a trial.
+
+use schemas::exchange::Exchange;
+use schemas::id::SessionId;
+use schemas::keys::Digest;
+use schemas::session::SessionClose;
+use schemas::trial::Trial;
+
+use super::tally::Tally;
+
+/// One session, ready to be stored.
+#[derive(Debug)]
+pub struct Woven {
+    /// Its exchanges, by seq; none where there was no transcript.
+    pub exchanges: Vec<Exchange>,
+    /// The pieces of their bodies, each once.
+    pub pieces: Vec<(SessionId, Digest, Vec<u8>)>,
+    /// Its close row; absent where there was no transcript.
+    pub close: Option<SessionClose>,
+    /// Its trial, where it goes into a run.
+    pub trial: Option<Trial>,
+    /// What was made, converted and odd.
+    pub tally: Tally,
+}
