@@ -1,0 +1,4 @@
+//! The binary on real data and on bad input: exit codes, messages, and what is left on the disk.
+
+mod bad_input;
+mod real_data;
