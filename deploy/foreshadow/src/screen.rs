@@ -69,7 +69,10 @@ impl Screen {
     /// Writes the result for a program; nothing without `--json`.
     pub(crate) fn result(&self, value: &impl Serialize) {
         if self.json {
-            write_stdout(&serde_json::to_string_pretty(value).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}")));
+            write_stdout(
+                &serde_json::to_string_pretty(value)
+                    .unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}")),
+            );
         }
     }
 
@@ -107,7 +110,33 @@ impl Screen {
     }
 }
 
+/// Escapes what would move the cursor, colour the screen or reverse the text: recorded text is not ours.
+pub(crate) fn plain(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for letter in text.chars() {
+        // Direction marks reorder what a person reads (Unicode TR 9), without being control characters.
+        let reorders =
+            matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if letter.is_control() || reorders {
+            out.extend(letter.escape_default());
+        } else {
+            out.push(letter);
+        }
+    }
+    out
+}
+
 fn write_stdout(text: &str) {
     // A closed pipe (`foreshadow sessions list | head`) is the reader's wish, not a failure.
     let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn recorded_text_cannot_steer_the_terminal() {
+        assert_eq!(plain("a\u{1b}[2Jb\nc\u{202e}d\u{9b}é"), "a\\u{1b}[2Jb\\nc\\u{202e}d\\u{9b}é");
+    }
 }

@@ -51,8 +51,16 @@ pub(super) fn read(source: &Source) -> Parsed {
 
 fn transcript(source: &Source, line: u64, row: Row) -> Result<Transcript, SetAside> {
     let missing = |field: &str| source.set_aside(line, field, "expected a value, found nothing".to_owned());
-    let Metadata { suite_name, model, success, security, user_task_id, injection_task_id, attack_type, error } =
-        row.metadata;
+    let Metadata {
+        suite_name,
+        model,
+        success,
+        security,
+        user_task_id,
+        injection_task_id,
+        attack_type,
+        error,
+    } = row.metadata;
     let suite = suite_name.ok_or_else(|| missing("metadata.suite_name"))?;
     let task = user_task_id.ok_or_else(|| missing("metadata.user_task_id"))?;
     let messages = row.messages.ok_or_else(|| missing("messages"))?;
@@ -66,7 +74,8 @@ fn transcript(source: &Source, line: u64, row: Row) -> Result<Transcript, SetAsi
         }
     }
     let attack = attack_type.unwrap_or_else(|| "none".to_owned());
-    let mut slices = BTreeMap::from([("suite".to_owned(), suite.clone()), ("attack".to_owned(), attack.clone())]);
+    let mut slices =
+        BTreeMap::from([("suite".to_owned(), suite.clone()), ("attack".to_owned(), attack.clone())]);
     let mut name = format!("{suite}/{task}/{attack}");
     if let Some(injection) = injection_task_id {
         name = format!("{name}/{injection}");
@@ -103,7 +112,11 @@ mod tests {
                 r#"{{"messages":[{{"role":"user","content":"pay"}}],"metadata":{{"suite_name":"banking","user_task_id":"user_task_0","success":true,"security":true,"attack_type":{attack},"injection_task_id":{injection}}}}}"#
             )
         };
-        let text = format!("{{\"metadata\":{{\"name\":\"m\"}}}}\n{}\n{}\n", run("null", "null"), run("\"direct\"", "\"injection_task_3\""));
+        let text = format!(
+            "{{\"metadata\":{{\"name\":\"m\"}}}}\n{}\n{}\n",
+            run("null", "null"),
+            run("\"direct\"", "\"injection_task_3\"")
+        );
         let parsed = read(&Source::unpack("m.jsonl", text.into_bytes()).expect("reads"));
         assert_eq!(parsed.set_aside, []);
         let [benign, attacked] = &parsed.transcripts[..] else { panic!("two runs") };

@@ -49,7 +49,9 @@ pub enum ColumnsError {
         detail: String,
     },
     /// A renaming that is none.
-    #[error("column {text:?}: expected NAME=COLUMN or NAME=COLUMN+COLUMN, NAME one of case, trial, success, seconds, input_tokens, output_tokens, cost, error, answer, slice.NAME")]
+    #[error(
+        "column {text:?}: expected NAME=COLUMN or NAME=COLUMN+COLUMN, NAME one of case, trial, success, seconds, input_tokens, output_tokens, cost, error, answer, slice.NAME"
+    )]
     Renaming {
         /// As given.
         text: String,
@@ -70,7 +72,9 @@ impl Columns {
         let (name, columns) = text.split_once('=').ok_or_else(bad)?;
         let is_slice = name.strip_prefix(SLICE).is_some_and(|slice| !slice.is_empty());
         let columns: Vec<String> = columns.split('+').map(str::to_owned).collect();
-        if !(NEEDED.contains(&name) || KNOWN.contains(&name) || is_slice) || columns.iter().any(String::is_empty) {
+        if !(NEEDED.contains(&name) || KNOWN.contains(&name) || is_slice)
+            || columns.iter().any(String::is_empty)
+        {
             return Err(bad());
         }
         self.0.insert(name.to_owned(), columns);
@@ -106,7 +110,11 @@ pub(super) fn read(source: &Source, columns: &Columns) -> Result<Parsed, Columns
             Ok(false) => break,
             Err(error) => {
                 let line = error.position().map_or(line, csv::Position::line);
-                parsed.set_aside.push(source.set_aside(line, "", format!("expected a row of UTF-8 text: {error}")));
+                parsed.set_aside.push(source.set_aside(
+                    line,
+                    "",
+                    format!("expected a row of UTF-8 text: {error}"),
+                ));
             }
             Ok(true) => {
                 let line = record.position().map_or(line, csv::Position::line);
@@ -129,7 +137,8 @@ fn places(
 ) -> Result<Places, ColumnsError> {
     let mut wanted: BTreeMap<String, Vec<String>> = columns.0.clone();
     for name in &names {
-        let is_read = NEEDED.contains(&name.as_str()) || KNOWN.contains(&name.as_str()) || name.starts_with(SLICE);
+        let is_read =
+            NEEDED.contains(&name.as_str()) || KNOWN.contains(&name.as_str()) || name.starts_with(SLICE);
         if is_read && !wanted.contains_key(name) {
             wanted.insert(name.clone(), vec![name.clone()]);
         }
@@ -142,11 +151,13 @@ fn places(
     for (name, columns) in wanted {
         let mut found = Vec::with_capacity(columns.len());
         for column in columns {
-            let place = places.names.iter().position(|name| *name == column).ok_or_else(|| ColumnsError::Missing {
-                file: source.file().to_owned(),
-                name: name.clone(),
-                column,
-                found: places.names.join(","),
+            let place = places.names.iter().position(|name| *name == column).ok_or_else(|| {
+                ColumnsError::Missing {
+                    file: source.file().to_owned(),
+                    name: name.clone(),
+                    column,
+                    found: places.names.join(","),
+                }
             })?;
             used.insert(place);
             found.push(place);
@@ -162,7 +173,11 @@ fn places(
 }
 
 /// Refuses a second row of the same trial: it would vote twice.
-fn unseen(row: &Row<'_>, seen: &mut BTreeMap<(String, u32), u64>, one: Transcript) -> Result<Transcript, SetAside> {
+fn unseen(
+    row: &Row<'_>,
+    seen: &mut BTreeMap<(String, u32), u64>,
+    one: Transcript,
+) -> Result<Transcript, SetAside> {
     let mut key = one.case.clone();
     // Rows of different slices may share a case: a filter may yet keep only one of them.
     for (slice, value) in &one.slices {
@@ -170,7 +185,11 @@ fn unseen(row: &Row<'_>, seen: &mut BTreeMap<(String, u32), u64>, one: Transcrip
     }
     match seen.insert((key, one.trial), row.line) {
         None => Ok(one),
-        Some(line) => Err(row.wrong("trial", &format!("a trial of case {:?} once", one.case), &format!("it again, first on line {line}"))),
+        Some(line) => Err(row.wrong(
+            "trial",
+            &format!("a trial of case {:?} once", one.case),
+            &format!("it again, first on line {line}"),
+        )),
     }
 }
 
@@ -187,7 +206,8 @@ impl Row<'_> {
     }
 
     fn joined(&self, places: &[usize]) -> String {
-        let parts: Vec<&str> = places.iter().map(|place| self.record.get(*place).unwrap_or("").trim()).collect();
+        let parts: Vec<&str> =
+            places.iter().map(|place| self.record.get(*place).unwrap_or("").trim()).collect();
         parts.join("/")
     }
 
@@ -204,7 +224,11 @@ impl Row<'_> {
     fn tokens(&self, name: &str) -> Result<Option<u64>, SetAside> {
         let number = self.number(name)?;
         // Spreadsheets write whole numbers as 12.0.
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a token count is far below 2^53")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a token count is far below 2^53"
+        )]
         Ok(number.map(|number| number.round() as u64))
     }
 
@@ -217,7 +241,11 @@ impl Row<'_> {
         let trial = self.trial()?;
         let error = self.text("error");
         let seconds = self.number("seconds")?;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast of a float saturates")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a cast of a float saturates"
+        )]
         let duration_us = seconds.map(|seconds| (seconds * 1e6).round() as u64);
         let usage = Usage {
             input_tokens: self.tokens("input_tokens")?,
@@ -249,7 +277,9 @@ impl Row<'_> {
     fn trial(&self) -> Result<u32, SetAside> {
         let text = self.text("trial").unwrap_or_default();
         let digits = text.trim_start_matches(|letter: char| !letter.is_ascii_digit());
-        digits.parse().map_err(|_| self.wrong("trial", "a whole number, or a text that ends with one", &format!("{text:?}")))
+        digits.parse().map_err(|_| {
+            self.wrong("trial", "a whole number, or a text that ends with one", &format!("{text:?}"))
+        })
     }
 
     fn success(&self) -> Result<Option<bool>, SetAside> {
@@ -260,7 +290,8 @@ impl Row<'_> {
             _ => {}
         }
         let reward = text.parse::<f64>().ok().filter(|reward| (0.0..=1.0).contains(reward));
-        let wrong = || self.wrong("success", "0, 1, true, false, or nothing where unknown", &format!("{text:?}"));
+        let wrong =
+            || self.wrong("success", "0, 1, true, false, or nothing where unknown", &format!("{text:?}"));
         reward.map(|reward| Some(is_success(reward))).ok_or_else(wrong)
     }
 }
@@ -284,7 +315,10 @@ mod tests {
         let parsed = parse(text, &[]).expect("a whole header");
         assert_eq!((parsed.set_aside.len(), parsed.ignored_columns), (0, vec!["mood".to_owned()]));
         let [a, b] = &parsed.transcripts[..] else { panic!("two rows") };
-        assert_eq!((a.reported.duration_us, a.reported.usage.cost_usd, a.success), (Some(1_500_000), Some(0.25), Some(true)));
+        assert_eq!(
+            (a.reported.duration_us, a.reported.usage.cost_usd, a.success),
+            (Some(1_500_000), Some(0.25), Some(true))
+        );
         assert!(a.is_in("tier", "gold"));
         assert_eq!((b.case.as_str(), b.trial, b.ending), ("b, c", 1, TrialEnding::Failed));
     }
@@ -293,18 +327,26 @@ mod tests {
     fn bad_rows_are_set_aside_with_line_and_column() {
         let text = "case,trial,success,seconds\na,0,1,1\na,0,1,1\nb,x,1,1\nc,0,maybe,1\nd,0,1,-1\ne,0,1\n,0,1,1\nf,0,,\n";
         let parsed = parse(text, &[]).expect("a whole header");
-        let places: Vec<_> = parsed.set_aside.iter().map(|aside| (aside.line, aside.field.as_str())).collect();
-        assert_eq!(places, [(3, "trial"), (4, "trial"), (5, "success"), (6, "seconds"), (7, ""), (8, "case")]);
+        let places: Vec<_> =
+            parsed.set_aside.iter().map(|aside| (aside.line, aside.field.as_str())).collect();
+        assert_eq!(
+            places,
+            [(3, "trial"), (4, "trial"), (5, "success"), (6, "seconds"), (7, ""), (8, "case")]
+        );
         assert_eq!(parsed.transcripts.len(), 2);
         assert_eq!(parsed.transcripts[1].success, None);
         let message = parsed.set_aside[2].to_string();
-        assert_eq!(message, "t.csv:5: success: expected 0, 1, true, false, or nothing where unknown, found \"maybe\"");
+        assert_eq!(
+            message,
+            "t.csv:5: success: expected 0, 1, true, false, or nothing where unknown, found \"maybe\""
+        );
     }
 
     #[test]
     fn columns_can_be_renamed_and_joined() {
         let text = "service,task,run,success\ngithub,x,run-2,1\n";
-        let parsed = parse(text, &["case=service+task", "trial=run", "slice.service=service"]).expect("all there");
+        let parsed =
+            parse(text, &["case=service+task", "trial=run", "slice.service=service"]).expect("all there");
         let one = &parsed.transcripts[0];
         assert_eq!((one.case.as_str(), one.trial, one.is_in("service", "github")), ("github/x", 2, true));
         let error = parse(text, &[]).expect_err("no case");

@@ -72,7 +72,8 @@ impl<'a> Reader<'a> {
     }
 
     fn name(&mut self) -> Result<Value, PythonError> {
-        let word = self.rest().split(|letter: char| !letter.is_alphanumeric() && letter != '_').next().unwrap_or("");
+        let word =
+            self.rest().split(|letter: char| !letter.is_alphanumeric() && letter != '_').next().unwrap_or("");
         let value = match word {
             "None" => Value::Null,
             "True" => Value::Bool(true),
@@ -131,7 +132,8 @@ impl<'a> Reader<'a> {
     fn tuple(&mut self, depth: usize) -> Result<Value, PythonError> {
         let (mut items, comma) = self.sequence(depth, ")")?;
         // `(1)` is 1 in parentheses, `(1,)` is a tuple of one.
-        if items.len() == 1 && !comma
+        if items.len() == 1
+            && !comma
             && let Some(only) = items.pop()
         {
             return Ok(only);
@@ -143,7 +145,9 @@ impl<'a> Reader<'a> {
         let rest = self.rest();
         let is_part = |(place, letter): &(usize, char)| {
             let after_e = *place > 0 && rest[..*place].ends_with(['e', 'E']);
-            letter.is_ascii_digit() || matches!(letter, '.' | 'e' | 'E' | '_') || (matches!(letter, '+' | '-') && (*place == 0 || after_e))
+            letter.is_ascii_digit()
+                || matches!(letter, '.' | 'e' | 'E' | '_')
+                || (matches!(letter, '+' | '-') && (*place == 0 || after_e))
         };
         let length = rest.char_indices().take_while(is_part).last().map_or(0, |(place, _)| place + 1);
         let digits = rest[..length].replace('_', "");
@@ -172,7 +176,9 @@ impl<'a> Reader<'a> {
     }
 
     fn escape(&mut self, out: &mut String) -> Result<(), PythonError> {
-        let Some(letter) = self.rest().chars().next() else { return Err(self.wanted("an escaped character")) };
+        let Some(letter) = self.rest().chars().next() else {
+            return Err(self.wanted("an escaped character"));
+        };
         self.at += letter.len_utf8();
         let plain = match letter {
             '\n' => return Ok(()),
@@ -253,8 +259,28 @@ mod tests {
 
     #[test]
     fn refuses_what_is_not_a_literal() {
-        for text in ["", "{'a'}", "{1, 2}", "{'a': 1", "'a", "f('x')", "nan", "[1 2]", "'a' 'b'", "007", "1+2", "--1", "true",
-            "123456789012345678901234567890", "{'a': b'x'}", "'\\ud800'", "'a\nb'", "1.2.3", "[,]", "{,}"] {
+        for text in [
+            "",
+            "{'a'}",
+            "{1, 2}",
+            "{'a': 1",
+            "'a",
+            "f('x')",
+            "nan",
+            "[1 2]",
+            "'a' 'b'",
+            "007",
+            "1+2",
+            "--1",
+            "true",
+            "123456789012345678901234567890",
+            "{'a': b'x'}",
+            "'\\ud800'",
+            "'a\nb'",
+            "1.2.3",
+            "[,]",
+            "{,}",
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
         let deep = "[".repeat(100_000);
@@ -299,7 +325,8 @@ mod tests {
             Value::String(string) => text(string),
             Value::Array(items) => format!("[{}]", items.iter().map(repr).collect::<Vec<_>>().join(", ")),
             Value::Object(map) => {
-                let items: Vec<_> = map.iter().map(|(key, item)| format!("{}: {}", text(key), repr(item))).collect();
+                let items: Vec<_> =
+                    map.iter().map(|(key, item)| format!("{}: {}", text(key), repr(item))).collect();
                 format!("{{{}}}", items.join(", "))
             }
         }

@@ -80,7 +80,8 @@ impl Source {
         if raw.starts_with(&GZIP_MAGIC) {
             return foreign("gzip", "unpack it first");
         }
-        let (bytes, broken_off) = if raw.starts_with(&ZSTD_MAGIC) { unzstd(file, &raw)? } else { (raw, None) };
+        let (bytes, broken_off) =
+            if raw.starts_with(&ZSTD_MAGIC) { unzstd(file, &raw)? } else { (raw, None) };
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Err(SourceError::Empty { file: file.to_owned() });
         }
@@ -115,7 +116,11 @@ impl Source {
     pub(super) fn cut_short(&self) -> Option<SetAside> {
         let detail = self.broken_off.as_ref()?;
         let line = 1 + self.bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
-        Some(self.set_aside(line, "", format!("the file breaks off here ({detail}); copy it again for the rest")))
+        Some(self.set_aside(
+            line,
+            "",
+            format!("the file breaks off here ({detail}); copy it again for the rest"),
+        ))
     }
 
     pub(super) fn set_aside(&self, line: u64, field: &str, detail: String) -> SetAside {
@@ -150,7 +155,8 @@ impl Source {
 }
 
 fn unzstd(file: &str, raw: &[u8]) -> Result<(Vec<u8>, Option<String>), SourceError> {
-    let unpack = |error: std::io::Error| SourceError::Unpack { file: file.to_owned(), detail: error.to_string() };
+    let unpack =
+        |error: std::io::Error| SourceError::Unpack { file: file.to_owned(), detail: error.to_string() };
     let mut decoder = zstd::stream::read::Decoder::new(raw).map_err(unpack)?;
     let mut bytes = Vec::new();
     // Read piece by piece: what came before a broken place is still good.
@@ -171,7 +177,8 @@ fn unzstd(file: &str, raw: &[u8]) -> Result<(Vec<u8>, Option<String>), SourceErr
 fn stem(file: &str) -> String {
     let name = file.rsplit(['/', '\\']).next().unwrap_or(file);
     let name = name.strip_suffix(".zst").unwrap_or(name);
-    let name = [".jsonl", ".json", ".csv"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
+    let name =
+        [".jsonl", ".json", ".csv"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
     name.chars().filter(|letter| !letter.is_control()).collect()
 }
 
@@ -190,7 +197,8 @@ mod tests {
 
     #[test]
     fn what_comes_before_a_broken_place_is_kept() {
-        let text: String = (0..20_000).map(|n| format!("{{\"n\":{n},\"s\":\"{}\"}}\n", n * 7919 % 10_007)).collect();
+        let text: String =
+            (0..20_000).map(|n| format!("{{\"n\":{n},\"s\":\"{}\"}}\n", n * 7919 % 10_007)).collect();
         let mut packed = zstd::encode_all(text.as_bytes(), 1).expect("packs");
         packed.truncate(packed.len() - 5);
         let source = Source::unpack("a.zst", packed).expect("its beginning reads");

@@ -89,7 +89,11 @@ pub struct SetAside {
 impl std::fmt::Display for SetAside {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { file, line, field, detail } = self;
-        if field.is_empty() { write!(f, "{file}:{line}: {detail}") } else { write!(f, "{file}:{line}: {field}: {detail}") }
+        if field.is_empty() {
+            write!(f, "{file}:{line}: {detail}")
+        } else {
+            write!(f, "{file}:{line}: {field}: {detail}")
+        }
     }
 }
 

@@ -127,27 +127,42 @@ fn split(source: &Source) -> Result<(Option<Item<'_>>, Vec<Item<'_>>), SetAside>
         return Ok((Some((1, source.bytes())), items.collect()));
     }
     let mut items = source.items();
-    let is_head = |text: &[u8]| serde_json::from_slice::<Value>(text).is_ok_and(|v| v.get("info").is_some() && v.get("messages").is_none());
+    let is_head = |text: &[u8]| {
+        serde_json::from_slice::<Value>(text)
+            .is_ok_and(|v| v.get("info").is_some() && v.get("messages").is_none())
+    };
     if items.first().is_some_and(|(_, text)| is_head(text)) {
         let head = items.remove(0);
         return Ok((Some(head), items));
     }
     // A whole document that is cut short has one item that opens with its head; there is nothing to salvage by line.
-    let opens_document = |text: &[u8]| text.trim_ascii().first() == Some(&b'{') && text.trim_ascii().len() < 3;
+    let opens_document =
+        |text: &[u8]| text.trim_ascii().first() == Some(&b'{') && text.trim_ascii().len() < 3;
     if items.first().is_some_and(|(_, text)| opens_document(text)) {
-        let error = serde_json::from_slice::<Value>(source.bytes()).err().map_or_else(String::new, |error| error.to_string());
-        return Err(source.set_aside(1, "simulations", format!("expected a document with `simulations`, found {error}")));
+        let error = serde_json::from_slice::<Value>(source.bytes())
+            .err()
+            .map_or_else(String::new, |error| error.to_string());
+        return Err(source.set_aside(
+            1,
+            "simulations",
+            format!("expected a document with `simulations`, found {error}"),
+        ));
     }
     Ok((None, items))
 }
 
-fn transcript(source: &Source, line: u64, row: Simulation, setting: &Setting) -> Result<Transcript, SetAside> {
+fn transcript(
+    source: &Source,
+    line: u64,
+    row: Simulation,
+    setting: &Setting,
+) -> Result<Transcript, SetAside> {
     let case = wire::task(&row.task_id).ok_or_else(|| {
         source.set_aside(line, "task_id", format!("expected a number or a text, found {}", row.task_id))
     })?;
     let mut oddities = Vec::new();
-    let messages =
-        wire::messages("messages", row.messages, &mut oddities).map_err(|misread| misread.at(source, line))?;
+    let messages = wire::messages("messages", row.messages, &mut oddities)
+        .map_err(|misread| misread.at(source, line))?;
     let trial = row.trial.unwrap_or(0);
     let ending = ending(row.termination_reason.as_deref());
     let domain = setting.domain.clone();
@@ -173,7 +188,9 @@ fn transcript(source: &Source, line: u64, row: Simulation, setting: &Setting) ->
 /// The termination reasons of tau2-bench (`TerminationReason` in its data model).
 fn ending(reason: Option<&str>) -> TrialEnding {
     match reason {
-        Some("max_steps" | "too_many_errors" | "agent_error" | "invalid_agent_message") => TrialEnding::Failed,
+        Some("max_steps" | "too_many_errors" | "agent_error" | "invalid_agent_message") => {
+            TrialEnding::Failed
+        }
         Some("timeout") => TrialEnding::TimedOut,
         Some("user_error" | "infrastructure_error" | "unexpected_error") => TrialEnding::Infrastructure,
         Some(_) | None => TrialEnding::Complete,

@@ -104,7 +104,10 @@ fn reports_error(message: &Message) -> bool {
 
 /// The first line of the policy names the domain; without a policy, the path of the file does.
 fn domain(source: &Source, messages: &[Message], source_path: Option<&str>) -> Option<&'static str> {
-    let policy = messages.iter().find(|message| message.role == Role::System).and_then(|message| message.text.as_deref());
+    let policy = messages
+        .iter()
+        .find(|message| message.role == Role::System)
+        .and_then(|message| message.text.as_deref());
     let title = policy.and_then(|text| text.lines().next());
     let places = [title, source_path, Some(source.file())];
     let places: Vec<String> = places.into_iter().flatten().map(str::to_lowercase).collect();
@@ -121,9 +124,11 @@ mod tests {
 
     #[test]
     fn a_trial_that_repeats_the_task_is_no_trial() {
-        let parsed = parse("{\"task_id\":3,\"trial\":3,\"traj\":[]}\n{\"task_id\":4,\"trial\":4,\"traj\":[]}");
+        let parsed =
+            parse("{\"task_id\":3,\"trial\":3,\"traj\":[]}\n{\"task_id\":4,\"trial\":4,\"traj\":[]}");
         assert!(parsed.transcripts.iter().all(|transcript| transcript.trial == 0));
-        let parsed = parse("{\"task_id\":0,\"trial\":0,\"traj\":[]}\n{\"task_id\":0,\"trial\":1,\"traj\":[]}");
+        let parsed =
+            parse("{\"task_id\":0,\"trial\":0,\"traj\":[]}\n{\"task_id\":0,\"trial\":1,\"traj\":[]}");
         assert_eq!(parsed.transcripts[1].trial, 1);
     }
 
@@ -132,7 +137,8 @@ mod tests {
         let parsed = parse(
             "{\"task_id\":0,\"traj\":[{\"role\":\"alien\"}]}\n{\"task_id\":1,\n{\"task_id\":2,\"traj\":[{\"role\":\"user\",\"content\":\"x\"}]}",
         );
-        let places: Vec<_> = parsed.set_aside.iter().map(|aside| (aside.line, aside.field.as_str())).collect();
+        let places: Vec<_> =
+            parsed.set_aside.iter().map(|aside| (aside.line, aside.field.as_str())).collect();
         assert_eq!(places, [(1, "traj[0].role"), (2, "")]);
         assert_eq!(parsed.transcripts.len(), 1);
     }

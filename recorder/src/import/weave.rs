@@ -8,9 +8,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use schemas::body::Body;
-use schemas::exchange::{
-    Confidence, Edge, Ending, Exchange, Identifier, Link, Protocol, Usage,
-};
+use schemas::exchange::{Confidence, Edge, Ending, Exchange, Identifier, Link, Protocol, Usage};
 use schemas::id::{AgentId, BuildId, CaseId, ExchangeId, IdError, IncarnationId, SessionId, TenantId};
 use schemas::keys::{Digest, TenantKeys};
 use schemas::session::{CloseReason, SessionClose};
@@ -93,13 +91,14 @@ impl Weaver<'_> {
         let line = transcript.line;
         let has_transcript = !transcript.messages.is_empty();
         if !has_transcript && matches!(self.into, ImportInto::Store { .. }) {
-            let why = transcript.ending_detail.as_deref().and_then(|detail| detail.lines().next()).unwrap_or("");
+            let why =
+                transcript.ending_detail.as_deref().and_then(|detail| detail.lines().next()).unwrap_or("");
             let detail = format!("expected at least one message to replay, found none {why}");
             return Err(self.source.set_aside(line, "messages", detail.trim_end().to_owned()));
         }
-        let names = self.names(&transcript).map_err(|(field, error)| {
-            self.source.set_aside(line, field, error.to_string())
-        })?;
+        let names = self
+            .names(&transcript)
+            .map_err(|(field, error)| self.source.set_aside(line, field, error.to_string()))?;
         let mut tally = Tally { sessions: 1, ..Tally::default() };
         transcript.oddities.iter().for_each(|oddity| tally.note(*oddity));
         let (drafts, labels) = Loom::new(&transcript, self.tools, self.keys, &mut tally).run();
@@ -153,7 +152,8 @@ struct Cloth<'w, 'a> {
 
 impl Cloth<'_, '_> {
     fn finish(self, mut tally: Tally) -> Woven {
-        let timed = self.transcript.started_at.or_else(|| self.drafts.iter().find_map(|draft| draft.started_at));
+        let timed =
+            self.transcript.started_at.or_else(|| self.drafts.iter().find_map(|draft| draft.started_at));
         let session_started_at = timed.unwrap_or(self.untimed_start);
         let trial = self.trial(timed, &mut tally);
         let mut exchanges = Vec::with_capacity(self.drafts.len());
@@ -218,7 +218,9 @@ impl Cloth<'_, '_> {
             duration_us: draft.duration_us(),
             frame_gaps_us: Vec::new(),
             ending: if draft.unanswered { Ending::Cancelled } else { Ending::Complete },
-            ending_detail: draft.unanswered.then(|| "the transcript ends before the agent answered".to_owned()),
+            ending_detail: draft
+                .unanswered
+                .then(|| "the transcript ends before the agent answered".to_owned()),
             http_method: None,
             path: None,
             status: None,

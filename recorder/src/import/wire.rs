@@ -151,7 +151,9 @@ impl WireCall {
         let arguments = match arguments {
             Value::Null => String::new(),
             Value::String(text) => text,
-            other @ (Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => other.to_string(),
+            other @ (Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
+                other.to_string()
+            }
         };
         Ok(Call { id: self.id.filter(|id| !id.is_empty()), tool, arguments })
     }
@@ -165,7 +167,11 @@ fn text(content: &Value) -> Option<String> {
         Value::Array(parts) => {
             let part = |part: &Value| match part {
                 Value::String(text) => Some(text.clone()),
-                _ => part.get("text").or_else(|| part.get("content")).and_then(Value::as_str).map(str::to_owned),
+                _ => part
+                    .get("text")
+                    .or_else(|| part.get("content"))
+                    .and_then(Value::as_str)
+                    .map(str::to_owned),
             };
             Some(parts.iter().filter_map(part).collect::<Vec<_>>().join("\n"))
         }

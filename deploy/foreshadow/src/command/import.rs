@@ -1,13 +1,254 @@
-//! `foreshadow import`.
+//! `foreshadow import`: files of past sessions into a store, or into the trials of a run.
+//!
+//! Everything is read, converted and checked before the first byte is written, and each file is one commit: a refused
+//! import leaves nothing behind. Reading and converting is `recorder::import`; here are the files and the rules of the
+//! place they go to.
 
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+use recorder::import::{Format, ImportInto, Weaver};
+use schemas::id::{AgentId, BuildId, IncarnationId, TenantId};
+use schemas::tools::ToolCatalog;
+use schemas::trial::Lane;
+use store::batch::{Batch, Leaning};
+use store::lake::Lake;
+
+use crate::clock;
 use crate::command::Context;
 use crate::outcome::{Failure, Outcome};
 
+mod gather;
+mod place;
+mod summary;
+
+use gather::{Gathered, Selection};
+use place::Place;
+use summary::Summary;
+
 /// Arguments of `foreshadow import`.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+#[command(group = clap::ArgGroup::new("into").required(true))]
+pub(crate) struct Args {
+    /// What the files are.
+    #[arg(long, value_enum)]
+    format: FormatName,
+    /// Files to read, plain or zstd.
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Store to import sessions into, for looking at them and replaying them.
+    #[arg(long, group = "into", value_name = "STORE")]
+    store: Option<String>,
+    /// Run to import trials into, for comparing them.
+    #[arg(long, group = "into", requires = "build", value_name = "RUN")]
+    run: Option<String>,
+    /// The build that the sessions are from.
+    #[arg(long, value_name = "ID")]
+    build: Option<BuildId>,
+    /// The lane of the run's trials.
+    #[arg(long, value_enum, default_value = "candidate", requires = "run")]
+    lane: LaneName,
+    /// The sessions were picked by their outcome: no mean of them will be tested.
+    #[arg(long, requires = "run")]
+    selected: bool,
+    /// Only the trials of this number.
+    #[arg(long, value_name = "N")]
+    trial: Option<u32>,
+    /// Only sessions of this slice (`attack=none`, `domain=airline`); may be given several times.
+    #[arg(long = "where", value_name = "SLICE=VALUE")]
+    filters: Vec<String>,
+    /// At most this many sessions.
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Tool list (OpenAI or MCP form) with `effect`, `reversible` and `idempotent` beside each tool.
+    #[arg(long, value_name = "FILE")]
+    tools: Option<PathBuf>,
+    /// Whose sessions they are.
+    #[arg(long, default_value = "default", value_name = "ID")]
+    tenant: TenantId,
+    /// The agent; by default what the file says (its domain or suite).
+    #[arg(long, value_name = "ID")]
+    agent: Option<AgentId>,
+    /// In an outcome table, read NAME from another column, or from several joined by `/` (`case=service+task`).
+    #[arg(long = "column", value_name = "NAME=COLUMN")]
+    columns: Vec<String>,
+}
+
+/// A format by its name on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum FormatName {
+    /// tau-bench results.
+    TauBench,
+    /// tau2-bench results.
+    Tau2,
+    /// AgentDojo runs.
+    #[value(name = "agentdojo")]
+    AgentDojo,
+    /// CSV table of trials: case,trial,success and any of seconds,input_tokens,output_tokens,cost,error,answer,slice.NAME.
+    Outcomes,
+}
+
+impl From<FormatName> for Format {
+    fn from(name: FormatName) -> Self {
+        match name {
+            FormatName::TauBench => Self::TauBench,
+            FormatName::Tau2 => Self::Tau2,
+            FormatName::AgentDojo => Self::AgentDojo,
+            FormatName::Outcomes => Self::Outcomes,
+        }
+    }
+}
+
+/// A lane by its name on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LaneName {
+    /// What production did.
+    Recorded,
+    /// The current build.
+    Baseline,
+    /// The new build.
+    Candidate,
+}
+
+impl From<LaneName> for Lane {
+    fn from(name: LaneName) -> Self {
+        match name {
+            LaneName::Recorded => Self::Recorded,
+            LaneName::Baseline => Self::Baseline,
+            LaneName::Candidate => Self::Candidate,
+        }
+    }
+}
+
+/// What one file will add to the place.
+struct Woven {
+    /// Name of its commit.
+    source: String,
+    sessions: u64,
+    batch: Batch,
+}
 
 /// Runs `foreshadow import`.
-pub(crate) async fn run(_args: Args, _context: &Context<'_>) -> Result<Outcome, Failure> {
-    Err(Failure::work(anyhow::anyhow!("not written yet")))
+pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Failure> {
+    let into = into(&args)?;
+    let location = args.store.as_deref().or(args.run.as_deref()).unwrap_or_default();
+    let lake = Lake::open(location).map_err(Failure::usage)?;
+    let mut place = Place::look(&lake, &into, args.selected, args.format.into()).await?;
+    let selection =
+        Selection::parse(args.trial, &args.filters, args.limit, &args.columns).map_err(Failure::usage)?;
+    let tools = match &args.tools {
+        Some(path) => read_tools(path).map_err(Failure::usage)?,
+        None => ToolCatalog::default(),
+    };
+    let gathered = gather::gather(&args.paths, args.format.into(), &selection)?;
+    let mut summary = Summary::new(location, args.format.into());
+    let woven = weave(&args, context, &into, &tools, &selection, gathered, &mut place, &mut summary)?;
+    if summary.nothing() {
+        summary.show(context.screen);
+        let hint = if summary.left_out > 0 { "; --trial or --where left all others out" } else { "" };
+        return Err(Failure::work(anyhow::anyhow!(
+            "nothing could be imported from {} files{hint}",
+            args.paths.len()
+        )));
+    }
+    place.make_manifest(&lake).await?;
+    for file in woven {
+        let first = lake.resume_position(&file.source).await.map_err(Failure::work)?;
+        lake.sweep(&file.source).await.map_err(Failure::work)?;
+        let next = first + file.sessions;
+        lake.commit(&file.source, first, next, file.batch, &mut Leaning::default())
+            .await
+            .map_err(Failure::work)?;
+    }
+    summary.show(context.screen);
+    Ok(Outcome::Success)
+}
+
+fn into(args: &Args) -> Result<ImportInto, Failure> {
+    if args.store.is_some() && args.format == FormatName::Outcomes {
+        let error = "an outcome table has no transcripts to put into a store; import it into a run with --run and --build";
+        return Err(Failure::usage(anyhow::anyhow!(error)));
+    }
+    match (&args.run, &args.build) {
+        (Some(_), Some(build)) => Ok(ImportInto::Run { build: build.clone(), lane: args.lane.into() }),
+        (Some(_), None) => {
+            Err(Failure::usage(anyhow::anyhow!("--run needs --build: name the build whose trials these are")))
+        }
+        (None, build) => Ok(ImportInto::Store { build: build.clone() }),
+    }
+}
+
+fn read_tools(path: &std::path::Path) -> anyhow::Result<ToolCatalog> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("tool list {} cannot be read", path.display()))?;
+    ToolCatalog::parse_json(&text).with_context(|| format!("tool list {}", path.display()))
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "each is a separate part of the command; a struct would only rename them"
+)]
+fn weave(
+    args: &Args,
+    context: &Context<'_>,
+    into: &ImportInto,
+    tools: &ToolCatalog,
+    selection: &Selection,
+    gathered: Vec<Gathered>,
+    place: &mut Place,
+    summary: &mut Summary,
+) -> Result<Vec<Woven>, Failure> {
+    let keys = context.root_key()?.tenant(&args.tenant);
+    let total = gathered.iter().map(|file| file.transcripts.len()).sum::<usize>();
+    let bar = context.screen.progress("importing", total as u64);
+    let mut files = Vec::with_capacity(gathered.len());
+    let mut sessions_before = 0;
+    for file in gathered {
+        let source = selection.source_name(&file.source);
+        if !file.transcripts.is_empty() {
+            place.refuse_again(&source, file.source.file())?;
+        }
+        let mut weaver = Weaver {
+            format: args.format.into(),
+            source: &file.source,
+            tenant: args.tenant.clone(),
+            keys: &keys,
+            agent: args.agent.clone(),
+            into,
+            tools,
+            incarnation: IncarnationId::parse(&source).map_err(Failure::work)?,
+            now: clock::now_micros(),
+            exchanges_before: 0,
+            sessions_before,
+        };
+        let mut batch = Batch::default();
+        let mut sessions = 0;
+        summary.take_file(file.set_aside, file.ignored_columns, file.left_out);
+        for transcript in file.transcripts {
+            bar.inc(1);
+            if let Some(aside) = place.claim(&file.source, &transcript)? {
+                summary.set_aside.push(aside);
+                continue;
+            }
+            match weaver.weave(transcript) {
+                Ok(woven) => {
+                    place.refuse_taken(&woven, file.source.file())?;
+                    summary.tally.add(&woven.tally);
+                    sessions += 1;
+                    batch.exchanges.extend(woven.exchanges);
+                    batch.pieces.extend(woven.pieces);
+                    batch.closes.extend(woven.close);
+                    batch.trials.extend(woven.trial);
+                }
+                Err(aside) => summary.set_aside.push(aside),
+            }
+        }
+        sessions_before = weaver.sessions_before;
+        if sessions > 0 {
+            files.push(Woven { source, sessions, batch });
+        }
+    }
+    bar.finish_and_clear();
+    Ok(files)
 }

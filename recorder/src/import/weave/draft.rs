@@ -57,7 +57,13 @@ pub(super) fn turn_time(drafts: &[Draft]) -> Option<u64> {
 
 /// The agent's last answer to its caller, else the last text that its model wrote.
 pub(super) fn last_answer(drafts: &[Draft]) -> Option<String> {
-    let of = |edge| drafts.iter().rev().filter(move |draft| draft.edge == edge).find_map(|draft| draft.operation.output.clone());
+    let of = |edge| {
+        drafts
+            .iter()
+            .rev()
+            .filter(move |draft| draft.edge == edge)
+            .find_map(|draft| draft.operation.output.clone())
+    };
     of(Edge::Turn).or_else(|| of(Edge::Model))
 }
 

@@ -120,7 +120,9 @@ impl<'a> Loom<'a> {
         let text = message.text.clone().unwrap_or_default();
         self.remember(&json!({"role": "user", "content": text}));
         let unanswered = self.turn.as_ref().filter(|turn| !turn.answered).map(|turn| turn.at);
-        let Some(input) = unanswered.and_then(|at| self.drafts.get_mut(at)).map(|draft| &mut draft.operation.input) else {
+        let Some(input) =
+            unanswered.and_then(|at| self.drafts.get_mut(at)).map(|draft| &mut draft.operation.input)
+        else {
             return self.open_turn(Some(text), message.at.or(self.cursor));
         };
         // The agent has not answered yet: its harness speaks here, or the caller adds to what it said.
@@ -155,7 +157,8 @@ impl<'a> Loom<'a> {
     }
 
     fn callers_result(&mut self, message: &Message) {
-        let by_id = self.callers.iter().position(|made| made.result.is_none() && made.call.id == message.call_id);
+        let by_id =
+            self.callers.iter().position(|made| made.result.is_none() && made.call.id == message.call_id);
         let place = by_id.or_else(|| self.callers.iter().position(|made| made.result.is_none()));
         match place.and_then(|place| self.callers.get_mut(place)) {
             Some(made) => made.result = Some(message.text.clone().unwrap_or_default()),
@@ -288,7 +291,8 @@ impl<'a> Loom<'a> {
         {
             return Some(place);
         }
-        let named = message.tool.as_ref().and_then(|tool| self.pending.iter().position(|p| p.call.tool == *tool));
+        let named =
+            message.tool.as_ref().and_then(|tool| self.pending.iter().position(|p| p.call.tool == *tool));
         let place = named.or_else(|| (message.tool.is_none() && !self.pending.is_empty()).then_some(0))?;
         self.tally.note(Oddity::ResultJoinedByOrder);
         Some(place)
@@ -347,7 +351,8 @@ fn chat_response(model: Option<&str>, answer: &Value, finish_reason: &str, messa
     response["choices"] = json!([{"index": 0, "message": answer, "finish_reason": finish_reason}]);
     if let (Some(input), Some(output)) = (message.usage.input_tokens, message.usage.output_tokens) {
         let total = input.saturating_add(output);
-        response["usage"] = json!({"prompt_tokens": input, "completion_tokens": output, "total_tokens": total});
+        response["usage"] =
+            json!({"prompt_tokens": input, "completion_tokens": output, "total_tokens": total});
     }
     response.to_string().into_bytes()
 }

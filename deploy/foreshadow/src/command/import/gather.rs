@@ -1,0 +1,101 @@
+//! Opens the files and keeps the sessions that were asked for.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use recorder::import::{self, Columns, Format, SetAside, Source, Transcript};
+
+use crate::outcome::Failure;
+
+/// Which sessions of the files are wanted.
+pub(super) struct Selection {
+    trial: Option<u32>,
+    filters: Vec<(String, String)>,
+    limit: Option<usize>,
+    columns: Columns,
+    /// Tells imports of different parts of one file apart.
+    tag: Option<String>,
+}
+
+impl Selection {
+    pub(super) fn parse(
+        trial: Option<u32>,
+        filters: &[String],
+        limit: Option<usize>,
+        columns: &[String],
+    ) -> anyhow::Result<Self> {
+        let mut renamed = Columns::default();
+        for column in columns {
+            renamed.rename(column)?;
+        }
+        let split = |text: &String| {
+            let parts = text.split_once('=').map(|(slice, value)| (slice.to_owned(), value.to_owned()));
+            parts.with_context(|| format!("--where {text:?}: expected SLICE=VALUE, for example attack=none"))
+        };
+        let parts: anyhow::Result<Vec<_>> = filters.iter().map(split).collect();
+        let parts = parts?;
+        let is_all = trial.is_none() && parts.is_empty() && limit.is_none();
+        let tag = (!is_all).then(|| {
+            let filters: Vec<_> = filters.iter().map(|filter| filter.replace('/', "_")).collect();
+            let part = |name: &str, value: Option<String>| value.map(|value| format!("{name}={value}"));
+            let parts =
+                [part("trial", trial.map(|n| n.to_string())), part("limit", limit.map(|n| n.to_string()))];
+            parts.into_iter().flatten().chain(filters).collect::<Vec<_>>().join(",")
+        });
+        Ok(Self { trial, filters: parts, limit, columns: renamed, tag })
+    }
+
+    /// The name of the file's commit: the same content and selection have the same.
+    pub(super) fn source_name(&self, source: &Source) -> String {
+        match &self.tag {
+            Some(tag) => format!("import-{}-{}", source.digest(), tag.chars().take(80).collect::<String>()),
+            None => format!("import-{}", source.digest()),
+        }
+    }
+
+    fn wants(&self, transcript: &Transcript) -> bool {
+        self.trial.is_none_or(|trial| transcript.trial == trial)
+            && self.filters.iter().all(|(slice, value)| transcript.is_in(slice, value))
+    }
+}
+
+/// What is wanted of one file.
+pub(super) struct Gathered {
+    pub(super) source: Source,
+    pub(super) transcripts: Vec<Transcript>,
+    pub(super) set_aside: Vec<SetAside>,
+    pub(super) ignored_columns: Vec<String>,
+    /// How many were there and not asked for.
+    pub(super) left_out: u64,
+}
+
+/// Reads every file.
+pub(super) fn gather(
+    paths: &[PathBuf],
+    format: Format,
+    selection: &Selection,
+) -> Result<Vec<Gathered>, Failure> {
+    let mut room = selection.limit.unwrap_or(usize::MAX);
+    let mut files = Vec::with_capacity(paths.len());
+    for path in paths {
+        let name = path.display().to_string();
+        let raw =
+            std::fs::read(path).with_context(|| format!("{name} cannot be read")).map_err(Failure::usage)?;
+        let source = Source::unpack(&name, raw).map_err(Failure::work)?;
+        let parsed = import::read(format, &source, &selection.columns).map_err(Failure::usage)?;
+        let found = parsed.transcripts.len();
+        let mut transcripts = parsed.transcripts;
+        transcripts.retain(|transcript| selection.wants(transcript));
+        transcripts.truncate(room);
+        room -= transcripts.len();
+        let left_out = (found - transcripts.len()) as u64;
+        files.push(Gathered {
+            source,
+            transcripts,
+            set_aside: parsed.set_aside,
+            ignored_columns: parsed.ignored_columns,
+            left_out,
+        });
+    }
+    Ok(files)
+}

@@ -1,0 +1,203 @@
+//! The store or run that an import goes to: what is there already, and what may not be there twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::anyhow;
+use recorder::import::{Format, ImportInto, SetAside, Source, Transcript, Woven};
+use schemas::FORMAT;
+use schemas::id::{CaseId, SessionId};
+use schemas::table::Table;
+use schemas::trial::{Lane, RunManifest};
+use serde::Deserialize;
+use store::lake::{Lake, LakeError};
+
+use crate::outcome::Failure;
+
+#[derive(Deserialize)]
+struct SessionRow {
+    session: SessionId,
+}
+
+#[derive(Deserialize)]
+struct TrialRow {
+    lane: Lane,
+    case: CaseId,
+    trial: u32,
+    session: SessionId,
+}
+
+/// What is known of the place.
+pub(super) struct Place {
+    location: String,
+    sources: BTreeSet<String>,
+    sessions: BTreeSet<SessionId>,
+    trials: BTreeSet<(Lane, CaseId, u32)>,
+    /// Of the file being imported: line and slices of each (case, trial).
+    claimed: BTreeMap<(String, String, u32), (u64, BTreeMap<String, String>)>,
+    /// The manifest to make, where the run is new.
+    manifest: Option<RunManifest>,
+    is_run: bool,
+}
+
+impl Place {
+    /// Looks at what is there, and whether it is the place that was meant.
+    pub(super) async fn look(
+        lake: &Lake,
+        into: &ImportInto,
+        selected: bool,
+        format: Format,
+    ) -> Result<Self, Failure> {
+        let snapshot = lake.snapshot().await.map_err(Failure::work)?;
+        let found = lake.manifest().await.map_err(Failure::work)?;
+        let location = lake.location().to_owned();
+        let manifest = match (into, found) {
+            (ImportInto::Store { .. }, None) => None,
+            (ImportInto::Store { .. }, Some(_)) => {
+                return Err(Failure::usage(anyhow!(
+                    "{location} is a run, not a store; import into it with --run, or give another folder"
+                )));
+            }
+            (ImportInto::Run { .. }, None) if !snapshot.is_empty() => {
+                return Err(Failure::usage(anyhow!(
+                    "{location} holds a store, not a run; import into it with --store, or give another folder"
+                )));
+            }
+            (ImportInto::Run { build, lane }, None) => Some(RunManifest {
+                format: FORMAT,
+                tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+                lane: *lane,
+                build: build.clone(),
+                source: format!("import:{}", format.as_str()),
+                selected,
+                planned_trials: None,
+                planned_cases: None,
+                seed: None,
+                corpus_digest: None,
+                plan_digest: None,
+            }),
+            (ImportInto::Run { build, lane }, Some(found)) => {
+                agree(&location, &found, build.as_str(), *lane, selected)?;
+                None
+            }
+        };
+        let sessions: Vec<SessionRow> =
+            lake.read_table(&snapshot, Table::Sessions, Some(&["session"])).await.map_err(Failure::work)?;
+        let columns = ["lane", "case", "trial", "session"];
+        let trials: Vec<TrialRow> =
+            lake.read_table(&snapshot, Table::Trials, Some(&columns)).await.map_err(Failure::work)?;
+        let ids =
+            sessions.into_iter().map(|row| row.session).chain(trials.iter().map(|row| row.session.clone()));
+        Ok(Self {
+            location,
+            sources: snapshot.commits.iter().map(|commit| commit.source.clone()).collect(),
+            sessions: ids.collect(),
+            trials: trials.into_iter().map(|row| (row.lane, row.case, row.trial)).collect(),
+            claimed: BTreeMap::new(),
+            manifest,
+            is_run: matches!(into, ImportInto::Run { .. }),
+        })
+    }
+
+    /// Refuses a file that was imported into this place before.
+    pub(super) fn refuse_again(&mut self, source: &str, file: &str) -> Result<(), Failure> {
+        if self.sources.insert(source.to_owned()) {
+            return Ok(());
+        }
+        let location = &self.location;
+        Err(Failure::usage(anyhow!(
+            "{file} is already imported into {location} (commit {source}); nothing was written: give another folder to import it again"
+        )))
+    }
+
+    /// Claims (case, trial) within a file: a repeated item is set aside, two items that differ in a slice need a filter.
+    pub(super) fn claim(&mut self, source: &Source, one: &Transcript) -> Result<Option<SetAside>, Failure> {
+        let name = if self.is_run { &one.case } else { &one.name };
+        let key = (source.file().to_owned(), name.clone(), one.trial);
+        let Some((line, slices)) = self.claimed.get(&key) else {
+            self.claimed.insert(key, (one.line, one.slices.clone()));
+            return Ok(None);
+        };
+        let (file, case, trial) = (source.file(), &one.case, one.trial);
+        let differs =
+            slices.iter().find(|(slice, value)| one.slices.get(*slice).is_none_or(|other| other != *value));
+        if let Some((slice, value)) = differs {
+            return Err(Failure::usage(anyhow!(
+                "{file}:{}: case {case} trial {trial} is on line {line} too, with another {slice}; \
+                 choose one, for example with --where {slice}={value}",
+                one.line
+            )));
+        }
+        let detail = format!("expected case {case} trial {trial} once, found it again, first on line {line}");
+        Ok(Some(SetAside { file: file.to_owned(), line: one.line, field: String::new(), detail }))
+    }
+
+    /// Refuses a session or trial that the place has from elsewhere.
+    pub(super) fn refuse_taken(&mut self, woven: &Woven, file: &str) -> Result<(), Failure> {
+        let location = &self.location;
+        let taken = |what: String| {
+            Failure::usage(anyhow!(
+                "{file}: {what} is already in {location} or in another of the files; nothing was written: import it into another folder"
+            ))
+        };
+        if let Some(trial) = &woven.trial
+            && !self.trials.insert((trial.lane, trial.case.clone(), trial.trial))
+        {
+            return Err(taken(format!("case {} trial {}", trial.case, trial.trial)));
+        }
+        let session = woven
+            .close
+            .as_ref()
+            .map(|close| &close.session)
+            .or(woven.trial.as_ref().map(|trial| &trial.session));
+        match session {
+            Some(session) if !self.sessions.insert(session.clone()) => {
+                Err(taken(format!("session {session}")))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Makes the manifest of a new run.
+    pub(super) async fn make_manifest(&self, lake: &Lake) -> Result<(), Failure> {
+        let Some(manifest) = &self.manifest else { return Ok(()) };
+        match lake.create_manifest(manifest).await {
+            Ok(()) => Ok(()),
+            // Another import made it in this moment; it must agree like one that was there before.
+            Err(LakeError::ManifestExists { .. }) => {
+                let found = lake.manifest().await.map_err(Failure::work)?;
+                let found =
+                    found.ok_or_else(|| Failure::work(anyhow!("run.json of {} vanished", self.location)))?;
+                agree(&self.location, &found, manifest.build.as_str(), manifest.lane, manifest.selected)
+            }
+            Err(error) => Err(Failure::work(error)),
+        }
+    }
+}
+
+fn agree(
+    location: &str,
+    found: &RunManifest,
+    build: &str,
+    lane: Lane,
+    selected: bool,
+) -> Result<(), Failure> {
+    let differs = |what: &str, has: &str, wanted: &str| {
+        Err(Failure::usage(anyhow!(
+            "{location} is a run with {what} {has}, not {wanted}; give the same, or another folder"
+        )))
+    };
+    if found.build.as_str() != build {
+        return differs("build", found.build.as_str(), build);
+    }
+    if found.lane != lane {
+        return differs("lane", found.lane.as_str(), lane.as_str());
+    }
+    if found.selected != selected {
+        let word = |flag: bool| if flag { "true" } else { "false" };
+        return differs("selected =", word(found.selected), word(selected));
+    }
+    if !found.source.starts_with("import:") {
+        return Err(Failure::usage(anyhow!("{location} is a replayed run; import into a folder of its own")));
+    }
+    Ok(())
+}

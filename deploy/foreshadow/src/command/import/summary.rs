@@ -1,0 +1,79 @@
+//! What an import did, for a person and for a program.
+
+use recorder::import::{Format, SetAside, Tally};
+use serde::Serialize;
+
+use crate::screen::Screen;
+
+/// Set-aside items that are shown one by one; the rest is counted, and all are in the JSON.
+const SHOWN_ASIDES: usize = 10;
+
+/// The result of an import.
+#[derive(Debug, Serialize)]
+pub(super) struct Summary {
+    into: String,
+    format: &'static str,
+    #[serde(rename = "counts")]
+    pub(super) tally: Tally,
+    pub(super) set_aside: Vec<SetAside>,
+    /// Sessions that were there and not asked for.
+    pub(super) left_out: u64,
+    ignored_columns: Vec<String>,
+}
+
+impl Summary {
+    pub(super) fn new(into: &str, format: Format) -> Self {
+        Self {
+            into: into.to_owned(),
+            format: format.as_str(),
+            tally: Tally::default(),
+            set_aside: Vec::new(),
+            left_out: 0,
+            ignored_columns: Vec::new(),
+        }
+    }
+
+    pub(super) fn take_file(
+        &mut self,
+        set_aside: Vec<SetAside>,
+        ignored_columns: Vec<String>,
+        left_out: u64,
+    ) {
+        self.set_aside.extend(set_aside);
+        self.left_out += left_out;
+        for column in ignored_columns {
+            if !self.ignored_columns.contains(&column) {
+                self.ignored_columns.push(column);
+            }
+        }
+    }
+
+    pub(super) fn nothing(&self) -> bool {
+        self.tally.sessions == 0
+    }
+
+    pub(super) fn show(&self, screen: &Screen) {
+        for aside in self.set_aside.iter().take(SHOWN_ASIDES) {
+            screen.note(format!("set aside {}", crate::screen::plain(&aside.to_string())));
+        }
+        if self.set_aside.len() > SHOWN_ASIDES {
+            screen.note(format!(
+                "and {} more set aside; --json names them all",
+                self.set_aside.len() - SHOWN_ASIDES
+            ));
+        }
+        if !self.ignored_columns.is_empty() {
+            screen.note(format!("columns without a meaning here: {}", self.ignored_columns.join(", ")));
+        }
+        let tally = &self.tally;
+        screen.line(format!(
+            "imported {} sessions into {}: {} exchanges, {} turns, {} model calls, {} tool calls; {} set aside, {} left out",
+            tally.sessions, self.into, tally.exchanges, tally.turns, tally.model_calls, tally.tool_calls,
+            self.set_aside.len(), self.left_out
+        ));
+        for (oddity, count) in &tally.oddities {
+            screen.line(format!("  {count} {}", oddity.in_words()));
+        }
+        screen.result(self);
+    }
+}
