@@ -23,7 +23,7 @@ use build::WhenSlow;
 use chat::ToolCall;
 use mcp::Outcome;
 
-use super::wire::{Answer, Caller, Server, json_answer, read_json};
+use super::wire::{Answer, Caller, Port, Server, json_answer, read_json};
 
 /// Model calls in one turn before the agent gives up.
 const MAX_STEPS: usize = 10;
@@ -46,18 +46,18 @@ pub(super) struct Surroundings {
 pub(super) struct AgentServer(Server);
 
 impl AgentServer {
-    /// Starts this version of the agent.
-    pub(super) async fn start(build: Build, surroundings: Surroundings) -> anyhow::Result<Self> {
+    /// Starts this version of the agent on a port of its own.
+    pub(super) fn start(port: Port, build: Build, surroundings: Surroundings) -> Self {
         let agent = Arc::new(Agent { build, surroundings, caller: Caller::new(), memory: Memory::default() });
         let handler = move |request| {
             let agent = Arc::clone(&agent);
             async move { agent.serve(request).await }
         };
-        Ok(Self(Server::start(handler).await?))
+        Self(port.serve(handler))
     }
 
-    /// Where its turns are sent to.
-    pub(super) fn url(&self) -> String {
+    #[cfg(test)]
+    fn url(&self) -> String {
         format!("{}/chat", self.0.url())
     }
 
@@ -82,12 +82,16 @@ impl Agent {
         let headers = passed_on(request.headers());
         let turn = async {
             let body = read_json(request).await?;
-            let field = |name: &str| body.get(name).and_then(Value::as_str).with_context(|| format!("{name} is missing"));
+            let field = |name: &str| {
+                body.get(name).and_then(Value::as_str).with_context(|| format!("{name} is missing"))
+            };
             Ok::<_, anyhow::Error>((field("session")?.to_owned(), field("message")?.to_owned()))
         };
         let (session, message) = match turn.await {
             Ok(turn) => turn,
-            Err(error) => return json_answer(StatusCode::BAD_REQUEST, &json!({"error": format!("{error:#}")})),
+            Err(error) => {
+                return json_answer(StatusCode::BAD_REQUEST, &json!({"error": format!("{error:#}")}));
+            }
         };
         match self.turn(&session, &message, &headers).await {
             Ok(reply) => json_answer(StatusCode::OK, &json!({"session": session, "reply": reply})),
@@ -96,7 +100,12 @@ impl Agent {
     }
 
     /// Works through one turn of a conversation.
-    async fn turn(&self, session: &str, message: &str, headers: &[(HeaderName, String)]) -> anyhow::Result<String> {
+    async fn turn(
+        &self,
+        session: &str,
+        message: &str,
+        headers: &[(HeaderName, String)],
+    ) -> anyhow::Result<String> {
         let mut conversation = match self.memory.recall(session) {
             Some(conversation) => conversation,
             None => Conversation {
@@ -108,7 +117,8 @@ impl Agent {
         for _ in 0..MAX_STEPS {
             let model_url = &self.surroundings.model_url;
             let (messages, tools) = (&conversation.messages, &conversation.tools);
-            let said = chat::ask(&self.caller, model_url, headers, messages, tools, self.build.stream).await?;
+            let said =
+                chat::ask(&self.caller, model_url, headers, messages, tools, self.build.stream).await?;
             conversation.messages.push(said.message());
             if said.calls.is_empty() {
                 self.memory.keep(session, conversation);
@@ -116,7 +126,9 @@ impl Agent {
             }
             for call in &said.calls {
                 let content = self.call(call, headers).await?;
-                conversation.messages.push(json!({"role": "tool", "tool_call_id": call.id, "content": content}));
+                conversation
+                    .messages
+                    .push(json!({"role": "tool", "tool_call_id": call.id, "content": content}));
             }
         }
         anyhow::bail!("the model did not come to an end within {MAX_STEPS} steps")

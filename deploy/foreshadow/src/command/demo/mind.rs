@@ -76,7 +76,13 @@ fn after_write(habits: &Habits, done: &Done, order: &str, dice: &mut Dice) -> Op
 }
 
 /// The look-ups that come next; `None` when there are enough.
-fn next_reads(habits: &Habits, request: &Request, done: &Done, order: &str, dice: &mut Dice) -> Option<Vec<Call>> {
+fn next_reads(
+    habits: &Habits,
+    request: &Request,
+    done: &Done,
+    order: &str,
+    dice: &mut Dice,
+) -> Option<Vec<Call>> {
     // A look-up that stands before one that was made already was left out on purpose.
     let made = habits.reads.iter().rposition(|tool| done.answer(tool).is_some()).map_or(0, |last| last + 1);
     let mut open: Vec<&'static str> = habits.reads[made..].to_vec();
@@ -112,9 +118,14 @@ fn decide(habits: &Habits, request: &Request, done: &Done, order: &str, dice: &m
         Some(Ok(policy)) => number(Some(policy), "window_days"),
         Some(Err(())) | None => None,
     };
-    let in_time = number(looked_up, "delivered_days_ago").zip(window).is_none_or(|(days, window)| days <= window);
+    let in_time =
+        number(looked_up, "delivered_days_ago").zip(window).is_none_or(|(days, window)| days <= window);
     if !in_time {
-        return Reply::Calls(vec![call(dice, "open_ticket", json!({"order_id": order, "topic": "late_request"}))]);
+        return Reply::Calls(vec![call(
+            dice,
+            "open_ticket",
+            json!({"order_id": order, "topic": "late_request"}),
+        )]);
     }
     let cents = number(looked_up, "amount_cents").unwrap_or(request.said_euros * 100);
     Reply::Calls(vec![call(dice, "issue_refund", json!({"order_id": order, "amount_cents": cents}))])
@@ -194,11 +205,13 @@ impl Done {
             let mut named = calls.filter(|call| call.get("id").and_then(Value::as_str) == Some(id));
             named.next()?.pointer("/function/name")?.as_str().map(str::to_owned)
         };
-        let answers = messages[start..].iter().filter(|message| role(message) == "tool").filter_map(|message| {
-            let tool = asked(message.get("tool_call_id")?.as_str()?)?;
-            let body = serde_json::from_str(text(message)).unwrap_or_else(|_| json!({"error": text(message)}));
-            Some((tool, body))
-        });
+        let answers =
+            messages[start..].iter().filter(|message| role(message) == "tool").filter_map(|message| {
+                let tool = asked(message.get("tool_call_id")?.as_str()?)?;
+                let body =
+                    serde_json::from_str(text(message)).unwrap_or_else(|_| json!({"error": text(message)}));
+                Some((tool, body))
+            });
         Self(answers.collect())
     }
 
@@ -254,7 +267,10 @@ const TICKET: Forms = Forms {
 };
 const DELIVERED: Forms = Forms {
     plain: &["Your order was delivered {} days ago.", "It was delivered {} days ago."],
-    warm: &["Good news: it was delivered {} days ago. I hope you like it!", "It reached you {} days ago, enjoy!"],
+    warm: &[
+        "Good news: it was delivered {} days ago. I hope you like it!",
+        "It reached you {} days ago, enjoy!",
+    ],
 };
 const NOT_FOUND: Forms = Forms {
     plain: &["I cannot find order {}. Please check the number."],
@@ -269,8 +285,14 @@ const GAVE_UP: Forms = Forms {
     warm: &["Could you send us photos and a few words on what is wrong with {}? Then we will gladly help."],
 };
 const FOLLOW_UP: Forms = Forms {
-    plain: &["It takes up to five days. There is nothing else to do.", "Within five days; nothing is left to do."],
-    warm: &["Within five days, and you need not do a thing. Thank you for your patience!", "Just lean back: five days."],
+    plain: &[
+        "It takes up to five days. There is nothing else to do.",
+        "Within five days; nothing is left to do.",
+    ],
+    warm: &[
+        "Within five days, and you need not do a thing. Thank you for your patience!",
+        "Just lean back: five days.",
+    ],
 };
 
 #[cfg(test)]
@@ -278,7 +300,8 @@ mod tests {
     use super::*;
 
     const PROMPT: &str = "First call find_order, then refund_policy.";
-    const WISH: &str = "Hi, I want my money back for order W10001, the kettle for about 40 euros: it arrived broken.";
+    const WISH: &str =
+        "Hi, I want my money back for order W10001, the kettle for about 40 euros: it arrived broken.";
 
     fn start(prompt: &str) -> Vec<Value> {
         vec![json!({"role": "system", "content": prompt}), json!({"role": "user", "content": WISH})]
@@ -311,7 +334,9 @@ mod tests {
         took(&mut messages, "issue_refund", &json!({"error": "timeout"}));
         assert_eq!(tools(&reply(&messages, &mut Dice::new(1, &["t"]))), ["refund_status"]);
         took(&mut messages, "refund_status", &json!({"refunds": [{}]}));
-        assert!(matches!(reply(&messages, &mut Dice::new(1, &["t"])), Reply::Text(text) if text.contains("W10001")));
+        assert!(
+            matches!(reply(&messages, &mut Dice::new(1, &["t"])), Reply::Text(text) if text.contains("W10001"))
+        );
     }
 
     #[test]

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::dice::Dice;
 use super::mind::{self, Call, Reply};
-use super::wire::{Answer, Server, full_answer, json_answer, read_json};
+use super::wire::{Answer, Port, Server, full_answer, json_answer, read_json};
 
 /// The model's name, as it returns it.
 const MODEL: &str = "shop-model-2026-06";
@@ -36,11 +36,10 @@ impl ModelServer {
     pub(super) async fn start(seed: u64) -> anyhow::Result<Self> {
         let calls = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&calls);
-        let server = Server::start(move |request| {
+        let server = Port::take().await?.serve(move |request| {
             counter.fetch_add(1, Ordering::Relaxed);
             complete(seed, request)
-        })
-        .await?;
+        });
         Ok(Self { server, calls })
     }
 
@@ -63,7 +62,8 @@ async fn complete(seed: u64, request: Request<Incoming>) -> Answer {
     if request.uri().path() != "/v1/chat/completions" {
         return refuse(StatusCode::NOT_FOUND, "only POST /v1/chat/completions is served");
     }
-    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let header =
+        |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let case = header("foreshadow-case").or_else(|| header("x-session-id")).unwrap_or_default();
     let trial = header("foreshadow-trial").unwrap_or_else(|| "live".to_owned());
     let body = match read_json(request).await {
@@ -75,7 +75,8 @@ async fn complete(seed: u64, request: Request<Incoming>) -> Answer {
     };
     let mut dice = keyed(seed, messages, &case, &trial);
     let reply = mind::reply(messages, &mut dice);
-    let completion = Completion { id: format!("chatcmpl-{}", dice.hex(16)), reply, usage: usage(&body, messages) };
+    let completion =
+        Completion { id: format!("chatcmpl-{}", dice.hex(16)), reply, usage: usage(&body, messages) };
     tokio::time::sleep(Duration::from_millis(1 + u64::from(dice.below(3)))).await;
     if body.get("stream").and_then(Value::as_bool) == Some(true) {
         let with_usage = body.pointer("/stream_options/include_usage").and_then(Value::as_bool) == Some(true);
@@ -86,7 +87,11 @@ async fn complete(seed: u64, request: Request<Incoming>) -> Answer {
 
 /// The chance of one call: named by prompt, case, trial and the number of calls before it in the conversation.
 fn keyed(seed: u64, messages: &[Value], case: &str, trial: &str) -> Dice {
-    let prompt = messages.first().and_then(|message| message.get("content")).and_then(Value::as_str).unwrap_or_default();
+    let prompt = messages
+        .first()
+        .and_then(|message| message.get("content"))
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     let call = messages.iter().filter(|message| message.get("role") == Some(&json!("assistant"))).count();
     Dice::new(seed, &["model", prompt, case, trial, &call.to_string()])
 }
@@ -161,8 +166,11 @@ impl Completion {
     fn usage(&self) -> Value {
         let written = match &self.reply {
             Reply::Text(text) => text.len(),
-            Reply::Calls(calls) => calls.iter().map(|call| call.tool.len() + call.arguments.to_string().len()).sum(),
-        } as u64 / 4;
+            Reply::Calls(calls) => {
+                calls.iter().map(|call| call.tool.len() + call.arguments.to_string().len()).sum()
+            }
+        } as u64
+            / 4;
         json!({"prompt_tokens": self.usage, "completion_tokens": written, "total_tokens": self.usage + written})
     }
 }
@@ -193,8 +201,10 @@ mod tests {
         let url = format!("{}/chat/completions", server.url());
         let ask = async |trial: &str, stream: bool| {
             let headers = [("foreshadow-case", "chat-0001"), ("foreshadow-trial", trial)];
-            let headers = headers.map(|(name, value)| (hyper::header::HeaderName::from_static(name), value.to_owned()));
-            let messages = json!([{"role": "system", "content": "find_order"}, {"role": "user", "content": "Thanks"}]);
+            let headers =
+                headers.map(|(name, value)| (hyper::header::HeaderName::from_static(name), value.to_owned()));
+            let messages =
+                json!([{"role": "system", "content": "find_order"}, {"role": "user", "content": "Thanks"}]);
             let body = json!({"model": "m", "messages": messages, "stream": stream,
                 "stream_options": {"include_usage": true}});
             Caller::new().post(&url, &headers, &body).await.expect("an answer")
@@ -202,7 +212,8 @@ mod tests {
         assert_eq!(ask("0", false).await.body, ask("0", false).await.body);
         let mut said = std::collections::BTreeSet::new();
         for trial in 0..20 {
-            let body: Value = serde_json::from_slice(&ask(&trial.to_string(), false).await.body).expect("JSON");
+            let body: Value =
+                serde_json::from_slice(&ask(&trial.to_string(), false).await.body).expect("JSON");
             said.insert(body["choices"][0]["message"]["content"].to_string());
         }
         assert_eq!(said.len(), 2, "both wordings of a follow-up are seen: {said:?}");
@@ -217,7 +228,8 @@ mod tests {
     async fn says_what_is_wrong_with_a_request() {
         let server = ModelServer::start(1).await.expect("a loopback port");
         let caller = Caller::new();
-        let wrong = caller.post(&format!("{}/models", server.url()), &[], &json!({})).await.expect("an answer");
+        let wrong =
+            caller.post(&format!("{}/models", server.url()), &[], &json!({})).await.expect("an answer");
         assert_eq!(wrong.status, StatusCode::NOT_FOUND);
         let url = format!("{}/chat/completions", server.url());
         let empty = caller.post(&url, &[], &json!({})).await.expect("an answer");

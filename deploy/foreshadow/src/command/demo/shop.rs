@@ -54,9 +54,15 @@ impl Reason {
 
     fn words(self) -> &'static [&'static str] {
         match self {
-            Self::Damaged => &["it arrived broken", "it came damaged", "the box was crushed and it is broken inside"],
-            Self::Late => &["it came far too late", "it arrived two weeks late", "it was late for the birthday"],
-            Self::Unwanted => &["I do not need it any more", "I changed my mind", "it is the wrong colour for me"],
+            Self::Damaged => {
+                &["it arrived broken", "it came damaged", "the box was crushed and it is broken inside"]
+            }
+            Self::Late => {
+                &["it came far too late", "it arrived two weeks late", "it was late for the birthday"]
+            }
+            Self::Unwanted => {
+                &["I do not need it any more", "I changed my mind", "it is the wrong colour for me"]
+            }
         }
     }
 }
@@ -100,9 +106,11 @@ impl Case {
             delivered_days_ago: delivered,
             slow_payment: dice.chance(0.2),
         };
-        let mut turns = vec![if kind < 85 { refund(&order, reason, &mut dice) } else { question(&order, &mut dice) }];
+        let mut turns =
+            vec![if kind < 85 { refund(&order, reason, &mut dice) } else { question(&order, &mut dice) }];
         if dice.chance(0.35) {
-            let follow = ["Thank you! When will that be done?", "Thanks. Is there anything I still have to do?"];
+            let follow =
+                ["Thank you! When will that be done?", "Thanks. Is there anything I still have to do?"];
             turns.push((*dice.pick(&follow)).to_owned());
         }
         Self { id, turns, order }
@@ -118,7 +126,9 @@ fn refund(order: &Order, reason: Reason, dice: &mut Dice) -> String {
     let item = order.item;
     if dice.chance(0.12) {
         // Vague on purpose: such a request is where a model loses its way more often.
-        return format!("{opening} something about my order {id} ({item}, about {said} euros) is not right, {why}. Can you do anything?");
+        return format!(
+            "{opening} something about my order {id} ({item}, about {said} euros) is not right, {why}. Can you do anything?"
+        );
     }
     format!("{opening} I want my money back for order {id}, the {item} for about {said} euros: {why}.")
 }
@@ -214,7 +224,10 @@ impl Books {
 
 fn policy(arguments: &Value) -> ToolAnswer {
     let wanted = arguments.get("reason").and_then(Value::as_str).unwrap_or_default();
-    match [Reason::Damaged, Reason::Late, Reason::Unwanted].into_iter().find(|reason| reason.as_str() == wanted) {
+    match [Reason::Damaged, Reason::Late, Reason::Unwanted]
+        .into_iter()
+        .find(|reason| reason.as_str() == wanted)
+    {
         Some(reason) => answer(
             json!({"reason": reason.as_str(), "window_days": reason.window_days(),
                 "rule": "refund in full within the window after delivery; later requests go to a person"}),
@@ -271,7 +284,11 @@ mod tests {
         assert_eq!(books.orders.len(), 200);
         let slow = cases.iter().filter(|case| case.order.slow_payment).count();
         assert!((20..65).contains(&slow), "{slow} slow payments of 200");
-        assert!(cases.iter().any(|case| case.turns[0].contains("where is") || case.turns[0].contains("delivered")));
+        assert!(
+            cases
+                .iter()
+                .any(|case| case.turns[0].contains("where is") || case.turns[0].contains("delivered"))
+        );
         assert!(cases.iter().any(|case| case.turns.len() == 2));
     }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ListToolsResult, PaginatedRequestParams,
-    ServerCapabilities, ServerConfig, Tool,
+    CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ListToolsResult,
+    PaginatedRequestParams, ServerCapabilities, ServerConfig, Tool,
 };
 use rmcp::service::RequestContext;
 use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
@@ -16,7 +16,7 @@ use rmcp::{ErrorData, RoleServer, ServerHandler};
 use serde_json::Value;
 
 use super::shop::Books;
-use super::wire::Server;
+use super::wire::{Port, Server};
 
 /// The tools, with what the owner declares of each: the very file that `foreshadow replay --tools` reads.
 pub(super) const CATALOG: &str = include_str!("tools.json");
@@ -34,14 +34,14 @@ impl ToolServer {
         let books = Arc::new(books);
         let shop = Shop { books: Arc::clone(&books), tools: Arc::new(listed()?) };
         // Without sessions each call stands alone, as the 2026-07-28 protocol has it, and is answered in plain JSON.
-        let config = StreamableHttpServerConfig::default().with_legacy_session_mode(false).with_json_response(true);
+        let config =
+            StreamableHttpServerConfig::default().with_legacy_session_mode(false).with_json_response(true);
         let sessions = Arc::new(NeverSessionManager::default());
         let service = StreamableHttpService::new(move || Ok(shop.clone()), sessions, config);
-        let server = Server::start(move |request| {
+        let server = Port::take().await?.serve(move |request| {
             let service = service.clone();
             async move { service.handle(request).await }
-        })
-        .await?;
+        });
         Ok(Self { server, books })
     }
 
@@ -103,7 +103,8 @@ impl ServerHandler for Shop {
         let answer = self.books.call(&request.name, &Value::Object(request.arguments.unwrap_or_default()));
         tokio::time::sleep(answer.delay).await;
         let text = vec![ContentBlock::text(answer.body.to_string())];
-        let result = if answer.is_error { CallToolResult::error(text) } else { CallToolResult::success(text) };
+        let result =
+            if answer.is_error { CallToolResult::error(text) } else { CallToolResult::success(text) };
         Ok(result.into())
     }
 }

@@ -27,7 +27,40 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(super) type Answer = Response<BoxBody<Bytes, Infallible>>;
 
-/// A server on an ephemeral loopback port.
+/// An ephemeral loopback port that is taken and not served yet: its address is known before what is behind it.
+#[derive(Debug)]
+pub(super) struct Port {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Port {
+    /// Takes a free port.
+    pub(super) async fn take() -> anyhow::Result<Self> {
+        let listener =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("no loopback port is free")?;
+        let address = listener.local_addr()?;
+        Ok(Self { listener, address })
+    }
+
+    /// `http://127.0.0.1:PORT`.
+    pub(super) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Serves until [`Server::stop`].
+    pub(super) fn serve<F, A>(self, handler: F) -> Server
+    where
+        F: Fn(Request<Incoming>) -> A + Clone + Send + 'static,
+        A: Future<Output = Answer> + Send + 'static,
+    {
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(accept(self.listener, stop.clone(), handler));
+        Server { address: self.address, stop, task }
+    }
+}
+
+/// A running server.
 #[derive(Debug)]
 pub(super) struct Server {
     address: SocketAddr,
@@ -36,19 +69,6 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Binds and serves until [`Self::stop`].
-    pub(super) async fn start<F, A>(handler: F) -> anyhow::Result<Self>
-    where
-        F: Fn(Request<Incoming>) -> A + Clone + Send + 'static,
-        A: Future<Output = Answer> + Send + 'static,
-    {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("no loopback port is free")?;
-        let address = listener.local_addr()?;
-        let stop = CancellationToken::new();
-        let task = tokio::spawn(accept(listener, stop.clone(), handler));
-        Ok(Self { address, stop, task })
-    }
-
     /// `http://127.0.0.1:PORT`.
     pub(super) fn url(&self) -> String {
         format!("http://{}", self.address)
@@ -84,7 +104,9 @@ where
                 let answer = handler(request);
                 async move { Ok::<_, Infallible>(answer.await) }
             });
-            let served = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            let served = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
             if let Err(error) = served {
                 tracing::debug!(%error, "demo connection ended early");
             }
@@ -95,7 +117,10 @@ where
 
 /// Reads the body of a request as JSON.
 pub(super) async fn read_json(request: Request<Incoming>) -> anyhow::Result<Value> {
-    let body = Limited::new(request.into_body(), BODY_BYTES).collect().await.map_err(|error| anyhow::anyhow!(error))?;
+    let body = Limited::new(request.into_body(), BODY_BYTES)
+        .collect()
+        .await
+        .map_err(|error| anyhow::anyhow!(error))?;
     serde_json::from_slice(&body.to_bytes()).context("the body is not JSON")
 }
 
@@ -151,17 +176,28 @@ impl Caller {
     }
 
     /// Posts a JSON body and reads the whole answer.
-    pub(super) async fn post(&self, url: &str, headers: &[(HeaderName, String)], body: &Value) -> anyhow::Result<Reply> {
+    pub(super) async fn post(
+        &self,
+        url: &str,
+        headers: &[(HeaderName, String)],
+        body: &Value,
+    ) -> anyhow::Result<Reply> {
         let mut request = Request::post(url).header(CONTENT_TYPE, "application/json");
         for (name, value) in headers {
             request = request.header(name, value);
         }
-        let request = request.body(Full::new(Bytes::from(body.to_string()))).context("the request cannot be built")?;
+        let request =
+            request.body(Full::new(Bytes::from(body.to_string()))).context("the request cannot be built")?;
         let answered = async {
             let response = self.0.request(request).await?;
             let (head, body) = response.into_parts();
-            let body = Limited::new(body, BODY_BYTES).collect().await.map_err(|error| anyhow::anyhow!(error))?;
-            Ok::<_, anyhow::Error>(Reply { status: head.status, headers: head.headers, body: body.to_bytes() })
+            let body =
+                Limited::new(body, BODY_BYTES).collect().await.map_err(|error| anyhow::anyhow!(error))?;
+            Ok::<_, anyhow::Error>(Reply {
+                status: head.status,
+                headers: head.headers,
+                body: body.to_bytes(),
+            })
         };
         match tokio::time::timeout(PATIENCE, answered).await {
             Ok(reply) => reply.with_context(|| format!("no answer from {url}")),
@@ -191,7 +227,7 @@ mod tests {
                 Err(error) => full_answer(StatusCode::BAD_REQUEST, "text/plain", error.to_string()),
             }
         };
-        let server = Server::start(echo).await.expect("a loopback port");
+        let server = Port::take().await.expect("a loopback port").serve(echo);
         let body = serde_json::json!({"hello": [1, 2]});
         let reply = Caller::new().post(&server.url(), &[], &body).await.expect("an answer");
         assert_eq!((reply.status, serde_json::from_slice(&reply.body).ok()), (StatusCode::OK, Some(body)));

@@ -73,7 +73,8 @@ fn assemble(reply: &Reply) -> anyhow::Result<Said> {
         if event == "[DONE]" {
             break;
         }
-        let chunk: Value = serde_json::from_str(&event).context("a frame of the model's answer is not JSON")?;
+        let chunk: Value =
+            serde_json::from_str(&event).context("a frame of the model's answer is not JSON")?;
         let Some(choice) = chunk.pointer("/choices/0") else { continue };
         finished |= choice.get("finish_reason").is_some_and(Value::is_string);
         if let Some(delta) = choice.get("delta") {

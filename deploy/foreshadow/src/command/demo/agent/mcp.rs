@@ -21,10 +21,17 @@ pub(super) enum Outcome {
 }
 
 /// Lists the tools, in the form in which a chat request carries them.
-pub(super) async fn list(caller: &Caller, url: &str, headers: &[(HeaderName, String)]) -> anyhow::Result<Value> {
+pub(super) async fn list(
+    caller: &Caller,
+    url: &str,
+    headers: &[(HeaderName, String)],
+) -> anyhow::Result<Value> {
     let reply = send(caller, url, headers, "tools/list", None, Map::new()).await?;
     let message = message(&reply)?;
-    let tools = message.pointer("/result/tools").and_then(Value::as_array).context("the tool server lists no tools")?;
+    let tools = message
+        .pointer("/result/tools")
+        .and_then(Value::as_array)
+        .context("the tool server lists no tools")?;
     let function = |tool: &Value| {
         json!({"type": "function", "function": {"name": tool.get("name"), "description": tool.get("description"),
             "parameters": tool.get("inputSchema")}})
@@ -40,7 +47,8 @@ pub(super) async fn call(
     tool: &str,
     arguments: &Value,
 ) -> anyhow::Result<Outcome> {
-    let params = Map::from_iter([("name".to_owned(), json!(tool)), ("arguments".to_owned(), arguments.clone())]);
+    let params =
+        Map::from_iter([("name".to_owned(), json!(tool)), ("arguments".to_owned(), arguments.clone())]);
     let reply = send(caller, url, headers, "tools/call", Some(tool), params).await?;
     if reply.status == StatusCode::GATEWAY_TIMEOUT {
         return Ok(Outcome::TimedOut);
@@ -73,7 +81,10 @@ async fn send(
     let mut meta = Map::new();
     meta.insert("io.modelcontextprotocol/protocolVersion".to_owned(), json!(PROTOCOL));
     meta.insert("io.modelcontextprotocol/clientCapabilities".to_owned(), json!({}));
-    meta.insert("io.modelcontextprotocol/clientInfo".to_owned(), json!({"name": "refund-support", "version": "1"}));
+    meta.insert(
+        "io.modelcontextprotocol/clientInfo".to_owned(),
+        json!({"name": "refund-support", "version": "1"}),
+    );
     for (name, value) in headers {
         if ["traceparent", "baggage"].contains(&name.as_str()) {
             meta.insert(name.as_str().to_owned(), json!(value));
@@ -91,5 +102,6 @@ fn message(reply: &Reply) -> anyhow::Result<Value> {
     } else {
         String::from_utf8_lossy(&reply.body).into_owned()
     };
-    serde_json::from_str(&text).with_context(|| format!("the tool server answered {} and no JSON", reply.status))
+    serde_json::from_str(&text)
+        .with_context(|| format!("the tool server answered {} and no JSON", reply.status))
 }

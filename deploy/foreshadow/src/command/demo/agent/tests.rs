@@ -13,7 +13,7 @@ async fn writes_of(agent_toml: &str, seed: u64) -> u64 {
     let tools = ToolServer::start(Books::new(&cases)).await.expect("a tool server");
     let surroundings = Surroundings { model_url: model.url(), tool_url: tools.url() };
     let build = Build::parse(agent_toml).expect("a build");
-    let agent = AgentServer::start(build, surroundings).await.expect("an agent");
+    let agent = AgentServer::start(Port::take().await.expect("a port"), build, surroundings);
     let caller = Caller::new();
     for case in &cases {
         let headers = [(HeaderName::from_static("x-session-id"), case.id.clone())];
@@ -43,9 +43,10 @@ async fn works_through_requests_and_only_the_regressed_build_writes_more_than_on
 
 #[tokio::test]
 async fn says_what_is_wrong_with_a_turn() {
-    let nowhere = Surroundings { model_url: "http://127.0.0.1:1/v1".into(), tool_url: "http://127.0.0.1:1".into() };
+    let nowhere =
+        Surroundings { model_url: "http://127.0.0.1:1/v1".into(), tool_url: "http://127.0.0.1:1".into() };
     let build = Build::parse(builds::CURRENT).expect("a build");
-    let agent = AgentServer::start(build, nowhere).await.expect("an agent");
+    let agent = AgentServer::start(Port::take().await.expect("a port"), build, nowhere);
     let caller = Caller::new();
     let missing = caller.post(&agent.url(), &[], &json!({"session": "s"})).await.expect("an answer");
     assert_eq!(missing.status, StatusCode::BAD_REQUEST);
