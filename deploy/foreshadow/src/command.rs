@@ -23,6 +23,8 @@ pub(crate) struct Context<'a> {
     pub(crate) config: PathBuf,
     /// `--key-file`, where given.
     pub(crate) key_file: Option<PathBuf>,
+    /// How often `-v` was given.
+    pub(crate) verbose: u8,
 }
 
 impl Context<'_> {
@@ -38,7 +40,7 @@ impl Context<'_> {
 
 /// Runs the command.
 pub(crate) async fn run(cli: Cli, screen: &Screen) -> Result<Outcome, Failure> {
-    let context = Context { screen, config: cli.config, key_file: cli.key_file };
+    let context = Context { screen, config: cli.config, key_file: cli.key_file, verbose: cli.verbose };
     match cli.command {
         Command::Demo(args) => Box::pin(demo::run(args, &context)).await,
         Command::Record(args) => Box::pin(record::run(args, &context)).await,

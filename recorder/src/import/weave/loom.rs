@@ -168,18 +168,17 @@ impl<'a> Loom<'a> {
 
     fn assistant(&mut self, message: &Message) {
         if self.turn.is_none() {
-            let usage = message.usage;
-            let by_model = usage.input_tokens.is_some() || !message.calls.is_empty();
-            if self.drafts.is_empty() && !by_model && self.transcript.opening.is_none() {
+            let by_model = message.usage.input_tokens.is_some() || !message.calls.is_empty();
+            let ticket = self.transcript.opening.clone().filter(|_| !self.has_caller());
+            if self.drafts.is_empty() && !by_model && ticket.is_none() {
                 self.tally.note(Oddity::Greeting);
                 return self.remember(&json!({"role": "assistant", "content": message.text}));
             }
-            let opening = self.transcript.opening.clone();
-            if let Some(ticket) = &opening {
+            if let Some(ticket) = &ticket {
                 self.tally.note(Oddity::TicketAsTurn);
                 self.remember(&json!({"role": "user", "content": ticket}));
             }
-            self.open_turn(opening, self.cursor.or(message.at));
+            self.open_turn(ticket, self.cursor.or(message.at));
         }
         self.drop_pending();
         let seq = self.next_seq();
@@ -198,6 +197,11 @@ impl<'a> Loom<'a> {
                 draft.ended_at = message.at;
             }
         }
+    }
+
+    /// Whether anybody speaks to the agent at all; where nobody does, its task's ticket is what it works on.
+    fn has_caller(&self) -> bool {
+        self.transcript.messages.iter().any(|message| message.role == Role::User)
     }
 
     fn call_id(&mut self, call: &Call) -> String {

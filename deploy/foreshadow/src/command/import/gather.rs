@@ -36,11 +36,10 @@ impl Selection {
         let parts = parts?;
         let is_all = trial.is_none() && parts.is_empty() && limit.is_none();
         let tag = (!is_all).then(|| {
-            let filters: Vec<_> = filters.iter().map(|filter| filter.replace('/', "_")).collect();
-            let part = |name: &str, value: Option<String>| value.map(|value| format!("{name}={value}"));
-            let parts =
-                [part("trial", trial.map(|n| n.to_string())), part("limit", limit.map(|n| n.to_string()))];
-            parts.into_iter().flatten().chain(filters).collect::<Vec<_>>().join(",")
+            let numbers = [("trial", trial.map(|n| n.to_string())), ("limit", limit.map(|n| n.to_string()))];
+            let numbers = numbers.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", value?)));
+            let words = numbers.chain(filters.iter().cloned()).collect::<Vec<_>>().join("-");
+            words.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '-' }).take(80).collect()
         });
         Ok(Self { trial, filters: parts, limit, columns: renamed, tag })
     }
@@ -48,7 +47,7 @@ impl Selection {
     /// The name of the file's commit: the same content and selection have the same.
     pub(super) fn source_name(&self, source: &Source) -> String {
         match &self.tag {
-            Some(tag) => format!("import-{}-{}", source.digest(), tag.chars().take(80).collect::<String>()),
+            Some(tag) => format!("import-{}-{tag}", source.digest()),
             None => format!("import-{}", source.digest()),
         }
     }

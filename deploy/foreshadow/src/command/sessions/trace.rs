@@ -1,0 +1,228 @@
+//! A session as lines for a person: who said what to whom, when, how long it took and how it ended.
+
+use schemas::exchange::{Edge, Effect, Ending, Exchange, Operation, OperationKind};
+use schemas::session::latest_closes;
+use schemas::trial::Trial;
+use serde_json::Value;
+use store::session::StoredSession;
+
+use super::text::{self, Length, shown};
+use crate::screen::{Screen, plain};
+
+/// What the text of an exchange is indented by.
+const INDENT: &str = "                      ";
+
+/// Writes the trace; `details` adds links, identifiers and headers.
+pub(super) fn lines(
+    session: &StoredSession,
+    trial: Option<&Trial>,
+    length: Length,
+    details: bool,
+    screen: &Screen,
+) -> Vec<String> {
+    let mut out = head(session, trial, screen);
+    let trace = Trace { session, length, details, screen, origin: session.exchanges.first().map(|one| one.started_at) };
+    // An answer stands where the next turn begins: between the two lies all that the agent did for it.
+    let mut open: Vec<&Exchange> = Vec::new();
+    for one in &session.exchanges {
+        if one.edge == Edge::Turn {
+            open.drain(..).for_each(|turn| trace.answer(turn, &mut out));
+            open.push(one);
+        }
+        trace.exchange(one, &mut out);
+    }
+    open.drain(..).for_each(|turn| trace.answer(turn, &mut out));
+    out
+}
+
+fn head(session: &StoredSession, trial: Option<&Trial>, screen: &Screen) -> Vec<String> {
+    let latest = latest_closes(&session.closes);
+    let close = latest.values().next();
+    let first = session.exchanges.first();
+    let mut out = vec![screen.paint(&plain(session.session.as_str()), "1")];
+    let agent = first.map(|one| one.agent.as_str()).or(close.map(|close| close.agent.as_str())).unwrap_or("-");
+    let tenant = first.map(|one| one.tenant.as_str()).or(close.map(|close| close.tenant.as_str())).unwrap_or("-");
+    let build = first.and_then(|one| one.build.as_ref()).map_or("-", |build| build.as_str());
+    let started_at = first.map(|one| one.session_started_at).or(close.map(|close| close.started_at)).unwrap_or(0);
+    let (agent, build, tenant) = (plain(agent), plain(build), plain(tenant));
+    out.push(format!("  agent {agent} · build {build} · tenant {tenant} · {}", text::moment(started_at)));
+    let count = |edge, noun| text::count(session.exchanges.iter().filter(|one| one.edge == edge).count(), noun);
+    let counts = [count(Edge::Turn, "turn"), count(Edge::Model, "model call"), count(Edge::Tool, "tool call")];
+    let tears = session.tears();
+    let state = if tears.is_empty() { "whole".to_owned() } else { screen.paint("torn", "33") };
+    out.push(format!("  {} · {state}", counts.join(" · ")));
+    out.extend(tears.iter().map(|tear| format!("    {}", plain(&tear.to_string()))));
+    let success = |success: Option<bool>| success.map_or("unknown", |success| if success { "yes" } else { "no" });
+    if let Some(trial) = trial {
+        let ending = trial.ending_detail.as_deref().unwrap_or("complete");
+        let (case, lane) = (plain(trial.case.as_str()), trial.lane.as_str());
+        let ending = shown(ending, Length::Short, "");
+        out.push(format!("  case {case} · {lane} trial {} · success {} · {ending}", trial.trial, success(trial.success)));
+    } else if let Some(case) = close.and_then(|close| close.case.as_ref()) {
+        out.push(format!("  case {} · success {}", plain(case), success(close.and_then(|close| close.success))));
+    }
+    let labels = latest.values().flat_map(|close| &close.labels);
+    let labels: Vec<String> = labels.map(|(name, value)| format!("{}={}", plain(name), shown(value, Length::Short, ""))).collect();
+    if !labels.is_empty() {
+        out.push(format!("  {}", labels.join(" · ")));
+    }
+    out.push(String::new());
+    out
+}
+
+struct Trace<'a> {
+    session: &'a StoredSession,
+    length: Length,
+    details: bool,
+    screen: &'a Screen,
+    origin: Option<i64>,
+}
+
+impl Trace<'_> {
+    fn text(&self, text: &str) -> String {
+        shown(text, self.length, INDENT)
+    }
+
+    /// When it happened from the session's start on, or its number where there are no times.
+    fn when(&self, one: &Exchange, at: i64) -> String {
+        match self.origin {
+            Some(origin) if text::is_real(origin) => {
+                let millis = at.saturating_sub(origin).max(0) / 1_000;
+                format!("{:>+6}.{:03}s", millis / 1_000, millis % 1_000)
+            }
+            Some(_) | None => format!("{:>11}", format!("#{}", one.seq)),
+        }
+    }
+
+    fn exchange(&self, one: &Exchange, out: &mut Vec<String>) {
+        let when = self.when(one, one.started_at);
+        let (edge, color) = match one.edge {
+            Edge::Turn => ("turn ", "36"),
+            Edge::Model => ("model", "35"),
+            Edge::Tool => ("tool ", "32"),
+        };
+        let what = match one.operation.kind {
+            OperationKind::Turn => format!("▶ {}", self.text(one.operation.input.as_deref().unwrap_or("(no text)"))),
+            OperationKind::Chat => chat(&one.operation),
+            OperationKind::CallTool => self.call(&one.operation),
+            OperationKind::ListTools => "lists the tools".to_owned(),
+            OperationKind::Other => plain(one.operation.method.as_deref().unwrap_or("other")),
+            OperationKind::Opaque => {
+                format!("not understood, {} bytes sent, {} received", one.request.bytes, one.response.bytes)
+            }
+        };
+        // A turn's figures stand with its answer.
+        let figures = if one.operation.kind == OperationKind::Turn { String::new() } else { self.figures(one) };
+        out.push(format!("{when}  {}  {what}{figures}", self.screen.paint(edge, color)));
+        self.below(one, out);
+    }
+
+    /// What follows on lines of their own.
+    fn below(&self, one: &Exchange, out: &mut Vec<String>) {
+        let operation = &one.operation;
+        let mut push = |mark: &str, text: String| out.push(format!("{:>18}  {mark} {text}", ""));
+        match operation.kind {
+            OperationKind::Chat => {
+                if let Some(output) = operation.output.as_deref().filter(|output| !output.is_empty()) {
+                    push("◂", self.text(output));
+                }
+                for call in &operation.requested {
+                    push("◂", format!("asks for {}({})", plain(&call.tool), self.text(&call.arguments)));
+                }
+            }
+            OperationKind::CallTool => {
+                if let Some(result) = &operation.result {
+                    let mark = if operation.is_error == Some(true) { self.screen.paint("✗", "31") } else { "◂".to_owned() };
+                    push(&mark, self.text(result));
+                }
+            }
+            OperationKind::Turn => self.callers_tools(one).into_iter().for_each(|line| push("·", line)),
+            OperationKind::ListTools | OperationKind::Other | OperationKind::Opaque => {}
+        }
+        if !one.redactions.is_empty() {
+            let redactions = one.redactions.iter().map(|r| format!("{} ×{} in {}", r.kind, r.count, r.place));
+            push("·", format!("redacted {}", plain(&redactions.collect::<Vec<_>>().join(", "))));
+        }
+        if self.details {
+            details(one).into_iter().for_each(|line| push("·", line));
+        }
+    }
+
+    /// Tools that the caller used on its own side before it spoke; an import keeps them in the turn's request.
+    fn callers_tools(&self, one: &Exchange) -> Vec<String> {
+        if one.identifiers.iter().all(|identifier| identifier.name != "caller_tool_calls") {
+            return Vec::new();
+        }
+        let body = self.session.body(&one.request).unwrap_or_default();
+        let request: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let calls = request.get("caller_tool_calls").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let field = |call: &Value, name: &str| self.text(call.get(name).and_then(Value::as_str).unwrap_or(""));
+        let line = |call: &Value| {
+            format!("the caller used {}({}): {}", field(call, "name"), field(call, "arguments"), field(call, "result"))
+        };
+        calls.iter().map(line).collect()
+    }
+
+    fn call(&self, operation: &Operation) -> String {
+        let tool = plain(operation.tool.as_deref().unwrap_or("(unnamed)"));
+        let arguments = operation.arguments.as_deref().or(operation.arguments_verbatim.as_deref());
+        let arguments = arguments.map_or_else(|| "…".to_owned(), |text| self.text(text));
+        let effect = match operation.effect {
+            Effect::Read => " · read",
+            Effect::Write => " · write",
+            Effect::Unknown => "",
+        };
+        let verbatim = if operation.arguments_verbatim.is_some() { " · arguments not JSON" } else { "" };
+        format!("{tool}({arguments}){effect}{verbatim}")
+    }
+
+    fn answer(&self, turn: &Exchange, out: &mut Vec<String>) {
+        let taken = turn.duration_us.and_then(|micros| i64::try_from(micros).ok()).unwrap_or(0);
+        let when = self.when(turn, turn.started_at.saturating_add(taken));
+        let answer = turn.operation.output.as_deref().map_or_else(|| "(no answer)".to_owned(), |text| self.text(text));
+        out.push(format!("{when}  {}  ◀ {answer}{}", self.screen.paint("turn ", "36"), self.figures(turn)));
+    }
+
+    fn figures(&self, one: &Exchange) -> String {
+        let mut parts = Vec::new();
+        parts.extend(one.duration_us.map(text::duration));
+        parts.extend(one.first_byte_us.map(|micros| format!("first byte {}", text::duration(micros))));
+        if let (Some(input), Some(output)) = (one.usage.input_tokens, one.usage.output_tokens) {
+            parts.push(format!("{input} → {output} tokens"));
+        }
+        parts.extend(one.status.filter(|status| *status >= 400).map(|status| self.screen.paint(&format!("status {status}"), "31")));
+        let ending = match one.ending {
+            Ending::Complete => None,
+            Ending::Failed => Some("failed"),
+            Ending::Truncated => Some("truncated"),
+            Ending::Cancelled => Some("cancelled"),
+        };
+        parts.extend(ending.map(|word| self.screen.paint(word, "31")));
+        parts.extend(one.ending_detail.as_deref().map(|detail| shown(detail, Length::Short, "")));
+        if parts.is_empty() { String::new() } else { format!("  [{}]", parts.join(" · ")) }
+    }
+}
+
+fn chat(operation: &Operation) -> String {
+    let model = plain(operation.model.as_deref().unwrap_or("model"));
+    match operation.finish_reason.as_deref() {
+        Some(reason) => format!("{model} ({})", plain(reason)),
+        None => model,
+    }
+}
+
+fn details(one: &Exchange) -> Vec<String> {
+    let mut out = vec![format!("exchange {} · incarnation {} · seq {}", one.exchange, one.incarnation, one.seq)];
+    if let (Some(method), Some(path)) = (&one.http_method, &one.path) {
+        let status = one.status.map_or_else(String::new, |status| format!(" → {status}"));
+        out.push(format!("{method} {path}{status}"));
+    }
+    let headers = one.request_headers.iter().chain(&one.response_headers);
+    out.extend(headers.map(|header| format!("{}: {}", header.name, header.value)));
+    out.extend(one.identifiers.iter().map(|id| {
+        let chosen = if id.chosen { ", chosen" } else { "" };
+        format!("{} = {} ({}, {}{chosen})", id.name, id.value, id.source, format!("{:?}", id.confidence).to_lowercase())
+    }));
+    out.extend(one.links.iter().map(|link| format!("{} {} ({})", link.kind, link.to, link.source)));
+    out.iter().map(|line| plain(line)).collect()
+}
