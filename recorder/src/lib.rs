@@ -1,2 +1,27 @@
-//! placeholder
+//! Records live agent traffic: a reverse proxy with a copy on the side, a journal on disk, Parquet behind it.
+//!
+//! [`start`] runs the tap of a [`config::Config`]; what passes is forwarded first and copied second, redacted before
+//! anything is written, journaled in groups, and archived into a store under commits. Kafka and other doors are not here.
+
+mod archive;
+mod capture;
+pub mod config;
+mod counts;
+mod decode;
+mod encoding;
+mod identity;
 pub mod import;
+mod journal;
+mod recorder;
+mod redact;
+mod scribe;
+mod sessions;
+mod sse;
+mod stitch;
+mod tap;
+
+pub use counts::Counts;
+pub use recorder::{BoundRoute, FlushError, Recorder, StartError, start};
+
+/// The wall clock: microseconds since 1970, UTC. An argument, so that the library never reads it itself.
+pub type Clock = std::sync::Arc<dyn Fn() -> i64 + Send + Sync>;

@@ -1,13 +1,95 @@
 //! `foreshadow record`.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use recorder::config::Config;
+use recorder::{Counts, Recorder};
+use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::clock::now_micros;
 use crate::command::Context;
 use crate::outcome::{Failure, Outcome};
+use crate::screen::Screen;
 
 /// Arguments of `foreshadow record`.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// How long open exchanges may take to end after a stop was asked for.
+    #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = duration)]
+    drain: Duration,
+}
 
-/// Runs `foreshadow record`.
-pub(crate) async fn run(_args: Args, _context: &Context<'_>) -> Result<Outcome, Failure> {
-    Err(Failure::work(anyhow::anyhow!("not written yet")))
+/// One route, as `--json` prints it when the tap is open.
+#[derive(Debug, Serialize)]
+struct OpenRoute<'a> {
+    name: &'a str,
+    edge: &'a str,
+    url: String,
+}
+
+/// Runs `foreshadow record` until it is interrupted.
+pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Failure> {
+    let config = read_config(context)?;
+    let root = context.root_key()?;
+    // Before anything is opened, so that no signal falls between.
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::work)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::work)?;
+    let recorder = recorder::start(config, root, Arc::new(now_micros)).await.map_err(Failure::work)?;
+    announce(&recorder, context.screen);
+    // Both branches are cancel-safe.
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    context.screen.note("stopping: open exchanges may end, sessions are closed, the journal is archived");
+    let counts = recorder.shutdown(args.drain).await.map_err(Failure::work)?;
+    context.screen.line(summary(&counts));
+    context.screen.result(&counts);
+    Ok(Outcome::Success)
+}
+
+fn read_config(context: &Context<'_>) -> Result<Config, Failure> {
+    let path = &context.config;
+    let read = std::fs::read_to_string(path)
+        .with_context(|| format!("configuration {} cannot be read; name one with --config FILE", path.display()));
+    let text = read.map_err(Failure::usage)?;
+    Config::parse(&text).with_context(|| format!("configuration {}", path.display())).map_err(Failure::usage)
+}
+
+/// Says where each route can be reached, one line each on stderr; under `--json` as one JSON object a line.
+fn announce(recorder: &Recorder, screen: &Screen) {
+    for route in recorder.routes() {
+        let open = OpenRoute { name: &route.name, edge: route.edge_name(), url: route.url() };
+        if screen.json() {
+            screen.note(serde_json::to_string(&open).unwrap_or_default());
+        } else {
+            screen.note(format!("{} ({}) listens on {}", open.name, open.edge, open.url));
+        }
+    }
+}
+
+fn summary(counts: &Counts) -> String {
+    let mut text = format!(
+        "{} exchanges started, {} journaled, {} shed, {} in Parquet",
+        counts.started,
+        counts.journaled,
+        counts.shed_total(),
+        counts.archived
+    );
+    for (reason, count) in &counts.shed {
+        text.push_str(&format!("\n  shed {count}: {reason}"));
+    }
+    if counts.upgraded > 0 {
+        text.push_str(&format!("\n  {} upgraded connections passed through unrecorded", counts.upgraded));
+    }
+    text
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    use serde::de::IntoDeserializer as _;
+    let text: serde::de::value::StrDeserializer<'_, serde::de::value::Error> = text.into_deserializer();
+    humantime_serde::deserialize(text).map_err(|error| format!("expected a duration such as \"10s\" ({error})"))
 }

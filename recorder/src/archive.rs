@@ -1,0 +1,206 @@
+//! The journal turned into Parquet: batches that exist only through their commit, resumed from the last one.
+//!
+//! A thread with a small runtime of its own, so that encoding never takes a worker from the tap. A batch is cut after an
+//! exchange or a close row, never after a piece.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
+
+use schemas::record::Record;
+use store::batch::{Batch, Leaning};
+use store::lake::Lake;
+use store::log::LogReader;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use crate::config::ArchiveConfig;
+use crate::journal::Message;
+use crate::sessions::Sessions;
+
+/// Flushes that may wait.
+pub(crate) const MAX_FLUSHES: usize = 64;
+
+/// The first wait after a failed commit; doubled up to [`MAX_RETRY`].
+const FIRST_RETRY: Duration = Duration::from_millis(200);
+
+/// The longest wait after a failed commit.
+const MAX_RETRY: Duration = Duration::from_secs(30);
+
+/// A wish to have everything before a position committed.
+#[derive(Debug)]
+pub(crate) struct Flush {
+    pub(crate) position: u64,
+    pub(crate) reply: oneshot::Sender<Result<(), String>>,
+}
+
+/// Where records come from and go to.
+#[derive(Debug)]
+pub(crate) struct Archive {
+    pub(crate) lake: Lake,
+    pub(crate) folder: PathBuf,
+    pub(crate) source: String,
+    pub(crate) config: ArchiveConfig,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) journal: SyncSender<Message>,
+    /// Position of the first record that is not committed.
+    pub(crate) position: u64,
+}
+
+/// Records that are read and not committed.
+struct Gathered {
+    reader: LogReader,
+    batch: Batch,
+    /// Pieces since the last exchange or close row, with the exchange they belong to still to come.
+    pieces: Vec<Record>,
+    bytes: u64,
+    /// Position after the last exchange or close row.
+    cut: u64,
+    since: Option<Instant>,
+}
+
+impl Archive {
+    /// Works until the flush queue is closed; a flush that fails says why.
+    pub(crate) async fn run(
+        mut self,
+        mut progress: watch::Receiver<u64>,
+        mut flushes: mpsc::Receiver<Flush>,
+    ) {
+        let mut leaning = Leaning::default();
+        let mut waiting: Vec<Flush> = Vec::new();
+        let mut gathered: Option<Gathered> = None;
+        let mut retry = FIRST_RETRY;
+        loop {
+            let wanted = waiting.iter().map(|flush| flush.position).max().unwrap_or(0);
+            match self.advance(&mut gathered, &mut leaning, wanted).await {
+                Ok(()) => {
+                    retry = FIRST_RETRY;
+                    // Pieces without their exchange, left by a crash at the end of the journal, cannot be committed; nothing
+                    // else can be missing here.
+                    for flush in waiting.drain(..) {
+                        // Nobody waits any more: then nobody needs the answer.
+                        let _ = flush.reply.send(Ok(()));
+                    }
+                }
+                Err(problem) => {
+                    tracing::error!(problem, "the journal cannot be archived");
+                    for flush in waiting.drain(..) {
+                        let _ = flush.reply.send(Err(problem.clone()));
+                    }
+                    gathered = None;
+                    leaning = Leaning::default();
+                    tokio::time::sleep(retry).await;
+                    retry = (retry * 2).min(MAX_RETRY);
+                }
+            }
+            let roll = gathered
+                .as_ref()
+                .and_then(|gathered| gathered.since)
+                .map(|since| since + self.config.roll_every);
+            // All three branches are cancel-safe: nothing is taken from a channel that is not returned.
+            tokio::select! {
+                flush = flushes.recv() => match flush {
+                    Some(flush) => waiting.push(flush),
+                    None => return,
+                },
+                changed = progress.changed() => if changed.is_err() { return },
+                () = sleep_until(roll) => {}
+            }
+        }
+    }
+
+    /// Reads what is new and commits what is due or wanted.
+    async fn advance(
+        &mut self,
+        gathered: &mut Option<Gathered>,
+        leaning: &mut Leaning,
+        wanted: u64,
+    ) -> Result<(), String> {
+        loop {
+            let held = match gathered {
+                Some(held) => held,
+                None => gathered.insert(self.open()?),
+            };
+            let full = held.read(self.config.roll_bytes.0)?;
+            let old = held.since.is_some_and(|since| since.elapsed() >= self.config.roll_every);
+            if held.cut > self.position && (full || old || wanted > self.position) {
+                let (batch, next) = held.take();
+                self.commit(batch, next, leaning).await?;
+            }
+            if !full {
+                return Ok(());
+            }
+        }
+    }
+
+    fn open(&self) -> Result<Gathered, String> {
+        let reader = LogReader::open(&self.folder, self.position).map_err(|error| error.to_string())?;
+        Ok(Gathered {
+            reader,
+            batch: Batch::default(),
+            pieces: Vec::new(),
+            bytes: 0,
+            cut: self.position,
+            since: None,
+        })
+    }
+
+    async fn commit(&mut self, batch: Batch, next: u64, leaning: &mut Leaning) -> Result<(), String> {
+        let exchanges = batch.exchanges.len() as u64;
+        match self.lake.commit(&self.source, self.position, next, batch, leaning).await {
+            Ok(_) => {}
+            Err(error) => {
+                // The put may have been done and only its answer lost; the commits say.
+                let resumed = self.lake.resume_position(&self.source).await.unwrap_or(self.position);
+                if resumed != next {
+                    return Err(error.to_string());
+                }
+            }
+        }
+        self.position = next;
+        self.sessions.count_archived(exchanges);
+        // The journal thread has ended only when nothing is left to be deleted.
+        let _ = self.journal.send(Message::Release(next));
+        Ok(())
+    }
+}
+
+impl Gathered {
+    /// Reads to the end, or until a batch is full; says which.
+    fn read(&mut self, roll_bytes: u64) -> Result<bool, String> {
+        while self.bytes < roll_bytes {
+            let Some((position, payload)) = self.reader.next().map_err(|error| error.to_string())? else {
+                return Ok(false);
+            };
+            self.bytes += payload.len() as u64;
+            match Record::decode(&payload) {
+                Ok(piece @ Record::Piece { .. }) => self.pieces.push(piece),
+                Ok(last @ (Record::Exchange(_) | Record::Close(_))) => {
+                    for piece in self.pieces.drain(..) {
+                        self.batch.push(piece);
+                    }
+                    self.batch.push(last);
+                    self.cut = position + 1;
+                    self.since.get_or_insert_with(Instant::now);
+                }
+                Err(error) => tracing::error!(position, %error, "a journal record is set aside"),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Takes what can be committed and the position after it.
+    fn take(&mut self) -> (Batch, u64) {
+        self.bytes = 0;
+        self.since = None;
+        (std::mem::take(&mut self.batch), self.cut)
+    }
+}
+
+async fn sleep_until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,235 @@
+//! The values of a configuration file that are more than a word: sizes, addresses, prefixes, pointers.
+//!
+//! Each parses itself and says what it expected; none resolves a name or opens anything.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use hyper::Uri;
+use hyper::header::HeaderName;
+use serde::Deserialize;
+
+/// A number of bytes: `8388608`, `"512KiB"`, `"8MiB"`, `"1GiB"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ByteSize(pub u64);
+
+impl ByteSize {
+    /// The size as a count of elements in memory.
+    #[must_use]
+    pub fn as_len(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
+impl<'de> Deserialize<'de> for ByteSize {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = ByteSize;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a size above zero such as 8388608, \"512KiB\", \"8MiB\" or \"1GiB\"")
+            }
+            fn visit_i64<E: serde::de::Error>(self, bytes: i64) -> Result<ByteSize, E> {
+                let unexpected = serde::de::Unexpected::Signed(bytes);
+                let size = u64::try_from(bytes).ok().filter(|bytes| *bytes > 0).map(ByteSize);
+                size.ok_or_else(|| E::invalid_value(unexpected, &self))
+            }
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<ByteSize, E> {
+                parse_size(text).ok_or_else(|| E::invalid_value(serde::de::Unexpected::Str(text), &self))
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+fn parse_size(text: &str) -> Option<ByteSize> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kib" | "k" => 1 << 10,
+        "mib" | "m" => 1 << 20,
+        "gib" | "g" => 1 << 30,
+        _ => return None,
+    };
+    let bytes = number.parse::<u64>().ok()?.checked_mul(factor)?;
+    (bytes > 0).then_some(ByteSize(bytes))
+}
+
+macro_rules! parsed {
+    ($(#[$doc:meta])* $name:ident($inner:ty), $parse:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+        #[serde(try_from = "String")]
+        pub struct $name($inner);
+
+        impl TryFrom<String> for $name {
+            type Error = String;
+            fn try_from(text: String) -> Result<Self, String> {
+                let parse: fn(&str) -> Result<$inner, &'static str> = $parse;
+                parse(&text).map(Self).map_err(|expected| format!("expected {expected}, found {text:?}"))
+            }
+        }
+    };
+}
+
+parsed!(
+    /// The lower-case name of a header.
+    HeaderText(HeaderName),
+    |text| HeaderName::from_bytes(text.as_bytes()).map_err(|_| "the name of a header such as \"x-session-id\"")
+);
+
+impl HeaderText {
+    pub(super) fn literal(name: &'static str) -> Self {
+        Self(HeaderName::from_static(name))
+    }
+
+    /// The name in lower case.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl fmt::Display for HeaderText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_str())
+    }
+}
+
+parsed!(
+    /// An address to listen on; port 0 lets the system choose.
+    Listen(SocketAddr),
+    |text| text.parse().map_err(|_| "an address and port such as \"127.0.0.1:8080\" or \"[::]:8080\"")
+);
+
+impl Listen {
+    /// The address.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.0
+    }
+
+    /// Whether the system chooses the port.
+    #[must_use]
+    pub fn is_ephemeral(&self) -> bool {
+        self.0.port() == 0
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+parsed!(
+    /// The beginning of a path, by whole segments; kept without a slash at the end, so the root is empty.
+    PathPrefix(String),
+    |text| {
+        let good = text.starts_with('/') && !text.contains(['?', '#']) && !text.chars().any(char::is_control);
+        good.then(|| text.trim_end_matches('/').to_owned()).ok_or("a path such as \"/\" or \"/v1\"")
+    }
+);
+
+impl Default for PathPrefix {
+    fn default() -> Self {
+        Self(String::new())
+    }
+}
+
+impl PathPrefix {
+    /// The prefix without a slash at the end; the root is empty.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What follows the prefix: empty, or beginning with a slash or a question mark; absent where the path is another one.
+    #[must_use]
+    pub fn rest<'p>(&self, path: &'p str) -> Option<&'p str> {
+        let rest = path.strip_prefix(self.0.as_str())?;
+        (rest.is_empty() || rest.starts_with(['/', '?'])).then_some(rest)
+    }
+}
+
+impl fmt::Display for PathPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_empty() { "/" } else { &self.0 })
+    }
+}
+
+parsed!(
+    /// A JSON pointer (RFC 6901); the empty one is the whole value.
+    Pointer(String),
+    |text| {
+        let good = text.is_empty() || text.starts_with('/');
+        good.then(|| text.to_owned()).ok_or("a JSON pointer such as \"/message/text\"")
+    }
+);
+
+impl Pointer {
+    /// The pointer's text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+parsed!(
+    /// The URL that requests are forwarded to: `http` or `https`, a host, and a path to put in front.
+    Upstream(Uri),
+    |text| {
+        let expected = "a URL such as \"https://api.openai.com\" or \"http://127.0.0.1:9000/base\"";
+        let uri: Uri = text.parse().map_err(|_| expected)?;
+        let scheme = matches!(uri.scheme_str(), Some("http" | "https"));
+        let good = scheme && uri.host().is_some() && uri.query().is_none();
+        // Credentials in a URL would end up in logs and in errors.
+        let plain = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+        if good && plain { Ok(uri) } else { Err(expected) }
+    }
+);
+
+impl Upstream {
+    /// The URL.
+    #[must_use]
+    pub fn uri(&self) -> &Uri {
+        &self.0
+    }
+
+    /// Its path without a slash at the end; empty where it has none.
+    #[must_use]
+    pub fn base(&self) -> &str {
+        self.0.path().trim_end_matches('/')
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(parse_size("8MiB"), Some(ByteSize(8 << 20)));
+        assert_eq!(parse_size("12"), Some(ByteSize(12)));
+        for text in ["", "MiB", "1TB", "-1", "0", "99999999999999999999", "18446744073709551615GiB"] {
+            assert_eq!(parse_size(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn prefixes_end_at_segments() {
+        let prefix = PathPrefix::try_from("/v1/".to_owned()).expect("a prefix");
+        assert_eq!(prefix.rest("/v1/chat?x=1"), Some("/chat?x=1"));
+        assert_eq!(prefix.rest("/v1?x"), Some("?x"));
+        assert_eq!(prefix.rest("/v10"), None);
+        assert_eq!(PathPrefix::default().rest("/any"), Some("/any"));
+    }
+
+    #[test]
+    fn upstreams_carry_no_credentials() {
+        assert!(Upstream::try_from("http://user:secret@host".to_owned()).is_err());
+        assert!(Upstream::try_from("ftp://host".to_owned()).is_err());
+        assert_eq!(Upstream::try_from("http://host/a/".to_owned()).expect("a URL").base(), "/a");
+    }
+}

@@ -1,0 +1,112 @@
+//! A JSON request and a JSON answer, read by configured pointers.
+//!
+//! A streamed answer is read event by event and its texts joined.
+
+use schemas::canonical::canonical;
+use schemas::exchange::{Edge, OperationKind, Protocol};
+use serde_json::Value;
+
+use super::{Decoded, Wire, chat_kind};
+use crate::config::values::Pointer;
+use crate::sse;
+
+pub(super) fn decode(wire: &Wire<'_>) -> Decoded {
+    let request = serde_json::from_slice::<Value>(wire.request).ok();
+    let kind =
+        if wire.route.edge == Edge::Tool { OperationKind::CallTool } else { chat_kind(wire.route.edge) };
+    let mut decoded = Decoded::new(Protocol::GenericJson, kind);
+    let output = output(wire, &mut decoded);
+    if request.is_none() && output.is_none() {
+        let notes = std::mem::take(&mut decoded.notes);
+        return Decoded { notes, ..Decoded::opaque() };
+    }
+    let input = request.as_ref().and_then(|value| at(value, wire.route.input.as_ref()));
+    let operation = &mut decoded.operation;
+    if kind == OperationKind::CallTool {
+        let segment = wire.path.rsplit('/').next().unwrap_or_default();
+        operation.tool = Some(wire.route.tool.clone().unwrap_or_else(|| segment.to_owned()));
+        operation.arguments = input.map(canonical);
+        if operation.arguments.is_none() && !wire.request.is_empty() {
+            operation.arguments_verbatim = Some(String::from_utf8_lossy(wire.request).into_owned());
+        }
+        operation.result = output;
+    } else {
+        operation.input = input.map(text).filter(|_| kind == OperationKind::Turn);
+        operation.output = output;
+    }
+    decoded
+}
+
+fn output(wire: &Wire<'_>, decoded: &mut Decoded) -> Option<String> {
+    let pointer = wire.route.output.as_ref();
+    if !wire.stream {
+        let value = match serde_json::from_slice::<Value>(wire.response) {
+            Ok(value) => value,
+            Err(_) if wire.response.is_empty() => return None,
+            Err(error) => {
+                decoded.notes.push(format!("the answer is not JSON ({error})"));
+                return None;
+            }
+        };
+        decoded.finished = Some(true);
+        let found = at(&value, pointer).map(text);
+        if found.is_none() {
+            decoded
+                .notes
+                .push(format!("the answer has nothing at {:?}", pointer.map_or("", Pointer::as_str)));
+        }
+        return found;
+    }
+    let mut joined: Option<String> = None;
+    for event in sse::events(wire.response) {
+        let value = serde_json::from_str::<Value>(&event.text(wire.response)).ok();
+        if let Some(part) = value.as_ref().and_then(|value| at(value, pointer)) {
+            joined.get_or_insert_default().push_str(&text(part));
+        }
+    }
+    joined
+}
+
+fn at<'v>(value: &'v Value, pointer: Option<&Pointer>) -> Option<&'v Value> {
+    value.pointer(pointer.map_or("", Pointer::as_str)).filter(|found| !found.is_null())
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().map_or_else(|| canonical(value), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{read, route};
+    use super::*;
+
+    #[test]
+    fn reads_a_turn_plain_and_streamed() {
+        let route = route("turn", "protocol = \"generic-json\"\ninput = \"/q\"\noutput = \"/a\"");
+        let operation = read(&route, br#"{"q":"hi"}"#, br#"{"a":{"x":1}}"#, false).operation;
+        assert_eq!(
+            (operation.input.as_deref(), operation.output.as_deref()),
+            (Some("hi"), Some("{\"x\":1}"))
+        );
+        let operation = read(
+            &route,
+            br#"{"q":"hi"}"#,
+            b"data: {\"a\":\"he\"}\n\ndata: {}\n\ndata: {\"a\":\"llo\"}\n\n",
+            true,
+        )
+        .operation;
+        assert_eq!(operation.output.as_deref(), Some("hello"));
+        assert_eq!(read(&route, b"?", b"?", false).operation.kind, OperationKind::Opaque);
+    }
+
+    #[test]
+    fn names_a_tool_by_its_path() {
+        let route = route("tool", "protocol = \"generic-json\"\noutput = \"\"");
+        let operation = read(&route, br#"{"id":1}"#, br#"{"ok":true}"#, false).operation;
+        assert_eq!(
+            (operation.tool.as_deref(), operation.arguments.as_deref()),
+            (Some("x"), Some("{\"id\":1}"))
+        );
+        assert_eq!(operation.result.as_deref(), Some("{\"ok\":true}"));
+    }
+}

@@ -1,0 +1,312 @@
+//! A running recorder: what is started, in which order it stops, and what it says of itself.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicUsize};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use schemas::exchange::Edge;
+use schemas::keys::RootKey;
+use store::lake::{Lake, LakeError};
+use store::log::{LogError, LogOptions, LogWriter};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::Clock;
+use crate::archive::{Archive, Flush, MAX_FLUSHES};
+use crate::capture::{ClockCell, Intake};
+use crate::config::{Config, edge_name};
+use crate::counts::Counts;
+use crate::journal::{Journal, Message};
+use crate::redact::Redactor;
+use crate::scribe::Scribe;
+use crate::sessions::{Owner, Sessions};
+use crate::tap::{self, Tap, TapError};
+
+/// Folder of the journal below the state directory.
+const JOURNAL: &str = "journal";
+
+/// How long [`Recorder::close_sessions`] waits for exchanges that are under way.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// How often it looks.
+const SETTLE_STEP: Duration = Duration::from_millis(5);
+
+/// A recorder that cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener or the way to an upstream.
+    #[error(transparent)]
+    Tap(#[from] TapError),
+    /// The journal.
+    #[error("the journal cannot be opened: {0}")]
+    Journal(#[from] LogError),
+    /// The store.
+    #[error("the store cannot be opened: {0}")]
+    Lake(#[from] LakeError),
+    /// A thread.
+    #[error("thread {name} cannot be started: {source}")]
+    Thread {
+        /// Which one.
+        name: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// What was recorded could not be made durable or archived.
+#[derive(Debug, thiserror::Error)]
+pub enum FlushError {
+    /// The journal said no.
+    #[error("the journal cannot be written ({0}); what is not in it is counted as shed")]
+    Journal(String),
+    /// The store said no; the journal still has everything, and the next start goes on from there.
+    #[error(
+        "the journal cannot be archived ({0}); nothing is lost, start again once the store can be written"
+    )]
+    Archive(String),
+    /// A thread is gone.
+    #[error("the {0} thread has ended; please report this")]
+    Gone(&'static str),
+}
+
+/// Where a route can be reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BoundRoute {
+    /// Its name.
+    pub name: String,
+    /// Its edge.
+    pub edge: Edge,
+    /// Address and port, as bound.
+    pub address: SocketAddr,
+    /// The path prefix, without a slash at the end; the root is empty.
+    pub path: String,
+    /// Whether TLS is spoken.
+    pub tls: bool,
+}
+
+impl BoundRoute {
+    /// The base URL for clients, without a slash at the end.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let scheme = if self.tls { "https" } else { "http" };
+        format!("{scheme}://{}{}", self.address, self.path)
+    }
+
+    /// `turn`, `model` or `tool`.
+    #[must_use]
+    pub fn edge_name(&self) -> &'static str {
+        edge_name(self.edge)
+    }
+}
+
+/// A running recorder. To stop it in order, call [`Self::shutdown`]; when it is dropped, what is journaled is archived at
+/// the next start.
+#[derive(Debug)]
+pub struct Recorder {
+    routes: Vec<BoundRoute>,
+    sessions: Arc<Sessions>,
+    tap: Tap,
+    journal: SyncSender<Message>,
+    journal_thread: JoinHandle<()>,
+    flushes: mpsc::Sender<Flush>,
+    archive_thread: JoinHandle<()>,
+}
+
+/// Starts recording: opens journal and store, binds the listeners, and goes on archiving where an earlier run stopped.
+///
+/// # Errors
+/// An address is taken, a certificate cannot be read, another process has the journal, or disk or store say no.
+pub async fn start(config: Config, root: RootKey, clock: Clock) -> Result<Recorder, StartError> {
+    let keys = root.tenant(&config.tenant);
+    let folder = config.state_dir.join(JOURNAL);
+    let max_bytes = config.limits.journal_bytes.0;
+    let segment_bytes = LogOptions::default().segment_bytes.min(max_bytes / 4 + 1);
+    let mut writer = LogWriter::open(&folder, LogOptions { segment_bytes, max_bytes })?;
+    let lake = Lake::open(&config.store)?;
+    let source = writer.name().to_owned();
+    lake.sweep(&source).await?;
+    let position = lake.resume_position(&source).await?;
+    writer.delete_before(position)?;
+
+    let owner =
+        Owner { tenant: config.tenant.clone(), agent: config.agent.clone(), build: config.build.clone() };
+    let incarnation = uuid::Uuid::new_v4().simple().to_string();
+    let sessions =
+        Sessions::new(owner, incarnation.clone(), config.session.idle_timeout, config.session.max_age);
+    let sessions = Arc::new(sessions);
+    let (sender, receiver) = sync_channel(config.limits.queue);
+    let keep = config.redact.keep_headers.iter().map(|header| header.as_str().to_owned()).collect();
+    let intake = Arc::new(Intake {
+        sender: sender.clone(),
+        sessions: Arc::clone(&sessions),
+        redactor: Arc::new(Redactor::new(keys.clone(), keep)),
+        session_config: config.session.clone(),
+        limits: config.limits.clone(),
+        clock: ClockCell(clock),
+        held_bytes: AtomicUsize::new(0),
+        queued: AtomicUsize::new(0),
+        journal_fill: AtomicU8::new(0),
+    });
+    let (bound, reached) = tap::bind(&config).await?;
+    let routes = reached.iter().map(|reached| describe(&config, reached)).collect();
+    let tap = Tap::open(&config, bound, &intake)?;
+
+    let (progress, watched) = watch::channel(writer.next_position());
+    let scribe = Scribe::new(Arc::clone(&intake), config.catalog(), keys, &incarnation);
+    let journal = Journal::new(writer, max_bytes, scribe, intake, progress);
+    let journal_thread = spawn("journal", move || journal.run(&receiver))?;
+    let (flushes, flush_queue) = mpsc::channel(MAX_FLUSHES);
+    let archive = Archive {
+        lake,
+        folder,
+        source,
+        config: config.archive.clone(),
+        sessions: Arc::clone(&sessions),
+        journal: sender.clone(),
+        position,
+    };
+    let archive_thread = spawn_archive(archive, watched, flush_queue)?;
+    let recorder =
+        Recorder { routes, sessions, tap, journal: sender, journal_thread, flushes, archive_thread };
+    recorder.archive_left_over().await;
+    Ok(recorder)
+}
+
+fn describe(config: &Config, reached: &tap::Reached) -> BoundRoute {
+    let route = &config.routes[reached.route];
+    BoundRoute {
+        name: route.name.clone().unwrap_or_default(),
+        edge: route.edge,
+        address: reached.address,
+        path: route.path.as_str().to_owned(),
+        tls: config.listen.tls.is_some(),
+    }
+}
+
+fn spawn(name: &'static str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, StartError> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(work)
+        .map_err(|source| StartError::Thread { name, source })
+}
+
+fn spawn_archive(
+    archive: Archive,
+    progress: watch::Receiver<u64>,
+    flushes: mpsc::Receiver<Flush>,
+) -> Result<JoinHandle<()>, StartError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|source| StartError::Thread { name: "archive", source })?;
+    spawn("archive", move || runtime.block_on(archive.run(progress, flushes)))
+}
+
+impl Recorder {
+    /// The routes, in the order of the configuration.
+    #[must_use]
+    pub fn routes(&self) -> &[BoundRoute] {
+        &self.routes
+    }
+
+    /// What became of the exchanges so far.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.sessions.counts()
+    }
+
+    /// Waits until every exchange that is finished by now is in a committed Parquet file.
+    ///
+    /// An exchange is finished before its client can see the end of the answer.
+    ///
+    /// # Errors
+    /// Journal or store say no.
+    pub async fn flush(&self) -> Result<(), FlushError> {
+        let position = self.tell_journal(Message::Flush).await?;
+        self.archive_to(position).await
+    }
+
+    /// Writes the close row of every session, with reason `shutdown`; exchanges that are under way get a moment to end.
+    ///
+    /// Call [`Self::flush`] after it to have the rows in Parquet.
+    ///
+    /// # Errors
+    /// The journal says no.
+    pub async fn close_sessions(&self) -> Result<(), FlushError> {
+        let settled = async {
+            while self.sessions.in_flight() > 0 {
+                tokio::time::sleep(SETTLE_STEP).await;
+            }
+        };
+        // Those that go on are missing from their session's row, and a later row supersedes it.
+        let _ = tokio::time::timeout(SETTLE, settled).await;
+        self.tell_journal(Message::CloseAll).await.map(|_| ())
+    }
+
+    /// Stops in order: no new connections, open exchanges until the deadline, close rows, journal, archive.
+    ///
+    /// # Errors
+    /// Journal or store say no; what is in the journal is archived at the next start.
+    pub async fn shutdown(self, deadline: Duration) -> Result<Counts, FlushError> {
+        let Self { tap, sessions, journal, journal_thread, flushes, archive_thread, .. } = self;
+        tap.close(deadline).await;
+        let closed = tell(&journal, Message::CloseAll).await;
+        let flushed = match closed {
+            Ok(position) => archive_to(&flushes, position).await,
+            Err(error) => Err(error),
+        };
+        drop(flushes);
+        // The archive may be waiting to tell the journal, so it ends first.
+        join(archive_thread, "archive").await?;
+        send(&journal, Message::Stop).await?;
+        join(journal_thread, "journal").await?;
+        flushed.map(|()| sessions.counts())
+    }
+
+    async fn tell_journal(
+        &self,
+        message: impl FnOnce(oneshot::Sender<Result<u64, String>>) -> Message,
+    ) -> Result<u64, FlushError> {
+        tell(&self.journal, message).await
+    }
+
+    async fn archive_to(&self, position: u64) -> Result<(), FlushError> {
+        archive_to(&self.flushes, position).await
+    }
+
+    /// Archives what an earlier run journaled; a store that says no now is tried again later.
+    async fn archive_left_over(&self) {
+        if let Err(error) = self.flush().await {
+            tracing::warn!(%error, "what an earlier run journaled is not archived yet");
+        }
+    }
+}
+
+async fn tell(
+    journal: &SyncSender<Message>,
+    message: impl FnOnce(oneshot::Sender<Result<u64, String>>) -> Message,
+) -> Result<u64, FlushError> {
+    let (reply, answer) = oneshot::channel();
+    send(journal, message(reply)).await?;
+    answer.await.map_err(|_| FlushError::Gone("journal"))?.map_err(FlushError::Journal)
+}
+
+/// Sends without holding up the runtime while the queue is full.
+async fn send(journal: &SyncSender<Message>, message: Message) -> Result<(), FlushError> {
+    let journal = journal.clone();
+    let sent = tokio::task::spawn_blocking(move || journal.send(message).is_ok()).await;
+    if matches!(sent, Ok(true)) { Ok(()) } else { Err(FlushError::Gone("journal")) }
+}
+
+async fn archive_to(flushes: &mpsc::Sender<Flush>, position: u64) -> Result<(), FlushError> {
+    let (reply, answer) = oneshot::channel();
+    flushes.send(Flush { position, reply }).await.map_err(|_| FlushError::Gone("archive"))?;
+    answer.await.map_err(|_| FlushError::Gone("archive"))?.map_err(FlushError::Archive)
+}
+
+async fn join(thread: JoinHandle<()>, name: &'static str) -> Result<(), FlushError> {
+    match tokio::task::spawn_blocking(move || thread.join()).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(FlushError::Gone(name)),
+    }
+}

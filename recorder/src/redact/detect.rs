@@ -1,0 +1,116 @@
+//! The shapes of secrets: which spans of some bytes are a key, a token or a private key.
+//!
+//! Known shapes only. What they cannot see (a password in prose) is left to JSON pointers of a later configuration.
+
+use std::ops::Range;
+
+use regex::bytes::Regex;
+
+/// A secret that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Finding {
+    /// Which shape it has.
+    pub(crate) kind: &'static str,
+    /// Where it lies.
+    pub(crate) span: Range<usize>,
+}
+
+/// Kind and expression; where an expression has a group, the group is the secret, else the whole match. Order
+/// decides between shapes that begin at the same place.
+const SHAPES: [(&str, &str); 13] = [
+    (
+        "private_key",
+        r"(?s)-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY-----|\z)",
+    ),
+    ("anthropic_key", r"\bsk-ant-[A-Za-z0-9_\-]{12,}"),
+    ("openai_key", r"\bsk-[A-Za-z0-9_\-]{16,}"),
+    ("aws_key", r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"),
+    ("github_token", r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,})"),
+    ("slack_token", r"\bxox[abeoprs]-[A-Za-z0-9\-]{10,}"),
+    ("google_key", r"\bAIza[0-9A-Za-z_\-]{35}"),
+    ("stripe_key", r"\b[rs]k_(?:live|test)_[A-Za-z0-9]{16,}"),
+    ("gitlab_token", r"\bglpat-[A-Za-z0-9_\-]{20,}"),
+    ("huggingface_token", r"\bhf_[A-Za-z0-9]{30,}"),
+    ("jwt", r"\beyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{8,}"),
+    ("bearer", r"(?i:\bbearer)[ \t]{1,4}([A-Za-z0-9._~+/=\-]{16,})"),
+    ("basic_auth", r"(?i:\bbasic)[ \t]{1,4}([A-Za-z0-9+/]{16,}={0,2})"),
+];
+
+/// All shapes in one expression, so that a body is read once.
+#[derive(Debug)]
+pub(crate) struct Detector {
+    shapes: Regex,
+    /// The kind of each group of `shapes`.
+    groups: Vec<Option<(&'static str, bool)>>,
+}
+
+impl Detector {
+    pub(crate) fn new() -> Self {
+        let parts: Vec<String> =
+            SHAPES.iter().enumerate().map(|(place, (_, shape))| format!("(?P<s{place}>{shape})")).collect();
+        let shapes =
+            Regex::new(&format!("(?-u){}", parts.join("|"))).expect("the expressions above are well-formed");
+        let mut groups = Vec::new();
+        let mut current = "";
+        for name in shapes.capture_names() {
+            let outer = name.and_then(|name| name.strip_prefix('s')?.parse::<usize>().ok());
+            if let Some(place) = outer {
+                current = SHAPES[place].0;
+            }
+            groups.push((!current.is_empty()).then_some((current, outer.is_none())));
+        }
+        Self { shapes, groups }
+    }
+
+    /// The secrets in the bytes, in order and apart from one another.
+    pub(crate) fn find(&self, bytes: &[u8]) -> Vec<Finding> {
+        if !self.shapes.is_match(bytes) {
+            return Vec::new();
+        }
+        self.shapes
+            .captures_iter(bytes)
+            .filter_map(|captures| {
+                let mut found = None;
+                for (place, group) in captures.iter().enumerate() {
+                    let (Some((kind, inner)), Some(group)) = (self.groups[place], group) else { continue };
+                    if inner || found.is_none() {
+                        found = Some(Finding { kind, span: group.range() });
+                    }
+                }
+                found
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn knows_the_shapes_and_leaves_prose() {
+        let detector = Detector::new();
+        let kinds = |text: &str| {
+            detector
+                .find(text.as_bytes())
+                .into_iter()
+                .map(|f| (f.kind, text[f.span].to_owned()))
+                .collect::<Vec<_>>()
+        };
+        let key = "sk-proj-abcdEFGH12345678";
+        assert_eq!(kinds(&format!("my {key}, yes")), [("openai_key", key.to_owned())]);
+        assert_eq!(kinds("sk-ant-api03-abcdefgh1234")[0].0, "anthropic_key");
+        assert_eq!(kinds("AKIAIOSFODNN7EXAMPLE")[0].0, "aws_key");
+        assert_eq!(kinds("x=ghp_0123456789abcdefghijABCDEFGHIJ012345")[0].0, "github_token");
+        assert_eq!(
+            kinds("authorization: Bearer abcdefgh.ijklmnop-1234"),
+            [("bearer", "abcdefgh.ijklmnop-1234".to_owned())]
+        );
+        assert_eq!(
+            kinds("-----BEGIN RSA PRIVATE KEY-----\\nMIIE\\n-----END RSA PRIVATE KEY----- tail")[0].1.len(),
+            68
+        );
+        assert_eq!(kinds("-----BEGIN PRIVATE KEY-----\nMIIE cut off")[0].0, "private_key");
+        assert!(kinds("task-management-and-risk-assessment, bearer of bad news, the basics").is_empty());
+    }
+}

@@ -1,0 +1,41 @@
+//! The headers that are kept without being asked for: what decoding, replay and a reader of a trace need.
+//!
+//! Everything else is dropped from the first byte written.
+
+/// Lower-case names.
+pub(super) const KEPT: [&str; 34] = [
+    "accept",
+    "accept-encoding",
+    "agent-session-id",
+    "anthropic-beta",
+    "anthropic-version",
+    "baggage",
+    "cache-control",
+    "content-encoding",
+    "content-language",
+    "content-length",
+    "content-type",
+    "date",
+    "helicone-session-id",
+    "idempotency-key",
+    "last-event-id",
+    "mcp-method",
+    "mcp-name",
+    "mcp-protocol-version",
+    "mcp-session-id",
+    "openai-processing-ms",
+    "openai-version",
+    "request-id",
+    "retry-after",
+    "server",
+    "traceparent",
+    "user-agent",
+    "x-client-session-id",
+    "x-interaction-id",
+    "x-litellm-session-id",
+    "x-ratelimit-remaining-requests",
+    "x-ratelimit-remaining-tokens",
+    "x-request-id",
+    "x-session-id",
+    "x-stainless-retry-count",
+];
