@@ -1,0 +1,389 @@
+//! `candidate.toml`: what is replayed against and how it is spoken to, parsed once; inside, a wrong value cannot exist.
+//!
+//! Speaking to it is in `candidate::http` and `candidate::command`; the environment is the caller's to read.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use hyper::header::{HeaderName, HeaderValue};
+use hyper::{Method, Uri};
+use schemas::canonical::canonical;
+use schemas::id::BuildId;
+
+pub(crate) mod command;
+pub(crate) mod file;
+pub(crate) mod http;
+pub(crate) mod template;
+pub(crate) mod turn;
+
+use file::{CandidateFile, CommandSection, HttpSection, Kind, Protocol};
+use template::Template;
+
+/// How long a candidate may take over a turn, where the file does not say.
+const DEFAULT_TURN_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// A candidate file that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CandidateError {
+    /// Not the TOML it should be.
+    #[error("{0}")]
+    Toml(String),
+    /// A value that is none.
+    #[error("{key}: {detail}")]
+    Value {
+        /// Where it stands.
+        key: String,
+        /// What is wrong and what to do.
+        detail: String,
+    },
+}
+
+fn bad(key: &str, detail: impl Into<String>) -> CandidateError {
+    CandidateError::Value { key: key.to_owned(), detail: detail.into() }
+}
+
+/// What is replayed against.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    pub(crate) build: BuildId,
+    pub(crate) way: Way,
+    pub(crate) propagate: Option<HeaderName>,
+    pub(crate) model: Option<Upstream>,
+    pub(crate) probe: Probe,
+    listen: SocketAddr,
+    digest_text: String,
+}
+
+/// How it is spoken to.
+#[derive(Debug, Clone)]
+pub(crate) enum Way {
+    /// A running service.
+    Http(HttpCandidate),
+    /// A program started per trial or per turn.
+    Command(CommandCandidate),
+}
+
+/// A running service.
+#[derive(Debug, Clone)]
+pub(crate) struct HttpCandidate {
+    pub(crate) url: Uri,
+    pub(crate) method: Method,
+    pub(crate) speech: Speech,
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) timeout: Duration,
+}
+
+/// What is said to a service, and where its answer stands.
+#[derive(Debug, Clone)]
+pub(crate) enum Speech {
+    /// A JSON body from a template, the answer by JSON pointer.
+    Json { body: Template, answer: String },
+    /// A chat completion with the history.
+    OpenaiChat { model: String },
+}
+
+/// A program started per trial or per turn.
+#[derive(Debug, Clone)]
+pub(crate) struct CommandCandidate {
+    pub(crate) argv: Vec<String>,
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) input: file::CommandInput,
+    pub(crate) process: file::CommandProcess,
+    pub(crate) folder: Option<std::path::PathBuf>,
+    pub(crate) timeout: Duration,
+}
+
+/// Where live model calls go.
+#[derive(Debug, Clone)]
+pub(crate) struct Upstream {
+    pub(crate) base: String,
+    pub(crate) identify: bool,
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) timeout: Duration,
+}
+
+/// How it is found out beforehand that the candidate answers at all.
+#[derive(Debug, Clone)]
+pub(crate) struct Probe {
+    /// Asked with GET instead of a first turn.
+    pub(crate) url: Option<Uri>,
+    /// Bound of the probe; absent: that of a turn.
+    pub(crate) timeout: Option<Duration>,
+}
+
+impl Candidate {
+    /// Parses a candidate file (TOML); `env` finds the value of `${NAME}` in headers and of inherited variables.
+    ///
+    /// # Errors
+    /// Names the key, what was expected and what was found.
+    pub fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, CandidateError> {
+        let table: toml::Table =
+            toml::from_str(text).map_err(|error| CandidateError::Toml(error.to_string()))?;
+        let file: CandidateFile =
+            toml::from_str(text).map_err(|error| CandidateError::Toml(error.to_string()))?;
+        if file.candidate != 1 {
+            return Err(bad(
+                "candidate",
+                format!("is {}, this build reads version 1; write `candidate = 1`", file.candidate),
+            ));
+        }
+        let build = BuildId::parse(&file.build).map_err(|error| bad("build", error.to_string()))?;
+        let way = match (file.kind, file.http, file.command) {
+            (Kind::Http, Some(http), None) => Way::Http(read_http(http, env)?),
+            (Kind::Command, None, Some(command)) => Way::Command(read_command(command, env)?),
+            (Kind::Http, None, _) => {
+                return Err(bad("http", "kind = \"http\" needs an [http] section with `url`"));
+            }
+            (Kind::Command, _, None) => {
+                return Err(bad("command", "kind = \"command\" needs a [command] section with `argv`"));
+            }
+            (Kind::Http, Some(_), Some(_)) => {
+                return Err(bad("command", "kind is \"http\"; remove [command]"));
+            }
+            (Kind::Command, Some(_), Some(_)) => {
+                return Err(bad("http", "kind is \"command\"; remove [http]"));
+            }
+        };
+        let propagate = file.propagate.header.map(|name| {
+            HeaderName::try_from(&name)
+                .map_err(|_| bad("propagate.header", format!("{name:?} is not a header name")))
+        });
+        let url = file.probe.url.map(|text| absolute("probe.url", &text)).transpose()?;
+        Ok(Self {
+            build,
+            way,
+            propagate: propagate.transpose()?,
+            model: file.model.map(|section| read_upstream(section, env)).transpose()?,
+            probe: Probe { url, timeout: file.probe.timeout },
+            listen: file.world.listen.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
+            digest_text: digest_text(table),
+        })
+    }
+
+    /// Where the world listens for this candidate; port 0 is any free one.
+    #[must_use]
+    pub fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// The build whose trials these are.
+    #[must_use]
+    pub fn build(&self) -> &BuildId {
+        &self.build
+    }
+
+    /// Whether it is a program that this one starts, and whose way to the network stays open.
+    #[must_use]
+    pub fn is_command(&self) -> bool {
+        matches!(self.way, Way::Command(_))
+    }
+
+    /// What must stay the same when a run is resumed, as text.
+    pub(crate) fn digest_text(&self) -> &str {
+        &self.digest_text
+    }
+
+    pub(crate) fn turn_timeout(&self) -> Duration {
+        match &self.way {
+            Way::Http(http) => http.timeout,
+            Way::Command(command) => command.timeout,
+        }
+    }
+}
+
+/// Where the world listens and how the candidate is probed may change from one start to the next.
+fn digest_text(mut table: toml::Table) -> String {
+    table.remove("world");
+    table.remove("probe");
+    // Not a number in JSON would be the one thing that fails; `{:?}` is as good a spelling for a digest.
+    serde_json::to_value(&table).map_or_else(|_| format!("{table:?}"), |value| canonical(&value))
+}
+
+fn read_http(
+    section: HttpSection,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<HttpCandidate, CandidateError> {
+    let method = Method::from_bytes(section.method.as_deref().unwrap_or("POST").as_bytes());
+    let method = method.map_err(|_| bad("http.method", "not an HTTP method"))?;
+    let speech = match (section.protocol.unwrap_or(Protocol::GenericJson), section.body, section.answer) {
+        (Protocol::GenericJson, Some(body), Some(answer)) => {
+            if !answer.is_empty() && !answer.starts_with('/') {
+                return Err(bad(
+                    "http.answer",
+                    format!("{answer:?} is not a JSON pointer; write for example \"/reply\""),
+                ));
+            }
+            Speech::Json { body: Template::parse(body).map_err(|detail| bad("http.body", detail))?, answer }
+        }
+        (Protocol::GenericJson, None, _) => {
+            return Err(bad(
+                "http.body",
+                "missing; write for example body = { message = \"{{input}}\" }, or protocol = \"openai-chat\"",
+            ));
+        }
+        (Protocol::GenericJson, _, None) => {
+            return Err(bad(
+                "http.answer",
+                "missing; a JSON pointer to the answer's text, for example \"/reply\"",
+            ));
+        }
+        (Protocol::OpenaiChat, None, None) => {
+            Speech::OpenaiChat { model: section.model.unwrap_or_else(|| "agent".to_owned()) }
+        }
+        (Protocol::OpenaiChat, _, _) => {
+            return Err(bad(
+                "http.protocol",
+                "\"openai-chat\" makes body and answer itself; remove `body` and `answer`",
+            ));
+        }
+    };
+    Ok(HttpCandidate {
+        url: absolute("http.url", &section.url)?,
+        method,
+        speech,
+        headers: read_headers("http.headers", &section.headers, env)?,
+        timeout: section.timeout.unwrap_or(DEFAULT_TURN_TIMEOUT),
+    })
+}
+
+fn read_command(
+    section: CommandSection,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<CommandCandidate, CandidateError> {
+    if section.argv.is_empty() {
+        return Err(bad("command.argv", "is empty; write the program and its arguments"));
+    }
+    for text in section.argv.iter().chain(section.env.values()) {
+        template::check(text).map_err(|detail| bad("command", detail))?;
+    }
+    let by_argv = section.input == file::CommandInput::Argv;
+    if by_argv && section.process == file::CommandProcess::Trial {
+        return Err(bad(
+            "command.input",
+            "\"argv\" needs process = \"turn\": a running program has no new arguments",
+        ));
+    }
+    if by_argv && !section.argv.iter().any(|text| text.contains("{{input}}")) {
+        return Err(bad("command.argv", "input = \"argv\" needs {{input}} in one argument"));
+    }
+    let inherited = section.inherit.iter().filter_map(|name| env(name).map(|value| (name.clone(), value)));
+    let mut variables: Vec<(String, String)> = inherited.collect();
+    for (name, text) in &section.env {
+        variables.push((
+            name.clone(),
+            expand(text, env).map_err(|detail| bad(&format!("command.env.{name}"), detail))?,
+        ));
+    }
+    Ok(CommandCandidate {
+        argv: section.argv,
+        env: variables,
+        input: section.input,
+        process: section.process,
+        folder: section.folder,
+        timeout: section.timeout.unwrap_or(DEFAULT_TURN_TIMEOUT),
+    })
+}
+
+fn read_upstream(
+    section: file::ModelSection,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Upstream, CandidateError> {
+    absolute("model.upstream", &section.upstream)?;
+    Ok(Upstream {
+        base: section.upstream.trim_end_matches('/').to_owned(),
+        identify: section.identify,
+        headers: read_headers("model.headers", &section.headers, env)?,
+        timeout: section.timeout.unwrap_or(DEFAULT_TURN_TIMEOUT),
+    })
+}
+
+fn absolute(key: &str, text: &str) -> Result<Uri, CandidateError> {
+    let uri: Uri = text.parse().map_err(|error| bad(key, format!("{text:?} is not a URL ({error})")))?;
+    match (uri.scheme_str(), uri.host()) {
+        (Some("http" | "https"), Some(_)) => Ok(uri),
+        _ => Err(bad(key, format!("{text:?} is not a URL; it must begin with http:// or https://"))),
+    }
+}
+
+fn read_headers(
+    key: &str,
+    headers: &BTreeMap<String, String>,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<Vec<(HeaderName, HeaderValue)>, CandidateError> {
+    let mut read = Vec::new();
+    for (name, text) in headers {
+        let key = format!("{key}.{name}");
+        let header = HeaderName::try_from(name).map_err(|_| bad(&key, "not a header name"))?;
+        let value = expand(text, env).map_err(|detail| bad(&key, detail))?;
+        let mut value = HeaderValue::try_from(value).map_err(|_| bad(&key, "not a header value"))?;
+        value.set_sensitive(true);
+        read.push((header, value));
+    }
+    Ok(read)
+}
+
+/// Replaces each `${NAME}` by the variable's value.
+fn expand(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("${") {
+        let (name, tail) = after.split_once('}').ok_or_else(|| "`${` is not closed by `}`".to_owned())?;
+        let value = env(name).ok_or_else(|| format!("the environment has no variable {name}; set it"))?;
+        out.push_str(before);
+        out.push_str(&value);
+        rest = tail;
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HTTP: &str = r#"
+        candidate = 1
+        kind = "http"
+        build = "b-1"
+        [http]
+        url = "http://127.0.0.1:9000/chat"
+        body = { message = "{{input}}" }
+        answer = "/reply"
+        headers = { authorization = "Bearer ${KEY}" }
+    "#;
+
+    fn parse(text: &str) -> Result<Candidate, CandidateError> {
+        Candidate::parse(text, &|name| (name == "KEY").then(|| "k".to_owned()))
+    }
+
+    #[test]
+    fn reads_an_http_candidate() {
+        let candidate = parse(HTTP).expect("a candidate");
+        assert_eq!(candidate.build().as_str(), "b-1");
+        let Way::Http(http) = &candidate.way else { panic!("an http candidate") };
+        assert_eq!(http.headers[0].1, "Bearer k");
+        assert!(!candidate.digest_text().contains("Bearer k"), "a secret must not enter what is digested");
+    }
+
+    #[test]
+    fn the_digest_leaves_out_where_the_world_listens() {
+        let moved = format!("{HTTP}\n[world]\nlisten = \"127.0.0.1:4010\"\n");
+        assert_eq!(parse(HTTP).expect("a").digest_text(), parse(&moved).expect("b").digest_text());
+        let other = HTTP.replace("/reply", "/other");
+        assert_ne!(parse(HTTP).expect("a").digest_text(), parse(&other).expect("b").digest_text());
+    }
+
+    #[test]
+    fn says_what_is_wrong() {
+        let of =
+            |from: &str, to: &str| parse(&HTTP.replace(from, to)).expect_err("a broken file").to_string();
+        assert!(of("candidate = 1", "candidate = 2").contains("version 1"));
+        assert!(of("{{input}}", "{{inptu}}").contains("{{inptu}}"));
+        assert!(of("http://127", "127").contains("http://"));
+        assert!(of("${KEY}", "${NO}").contains("no variable NO"));
+        assert!(of("answer", "anwser").contains("anwser"));
+        assert!(of("\"/reply\"", "\"reply\"").contains("JSON pointer"));
+        assert!(of("kind = \"http\"", "kind = \"command\"").contains("[command]"));
+    }
+}

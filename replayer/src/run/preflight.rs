@@ -1,0 +1,168 @@
+//! What is found out before anything is written: whether the plan can be carried out, by whom, and on what.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{Method, Request, Uri};
+use schemas::id::SessionId;
+use schemas::table::Table;
+use schemas::trial::{Lane, RunManifest, Trial};
+use store::lake::Lake;
+
+use super::{ModelMode, Plan, ReplayError};
+use crate::candidate::http::chain;
+use crate::client::HttpClient;
+use crate::corpus::{self, Choice, Corpus};
+use crate::play::{self, Stage};
+use crate::world::trial::Case;
+
+/// How many torn or unusable sessions an error names.
+const MAX_NAMED: usize = 3;
+
+/// Says what of the plan cannot be.
+pub(super) fn check(plan: &Plan) -> Result<(), ReplayError> {
+    let wrong = |text: &str| Err(ReplayError::Plan(text.to_owned()));
+    if plan.lane == Lane::Recorded {
+        return wrong("lane `recorded` is what production did; replay lane `baseline` or `candidate`");
+    }
+    if plan.trials == 0 {
+        return wrong("--trials is 0; give at least 1");
+    }
+    if plan.sessions == Some(0) {
+        return wrong("--sessions is 0; give at least 1, or leave it out for all sessions");
+    }
+    if !plan.delay_scale.is_finite() || plan.delay_scale < 0.0 {
+        return wrong("--delay-scale must be a number from 0 up");
+    }
+    if plan.model == ModelMode::Live && plan.candidate.model.is_none() {
+        return wrong(
+            "--model live needs [model] upstream in the candidate file; add it, or use --model recorded",
+        );
+    }
+    if plan.candidate.is_command() && !plan.allow_open_egress {
+        return wrong(
+            "a command candidate could reach the network: its model and tool addresses point to the world, but nothing \
+             stops it from calling others; run it where that is safe and say --allow-open-egress",
+        );
+    }
+    Ok(())
+}
+
+/// Reads the corpus: from the store, or for a run that already carries its recordings from the run itself, as the store
+/// may have grown since.
+pub(super) async fn corpus(
+    plan: &Plan,
+    run: &Lake,
+    manifest: Option<&RunManifest>,
+) -> Result<Corpus, ReplayError> {
+    if let Some(manifest) = manifest
+        && let Some(corpus) = carried(plan, run, manifest).await?
+    {
+        return Ok(corpus);
+    }
+    let store = Lake::open(&plan.store)?;
+    let snapshot = store.snapshot().await?;
+    if snapshot.is_empty() {
+        return Err(ReplayError::EmptyStore { location: plan.store.clone() });
+    }
+    let choice = Choice { agent: plan.agent.as_ref(), sample: plan.sessions, seed: plan.seed };
+    let corpus = corpus::load(&store, &snapshot, choice, &plan.tools).await?;
+    if corpus.chosen.is_empty() {
+        return Err(no_cases(plan, &corpus));
+    }
+    let agents = corpus::agents(&corpus);
+    if agents.len() > 1 {
+        let agents = agents.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        return Err(ReplayError::SeveralAgents { location: plan.store.clone(), agents });
+    }
+    Ok(corpus)
+}
+
+/// The corpus as the run carries it; `None` where an earlier start stopped before all of it was there.
+async fn carried(plan: &Plan, run: &Lake, manifest: &RunManifest) -> Result<Option<Corpus>, ReplayError> {
+    let snapshot = run.snapshot().await?;
+    let trials: Vec<Trial> = run.read_table(&snapshot, Table::Trials, None).await?;
+    let recorded = trials.into_iter().filter(|trial| trial.lane == Lane::Recorded);
+    let wanted: std::collections::BTreeSet<SessionId> = recorded.map(|trial| trial.session).collect();
+    if u32::try_from(wanted.len()).ok() != manifest.planned_cases {
+        return Ok(None);
+    }
+    let own = snapshot.commits.into_iter().filter(|commit| commit.source == super::RECORDED_SOURCE).collect();
+    let snapshot = store::lake::Snapshot { commits: own };
+    let choice = Choice { agent: None, sample: None, seed: plan.seed };
+    Ok(Some(corpus::load(run, &snapshot, choice, &plan.tools).await?))
+}
+
+fn no_cases(plan: &Plan, corpus: &Corpus) -> ReplayError {
+    let torn = corpus.torn.iter().map(|torn| format!("{}: {}", torn.session, torn.reasons.join(", ")));
+    let unusable = corpus.unusable.iter().map(|session| format!("{}: {}", session.session, session.reason));
+    let named: Vec<String> = torn.chain(unusable).take(MAX_NAMED).collect();
+    let agent = plan.agent.as_ref().map(|agent| format!(" (of agent {agent})")).unwrap_or_default();
+    let named = if named.is_empty() { String::new() } else { format!(", such as {}", named.join("; ")) };
+    ReplayError::NoCases {
+        location: plan.store.clone(),
+        torn: corpus.torn.len(),
+        unusable: corpus.unusable.len(),
+        hint: format!("{agent}{named}"),
+    }
+}
+
+/// Says in what a run that is to be resumed was started otherwise.
+pub(super) fn same_plan(location: &str, held: &RunManifest, wanted: &RunManifest) -> Result<(), ReplayError> {
+    let differs = |what: &'static str, held: String, asked: String| {
+        Err(ReplayError::OtherPlan { location: location.to_owned(), what, held, asked })
+    };
+    let shown = |text: Option<&str>| text.unwrap_or("none").chars().take(16).collect::<String>();
+    if held.source != wanted.source {
+        return differs("source", held.source.clone(), wanted.source.clone());
+    }
+    if held.lane != wanted.lane {
+        return differs("lane", held.lane.as_str().to_owned(), wanted.lane.as_str().to_owned());
+    }
+    if held.build != wanted.build {
+        return differs("build", held.build.to_string(), wanted.build.to_string());
+    }
+    if held.seed != wanted.seed {
+        return differs("seed", format!("{:?}", held.seed), format!("{:?}", wanted.seed));
+    }
+    if held.planned_trials != wanted.planned_trials {
+        return differs(
+            "number of trials",
+            format!("{:?}", held.planned_trials),
+            format!("{:?}", wanted.planned_trials),
+        );
+    }
+    if held.corpus_digest != wanted.corpus_digest {
+        let (held, asked) = (shown(held.corpus_digest.as_deref()), shown(wanted.corpus_digest.as_deref()));
+        return differs("corpus (digest)", held, asked);
+    }
+    if held.plan_digest != wanted.plan_digest {
+        let (held, asked) = (shown(held.plan_digest.as_deref()), shown(wanted.plan_digest.as_deref()));
+        return differs("candidate, faults, tools or model settings (digest)", held, asked);
+    }
+    Ok(())
+}
+
+/// Finds out whether the candidate answers at all.
+pub(super) async fn probe(stage: &Stage, case: &Arc<Case>) -> Result<(), ReplayError> {
+    let probe = &stage.candidate.probe;
+    let timeout = probe.timeout.unwrap_or_else(|| stage.candidate.turn_timeout());
+    let answered = match &probe.url {
+        Some(url) => ask(&stage.settings.client, url, timeout).await,
+        None => Box::pin(play::probe(stage, case.clone(), timeout)).await,
+    };
+    answered.map_err(|detail| ReplayError::Probe { detail })
+}
+
+async fn ask(client: &HttpClient, url: &Uri, timeout: Duration) -> Result<(), String> {
+    let request = Request::builder().method(Method::GET).uri(url.clone()).body(Full::new(Bytes::new()));
+    let request = request.map_err(|error| error.to_string())?;
+    match tokio::time::timeout(timeout, client.request(request)).await {
+        Ok(Ok(response)) if response.status().is_success() => Ok(()),
+        Ok(Ok(response)) => Err(format!("sent: GET {url}; got: HTTP status {}", response.status().as_u16())),
+        Ok(Err(error)) => Err(format!("sent: GET {url}; got: {}", chain(&error))),
+        Err(_) => Err(format!("sent: GET {url}; got: nothing within {timeout:?}")),
+    }
+}
