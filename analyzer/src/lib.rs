@@ -1,1 +1,38 @@
-//! placeholder
+//! The analyzer: from the trials of two runs to approve, block or inconclusive.
+//!
+//! Pure and synchronous: it opens no file, reads no clock, and draws only randomness that is keyed by the seed it is
+//! given. The same runs, policy and seed give the same bytes of verdict, whatever the order of the trials or the
+//! number of threads.
+//!
+//! A [`Run`] is paired by case, its [declared invariants](policy::InvariantPolicy) are checked, its metrics become one
+//! bounded contrast per case each, every contrast is tested twice (is there harm? is harm beyond the margin ruled
+//! out?), and the rule of the tests is the [`Verdict`].
+
+mod analysis;
+mod count;
+mod decide;
+mod fidelity;
+mod finding;
+#[cfg(test)]
+mod fixture;
+mod invariants;
+mod junit;
+mod metrics;
+mod need;
+mod pairs;
+pub mod policy;
+mod run;
+pub mod stats;
+mod summary;
+pub mod verdict;
+mod words;
+mod writes;
+
+pub use analysis::{AnalyseError, Analysis, CaseContrast, MetricDetail, analyse};
+pub use finding::{Example, FINDINGS_PER_SUBJECT, Finding};
+pub use junit::junit_xml;
+pub use policy::{Policy, PolicyError};
+pub use run::{Run, ToolCall, TrialRecord};
+pub use summary::summary_md;
+pub use verdict::{Answer, Verdict};
+pub use words::{effect_text, escaped, metric_words, sentence};

@@ -1,0 +1,276 @@
+//! From two runs to a verdict: pairs, invariants, metrics, tests, the rule, and what explains it.
+
+use crate::decide::{self, Reading, Tested};
+use crate::fidelity::{self, Faithful};
+use crate::finding::Finding;
+use crate::invariants::{self, Checked};
+use crate::metrics::{self, CaseTable, Measured, Measurement, Setting};
+use crate::need;
+use crate::pairs::Pairs;
+use crate::policy::Policy;
+use crate::run::Run;
+use crate::stats::variance::mean;
+use crate::verdict::{Answer, MetricResult, Need, RunName, VERDICT_FORMAT, Verdict};
+use schemas::trial::Lane;
+
+mod explain;
+mod reasons;
+
+pub use crate::pairs::PairError as AnalyseError;
+
+/// The verdict and everything that explains it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Analysis {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Sessions to look at: those of invariants first, then of the metrics in the verdict's order, the worst first.
+    pub findings: Vec<Finding>,
+    /// The contrasts of each metric, in the order of [`Verdict::metrics`].
+    pub details: Vec<MetricDetail>,
+}
+
+/// A metric's contrasts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MetricDetail {
+    /// The metric.
+    pub name: String,
+    /// One per case, by case id.
+    pub contrasts: Vec<CaseContrast>,
+}
+
+/// One case of a metric.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CaseContrast {
+    /// The case.
+    pub case: String,
+    /// The baseline's value, in the metric's unit.
+    pub baseline: f64,
+    /// The candidate's value, in the metric's unit.
+    pub candidate: f64,
+    /// The contrast, larger is better.
+    pub effect: f64,
+}
+
+/// Everything that the rule looks at.
+struct Evidence<'a> {
+    policy: &'a Policy,
+    pairs: &'a Pairs<'a>,
+    checked: &'a Checked,
+    measurement: &'a Measurement,
+    tested: &'a [Tested],
+    intervals: &'a [[f64; 2]],
+    faithful: &'a Faithful,
+    /// Why means say nothing of these runs, where they do not.
+    no_means: Option<NoMeans>,
+    /// The answers of the metrics where missing trials count against the candidate, and for it.
+    bounds: Option<(Answer, Answer)>,
+}
+
+/// Why the mean tests are switched off (DECISION 1.7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NoMeans {
+    Selected,
+    BaselineIsRecording,
+}
+
+/// Compares the candidate's run with the baseline's and decides.
+///
+/// `recorded` is a run of the recordings, where neither run carries them. `seed` keys the permutations.
+///
+/// # Errors
+/// A run has no trial of its lane, or has one twice.
+pub fn analyse(
+    policy: &Policy,
+    baseline: &Run,
+    candidate: &Run,
+    recorded: Option<&Run>,
+    seed: u64,
+) -> Result<Analysis, AnalyseError> {
+    let pairs = Pairs::new(baseline, candidate, recorded)?;
+    let checked = invariants::check(policy, &pairs);
+    let mut measurement = metrics::measure(Setting { policy, pairs: &pairs, seed }, &checked.demoted);
+    let no_means = no_means(baseline, candidate);
+    if no_means.is_some() {
+        for metric in &mut measurement.metrics {
+            (metric.decides, metric.required) = (false, false);
+        }
+    }
+    let tested = decide::test(&measurement.metrics, Reading::Observed, policy.alpha, seed);
+    let intervals: Vec<_> =
+        measurement.metrics.iter().map(|metric| decide::interval(metric, policy.alpha)).collect();
+    let faithful = fidelity::judge(policy, &pairs, no_means.is_some(), seed);
+    let evidence = Evidence {
+        policy,
+        pairs: &pairs,
+        checked: &checked,
+        measurement: &measurement,
+        tested: &tested,
+        intervals: &intervals,
+        faithful: &faithful,
+        no_means,
+        bounds: bounds(&measurement.metrics, policy.alpha, seed),
+    };
+    let answer = reasons::answer(&evidence);
+    let need = needed(&evidence, answer, seed);
+    let results = results(&measurement.metrics, &tested, &intervals);
+    let findings = explain::findings(&pairs, &measurement.metrics, &checked);
+    let verdict = Verdict {
+        format: VERDICT_FORMAT,
+        tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+        verdict: answer,
+        looks: 1,
+        reasons: reasons::list(&evidence, answer, &need),
+        baseline: name(baseline),
+        candidate: name(candidate),
+        pairs: pairs.counts,
+        invariants: checked.results.clone(),
+        metrics: results,
+        absent: measurement.absent.clone(),
+        fidelity: faithful.counts,
+        need,
+        notes: notes(&evidence, [baseline, candidate]),
+        alpha: policy.alpha,
+        policy_digest: policy.digest(),
+        corpus_digest: corpus_digest(baseline, candidate, &pairs),
+        seed,
+    };
+    Ok(Analysis { verdict, findings, details: details(&pairs, &measurement.metrics) })
+}
+
+fn no_means(baseline: &Run, candidate: &Run) -> Option<NoMeans> {
+    if baseline.manifest.selected || candidate.manifest.selected {
+        Some(NoMeans::Selected)
+    } else if baseline.manifest.lane == Lane::Recorded {
+        Some(NoMeans::BaselineIsRecording)
+    } else {
+        None
+    }
+}
+
+/// The answers under both readings of missing trials; nothing where none is missing in a metric that matters.
+fn bounds(metrics: &[Measured], alpha: f64, seed: u64) -> Option<(Answer, Answer)> {
+    let matters = |metric: &Measured| metric.bounds.is_some() && (metric.decides || metric.required);
+    if !metrics.iter().any(matters) {
+        return None;
+    }
+    let of = |reading| decide::answer(metrics, &decide::test(metrics, reading, alpha, seed));
+    Some((of(Reading::Worst), of(Reading::Best)))
+}
+
+fn needed(evidence: &Evidence<'_>, answer: Answer, seed: u64) -> Need {
+    let counts = evidence.pairs.counts;
+    let trials = (counts.trials_baseline + counts.trials_candidate) / (2 * counts.paired.max(1));
+    match answer {
+        Answer::Approve => Need { reachable: true, detail: "nothing more".to_owned(), ..Need::default() },
+        Answer::Block => {
+            Need { detail: "the candidate must change; more cases will not".to_owned(), ..Need::default() }
+        }
+        Answer::Inconclusive => need::plan(
+            &evidence.measurement.metrics,
+            evidence.policy.alpha,
+            trials.max(1),
+            counts.paired,
+            seed,
+        ),
+    }
+}
+
+fn results(metrics: &[Measured], tested: &[Tested], intervals: &[[f64; 2]]) -> Vec<MetricResult> {
+    let all = metrics.iter().zip(tested).zip(intervals);
+    let result = |((metric, test), interval): ((&Measured, &Tested), &[f64; 2])| {
+        let over = |value: fn(&CaseTable) -> f64| {
+            // A mean of ratios is geometric.
+            let values: Vec<f64> = metric.observed.iter().map(value).collect();
+            if metric.unit.is_ratio() {
+                mean(&values.iter().map(|value| value.ln()).collect::<Vec<_>>()).exp()
+            } else {
+                mean(&values)
+            }
+        };
+        MetricResult {
+            name: metric.name.clone(),
+            family: metric.family.to_owned(),
+            required: metric.required,
+            cases: crate::count::of(test.cases),
+            baseline: over(|case| case.baseline),
+            candidate: over(|case| case.candidate),
+            effect: test.effect,
+            interval: *interval,
+            margin: metric.margin,
+            p_block: test.p_block,
+            p_block_adjusted: test.p_block_adjusted,
+            p_approve: test.p_approve,
+            decides: metric.decides,
+            state: test.state,
+            unit: metric.unit,
+            floor: test.floor,
+            clipped: crate::count::of(metric.clipped),
+        }
+    };
+    all.map(result).collect()
+}
+
+fn details(pairs: &Pairs<'_>, metrics: &[Measured]) -> Vec<MetricDetail> {
+    let contrast = |table: &CaseTable| CaseContrast {
+        case: pairs.cases[table.place].case.to_string(),
+        baseline: table.baseline,
+        candidate: table.candidate,
+        effect: table.observed(),
+    };
+    let detail = |metric: &Measured| MetricDetail {
+        name: metric.name.clone(),
+        contrasts: metric.observed.iter().map(contrast).collect(),
+    };
+    metrics.iter().map(detail).collect()
+}
+
+fn name(run: &Run) -> RunName {
+    RunName { run: run.name.clone(), build: run.manifest.build.to_string() }
+}
+
+fn notes(evidence: &Evidence<'_>, runs: [&Run; 2]) -> Vec<String> {
+    let mut notes = evidence.measurement.notes.clone();
+    notes.extend(evidence.faithful.notes.iter().cloned());
+    for run in runs {
+        if run.manifest.lane == Lane::Recorded {
+            notes.push(format!(
+                "run {} is a recording: a comparison with it assumes perfect replay",
+                run.name
+            ));
+        }
+    }
+    let counts = evidence.pairs.counts;
+    if counts.torn > 0 {
+        notes.push(format!("{} torn trials did not vote; they are counted as missing", counts.torn));
+    }
+    let undecoded = evidence.pairs.trials().flat_map(|record| &record.calls);
+    let undecoded = undecoded.filter(|call| call.arguments_verbatim.is_some()).count();
+    if undecoded > 0 {
+        notes.push(format!(
+            "{undecoded} tool calls have arguments that are not JSON; they are compared verbatim"
+        ));
+    }
+    let decisions = evidence.pairs.trials().any(|record| record.has_envelope);
+    if evidence.policy.invariant.envelope == Some(true) && !decisions {
+        notes.push(
+            "invariant.envelope is on, and no exchange carries an envelope's decision: nothing was checked"
+                .to_owned(),
+        );
+    }
+    notes
+}
+
+/// The digest that both runs carry of their corpus, else of the cases and trials that were compared.
+fn corpus_digest(baseline: &Run, candidate: &Run, pairs: &Pairs<'_>) -> String {
+    match (&baseline.manifest.corpus_digest, &candidate.manifest.corpus_digest) {
+        (Some(before), Some(after)) if before == after => before.clone(),
+        _ => {
+            let mut hasher = blake3::Hasher::new();
+            for case in pairs.paired() {
+                let counts = (case.case.as_str(), case.baseline.trials.len(), case.candidate.trials.len());
+                hasher.update(format!("{counts:?}\n").as_bytes());
+            }
+            hasher.finalize().to_hex().to_string()
+        }
+    }
+}

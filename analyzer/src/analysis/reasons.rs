@@ -1,0 +1,226 @@
+//! The rule over everything that was found, and the reasons in words.
+
+use super::{Evidence, NoMeans};
+use crate::decide::{self, Tested};
+use crate::metrics::Measured;
+use crate::verdict::{Answer, MetricState, Need, Reason, ReasonCode};
+use crate::words;
+
+/// The answer: invariants first, then the metrics, then everything that forbids approval.
+pub(super) fn answer(evidence: &Evidence<'_>) -> Answer {
+    if !violated(evidence).is_empty() {
+        return Answer::Block;
+    }
+    let of_metrics = decide::answer(&evidence.measurement.metrics, evidence.tested);
+    let of_metrics = match evidence.bounds {
+        // Where the answer hangs on trials that are not there, there is none.
+        Some((worst, best)) if worst != best => Answer::Inconclusive,
+        Some((worst, _)) => worst,
+        None => of_metrics,
+    };
+    match of_metrics {
+        Answer::Approve if !forbidden(evidence).is_empty() => Answer::Inconclusive,
+        Answer::Approve | Answer::Block | Answer::Inconclusive => of_metrics,
+    }
+}
+
+/// The reasons, what decides first.
+pub(super) fn list(evidence: &Evidence<'_>, answer: Answer, need: &Need) -> Vec<Reason> {
+    let mut reasons = match answer {
+        Answer::Block => blocking(evidence),
+        Answer::Approve => approving(evidence),
+        Answer::Inconclusive => {
+            let mut reasons = forbidden(evidence);
+            reasons.extend(missing(evidence));
+            reasons.extend(undecided(evidence, need));
+            reasons
+        }
+    };
+    reasons.extend(remarks(evidence));
+    reasons
+}
+
+fn reason(code: ReasonCode, metric: Option<&str>, detail: String) -> Reason {
+    Reason { code, metric: metric.map(str::to_owned), detail }
+}
+
+fn violated(evidence: &Evidence<'_>) -> Vec<Reason> {
+    let held = |name: &str| !evidence.checked.demoted.contains(&name);
+    let broken = evidence.checked.results.iter().filter(|result| result.violations > 0 && held(&result.name));
+    let say = |result: &crate::verdict::InvariantResult| {
+        let first = result.details.first().map_or("", String::as_str);
+        let detail = format!(
+            "the candidate breaks invariant {} in {} trial(s), the baseline in none; first: {first}",
+            result.name, result.violations
+        );
+        reason(ReasonCode::InvariantViolated, Some(&result.name), detail)
+    };
+    broken.map(say).collect()
+}
+
+fn metrics<'e>(evidence: &'e Evidence<'_>) -> impl Iterator<Item = (&'e Measured, &'e Tested, [f64; 2])> {
+    let all = evidence.measurement.metrics.iter().zip(evidence.tested).zip(evidence.intervals);
+    all.map(|((metric, test), interval)| (metric, test, *interval))
+}
+
+fn numbers(evidence: &Evidence<'_>, metric: &Measured, test: &Tested, interval: [f64; 2]) -> String {
+    let of = |effect| words::effect(metric.unit, effect);
+    format!(
+        "{} over {} cases, {:.0} % bounds {} to {}, tolerated {}",
+        of(test.effect),
+        test.cases,
+        100.0 * (1.0 - evidence.policy.alpha),
+        of(interval[0]),
+        of(interval[1]),
+        of(-metric.margin)
+    )
+}
+
+fn blocking(evidence: &Evidence<'_>) -> Vec<Reason> {
+    let mut reasons = violated(evidence);
+    for (metric, test, interval) in metrics(evidence) {
+        if metric.decides && test.state == MetricState::Deteriorated {
+            let p = test.p_block_adjusted.unwrap_or(test.p_block);
+            let text = numbers(evidence, metric, test, interval);
+            let detail = format!("{} got worse: {text} (adjusted p {p:.2e})", metric.name);
+            reasons.push(reason(ReasonCode::Deteriorated, Some(&metric.name), detail));
+        }
+    }
+    reasons
+}
+
+fn approving(evidence: &Evidence<'_>) -> Vec<Reason> {
+    let required = metrics(evidence).filter(|(metric, ..)| metric.required);
+    let say = |(metric, test, interval): (&Measured, &Tested, [f64; 2])| {
+        let text = numbers(evidence, metric, test, interval);
+        let detail =
+            format!("{} is not worse than tolerated: {text} (p {:.2e})", metric.name, test.p_approve);
+        reason(ReasonCode::NonInferior, Some(&metric.name), detail)
+    };
+    required.map(say).collect()
+}
+
+/// Everything that forbids approval and is not a metric's number.
+fn forbidden(evidence: &Evidence<'_>) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    if evidence.pairs.counts.paired == 0 {
+        let detail =
+            "the runs have no case in common; replay or import both from the same sessions".to_owned();
+        reasons.push(reason(ReasonCode::NoPairs, None, detail));
+        return reasons;
+    }
+    match evidence.no_means {
+        Some(NoMeans::Selected) => reasons.push(reason(
+            ReasonCode::CorpusSelected,
+            None,
+            "the sessions were picked by their outcome, so any re-run regresses to the mean; replay the current build too \
+             (--lane baseline), on sessions drawn without looking at the outcome"
+                .to_owned(),
+        )),
+        Some(NoMeans::BaselineIsRecording) => reasons.push(reason(
+            ReasonCode::BaselineIsRecording,
+            None,
+            "the baseline is the recording itself, and what differs may be the replay; replay the current build too \
+             (--lane baseline)"
+                .to_owned(),
+        )),
+        None if !evidence.measurement.metrics.iter().any(|metric| metric.required) => reasons.push(reason(
+            ReasonCode::NoRequiredMetric,
+            None,
+            format!("no metric that approval needs could be computed{}", why_absent(evidence, "success")),
+        )),
+        None => {}
+    }
+    for absent in &evidence.measurement.absent {
+        if evidence.policy.settings(&absent.name).required == Some(true) {
+            let detail =
+                format!("the policy requires {}, which could not be computed: {}", absent.name, absent.why);
+            reasons.push(reason(ReasonCode::MetricAbsent, Some(&absent.name), detail));
+        }
+    }
+    for name in &evidence.checked.unchecked {
+        let detail = format!("invariant {name} is declared, and no candidate trial shows what it is about");
+        reasons.push(reason(ReasonCode::InvariantUnchecked, Some(name), detail));
+    }
+    for failure in &evidence.faithful.failures {
+        reasons.push(reason(ReasonCode::ReplayUnfaithful, None, failure.clone()));
+    }
+    reasons
+}
+
+fn why_absent(evidence: &Evidence<'_>, name: &str) -> String {
+    let absent = evidence.measurement.absent.iter().find(|absent| absent.name == name);
+    absent.map_or_else(String::new, |absent| format!("; {name}: {}", absent.why))
+}
+
+fn missing(evidence: &Evidence<'_>) -> Option<Reason> {
+    let (worst, best) = evidence.bounds.filter(|(worst, best)| worst != best)?;
+    let counts = evidence.pairs.counts;
+    let truncated = evidence
+        .pairs
+        .trials()
+        .filter(|record| record.trial.ending == schemas::trial::TrialEnding::Truncated)
+        .count();
+    let total = counts.missing_baseline + counts.missing_candidate;
+    let code = if 2 * crate::count::of(truncated) > total {
+        ReasonCode::TooManyUnscorable
+    } else {
+        ReasonCode::MissingTrials
+    };
+    let detail = format!(
+        "{} baseline and {} candidate trials have no outcome ({truncated} left their recording): counted against the \
+         candidate the answer is {}, counted for it {}",
+        counts.missing_baseline,
+        counts.missing_candidate,
+        worst.as_str(),
+        best.as_str()
+    );
+    Some(reason(code, None, detail))
+}
+
+fn undecided(evidence: &Evidence<'_>, need: &Need) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    for (metric, test, interval) in metrics(evidence) {
+        if !metric.required || decide::is_tolerable(test.state) {
+            continue;
+        }
+        if crate::count::of(test.cases) < test.floor {
+            let detail = format!(
+                "{} has {} cases; below {} no method can show a margin of {}",
+                metric.name,
+                test.cases,
+                test.floor,
+                words::size(metric.unit, metric.margin)
+            );
+            reasons.push(reason(ReasonCode::BelowFloor, Some(&metric.name), detail));
+        }
+        if test.p_approve > evidence.policy.alpha {
+            let text = numbers(evidence, metric, test, interval);
+            let detail =
+                format!("{} is not shown to stay within its margin: {text}; {}", metric.name, need.detail);
+            reasons.push(reason(ReasonCode::Underpowered, Some(&metric.name), detail));
+        }
+    }
+    reasons
+}
+
+fn remarks(evidence: &Evidence<'_>) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    for (metric, test, interval) in metrics(evidence) {
+        if metric.decides && test.state == MetricState::DeterioratedWithinMargin {
+            let text = numbers(evidence, metric, test, interval);
+            let detail = format!("{} got worse, but stays within its margin: {text}", metric.name);
+            reasons.push(reason(ReasonCode::DeterioratedWithinMargin, Some(&metric.name), detail));
+        }
+    }
+    for result in &evidence.checked.results {
+        if evidence.checked.demoted.contains(&result.name.as_str()) {
+            let detail = format!(
+                "the baseline breaks invariant {} in {} trial(s), so it is compared as a rate, invariant.{}",
+                result.name, result.violations_baseline, result.name
+            );
+            reasons.push(reason(ReasonCode::BaselineViolatesInvariant, Some(&result.name), detail));
+        }
+    }
+    reasons
+}

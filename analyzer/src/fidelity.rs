@@ -1,0 +1,119 @@
+//! Whether a replay says anything about production: how many world answers were missed, and whether the re-run
+//! baseline does what the recording did.
+
+use schemas::trial::Fidelity;
+
+use crate::pairs::Pairs;
+use crate::policy::{METRICS, Margin, Policy};
+use crate::run::TrialRecord;
+use crate::stats::gaffke::Sample;
+use crate::stats::permutation::Tables;
+use crate::stats::stream::StreamKey;
+use crate::stats::variance::{float, mean};
+use crate::verdict::FidelityCounts;
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(crate) struct Faithful {
+    /// Both lanes together; absent where nothing was replayed.
+    pub(crate) counts: Option<FidelityCounts>,
+    /// Why the replay says too little; empty where it is faithful or imported.
+    pub(crate) failures: Vec<String>,
+    /// What else the reader should know.
+    pub(crate) notes: Vec<String>,
+}
+
+/// Judges both lanes.
+pub(crate) fn judge(policy: &Policy, pairs: &Pairs<'_>, selected: bool, seed: u64) -> Faithful {
+    let mut faithful = Faithful::default();
+    let baseline = pairs.paired().flat_map(|case| &case.baseline.trials);
+    judge_lane(policy, "baseline", baseline.copied(), &mut faithful);
+    let candidate = pairs.paired().flat_map(|case| &case.candidate.trials);
+    judge_lane(policy, "candidate", candidate.copied(), &mut faithful);
+    // A recording picked by its outcome differs from any re-run by regression to the mean alone.
+    if !selected {
+        compare_with_recording(policy, pairs, seed, &mut faithful);
+    }
+    faithful
+}
+
+fn judge_lane<'a>(
+    policy: &Policy,
+    lane: &str,
+    trials: impl Iterator<Item = &'a TrialRecord>,
+    faithful: &mut Faithful,
+) {
+    let (mut missed, mut total) = (0, 0);
+    for fidelity in trials.filter_map(|record| record.trial.fidelity) {
+        add(faithful.counts.get_or_insert_default(), &fidelity);
+        missed += u64::from(fidelity.missed);
+        total += u64::from(fidelity.total());
+    }
+    let share = crate::count::float(missed) / crate::count::float(total.max(1));
+    if share > policy.fidelity.max_missed {
+        faithful.failures.push(format!(
+            "{missed} of {total} world answers of the {lane} ({:.1} %) are not in the recordings, at most {:.1} % are allowed; \
+             record more sessions, or allow live reads",
+            100.0 * share,
+            100.0 * policy.fidelity.max_missed
+        ));
+    }
+}
+
+fn add(counts: &mut FidelityCounts, trial: &Fidelity) {
+    counts.exact += u64::from(trial.exact);
+    counts.normalised += u64::from(trial.normalised);
+    counts.overlaid += u64::from(trial.overlaid);
+    counts.derived += u64::from(trial.derived);
+    counts.live += u64::from(trial.live);
+    counts.faulted += u64::from(trial.faulted);
+    counts.missed += u64::from(trial.missed);
+}
+
+/// Compares labels of the re-run baseline with those of the recording (DECISION 1.7, use ii).
+///
+/// Equivalence within half the margin needs far more cases than a release has (about 600 at 95 % success), so by
+/// default only a proven difference of more than that fails; `fidelity.equivalence` asks for the strict form.
+fn compare_with_recording(policy: &Policy, pairs: &Pairs<'_>, seed: u64, faithful: &mut Faithful) {
+    let mut contrasts = Vec::new();
+    for case in pairs.paired() {
+        let recorded = case.recorded_any.and_then(|record| record.trial.success);
+        let rerun: Vec<f64> = case
+            .baseline
+            .trials
+            .iter()
+            .filter_map(|record| record.trial.success)
+            .map(|success| f64::from(u8::from(success)))
+            .collect();
+        if let (Some(recorded), false) = (recorded, rerun.is_empty()) {
+            contrasts.push(mean(&rerun) - f64::from(u8::from(recorded)));
+        }
+    }
+    if contrasts.is_empty() {
+        return;
+    }
+    let default = METRICS[0].margin;
+    let tolerated = match policy.settings("success").margin.unwrap_or(default) {
+        Margin::Difference(share) | Margin::Ratio(share) | Margin::OfDispersion(share) => 0.5 * share,
+    };
+    let mirrored: Vec<f64> = contrasts.iter().map(|contrast| -contrast).collect();
+    let one_sided = |values: &[f64]| Sample::new(values, -1.0).p_value(tolerated);
+    let equal = one_sided(&contrasts) <= policy.alpha && one_sided(&mirrored) <= policy.alpha;
+    let flips: Vec<[f64; 2]> = contrasts.iter().map(|contrast| [*contrast, -contrast]).collect();
+    let back: Vec<[f64; 2]> = mirrored.iter().map(|contrast| [*contrast, -contrast]).collect();
+    let key = StreamKey::new(seed, "recording");
+    let p = |tables: &[[f64; 2]]| Tables::new(tables.iter().map(<[f64; 2]>::as_slice)).p_value(key);
+    let differs = 2.0 * p(&flips).min(p(&back)) <= policy.alpha && mean(&contrasts).abs() > tolerated;
+    let text = format!(
+        "the re-run baseline succeeds {:+.1} points against the recording over {} cases (tolerated: {:.1})",
+        100.0 * mean(&contrasts),
+        float(contrasts.len()),
+        100.0 * tolerated
+    );
+    if differs || (policy.fidelity.equivalence && !equal) {
+        faithful.failures.push(text);
+    } else {
+        let how = if equal { "shown to be equal within that" } else { "not shown to differ by more" };
+        faithful.notes.push(format!("{text}: {how}"));
+    }
+}

@@ -1,0 +1,125 @@
+//! What trials do outside: writes made twice, left out, added, changed; and invariants compared as rates.
+//!
+//! Both arms are compared with the recording, never with the baseline's own trials: only so are identical builds
+//! exchangeable. Calls of unknown effect are counted in a note and never enter.
+
+use schemas::exchange::Effect;
+use schemas::trial::TrialEnding;
+
+use crate::invariants::{self, Invariant};
+use crate::metrics::scalar::{self, Functional, Scalar, Score};
+use crate::metrics::varied::{self, Form};
+use crate::metrics::{Measured, Measurement, Setting, spec};
+use crate::pairs::PairedCase;
+use crate::policy::{DEMOTED_MARGIN, Margin, MetricSpec};
+use crate::run::TrialRecord;
+use crate::verdict::Unit;
+use crate::writes::{self, Difference};
+
+const NAMES: [&str; 4] = ["effects.duplicated", "effects.missing", "effects.extra", "effects.changed"];
+
+/// Measures the family.
+pub(crate) fn measure(setting: Setting<'_>, measurement: &mut Measurement) {
+    let undeclared: usize = setting.pairs.trials().map(writes::undeclared).sum();
+    if undeclared > 0 {
+        measurement.notes.push(format!(
+            "{undeclared} tool calls have no declared effect and do not enter the effects metrics; declare them with --tools"
+        ));
+    }
+    let declared =
+        setting.pairs.trials().any(|record| record.calls.iter().any(|call| call.effect != Effect::Unknown));
+    if !declared {
+        for name in NAMES.iter().chain(&["effects.drift"]) {
+            measurement.take(
+                name,
+                Err("no tool call has a declared effect; declare effects with --tools".to_owned()),
+            );
+        }
+        return;
+    }
+    measurement.take(NAMES[0], duplicated(setting));
+    let of = |name: &'static str, part: fn(&Difference) -> f64| against_recording(setting, name, part);
+    measurement.take(NAMES[1], of(NAMES[1], |difference| difference.missing));
+    measurement.take(NAMES[2], of(NAMES[2], |difference| difference.extra));
+    measurement.take(NAMES[3], of(NAMES[3], |difference| difference.changed));
+    let recorded = setting.pairs.paired().any(|case| case.recorded.is_some());
+    let drift = if recorded {
+        Err("a recording is at hand: writes are compared with it".to_owned())
+    } else {
+        let describe = |record: &TrialRecord| record.trial.has_transcript.then(|| writes::counted(record));
+        let start = setting.start(spec("effects.drift"), Unit::Distance);
+        varied::measure(setting, start, Form::Drift, describe, writes::distance)
+    };
+    measurement.take("effects.drift", drift);
+}
+
+fn harm<F>(score: F) -> Scalar<F> {
+    Scalar { score, functional: Functional::Mean, more_is_better: false, scale: 1.0, bounded: true }
+}
+
+/// What of the trial can be told at all.
+fn readable(record: &TrialRecord) -> Result<(), Score> {
+    if !record.trial.has_transcript {
+        return Err(Score::Absent);
+    }
+    match record.trial.ending {
+        TrialEnding::Truncated | TrialEnding::Infrastructure => Err(Score::Missing),
+        TrialEnding::Complete | TrialEnding::Failed | TrialEnding::TimedOut => Ok(()),
+    }
+}
+
+fn duplicated(setting: Setting<'_>) -> Result<Measured, String> {
+    let score = |_: &PairedCase<'_>, record: &TrialRecord| {
+        // A repetition before the trial broke off is a repetition.
+        if writes::repeated(record, &[]).is_some() {
+            return Score::Known(1.0);
+        }
+        readable(record).map_or_else(|score| score, |()| Score::Known(0.0))
+    };
+    scalar::measure(setting, setting.start(spec(NAMES[0]), Unit::Share), harm(score))
+}
+
+fn against_recording(
+    setting: Setting<'_>,
+    name: &'static str,
+    part: fn(&Difference) -> f64,
+) -> Result<Measured, String> {
+    if !setting.pairs.paired().any(|case| case.recorded.is_some()) {
+        return Err("no recording of these cases is at hand (--recorded)".to_owned());
+    }
+    let score = |case: &PairedCase<'_>, record: &TrialRecord| {
+        let Some(recorded) = case.recorded.filter(|recorded| recorded.trial.has_transcript) else {
+            return Score::Absent;
+        };
+        let compare = || part(&writes::compare(&writes::distinct(record), &writes::distinct(recorded)));
+        readable(record).map_or_else(|score| score, |()| Score::Known(compare()))
+    };
+    scalar::measure(setting, setting.start(spec(name), Unit::Share), harm(score))
+}
+
+/// An invariant that the baseline breaks too, as the share of trials that break it.
+///
+/// # Errors
+/// Says why there is nothing to compare.
+pub(crate) fn demoted(setting: Setting<'_>, name: &str) -> Result<Measured, String> {
+    let declared = Invariant::declared(&setting.policy.invariant);
+    let invariant = declared.iter().find(|invariant| invariant.name() == name);
+    let invariant = invariant.ok_or_else(|| "it is not declared".to_owned())?;
+    let full = format!("invariant.{name}");
+    let rate = MetricSpec {
+        name: "invariant",
+        family: "invariant",
+        margin: Margin::Difference(DEMOTED_MARGIN),
+        decides: true,
+        required: false,
+    };
+    let mut start = setting.start(&rate, Unit::Share);
+    start.decides = setting.policy.decides(&full, true);
+    start.required = setting.policy.requires(&full, false);
+    start.name = full;
+    let score = |_: &PairedCase<'_>, record: &TrialRecord| match invariants::broken_share(invariant, record) {
+        Some(share) => Score::Known(share),
+        None => Score::Absent,
+    };
+    scalar::measure(setting, start, harm(score))
+}

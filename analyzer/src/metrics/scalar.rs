@@ -1,0 +1,242 @@
+//! Metrics of one number per trial: shares, and logarithms of times, tokens and money.
+
+use crate::metrics::table::{CaseTable, Relabeller};
+use crate::metrics::{Bounds, Measured, Setting};
+use crate::pairs::{Arm, PairedCase};
+use crate::run::TrialRecord;
+use crate::stats::variance::{float, mean};
+use crate::verdict::Unit;
+
+/// A trial's value.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Score {
+    /// Known.
+    Known(f64),
+    /// It should be there and is not: counted as the worst and as the best.
+    Missing,
+    /// The metric does not apply to this trial.
+    Absent,
+}
+
+/// How the trial values of an arm become the arm's value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Functional {
+    /// Their mean.
+    Mean,
+    /// The chance that this many trials, drawn without repetition, all succeed; values are 0 or 1.
+    PassK(usize),
+    /// The chance that two trials agree; values are 0 or 1.
+    Agreement,
+}
+
+impl Functional {
+    /// The fewest trials that it needs.
+    fn least(self) -> usize {
+        match self {
+            Self::Mean => 1,
+            Self::PassK(k) => k,
+            Self::Agreement => 2,
+        }
+    }
+
+    fn of(self, values: &[f64]) -> f64 {
+        let total = float(values.len());
+        let successes = values.iter().sum::<f64>();
+        match self {
+            Self::Mean => mean(values),
+            // C(c, k) / C(K, k)
+            Self::PassK(k) => {
+                (0..k).map(|step| (successes - float(step)).max(0.0) / (total - float(step))).product()
+            }
+            Self::Agreement => {
+                let failures = total - successes;
+                (successes * (successes - 1.0) + failures * (failures - 1.0)) / (total * (total - 1.0))
+            }
+        }
+    }
+}
+
+/// What a scalar metric is made of.
+#[derive(Clone, Copy)]
+pub(crate) struct Scalar<F> {
+    /// A trial's value in its case.
+    pub(crate) score: F,
+    pub(crate) functional: Functional,
+    /// Whether larger values are better.
+    pub(crate) more_is_better: bool,
+    /// What a contrast is divided by before it is cut to [-1, 1].
+    pub(crate) scale: f64,
+    /// Whether missing trials are bounded: only for values between 0 and 1.
+    pub(crate) bounded: bool,
+}
+
+/// An arm's trial values.
+#[derive(Debug, Default, Clone)]
+struct Values {
+    known: Vec<f64>,
+    missing: usize,
+}
+
+impl Values {
+    /// The values with every missing one filled in; ascending, so that the numbers of the trials do not matter.
+    fn filled(&self, fill: f64) -> Vec<f64> {
+        let mut values = self.known.clone();
+        values.extend(std::iter::repeat_n(fill, self.missing));
+        values.sort_by(f64::total_cmp);
+        values
+    }
+}
+
+/// Measures a scalar metric over all cases.
+///
+/// # Errors
+/// Says why there is nothing to compare.
+pub(crate) fn measure<F>(
+    setting: Setting<'_>,
+    mut measured: Measured,
+    scalar: Scalar<F>,
+) -> Result<Measured, String>
+where
+    F: Fn(&PairedCase<'_>, &TrialRecord) -> Score,
+{
+    let mut relabeller = Relabeller::new(setting.seed, &measured.name);
+    let cases: Vec<(usize, Values, Values)> = setting
+        .pairs
+        .cases
+        .iter()
+        .enumerate()
+        .map(|(place, case)| {
+            (place, values(case, &case.baseline, &scalar), values(case, &case.candidate, &scalar))
+        })
+        .collect();
+    let least = scalar.functional.least();
+    let mut arms = Vec::new();
+    for (place, baseline, candidate) in &cases {
+        let (before, after) = (sorted(&baseline.known), sorted(&candidate.known));
+        if before.len() >= least && after.len() >= least {
+            let (table, cut) = contrast(&scalar, &mut relabeller, *place, &before, &after, measured.unit);
+            measured.clipped += usize::from(cut);
+            measured.observed.push(table);
+            arms.push((before, after));
+        }
+    }
+    if measured.observed.is_empty() {
+        let trials = if least == 1 { "a trial".to_owned() } else { format!("{least} trials") };
+        return Err(format!("no case has {trials} with a value in both runs"));
+    }
+    let missing = cases.iter().any(|(_, baseline, candidate)| baseline.missing + candidate.missing > 0);
+    if scalar.bounded && missing {
+        let bad = if scalar.more_is_better { 0.0 } else { 1.0 };
+        let mut fill = |baseline_fill: f64, candidate_fill: f64| {
+            let mut tables = Vec::new();
+            for (place, baseline, candidate) in &cases {
+                let (before, after) = (baseline.filled(baseline_fill), candidate.filled(candidate_fill));
+                if before.len() >= least && after.len() >= least {
+                    tables.push(contrast(&scalar, &mut relabeller, *place, &before, &after, measured.unit).0);
+                }
+            }
+            tables
+        };
+        measured.bounds = Some(Bounds { worst: fill(1.0 - bad, bad), best: fill(bad, 1.0 - bad) });
+    }
+    if scalar.functional == Functional::Mean {
+        let oriented = |values: &[f64]| values.iter().map(|value| value / scalar.scale).collect::<Vec<_>>();
+        measured.arms =
+            Some(arms.iter().map(|(before, after)| (oriented(before), oriented(after))).collect());
+    }
+    Ok(measured)
+}
+
+fn values<F>(case: &PairedCase<'_>, arm: &Arm<'_>, scalar: &Scalar<F>) -> Values
+where
+    F: Fn(&PairedCase<'_>, &TrialRecord) -> Score,
+{
+    let mut values = Values { known: Vec::new(), missing: 0 };
+    let mut applies = arm.trials.is_empty();
+    for record in &arm.trials {
+        match (scalar.score)(case, record) {
+            Score::Known(value) => values.known.push(value),
+            Score::Missing => values.missing += 1,
+            Score::Absent => continue,
+        }
+        applies = true;
+    }
+    if applies {
+        values.missing += arm.missing;
+    }
+    values
+}
+
+fn sorted(values: &[f64]) -> Vec<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted
+}
+
+/// The table of one case, and whether its observed contrast was cut to the range.
+fn contrast<F>(
+    scalar: &Scalar<F>,
+    relabeller: &mut Relabeller,
+    place: usize,
+    before: &[f64],
+    after: &[f64],
+    unit: Unit,
+) -> (CaseTable, bool) {
+    let pooled: Vec<f64> = before.iter().chain(after).copied().collect();
+    let sign = if scalar.more_is_better { 1.0 } else { -1.0 };
+    let raw = |before: &[f64], after: &[f64]| {
+        sign * (scalar.functional.of(after) - scalar.functional.of(before)) / scalar.scale
+    };
+    let constant = pooled.iter().all(|value| value.total_cmp(&pooled[0]).is_eq());
+    let observed = raw(before, after);
+    let contrasts = if constant {
+        vec![observed.clamp(-1.0, 1.0)]
+    } else {
+        let labels = relabeller.labels(place, before.len(), after.len());
+        let mut table = Vec::with_capacity(labels.len());
+        let (mut left, mut right) = (Vec::new(), Vec::new());
+        for chosen in labels.iter() {
+            split(&pooled, chosen, &mut left, &mut right);
+            table.push(raw(&left, &right).clamp(-1.0, 1.0));
+        }
+        table
+    };
+    let shown = |values: &[f64]| {
+        let value = scalar.functional.of(values);
+        if unit.is_ratio() { value.exp() } else { value }
+    };
+    let table = CaseTable { place, baseline: shown(before), candidate: shown(after), contrasts };
+    (table, observed.abs() > 1.0)
+}
+
+/// Parts the pooled values by the labels; `chosen` is ascending.
+fn split(pooled: &[f64], chosen: &[usize], left: &mut Vec<f64>, right: &mut Vec<f64>) {
+    left.clear();
+    right.clear();
+    let mut next = chosen.iter().peekable();
+    for (place, value) in pooled.iter().enumerate() {
+        if next.next_if(|chosen| **chosen == place).is_some() {
+            right.push(*value);
+        } else {
+            left.push(*value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pass_k_is_the_unbiased_estimate() {
+        // 4 of 5: C(4, 3) / C(5, 3) = 0.4; 2 of 5: 0.
+        assert!((Functional::PassK(3).of(&[1.0, 1.0, 0.0, 1.0, 1.0]) - 0.4).abs() < 1e-15);
+        assert!(Functional::PassK(3).of(&[1.0, 1.0, 0.0, 0.0, 0.0]).abs() < 1e-15);
+    }
+
+    #[test]
+    fn agreement_counts_pairs() {
+        assert!((Functional::Agreement.of(&[1.0, 0.0, 1.0]) - 1.0 / 3.0).abs() < 1e-15);
+        assert!((Functional::Agreement.of(&[0.0, 0.0]) - 1.0).abs() < 1e-15);
+    }
+}

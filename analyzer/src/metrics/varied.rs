@@ -1,0 +1,147 @@
+//! Metrics of distances between trials: how far the arms lie apart beyond what each differs from itself, and how much
+//! each differs from itself.
+//!
+//! Of D the mean distances within the baseline, within the candidate and between them: drift is between minus half of
+//! both within, dispersion is within the baseline minus within the candidate (DECISION 1.1).
+
+use std::cmp::Ordering;
+
+use crate::metrics::table::{CaseTable, Relabeller};
+use crate::metrics::{Measured, Setting};
+use crate::run::TrialRecord;
+use crate::stats::variance::{float, mean};
+
+/// Contrasts are cut at this many times the baseline's own mean dispersion.
+const RANGE_DISPERSIONS: f64 = 1.5;
+
+/// A baseline that hardly varies is taken to vary this much, or any change at all would be out of all proportion.
+const LEAST_DISPERSION: f64 = 0.01;
+
+/// What is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// How far the arms lie apart beyond what each differs from itself.
+    Drift,
+    /// How much less the candidate varies than the baseline.
+    Dispersion,
+}
+
+/// A case's distances: the baseline's trials first.
+struct Square {
+    place: usize,
+    baseline: usize,
+    size: usize,
+    distances: Vec<f64>,
+}
+
+/// Measures the metric over the cases in which both arms have two trials.
+///
+/// # Errors
+/// Says why there is nothing to compare.
+pub(crate) fn measure<T: PartialOrd>(
+    setting: Setting<'_>,
+    mut measured: Measured,
+    form: Form,
+    describe: impl Fn(&TrialRecord) -> Option<T>,
+    distance: impl Fn(&T, &T) -> f64,
+) -> Result<Measured, String> {
+    let mut squares = Vec::new();
+    for (place, case) in setting.pairs.cases.iter().enumerate() {
+        let of = |trials: &[&TrialRecord]| {
+            let mut described: Vec<T> = trials.iter().filter_map(|record| describe(record)).collect();
+            // By content, so that the numbers of the trials do not matter.
+            described.sort_by(|a, b| a.partial_cmp(b).unwrap_or(Ordering::Equal));
+            described
+        };
+        let (before, after) = (of(&case.baseline.trials), of(&case.candidate.trials));
+        if before.len() >= 2 && after.len() >= 2 {
+            squares.push(square(place, &before, &after, &distance));
+        }
+    }
+    if squares.is_empty() {
+        return Err("no case has two trials in both runs; replay with --trials 2 or more".to_owned());
+    }
+    let own: Vec<f64> = squares.iter().map(|square| square.within(&observed_rest(square))).collect();
+    let dispersion = mean(&own).max(LEAST_DISPERSION);
+    measured.high = RANGE_DISPERSIONS * dispersion;
+    measured.low = -measured.high;
+    measured.margin *= dispersion;
+    let mut relabeller = Relabeller::new(setting.seed, &measured.name);
+    for square in &squares {
+        let candidate = square.size - square.baseline;
+        let labels = relabeller.labels(square.place, square.baseline, candidate);
+        let raw: Vec<f64> = labels.iter().map(|chosen| square.contrast(chosen, form)).collect();
+        measured.clipped += usize::from(raw[0].abs() > measured.high);
+        let (own, other) = (square.within(&observed_rest(square)), square.within(&labels[0]));
+        let apart = square.between(&observed_rest(square), &labels[0]);
+        let (baseline, candidate) = if form == Form::Drift { (own, apart) } else { (own, other) };
+        let contrasts = raw.iter().map(|value| value.clamp(measured.low, measured.high)).collect();
+        measured.observed.push(CaseTable { place: square.place, baseline, candidate, contrasts });
+    }
+    Ok(measured)
+}
+
+fn observed_rest(square: &Square) -> Vec<usize> {
+    (0..square.baseline).collect()
+}
+
+fn square<T>(place: usize, before: &[T], after: &[T], distance: impl Fn(&T, &T) -> f64) -> Square {
+    let pooled: Vec<&T> = before.iter().chain(after).collect();
+    let size = pooled.len();
+    let mut distances = vec![0.0; size * size];
+    for row in 0..size {
+        for column in row + 1..size {
+            let apart = distance(pooled[row], pooled[column]);
+            distances[row * size + column] = apart;
+            distances[column * size + row] = apart;
+        }
+    }
+    Square { place, baseline: before.len(), size, distances }
+}
+
+impl Square {
+    /// Mean distance of two different trials of an arm.
+    fn within(&self, arm: &[usize]) -> f64 {
+        let sum: f64 = arm
+            .iter()
+            .flat_map(|row| arm.iter().map(move |column| self.distances[row * self.size + column]))
+            .sum();
+        sum / (float(arm.len()) * float(arm.len() - 1))
+    }
+
+    /// Mean distance of a trial of one arm and a trial of the other.
+    fn between(&self, left: &[usize], right: &[usize]) -> f64 {
+        let sum: f64 = left
+            .iter()
+            .flat_map(|row| right.iter().map(move |column| self.distances[row * self.size + column]))
+            .sum();
+        sum / (float(left.len()) * float(right.len()))
+    }
+
+    fn contrast(&self, candidate: &[usize], form: Form) -> f64 {
+        let rest: Vec<usize> =
+            (0..self.size).filter(|place| candidate.binary_search(place).is_err()).collect();
+        let (before, after) = (self.within(&rest), self.within(candidate));
+        match form {
+            Form::Drift => 0.5 * (before + after) - self.between(&rest, candidate),
+            Form::Dispersion => before - after,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drift_is_zero_for_equal_arms_and_negative_for_distant_ones() {
+        let apart = |a: &f64, b: &f64| (a - b).abs();
+        let same = square(0, &[0.0, 1.0], &[0.0, 1.0], apart);
+        // Trials of one arm never meet themselves, so equal arms look closer than they are: +0.5 for two.
+        assert!((same.contrast(&[2, 3], Form::Drift) - 0.5).abs() < 1e-15);
+        let far = square(0, &[0.0, 0.0], &[1.0, 1.0], apart);
+        assert!((far.contrast(&[2, 3], Form::Drift) + 1.0).abs() < 1e-15);
+        let wild = square(0, &[0.0, 0.0], &[0.0, 1.0], apart);
+        assert!((wild.contrast(&[2, 3], Form::Dispersion) + 1.0).abs() < 1e-15);
+    }
+}

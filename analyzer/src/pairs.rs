@@ -1,0 +1,198 @@
+//! Pairing: trials of both runs grouped by case, with the recording of the case beside them.
+//!
+//! Sorted by case, so that nothing later depends on the order in which trials were read.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use schemas::id::CaseId;
+use schemas::trial::{Lane, TrialEnding};
+
+use crate::run::{Run, TrialRecord};
+use crate::verdict::PairCounts;
+
+/// The trials of one case in one run.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Arm<'a> {
+    /// Those that vote.
+    pub(crate) trials: Vec<&'a TrialRecord>,
+    /// Those that should be there and do not vote: torn, or planned and never run.
+    pub(crate) missing: usize,
+}
+
+/// A case and its trials.
+#[derive(Debug, Clone)]
+pub(crate) struct PairedCase<'a> {
+    /// The case.
+    pub(crate) case: &'a CaseId,
+    /// The current build's trials.
+    pub(crate) baseline: Arm<'a>,
+    /// The new build's trials.
+    pub(crate) candidate: Arm<'a>,
+    /// What production did, where it is known and did not fail.
+    pub(crate) recorded: Option<&'a TrialRecord>,
+    /// What production did, failed or not.
+    pub(crate) recorded_any: Option<&'a TrialRecord>,
+}
+
+impl PairedCase<'_> {
+    pub(crate) fn is_paired(&self) -> bool {
+        !self.baseline.trials.is_empty() && !self.candidate.trials.is_empty()
+    }
+}
+
+/// All cases of both runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Pairs<'a> {
+    /// By case id.
+    pub(crate) cases: Vec<PairedCase<'a>>,
+    /// How many of what.
+    pub(crate) counts: PairCounts,
+}
+
+/// Runs that cannot be compared.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PairError {
+    /// A run without trials.
+    #[error("run {run} holds no trial of lane {lane}; replay or import into it first")]
+    Empty {
+        /// The run.
+        run: String,
+        /// Its lane.
+        lane: &'static str,
+    },
+    /// The same trial twice.
+    #[error(
+        "run {run} holds trial {trial} of case {case:?} twice (sessions {first} and {second}); import each file into a run once"
+    )]
+    Twice {
+        /// The run.
+        run: String,
+        /// The case.
+        case: String,
+        /// The trial's number.
+        trial: u32,
+        /// The session read first.
+        first: String,
+        /// The session read second.
+        second: String,
+    },
+}
+
+type Grouped<'a> = BTreeMap<&'a CaseId, BTreeMap<u32, &'a TrialRecord>>;
+
+impl<'a> Pairs<'a> {
+    /// Groups the trials of both runs.
+    ///
+    /// # Errors
+    /// A run is empty, or holds a trial twice.
+    pub(crate) fn new(
+        baseline: &'a Run,
+        candidate: &'a Run,
+        recorded: Option<&'a Run>,
+    ) -> Result<Self, PairError> {
+        let left = group(baseline, baseline.own())?;
+        let right = group(candidate, candidate.own())?;
+        for (run, grouped) in [(baseline, &left), (candidate, &right)] {
+            if grouped.is_empty() {
+                return Err(PairError::Empty { run: run.name.clone(), lane: run.manifest.lane.as_str() });
+            }
+        }
+        let recordings = recordings(baseline, candidate, recorded)?;
+        let names: BTreeSet<&CaseId> = left.keys().chain(right.keys()).copied().collect();
+        let mut counts = PairCounts { cases: crate::count::of(names.len()), ..PairCounts::default() };
+        let mut cases = Vec::with_capacity(names.len());
+        for case in names {
+            let both = left.contains_key(case) && right.contains_key(case);
+            counts.unpaired_baseline += u64::from(!right.contains_key(case));
+            counts.unpaired_candidate += u64::from(!left.contains_key(case));
+            let recorded_any = recordings.get(case).and_then(|trials| trials.values().next().copied());
+            let recorded = recorded_any.filter(|record| did_not_fail(record));
+            let (before, after) = (left.get(case), right.get(case));
+            let baseline = arm(baseline, before, &left, both, &mut counts.torn);
+            let candidate = arm(candidate, after, &right, both, &mut counts.torn);
+            counts.missing_baseline += crate::count::of(baseline.missing + unanswered(&baseline));
+            counts.missing_candidate += crate::count::of(candidate.missing + unanswered(&candidate));
+            let paired = PairedCase { case, baseline, candidate, recorded, recorded_any };
+            counts.paired += u64::from(paired.is_paired());
+            cases.push(paired);
+        }
+        counts.trials_baseline = crate::count::of(left.values().map(BTreeMap::len).sum());
+        counts.trials_candidate = crate::count::of(right.values().map(BTreeMap::len).sum());
+        Ok(Self { cases, counts })
+    }
+
+    /// The cases that both runs have.
+    pub(crate) fn paired(&self) -> impl Iterator<Item = &PairedCase<'a>> {
+        self.cases.iter().filter(|case| case.is_paired())
+    }
+
+    /// Every voting trial of both lanes in the paired cases.
+    pub(crate) fn trials(&self) -> impl Iterator<Item = &'a TrialRecord> {
+        self.paired().flat_map(|case| case.baseline.trials.iter().chain(&case.candidate.trials)).copied()
+    }
+}
+
+fn group<'a>(run: &Run, records: impl Iterator<Item = &'a TrialRecord>) -> Result<Grouped<'a>, PairError> {
+    let mut grouped = Grouped::new();
+    for record in records {
+        let trial = &record.trial;
+        if let Some(first) = grouped.entry(&trial.case).or_default().insert(trial.trial, record) {
+            return Err(PairError::Twice {
+                run: run.name.clone(),
+                case: trial.case.to_string(),
+                trial: trial.trial,
+                first: first.trial.session.to_string(),
+                second: trial.session.to_string(),
+            });
+        }
+    }
+    Ok(grouped)
+}
+
+/// The recordings by case: of the run given for them, else of those that the runs carry.
+fn recordings<'a>(
+    baseline: &'a Run,
+    candidate: &'a Run,
+    given: Option<&'a Run>,
+) -> Result<Grouped<'a>, PairError> {
+    let mut found = match given {
+        Some(run) => group(run, run.own().filter(|record| !record.is_torn()))?,
+        None => Grouped::new(),
+    };
+    for run in [baseline, candidate] {
+        for (case, trials) in group(run, run.recordings().filter(|record| !record.is_torn()))? {
+            found.entry(case).or_insert(trials);
+        }
+    }
+    // A baseline that is itself the recording is never its own reference.
+    if baseline.manifest.lane == Lane::Recorded { Ok(Grouped::new()) } else { Ok(found) }
+}
+
+fn arm<'a>(
+    run: &Run,
+    trials: Option<&BTreeMap<u32, &'a TrialRecord>>,
+    all: &Grouped<'a>,
+    both: bool,
+    torn: &mut u64,
+) -> Arm<'a> {
+    let held: Vec<&TrialRecord> = trials.into_iter().flat_map(BTreeMap::values).copied().collect();
+    let voting: Vec<&TrialRecord> = held.iter().filter(|record| !record.is_torn()).copied().collect();
+    let lost = held.len() - voting.len();
+    *torn += crate::count::of(lost);
+    let planned_trials = run.manifest.planned_trials.map_or(0, |number| number as usize);
+    let cases_lacking = run.manifest.planned_cases.is_some_and(|planned| all.len() < planned as usize);
+    // A case of the other run is lacking here only where this run was planned with more cases than it has.
+    let planned = if both || !held.is_empty() || cases_lacking { planned_trials } else { 0 };
+    Arm { missing: lost + planned.saturating_sub(held.len()), trials: voting }
+}
+
+fn unanswered(arm: &Arm<'_>) -> usize {
+    let lost = |record: &&&TrialRecord| {
+        matches!(record.trial.ending, TrialEnding::Truncated | TrialEnding::Infrastructure)
+    };
+    arm.trials.iter().filter(lost).count()
+}
+
+fn did_not_fail(record: &TrialRecord) -> bool {
+    record.trial.ending == TrialEnding::Complete && record.trial.success != Some(false)
+}

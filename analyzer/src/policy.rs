@@ -1,0 +1,199 @@
+//! The policy: what may block, what approval needs, how much worse is tolerated; from `policy.toml`, every key optional.
+//!
+//! It knows nothing of data: a margin is what the business tolerates and is fixed before a candidate is seen.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+mod parse;
+
+pub use parse::PolicyError;
+
+/// Family-wise level of the block test, and the level of each approve test.
+pub const DEFAULT_ALPHA: f64 = 0.05;
+
+/// Share of world answers that may be missed before a replay says too little.
+pub const DEFAULT_MAX_MISSED: f64 = 0.05;
+
+/// A metric the analyzer can compute, and its defaults.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MetricSpec {
+    /// Its name.
+    pub name: &'static str,
+    /// Its family.
+    pub family: &'static str,
+    /// The default margin.
+    pub margin: Margin,
+    /// Whether it may block.
+    pub decides: bool,
+    /// Whether approval needs it.
+    pub required: bool,
+}
+
+/// How much worse is tolerated.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Margin {
+    /// A difference on the metric's own scale.
+    Difference(f64),
+    /// A ratio above 1: of times, tokens or money.
+    Ratio(f64),
+    /// A share of what the baseline differs from itself.
+    OfDispersion(f64),
+}
+
+const fn spec(
+    name: &'static str,
+    family: &'static str,
+    margin: Margin,
+    decides: bool,
+    required: bool,
+) -> MetricSpec {
+    MetricSpec { name, family, margin, decides, required }
+}
+
+/// Every metric by name, in the order in which a verdict lists them.
+pub const METRICS: [MetricSpec; 15] = [
+    spec("success", "outcome", Margin::Difference(0.05), true, true),
+    spec("pass_k", "outcome", Margin::Difference(0.10), true, true),
+    spec("agreement", "outcome", Margin::Difference(0.10), false, false),
+    spec("effects.duplicated", "effects", Margin::Difference(0.02), true, false),
+    spec("effects.missing", "effects", Margin::Difference(0.05), true, false),
+    spec("effects.extra", "effects", Margin::Difference(0.05), true, false),
+    spec("effects.changed", "effects", Margin::Difference(0.05), false, false),
+    spec("effects.drift", "effects", Margin::OfDispersion(0.10), false, false),
+    spec("unscorable", "replay", Margin::Difference(0.02), true, false),
+    spec("sequence.drift", "sequence", Margin::OfDispersion(0.10), false, false),
+    spec("sequence.dispersion", "sequence", Margin::OfDispersion(0.20), false, false),
+    spec("latency", "cost", Margin::Ratio(1.10), false, false),
+    spec("tail_latency", "cost", Margin::Difference(0.02), false, false),
+    spec("tokens", "cost", Margin::Ratio(1.10), false, false),
+    spec("cost", "cost", Margin::Ratio(1.10), false, false),
+];
+
+/// Margin of an invariant that is compared as a rate because the baseline breaks it too.
+pub const DEMOTED_MARGIN: f64 = 0.02;
+
+/// What the policy says of one metric; what it does not say is the default of [`METRICS`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct MetricSettings {
+    /// How much worse is tolerated.
+    pub margin: Option<Margin>,
+    /// Whether it may block.
+    pub decides: Option<bool>,
+    /// Whether approval needs it.
+    pub required: Option<bool>,
+    /// `pass_k`: how many trials must all succeed.
+    pub k: Option<usize>,
+    /// `tail_latency`: the bound, milliseconds; else the 95th percentile of both lanes together.
+    pub bound_ms: Option<u64>,
+}
+
+/// The invariants that the policy declares; a violation blocks.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct InvariantPolicy {
+    /// JSON Schema that every final answer must satisfy.
+    pub answer_schema: Option<serde_json::Value>,
+    /// Side effects only move forward.
+    pub monotonic_effects: Option<MonotonicEffects>,
+    /// A write is not repeated with the same arguments.
+    pub idempotency: Option<Idempotency>,
+    /// No turn takes longer than this many milliseconds.
+    pub response_time_max_ms: Option<u64>,
+    /// The decisions of the capability envelope count; `None` where the policy does not say.
+    pub envelope: Option<bool>,
+}
+
+/// A write is never made again after another write came between, and writes keep the declared order.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct MonotonicEffects {
+    /// Tools in the only order in which a trial may use them; tools not listed are free.
+    pub order: Vec<String>,
+}
+
+/// A write that is not declared idempotent is made at most once with the same arguments.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Idempotency {
+    /// Only these tools; all where empty.
+    pub tools: Vec<String>,
+}
+
+/// How far a replay may stray from the recording before it says too little.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct FidelityPolicy {
+    /// Share of world answers in a lane that may be missed.
+    pub max_missed: f64,
+    /// Require that the re-run baseline is shown to equal the recording within half the margin of `success`; otherwise
+    /// only a proven difference over that counts.
+    pub equivalence: bool,
+}
+
+/// The policy with its defaults filled in.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Policy {
+    /// Family-wise level of the block test and level of each approve test.
+    pub alpha: f64,
+    /// How many looks a gate takes; `analyze` takes one.
+    pub looks: u32,
+    /// Where given, only these metrics decide.
+    pub metrics: Option<Vec<String>>,
+    /// What is said of single metrics.
+    pub metric: BTreeMap<String, MetricSettings>,
+    /// The declared invariants.
+    pub invariant: InvariantPolicy,
+    /// The fidelity that approval needs.
+    pub fidelity: FidelityPolicy,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            alpha: DEFAULT_ALPHA,
+            looks: 4,
+            metrics: None,
+            metric: BTreeMap::new(),
+            invariant: InvariantPolicy::default(),
+            fidelity: FidelityPolicy { max_missed: DEFAULT_MAX_MISSED, equivalence: false },
+        }
+    }
+}
+
+impl Policy {
+    /// Reads `policy.toml`.
+    ///
+    /// # Errors
+    /// Names the key, what was expected and what was found.
+    pub fn parse(text: &str) -> Result<Self, PolicyError> {
+        parse::parse(text)
+    }
+
+    /// Names the policy as understood, defaults included: BLAKE3, 64 hexadecimal digits.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let text = serde_json::to_string(self).expect("a policy holds only finite numbers and text keys");
+        blake3::hash(text.as_bytes()).to_hex().to_string()
+    }
+
+    /// What the policy says of a metric.
+    #[must_use]
+    pub fn settings(&self, name: &str) -> MetricSettings {
+        self.metric.get(name).copied().unwrap_or_default()
+    }
+
+    /// Whether the metric may block; `default` is what its specification says.
+    #[must_use]
+    pub fn decides(&self, name: &str, default: bool) -> bool {
+        match &self.metrics {
+            Some(list) => list.iter().any(|listed| listed == name),
+            None => self.settings(name).decides.unwrap_or(default),
+        }
+    }
+
+    /// Whether approval needs the metric; `default` is what its specification says.
+    #[must_use]
+    pub fn requires(&self, name: &str, default: bool) -> bool {
+        let listed = self.metrics.as_ref().is_none_or(|list| list.iter().any(|listed| listed == name));
+        listed && self.settings(name).required.unwrap_or(default)
+    }
+}

@@ -1,0 +1,95 @@
+//! What the analyzer is given: a run of trials with their tool calls, as plain values.
+//!
+//! Nothing here opens a file: the caller reads a run and hands over what the decision needs of it, without bodies.
+
+use schemas::exchange::{Effect, Ending};
+use schemas::trial::{Lane, RunManifest, Trial};
+
+/// A run: trials of one lane, and the recordings of their cases where the run carries them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Run {
+    /// What it is called in the verdict: where it was read from.
+    pub name: String,
+    /// What it says of itself.
+    pub manifest: RunManifest,
+    /// Its trials in any order, of lane [`RunManifest::lane`] and of lane `recorded`.
+    pub trials: Vec<TrialRecord>,
+}
+
+/// A trial and what is needed of its exchanges.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrialRecord {
+    /// The trial's row.
+    pub trial: Trial,
+    /// Its tool calls in the order in which they started.
+    pub calls: Vec<ToolCall>,
+    /// How long each of its turns took, microseconds; empty where the transcript does not say.
+    pub turns_us: Vec<u64>,
+    /// Whether an exchange carries the decision of a capability envelope.
+    pub has_envelope: bool,
+}
+
+/// One tool call of a trial.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ToolCall {
+    /// The exchange's number within its session.
+    pub seq: u32,
+    /// The tool's name.
+    pub tool: String,
+    /// Its arguments in canonical JSON; absent where they could not be parsed.
+    pub arguments: Option<String>,
+    /// Its arguments verbatim, where they could not be parsed.
+    pub arguments_verbatim: Option<String>,
+    /// What the call does outside.
+    pub effect: Effect,
+    /// How the exchange ended.
+    pub ending: Ending,
+    /// HTTP status of the answer.
+    pub status: Option<u16>,
+    /// Whether the tool itself reported a failure.
+    pub is_error: Option<bool>,
+    /// The effect can be undone; absent where undeclared.
+    pub reversible: Option<bool>,
+    /// Repeating the call changes nothing more; absent where undeclared.
+    pub idempotent: Option<bool>,
+    /// How long it took, microseconds.
+    pub duration_us: Option<u64>,
+}
+
+impl Run {
+    /// The trials of the run's own lane.
+    pub fn own(&self) -> impl Iterator<Item = &TrialRecord> {
+        self.trials.iter().filter(|record| record.trial.lane == self.manifest.lane)
+    }
+
+    /// The recordings that the run carries of its cases; empty where the run itself is of lane `recorded`.
+    pub fn recordings(&self) -> impl Iterator<Item = &TrialRecord> {
+        let other = self.manifest.lane != Lane::Recorded;
+        self.trials.iter().filter(move |record| other && record.trial.lane == Lane::Recorded)
+    }
+}
+
+impl TrialRecord {
+    /// A torn trial never votes: exchanges of it were lost.
+    #[must_use]
+    pub fn is_torn(&self) -> bool {
+        self.trial.whole == Some(false)
+    }
+}
+
+impl ToolCall {
+    /// Whether the call wrote, or may have: a declared write that the tool did not itself refuse.
+    ///
+    /// A write whose answer was lost, or was a server error, counts: nobody knows that it was not made.
+    #[must_use]
+    pub fn wrote(&self) -> bool {
+        let unanswered = self.ending != Ending::Complete || self.status.is_some_and(|status| status >= 500);
+        self.effect == Effect::Write && (unanswered || self.is_error != Some(true))
+    }
+
+    /// The arguments as they are compared and shown: canonical, else verbatim, else empty.
+    #[must_use]
+    pub fn arguments_text(&self) -> &str {
+        self.arguments.as_deref().or(self.arguments_verbatim.as_deref()).unwrap_or_default()
+    }
+}

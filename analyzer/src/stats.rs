@@ -1,0 +1,10 @@
+//! The statistics of the decision: pure functions of numbers, reduced in a fixed order.
+//!
+//! Nothing here knows of trials, metrics or policies.
+
+pub mod gaffke;
+pub mod holm;
+pub mod normal;
+pub mod permutation;
+pub mod stream;
+pub mod variance;

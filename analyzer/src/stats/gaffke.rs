@@ -1,0 +1,256 @@
+//! The approve test: Gaffke's bound (Learned-Miller and Thomas 2020) for the mean of bounded contrasts.
+//!
+//! One pseudo-case at the bottom of the range is added; with a(k) = contrast(k) + margin and E(k) independent standard
+//! exponentials, p = P(sum of E(k) a(k) <= 0). Where only the pseudo-case is below zero this is a product; otherwise
+//! the probability is got from the cumulant generating function by integrating along the line through its saddlepoint,
+//! to about ten digits. Student's t is not used: near the ceiling it approves two to six times too often (DECISION 1.3).
+
+use std::f64::consts::PI;
+
+/// Step of the integration, in widths of the integrand's peak.
+const STEP: f64 = 0.2;
+
+/// Longest way that is integrated: reached only with one or two cases.
+const MAX_STEPS: u32 = 4000;
+
+/// Contrasts of all cases, equal ones counted together.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// Distinct values ascending, and how often each occurs.
+    groups: Vec<(f64, f64)>,
+    low: f64,
+}
+
+impl Sample {
+    /// Takes the contrasts; `low` is the bottom of their range.
+    #[must_use]
+    pub fn new(contrasts: &[f64], low: f64) -> Self {
+        let mut sorted = contrasts.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let mut groups: Vec<(f64, f64)> = Vec::new();
+        for value in sorted {
+            match groups.last_mut() {
+                Some((held, count)) if *held == value => *count += 1.0,
+                Some(_) | None => groups.push((value, 1.0)),
+            }
+        }
+        Self { groups, low }
+    }
+
+    /// Takes values that are already counted; ascending and distinct.
+    #[must_use]
+    pub fn from_groups(groups: Vec<(f64, f64)>, low: f64) -> Self {
+        Self { groups, low }
+    }
+
+    /// One-sided p of "the mean is at most -margin".
+    #[must_use]
+    pub fn p_value(&self, margin: f64) -> f64 {
+        let mut weights: Vec<(f64, f64)> =
+            self.groups.iter().map(|(value, count)| (value + margin, *count)).collect();
+        weights.push((self.low + margin, 1.0));
+        weights.retain(|(weight, count)| weight.abs() > 1e-15 && *count > 0.0);
+        let below = weights.iter().filter(|(weight, _)| *weight < 0.0).map(|(_, count)| count).sum::<f64>();
+        let above = weights.iter().filter(|(weight, _)| *weight > 0.0).map(|(_, count)| count).sum::<f64>();
+        if below == 0.0 {
+            return 0.0;
+        }
+        if above == 0.0 {
+            return 1.0;
+        }
+        if below <= 1.0 {
+            return one_below(&weights);
+        }
+        integrate(&weights).clamp(0.0, 1.0)
+    }
+
+    /// The largest value that the mean is shown to exceed at level `alpha`; `low` where nothing is shown.
+    #[must_use]
+    pub fn lower_bound(&self, alpha: f64) -> f64 {
+        let top = self.groups.last().map_or(self.low, |(value, _)| *value);
+        let (mut shown, mut not_shown) = (self.low, top);
+        if top <= self.low {
+            return self.low;
+        }
+        for _ in 0..40 {
+            let middle = 0.5 * (shown + not_shown);
+            if self.p_value(-middle) <= alpha {
+                shown = middle;
+            } else {
+                not_shown = middle;
+            }
+            if not_shown - shown < 1e-9 {
+                break;
+            }
+        }
+        shown
+    }
+}
+
+/// The one weight below zero is exponential and memoryless: the others must together stay below it.
+fn one_below(weights: &[(f64, f64)]) -> f64 {
+    let low = weights.iter().find(|(weight, _)| *weight < 0.0).map_or(0.0, |(weight, _)| -weight);
+    let log: f64 = weights
+        .iter()
+        .filter(|(weight, _)| *weight > 0.0)
+        .map(|(weight, count)| -count * (weight / low).ln_1p())
+        .sum();
+    log.exp()
+}
+
+/// The fewest cases with which a margin can be shown: with fewer, a candidate that breaks a share `margin` of the
+/// sessions shows nothing with a probability over `alpha`. `low` is the bottom of the range, below zero.
+#[must_use]
+pub fn floor(alpha: f64, margin: f64, low: f64) -> u64 {
+    if margin >= -low {
+        return 1;
+    }
+    let cases = (alpha.ln() / (margin / low).ln_1p()).ceil();
+    // 59.0000000001 is 59.
+    let cases =
+        if (1.0 + margin / low).powf(cases - 1.0) <= alpha * (1.0 + 1e-12) { cases - 1.0 } else { cases };
+    crate::count::whole(cases)
+}
+
+// === the integral ===
+
+/// First two derivatives of K(s) = -sum of n ln(1 - s a).
+fn derivatives(weights: &[(f64, f64)], s: f64) -> (f64, f64) {
+    let mut first = 0.0;
+    let mut second = 0.0;
+    for (weight, count) in weights {
+        let part = weight / (1.0 - s * weight);
+        first += count * part;
+        second += count * part * part;
+    }
+    (first, second)
+}
+
+/// Where K'(s) = 0: bisection, as K' grows over the whole interval on which K is finite.
+fn saddlepoint(weights: &[(f64, f64)]) -> f64 {
+    let least = weights.iter().map(|(weight, _)| *weight).fold(f64::INFINITY, f64::min);
+    let most = weights.iter().map(|(weight, _)| *weight).fold(f64::NEG_INFINITY, f64::max);
+    let (mut low, mut high) = (1.0 / least, 1.0 / most);
+    for _ in 0..100 {
+        let middle = 0.5 * (low + high);
+        if derivatives(weights, middle).0 > 0.0 {
+            high = middle;
+        } else {
+            low = middle;
+        }
+        if high - low <= 1e-10 * (high.abs() + low.abs()) {
+            break;
+        }
+    }
+    0.5 * (low + high)
+}
+
+/// P(sum <= 0) as a line integral of exp(K(z)) / z, on the side of the pole at 0 where the saddlepoint is.
+fn integrate(weights: &[(f64, f64)]) -> f64 {
+    let mut real = saddlepoint(weights);
+    let (_, curve) = derivatives(weights, real);
+    // Too near the pole the sum needs small steps; a line one width away gives the same integral.
+    if real.abs() * curve.sqrt() < 1.0 {
+        real = -1.0 / derivatives(weights, 0.0).1.sqrt();
+    }
+    let (_, curve) = derivatives(weights, real);
+    let step = STEP / curve.sqrt();
+    let height: f64 = weights.iter().map(|(weight, count)| -count * (1.0 - real * weight).ln()).sum();
+    let mut sum = 0.5 / real;
+    let smallest = 1e-15 / real.abs();
+    for number in 1..MAX_STEPS {
+        let imaginary = step * f64::from(number);
+        let (log, angle) = transform(weights, real, imaginary);
+        let size = (log - height).exp();
+        // exp(i angle) / (real + i imaginary), its real part.
+        let modulus = real * real + imaginary * imaginary;
+        sum += size * (angle.cos() * real + angle.sin() * imaginary) / modulus;
+        if size / modulus.sqrt() < smallest {
+            break;
+        }
+    }
+    let area = height.exp() * step * sum / PI;
+    if real < 0.0 { -area } else { 1.0 - area }
+}
+
+/// Logarithm of the size, and the angle, of exp(K(real + i imaginary)).
+fn transform(weights: &[(f64, f64)], real: f64, imaginary: f64) -> (f64, f64) {
+    let mut log = 0.0;
+    let mut angle = 0.0;
+    // Single weights are multiplied up; a logarithm each would cost ten times as much.
+    let (mut x, mut y) = (1.0, 0.0);
+    let mut held = 0;
+    for (weight, count) in weights {
+        let (a, b) = (1.0 - real * weight, -imaginary * weight);
+        if *count > 1.0 {
+            log -= 0.5 * count * (a * a + b * b).ln();
+            angle -= count * b.atan2(a);
+            continue;
+        }
+        (x, y) = (x * a - y * b, x * b + y * a);
+        held += 1;
+        if held == 16 {
+            held = 0;
+            log -= 0.5 * (x * x + y * y).ln();
+            angle -= y.atan2(x);
+            (x, y) = (1.0, 0.0);
+        }
+    }
+    (log - 0.5 * (x * x + y * y).ln(), angle - y.atan2(x))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_failure_it_is_the_floor() {
+        let p = Sample::new(&[0.0; 58], -1.0).p_value(0.05);
+        assert!((p - 0.95_f64.powi(58)).abs() < 1e-12);
+        assert_eq!(floor(0.05, 0.10, -1.0), 29);
+        assert_eq!(floor(0.05, 0.05, -1.0), 59);
+        assert_eq!(floor(0.05, 0.02, -1.0), 149);
+        assert_eq!(floor(0.05, 1.10_f64.ln() / 4.0_f64.ln(), -1.0), 43);
+    }
+
+    #[test]
+    fn failures_of_full_size_are_clopper_pearson() {
+        // 100 cases in [0, 1] with 3 zeros and 97 ones: lower 95 % bound of the mean = beta.ppf(.05, 97, 4).
+        let mut values = vec![1.0; 97];
+        values.extend([0.0; 3]);
+        let bound = Sample::new(&values, 0.0).lower_bound(0.05);
+        assert!((bound - 0.924_289_206_25).abs() < 1e-8, "{bound}");
+    }
+
+    #[test]
+    fn agrees_with_a_million_draws() {
+        // tests/calibration/reference.py, 1e6 draws of the Dirichlet-weighted mean.
+        let mixed: Vec<f64> = (0..40).map(|k| [0.2, 0.0, -0.2, 0.0, 0.1][k % 5]).collect();
+        let p = Sample::new(&mixed, -1.0).p_value(0.05);
+        assert!((p - 0.0830).abs() < 0.001, "{p}");
+        let float = crate::stats::variance::float;
+        let spread: Vec<f64> = (0..100).map(|k| if k % 17 == 0 { -0.9 } else { 0.02 * float(k % 7) }).collect();
+        let p = Sample::new(&spread, -1.0).p_value(0.05);
+        assert!((p - 0.0606).abs() < 0.001, "{p}");
+    }
+
+    #[test]
+    fn distinct_and_grouped_values_give_the_same() {
+        let grouped: Vec<f64> = (0..60).map(|k| [0.3, -0.1, 0.0][k % 3]).collect();
+        let distinct: Vec<f64> = grouped
+            .iter()
+            .enumerate()
+            .map(|(k, value)| value + crate::stats::variance::float(k) * 1e-13)
+            .collect();
+        let (a, b) = (Sample::new(&grouped, -1.0).p_value(0.05), Sample::new(&distinct, -1.0).p_value(0.05));
+        assert!((a / b - 1.0).abs() < 1e-6, "{a} {b}");
+    }
+
+    #[test]
+    fn the_bound_moves_with_the_level_and_stays_below_the_mean() {
+        let values: Vec<f64> = (0..80).map(|k| if k % 7 == 0 { -0.5 } else { 0.1 }).collect();
+        let sample = Sample::new(&values, -1.0);
+        let (strict, loose) = (sample.lower_bound(0.01), sample.lower_bound(0.10));
+        assert!(strict < loose && loose < crate::stats::variance::mean(&values));
+    }
+}

@@ -1,0 +1,357 @@
+//! The verdict as it is written to `verdict.json`, format 1.
+//!
+//! Fields are only ever added; readers ignore fields that they do not know.
+
+use serde::{Deserialize, Serialize};
+
+/// The version of the verdict's shape.
+pub const VERDICT_FORMAT: u32 = 1;
+
+/// The answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// The candidate may roll out.
+    Approve,
+    /// The candidate must not roll out: harm is proven.
+    Block,
+    /// Neither is shown; [`Verdict::reasons`] says why and [`Verdict::need`] what it would take.
+    Inconclusive,
+}
+
+impl Answer {
+    /// The word as it is stored and printed.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Approve => "approve",
+            Self::Block => "block",
+            Self::Inconclusive => "inconclusive",
+        }
+    }
+}
+
+/// Why the answer is what it is: a closed list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReasonCode {
+    /// Blocks: the candidate broke an invariant that somebody declared and that the baseline keeps.
+    InvariantViolated,
+    /// Blocks: a deciding metric got worse, proven at the family-wise level, and not shown to stay within its margin.
+    Deteriorated,
+    /// Approves: a required metric is shown not to be worse than its margin allows.
+    NonInferior,
+    /// Remark: worse, proven, but shown to stay within the margin.
+    DeterioratedWithinMargin,
+    /// Inconclusive: a required metric is not shown to stay within its margin; more sessions are needed.
+    Underpowered,
+    /// Inconclusive: fewer cases than any method needs at this margin.
+    BelowFloor,
+    /// Inconclusive: the replay's world answered too little as recorded, or the re-run baseline differs from the recording.
+    ReplayUnfaithful,
+    /// Inconclusive: whether trials that left the recording are counted good or bad changes the answer.
+    TooManyUnscorable,
+    /// Inconclusive: whether missing or torn trials are counted good or bad changes the answer.
+    MissingTrials,
+    /// Remark: the baseline itself breaks a declared invariant, so it is compared as a rate.
+    BaselineViolatesInvariant,
+    /// Inconclusive: the sessions were picked by their outcome, so means regress and say nothing.
+    CorpusSelected,
+    /// Inconclusive: the baseline is the recording itself, with no re-runs to compare with.
+    BaselineIsRecording,
+    /// Inconclusive: no metric that approval needs could be computed.
+    NoRequiredMetric,
+    /// Inconclusive: a metric that the policy requires by name could not be computed.
+    MetricAbsent,
+    /// Inconclusive: an invariant that the policy declares could not be checked on any trial.
+    InvariantUnchecked,
+    /// Inconclusive: the two runs have no case in common.
+    NoPairs,
+}
+
+impl ReasonCode {
+    /// The code as it is stored and printed.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::InvariantViolated => "invariant_violated",
+            Self::Deteriorated => "deteriorated",
+            Self::NonInferior => "non_inferior",
+            Self::DeterioratedWithinMargin => "deteriorated_within_margin",
+            Self::Underpowered => "underpowered",
+            Self::BelowFloor => "below_floor",
+            Self::ReplayUnfaithful => "replay_unfaithful",
+            Self::TooManyUnscorable => "too_many_unscorable",
+            Self::MissingTrials => "missing_trials",
+            Self::BaselineViolatesInvariant => "baseline_violates_invariant",
+            Self::CorpusSelected => "corpus_selected",
+            Self::BaselineIsRecording => "baseline_is_recording",
+            Self::NoRequiredMetric => "no_required_metric",
+            Self::MetricAbsent => "metric_absent",
+            Self::InvariantUnchecked => "invariant_unchecked",
+            Self::NoPairs => "no_pairs",
+        }
+    }
+}
+
+/// One reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    /// Its code.
+    pub code: ReasonCode,
+    /// The metric or invariant that it is about, where it is about one.
+    pub metric: Option<String>,
+    /// The reason in one sentence, with its numbers.
+    pub detail: String,
+}
+
+/// A run that was compared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunName {
+    /// Where it was read from.
+    pub run: String,
+    /// The build whose trials it holds.
+    pub build: String,
+}
+
+/// What was compared with what.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PairCounts {
+    /// Distinct cases in either run.
+    pub cases: u64,
+    /// Cases with a voting trial in both.
+    pub paired: u64,
+    /// Cases that only the baseline has.
+    pub unpaired_baseline: u64,
+    /// Cases that only the candidate has.
+    pub unpaired_candidate: u64,
+    /// Trials that did not vote because exchanges of them were lost.
+    pub torn: u64,
+    /// The baseline's trials, torn ones included.
+    pub trials_baseline: u64,
+    /// The candidate's trials, torn ones included.
+    pub trials_candidate: u64,
+    /// Trials without an outcome in the baseline: planned and not there, torn, truncated, or failed by the harness.
+    #[serde(default)]
+    pub missing_baseline: u64,
+    /// The same in the candidate.
+    #[serde(default)]
+    pub missing_candidate: u64,
+}
+
+/// How an invariant fared.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InvariantResult {
+    /// Its name.
+    pub name: String,
+    /// Candidate trials that break it.
+    pub violations: u64,
+    /// Candidate cases on which it was checked.
+    pub cases: u64,
+    /// Upper 95 % bound of the share of cases in which the candidate breaks it (Clopper-Pearson).
+    pub upper_bound: f64,
+    /// Sessions of the candidate that break it, the first twenty.
+    pub examples: Vec<String>,
+    /// What the first examples did, in words, one for each of `examples`.
+    #[serde(default)]
+    pub details: Vec<String>,
+    /// Baseline trials that break it; over zero it is compared as a rate.
+    #[serde(default)]
+    pub violations_baseline: u64,
+}
+
+/// What is known of a metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MetricState {
+    /// Shown not to be worse than its margin.
+    NonInferior,
+    /// Shown to be worse, and not shown to stay within its margin.
+    Deteriorated,
+    /// Shown to be worse, and shown to stay within its margin.
+    DeterioratedWithinMargin,
+    /// Neither is shown.
+    Undecided,
+}
+
+impl MetricState {
+    /// The word as it is stored and printed.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NonInferior => "non_inferior",
+            Self::Deteriorated => "deteriorated",
+            Self::DeterioratedWithinMargin => "deteriorated_within_margin",
+            Self::Undecided => "undecided",
+        }
+    }
+}
+
+/// What `baseline` and `candidate` of a metric are measured in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// A share between 0 and 1; effect, interval and margin are differences of it.
+    Share,
+    /// A distance between 0 and 1; effect, interval and margin are differences of it.
+    Distance,
+    /// Seconds (geometric mean); effect, interval and margin are logarithms of the ratio to base 4.
+    Seconds,
+    /// Tokens (geometric mean); as for seconds.
+    Tokens,
+    /// US dollars (geometric mean); as for seconds.
+    Usd,
+}
+
+impl Unit {
+    /// Whether effects are logarithms of a ratio to base 4.
+    #[must_use]
+    pub fn is_ratio(self) -> bool {
+        match self {
+            Self::Share | Self::Distance => false,
+            Self::Seconds | Self::Tokens | Self::Usd => true,
+        }
+    }
+}
+
+/// How a metric fared.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MetricResult {
+    /// Its name.
+    pub name: String,
+    /// `outcome`, `effects`, `replay`, `sequence`, `cost` or `invariant`.
+    pub family: String,
+    /// Whether approval needs it.
+    pub required: bool,
+    /// Cases compared.
+    pub cases: u64,
+    /// Mean over the cases, baseline, in `unit`.
+    pub baseline: f64,
+    /// Mean over the cases, candidate, in `unit`.
+    pub candidate: f64,
+    /// Mean contrast, candidate minus baseline, oriented so that larger is better.
+    pub effect: f64,
+    /// One-sided bounds of the effect at level 1 - alpha each.
+    pub interval: [f64; 2],
+    /// How much worse is tolerated, on the scale of `effect`.
+    pub margin: f64,
+    /// One-sided p of "no deterioration".
+    pub p_block: f64,
+    /// The same after Holm's correction over the deciding metrics; absent where the metric does not decide.
+    pub p_block_adjusted: Option<f64>,
+    /// One-sided p of "worse than the margin".
+    pub p_approve: f64,
+    /// Whether it may block.
+    pub decides: bool,
+    /// What is known.
+    pub state: MetricState,
+    /// What `baseline` and `candidate` are measured in.
+    pub unit: Unit,
+    /// The fewest cases with which this margin can be shown at all.
+    pub floor: u64,
+    /// Cases whose contrast was cut to the metric's range.
+    #[serde(default)]
+    pub clipped: u64,
+}
+
+/// A metric that could not be computed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AbsentMetric {
+    /// Its name.
+    pub name: String,
+    /// Why.
+    pub why: String,
+}
+
+/// How world answers of the replayed trials were found, over both lanes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FidelityCounts {
+    /// The recording held the same canonical arguments.
+    pub exact: u64,
+    /// The recording held the same arguments after normalisation.
+    pub normalised: u64,
+    /// Answered from a write of the same trial.
+    pub overlaid: u64,
+    /// Derived from other recordings.
+    pub derived: u64,
+    /// Let through to the real service.
+    pub live: u64,
+    /// Answered by an injected fault.
+    pub faulted: u64,
+    /// Not answerable.
+    pub missed: u64,
+}
+
+/// What it would take to approve a build that is as the candidate looks.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Need {
+    /// Cases in all, not in addition; 0 where nothing more is needed or it cannot be reached.
+    pub cases: u64,
+    /// Trials of each case in each lane that this counts with.
+    pub trials: u64,
+    /// Predicted probability of approval with that many.
+    pub predicted_approve: f64,
+    /// Whether more cases of this kind can lead to approval at all.
+    #[serde(default)]
+    pub reachable: bool,
+    /// Other ways to the same power: cases by trials of each.
+    #[serde(default)]
+    pub options: Vec<NeedOption>,
+    /// The same in one sentence.
+    #[serde(default)]
+    pub detail: String,
+}
+
+/// A way to the wanted power.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NeedOption {
+    /// Trials of each case in each lane.
+    pub trials: u64,
+    /// Cases.
+    pub cases: u64,
+    /// Trials in all, both lanes.
+    pub trials_total: u64,
+}
+
+/// The verdict.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// [`VERDICT_FORMAT`].
+    pub format: u32,
+    /// The version of the program that decided.
+    pub tool_version: String,
+    /// The answer.
+    pub verdict: Answer,
+    /// How often the data were looked at.
+    pub looks: u32,
+    /// Why, what decides first.
+    pub reasons: Vec<Reason>,
+    /// The run of the current build.
+    pub baseline: RunName,
+    /// The run of the new build.
+    pub candidate: RunName,
+    /// What was compared with what.
+    pub pairs: PairCounts,
+    /// The declared invariants.
+    pub invariants: Vec<InvariantResult>,
+    /// The metrics.
+    pub metrics: Vec<MetricResult>,
+    /// Metrics that could not be computed.
+    #[serde(default)]
+    pub absent: Vec<AbsentMetric>,
+    /// How world answers were found; absent for imported runs, which is not perfect.
+    pub fidelity: Option<FidelityCounts>,
+    /// What it would take.
+    pub need: Need,
+    /// What the reader must know to judge the numbers: where `success` comes from, what was left out.
+    #[serde(default)]
+    pub notes: Vec<String>,
+    /// Family-wise level of the block test and level of each approve test.
+    pub alpha: f64,
+    /// BLAKE3 of the policy as understood, defaults included.
+    pub policy_digest: String,
+    /// Names the recordings that the runs were replayed from; for imports, the cases and trials compared.
+    pub corpus_digest: String,
+    /// Seed of the permutations.
+    pub seed: u64,
+}

@@ -1,0 +1,107 @@
+//! Numbers and verdicts in words, the same in the terminal, the summary and the report.
+
+use crate::verdict::{Answer, MetricResult, MetricState, Unit, Verdict};
+
+/// An effect as people say it: points for shares, a factor for times, tokens and money.
+pub(crate) fn effect(unit: Unit, effect: f64) -> String {
+    match unit {
+        Unit::Share => format!("{:+.1} points", 100.0 * effect),
+        Unit::Distance => format!("{effect:+.3}"),
+        Unit::Seconds | Unit::Tokens | Unit::Usd => format!("x{:.2}", (-effect * 4.0_f64.ln()).exp()),
+    }
+}
+
+/// A margin as people say it.
+pub(crate) fn size(unit: Unit, margin: f64) -> String {
+    match unit {
+        Unit::Share => format!("{:.1} points", 100.0 * margin),
+        Unit::Distance => format!("{margin:.3}"),
+        Unit::Seconds | Unit::Tokens | Unit::Usd => format!("x{:.2}", (margin * 4.0_f64.ln()).exp()),
+    }
+}
+
+/// A lane's value in its unit.
+pub(crate) fn value(unit: Unit, value: f64) -> String {
+    match unit {
+        Unit::Share => format!("{:.1} %", 100.0 * value),
+        Unit::Distance => format!("{value:.3}"),
+        Unit::Seconds if value < 1.0 => format!("{:.0} ms", 1000.0 * value),
+        Unit::Seconds => format!("{value:.2} s"),
+        Unit::Tokens => format!("{value:.0} tokens"),
+        Unit::Usd => format!("${value:.4}"),
+    }
+}
+
+/// The effect of a metric as people say it: `-4.0 points`, `x1.07`.
+#[must_use]
+pub fn effect_text(metric: &MetricResult) -> String {
+    effect(metric.unit, metric.effect)
+}
+
+/// A metric in the columns of a table: baseline, candidate, effect, bounds, margin, what is known.
+#[must_use]
+pub fn metric_words(metric: &MetricResult) -> [String; 6] {
+    let of = |number| effect(metric.unit, number);
+    let state = match metric.state {
+        MetricState::NonInferior => "not worse than tolerated",
+        MetricState::Deteriorated => "worse",
+        MetricState::DeterioratedWithinMargin => "worse, within the margin",
+        MetricState::Undecided => "undecided",
+    };
+    [
+        value(metric.unit, metric.baseline),
+        value(metric.unit, metric.candidate),
+        of(metric.effect),
+        format!("{} to {}", of(metric.interval[0]), of(metric.interval[1])),
+        of(-metric.margin),
+        state.to_owned(),
+    ]
+}
+
+/// The verdict in one sentence with its first reason.
+#[must_use]
+pub fn sentence(verdict: &Verdict) -> String {
+    let word = match verdict.verdict {
+        Answer::Approve => "APPROVE",
+        Answer::Block => "BLOCK",
+        Answer::Inconclusive => "INCONCLUSIVE",
+    };
+    match verdict.reasons.first() {
+        Some(reason) => format!("{word}: {}", reason.detail),
+        None => word.to_owned(),
+    }
+}
+
+/// A text from a session made safe for a terminal: control characters are written out.
+#[must_use]
+pub fn escaped(text: &str) -> String {
+    let unsafe_char =
+        |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if unsafe_char(c) {
+            out.extend(c.escape_unicode());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn effects_are_said_in_their_unit() {
+        assert_eq!(effect(Unit::Share, -0.04), "-4.0 points");
+        // Slower by a tenth is worse: the effect is below zero.
+        assert_eq!(effect(Unit::Seconds, -(1.1_f64.ln() / 4.0_f64.ln())), "x1.10");
+        assert_eq!(value(Unit::Seconds, 0.25), "250 ms");
+    }
+
+    #[test]
+    fn hostile_text_stays_on_its_line() {
+        assert_eq!(escaped("a\u{1b}[2J\nb\u{202e}"), "a\\u{1b}[2J\\u{a}b\\u{202e}");
+    }
+}

@@ -1,0 +1,120 @@
+//! The writes of a trial: which side effects it made, and how they differ from the recording's.
+//!
+//! Calls of unknown effect never enter; whoever shows a number of this file says how many there were.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use schemas::canonical::{canonical, normalised};
+use schemas::exchange::Effect;
+
+use crate::run::{ToolCall, TrialRecord};
+
+/// A write as it is compared: the tool and its arguments as a careful person would call them the same.
+pub(crate) type Write = (String, String);
+
+/// The distinct writes of a trial.
+pub(crate) fn distinct(record: &TrialRecord) -> BTreeSet<Write> {
+    record.calls.iter().filter(|call| call.wrote()).map(name).collect()
+}
+
+/// The writes of a trial, and how often each was made.
+pub(crate) fn counted(record: &TrialRecord) -> BTreeMap<Write, u32> {
+    let mut counts = BTreeMap::new();
+    for call in record.calls.iter().filter(|call| call.wrote()) {
+        *counts.entry(name(call)).or_insert(0) += 1;
+    }
+    counts
+}
+
+fn name(call: &ToolCall) -> Write {
+    let value = call.arguments.as_deref().and_then(|text| serde_json::from_str(text).ok());
+    let arguments =
+        value.map_or_else(|| call.arguments_text().trim().to_owned(), |value| canonical(&normalised(&value)));
+    (call.tool.clone(), arguments)
+}
+
+/// A write that was made more than once with the same arguments, and how often; calls declared idempotent are free.
+pub(crate) fn repeated<'a>(record: &'a TrialRecord, tools: &[String]) -> Option<(&'a str, &'a str, u32)> {
+    let mut counts: BTreeMap<(&str, &str), u32> = BTreeMap::new();
+    let counted = |call: &&ToolCall| call.wrote() && call.idempotent != Some(true);
+    for call in record.calls.iter().filter(counted) {
+        if tools.is_empty() || tools.iter().any(|tool| *tool == call.tool) {
+            *counts.entry((&call.tool, call.arguments_text())).or_insert(0) += 1;
+        }
+    }
+    let most = counts.into_iter().filter(|(_, count)| *count > 1).max_by_key(|(_, count)| *count);
+    most.map(|((tool, arguments), count)| (tool, arguments, count))
+}
+
+/// How the writes of a trial differ from the recording's, as shares.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Difference {
+    /// Share of the recording's writes that were not made.
+    pub(crate) missing: f64,
+    /// Share of the trial's writes that the recording does not have.
+    pub(crate) extra: f64,
+    /// Share of the recording's writes that were made by the same tool with other arguments.
+    pub(crate) changed: f64,
+}
+
+/// Compares distinct writes.
+pub(crate) fn compare(trial: &BTreeSet<Write>, recorded: &BTreeSet<Write>) -> Difference {
+    let missing: Vec<&Write> = recorded.difference(trial).collect();
+    let extra: Vec<&Write> = trial.difference(recorded).collect();
+    let tools: BTreeSet<&str> = missing.iter().map(|write| write.0.as_str()).collect();
+    let by = |writes: &[&Write], tool: &str| writes.iter().filter(|write| write.0 == tool).count();
+    let changed: usize = tools.iter().map(|tool| by(&missing, tool).min(by(&extra, tool))).sum();
+    Difference {
+        missing: share(missing.len(), recorded.len()),
+        extra: share(extra.len(), trial.len()),
+        changed: share(changed, recorded.len()),
+    }
+}
+
+/// One minus the multiset Jaccard index: 0 for the same writes, 1 for none in common.
+pub(crate) fn distance(a: &BTreeMap<Write, u32>, b: &BTreeMap<Write, u32>) -> f64 {
+    let names: BTreeSet<&Write> = a.keys().chain(b.keys()).collect();
+    let (mut common, mut all) = (0, 0);
+    for name in names {
+        let (x, y) = (a.get(name).copied().unwrap_or(0), b.get(name).copied().unwrap_or(0));
+        common += x.min(y);
+        all += x.max(y);
+    }
+    if all == 0 { 0.0 } else { 1.0 - f64::from(common) / f64::from(all) }
+}
+
+/// How many calls of the trial have an effect that nobody declared.
+pub(crate) fn undeclared(record: &TrialRecord) -> usize {
+    record.calls.iter().filter(|call| call.effect == Effect::Unknown).count()
+}
+
+fn share(part: usize, whole: usize) -> f64 {
+    use crate::stats::variance::float;
+    if whole == 0 { 0.0 } else { float(part) / float(whole) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(writes: &[(&str, &str)]) -> BTreeSet<Write> {
+        writes.iter().map(|(tool, arguments)| ((*tool).to_owned(), (*arguments).to_owned())).collect()
+    }
+
+    #[test]
+    fn a_changed_write_is_missing_and_extra_and_changed() {
+        let recorded = set(&[("refund", "10"), ("mail", "a")]);
+        let difference = compare(&set(&[("refund", "20"), ("mail", "a")]), &recorded);
+        assert_eq!(difference, Difference { missing: 0.5, extra: 0.5, changed: 0.5 });
+        let difference = compare(&set(&[("mail", "a")]), &recorded);
+        assert_eq!(difference, Difference { missing: 0.5, extra: 0.0, changed: 0.0 });
+    }
+
+    #[test]
+    fn distance_counts_repetitions() {
+        let once = BTreeMap::from([(("refund".to_owned(), "10".to_owned()), 1)]);
+        let twice = BTreeMap::from([(("refund".to_owned(), "10".to_owned()), 2)]);
+        assert!((distance(&once, &twice) - 0.5).abs() < 1e-15);
+        assert!(distance(&BTreeMap::new(), &BTreeMap::new()).abs() < 1e-15);
+    }
+}
