@@ -142,15 +142,19 @@ impl Source {
     /// Reads an item, or says which field is wrong.
     pub(super) fn decode<T: DeserializeOwned>(&self, (line, text): Item<'_>) -> Result<T, SetAside> {
         let mut json = serde_json::Deserializer::from_slice(text);
-        serde_path_to_error::deserialize(&mut json).map_err(|error| {
-            let field = error.path().to_string();
-            let field = if field == "." { "" } else { field.as_str() };
-            let inner = error.inner();
+        let told = |field: &str, error: &serde_json::Error| {
             // In a line file serde's own line number is always 1 and would contradict ours.
-            let text = inner.to_string();
+            let text = error.to_string();
             let text = text.split(" at line ").next().unwrap_or(&text);
-            self.set_aside(line, field, format!("{text} (column {})", inner.column()))
-        })
+            self.set_aside(line, field, format!("{text} (column {})", error.column()))
+        };
+        let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+            let path = error.path().to_string();
+            // `?` is where the text broke off before a field was known.
+            told(path.trim_end_matches(['?', '.']), error.inner())
+        })?;
+        json.end().map_err(|error| told("", &error))?;
+        Ok(value)
     }
 }
 

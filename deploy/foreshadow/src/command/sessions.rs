@@ -91,7 +91,8 @@ async fn open(location: &str) -> Result<(Lake, Snapshot), Failure> {
     let lake = Lake::open(location).map_err(Failure::usage)?;
     let snapshot = lake.snapshot().await.map_err(Failure::work)?;
     if snapshot.is_empty() {
-        let error = anyhow::anyhow!("{location} holds no sessions: nothing was ever committed there; check the path");
+        let error =
+            anyhow::anyhow!("{location} holds no sessions: nothing was ever committed there; check the path");
         return Err(Failure::usage(error));
     }
     Ok((lake, snapshot))

@@ -39,7 +39,11 @@ impl Selection {
             let numbers = [("trial", trial.map(|n| n.to_string())), ("limit", limit.map(|n| n.to_string()))];
             let numbers = numbers.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", value?)));
             let words = numbers.chain(filters.iter().cloned()).collect::<Vec<_>>().join("-");
-            words.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '-' }).take(80).collect()
+            words
+                .chars()
+                .map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '-' })
+                .take(80)
+                .collect()
         });
         Ok(Self { trial, filters: parts, limit, columns: renamed, tag })
     }

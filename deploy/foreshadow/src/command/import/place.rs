@@ -26,14 +26,19 @@ struct TrialRow {
     session: SessionId,
 }
 
+/// File, case and trial.
+type Claim = (String, String, u32);
+
+type Slices = BTreeMap<String, String>;
+
 /// What is known of the place.
 pub(super) struct Place {
     location: String,
     sources: BTreeSet<String>,
     sessions: BTreeSet<SessionId>,
     trials: BTreeSet<(Lane, CaseId, u32)>,
-    /// Of the file being imported: line and slices of each (case, trial).
-    claimed: BTreeMap<(String, String, u32), (u64, BTreeMap<String, String>)>,
+    /// Of the file being imported: line and slices of each case and trial.
+    claimed: BTreeMap<Claim, (u64, Slices)>,
     /// The manifest to make, where the run is new.
     manifest: Option<RunManifest>,
     is_run: bool,

@@ -82,7 +82,8 @@ fn overview(session: SessionId, parts: &Parts) -> Option<Overview> {
     let (row, trial) = (parts.rows.first(), parts.trial.as_ref());
     let latest = latest_closes(&parts.closes);
     let close = latest.values().next().copied();
-    let agent = row.map(|row| &row.agent).or(close.map(|close| &close.agent)).or(trial.map(|trial| &trial.agent))?;
+    let agent =
+        row.map(|row| &row.agent).or(close.map(|close| &close.agent)).or(trial.map(|trial| &trial.agent))?;
     let build = row.and_then(|row| row.build.as_ref());
     let build = build.or(close.and_then(|c| c.build.as_ref())).or(trial.and_then(|t| t.build.as_ref()));
     let started_at = parts.rows.iter().map(|row| row.session_started_at).min();
@@ -102,8 +103,12 @@ fn overview(session: SessionId, parts: &Parts) -> Option<Overview> {
         unfinished: parts.rows.iter().filter(|row| row.ending != Ending::Complete).count(),
         whole: found.is_empty() && trial.and_then(|trial| trial.whole) != Some(false),
         tears: found.iter().map(ToString::to_string).collect(),
-        case: trial.map(|trial| trial.case.to_string()).or_else(|| latest.values().find_map(|close| close.case.clone())),
-        success: trial.and_then(|trial| trial.success).or_else(|| latest.values().find_map(|close| close.success)),
+        case: trial
+            .map(|trial| trial.case.to_string())
+            .or_else(|| latest.values().find_map(|close| close.case.clone())),
+        success: trial
+            .and_then(|trial| trial.success)
+            .or_else(|| latest.values().find_map(|close| close.success)),
         lane: trial.map(|trial| trial.lane),
         trial: trial.map(|trial| trial.trial),
         has_transcript,

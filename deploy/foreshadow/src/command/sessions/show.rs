@@ -32,7 +32,9 @@ pub(super) async fn run(args: ShowArgs, context: &Context<'_>) -> Result<Outcome
     let trials: Vec<Trial> = lake.read_table(&snapshot, Table::Trials, None).await.map_err(work)?;
     let trial = trials.into_iter().find(|trial| trial.session == id);
     let Some(session) = session else {
-        let error = anyhow!("{id} is a trial of an outcome table: it has no exchanges to show; `sessions list` has its outcome");
+        let error = anyhow!(
+            "{id} is a trial of an outcome table: it has no exchanges to show; `sessions list` has its outcome"
+        );
         return Err(Failure::work(error));
     };
     context.screen.result(&view::session(&session, trial.as_ref()));
@@ -59,13 +61,23 @@ async fn find(lake: &Lake, snapshot: &Snapshot, args: &ShowArgs) -> Result<Sessi
     match &matches[..] {
         [only] => Ok((*only).clone()),
         [] => {
-            let error = anyhow!("no session {:?} among {} in {}; `sessions list` names them", args.id, ids.len(), args.store);
+            let error = anyhow!(
+                "no session {:?} among {} in {}; `sessions list` names them",
+                args.id,
+                ids.len(),
+                args.store
+            );
             Err(Failure::usage(error))
         }
         several => {
-            let names: Vec<String> = several.iter().take(SHOWN_MATCHES).map(|id| plain(id.as_str())).collect();
+            let names: Vec<String> =
+                several.iter().take(SHOWN_MATCHES).map(|id| plain(id.as_str())).collect();
             let number = several.len();
-            Err(Failure::usage(anyhow!("{:?} is part of {number} session ids, among them {}; give more of it", args.id, names.join(" and "))))
+            Err(Failure::usage(anyhow!(
+                "{:?} is part of {number} session ids, among them {}; give more of it",
+                args.id,
+                names.join(" and ")
+            )))
         }
     }
 }

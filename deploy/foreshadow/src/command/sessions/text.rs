@@ -49,7 +49,8 @@ pub(super) enum Length {
 pub(super) fn shown(text: &str, length: Length, indent: &str) -> String {
     match length {
         Length::Full => {
-            let lines: Vec<String> = text.split('\n').map(|line| plain(line.strip_suffix('\r').unwrap_or(line))).collect();
+            let lines: Vec<String> =
+                text.split('\n').map(|line| plain(line.strip_suffix('\r').unwrap_or(line))).collect();
             lines.join(&format!("\n{indent}"))
         }
         Length::Short => {
@@ -76,7 +77,10 @@ mod tests {
 
     #[test]
     fn times_read_well() {
-        assert_eq!((moment(5_000_000), moment(1_753_999_349_632_337)), ("no time".to_owned(), "2025-07-31 22:02:29".to_owned()));
+        assert_eq!(
+            (moment(5_000_000), moment(1_753_999_349_632_337)),
+            ("no time".to_owned(), "2025-07-31 22:02:29".to_owned())
+        );
         let durations: Vec<_> = [7, 1_250, 123_456, 61_000_000].map(duration).to_vec();
         assert_eq!(durations, ["7 µs", "1.2 ms", "0.123 s", "1 min 1 s"]);
     }

@@ -21,7 +21,13 @@ pub(super) fn lines(
     screen: &Screen,
 ) -> Vec<String> {
     let mut out = head(session, trial, screen);
-    let trace = Trace { session, length, details, screen, origin: session.exchanges.first().map(|one| one.started_at) };
+    let trace = Trace {
+        session,
+        length,
+        details,
+        screen,
+        origin: session.exchanges.first().map(|one| one.started_at),
+    };
     // An answer stands where the next turn begins: between the two lies all that the agent did for it.
     let mut open: Vec<&Exchange> = Vec::new();
     for one in &session.exchanges {
@@ -40,29 +46,44 @@ fn head(session: &StoredSession, trial: Option<&Trial>, screen: &Screen) -> Vec<
     let close = latest.values().next();
     let first = session.exchanges.first();
     let mut out = vec![screen.paint(&plain(session.session.as_str()), "1")];
-    let agent = first.map(|one| one.agent.as_str()).or(close.map(|close| close.agent.as_str())).unwrap_or("-");
-    let tenant = first.map(|one| one.tenant.as_str()).or(close.map(|close| close.tenant.as_str())).unwrap_or("-");
+    let agent =
+        first.map(|one| one.agent.as_str()).or(close.map(|close| close.agent.as_str())).unwrap_or("-");
+    let tenant =
+        first.map(|one| one.tenant.as_str()).or(close.map(|close| close.tenant.as_str())).unwrap_or("-");
     let build = first.and_then(|one| one.build.as_ref()).map_or("-", |build| build.as_str());
-    let started_at = first.map(|one| one.session_started_at).or(close.map(|close| close.started_at)).unwrap_or(0);
+    let started_at =
+        first.map(|one| one.session_started_at).or(close.map(|close| close.started_at)).unwrap_or(0);
     let (agent, build, tenant) = (plain(agent), plain(build), plain(tenant));
     out.push(format!("  agent {agent} · build {build} · tenant {tenant} · {}", text::moment(started_at)));
-    let count = |edge, noun| text::count(session.exchanges.iter().filter(|one| one.edge == edge).count(), noun);
-    let counts = [count(Edge::Turn, "turn"), count(Edge::Model, "model call"), count(Edge::Tool, "tool call")];
+    let count =
+        |edge, noun| text::count(session.exchanges.iter().filter(|one| one.edge == edge).count(), noun);
+    let counts =
+        [count(Edge::Turn, "turn"), count(Edge::Model, "model call"), count(Edge::Tool, "tool call")];
     let tears = session.tears();
     let state = if tears.is_empty() { "whole".to_owned() } else { screen.paint("torn", "33") };
     out.push(format!("  {} · {state}", counts.join(" · ")));
     out.extend(tears.iter().map(|tear| format!("    {}", plain(&tear.to_string()))));
-    let success = |success: Option<bool>| success.map_or("unknown", |success| if success { "yes" } else { "no" });
+    let success =
+        |success: Option<bool>| success.map_or("unknown", |success| if success { "yes" } else { "no" });
     if let Some(trial) = trial {
         let ending = trial.ending_detail.as_deref().unwrap_or("complete");
         let (case, lane) = (plain(trial.case.as_str()), trial.lane.as_str());
         let ending = shown(ending, Length::Short, "");
-        out.push(format!("  case {case} · {lane} trial {} · success {} · {ending}", trial.trial, success(trial.success)));
+        out.push(format!(
+            "  case {case} · {lane} trial {} · success {} · {ending}",
+            trial.trial,
+            success(trial.success)
+        ));
     } else if let Some(case) = close.and_then(|close| close.case.as_ref()) {
-        out.push(format!("  case {} · success {}", plain(case), success(close.and_then(|close| close.success))));
+        out.push(format!(
+            "  case {} · success {}",
+            plain(case),
+            success(close.and_then(|close| close.success))
+        ));
     }
     let labels = latest.values().flat_map(|close| &close.labels);
-    let labels: Vec<String> = labels.map(|(name, value)| format!("{}={}", plain(name), shown(value, Length::Short, ""))).collect();
+    let labels: Vec<String> =
+        labels.map(|(name, value)| format!("{}={}", plain(name), shown(value, Length::Short, ""))).collect();
     if !labels.is_empty() {
         out.push(format!("  {}", labels.join(" · ")));
     }
@@ -102,7 +123,9 @@ impl Trace<'_> {
             Edge::Tool => ("tool ", "32"),
         };
         let what = match one.operation.kind {
-            OperationKind::Turn => format!("▶ {}", self.text(one.operation.input.as_deref().unwrap_or("(no text)"))),
+            OperationKind::Turn => {
+                format!("▶ {}", self.text(one.operation.input.as_deref().unwrap_or("(no text)")))
+            }
             OperationKind::Chat => chat(&one.operation),
             OperationKind::CallTool => self.call(&one.operation),
             OperationKind::ListTools => "lists the tools".to_owned(),
@@ -112,7 +135,8 @@ impl Trace<'_> {
             }
         };
         // A turn's figures stand with its answer.
-        let figures = if one.operation.kind == OperationKind::Turn { String::new() } else { self.figures(one) };
+        let figures =
+            if one.operation.kind == OperationKind::Turn { String::new() } else { self.figures(one) };
         out.push(format!("{when}  {}  {what}{figures}", self.screen.paint(edge, color)));
         self.below(one, out);
     }
@@ -132,7 +156,11 @@ impl Trace<'_> {
             }
             OperationKind::CallTool => {
                 if let Some(result) = &operation.result {
-                    let mark = if operation.is_error == Some(true) { self.screen.paint("✗", "31") } else { "◂".to_owned() };
+                    let mark = if operation.is_error == Some(true) {
+                        self.screen.paint("✗", "31")
+                    } else {
+                        "◂".to_owned()
+                    };
                     push(&mark, self.text(result));
                 }
             }
@@ -156,9 +184,15 @@ impl Trace<'_> {
         let body = self.session.body(&one.request).unwrap_or_default();
         let request: Value = serde_json::from_slice(&body).unwrap_or_default();
         let calls = request.get("caller_tool_calls").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-        let field = |call: &Value, name: &str| self.text(call.get(name).and_then(Value::as_str).unwrap_or(""));
+        let field =
+            |call: &Value, name: &str| self.text(call.get(name).and_then(Value::as_str).unwrap_or(""));
         let line = |call: &Value| {
-            format!("the caller used {}({}): {}", field(call, "name"), field(call, "arguments"), field(call, "result"))
+            format!(
+                "the caller used {}({}): {}",
+                field(call, "name"),
+                field(call, "arguments"),
+                field(call, "result")
+            )
         };
         calls.iter().map(line).collect()
     }
@@ -179,7 +213,8 @@ impl Trace<'_> {
     fn answer(&self, turn: &Exchange, out: &mut Vec<String>) {
         let taken = turn.duration_us.and_then(|micros| i64::try_from(micros).ok()).unwrap_or(0);
         let when = self.when(turn, turn.started_at.saturating_add(taken));
-        let answer = turn.operation.output.as_deref().map_or_else(|| "(no answer)".to_owned(), |text| self.text(text));
+        let answer =
+            turn.operation.output.as_deref().map_or_else(|| "(no answer)".to_owned(), |text| self.text(text));
         out.push(format!("{when}  {}  ◀ {answer}{}", self.screen.paint("turn ", "36"), self.figures(turn)));
     }
 
@@ -190,7 +225,11 @@ impl Trace<'_> {
         if let (Some(input), Some(output)) = (one.usage.input_tokens, one.usage.output_tokens) {
             parts.push(format!("{input} → {output} tokens"));
         }
-        parts.extend(one.status.filter(|status| *status >= 400).map(|status| self.screen.paint(&format!("status {status}"), "31")));
+        parts.extend(
+            one.status
+                .filter(|status| *status >= 400)
+                .map(|status| self.screen.paint(&format!("status {status}"), "31")),
+        );
         let ending = match one.ending {
             Ending::Complete => None,
             Ending::Failed => Some("failed"),
@@ -212,7 +251,8 @@ fn chat(operation: &Operation) -> String {
 }
 
 fn details(one: &Exchange) -> Vec<String> {
-    let mut out = vec![format!("exchange {} · incarnation {} · seq {}", one.exchange, one.incarnation, one.seq)];
+    let mut out =
+        vec![format!("exchange {} · incarnation {} · seq {}", one.exchange, one.incarnation, one.seq)];
     if let (Some(method), Some(path)) = (&one.http_method, &one.path) {
         let status = one.status.map_or_else(String::new, |status| format!(" → {status}"));
         out.push(format!("{method} {path}{status}"));
@@ -221,7 +261,13 @@ fn details(one: &Exchange) -> Vec<String> {
     out.extend(headers.map(|header| format!("{}: {}", header.name, header.value)));
     out.extend(one.identifiers.iter().map(|id| {
         let chosen = if id.chosen { ", chosen" } else { "" };
-        format!("{} = {} ({}, {}{chosen})", id.name, id.value, id.source, format!("{:?}", id.confidence).to_lowercase())
+        format!(
+            "{} = {} ({}, {}{chosen})",
+            id.name,
+            id.value,
+            id.source,
+            format!("{:?}", id.confidence).to_lowercase()
+        )
     }));
     out.extend(one.links.iter().map(|link| format!("{} {} ({})", link.kind, link.to, link.source)));
     out.iter().map(|line| plain(line)).collect()

@@ -35,11 +35,18 @@ struct Torn {
 pub(super) async fn run(args: VerifyArgs, context: &Context<'_>) -> Result<Outcome, Failure> {
     let (lake, snapshot) = open(&args.store).await?;
     let overviews = overview::read(&lake, &snapshot).await.map_err(work)?;
-    let ids: Vec<SessionId> = overviews.iter().filter(|one| one.has_transcript).map(|one| one.session.clone()).collect();
+    let ids: Vec<SessionId> =
+        overviews.iter().filter(|one| one.has_transcript).map(|one| one.session.clone()).collect();
     let bar = context.screen.progress("verifying", ids.len() as u64);
     let without_transcript = overviews.len() - ids.len();
-    let mut found =
-        Verification { store: &args.store, sessions: ids.len(), whole: 0, exchanges: 0, without_transcript, torn: Vec::new() };
+    let mut found = Verification {
+        store: &args.store,
+        sessions: ids.len(),
+        whole: 0,
+        exchanges: 0,
+        without_transcript,
+        torn: Vec::new(),
+    };
     for group in ids.chunks(SESSIONS_AT_A_TIME) {
         let wanted: BTreeSet<SessionId> = group.iter().cloned().collect();
         for session in lake.load_sessions(&snapshot, Some(&wanted)).await.map_err(work)? {
@@ -57,7 +64,11 @@ pub(super) async fn run(args: VerifyArgs, context: &Context<'_>) -> Result<Outco
     show(&found, context);
     match found.torn.len() {
         0 => Ok(Outcome::Success),
-        torn if args.strict => Err(Failure::work(anyhow!("{} torn in {}; a torn session never votes", text::count(torn, "session"), args.store))),
+        torn if args.strict => Err(Failure::work(anyhow!(
+            "{} torn in {}; a torn session never votes",
+            text::count(torn, "session"),
+            args.store
+        ))),
         _ => Ok(Outcome::Success),
     }
 }

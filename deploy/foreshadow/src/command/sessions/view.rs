@@ -19,7 +19,9 @@ pub(super) fn session(session: &StoredSession, trial: Option<&Trial>) -> Value {
 
 fn exchange(session: &StoredSession, one: &Exchange) -> Value {
     let mut operation = serde_json::to_value(&one.operation).unwrap_or(Value::Null);
-    if let (Some(digest), Some(field)) = (one.operation.arguments_digest, operation.get_mut("arguments_digest")) {
+    if let (Some(digest), Some(field)) =
+        (one.operation.arguments_digest, operation.get_mut("arguments_digest"))
+    {
         *field = Value::String(digest.hex());
     }
     json!({
