@@ -79,8 +79,17 @@ pub(crate) struct Half {
     pub(crate) bytes: Vec<u8>,
     /// Nothing more comes.
     pub(crate) done: bool,
-    /// Why it is not whole.
-    pub(crate) problem: Option<String>,
+}
+
+/// How a request's body ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum RequestEnd {
+    /// All of it passed.
+    Whole,
+    /// The upstream did not take all of it.
+    NotTaken,
+    /// The client broke it off, with what was said of it.
+    BrokenOff(String),
 }
 
 /// One exchange.
@@ -96,6 +105,7 @@ pub(crate) struct Capture {
     pub(crate) path: String,
     pub(crate) request_headers: HeaderMap,
     pub(crate) request: Half,
+    pub(crate) request_end: RequestEnd,
     pub(crate) status: Option<StatusCode>,
     pub(crate) response_headers: HeaderMap,
     pub(crate) response: Half,
@@ -143,6 +153,7 @@ impl Recording {
             path: head.path,
             request_headers: head.headers,
             request: Half::default(),
+            request_end: RequestEnd::NotTaken,
             status: None,
             response_headers: HeaderMap::new(),
             response: Half::default(),
@@ -163,14 +174,14 @@ impl Recording {
         self.with(|intake, capture| take(intake, &mut capture.request, data));
     }
 
-    /// The request is over; `problem` says why it is not whole.
-    pub(crate) fn request_end(&self, problem: Option<String>) {
+    /// The request is over.
+    pub(crate) fn request_end(&self, end: RequestEnd) {
         self.with(|intake, capture| {
             if capture.request.done {
                 return Ok(());
             }
             capture.request.done = true;
-            capture.request.problem = problem;
+            capture.request_end = end;
             if capture.ticket.is_some() {
                 return Ok(());
             }
@@ -186,7 +197,8 @@ impl Recording {
 
     /// Whether the client broke off its own request.
     pub(crate) fn request_broke(&self) -> bool {
-        self.lock().as_ref().is_some_and(|capture| capture.request.problem.is_some())
+        let state = self.lock();
+        state.as_ref().is_some_and(|capture| matches!(capture.request_end, RequestEnd::BrokenOff(_)))
     }
 
     /// The head of the answer arrived.
@@ -236,19 +248,21 @@ impl Recording {
     fn with(&self, work: impl FnOnce(&Intake, &mut Capture) -> Result<(), Option<&'static str>>) {
         let mut state = self.lock();
         let Some(capture) = state.as_mut() else { return };
-        if let Err(reason) = work(&self.intake, capture) {
-            if let Some(capture) = state.take() {
-                shed(&self.intake, &capture, reason);
-            }
+        let Err(reason) = work(&self.intake, capture) else { return };
+        let Some(mut capture) = state.take() else { return };
+        // A loss is told of its session where that can be known by now.
+        if capture.ticket.is_none() && reason.is_some() && !number(&self.intake, &mut capture) {
+            return self.intake.release(capture.held());
         }
+        shed(&self.intake, &capture, reason);
     }
 
     fn hand_on_if_done(&self) {
         let mut state = self.lock();
-        if state.as_ref().is_some_and(|capture| capture.request.done && capture.response.done) {
-            if let Some(capture) = state.take() {
-                hand_on(&self.intake, capture);
-            }
+        if state.as_ref().is_some_and(|capture| capture.request.done && capture.response.done)
+            && let Some(capture) = state.take()
+        {
+            hand_on(&self.intake, capture);
         }
     }
 

@@ -108,10 +108,21 @@ pub struct Recorder {
     routes: Vec<BoundRoute>,
     sessions: Arc<Sessions>,
     tap: Tap,
-    journal: SyncSender<Message>,
+    journal: JournalLine,
     journal_thread: JoinHandle<()>,
     flushes: mpsc::Sender<Flush>,
     archive_thread: JoinHandle<()>,
+}
+
+/// The way to the journal thread; ends it when it is dropped, for the thread itself keeps the queue open.
+#[derive(Debug)]
+struct JournalLine(SyncSender<Message>);
+
+impl Drop for JournalLine {
+    fn drop(&mut self) {
+        // A full queue or a thread that has ended needs no word.
+        let _ = self.0.try_send(Message::Stop);
+    }
 }
 
 /// Starts recording: opens journal and store, binds the listeners, and goes on archiving where an earlier run stopped.
@@ -168,8 +179,15 @@ pub async fn start(config: Config, root: RootKey, clock: Clock) -> Result<Record
         position,
     };
     let archive_thread = spawn_archive(archive, watched, flush_queue)?;
-    let recorder =
-        Recorder { routes, sessions, tap, journal: sender, journal_thread, flushes, archive_thread };
+    let recorder = Recorder {
+        routes,
+        sessions,
+        tap,
+        journal: JournalLine(sender),
+        journal_thread,
+        flushes,
+        archive_thread,
+    };
     recorder.archive_left_over().await;
     Ok(recorder)
 }
@@ -250,7 +268,7 @@ impl Recorder {
     pub async fn shutdown(self, deadline: Duration) -> Result<Counts, FlushError> {
         let Self { tap, sessions, journal, journal_thread, flushes, archive_thread, .. } = self;
         tap.close(deadline).await;
-        let closed = tell(&journal, Message::CloseAll).await;
+        let closed = tell(&journal.0, Message::CloseAll).await;
         let flushed = match closed {
             Ok(position) => archive_to(&flushes, position).await,
             Err(error) => Err(error),
@@ -258,7 +276,7 @@ impl Recorder {
         drop(flushes);
         // The archive may be waiting to tell the journal, so it ends first.
         join(archive_thread, "archive").await?;
-        send(&journal, Message::Stop).await?;
+        send(&journal.0, Message::Stop).await?;
         join(journal_thread, "journal").await?;
         flushed.map(|()| sessions.counts())
     }
@@ -267,7 +285,7 @@ impl Recorder {
         &self,
         message: impl FnOnce(oneshot::Sender<Result<u64, String>>) -> Message,
     ) -> Result<u64, FlushError> {
-        tell(&self.journal, message).await
+        tell(&self.journal.0, message).await
     }
 
     async fn archive_to(&self, position: u64) -> Result<(), FlushError> {

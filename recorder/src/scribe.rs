@@ -12,7 +12,7 @@ use schemas::keys::{Digest, TenantKeys};
 use schemas::record::Record;
 use schemas::tools::ToolCatalog;
 
-use crate::capture::{self, Capture, Intake};
+use crate::capture::{self, Capture, Intake, RequestEnd};
 use crate::decode::{self, Decoded, Wire};
 use crate::encoding;
 use crate::redact::{Redactor, Tally};
@@ -204,7 +204,11 @@ fn ending(capture: &mut Capture, decoded: &mut Decoded, notes: Vec<String>) -> (
         }
         (ending, _) => ending,
     };
-    details.extend(capture.request.problem.take());
+    match &capture.request_end {
+        RequestEnd::Whole => {}
+        RequestEnd::NotTaken => details.push("the upstream did not take the whole request".to_owned()),
+        RequestEnd::BrokenOff(cause) => details.push(format!("the client broke its request off: {cause}")),
+    }
     details.extend(notes);
     details.append(&mut decoded.notes);
     (ending, (!details.is_empty()).then(|| details.join("; ")))

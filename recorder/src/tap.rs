@@ -13,13 +13,13 @@ use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::capture::Intake;
 use crate::config::{Config, Route};
 
-use self::client::{ClientError, Upstreams};
+use self::client::ClientError;
 use self::tls::TlsError;
 
 mod body;
@@ -99,7 +99,8 @@ pub(crate) struct Reached {
 pub(crate) struct Tap {
     tasks: TaskTracker,
     stop: CancellationToken,
-    abort: CancellationToken,
+    /// Breaks off what is open, at the latest when the tap is dropped.
+    abort: DropGuard,
 }
 
 /// Binds every listener of the configuration.
@@ -133,14 +134,13 @@ impl Tap {
     /// Serves what is bound.
     pub(crate) fn open(config: &Config, bound: Vec<Bound>, intake: &Arc<Intake>) -> Result<Self, TapError> {
         let tls = config.listen.tls.as_ref().map(tls::acceptor).transpose()?;
-        let upstreams = Upstreams::default();
         let (tasks, stop, abort) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
         let mut doors = Vec::with_capacity(bound.len());
         for bound in bound {
             let mut ways = Vec::with_capacity(bound.routes.len());
             for place in bound.routes {
                 let route = Arc::new(config.routes[place].clone());
-                ways.push(Way { client: upstreams.client(&route)?, route });
+                ways.push(Way { client: client::client(&route)?, route });
             }
             ways.sort_by_key(|way| std::cmp::Reverse(way.route.path.as_str().len()));
             let door = Door { ways, intake: Arc::clone(intake), tasks: tasks.clone(), abort: abort.clone() };
@@ -149,7 +149,7 @@ impl Tap {
         for (listener, door) in doors {
             tasks.spawn(accept(listener, door, tls.clone(), stop.clone()));
         }
-        Ok(Self { tasks, stop, abort })
+        Ok(Self { tasks, stop, abort: abort.drop_guard() })
     }
 
     /// Stops taking connections, lets open exchanges end until the deadline, and breaks off what is left.
@@ -158,7 +158,7 @@ impl Tap {
         self.tasks.close();
         if tokio::time::timeout(deadline, self.tasks.wait()).await.is_err() {
             tracing::warn!("connections are still open at the deadline and are closed");
-            self.abort.cancel();
+            drop(self.abort);
             self.tasks.wait().await;
         }
     }
@@ -166,9 +166,10 @@ impl Tap {
 
 async fn accept(listener: TcpListener, door: Arc<Door>, tls: Option<TlsAcceptor>, stop: CancellationToken) {
     loop {
-        // Both branches are cancel-safe.
+        // All branches are cancel-safe.
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
+            () = door.abort.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {

@@ -57,8 +57,8 @@ fn parse_size(text: &str) -> Option<ByteSize> {
 }
 
 macro_rules! parsed {
-    ($(#[$doc:meta])* $name:ident($inner:ty), $parse:expr) => {
-        $(#[$doc])*
+    ($(#[$attribute:meta])* $name:ident($inner:ty), $parse:expr) => {
+        $(#[$attribute])*
         #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
         #[serde(try_from = "String")]
         pub struct $name($inner);
@@ -125,18 +125,13 @@ impl fmt::Display for Listen {
 
 parsed!(
     /// The beginning of a path, by whole segments; kept without a slash at the end, so the root is empty.
+    #[derive(Default)]
     PathPrefix(String),
     |text| {
         let good = text.starts_with('/') && !text.contains(['?', '#']) && !text.chars().any(char::is_control);
         good.then(|| text.trim_end_matches('/').to_owned()).ok_or("a path such as \"/\" or \"/v1\"")
     }
 );
-
-impl Default for PathPrefix {
-    fn default() -> Self {
-        Self(String::new())
-    }
-}
 
 impl PathPrefix {
     /// The prefix without a slash at the end; the root is empty.

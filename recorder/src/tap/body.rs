@@ -11,7 +11,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use schemas::exchange::Ending;
 
-use crate::capture::Recording;
+use crate::capture::{Recording, RequestEnd};
 
 /// Which way a body goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +51,7 @@ impl Tee {
     /// Everything passed.
     fn whole(&mut self) {
         match (self.recording.take(), self.side) {
-            (Some(recording), Side::Request) => recording.request_end(None),
+            (Some(recording), Side::Request) => recording.request_end(RequestEnd::Whole),
             (Some(recording), Side::Response) => recording.end(Ending::Complete, None),
             (None, _) => {}
         }
@@ -61,7 +61,7 @@ impl Tee {
     fn broken(&mut self, error: &hyper::Error) {
         match (self.recording.take(), self.side) {
             (Some(recording), Side::Request) => {
-                recording.request_end(Some(format!("the client broke its request off: {error}")))
+                recording.request_end(RequestEnd::BrokenOff(with_cause(error)))
             }
             (Some(recording), Side::Response) => {
                 recording.end(
@@ -122,7 +122,7 @@ impl Drop for Tee {
         }
         let Some(recording) = self.recording.take() else { return };
         match self.side {
-            Side::Request => recording.request_end(Some("the request was not sent to its end".to_owned())),
+            Side::Request => recording.request_end(RequestEnd::NotTaken),
             Side::Response => {
                 recording.end(
                     Ending::Cancelled,

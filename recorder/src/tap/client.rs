@@ -1,4 +1,4 @@
-//! The way to the upstreams: pooled HTTP clients, one per combination of HTTP version and trusted roots.
+//! The way to the upstreams: pooled HTTP clients, one per route.
 //!
 //! Nothing is retried that may have been seen by the upstream, and no timeout is added: production has its own.
 
@@ -44,45 +44,38 @@ pub enum ClientError {
     Tls(#[from] rustls::Error),
 }
 
-/// Makes clients.
-#[derive(Debug, Default)]
-pub(super) struct Upstreams;
-
-impl Upstreams {
-    /// The client of a route.
-    pub(super) fn client(&self, route: &Route) -> Result<Upstream, ClientError> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let roots = match &route.upstream_ca {
-            Some(path) => Some(read_roots(path)?),
-            // Without an https upstream nothing is to be checked, and a system without roots is none of our business.
-            None if route.upstream.uri().scheme_str() == Some("http") => Some(RootCertStore::empty()),
-            None => None,
-        };
-        let builder = match roots {
-            Some(roots) => {
-                let tls =
-                    ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-                HttpsConnectorBuilder::new()
-                    .with_tls_config(tls.with_root_certificates(roots).with_no_client_auth())
-            }
-            None => HttpsConnectorBuilder::new()
-                .with_provider_and_native_roots(provider)
-                .map_err(ClientError::SystemRoots)?,
-        };
-        let builder = builder.https_or_http();
-        let mut http = HttpConnector::new();
-        http.enforce_http(false);
-        http.set_nodelay(true);
-        let connector = match route.upstream_http {
-            UpstreamHttp::Auto => builder.enable_http1().enable_http2().wrap_connector(http),
-            UpstreamHttp::Http1 => builder.enable_http1().wrap_connector(http),
-            UpstreamHttp::Http2 => builder.enable_http2().wrap_connector(http),
-        };
-        let mut client = Client::builder(TokioExecutor::new());
-        client.pool_timer(TokioTimer::new()).timer(TokioTimer::new()).pool_idle_timeout(POOL_IDLE);
-        client.http1_preserve_header_case(true).http2_only(route.upstream_http == UpstreamHttp::Http2);
-        Ok(client.build(connector))
-    }
+/// The client of a route.
+pub(super) fn client(route: &Route) -> Result<Upstream, ClientError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let roots = match &route.upstream_ca {
+        Some(path) => Some(read_roots(path)?),
+        // Without an https upstream nothing is to be checked, and a system without roots is none of our business.
+        None if route.upstream.uri().scheme_str() == Some("http") => Some(RootCertStore::empty()),
+        None => None,
+    };
+    let builder = match roots {
+        Some(roots) => {
+            let tls = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+            HttpsConnectorBuilder::new()
+                .with_tls_config(tls.with_root_certificates(roots).with_no_client_auth())
+        }
+        None => HttpsConnectorBuilder::new()
+            .with_provider_and_native_roots(provider)
+            .map_err(ClientError::SystemRoots)?,
+    };
+    let builder = builder.https_or_http();
+    let mut http = HttpConnector::new();
+    http.enforce_http(false);
+    http.set_nodelay(true);
+    let connector = match route.upstream_http {
+        UpstreamHttp::Auto => builder.enable_http1().enable_http2().wrap_connector(http),
+        UpstreamHttp::Http1 => builder.enable_http1().wrap_connector(http),
+        UpstreamHttp::Http2 => builder.enable_http2().wrap_connector(http),
+    };
+    let mut client = Client::builder(TokioExecutor::new());
+    client.pool_timer(TokioTimer::new()).timer(TokioTimer::new()).pool_idle_timeout(POOL_IDLE);
+    client.http1_preserve_header_case(true).http2_only(route.upstream_http == UpstreamHttp::Http2);
+    Ok(client.build(connector))
 }
 
 fn read_roots(path: &PathBuf) -> Result<RootCertStore, ClientError> {

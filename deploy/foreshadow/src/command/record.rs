@@ -53,8 +53,9 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Fa
 
 fn read_config(context: &Context<'_>) -> Result<Config, Failure> {
     let path = &context.config;
-    let read = std::fs::read_to_string(path)
-        .with_context(|| format!("configuration {} cannot be read; name one with --config FILE", path.display()));
+    let read = std::fs::read_to_string(path).with_context(|| {
+        format!("configuration {} cannot be read; name one with --config FILE", path.display())
+    });
     let text = read.map_err(Failure::usage)?;
     Config::parse(&text).with_context(|| format!("configuration {}", path.display())).map_err(Failure::usage)
 }
@@ -91,5 +92,6 @@ fn summary(counts: &Counts) -> String {
 fn duration(text: &str) -> Result<Duration, String> {
     use serde::de::IntoDeserializer as _;
     let text: serde::de::value::StrDeserializer<'_, serde::de::value::Error> = text.into_deserializer();
-    humantime_serde::deserialize(text).map_err(|error| format!("expected a duration such as \"10s\" ({error})"))
+    humantime_serde::deserialize(text)
+        .map_err(|error| format!("expected a duration such as \"10s\" ({error})"))
 }

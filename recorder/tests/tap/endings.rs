@@ -1,0 +1,133 @@
+//! How an exchange ended is told truly, and the client sees what it would have seen without the tap.
+
+use schemas::exchange::{Ending, OperationKind};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+use crate::harness::{Bench, LAST_CHUNK, STREAM_HEAD, Step, Upstream, chunk, post, route, soon};
+
+const CHAT: &str = r#"{"model":"m","stream":true,"messages":[{"role":"user","content":"hi"}]}"#;
+
+fn delta(text: &str) -> String {
+    format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n")
+}
+
+fn chat_route(url: &str) -> String {
+    route("model", url, "protocol = \"openai-chat\"")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_within_a_stream_is_cancelled() {
+    let script = vec![Step::Read, Step::Send([STREAM_HEAD, &chunk(&delta("he"))].concat()), Step::ReadToEnd];
+    let upstream = Upstream::start(vec![script]).await;
+    let bench = Bench::new(&chat_route(&upstream.url)).await;
+    let mut stream = bench.connect(0).await;
+    stream.write_all(&post("/", "", CHAT)).await.expect("the tap reads");
+    let mut seen = Vec::new();
+    while !seen.windows(2).any(|pair| pair == b"he") {
+        assert!(soon(stream.read_buf(&mut seen)).await.expect("frames come") > 0);
+    }
+    drop(stream);
+    // The upstream sees the connection end, as it would without the tap.
+    upstream.requests().await;
+    let (exchange, _, response) = bench.only().await;
+    assert_eq!(exchange.ending, Ending::Cancelled);
+    assert_eq!(
+        (exchange.operation.kind, exchange.operation.output.as_deref()),
+        (OperationKind::Chat, Some("he"))
+    );
+    assert_eq!(String::from_utf8(response).expect("text"), delta("he"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_after_the_last_event_is_complete() {
+    let frames = [delta("hi"), "data: [DONE]\n\n".to_owned()].concat();
+    let script = vec![Step::Read, Step::Send([STREAM_HEAD, &chunk(&frames)].concat()), Step::ReadToEnd];
+    let upstream = Upstream::start(vec![script]).await;
+    let bench = Bench::new(&chat_route(&upstream.url)).await;
+    let mut stream = bench.connect(0).await;
+    stream.write_all(&post("/", "", CHAT)).await.expect("the tap reads");
+    let mut seen = Vec::new();
+    while !seen.windows(6).any(|window| window == b"[DONE]") {
+        assert!(soon(stream.read_buf(&mut seen)).await.expect("frames come") > 0);
+    }
+    drop(stream);
+    upstream.requests().await;
+    let (exchange, _, _) = bench.only().await;
+    assert_eq!(exchange.ending, Ending::Complete);
+    assert!(exchange.ending_detail.is_some_and(|detail| detail.contains("after the whole answer")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_breaks_off_is_truncated_for_both() {
+    let (go, word) = tokio::sync::oneshot::channel();
+    let script = vec![
+        Step::Read,
+        Step::Send([STREAM_HEAD, &chunk(&delta("he"))].concat()),
+        Step::Wait(word),
+        Step::Reset,
+    ];
+    let upstream = Upstream::start(vec![script]).await;
+    let bench = Bench::new(&chat_route(&upstream.url)).await;
+    let mut stream = bench.connect(0).await;
+    stream.write_all(&post("/", "", CHAT)).await.expect("the tap reads");
+    let mut seen = Vec::new();
+    while !seen.windows(2).any(|pair| pair == b"he") {
+        assert!(soon(stream.read_buf(&mut seen)).await.expect("frames come") > 0);
+    }
+    go.send(()).expect("the upstream waits");
+    // However the connection ends, the last chunk must not have been made up.
+    let _ = soon(stream.read_to_end(&mut seen)).await;
+    assert!(!seen.ends_with(LAST_CHUNK));
+    let (exchange, _, _) = bench.only().await;
+    assert_eq!(exchange.ending, Ending::Truncated);
+    assert!(
+        exchange.ending_detail.is_some_and(|detail| detail.starts_with("the upstream broke its answer off"))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_is_not_there_gives_502_and_failed() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    drop(listener);
+    let bench = Bench::new(&chat_route(&url)).await;
+    let reply = bench.ask(0, &post("/", "", CHAT)).await;
+    assert!(reply.head[0].starts_with("HTTP/1.1 502"), "{:?}", reply.head);
+    let (exchange, _, _) = bench.only().await;
+    assert_eq!((exchange.ending, exchange.status), (Ending::Failed, None));
+    assert!(exchange.ending_detail.is_some_and(|detail| detail.contains("502")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_hangs_up_without_a_word_is_failed() {
+    let upstream = Upstream::start(vec![vec![Step::Read, Step::Reset]]).await;
+    let bench = Bench::new(&chat_route(&upstream.url)).await;
+    assert!(bench.ask(0, &post("/", "", CHAT)).await.head[0].starts_with("HTTP/1.1 502"));
+    assert_eq!(bench.only().await.0.ending, Ending::Failed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn malformed_events_pass_untouched_and_are_noted() {
+    let frames =
+        [delta("a").as_str(), "data: {not json\n\n", ": comment\nbogus\n\n", &delta("b"), "data: [DONE]"]
+            .concat();
+    let script = vec![Step::Read, Step::Send([STREAM_HEAD, &chunk(&frames), LAST_CHUNK].concat())];
+    let upstream = Upstream::start(vec![script]).await;
+    let bench = Bench::new(&chat_route(&upstream.url)).await;
+    assert_eq!(bench.ask(0, &post("/", "", CHAT)).await.text(), frames);
+    let (exchange, _, response) = bench.only().await;
+    assert_eq!(String::from_utf8(response).expect("text"), frames);
+    assert_eq!((exchange.ending, exchange.operation.output.as_deref()), (Ending::Complete, Some("ab")));
+    assert_eq!(exchange.ending_detail.as_deref(), Some("1 events of the stream are not JSON"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_ends_in_order_without_its_last_event_is_truncated() {
+    let script = vec![Step::Read, Step::Send([STREAM_HEAD, &chunk(&delta("a")), LAST_CHUNK].concat())];
+    let upstream = Upstream::start(vec![script]).await;
+    let bench = Bench::new(&chat_route(&upstream.url)).await;
+    let reply = bench.ask(0, &post("/", "", CHAT)).await;
+    assert!(reply.whole);
+    assert_eq!(bench.only().await.0.ending, Ending::Truncated);
+}
