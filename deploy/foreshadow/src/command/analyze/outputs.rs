@@ -1,0 +1,68 @@
+//! The files of a verdict: written under other names and renamed only when all of them are there.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use analyzer::Analysis;
+use analyzer::report::{Evidence, Frame, junit_xml, report_html, summary_md};
+use anyhow::{Context as _, anyhow};
+
+use crate::outcome::Failure;
+
+/// Says early that a verdict cannot go there.
+pub(super) fn check(out: &Path) -> Result<(), Failure> {
+    if out.exists() && !out.is_dir() {
+        return Err(Failure::usage(anyhow!("--out {} is a file; give a folder", out.display())));
+    }
+    Ok(())
+}
+
+/// Writes all files of the verdict, or none.
+pub(super) fn write(
+    out: &Path,
+    analysis: &Analysis,
+    evidence: &Evidence<'_>,
+    frame: &Frame,
+) -> Result<(), Failure> {
+    let mut verdict =
+        serde_json::to_string_pretty(&analysis.verdict).context("the verdict cannot be written as JSON")?;
+    verdict.push('\n');
+    let files = [
+        ("report.html", report_html(analysis, evidence, frame).map_err(anyhow::Error::new)?),
+        ("summary.md", summary_md(analysis, frame)),
+        ("junit.xml", junit_xml(analysis).map_err(anyhow::Error::new)?),
+        // Last: where it is, the others are.
+        ("verdict.json", verdict),
+    ];
+    std::fs::create_dir_all(out).with_context(|| format!("folder {} cannot be made", out.display()))?;
+    let mut staged: Vec<(PathBuf, PathBuf)> = Vec::new();
+    let result = stage_and_rename(out, &files, &mut staged);
+    if result.is_err() {
+        for (temporary, _) in staged {
+            // What was renamed already is gone from here; that is no second failure.
+            let _ = std::fs::remove_file(temporary);
+        }
+    }
+    Ok(result?)
+}
+
+fn stage_and_rename(
+    out: &Path,
+    files: &[(&str, String)],
+    staged: &mut Vec<(PathBuf, PathBuf)>,
+) -> anyhow::Result<()> {
+    for (name, text) in files {
+        let temporary = out.join(format!(".{name}.{}.partial", std::process::id()));
+        staged.push((temporary.clone(), out.join(name)));
+        let written = File::create(&temporary).and_then(|mut file| {
+            file.write_all(text.as_bytes())?;
+            file.sync_all()
+        });
+        written.with_context(|| format!("{} cannot be written", temporary.display()))?;
+    }
+    for (temporary, path) in staged.iter() {
+        std::fs::rename(temporary, path).with_context(|| format!("{} cannot be written", path.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! The verdict on a terminal.
+
+use analyzer::verdict::{MetricResult, MetricState};
+use analyzer::{Analysis, Answer, escaped, metric_words, sentence};
+
+use crate::screen::Screen;
+
+/// Findings shown; the rest is in the files.
+const SHOWN_FINDINGS: usize = 5;
+
+/// Writes the verdict, its numbers and its reasons for a person; nothing under `--json`.
+pub(crate) fn show(analysis: &Analysis, screen: &Screen) {
+    let verdict = &analysis.verdict;
+    let color = match verdict.verdict {
+        Answer::Approve => "1;32",
+        Answer::Block => "1;31",
+        Answer::Inconclusive => "1;33",
+    };
+    screen.line(screen.paint(&escaped(&sentence(verdict)), color));
+    for reason in verdict.reasons.iter().skip(1) {
+        screen.line(format!("  also {}: {}", reason.code.as_str(), escaped(&reason.detail)));
+    }
+    let pairs = &verdict.pairs;
+    screen.line(format!(
+        "\n{} paired cases of {}, {} baseline and {} candidate trials, {} torn",
+        pairs.paired, pairs.cases, pairs.trials_baseline, pairs.trials_candidate, pairs.torn
+    ));
+    for result in &verdict.invariants {
+        screen.line(format!(
+            "invariant {}: {} violations on {} cases (at most {:.2} % of cases), baseline {}",
+            result.name,
+            result.violations,
+            result.cases,
+            100.0 * result.upper_bound,
+            result.violations_baseline
+        ));
+    }
+    table(&verdict.metrics, screen);
+    for finding in analysis.findings.iter().take(SHOWN_FINDINGS) {
+        let line = format!("see {} in case {}: {}", finding.subject, finding.case, finding.detail);
+        screen.line(escaped(&line));
+    }
+    for note in &verdict.notes {
+        screen.line(format!("note: {}", escaped(note)));
+    }
+}
+
+fn table(metrics: &[MetricResult], screen: &Screen) {
+    if metrics.is_empty() {
+        return;
+    }
+    let head = ["metric", "cases", "baseline", "candidate", "effect", "bounds", "tolerated", "state"];
+    let mut rows = vec![head.map(str::to_owned)];
+    for metric in metrics {
+        let [baseline, candidate, effect, bounds, margin, state] = metric_words(metric);
+        let role = match (metric.required, metric.decides) {
+            (true, _) => " (required)",
+            (false, true) => "",
+            (false, false) => " (reported)",
+        };
+        let cases = metric.cases.to_string();
+        rows.push([
+            format!("{}{role}", metric.name),
+            cases,
+            baseline,
+            candidate,
+            effect,
+            bounds,
+            margin,
+            state,
+        ]);
+    }
+    let widths: Vec<usize> = (0..head.len())
+        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
+        .collect();
+    screen.line("");
+    for (number, row) in rows.iter().enumerate() {
+        let mut line = String::new();
+        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            let pad = " ".repeat(width - cell.chars().count());
+            // Names and words to the left, numbers to the right.
+            let cell = if column == 0 || column == head.len() - 1 {
+                format!("{cell}{pad}")
+            } else {
+                format!("{pad}{cell}")
+            };
+            line.push_str(&cell);
+            line.push_str("  ");
+        }
+        let worse = number > 0 && metrics[number - 1].state == MetricState::Deteriorated;
+        let line = line.trim_end();
+        let code = if number == 0 { "1" } else { "31" };
+        screen.line(if number == 0 || worse { screen.paint(line, code) } else { line.to_owned() });
+    }
+    screen.line("");
+}
