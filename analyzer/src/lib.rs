@@ -16,23 +16,20 @@ mod finding;
 #[cfg(test)]
 mod fixture;
 mod invariants;
-mod junit;
 mod metrics;
 mod need;
 mod pairs;
 pub mod policy;
+pub mod report;
 mod run;
 pub mod stats;
-mod summary;
 pub mod verdict;
 mod words;
 mod writes;
 
 pub use analysis::{AnalyseError, Analysis, CaseContrast, MetricDetail, analyse};
 pub use finding::{Example, FINDINGS_PER_SUBJECT, Finding};
-pub use junit::junit_xml;
 pub use policy::{Policy, PolicyError};
 pub use run::{Run, ToolCall, TrialRecord};
-pub use summary::summary_md;
 pub use verdict::{Answer, Verdict};
 pub use words::{effect_text, escaped, metric_words, sentence};

@@ -1,0 +1,62 @@
+//! The verdict for people and pipelines: `report.html`, `summary.md` and `junit.xml`, as text.
+//!
+//! Pure functions of values: nothing is read, written or fetched here, and no number is computed that decides
+//! anything. The page is one file that asks the network for nothing. Text that comes from sessions is hostile: it is
+//! shown, control characters and all, and never run.
+
+use crate::policy::Policy;
+use crate::run::Run;
+
+mod cases;
+mod junit;
+mod page;
+mod phrases;
+mod plot;
+#[cfg(test)]
+mod sample;
+mod summary;
+mod text;
+mod tools;
+mod trace;
+
+pub use junit::junit_xml;
+pub use page::report_html;
+pub use summary::summary_md;
+
+/// What was analyzed: the report shows the sessions behind the numbers.
+#[derive(Debug, Clone, Copy)]
+pub struct Evidence<'a> {
+    /// The run of the current build.
+    pub baseline: &'a Run,
+    /// The run of the new build.
+    pub candidate: &'a Run,
+    /// The recordings, where they were given apart.
+    pub recorded: Option<&'a Run>,
+    /// The policy that decided.
+    pub policy: &'a Policy,
+}
+
+/// What the report is told of its surroundings.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Frame {
+    /// What is compared, for the title; the builds where empty.
+    pub title: String,
+    /// Command lines that lead to the same verdict, one a line.
+    pub commands: Vec<String>,
+}
+
+/// Why a report could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// The page's template and its values do not fit.
+    #[error("failed to render report.html; this is a defect of foreshadow, verdict.json is not affected")]
+    Page(#[from] minijinja::Error),
+    /// The list of cases could not be written as JSON.
+    #[error(
+        "failed to write the cases of report.html; this is a defect of foreshadow, verdict.json is not affected"
+    )]
+    Cases(#[from] serde_json::Error),
+    /// The XML could not be written.
+    #[error("failed to write junit.xml; this is a defect of foreshadow, verdict.json is not affected")]
+    Xml(#[from] std::io::Error),
+}

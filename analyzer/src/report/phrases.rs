@@ -1,0 +1,225 @@
+//! What codes, metrics and states are called, and what each asks of the reader.
+
+use schemas::exchange::Effect;
+use schemas::trial::TrialEnding;
+
+use super::text;
+use crate::verdict::{Answer, MetricResult, MetricState, ReasonCode, Verdict};
+use crate::words;
+
+/// How a line is coloured and marked; never by colour alone.
+pub(super) const GOOD: &str = "good";
+/// Harm.
+pub(super) const BAD: &str = "bad";
+/// To be looked at.
+pub(super) const WARN: &str = "warn";
+/// Nothing is known, or nothing is to be said.
+pub(super) const OPEN: &str = "open";
+
+/// The answer as a heading.
+pub(super) fn answer(answer: Answer) -> &'static str {
+    match answer {
+        Answer::Approve => "Approve",
+        Answer::Block => "Block",
+        Answer::Inconclusive => "Inconclusive",
+    }
+}
+
+/// The first reason, as a sentence.
+pub(super) fn why(verdict: &Verdict) -> String {
+    let detail = verdict.reasons.first().map_or("no reason was given", |reason| reason.detail.as_str());
+    let mut letters = detail.chars();
+    let first = letters.next().into_iter().flat_map(char::to_uppercase);
+    text::visible(&first.chain(letters).collect::<String>())
+}
+
+/// Both ends of an interval, in the metric's unit.
+pub(super) fn interval(metric: &MetricResult) -> String {
+    let [low, high] = metric.interval.map(|end| words::effect(metric.unit, end));
+    match low.strip_suffix(" points") {
+        Some(low) => format!("{low} to {high}"),
+        None => format!("{low} to {high}"),
+    }
+}
+
+/// The effect at which the margin is used up.
+pub(super) fn margin(metric: &MetricResult) -> String {
+    words::effect(metric.unit, -metric.margin)
+}
+
+/// What the answer means for the roll-out.
+pub(super) fn consequence(answer: Answer) -> &'static str {
+    match answer {
+        Answer::Approve => "The candidate may roll out.",
+        Answer::Block => "The candidate must not roll out.",
+        Answer::Inconclusive => {
+            "Neither harm nor safety is shown. The candidate does not roll out on this evidence."
+        }
+    }
+}
+
+/// The colour of an answer.
+pub(super) fn answer_tone(answer: Answer) -> &'static str {
+    match answer {
+        Answer::Approve => GOOD,
+        Answer::Block => BAD,
+        Answer::Inconclusive => WARN,
+    }
+}
+
+/// The exit code of `foreshadow analyze` for an answer.
+pub(super) fn exit_code(answer: Answer) -> u8 {
+    match answer {
+        Answer::Approve => 0,
+        Answer::Block => 3,
+        Answer::Inconclusive => 4,
+    }
+}
+
+/// The colour and the words of a metric's state.
+pub(super) fn state(metric: &MetricResult) -> (&'static str, &'static str) {
+    match metric.state {
+        MetricState::NonInferior => (GOOD, "within margin"),
+        MetricState::Deteriorated if metric.decides => (BAD, "worse, blocks"),
+        MetricState::Deteriorated => (WARN, "worse"),
+        MetricState::DeterioratedWithinMargin => (WARN, "worse, within margin"),
+        MetricState::Undecided => (OPEN, "undecided"),
+    }
+}
+
+/// What part a metric plays.
+pub(super) fn role(metric: &MetricResult) -> &'static str {
+    match (metric.required, metric.decides) {
+        (true, true) => "required, may block",
+        (true, false) => "required",
+        (false, true) => "may block",
+        (false, false) => "reported",
+    }
+}
+
+/// What a metric measures, in one line; empty for one that this list does not know.
+pub(super) fn meaning(metric: &str) -> &'static str {
+    match metric {
+        "success" => "share of trials that did the work right",
+        "pass_k" => "chance that k trials of a case all succeed",
+        "agreement" => "chance that two trials of a case end alike",
+        "effects.duplicated" => "share of trials that make one write twice",
+        "effects.missing" => "share of the recorded writes not made",
+        "effects.extra" => "share of writes that the recording does not have",
+        "effects.changed" => "share of the recorded writes made with other arguments",
+        "effects.drift" => "how far writes moved, beyond the baseline's own spread",
+        "unscorable" => "share of trials that left the recording",
+        "sequence.drift" => "how far tool sequences moved, beyond the baseline's own spread",
+        "sequence.dispersion" => "how much trials of one case differ from each other",
+        "latency" => "time per trial, geometric mean",
+        "tail_latency" => "share of trials slower than the bound",
+        "tokens" => "tokens per trial, geometric mean",
+        "cost" => "US dollars per trial, geometric mean",
+        other if other.starts_with("invariant.") => {
+            "share of trials that keep an invariant the baseline breaks too"
+        }
+        _ => "",
+    }
+}
+
+/// What the reader does about a reason; empty where there is nothing to do.
+pub(super) fn advice(code: ReasonCode) -> &'static str {
+    match code {
+        ReasonCode::InvariantViolated => {
+            "Open the violating cases below, mend the candidate, replay it and analyze again. More sessions will not clear a violation."
+        }
+        ReasonCode::Deteriorated => {
+            "Start with the worst cases below: the first tool call that differs is marked. Mend the candidate, replay it and analyze again."
+        }
+        ReasonCode::NonInferior => "",
+        ReasonCode::DeterioratedWithinMargin => {
+            "Within what the policy tolerates, but real: let the agent's owner know, or tighten the margin before the next candidate."
+        }
+        ReasonCode::Underpowered => "Replay more sessions; more trials of the same sessions help less.",
+        ReasonCode::BelowFloor => {
+            "Replay more sessions: below the floor no method can show that the margin is kept, however good the candidate is."
+        }
+        ReasonCode::ReplayUnfaithful => {
+            "Look under Fidelity for what the world could not answer; record more, or declare aliases and read-only tools, then replay both lanes again."
+        }
+        ReasonCode::TooManyUnscorable => {
+            "Too many trials left the recording to be judged: look at their first divergence, record newer sessions, then replay both lanes again."
+        }
+        ReasonCode::MissingTrials => "Finish the runs (replay with --resume), then analyze again.",
+        ReasonCode::BaselineViolatesInvariant => {
+            "Mend the baseline or the declaration: while production breaks the invariant itself it is only compared as a rate."
+        }
+        ReasonCode::CorpusSelected => {
+            "Replay the baseline afresh on sessions that were not picked by their outcome; picked sessions regress to the mean."
+        }
+        ReasonCode::BaselineIsRecording => {
+            "Replay the current build as lane baseline beside the candidate; a recording alone is too weak to compare with."
+        }
+        ReasonCode::NoRequiredMetric => {
+            "Bring outcome labels or an evaluator, or name a metric that can be computed as required in the policy."
+        }
+        ReasonCode::MetricAbsent => {
+            "See under Metrics why it could not be computed, or take it out of the policy."
+        }
+        ReasonCode::InvariantUnchecked => {
+            "See that the runs hold what the invariant is checked on, or take it out of the policy."
+        }
+        ReasonCode::NoPairs => "Give two runs of the same cases: cases are paired by their name.",
+    }
+}
+
+/// Whether a reason speaks for, against, or leaves open.
+pub(super) fn reason_tone(code: ReasonCode) -> &'static str {
+    match code {
+        ReasonCode::InvariantViolated | ReasonCode::Deteriorated => BAD,
+        ReasonCode::NonInferior => GOOD,
+        ReasonCode::DeterioratedWithinMargin | ReasonCode::BaselineViolatesInvariant => WARN,
+        ReasonCode::Underpowered
+        | ReasonCode::BelowFloor
+        | ReasonCode::ReplayUnfaithful
+        | ReasonCode::TooManyUnscorable
+        | ReasonCode::MissingTrials
+        | ReasonCode::CorpusSelected
+        | ReasonCode::BaselineIsRecording
+        | ReasonCode::NoRequiredMetric
+        | ReasonCode::MetricAbsent
+        | ReasonCode::InvariantUnchecked
+        | ReasonCode::NoPairs => OPEN,
+    }
+}
+
+/// The word for what a call does outside.
+pub(super) fn effect(effect: Effect) -> &'static str {
+    match effect {
+        Effect::Read => "read",
+        Effect::Write => "write",
+        Effect::Unknown => "unknown",
+    }
+}
+
+/// How a trial ended, in words.
+pub(super) fn ending(ending: TrialEnding) -> &'static str {
+    match ending {
+        TrialEnding::Complete => "complete",
+        TrialEnding::Failed => "failed",
+        TrialEnding::TimedOut => "timed out",
+        TrialEnding::Truncated => "left the recording",
+        TrialEnding::Infrastructure => "harness failed",
+    }
+}
+
+/// What it would take to approve; `None` where the verdict asks for nothing more.
+pub(super) fn need(verdict: &Verdict) -> Option<String> {
+    let need = &verdict.need;
+    if !need.detail.is_empty() {
+        return Some(text::visible(&need.detail));
+    }
+    (need.cases > 0).then(|| {
+        format!(
+            "{} in all with {} each per lane: approval then has a predicted probability of {}.",
+            text::counted(need.cases, "case", "cases"),
+            text::counted(need.trials, "trial", "trials"),
+            text::percent(need.predicted_approve),
+        )
+    })
+}

@@ -1,0 +1,202 @@
+//! `summary.md`: the verdict as a comment under a pull request.
+//!
+//! Text from sessions is escaped for Markdown: it neither formats, links nor mentions anyone.
+
+use super::{Frame, phrases, text};
+use crate::analysis::Analysis;
+use crate::verdict::{Answer, MetricResult, Verdict};
+use crate::words;
+
+/// Reasons listed.
+const REASONS_SHOWN: usize = 6;
+
+/// Cases listed.
+const CASES_SHOWN: usize = 5;
+
+/// Characters of a finding.
+const DETAIL_SHOWN: usize = 240;
+
+/// Writes the summary; `report.html` beside it holds the rest.
+#[must_use]
+pub fn summary_md(analysis: &Analysis, frame: &Frame) -> String {
+    let verdict = &analysis.verdict;
+    let mut lines = Vec::new();
+    headline(verdict, frame, &mut lines);
+    metrics(verdict, &mut lines);
+    invariants(verdict, &mut lines);
+    reasons(verdict, &mut lines);
+    worst_cases(analysis, &mut lines);
+    footing(verdict, &mut lines);
+    lines.join("\n") + "\n"
+}
+
+fn symbol(answer: Answer) -> &'static str {
+    match answer {
+        Answer::Approve => "✅",
+        Answer::Block => "⛔",
+        Answer::Inconclusive => "❔",
+    }
+}
+
+fn headline(verdict: &Verdict, frame: &Frame, lines: &mut Vec<String>) {
+    let answer = phrases::answer(verdict.verdict);
+    lines.push(format!("## {} Foreshadow: {answer}", symbol(verdict.verdict)));
+    lines.push(String::new());
+    lines.push(format!("**{}**", text::markdown(&phrases::why(verdict))));
+    lines.push(String::new());
+    let compared = format!(
+        "Candidate {} against baseline {}: {} paired, {} + {} trials.",
+        text::markdown(&text::name(&verdict.candidate.build)),
+        text::markdown(&text::name(&verdict.baseline.build)),
+        text::counted(verdict.pairs.paired, "case", "cases"),
+        text::count(verdict.pairs.trials_baseline),
+        text::count(verdict.pairs.trials_candidate),
+    );
+    let title = text::markdown(&text::name(&frame.title));
+    lines.push(if title.is_empty() { compared } else { format!("{title}. {compared}") });
+    if let Some(need) = phrases::need(verdict) {
+        lines.extend([String::new(), format!("**Needed:** {}", text::markdown(&need))]);
+    }
+}
+
+fn metrics(verdict: &Verdict, lines: &mut Vec<String>) {
+    if verdict.metrics.is_empty() {
+        return;
+    }
+    lines.push(String::new());
+    lines.push(
+        "| | metric | baseline | candidate | effect (+ is better) | interval | margin | state |".to_owned(),
+    );
+    lines.push("|---|---|---:|---:|---:|---:|---:|---|".to_owned());
+    let decides = |metric: &&MetricResult| metric.decides || metric.required;
+    let deciding = verdict.metrics.iter().filter(decides);
+    let reported = verdict.metrics.iter().filter(|metric| !decides(metric));
+    for metric in deciding.chain(reported) {
+        let (tone, state) = phrases::state(metric);
+        let cells = [
+            mark(tone).to_owned(),
+            text::markdown(&text::name(&metric.name)),
+            words::value(metric.unit, metric.baseline),
+            words::value(metric.unit, metric.candidate),
+            words::effect(metric.unit, metric.effect),
+            phrases::interval(metric),
+            phrases::margin(metric),
+            format!("{state} ({})", phrases::role(metric)),
+        ];
+        lines.push(format!("| {} |", cells.join(" | ")));
+    }
+}
+
+fn mark(tone: &str) -> &'static str {
+    match tone {
+        phrases::GOOD => "✅",
+        phrases::BAD => "⛔",
+        phrases::WARN => "⚠️",
+        _ => "❔",
+    }
+}
+
+fn invariants(verdict: &Verdict, lines: &mut Vec<String>) {
+    if verdict.invariants.is_empty() {
+        return;
+    }
+    lines.push(String::new());
+    lines.push("| | invariant | violations | baseline | cases | at most (95%) |".to_owned());
+    lines.push("|---|---|---:|---:|---:|---:|".to_owned());
+    for invariant in &verdict.invariants {
+        let tone = match (invariant.violations, invariant.violations_baseline) {
+            _ if invariant.cases == 0 => phrases::OPEN,
+            (0, _) => phrases::GOOD,
+            (_, 0) => phrases::BAD,
+            (_, _) => phrases::WARN,
+        };
+        lines.push(format!(
+            "| {} | {} | {} | {} | {} | {} |",
+            mark(tone),
+            text::markdown(&text::name(&invariant.name)),
+            text::count(invariant.violations),
+            text::count(invariant.violations_baseline),
+            text::count(invariant.cases),
+            text::percent(invariant.upper_bound),
+        ));
+    }
+}
+
+fn reasons(verdict: &Verdict, lines: &mut Vec<String>) {
+    if verdict.reasons.is_empty() {
+        return;
+    }
+    lines.extend([String::new(), "**Reasons**".to_owned(), String::new()]);
+    for reason in verdict.reasons.iter().take(REASONS_SHOWN) {
+        lines.push(format!("- `{}` {}", reason.code.as_str(), text::markdown(&reason.detail)));
+    }
+    if let Some(more) = verdict.reasons.len().checked_sub(REASONS_SHOWN).filter(|more| *more > 0) {
+        lines.push(format!("- … {more} more in `report.html`"));
+    }
+}
+
+fn worst_cases(analysis: &Analysis, lines: &mut Vec<String>) {
+    let mut seen = std::collections::BTreeSet::new();
+    let worst: Vec<_> = (analysis.findings.iter())
+        .filter(|finding| seen.insert(finding.case.as_str()))
+        .take(CASES_SHOWN)
+        .collect();
+    if worst.is_empty() {
+        return;
+    }
+    let more = analysis.findings.len() > worst.len();
+    lines.extend([
+        String::new(),
+        "<details><summary>Cases to look at first</summary>".to_owned(),
+        String::new(),
+    ]);
+    for finding in worst {
+        lines.push(format!(
+            "- **{}** ({}): {}",
+            text::markdown(&text::name(&finding.case)),
+            text::markdown(&text::name(&finding.subject)),
+            text::markdown(&text::shortened(&finding.detail, DETAIL_SHOWN)),
+        ));
+    }
+    if more {
+        lines.push("- … more in `report.html`".to_owned());
+    }
+    lines.extend([String::new(), "</details>".to_owned()]);
+}
+
+fn footing(verdict: &Verdict, lines: &mut Vec<String>) {
+    lines.push(String::new());
+    for note in &verdict.notes {
+        lines.push(format!("> {}", text::markdown(note)));
+        lines.push(">".to_owned());
+    }
+    lines.push(format!(
+        "Full report: `report.html` (tool calls side by side), `verdict.json`. Policy `{}`, seed {}, foreshadow {}.",
+        verdict.policy_digest.get(..12).unwrap_or(&verdict.policy_digest),
+        verdict.seed,
+        text::markdown(&verdict.tool_version),
+    ));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::sample;
+
+    #[test]
+    fn reads_as_a_verdict_and_hostile_text_stays_text() {
+        let summary = summary_md(&sample::analysis(Answer::Block), &Frame::default());
+        assert!(summary.starts_with("## ⛔ Foreshadow: Block\n\n**"), "{summary}");
+        assert!(summary.contains("| ⛔ | success | 90.0 % | 57.0 % | -33.0 points |"), "{summary}");
+        assert!(summary.contains("- `deteriorated` success fell by 33.0 points"), "{summary}");
+        assert!(summary.contains("300 cases in all with 2 trials each"), "{summary}");
+        for active in ["<img", "<b>", "</script>", "@team", "://", "\u{202e}", "\u{0}"] {
+            assert!(!summary.contains(active), "{active:?} is in {summary}");
+        }
+        // Every row of a table keeps its number of cells.
+        let cells = |line: &str| line.replace("\\|", "").matches('|').count();
+        for line in summary.lines().filter(|line| line.starts_with("| ")) {
+            assert!(matches!(cells(line), 7 | 9), "{line}");
+        }
+    }
+}
