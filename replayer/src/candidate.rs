@@ -299,11 +299,9 @@ fn read_upstream(
 }
 
 fn absolute(key: &str, text: &str) -> Result<Uri, CandidateError> {
-    let uri: Uri = text.parse().map_err(|error| bad(key, format!("{text:?} is not a URL ({error})")))?;
-    match (uri.scheme_str(), uri.host()) {
-        (Some("http" | "https"), Some(_)) => Ok(uri),
-        _ => Err(bad(key, format!("{text:?} is not a URL; it must begin with http:// or https://"))),
-    }
+    let uri = text.parse::<Uri>().ok();
+    let whole = uri.filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some());
+    whole.ok_or_else(|| bad(key, format!("{text:?} is not a URL that begins with http:// or https://")))
 }
 
 fn read_headers(

@@ -28,7 +28,7 @@ pub enum ModelMode {
 }
 
 /// Everything that a replay needs.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Plan {
     /// Where the sessions are: a directory or a `file://` URL.
     pub store: String,

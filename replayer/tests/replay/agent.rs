@@ -1,0 +1,223 @@
+//! A small candidate: an HTTP service that asks the model, looks the order up and refunds it through the world.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{HeaderMap, Request, Response};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+/// How the agent speaks to its tools.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tools {
+    /// MCP with a session.
+    McpSession,
+    /// MCP without.
+    McpStateless,
+    /// `POST /tools/<name>`.
+    Json,
+}
+
+/// What the agent does.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Behaviour {
+    pub(crate) tools: Tools,
+    /// Never answers a turn.
+    pub(crate) silent: bool,
+    /// Refunds this often.
+    pub(crate) refunds: usize,
+    /// Refunds another amount than was recorded.
+    pub(crate) wrong_amount: bool,
+    /// Passes on what names the trial.
+    pub(crate) propagates: bool,
+    /// Asks the model for a stream.
+    pub(crate) streams: bool,
+    /// Asks the model at all.
+    pub(crate) asks_model: bool,
+}
+
+impl Default for Behaviour {
+    fn default() -> Self {
+        Self {
+            tools: Tools::McpStateless,
+            silent: false,
+            refunds: 1,
+            wrong_amount: false,
+            propagates: true,
+            streams: false,
+            asks_model: true,
+        }
+    }
+}
+
+type HttpClient = Client<HttpConnector, Full<Bytes>>;
+
+/// A running agent; it stops when it is dropped.
+pub(crate) struct Agent {
+    pub(crate) address: SocketAddr,
+    pub(crate) turns: Arc<AtomicUsize>,
+    _server: JoinSet<()>,
+}
+
+/// What the agent heard from the model and from its tools.
+#[derive(Debug, Default)]
+struct Heard {
+    model: String,
+    order: String,
+    refunds: Vec<String>,
+}
+
+impl Agent {
+    pub(crate) async fn start(world: SocketAddr, behaviour: Behaviour) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let turns = Arc::new(AtomicUsize::new(0));
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        let mut server = JoinSet::new();
+        let counted = turns.clone();
+        server.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let (client, counted) = (client.clone(), counted.clone());
+                connections.spawn(async move {
+                    let service = service_fn(move |request| {
+                        let (client, counted) = (client.clone(), counted.clone());
+                        async move {
+                            Ok::<_, std::convert::Infallible>(
+                                turn(request, world, behaviour, &client, &counted).await,
+                            )
+                        }
+                    });
+                    let builder = auto::Builder::new(TokioExecutor::new());
+                    // The replayer closes connections of turns that it gave up.
+                    let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+                });
+            }
+        });
+        Self { address, turns, _server: server }
+    }
+}
+
+async fn turn(
+    request: Request<Incoming>,
+    world: SocketAddr,
+    behaviour: Behaviour,
+    client: &HttpClient,
+    turns: &AtomicUsize,
+) -> Response<Full<Bytes>> {
+    if request.uri().path() == "/healthz" {
+        return Response::new(Full::new(Bytes::from_static(b"ok")));
+    }
+    turns.fetch_add(1, Ordering::SeqCst);
+    if behaviour.silent {
+        std::future::pending::<()>().await;
+    }
+    let (parts, body) = request.into_parts();
+    let body = body.collect().await.expect("a body").to_bytes();
+    let body: Value = serde_json::from_slice(&body).expect("JSON");
+    let message = body["message"].as_str().expect("a message").to_owned();
+    let mut headers = HeaderMap::new();
+    if behaviour.propagates {
+        headers.insert("traceparent", parts.headers["traceparent"].clone());
+    }
+    let world = World { base: format!("http://{world}"), headers, client, behaviour };
+    let heard = world.work(&message).await;
+    let reply =
+        json!({"reply": format!("{} | {} | {}", heard.model, heard.order, heard.refunds.join(" + "))});
+    Response::new(Full::new(Bytes::from(reply.to_string())))
+}
+
+struct World<'a> {
+    base: String,
+    headers: HeaderMap,
+    client: &'a HttpClient,
+    behaviour: Behaviour,
+}
+
+impl World<'_> {
+    async fn work(&self, message: &str) -> Heard {
+        let order = message.rsplit(' ').next().unwrap_or_default().to_owned();
+        let mut heard = Heard::default();
+        if self.behaviour.asks_model {
+            heard.model = self.ask_model(message).await;
+        }
+        let session = self.session().await;
+        heard.order = self.call("get_order", &json!({"order_id": order}), session.as_deref()).await;
+        let amount = if self.behaviour.wrong_amount { 7 } else { 5 };
+        for _ in 0..self.behaviour.refunds {
+            let arguments = json!({"order_id": order, "amount": amount});
+            heard.refunds.push(self.call("refund", &arguments, session.as_deref()).await);
+        }
+        heard
+    }
+
+    async fn ask_model(&self, message: &str) -> String {
+        let mut request = json!({"model": "m", "messages": [
+            {"role": "system", "content": "you refund"}, {"role": "user", "content": message},
+        ]});
+        if self.behaviour.streams {
+            request["stream"] = json!(true);
+        }
+        let (status, _, body) = self.post("/v1/chat/completions", &request, &[]).await;
+        let kind = if body.starts_with("data:") { "stream" } else { "plain" };
+        let asks = body.contains("get_order");
+        format!("{status} {kind} {asks}")
+    }
+
+    async fn session(&self) -> Option<String> {
+        if self.behaviour.tools != Tools::McpSession {
+            return None;
+        }
+        let request = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {"protocolVersion": "2025-06-18", "capabilities": {}}});
+        let (_, headers, body) = self.post("/mcp", &request, &[]).await;
+        assert!(body.contains("2025-06-18"), "{body}");
+        let session = headers["mcp-session-id"].to_str().expect("text").to_owned();
+        let list = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"});
+        let (_, _, body) = self.post("/mcp", &list, &[("mcp-session-id", &session)]).await;
+        assert!(body.contains("refund"), "{body}");
+        Some(session)
+    }
+
+    async fn call(&self, tool: &str, arguments: &Value, session: Option<&str>) -> String {
+        if self.behaviour.tools == Tools::Json {
+            let (status, _, body) = self.post(&format!("/tools/{tool}"), arguments, &[]).await;
+            return format!("{status} {body}");
+        }
+        let request = json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": tool, "arguments": arguments}});
+        let named = match session {
+            Some(session) => vec![("mcp-session-id", session), ("mcp-protocol-version", "2025-06-18")],
+            None => {
+                vec![("mcp-protocol-version", "2026-07-28"), ("mcp-method", "tools/call"), ("mcp-name", tool)]
+            }
+        };
+        let (status, _, body) = self.post("/mcp", &request, &named).await;
+        let body: Value = serde_json::from_str(&body).expect("JSON");
+        let result = &body["result"];
+        assert_eq!(session.is_none() && status == 200, result["resultType"] == "complete", "{body}");
+        let failed = result["isError"].as_bool().unwrap_or(result.is_null());
+        format!("{status} {failed} {}", result["content"][0]["text"].as_str().unwrap_or_default())
+    }
+
+    async fn post(&self, path: &str, body: &Value, named: &[(&str, &str)]) -> (u16, HeaderMap, String) {
+        let mut request =
+            Request::post(format!("{}{path}", self.base)).header("content-type", "application/json");
+        for (name, value) in named {
+            request = request.header(*name, *value);
+        }
+        let mut request = request.body(Full::new(Bytes::from(body.to_string()))).expect("a request");
+        request.headers_mut().extend(self.headers.clone());
+        let response = self.client.request(request).await.expect("the world answers");
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.expect("a body").to_bytes();
+        (parts.status.as_u16(), parts.headers, String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
