@@ -6,6 +6,7 @@
 
 mod agentdojo;
 mod arguments;
+mod cleanse;
 mod outcomes;
 pub mod python;
 mod source;
@@ -23,7 +24,7 @@ pub use outcomes::{Columns, ColumnsError};
 pub use source::{MAX_UNPACKED_BYTES, Source, SourceError};
 pub use tally::{Oddity, SetAside, Tally};
 pub use transcript::{Call, Message, Reported, Role, Transcript};
-pub use weave::{ImportInto, Weaver};
+pub use weave::{ImportInto, ImportPlan, Weaver};
 pub use woven::Woven;
 
 /// What a file is.

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use proptest::prelude::*;
-use recorder::import::{self, Columns, Format, ImportInto, Oddity, SetAside, Source, Tally, Weaver, Woven};
+use recorder::import::{
+    self, Columns, Format, ImportInto, ImportPlan, Oddity, SetAside, Source, Tally, Weaver, Woven,
+};
 use schemas::exchange::{Edge, Effect, Ending, Exchange};
 use schemas::id::{BuildId, IncarnationId, TenantId};
 use schemas::keys::{Digest, RootKey, TenantKeys};
@@ -51,7 +53,7 @@ fn run() -> ImportInto {
 fn weave(format: Format, source: &Source, into: &ImportInto, tools: &ToolCatalog) -> Imported {
     let parsed = import::read(format, source, &Columns::default()).expect("no outcome table");
     let keys = keys();
-    let mut weaver = Weaver {
+    let mut weaver = Weaver::new(ImportPlan {
         format,
         source,
         tenant: TenantId::parse("t").expect("an id"),
@@ -61,9 +63,8 @@ fn weave(format: Format, source: &Source, into: &ImportInto, tools: &ToolCatalog
         tools,
         incarnation: IncarnationId::parse(&format!("import-{}", source.digest())).expect("an id"),
         now: 1_800_000_000_000_000,
-        exchanges_before: 0,
         sessions_before: 0,
-    };
+    });
     let mut imported = Imported { woven: vec![], tally: Tally::default(), set_aside: parsed.set_aside };
     for transcript in parsed.transcripts {
         match weaver.weave(transcript) {
@@ -286,6 +287,29 @@ fn arguments_that_nobody_can_parse_are_kept_and_the_session_votes() {
     assert_eq!((call.operation.arguments.as_deref(), call.operation.is_error), (None, Some(true)));
     let turn = imported.exchanges(Edge::Turn).next().expect("the turn");
     assert_eq!((turn.ending, imported.odd(Oddity::UnansweredTurn)), (Ending::Cancelled, 1));
+}
+
+#[test]
+fn a_planted_key_is_nowhere_in_what_is_made() {
+    let key = "sk-planted0123456789abcdef";
+    let line = format!(
+        r#"{{"task_id":1,"reward":1.0,"traj":[{{"role":"user","content":"use {key}"}},{{"role":"assistant","content":null,"tool_calls":[{{"id":"c","type":"function","function":{{"name":"f","arguments":"{{\"k\":\"{key}\"}}"}}}}]}},{{"role":"tool","tool_call_id":"c","content":"got {key}"}},{{"role":"assistant","content":"done with {key}"}}]}}"#
+    );
+    let source = Source::unpack("one.jsonl", line.into_bytes()).expect("reads");
+    let imported = weave(Format::TauBench, &source, &run(), &ToolCatalog::default());
+    assert_eq!((imported.set_aside.len(), imported.tally.exchanges), (0, 4));
+    let made = format!("{:?}", imported.woven);
+    let woven = &imported.woven[0];
+    let pieces = pieces(woven);
+    let bodies = woven.exchanges.iter().flat_map(|exchange| [&exchange.request, &exchange.response]);
+    let bodies = bodies.map(|body| body.reassemble(|digest| pieces.get(digest).copied()).expect("whole"));
+    let bodies = String::from_utf8(bodies.flatten().collect()).expect("UTF-8");
+    assert!(bodies.contains("done with"), "{bodies}");
+    assert!(!made.contains("planted") && !bodies.contains("planted"), "{made}");
+    assert_eq!(imported.odd(Oddity::SecretReplaced), 4);
+    let call = imported.exchanges(Edge::Tool).next().expect("the call");
+    assert!(call.operation.arguments.as_deref().is_some_and(|text| text.contains("⟦openai_key:")));
+    assert_eq!(call.redactions.len(), 2);
 }
 
 #[test]

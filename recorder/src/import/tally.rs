@@ -42,6 +42,8 @@ pub enum Oddity {
     TranscriptMissing,
     /// A time that is not one; the exchange has the time of the one before.
     TimeUnreadable,
+    /// A value with the shape of a key or token, replaced.
+    SecretReplaced,
     /// A `trial` field that only repeats the task; read as trial 0.
     TrialIsTaskIndex,
 }
@@ -68,6 +70,7 @@ impl Oddity {
             Self::LabelMissing => "sessions without a label",
             Self::TranscriptMissing => "trials without a transcript",
             Self::TimeUnreadable => "unreadable times",
+            Self::SecretReplaced => "secrets replaced",
             Self::TrialIsTaskIndex => "trial numbers that only repeat the task, read as 0",
         }
     }

@@ -128,8 +128,9 @@ fn split(source: &Source) -> Result<(Option<Item<'_>>, Vec<Item<'_>>), SetAside>
     }
     let mut items = source.items();
     let is_head = |text: &[u8]| {
-        serde_json::from_slice::<Value>(text)
-            .is_ok_and(|v| v.get("info").is_some() && v.get("messages").is_none())
+        serde_json::from_slice::<Value>(text).is_ok_and(|v| {
+            v.get("info").is_some() && v.get("task_id").is_none() && v.get("messages").is_none()
+        })
     };
     if items.first().is_some_and(|(_, text)| is_head(text)) {
         let head = items.remove(0);

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use schemas::exchange::Usage;
+use schemas::exchange::{Redaction, Usage};
 use schemas::trial::TrialEnding;
 
 use super::tally::Oddity;
@@ -31,6 +31,8 @@ pub struct Call {
     pub tool: String,
     /// The arguments as they were written.
     pub arguments: String,
+    /// What was replaced in the arguments.
+    pub redactions: Vec<Redaction>,
 }
 
 /// One message.
@@ -40,6 +42,8 @@ pub struct Message {
     pub role: Role,
     /// Its text.
     pub text: Option<String>,
+    /// What was replaced in the text.
+    pub redactions: Vec<Redaction>,
     /// The tool calls it asks for.
     pub calls: Vec<Call>,
     /// Of a tool's message: the id of the call that it answers.

@@ -15,10 +15,12 @@ use schemas::session::{CloseReason, SessionClose};
 use schemas::tools::ToolCatalog;
 use schemas::trial::{Lane, Trial};
 
+use super::cleanse::cleanse;
 use super::tally::{Oddity, SetAside, Tally};
 use super::transcript::Transcript;
 use super::woven::Woven;
 use super::{Format, Source};
+use crate::redact::Redactor;
 
 mod draft;
 mod loom;
@@ -55,9 +57,9 @@ impl ImportInto {
     }
 }
 
-/// Turns the transcripts of one file into what is stored.
+/// What is the same for all sessions of a file.
 #[derive(Debug)]
-pub struct Weaver<'a> {
+pub struct ImportPlan<'a> {
     /// What the file is.
     pub format: Format,
     /// The file.
@@ -76,32 +78,54 @@ pub struct Weaver<'a> {
     pub incarnation: IncarnationId,
     /// When the import runs, UTC, microseconds since 1970.
     pub now: i64,
-    /// How many exchanges were made before, under the same incarnation.
-    pub exchanges_before: u64,
-    /// How many sessions were made before: sessions without times follow each other, one second apart, from 1970 on.
+    /// How many sessions earlier files made: sessions without times follow each other, one second apart, from 1970 on.
     pub sessions_before: u32,
 }
 
-impl Weaver<'_> {
+/// Turns the transcripts of one file into what is stored.
+#[derive(Debug)]
+pub struct Weaver<'a> {
+    plan: ImportPlan<'a>,
+    redactor: Redactor,
+    exchanges_before: u64,
+    sessions_before: u32,
+}
+
+impl<'a> Weaver<'a> {
+    /// Starts on a file.
+    #[must_use]
+    pub fn new(plan: ImportPlan<'a>) -> Self {
+        let redactor = Redactor::new(plan.keys.clone(), Vec::new());
+        let sessions_before = plan.sessions_before;
+        Self { plan, redactor, exchanges_before: 0, sessions_before }
+    }
+
+    /// How many sessions this file and those before it made.
+    #[must_use]
+    pub fn sessions_made(&self) -> u32 {
+        self.sessions_before
+    }
+
     /// Cuts a transcript into exchanges.
     ///
     /// # Errors
     /// Its names cannot be stored, or there is nothing in it that could be replayed.
-    pub fn weave(&mut self, transcript: Transcript) -> Result<Woven, SetAside> {
+    pub fn weave(&mut self, mut transcript: Transcript) -> Result<Woven, SetAside> {
         let line = transcript.line;
         let has_transcript = !transcript.messages.is_empty();
-        if !has_transcript && matches!(self.into, ImportInto::Store { .. }) {
+        if !has_transcript && matches!(self.plan.into, ImportInto::Store { .. }) {
             let why =
                 transcript.ending_detail.as_deref().and_then(|detail| detail.lines().next()).unwrap_or("");
             let detail = format!("expected at least one message to replay, found none {why}");
-            return Err(self.source.set_aside(line, "messages", detail.trim_end().to_owned()));
+            return Err(self.plan.source.set_aside(line, "messages", detail.trim_end().to_owned()));
         }
         let names = self
             .names(&transcript)
-            .map_err(|(field, error)| self.source.set_aside(line, field, error.to_string()))?;
+            .map_err(|(field, error)| self.plan.source.set_aside(line, field, error.to_string()))?;
         let mut tally = Tally { sessions: 1, ..Tally::default() };
+        (0..cleanse(&self.redactor, &mut transcript)).for_each(|_| tally.note(Oddity::SecretReplaced));
         transcript.oddities.iter().for_each(|oddity| tally.note(*oddity));
-        let (drafts, labels) = Loom::new(&transcript, self.tools, self.keys, &mut tally).run();
+        let (drafts, labels) = Loom::new(&transcript, self.plan.tools, self.plan.keys, &mut tally).run();
         let untimed_start = i64::from(self.sessions_before) * 1_000_000;
         let woven = Cloth { weaver: self, names, transcript, drafts, labels, untimed_start }.finish(tally);
         self.exchanges_before += woven.exchanges.len() as u64;
@@ -110,14 +134,14 @@ impl Weaver<'_> {
     }
 
     fn names(&self, transcript: &Transcript) -> Result<Names, (&'static str, IdError)> {
-        let agent = match (&self.agent, &transcript.agent) {
+        let agent = match (&self.plan.agent, &transcript.agent) {
             (Some(agent), _) => agent.clone(),
             (None, Some(name)) => AgentId::parse(name).map_err(|error| ("agent", error))?,
-            (None, None) => AgentId::parse(self.format.as_str()).map_err(|error| ("agent", error))?,
+            (None, None) => AgentId::parse(self.plan.format.as_str()).map_err(|error| ("agent", error))?,
         };
         let case = CaseId::parse(&transcript.case).map_err(|error| ("task", error))?;
         let name = shortened(&transcript.name);
-        let session = format!("{}/{}/{name}", self.format.as_str(), self.source.stem());
+        let session = format!("{}/{}/{name}", self.plan.format.as_str(), self.plan.source.stem());
         let session = SessionId::parse(&session).map_err(|error| ("task", error))?;
         Ok(Names { agent, case, session })
     }
@@ -171,8 +195,8 @@ impl Cloth<'_, '_> {
                     pieces.push((self.names.session.clone(), digest, piece.to_vec()));
                 }
             };
-            let request = Body::cut(&draft.request, self.weaver.keys, &mut keep);
-            let response = Body::cut(&draft.response, self.weaver.keys, &mut keep);
+            let request = Body::cut(&draft.request, self.weaver.plan.keys, &mut keep);
+            let response = Body::cut(&draft.response, self.weaver.plan.keys, &mut keep);
             exchanges.push(self.exchange(seq, draft, (request, response), (clock, session_started_at)));
         }
         count_edges(&exchanges, &mut tally);
@@ -203,11 +227,11 @@ impl Cloth<'_, '_> {
         });
         Exchange {
             exchange: self.exchange_id(seq),
-            tenant: weaver.tenant.clone(),
+            tenant: weaver.plan.tenant.clone(),
             agent: self.names.agent.clone(),
-            build: weaver.into.build().cloned(),
+            build: weaver.plan.into.build().cloned(),
             session: self.names.session.clone(),
-            incarnation: weaver.incarnation.clone(),
+            incarnation: weaver.plan.incarnation.clone(),
             seq,
             incarnation_seq: weaver.exchanges_before + u64::from(seq),
             edge: draft.edge,
@@ -232,14 +256,14 @@ impl Cloth<'_, '_> {
             usage: draft.usage,
             identifiers: identifiers.collect(),
             links: links.collect(),
-            redactions: Vec::new(),
+            redactions: draft.redactions.clone(),
             envelope: None,
         }
     }
 
     fn exchange_id(&self, seq: u32) -> ExchangeId {
         let number = self.weaver.exchanges_before + u64::from(seq);
-        ExchangeId::parse(&format!("{}-{number}", self.weaver.incarnation))
+        ExchangeId::parse(&format!("{}-{number}", self.weaver.plan.incarnation))
             .expect("an incarnation with a short number behind it is a valid id")
     }
 
@@ -247,17 +271,17 @@ impl Cloth<'_, '_> {
         let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
         let mut labels = self.labels.clone();
         labels.extend(self.transcript.slices.clone());
-        labels.insert("file".to_owned(), self.weaver.source.stem().to_owned());
+        labels.insert("file".to_owned(), self.weaver.plan.source.stem().to_owned());
         labels.insert("trial".to_owned(), self.transcript.trial.to_string());
         labels.extend(self.transcript.model.clone().map(|model| ("model".to_owned(), model)));
         SessionClose {
-            tenant: self.weaver.tenant.clone(),
+            tenant: self.weaver.plan.tenant.clone(),
             agent: self.names.agent.clone(),
-            build: self.weaver.into.build().cloned(),
+            build: self.weaver.plan.into.build().cloned(),
             session: self.names.session.clone(),
-            incarnation: self.weaver.incarnation.clone(),
+            incarnation: self.weaver.plan.incarnation.clone(),
             started_at,
-            closed_at: self.weaver.now,
+            closed_at: self.weaver.plan.now,
             reason: CloseReason::Imported,
             turns: count(tally.turns),
             model_calls: count(tally.model_calls),
@@ -272,18 +296,18 @@ impl Cloth<'_, '_> {
     }
 
     fn trial(&self, started_at: Option<i64>, tally: &mut Tally) -> Option<Trial> {
-        let ImportInto::Run { build, lane } = self.weaver.into else { return None };
+        let ImportInto::Run { build, lane } = self.weaver.plan.into else { return None };
         let transcript = &self.transcript;
         let has_transcript = !self.drafts.is_empty();
         if transcript.success.is_none() {
             tally.note(Oddity::LabelMissing);
         }
-        if !has_transcript && self.weaver.format != Format::Outcomes {
+        if !has_transcript && self.weaver.plan.format != Format::Outcomes {
             tally.note(Oddity::TranscriptMissing);
         }
         let usage = self.usage();
         Some(Trial {
-            tenant: self.weaver.tenant.clone(),
+            tenant: self.weaver.plan.tenant.clone(),
             agent: self.names.agent.clone(),
             build: Some(build.clone()),
             lane: *lane,

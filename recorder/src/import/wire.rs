@@ -121,6 +121,7 @@ impl WireMessage {
         Ok(Message {
             role,
             text: if role == Role::Tool { text.or(error_text) } else { text },
+            redactions: Vec::new(),
             calls: calls?,
             call_id: self.tool_call_id.or(self.id).filter(|id| !id.is_empty()),
             tool: self.name.or(answered).filter(|name| !name.is_empty()),
@@ -155,7 +156,7 @@ impl WireCall {
                 other.to_string()
             }
         };
-        Ok(Call { id: self.id.filter(|id| !id.is_empty()), tool, arguments })
+        Ok(Call { id: self.id.filter(|id| !id.is_empty()), tool, arguments, redactions: Vec::new() })
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
-use recorder::import::{Format, ImportInto, Weaver};
+use recorder::import::{Format, ImportInto, ImportPlan, Weaver};
 use schemas::id::{AgentId, BuildId, IncarnationId, TenantId};
 use schemas::tools::ToolCatalog;
 use schemas::trial::Lane;
@@ -146,11 +146,12 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Fa
     let woven = weave(&args, context, &into, &tools, &selection, gathered, &mut place, &mut summary)?;
     if summary.nothing() {
         summary.show(context.screen);
-        let hint = if summary.left_out > 0 { "; --trial or --where left all others out" } else { "" };
-        return Err(Failure::work(anyhow::anyhow!(
-            "nothing could be imported from {} files{hint}",
-            args.paths.len()
-        )));
+        let hint = if summary.left_out > 0 {
+            "; --trial, --where or --limit left all others out"
+        } else {
+            "; check that --format is what they are"
+        };
+        return Err(Failure::work(anyhow::anyhow!("nothing could be imported{hint}")));
     }
     place.make_manifest(&lake).await?;
     for file in woven {
@@ -209,7 +210,7 @@ fn weave(
         if !file.transcripts.is_empty() {
             place.refuse_again(&source, file.source.file())?;
         }
-        let mut weaver = Weaver {
+        let mut weaver = Weaver::new(ImportPlan {
             format: args.format.into(),
             source: &file.source,
             tenant: args.tenant.clone(),
@@ -219,9 +220,8 @@ fn weave(
             tools,
             incarnation: IncarnationId::parse(&source).map_err(Failure::work)?,
             now: clock::now_micros(),
-            exchanges_before: 0,
             sessions_before,
-        };
+        });
         let mut batch = Batch::default();
         let mut sessions = 0;
         summary.take_file(file.set_aside, file.ignored_columns, file.left_out);
@@ -244,7 +244,7 @@ fn weave(
                 Err(aside) => summary.set_aside.push(aside),
             }
         }
-        sessions_before = weaver.sessions_before;
+        sessions_before = weaver.sessions_made();
         if sessions > 0 {
             files.push(Woven { source, sessions, batch });
         }

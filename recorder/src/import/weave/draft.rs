@@ -1,6 +1,6 @@
 //! An exchange before it has its identity: what was said, when, and what it has to do with the others.
 
-use schemas::exchange::{Edge, Operation, OperationKind, Usage};
+use schemas::exchange::{Edge, Operation, OperationKind, Redaction, Usage};
 
 /// An exchange in the making.
 #[derive(Debug)]
@@ -18,6 +18,7 @@ pub(super) struct Draft {
     /// The seq of another draft, and what kind of link it is.
     pub(super) links: Vec<(u32, &'static str)>,
     pub(super) identifiers: Vec<(&'static str, String)>,
+    pub(super) redactions: Vec<Redaction>,
 }
 
 impl Draft {
@@ -39,6 +40,7 @@ impl Draft {
             unanswered: false,
             links: Vec::new(),
             identifiers: Vec::new(),
+            redactions: Vec::new(),
         }
     }
 

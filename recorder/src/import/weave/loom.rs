@@ -123,7 +123,13 @@ impl<'a> Loom<'a> {
         let Some(input) =
             unanswered.and_then(|at| self.drafts.get_mut(at)).map(|draft| &mut draft.operation.input)
         else {
-            return self.open_turn(Some(text), message.at.or(self.cursor));
+            self.open_turn(Some(text), message.at.or(self.cursor));
+            return self
+                .drafts
+                .iter_mut()
+                .rev()
+                .take(1)
+                .for_each(|turn| turn.redactions.clone_from(&message.redactions));
         };
         // The agent has not answered yet: its harness speaks here, or the caller adds to what it said.
         match input {
@@ -236,6 +242,8 @@ impl<'a> Loom<'a> {
         draft.operation.finish_reason = Some(finish_reason);
         draft.operation.requested = message.calls.iter().map(requested).collect();
         draft.links.extend(self.last_model.map(|to| (to, "continues")));
+        draft.redactions = message.redactions.clone();
+        draft.redactions.extend(message.calls.iter().flat_map(|call| call.redactions.clone()));
         self.remember(&answer);
         draft
     }
@@ -264,6 +272,7 @@ impl<'a> Loom<'a> {
             draft.operation.arguments = Some(arguments.text);
         }
         draft.request = call.arguments.into_bytes();
+        draft.redactions.extend(call.redactions);
         self.declare(&mut draft, &call.tool);
         draft.links.push((asked_by, "requested_by"));
         draft.identifiers.extend(call.id.map(|id| ("tool_call_id", id)));
@@ -277,6 +286,7 @@ impl<'a> Loom<'a> {
         draft.response = message.text.clone().unwrap_or_default().into_bytes();
         draft.operation.result = Some(message.text.clone().unwrap_or_default());
         draft.operation.is_error = message.is_error;
+        draft.redactions = message.redactions.clone();
         draft
     }
 
