@@ -15,6 +15,7 @@ mod sequence;
 mod table;
 mod varied;
 
+pub(crate) use outcome::succeeded;
 pub(crate) use table::CaseTable;
 
 /// A metric on these runs, ready to be tested.

@@ -4,6 +4,7 @@
 //! anything. The page is one file that asks the network for nothing. Text that comes from sessions is hostile: it is
 //! shown, control characters and all, and never run.
 
+use crate::analysis::AnalyseError;
 use crate::policy::Policy;
 use crate::run::Run;
 
@@ -48,6 +49,9 @@ pub struct Frame {
 /// Why a report could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
+    /// The runs are not those that were analyzed: they cannot be paired.
+    #[error("failed to pair the runs of the report")]
+    Pairs(#[from] AnalyseError),
     /// The page's template and its values do not fit.
     #[error("failed to render report.html; this is a defect of foreshadow, verdict.json is not affected")]
     Page(#[from] minijinja::Error),

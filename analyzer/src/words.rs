@@ -5,10 +5,15 @@ use crate::verdict::{Answer, MetricResult, MetricState, Unit, Verdict};
 /// An effect as people say it: points for shares, a factor for times, tokens and money.
 pub(crate) fn effect(unit: Unit, effect: f64) -> String {
     match unit {
-        Unit::Share => format!("{:+.1} points", 100.0 * effect),
-        Unit::Distance => format!("{effect:+.3}"),
+        Unit::Share => format!("{} points", signed(format!("{:+.1}", 100.0 * effect))),
+        Unit::Distance => signed(format!("{effect:+.3}")),
         Unit::Seconds | Unit::Tokens | Unit::Usd => format!("x{:.2}", (-effect * 4.0_f64.ln()).exp()),
     }
+}
+
+/// Nothing has no sign.
+fn signed(number: String) -> String {
+    if number.chars().any(|c| matches!(c, '1'..='9')) { number } else { number[1..].to_owned() }
 }
 
 /// A margin as people say it.
@@ -95,6 +100,7 @@ mod tests {
     #[test]
     fn effects_are_said_in_their_unit() {
         assert_eq!(effect(Unit::Share, -0.04), "-4.0 points");
+        assert_eq!(effect(Unit::Share, -0.000_01), "0.0 points");
         // Slower by a tenth is worse: the effect is below zero.
         assert_eq!(effect(Unit::Seconds, -(1.1_f64.ln() / 4.0_f64.ln())), "x1.10");
         assert_eq!(value(Unit::Seconds, 0.25), "250 ms");

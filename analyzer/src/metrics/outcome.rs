@@ -104,6 +104,17 @@ pub(crate) fn measure(setting: Setting<'_>, measurement: &mut Measurement) {
     }
 }
 
+/// Says of a voting trial whether it did the work, as `success` counts it; nothing where that is not known.
+pub(crate) fn succeeded(setting: Setting<'_>) -> impl Fn(&PairedCase<'_>, &TrialRecord) -> Option<bool> {
+    let source = SuccessSource::of(&setting);
+    let judge = Judge { source, invariants: Invariant::declared(&setting.policy.invariant) };
+    let is_possible = source == SuccessSource::Label || end_state_possible(setting).is_ok();
+    move |case, record| match judge.score(case, record) {
+        Score::Known(value) if is_possible => Some(value > 0.5),
+        Score::Known(_) | Score::Missing | Score::Absent => None,
+    }
+}
+
 /// The check compares something only where a recording exists and effects are declared.
 fn end_state_possible(setting: Setting<'_>) -> Result<(), String> {
     let recorded =

@@ -4,14 +4,16 @@
 
 use std::collections::BTreeMap;
 
-use schemas::trial::{Lane, TrialEnding};
+use schemas::trial::TrialEnding;
 use serde::Serialize;
 
 use super::trace::{self, LANES, Step};
-use super::{phrases, text};
-use crate::analysis::Analysis;
+use super::{Evidence, phrases, text};
+use crate::analysis::{AnalyseError, Analysis};
 use crate::finding::Finding;
-use crate::run::{Run, ToolCall, TrialRecord};
+use crate::metrics::{self, Setting};
+use crate::pairs::Pairs;
+use crate::run::{ToolCall, TrialRecord};
 use crate::verdict::{MetricResult, Unit};
 use crate::words;
 
@@ -33,12 +35,23 @@ const FINDINGS_SHOWN: usize = 12;
 /// Trials of a lane marked with how they ended.
 const MARKS_SHOWN: usize = 50;
 
+/// A trial and what is known of its outcome.
+#[derive(Clone, Copy)]
+pub(super) struct Shown<'a> {
+    pub(super) record: &'a TrialRecord,
+    /// Whether it did the work, as `success` counts it.
+    success: Option<bool>,
+}
+
 /// The trials of one case.
 #[derive(Default)]
 pub(super) struct Sides<'a> {
-    pub(super) recorded: Vec<&'a TrialRecord>,
-    pub(super) baseline: Vec<&'a TrialRecord>,
-    pub(super) candidate: Vec<&'a TrialRecord>,
+    /// What production did.
+    recorded: Option<Shown<'a>>,
+    /// The same, where it did not fail: what writes are compared with.
+    pub(super) reference: Option<&'a TrialRecord>,
+    pub(super) baseline: Vec<Shown<'a>>,
+    pub(super) candidate: Vec<Shown<'a>>,
 }
 
 impl Sides<'_> {
@@ -47,36 +60,38 @@ impl Sides<'_> {
     }
 }
 
-/// Sorts the trials of the runs by case, the trials of a case by number.
+/// Sorts the trials of the runs by case, the trials of a case by number, torn ones included.
+///
+/// # Errors
+/// The runs cannot be paired; what was analyzed can.
 pub(super) fn by_case<'a>(
-    baseline: &'a Run,
-    candidate: &'a Run,
-    recorded: Option<&'a Run>,
-) -> BTreeMap<&'a str, Sides<'a>> {
+    evidence: &Evidence<'a>,
+    seed: u64,
+) -> Result<BTreeMap<&'a str, Sides<'a>>, AnalyseError> {
+    let Evidence { baseline, candidate, recorded, policy } = *evidence;
+    let pairs = Pairs::new(baseline, candidate, recorded)?;
+    let succeeded = metrics::succeeded(Setting { policy, pairs: &pairs, seed });
     let mut cases: BTreeMap<&str, Sides<'_>> = BTreeMap::new();
-    let production = recorded
-        .into_iter()
-        .flat_map(|run| run.trials.iter().filter(|record| record.trial.lane == Lane::Recorded))
-        .chain(candidate.recordings())
-        .chain(baseline.recordings());
-    for record in production {
-        let side = &mut cases.entry(record.trial.case.as_str()).or_default().recorded;
-        // Both runs carry the same recording.
-        if side.is_empty() {
-            side.push(record);
-        }
-    }
     for record in baseline.own() {
-        cases.entry(record.trial.case.as_str()).or_default().baseline.push(record);
+        let sides = cases.entry(record.trial.case.as_str()).or_default();
+        sides.baseline.push(Shown { record, success: None });
     }
     for record in candidate.own() {
-        cases.entry(record.trial.case.as_str()).or_default().candidate.push(record);
+        let sides = cases.entry(record.trial.case.as_str()).or_default();
+        sides.candidate.push(Shown { record, success: None });
     }
-    for sides in cases.values_mut() {
-        sides.baseline.sort_by_key(|record| record.trial.trial);
-        sides.candidate.sort_by_key(|record| record.trial.trial);
+    for case in &pairs.cases {
+        let Some(sides) = cases.get_mut(case.case.as_str()) else { continue };
+        let known = |record| Shown { record, success: record.trial.success };
+        sides.recorded = case.recorded_any.map(known);
+        sides.reference = case.recorded;
+        for shown in sides.baseline.iter_mut().chain(&mut sides.candidate) {
+            shown.success = if shown.record.is_torn() { None } else { succeeded(case, shown.record) };
+        }
+        sides.baseline.sort_by_key(|shown| shown.record.trial.trial);
+        sides.candidate.sort_by_key(|shown| shown.record.trial.trial);
     }
-    cases
+    Ok(cases)
 }
 
 /// The list of cases, as it lies in the page.
@@ -244,7 +259,7 @@ impl Case<'_> {
     fn view(&self, sides: Option<&Sides<'_>>, traced: bool) -> CaseView {
         let trace = sides.filter(|_| traced).and_then(|sides| trace_of(sides, &self.findings));
         let records = sides.into_iter().flat_map(|sides| sides.candidate.iter().chain(&sides.baseline));
-        let slices = records.take(1).flat_map(|record| &record.trial.slices);
+        let slices = records.take(1).flat_map(|shown| &shown.record.trial.slices);
         CaseView {
             case: text::name(self.name),
             anchor: anchor(self.name),
@@ -286,12 +301,13 @@ fn metric_view(contrast: &(&MetricResult, f64, f64, f64)) -> Option<MetricView> 
 }
 
 fn trace_of(sides: &Sides<'_>, findings: &[&Finding]) -> Option<TraceView> {
+    let recorded: Vec<Shown<'_>> = sides.recorded.into_iter().collect();
     let chosen: [Option<&TrialRecord>; LANES] = [
-        sides.recorded.first().copied(),
+        sides.recorded.map(|shown| shown.record),
         choose(&sides.baseline, findings, "baseline", true),
         choose(&sides.candidate, findings, "candidate", false),
     ];
-    let sides = [&sides.recorded, &sides.baseline, &sides.candidate];
+    let sides = [&recorded, &sides.baseline, &sides.candidate];
     let lines = trace::line_up(&chosen);
     let steps = trace::steps(&lines, &chosen);
     let lanes: Vec<LaneView> = ["recorded", "baseline", "candidate"]
@@ -322,31 +338,23 @@ fn trace_of(sides: &Sides<'_>, findings: &[&Finding]) -> Option<TraceView> {
 
 /// The trial that a finding names, else the one that shows the difference: a good baseline, a bad candidate.
 fn choose<'a>(
-    trials: &[&'a TrialRecord],
+    trials: &[Shown<'a>],
     findings: &[&Finding],
     lane: &str,
     good: bool,
 ) -> Option<&'a TrialRecord> {
     let named = findings.iter().flat_map(|finding| &finding.examples).find(|example| example.lane == lane);
     let by_name = named.and_then(|example| {
-        trials.iter().find(|record| {
-            record.trial.trial == example.trial && record.trial.session.as_str() == example.session
+        trials.iter().find(|shown| {
+            let trial = &shown.record.trial;
+            trial.trial == example.trial && trial.session.as_str() == example.session
         })
     });
-    let telling = || trials.iter().find(|record| succeeded(record) == Some(good));
-    by_name.or_else(telling).or(trials.first()).copied()
+    let telling = || trials.iter().find(|shown| shown.success == Some(good));
+    by_name.or_else(telling).or(trials.first()).map(|shown| shown.record)
 }
 
-/// Whether the trial is known to have done the work.
-fn succeeded(record: &TrialRecord) -> Option<bool> {
-    match record.trial.ending {
-        TrialEnding::Failed | TrialEnding::TimedOut => Some(false),
-        TrialEnding::Complete => record.trial.success,
-        TrialEnding::Truncated | TrialEnding::Infrastructure => None,
-    }
-}
-
-fn lane_view(lane: &'static str, record: &TrialRecord, all: &[&TrialRecord]) -> LaneView {
+fn lane_view(lane: &'static str, record: &TrialRecord, all: &[Shown<'_>]) -> LaneView {
     let trial = &record.trial;
     let mut notes = Vec::new();
     if trial.ending != TrialEnding::Complete {
@@ -366,7 +374,7 @@ fn lane_view(lane: &'static str, record: &TrialRecord, all: &[&TrialRecord]) -> 
     }
     LaneView {
         lane,
-        marks: all.iter().take(MARKS_SHOWN).map(|record| mark(record)).collect(),
+        marks: all.iter().take(MARKS_SHOWN).map(mark).collect(),
         marks_left_out: all.len().saturating_sub(MARKS_SHOWN),
         trial: trial.trial,
         session: text::name(trial.session.as_str()),
@@ -381,8 +389,9 @@ fn lane_view(lane: &'static str, record: &TrialRecord, all: &[&TrialRecord]) -> 
     }
 }
 
-fn mark(record: &TrialRecord) -> Mark {
-    let (tone, word) = match (record.is_torn(), record.trial.ending, succeeded(record)) {
+fn mark(shown: &Shown<'_>) -> Mark {
+    let record = shown.record;
+    let (tone, word) = match (record.is_torn(), record.trial.ending, shown.success) {
         (true, _, _) => (phrases::OPEN, "torn"),
         (false, TrialEnding::Truncated, _) => (phrases::WARN, "left the recording"),
         (false, TrialEnding::Infrastructure, _) => (phrases::OPEN, "harness failed"),
@@ -391,7 +400,7 @@ fn mark(record: &TrialRecord) -> Mark {
         }
         (false, TrialEnding::Complete, Some(true)) => (phrases::GOOD, "success"),
         (false, TrialEnding::Complete, Some(false)) => (phrases::BAD, "failure"),
-        (false, TrialEnding::Complete, None) => (phrases::OPEN, "complete, no label"),
+        (false, TrialEnding::Complete, None) => (phrases::OPEN, "complete"),
     };
     Mark { trial: record.trial.trial, tone, word }
 }
@@ -436,9 +445,9 @@ mod tests {
 
     #[test]
     fn the_worst_case_comes_first_with_its_first_divergence() {
-        let (baseline, candidate) = sample::runs();
+        let runs = sample::runs();
         let analysis = sample::analysis(Answer::Block);
-        let listed = cases(&analysis, &by_case(&baseline, &candidate, None));
+        let listed = cases(&analysis, &by_case(&runs.evidence(), 7).unwrap());
         assert_eq!((listed.cases.len(), listed.left_out, listed.traced), (3, 0, 3));
         let worst = &listed.cases[0];
         assert_eq!(worst.case, sample::HOSTILE_CASE);

@@ -53,10 +53,11 @@
     return [...broken.slice(0, 3).map((name) => make("span", "chip bad", name)), ...row];
   };
 
+  const titles = { recorded: "Recorded", baseline: "Baseline", candidate: "Candidate" };
   const laneHead = (lane) => {
     const box = make("div");
     const left = lane.calls_left_out ? `, the first ${lane.calls - lane.calls_left_out} shown` : "";
-    box.append(make("h4", "", lane.lane));
+    box.append(make("h4", "", titles[lane.lane]));
     const marks = make("ul", "marks");
     for (const mark of lane.marks) {
       const item = make("li", mark.trial === lane.trial ? `${mark.tone} shown` : mark.tone, `${mark.trial}: ${mark.word}`);
@@ -130,7 +131,7 @@
       }
       body.append(items);
     }
-    if (one.metrics.length) {
+    if (one.metrics.length > 4) {
       body.append(make("p", "fine", one.metrics.map((m) => `${m.name} ${m.baseline} → ${m.candidate} (${m.effect})`).join(" · ")));
     }
     if (one.slices.length) body.append(make("p", "fine", `Slices: ${one.slices.join(", ")}`));
@@ -151,7 +152,7 @@
           const text = make("blockquote", "", lane.answer || "no answer");
           text.dir = "auto";
           text.tabIndex = 0;
-          column.append(make("h4", "", `${lane.lane}: last answer`), text);
+          column.append(make("h4", "", `${titles[lane.lane]}: last answer`), text);
           answers.append(column);
         }
         body.append(answers);
@@ -171,10 +172,10 @@
     const box = make("details", "case");
     box.id = one.anchor;
     const summary = make("summary");
-    const name = make("span", "id", one.case);
-    name.dir = "auto";
+    const name = make("span", "id", "case ");
+    name.append(make("bdi", "", one.case));
     summary.append(name, ...chips(one));
-    if (one.trace && one.trace.first !== null) summary.append(make("span", "quiet", `differs from call ${one.trace.first + 1}`));
+    if (one.trace && one.trace.first !== null) summary.append(make("span", "quiet", `tool calls differ from line ${one.trace.first + 1}`));
     box.append(summary);
     box.addEventListener("toggle", () => {
       if (box.open && !box.querySelector(".body")) fill(one, box);

@@ -29,7 +29,7 @@ pub fn report_html(
     evidence: &Evidence<'_>,
     frame: &Frame,
 ) -> Result<String, ReportError> {
-    let by_case = cases::by_case(evidence.baseline, evidence.candidate, evidence.recorded);
+    let by_case = cases::by_case(evidence, analysis.verdict.seed)?;
     let cases = cases::cases(analysis, &by_case);
     let page = page(analysis, evidence, frame, &cases, tools::tools(&by_case));
     let data = script_safe(&serde_json::to_string(&cases)?);
@@ -447,13 +447,10 @@ mod tests {
     use crate::report::sample;
 
     fn render(answer: Answer) -> String {
-        let (baseline, candidate) = sample::runs();
+        let runs = sample::runs();
         let analysis = sample::analysis(answer);
-        let policy = crate::policy::Policy::default();
-        let evidence =
-            Evidence { baseline: &baseline, candidate: &candidate, recorded: None, policy: &policy };
         let frame = Frame { title: sample::HOSTILE.to_owned(), commands: vec![sample::HOSTILE.to_owned()] };
-        report_html(&analysis, &evidence, &frame).unwrap()
+        report_html(&analysis, &runs.evidence(), &frame).unwrap()
     }
 
     #[test]
@@ -502,13 +499,10 @@ mod tests {
 
     #[test]
     fn an_imported_run_has_no_fidelity_rather_than_a_perfect_one() {
-        let (baseline, candidate) = sample::runs();
+        let runs = sample::runs();
         let mut analysis = sample::analysis(Answer::Block);
         analysis.verdict.fidelity = None;
-        let policy = crate::policy::Policy::default();
-        let evidence =
-            Evidence { baseline: &baseline, candidate: &candidate, recorded: None, policy: &policy };
-        let html = report_html(&analysis, &evidence, &Frame::default()).unwrap();
+        let html = report_html(&analysis, &runs.evidence(), &Frame::default()).unwrap();
         assert!(html.contains("Imported: not applicable"));
     }
 }

@@ -27,10 +27,18 @@ pub(super) fn answer(answer: Answer) -> &'static str {
 
 /// The first reason, as a sentence.
 pub(super) fn why(verdict: &Verdict) -> String {
-    let detail = verdict.reasons.first().map_or("no reason was given", |reason| reason.detail.as_str());
-    let mut letters = detail.chars();
+    sentence(verdict.reasons.first().map_or("no reason was given", |reason| reason.detail.as_str()))
+}
+
+/// A fragment with a capital letter and a full stop.
+fn sentence(fragment: &str) -> String {
+    let mut letters = fragment.chars();
     let first = letters.next().into_iter().flat_map(char::to_uppercase);
-    text::visible(&first.chain(letters).collect::<String>())
+    let mut sentence = text::visible(&first.chain(letters).collect::<String>());
+    if !sentence.ends_with(['.', '!', '?']) {
+        sentence.push('.');
+    }
+    sentence
 }
 
 /// Both ends of an interval, in the metric's unit.
@@ -211,8 +219,11 @@ pub(super) fn ending(ending: TrialEnding) -> &'static str {
 /// What it would take to approve; `None` where the verdict asks for nothing more.
 pub(super) fn need(verdict: &Verdict) -> Option<String> {
     let need = &verdict.need;
+    if verdict.verdict != Answer::Inconclusive {
+        return None;
+    }
     if !need.detail.is_empty() {
-        return Some(text::visible(&need.detail));
+        return Some(sentence(&need.detail));
     }
     (need.cases > 0).then(|| {
         format!(

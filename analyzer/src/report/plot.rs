@@ -7,10 +7,10 @@ use crate::verdict::{MetricResult, Verdict};
 use crate::words;
 
 /// The farthest the scale reaches to the worse side, margins; beyond it an interval is cut and marked so.
-const FARTHEST_WORSE: f64 = -6.0;
+const FARTHEST_WORSE: f64 = -12.0;
 
 /// The farthest the scale reaches to the better side, margins.
-const FARTHEST_BETTER: f64 = 4.0;
+const FARTHEST_BETTER: f64 = 8.0;
 
 /// All rows with their common lines.
 #[derive(Debug, Serialize)]
@@ -41,6 +41,8 @@ struct Row {
     effect_at: String,
     cut_low: bool,
     cut_high: bool,
+    /// Whether the effect itself lies within the picture.
+    effect_shown: bool,
     effect: String,
     interval: String,
     margin: String,
@@ -105,6 +107,7 @@ fn row(metric: &MetricResult, scale: &Scale) -> Row {
         effect_at: percent(scale.place(metric.effect / metric.margin)),
         cut_low: low < scale.low,
         cut_high: high > scale.high,
+        effect_shown: (scale.low..=scale.high).contains(&(metric.effect / metric.margin)),
         effect,
         interval,
         margin,
@@ -127,7 +130,8 @@ mod tests {
         for row in &plot.rows {
             assert!((0.0..=100.0).contains(&place(&row.low)) && place(&row.high) <= 100.0, "{row:?}");
         }
-        assert!(plot.rows[0].cut_low && plot.rows[0].spoken.contains("-33.0 points"));
+        assert!(plot.rows[0].interval.starts_with("-39.0 to"), "{:?}", plot.rows[0]);
+        assert!(!plot.rows[0].cut_low && plot.rows[0].spoken.contains("-33.0 points"));
         assert!(!plot.rows[1].cut_low);
     }
 }

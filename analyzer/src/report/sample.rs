@@ -8,6 +8,8 @@ use schemas::trial::{Fidelity, Lane, RunManifest, Trial, TrialEnding};
 
 use crate::analysis::{Analysis, CaseContrast, MetricDetail};
 use crate::finding::{Example, Finding};
+use crate::policy::Policy;
+use crate::report::Evidence;
 use crate::run::{Run, ToolCall, TrialRecord};
 use crate::verdict::*;
 
@@ -96,18 +98,37 @@ pub(super) fn run(name: &str, lane: Lane, trials: Vec<TrialRecord>, recordings: 
     }
 }
 
+/// Both runs, and the policy.
+pub(super) struct Runs {
+    baseline: Run,
+    candidate: Run,
+    policy: Policy,
+}
+
+impl Runs {
+    pub(super) fn evidence(&self) -> Evidence<'_> {
+        Evidence {
+            baseline: &self.baseline,
+            candidate: &self.candidate,
+            recorded: None,
+            policy: &self.policy,
+        }
+    }
+}
+
 /// Baseline and candidate of three cases; the candidate refunds twice in the hostile one.
-pub(super) fn runs() -> (Run, Run) {
+pub(super) fn runs() -> Runs {
     let good: &[(&str, &str)] = &[("look", "{\"id\":1}"), ("refund", "{\"id\":1}")];
     let bad: &[(&str, &str)] = &[("refund", "{\"id\":1}"), ("refund", "{\"id\":1}"), ("look", HOSTILE)];
     let recordings = ["one", "two", HOSTILE_CASE].map(|case| record(case, 0, true, good)).to_vec();
     let baseline = ["one", "two", HOSTILE_CASE].map(|case| record(case, 0, true, good)).to_vec();
     let candidate =
         vec![record("one", 0, true, good), record("two", 0, true, good), record(HOSTILE_CASE, 0, false, bad)];
-    (
-        run("runs/base", Lane::Baseline, baseline, recordings.clone()),
-        run("runs/cand", Lane::Candidate, candidate, recordings),
-    )
+    Runs {
+        baseline: run("runs/base", Lane::Baseline, baseline, recordings.clone()),
+        candidate: run("runs/cand", Lane::Candidate, candidate, recordings),
+        policy: Policy::default(),
+    }
 }
 
 /// The case whose name and text are hostile.

@@ -167,8 +167,7 @@ fn worst_cases(analysis: &Analysis, lines: &mut Vec<String>) {
 fn footing(verdict: &Verdict, lines: &mut Vec<String>) {
     lines.push(String::new());
     for note in &verdict.notes {
-        lines.push(format!("> {}", text::markdown(note)));
-        lines.push(">".to_owned());
+        lines.extend([format!("> {}", text::markdown(note)), String::new()]);
     }
     lines.push(format!(
         "Full report: `report.html` (tool calls side by side), `verdict.json`. Policy `{}`, seed {}, foreshadow {}.",
@@ -184,12 +183,17 @@ mod tests {
     use crate::report::sample;
 
     #[test]
+    fn an_open_verdict_says_what_it_takes() {
+        let summary = summary_md(&sample::analysis(Answer::Inconclusive), &Frame::default());
+        assert!(summary.contains("**Needed:** 300 cases in all with 2 trials each"), "{summary}");
+    }
+
+    #[test]
     fn reads_as_a_verdict_and_hostile_text_stays_text() {
         let summary = summary_md(&sample::analysis(Answer::Block), &Frame::default());
         assert!(summary.starts_with("## ⛔ Foreshadow: Block\n\n**"), "{summary}");
         assert!(summary.contains("| ⛔ | success | 90.0 % | 57.0 % | -33.0 points |"), "{summary}");
         assert!(summary.contains("- `deteriorated` success fell by 33.0 points"), "{summary}");
-        assert!(summary.contains("300 cases in all with 2 trials each"), "{summary}");
         for active in ["<img", "<b>", "</script>", "@team", "://", "\u{202e}", "\u{0}"] {
             assert!(!summary.contains(active), "{active:?} is in {summary}");
         }

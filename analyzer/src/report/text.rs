@@ -6,8 +6,8 @@
 /// Longest identifier shown, characters.
 const SHOWN_NAME: usize = 160;
 
-/// Shows what would hide or act: control characters become pictures, direction and invisible characters their code
-/// points. Line feeds and tabs become pictures too.
+/// Shows what would hide or act: control, direction and invisible characters become their code points, line feeds and
+/// tabs arrows.
 pub(super) fn visible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
@@ -28,11 +28,13 @@ pub(super) fn visible_lines(text: &str) -> String {
 fn show(character: char, shown: &mut String) {
     let code = u32::from(character);
     match code {
-        0x00..=0x1f => shown.push(char::from_u32(0x2400 + code).unwrap_or('\u{fffd}')),
-        0x7f => shown.push('\u{2421}'),
-        // C1 controls, soft hyphen, marks and overrides of direction, zero width, invisible operators, interlinear
+        // Most fonts have these two arrows, few the pictures of control characters.
+        0x09 => shown.push('⇥'),
+        0x0a => shown.push('↵'),
+        // Control characters, soft hyphen, marks and overrides of direction, zero width, invisible operators, interlinear
         // marks, noncharacters, and the tag characters in which instructions are hidden.
-        0x80..=0x9f
+        0x00..=0x1f
+        | 0x7f..=0x9f
         | 0xad
         | 0x61c
         | 0x115f..=0x1160
@@ -130,8 +132,8 @@ mod tests {
 
     #[test]
     fn hidden_characters_are_shown() {
-        assert_eq!(visible("a\u{0}\n\u{202e}b\u{e0041}"), "a\u{2400}\u{240a}⟨U+202E⟩b⟨U+E0041⟩");
-        assert_eq!(visible_lines("a\r\nb\u{7}"), "a\nb\u{2407}");
+        assert_eq!(visible("a\u{0}\n\u{202e}b\u{e0041}"), "a⟨U+0000⟩↵⟨U+202E⟩b⟨U+E0041⟩");
+        assert_eq!(visible_lines("a\r\nb\u{7}"), "a\nb⟨U+0007⟩");
         assert_eq!(visible("Grüße, שלום, 你好 👩\u{200d}🔧"), "Grüße, שלום, 你好 👩\u{200d}🔧");
     }
 

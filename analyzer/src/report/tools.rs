@@ -75,9 +75,9 @@ pub(super) fn tools(cases: &BTreeMap<&str, Sides<'_>>) -> Tools {
     let mut lanes = [Lane::default(), Lane::default()];
     let mut effects: BTreeMap<&str, Effect> = BTreeMap::new();
     for sides in cases.values().filter(|sides| sides.is_paired()) {
-        let recorded = sides.recorded.first().map(|record| writes::distinct(record));
+        let recorded = sides.reference.filter(|record| record.trial.has_transcript).map(writes::distinct);
         for (lane, trials) in lanes.iter_mut().zip([&sides.baseline, &sides.candidate]) {
-            for record in trials.iter().filter(|record| record.trial.has_transcript && !record.is_torn()) {
+            for record in trials.iter().map(|shown| shown.record).filter(|record| votes(record)) {
                 lane.add(record, recorded.as_ref());
                 effects.extend(record.calls.iter().map(|call| (call.tool.as_str(), call.effect)));
             }
@@ -93,6 +93,11 @@ pub(super) fn tools(cases: &BTreeMap<&str, Sides<'_>>) -> Tools {
         has_recording: lanes.iter().any(|lane| lane.compared > 0),
         undeclared: effects.values().filter(|effect| **effect == Effect::Unknown).count(),
     }
+}
+
+/// Whether its calls are counted.
+fn votes(record: &TrialRecord) -> bool {
+    record.trial.has_transcript && !record.is_torn()
 }
 
 impl Lane {
@@ -162,7 +167,7 @@ fn tool_row(tool: &str, effect: Effect, lanes: &[Lane; 2]) -> (bool, f64, ToolRo
         calls: rates.map(|rate| format!("{rate:.2}")),
         calls_change: change_text(rates),
         calls_tone: if change.abs() > 0.1 * rates[0].max(0.1) { phrases::WARN } else { phrases::OPEN },
-        errors: pair(|of| of.errors),
+        errors: Pair { tone: phrases::OPEN, ..pair(|of| of.errors) },
         duplicated: pair(|of| of.duplicated),
         missing: pair(|of| of.missing),
         extra: pair(|of| of.extra),
@@ -191,9 +196,8 @@ mod tests {
 
     #[test]
     fn a_doubled_write_is_counted_against_the_candidate_alone() {
-        let (baseline, candidate) = sample::runs();
-        let sides = cases::by_case(&baseline, &candidate, None);
-        let tools = tools(&sides);
+        let runs = sample::runs();
+        let tools = tools(&cases::by_case(&runs.evidence(), 7).unwrap());
         assert!(tools.has_recording);
         let refund = &tools.rows[0];
         assert_eq!((refund.tool.as_str(), refund.effect), ("refund", "write"));
