@@ -34,7 +34,7 @@ impl Size {
 /// What came of a loop.
 #[derive(Debug, Serialize)]
 pub(super) struct Loop {
-    seed: u64,
+    pub(super) seed: u64,
     pub(super) recorded: Recorded,
     pub(super) replays: Vec<Summary>,
     /// Writes that reached the shop while builds were replayed: must be none.
@@ -68,10 +68,24 @@ impl Loop {
             .all(|one| one.analysis.verdict.verdict == one.expected)
     }
 
-    /// Whether everything is as it should be: nothing lost, nothing escaped, both verdicts right.
-    pub(super) fn held(&self) -> bool {
-        let decided = self.decided.iter().all(|one| self.as_expected(one.name));
-        decided && self.recorded.torn == 0 && self.escaped_writes == 0
+    /// What is not as it should be, in words; empty when both verdicts are right, nothing was lost and no write
+    /// escaped.
+    pub(super) fn wrong(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for Decided { name, expected, analysis, .. } in &self.decided {
+            let found = analysis.verdict.verdict;
+            if found != *expected {
+                wrong.push(format!("the {name} change got {found:?} instead of {expected:?}").to_lowercase());
+            }
+        }
+        if self.recorded.torn > 0 || self.recorded.shed > 0 {
+            let Recorded { torn, shed, .. } = self.recorded;
+            wrong.push(format!("{torn} sessions were torn and {shed} exchanges lost while recording"));
+        }
+        if self.escaped_writes > 0 {
+            wrong.push(format!("{} writes reached the shop during the replays", self.escaped_writes));
+        }
+        wrong
     }
 }
 

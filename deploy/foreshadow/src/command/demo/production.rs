@@ -37,7 +37,7 @@ pub(super) struct Recorded {
     /// Exchanges that passed the tap.
     exchanges: u64,
     /// Exchanges that were not recorded.
-    shed: u64,
+    pub(super) shed: u64,
     pub(super) whole: u64,
     pub(super) torn: u64,
     /// Writes that the shop executed.
