@@ -133,7 +133,7 @@ pub(crate) fn rpc_response(body: &[u8]) -> Option<Value> {
         };
     }
     let messages = sse::data(body).into_iter().filter_map(|data| serde_json::from_str::<Value>(&data).ok());
-    messages.filter(answers).last()
+    messages.filter(answers).next_back()
 }
 
 /// Reads what an MCP `tools/call` was answered with; `None` where the body holds no response.

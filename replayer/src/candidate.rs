@@ -179,6 +179,18 @@ impl Candidate {
         matches!(self.way, Way::Command(_))
     }
 
+    /// Whether any of its addresses is an `https://` one.
+    pub(crate) fn needs_tls(&self) -> bool {
+        let secure = |uri: &Uri| uri.scheme_str() == Some("https");
+        let service = match &self.way {
+            Way::Http(http) => secure(&http.url),
+            Way::Command(_) => false,
+        };
+        service
+            || self.probe.url.as_ref().is_some_and(secure)
+            || self.model.as_ref().is_some_and(|upstream| upstream.base.starts_with("https:"))
+    }
+
     /// What must stay the same when a run is resumed, as text.
     pub(crate) fn digest_text(&self) -> &str {
         &self.digest_text

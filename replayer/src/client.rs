@@ -13,8 +13,9 @@ use rustls::{ClientConfig, RootCertStore};
 /// The client.
 pub(crate) type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
-/// Makes a client; certificates of the system are trusted where there are any.
-pub(crate) fn http_client() -> HttpClient {
+/// Makes a client; with `tls` the certificates of the system are trusted, where there are any. Reading them takes a
+/// while, so a replay that only speaks plain HTTP does without.
+pub(crate) fn http_client(tls: bool) -> HttpClient {
     let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
     let builder = || {
         ClientConfig::builder_with_provider(provider.clone())
@@ -22,9 +23,10 @@ pub(crate) fn http_client() -> HttpClient {
             .expect("ring speaks the default TLS versions")
     };
     // A system without certificates can still reach every http:// address; an https:// one then says what it lacks.
-    let config = match builder().with_native_roots() {
-        Ok(config) => config.with_no_client_auth(),
-        Err(_) => builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth(),
+    let native = tls.then(|| builder().with_native_roots().ok()).flatten();
+    let config = match native {
+        Some(config) => config.with_no_client_auth(),
+        None => builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth(),
     };
     let mut http = HttpConnector::new();
     http.enforce_http(false);

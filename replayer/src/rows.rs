@@ -220,7 +220,7 @@ pub(crate) fn add_recording(batch: &mut Batch, session: &StoredSession, script: 
         ending_detail: broken.and_then(|turn| turn.ending_detail.clone()),
         success,
         success_source: success.map(|_| "label".to_owned()),
-        answer: turns().filter_map(|turn| turn.operation.output.clone()).last(),
+        answer: turns().filter_map(|turn| turn.operation.output.clone()).next_back(),
         input_tokens: sum(&|x| x.usage.input_tokens),
         output_tokens: sum(&|x| x.usage.output_tokens),
         cost_usd: exchanges.iter().filter_map(|x| x.usage.cost_usd).reduce(|a, b| a + b),

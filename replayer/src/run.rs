@@ -322,7 +322,7 @@ fn stage(plan: &Plan, world: &World, cases: &Cases) -> Stage {
             model: plan.model,
             upstream: plan.candidate.model.clone(),
             propagate: plan.candidate.propagate.clone(),
-            client: http_client(),
+            client: http_client(plan.candidate.needs_tls()),
             clock: plan.clock,
             delay_scale: plan.delay_scale,
             delay_cap: plan.delay_cap,

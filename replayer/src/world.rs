@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub(crate) mod live;
 pub(crate) mod mcp;
@@ -67,7 +67,8 @@ pub enum WorldError {
 pub struct World {
     address: SocketAddr,
     registry: Arc<Registry>,
-    stop: CancellationToken,
+    /// A world that is dropped stops, even where nobody waits for its end.
+    stop: DropGuard,
     server: JoinHandle<()>,
 }
 
@@ -86,7 +87,7 @@ impl World {
         let registry = Arc::new(Registry::default());
         let stop = CancellationToken::new();
         let server = tokio::spawn(serve(listener, registry.clone(), stop.clone()));
-        Ok(Self { address, registry, stop, server })
+        Ok(Self { address, registry, stop: stop.drop_guard(), server })
     }
 
     /// Where it listens.
@@ -119,7 +120,7 @@ impl World {
 
     /// Stops serving: open connections get a short time to finish.
     pub async fn shutdown(self) {
-        self.stop.cancel();
+        drop(self.stop);
         // The server task ends by itself after the grace time; a panic in it has been reported by the runtime.
         let _ = self.server.await;
     }

@@ -43,6 +43,8 @@ pub(crate) struct Behaviour {
     pub(crate) streams: bool,
     /// Asks the model at all.
     pub(crate) asks_model: bool,
+    /// Looks the order up with a number where its schema wants a text.
+    pub(crate) malformed: bool,
 }
 
 impl Default for Behaviour {
@@ -55,6 +57,7 @@ impl Default for Behaviour {
             propagates: true,
             streams: false,
             asks_model: true,
+            malformed: false,
         }
     }
 }
@@ -151,7 +154,8 @@ impl World<'_> {
             heard.model = self.ask_model(message).await;
         }
         let session = self.session().await;
-        heard.order = self.call("get_order", &json!({"order_id": order}), session.as_deref()).await;
+        let wanted = if self.behaviour.malformed { json!(5) } else { json!(order) };
+        heard.order = self.call("get_order", &json!({"order_id": wanted}), session.as_deref()).await;
         let amount = if self.behaviour.wrong_amount { 7 } else { 5 };
         for _ in 0..self.behaviour.refunds {
             let arguments = json!({"order_id": order, "amount": amount});

@@ -193,6 +193,18 @@ async fn a_miss_is_an_error_to_the_candidate_and_a_divergence() {
 }
 
 #[tokio::test]
+async fn a_malformed_call_fails_as_it_would() {
+    let house = House::new(1, 0).await;
+    let agent =
+        Agent::start(house.world.address(), Behaviour { malformed: true, ..Behaviour::default() }).await;
+    let summary = house.replay(house.plan(agent.address, "")).await.expect("a replay");
+    assert_eq!((summary.fidelity.derived, summary.fidelity.missed, summary.divergences), (2, 0, 0));
+    let trials = house.rows(Lane::Candidate).await;
+    let answer = trials[0].answer.as_ref().expect("an answer");
+    assert!(answer.contains("200 true Input validation error: 5 is not of type"), "{answer}");
+}
+
+#[tokio::test]
 async fn a_candidate_that_never_answers_has_failed_trials() {
     let house = House::new(3, 0).await;
     let agent = Agent::start(house.world.address(), Behaviour { silent: true, ..Behaviour::default() }).await;
