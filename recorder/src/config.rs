@@ -83,7 +83,7 @@ pub struct SessionConfig {
     /// The W3C baggage entry that names it.
     pub baggage_key: String,
     /// A leading path segment after which the session's name stands (`/~session/ID/…`); cut off before forwarding.
-    pub path_marker: Option<PathPrefix>,
+    pub path_marker: PathPrefix,
     /// A session without traffic for this long is closed.
     #[serde(with = "humantime_serde")]
     pub idle_timeout: Duration,
@@ -97,7 +97,7 @@ impl Default for SessionConfig {
         Self {
             header: HeaderText::literal("x-session-id"),
             baggage_key: "session.id".to_owned(),
-            path_marker: None,
+            path_marker: PathPrefix::literal("/~session"),
             idle_timeout: Duration::from_secs(600),
             max_age: Duration::from_secs(24 * 3600),
         }

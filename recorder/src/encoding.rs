@@ -28,7 +28,8 @@ pub(crate) fn unpack(headers: &HeaderMap, body: Vec<u8>, bound: usize) -> Result
             "deflate" => inflate(&body, bound)?,
             "br" => read_bounded(brotli_decompressor::Decompressor::new(&body[..], 16 * 1024), bound)?,
             "zstd" => {
-                let decoder = zstd::stream::read::Decoder::new(&body[..]).map_err(|error| error.to_string())?;
+                let decoder =
+                    zstd::stream::read::Decoder::new(&body[..]).map_err(|error| error.to_string())?;
                 read_bounded(decoder, bound)?
             }
             other => return Err(format!("its encoding {other:?} cannot be read")),
@@ -99,9 +100,14 @@ mod tests {
     fn refuses_what_it_cannot_see_through() {
         assert!(unpack(&headers("dcb"), b"x".to_vec(), 100).is_err());
         assert!(unpack(&headers("gzip"), b"not packed".to_vec(), 100).is_err());
-        assert!(unpack(&headers("gzip"), gzip(&[b'a'; 5000]), 100).is_err_and(|detail| detail.contains("more than 100")));
+        assert!(
+            unpack(&headers("gzip"), gzip(&[b'a'; 5000]), 100)
+                .is_err_and(|detail| detail.contains("more than 100"))
+        );
         let cut = gzip(&(0..=255).cycle().take(3000).collect::<Vec<u8>>());
-        assert!(unpack(&headers("gzip"), cut[..cut.len() - 9].to_vec(), 5000).is_ok_and(|body| !body.is_empty()));
+        assert!(
+            unpack(&headers("gzip"), cut[..cut.len() - 9].to_vec(), 5000).is_ok_and(|body| !body.is_empty())
+        );
     }
 
     proptest! {

@@ -134,6 +134,10 @@ parsed!(
 );
 
 impl PathPrefix {
+    pub(super) fn literal(path: &'static str) -> Self {
+        Self(path.to_owned())
+    }
+
     /// The prefix without a slash at the end; the root is empty.
     #[must_use]
     pub fn as_str(&self) -> &str {

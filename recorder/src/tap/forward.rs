@@ -75,9 +75,8 @@ fn no_answer(error: &hyper_util::client::legacy::Error, recording: &Recording) -
 
 /// The session's name out of a path that begins with the configured marker, and the path without both.
 fn cut_session(door: &Door, path: &str) -> (String, Option<String>) {
-    let marker = door.intake.session_config.path_marker.as_ref();
-    let found = marker.and_then(|marker| {
-        let rest = marker.rest(path)?.strip_prefix('/')?;
+    let found = door.intake.session_config.path_marker.rest(path).and_then(|rest| {
+        let rest = rest.strip_prefix('/')?;
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
         let (session, rest) = rest.split_at(end);
         let rest = if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") };

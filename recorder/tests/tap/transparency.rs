@@ -85,10 +85,10 @@ async fn the_longest_path_wins_and_may_be_cut_off() {
     let two = Upstream::start(vec![vec![Step::Read, Step::Send(answer("", "two"))]]).await;
     let routes = route("model", &one.url, "")
         + &route("tool", &format!("{}/base", two.url), "path = \"/tools\"\nstrip-path = true");
-    let bench = Bench::new(&format!("[session]\npath-marker = \"/~s\"\n{routes}")).await;
+    let bench = Bench::new(&routes).await;
     assert_eq!(bench.recorder.routes()[0].address, bench.recorder.routes()[1].address);
-    assert_eq!(bench.ask(0, &post("/~s/chat-7/v1/x", "", "{}")).await.text(), "one");
-    assert_eq!(bench.ask(0, &post("/~s/chat-7/tools/y?z", "", "{}")).await.text(), "two");
+    assert_eq!(bench.ask(0, &post("/~session/chat-7/v1/x", "", "{}")).await.text(), "one");
+    assert_eq!(bench.ask(0, &post("/~session/chat-7/tools/y?z", "", "{}")).await.text(), "two");
     assert!(one.requests().await[0].starts_with("POST /v1/x HTTP"));
     assert!(two.requests().await[0].starts_with("POST /base/y?z HTTP"));
     let sessions = bench.sessions().await;
