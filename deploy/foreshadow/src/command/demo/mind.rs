@@ -176,7 +176,6 @@ impl Request {
         let said = messages.iter().rfind(|message| role(message) == "user").map(text).unwrap_or_default();
         let words = || said.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
         let order = words().find(|word| word.starts_with('W') && word[1..].parse::<u32>().is_ok());
-        let numbers = words().filter_map(|word| word.parse().ok());
         let has = |parts: &[&str]| parts.iter().any(|part| said.contains(part));
         let reason = match () {
             () if has(&["broken", "damaged"]) => "damaged",
@@ -186,7 +185,7 @@ impl Request {
         Self {
             order: order.map(str::to_owned),
             reason,
-            said_euros: numbers.last().unwrap_or(0),
+            said_euros: words().rev().find_map(|word| word.parse().ok()).unwrap_or(0),
             asks_only: has(&["where is my order", "been delivered"]),
             vague: has(&["is not right"]),
         }
