@@ -252,3 +252,103 @@ fn weave(
     bar.finish_and_clear();
     Ok(files)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use schemas::trial::Trial;
+    use store::lake::Lake;
+
+    use crate::cli::Cli;
+    use crate::command;
+    use crate::outcome::{Failure, Outcome};
+    use crate::screen::{Color, Screen};
+
+    const SESSION: &str = r#"{"task_id":"t","trial":0,"reward":1.0,"traj":[{"role":"user","content":"hi"},{"role":"assistant","content":"hello"}]}"#;
+
+    /// A folder with a key, a file of one session, and commands run in it.
+    struct Desk(tempfile::TempDir);
+
+    impl Desk {
+        fn new() -> Self {
+            let desk = Self(tempfile::tempdir().expect("a folder"));
+            std::fs::write(desk.path("one.jsonl"), SESSION).expect("a file");
+            std::fs::write(desk.path("two.jsonl"), SESSION.replace("hello", "good day")).expect("a file");
+            desk
+        }
+
+        fn path(&self, name: &str) -> String {
+            self.0.path().join(name).display().to_string()
+        }
+
+        /// Runs a command line; words that start with `@` are paths in the folder.
+        async fn run(&self, line: &str) -> Result<Outcome, Failure> {
+            let key = self.path("key");
+            let words = line
+                .split(' ')
+                .map(|word| word.strip_prefix('@').map_or(word.to_owned(), |name| self.path(name)));
+            let fixed = ["foreshadow".to_owned(), "--key-file".to_owned(), key];
+            let cli = Cli::try_parse_from(fixed.into_iter().chain(words)).expect("a command line");
+            let screen = Screen::new(false, Color::Never);
+            Box::pin(command::run(cli, &screen)).await
+        }
+
+        async fn refused(&self, line: &str) -> (u8, String) {
+            let failure = self.run(line).await.expect_err("it is refused");
+            (failure.exit_code(), format!("{:#}", failure.error()))
+        }
+    }
+
+    const INTO_RUN: &str = "import --format tau-bench @one.jsonl --run @run --build b --lane baseline";
+
+    #[tokio::test]
+    async fn the_same_file_is_taken_once() {
+        let desk = Desk::new();
+        desk.run(INTO_RUN).await.expect("the first time");
+        let (code, message) = desk.refused(INTO_RUN).await;
+        assert_eq!(code, 2);
+        assert!(message.contains("already imported"), "{message}");
+        // Another file with the same trial would let the case vote twice.
+        let (code, message) = desk.refused(&INTO_RUN.replace("@one", "@two")).await;
+        assert_eq!(code, 2);
+        assert!(message.contains("case t trial 0 is already"), "{message}");
+        let lake = Lake::open(&desk.path("run")).expect("a run");
+        let snapshot = lake.snapshot().await.expect("commits");
+        let trials: Vec<Trial> =
+            lake.read_table(&snapshot, schemas::table::Table::Trials, None).await.expect("trials");
+        assert_eq!((snapshot.commits.len(), trials.len()), (1, 1));
+        assert_eq!(trials[0].answer.as_deref(), Some("hello"));
+        desk.run("sessions verify --strict --store @run").await.expect("whole");
+    }
+
+    #[tokio::test]
+    async fn a_run_keeps_its_lane_and_build_and_is_no_store() {
+        let desk = Desk::new();
+        desk.run(INTO_RUN).await.expect("a new run");
+        let others = [
+            (INTO_RUN.replace("--build b", "--build c"), "build b, not c"),
+            (INTO_RUN.replace("baseline", "candidate"), "lane baseline, not candidate"),
+            (format!("{INTO_RUN} --selected"), "selected = false, not true"),
+            ("import --format tau-bench @two.jsonl --store @run".to_owned(), "is a run, not a store"),
+        ];
+        for (line, part) in others {
+            let (code, message) = desk.refused(&line.replace("@one", "@two")).await;
+            assert_eq!(code, 2, "{line}");
+            assert!(message.contains(part), "{message}");
+        }
+        desk.run("import --format tau-bench @one.jsonl --store @store").await.expect("a new store");
+        let (code, message) = desk.refused(&INTO_RUN.replace("@run", "@store").replace("@one", "@two")).await;
+        assert!(code == 2 && message.contains("holds a store, not a run"), "{message}");
+    }
+
+    #[tokio::test]
+    async fn nothing_to_import_writes_nothing() {
+        let desk = Desk::new();
+        std::fs::write(desk.path("one.jsonl"), "{\"task_id\":").expect("a file");
+        let (code, message) = desk.refused(INTO_RUN).await;
+        assert!(code == 1 && message.contains("nothing could be imported"), "{message}");
+        assert!(!std::path::Path::new(&desk.path("run")).exists());
+        let (code, _) = desk.refused("sessions list --store @run").await;
+        assert_eq!(code, 2);
+    }
+}

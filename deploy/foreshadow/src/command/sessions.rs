@@ -12,7 +12,7 @@ use crate::outcome::{Failure, Outcome};
 mod list;
 mod overview;
 mod show;
-mod text;
+pub(super) mod text;
 mod trace;
 mod verify;
 mod view;

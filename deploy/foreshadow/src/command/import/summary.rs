@@ -3,6 +3,7 @@
 use recorder::import::{Format, SetAside, Tally};
 use serde::Serialize;
 
+use crate::command::sessions::text::count;
 use crate::screen::Screen;
 
 /// Set-aside items that are shown one by one; the rest is counted, and all are in the JSON.
@@ -66,13 +67,20 @@ impl Summary {
             screen.note(format!("columns without a meaning here: {}", self.ignored_columns.join(", ")));
         }
         let tally = &self.tally;
+        let counted = |number: u64, noun| count(usize::try_from(number).unwrap_or(usize::MAX), noun);
         screen.line(format!(
-            "imported {} sessions into {}: {} exchanges, {} turns, {} model calls, {} tool calls; {} set aside, {} left out",
-            tally.sessions, self.into, tally.exchanges, tally.turns, tally.model_calls, tally.tool_calls,
-            self.set_aside.len(), self.left_out
+            "imported {} into {}: {}, {}, {}, {}; {} set aside, {} left out",
+            counted(tally.sessions, "session"),
+            self.into,
+            counted(tally.exchanges, "exchange"),
+            counted(tally.turns, "turn"),
+            counted(tally.model_calls, "model call"),
+            counted(tally.tool_calls, "tool call"),
+            self.set_aside.len(),
+            self.left_out
         ));
-        for (oddity, count) in &tally.oddities {
-            screen.line(format!("  {count} {}", oddity.in_words()));
+        for (oddity, number) in &tally.oddities {
+            screen.line(format!("  {number} {}", oddity.in_words()));
         }
         screen.result(self);
     }

@@ -32,7 +32,7 @@ pub(super) fn duration(micros: u64) -> String {
 }
 
 /// `1 turn`, `2 turns`.
-pub(super) fn count(number: usize, noun: &str) -> String {
+pub(in crate::command) fn count(number: usize, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 

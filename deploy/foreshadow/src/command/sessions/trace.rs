@@ -272,3 +272,79 @@ fn details(one: &Exchange) -> Vec<String> {
     out.extend(one.links.iter().map(|link| format!("{} {} ({})", link.kind, link.to, link.source)));
     out.iter().map(|line| plain(line)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use recorder::import::{self, Columns, Format, ImportInto, ImportPlan, Source, Weaver};
+    use schemas::id::{IncarnationId, TenantId};
+    use schemas::keys::RootKey;
+    use schemas::tools::ToolCatalog;
+
+    use super::*;
+    use crate::screen::Color;
+
+    fn stored(line: &str) -> StoredSession {
+        let source = Source::unpack("airline.jsonl", line.as_bytes().to_vec()).expect("reads");
+        let mut parsed = import::read(Format::TauBench, &source, &Columns::default()).expect("no table");
+        let tenant = TenantId::parse("t").expect("an id");
+        let keys = RootKey::new([1; 32]).tenant(&tenant);
+        let tools = r#"[{"name":"look_up","effect":"read"}]"#;
+        let tools = ToolCatalog::parse_json(tools).expect("a tool list");
+        let mut weaver = Weaver::new(ImportPlan {
+            format: Format::TauBench,
+            source: &source,
+            tenant,
+            keys: &keys,
+            agent: None,
+            into: &ImportInto::Store { build: None },
+            tools: &tools,
+            incarnation: IncarnationId::parse("import-1").expect("an id"),
+            now: 0,
+            sessions_before: 0,
+        });
+        let woven = weaver.weave(parsed.transcripts.remove(0)).expect("a session");
+        StoredSession {
+            session: woven.exchanges[0].session.clone(),
+            closes: woven.close.into_iter().collect(),
+            pieces: woven.pieces.into_iter().map(|(_, digest, bytes)| (digest, bytes.into())).collect(),
+            exchanges: woven.exchanges,
+        }
+    }
+
+    const LINE: &str = r#"{"task_id":7,"trial":1,"reward":0.0,"traj":[{"role":"user","content":"hi\u001b[2J"},{"role":"assistant","content":null,"tool_calls":[{"id":"c","type":"function","function":{"name":"look_up","arguments":"{\"a\": 1}"}}]},{"role":"tool","tool_call_id":"c","content":"Error: gone"},{"role":"assistant","content":"sorry"},{"role":"user","content":"bye"}]}"#;
+
+    #[test]
+    fn a_session_reads_as_a_conversation() {
+        let screen = Screen::new(false, Color::Never);
+        let lines = lines(&stored(LINE), None, Length::Short, false, &screen);
+        let expected = [
+            "tau-bench/airline/7/1",
+            "  agent airline · build - · tenant t · no time",
+            "  1 turn · 2 model calls · 1 tool call · whole",
+            "  case 7 · success no",
+            "  closing_message=bye · domain=airline · file=airline · trial=1",
+            "",
+            "         #0  turn   ▶ hi\\u{1b}[2J",
+            "         #1  model  model (tool_calls)",
+            "                    ◂ asks for look_up({\"a\": 1})",
+            "         #2  tool   look_up({\"a\":1}) · read",
+            "                    ✗ Error: gone",
+            "         #3  model  model (stop)",
+            "                    ◂ sorry",
+            "         #0  turn   ◀ sorry",
+        ];
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn a_torn_session_says_what_is_missing() {
+        let mut session = stored(LINE);
+        session.exchanges.remove(2);
+        session.pieces.clear();
+        let screen = Screen::new(false, Color::Never);
+        let lines = lines(&session, None, Length::Short, true, &screen).join("\n");
+        assert!(lines.contains("· torn"), "{lines}");
+        assert!(lines.contains("missing 1 of 4 exchanges, the first is 2"), "{lines}");
+        assert!(lines.contains("request body: piece 0 of"), "{lines}");
+    }
+}
