@@ -132,8 +132,9 @@ pub(crate) fn rpc_response(body: &[u8]) -> Option<Value> {
             other => answers(&other).then_some(other),
         };
     }
-    let messages = sse::data(body).into_iter().filter_map(|data| serde_json::from_str::<Value>(&data).ok());
-    messages.filter(answers).next_back()
+    let mut messages =
+        sse::data(body).into_iter().filter_map(|data| serde_json::from_str::<Value>(&data).ok());
+    messages.rfind(answers)
 }
 
 /// Reads what an MCP `tools/call` was answered with; `None` where the body holds no response.

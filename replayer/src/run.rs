@@ -122,7 +122,7 @@ impl ReplayError {
             | Self::RunExists { .. }
             | Self::OtherPlan { .. }
             | Self::Plan(_)
-            | Self::Lake(LakeError::Location { .. }) => true,
+            | Self::Lake(LakeError::Location { .. } | LakeError::ManifestExists { .. }) => true,
             Self::Lake(_)
             | Self::Ledger(_)
             | Self::NoCases { .. }

@@ -2,7 +2,7 @@
 //!
 //! Knows names, not answers.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,6 +19,8 @@ pub(crate) const TOKEN_DIGITS: usize = 32;
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
     trials: Mutex<HashMap<String, Arc<TrialWorld>>>,
+    /// Trials of this replay that are over; as many as it plays.
+    over: Mutex<HashSet<String>>,
     propagate: Mutex<Option<HeaderName>>,
     listed: Mutex<BTreeMap<String, Value>>,
     alone: AtomicBool,
@@ -47,6 +49,7 @@ impl Registry {
     ) {
         *lock(&self.propagate) = propagate;
         *lock(&self.listed) = listed;
+        lock(&self.over).clear();
         self.alone.store(alone, Ordering::Relaxed);
         self.uncorrelated.store(0, Ordering::Relaxed);
     }
@@ -59,6 +62,7 @@ impl Registry {
     /// Lets no more of its calls in.
     pub(crate) fn leave(&self, token: &str) {
         lock(&self.trials).remove(token);
+        lock(&self.over).insert(token.to_owned());
     }
 
     /// The tools of all cases, for a client that asks outside a trial.
@@ -93,15 +97,16 @@ impl Registry {
             meta("traceparent").and_then(from_traceparent),
             text("mcp-session-id").map(str::to_owned),
         ];
-        let over = ours.iter().any(Option::is_some);
-        let trials = lock(&self.trials);
+        let mut late = ours.iter().any(Option::is_some);
+        let (trials, over) = (lock(&self.trials), lock(&self.over));
         for token in ours.into_iter().chain(general).flatten() {
             if let Some(trial) = trials.get(&token) {
                 return Belongs::Trial(trial.clone());
             }
+            late = late || over.contains(&token);
         }
-        // Our own name for a trial that is not being played: a call that came late.
-        if over {
+        // A name that we gave, of a trial that is not being played.
+        if late {
             return Belongs::Over;
         }
         match trials.values().next() {
