@@ -137,6 +137,11 @@ impl FaultRules {
         Ok(Self { rules: file.fault })
     }
 
+    /// The tools that rules name one by one.
+    pub(crate) fn named(&self) -> impl Iterator<Item = &str> {
+        self.rules.iter().map(|rule| rule.tool.as_str()).filter(|tool| *tool != "*")
+    }
+
     /// The fault of the n-th call (from 0) of a tool in a trial; the first rule that fires holds.
     pub(crate) fn draw(&self, whose: Draw<'_>, tool: &str, call: u32) -> Option<Fault> {
         for (place, rule) in self.rules.iter().enumerate() {

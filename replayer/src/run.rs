@@ -202,6 +202,7 @@ pub async fn replay(
         preflight::same_plan(&plan.run, held, &wanted)?;
     }
     let (sessions, cases) = prepare(corpus.chosen);
+    preflight::check_faults(&plan, &cases);
     let stage = stage(&plan, world, &cases);
     let planned = trials(cases.keys(), plan.lane, plan.trials, plan.seed);
     let ledger = match &manifest {

@@ -11,7 +11,7 @@ use schemas::table::Table;
 use schemas::trial::{Lane, RunManifest, Trial};
 use store::lake::Lake;
 
-use super::{ModelMode, Plan, ReplayError};
+use super::{Cases, ModelMode, Plan, ReplayError};
 use crate::candidate::http::chain;
 use crate::client::HttpClient;
 use crate::corpus::{self, Choice, Corpus};
@@ -143,6 +143,16 @@ pub(super) fn same_plan(location: &str, held: &RunManifest, wanted: &RunManifest
         return differs("candidate, faults, tools or model settings (digest)", held, asked);
     }
     Ok(())
+}
+
+/// Warns of fault rules for tools that no case knows: most likely a typo, but a candidate may have new tools.
+pub(super) fn check_faults(plan: &Plan, cases: &Cases) {
+    let Some(rules) = &plan.faults else { return };
+    for tool in rules.named() {
+        if !cases.values().any(|case| case.script.listed.contains_key(tool)) {
+            tracing::warn!(tool, "a fault names a tool that no session of the corpus knows");
+        }
+    }
 }
 
 /// Finds out whether the candidate answers at all.

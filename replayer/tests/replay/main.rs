@@ -243,8 +243,15 @@ async fn a_failing_probe_ends_it_before_anything_is_written() {
 
 #[tokio::test]
 async fn a_killed_run_resumes_without_loss_or_repetition() {
-    // After how many finished trials each start is killed.
-    for kills in [vec![0], vec![1, 0, 3], vec![7], vec![2, 5, 1, 4]] {
+    use Kill::{Finished, Probed};
+    let ways = [
+        vec![Finished(0)],
+        vec![Probed, Probed, Finished(1), Probed],
+        vec![Finished(1), Finished(0), Finished(3)],
+        vec![Finished(7)],
+        vec![Finished(2), Finished(5), Probed, Finished(4)],
+    ];
+    for kills in ways {
         let house = House::new(5, 0).await;
         let agent = Agent::start(house.world.address(), Behaviour::default()).await;
         let mut survived = 0;
@@ -270,17 +277,25 @@ async fn a_killed_run_resumes_without_loss_or_repetition() {
     }
 }
 
+/// When a start is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kill {
+    /// When the candidate has answered: the manifest or the recordings are being written.
+    Probed,
+    /// After so many finished trials.
+    Finished(usize),
+}
+
 /// Drops a replay in the middle, as a kill would; says how many trials it had told of.
-async fn kill_after(house: &House, plan: Plan, after: usize) -> usize {
+async fn kill_after(house: &House, plan: Plan, kill: Kill) -> usize {
     let (told, mut heard) = tokio::sync::mpsc::channel(1024);
     let mut tell = move |progress: Progress| {
-        if let Progress::Planned { .. } | Progress::Finished { .. } = progress {
-            told.try_send(progress).expect("room for every message");
-        }
+        told.try_send(progress).expect("room for every message");
     };
     let mut done = 0;
     let mut running = Box::pin(replay(plan, &house.world, &mut tell, CancellationToken::new()));
     let mut finished = 0;
+    let mut planned = false;
     loop {
         tokio::select! {
             biased;
@@ -290,11 +305,17 @@ async fn kill_after(house: &House, plan: Plan, after: usize) -> usize {
                 return done;
             }
             Some(progress) = heard.recv() => {
-                if let Progress::Finished { done: count, .. } = progress {
-                    done = count;
-                    finished += 1;
+                match progress {
+                    Progress::Corpus { .. } => {}
+                    Progress::Probed if kill == Kill::Probed => return done,
+                    Progress::Probed => {}
+                    Progress::Planned { .. } => planned = true,
+                    Progress::Finished { done: count, .. } => {
+                        done = count;
+                        finished += 1;
+                    }
                 }
-                if finished >= after {
+                if planned && matches!(kill, Kill::Finished(after) if finished >= after) {
                     return done;
                 }
             }
