@@ -90,8 +90,16 @@ impl Archive {
                     }
                     gathered = None;
                     leaning = Leaning::default();
-                    tokio::time::sleep(retry).await;
+                    // Both branches are cancel-safe; a flush that comes meanwhile is a wish to try at once.
+                    tokio::select! {
+                        () = tokio::time::sleep(retry) => {}
+                        flush = flushes.recv() => match flush {
+                            Some(flush) => waiting.push(flush),
+                            None => return,
+                        },
+                    }
                     retry = (retry * 2).min(MAX_RETRY);
+                    continue;
                 }
             }
             let roll = gathered

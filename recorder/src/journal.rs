@@ -22,6 +22,9 @@ use crate::sessions::DueClose;
 /// Exchanges that share one sync.
 const GROUP: usize = 256;
 
+/// How long a group may be gathered: what waits for its sync is lost when the process is killed.
+const GROUP_TIME: Duration = Duration::from_millis(20);
+
 /// How long the thread sleeps when nothing comes.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -87,7 +90,9 @@ impl Journal {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => Some(Message::Stop),
             };
-            let rest = std::iter::from_fn(|| receiver.try_recv().ok()).take(GROUP);
+            let gathered = Instant::now();
+            let more = || (gathered.elapsed() < GROUP_TIME).then(|| receiver.try_recv().ok()).flatten();
+            let rest = std::iter::from_fn(more).take(GROUP);
             for message in first.into_iter().chain(rest) {
                 if matches!(message, Message::Stop) {
                     // What is left to be said is said by `sync`, by counting.

@@ -268,11 +268,11 @@ impl Recorder {
     pub async fn shutdown(self, deadline: Duration) -> Result<Counts, FlushError> {
         let Self { tap, sessions, journal, journal_thread, flushes, archive_thread, .. } = self;
         tap.close(deadline).await;
-        let closed = tell(&journal.0, Message::CloseAll).await;
-        let flushed = match closed {
-            Ok(position) => archive_to(&flushes, position).await,
-            Err(error) => Err(error),
-        };
+        let mut flushed = close_and_archive(&journal.0, &flushes).await;
+        if flushed.is_ok() {
+            // Rows that found the journal full have room now; where there are none, this does nothing.
+            flushed = close_and_archive(&journal.0, &flushes).await;
+        }
         drop(flushes);
         // The archive may be waiting to tell the journal, so it ends first.
         join(archive_thread, "archive").await?;
@@ -307,6 +307,14 @@ async fn tell(
     let (reply, answer) = oneshot::channel();
     send(journal, message(reply)).await?;
     answer.await.map_err(|_| FlushError::Gone("journal"))?.map_err(FlushError::Journal)
+}
+
+async fn close_and_archive(
+    journal: &SyncSender<Message>,
+    flushes: &mpsc::Sender<Flush>,
+) -> Result<(), FlushError> {
+    let position = tell(journal, Message::CloseAll).await?;
+    archive_to(flushes, position).await
 }
 
 /// Sends without holding up the runtime while the queue is full.

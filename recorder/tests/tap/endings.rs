@@ -131,3 +131,19 @@ async fn a_stream_that_ends_in_order_without_its_last_event_is_truncated() {
     assert!(reply.whole);
     assert_eq!(bench.only().await.0.ending, Ending::Truncated);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_before_the_answer_is_cancelled() {
+    let (read, was_read) = tokio::sync::oneshot::channel();
+    let script = vec![Step::Read, Step::Tell(read), Step::ReadToEnd];
+    let upstream = Upstream::start(vec![script]).await;
+    let bench = Bench::new(&chat_route(&upstream.url)).await;
+    let mut stream = bench.connect(0).await;
+    stream.write_all(&post("/", "X-Session-Id: s\r\n", CHAT)).await.expect("the tap reads");
+    soon(was_read).await.expect("the upstream has the request");
+    drop(stream);
+    upstream.requests().await;
+    let (exchange, request, response) = bench.only().await;
+    assert_eq!((exchange.ending, exchange.status), (Ending::Cancelled, None));
+    assert_eq!((request.as_slice(), response.len()), (CHAT.as_bytes(), 0));
+}

@@ -106,6 +106,8 @@ pub(crate) enum Step {
     Read,
     /// Sends these bytes.
     Send(Vec<u8>),
+    /// Tells the test that it came this far.
+    Tell(tokio::sync::oneshot::Sender<()>),
     /// Waits for the test's word.
     Wait(tokio::sync::oneshot::Receiver<()>),
     /// Resets the connection.
@@ -150,6 +152,7 @@ async fn play(stream: &mut TcpStream, script: Vec<Step>) -> Vec<u8> {
         match step {
             Step::Read => read.extend(read_message(stream).await.0),
             Step::Send(bytes) => stream.write_all(&bytes).await.expect("the tap reads"),
+            Step::Tell(test) => test.send(()).expect("the test waits"),
             Step::Wait(word) => word.await.expect("the test gives its word"),
             Step::Reset => {
                 stream.set_zero_linger().expect("a socket option");

@@ -8,10 +8,10 @@ use hyper::{Request, Response, Version};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use schemas::exchange::{Confidence, Edge, OperationKind};
+use schemas::exchange::{Confidence, Edge, Ending, OperationKind};
 use tokio::net::TcpListener;
 
-use crate::harness::{Bench, Step, Upstream, answer, post, route, soon};
+use crate::harness::{Bench, LAST_CHUNK, STREAM_HEAD, Step, Upstream, answer, post, route, soon};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_shows_model_and_tool_calls_in_order_and_linked() {
@@ -135,6 +135,53 @@ async fn an_mcp_session_begins_with_the_answer_to_initialize() {
     let methods: Vec<_> =
         sessions[0].exchanges.iter().map(|exchange| exchange.operation.method.as_deref()).collect();
     assert_eq!(methods, [Some("initialize"), Some("notifications/initialized")]);
+}
+
+/// The events of a recorded stream, as they stood on the wire.
+fn recorded_stream(name: &str) -> String {
+    let path = format!("{}/../tests/fixtures/wire/{name}.chunks.txt", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(path).expect("a fixture");
+    let events: String = text.lines().map(|line| format!("data: {line}\n\n")).collect();
+    events + "data: [DONE]\n\n"
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn recorded_streams_are_assembled_however_they_are_cut() {
+    let chat = post(
+        "/v1/chat/completions",
+        "Connection: close\r\n",
+        r#"{"messages":[{"role":"user","content":"hi"}]}"#,
+    );
+    for (name, size) in [("deepseek-tool-call", 7), ("deepseek-tool-call", 4096), ("openai-text", 61)] {
+        let frames = recorded_stream(name);
+        let mut sent = STREAM_HEAD.to_vec();
+        for part in frames.as_bytes().chunks(size) {
+            sent.extend_from_slice(format!("{:x}\r\n", part.len()).as_bytes());
+            sent.extend_from_slice(part);
+            sent.extend_from_slice(b"\r\n");
+        }
+        sent.extend_from_slice(LAST_CHUNK);
+        let upstream = Upstream::start(vec![vec![Step::Read, Step::Send(sent)]]).await;
+        let bench = Bench::new(&route("model", &upstream.url, "")).await;
+        assert_eq!(bench.ask(0, &chat).await.text(), frames);
+        let (exchange, _, response) = bench.only().await;
+        assert_eq!(String::from_utf8(response).expect("text"), frames);
+        assert_eq!((exchange.ending, exchange.ending_detail), (Ending::Complete, None));
+        assert!(exchange.usage.input_tokens.is_some() && exchange.usage.output_tokens.is_some());
+        assert!(exchange.redactions.is_empty(), "nothing in it looks like a secret");
+        let operation = &exchange.operation;
+        if name == "deepseek-tool-call" {
+            let [call] = &operation.requested[..] else { panic!("one call") };
+            assert!(call.id.is_some() && !call.tool.is_empty());
+            assert!(
+                serde_json::from_str::<serde_json::Value>(&call.arguments)
+                    .is_ok_and(|value| value.is_object())
+            );
+            assert_eq!(operation.finish_reason.as_deref(), Some("tool_calls"));
+        } else {
+            assert!(operation.output.as_deref().is_some_and(|text| text.len() > 500));
+        }
+    }
 }
 
 /// An upstream that speaks HTTP/2 only, answers with what it was asked and says so in a trailer.

@@ -114,3 +114,62 @@ async fn a_body_over_the_bound_is_forwarded_and_its_session_shed() {
     let counts = bench.recorder.counts();
     assert_eq!((counts.started, counts.journaled, counts.shed["body too large"]), (2, 0, 2));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgraded_connection_passes_unrecorded_and_is_counted() {
+    let switch =
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello"
+            .to_vec();
+    let upstream = Upstream::start(vec![vec![Step::Read, Step::Send(switch), Step::ReadToEnd]]).await;
+    let bench = Bench::new(&route("model", &upstream.url, "")).await;
+    let mut stream = bench.connect(0).await;
+    let ask = b"GET /ws HTTP/1.1\r\nHost: tap\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: k\r\n\r\n";
+    stream.write_all(ask).await.expect("the tap reads");
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"hello") {
+        assert!(soon(stream.read_buf(&mut seen)).await.expect("frames come") > 0);
+    }
+    stream.write_all(b"and back").await.expect("the tap reads");
+    drop(stream);
+    let request = upstream.requests().await.remove(0);
+    assert!(
+        request.to_lowercase().contains("upgrade: websocket\r\n") && request.ends_with("and back"),
+        "{request}"
+    );
+    let counts = bench.recorder.counts();
+    assert_eq!((counts.started, counts.upgraded), (0, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_journal_sheds_whole_sessions_and_production_goes_on() {
+    let calls = 30;
+    let script = || vec![Step::Read, Step::Send(answer("Connection: close\r\n", &"y".repeat(500)))];
+    let upstream = Upstream::start((0..calls).map(|_| script()).collect()).await;
+    // Nothing is archived before the end, so nothing is freed.
+    let limits = "[limits]\njournal-bytes = \"8KiB\"\n[archive]\nroll-every = \"1h\"\n";
+    let bench = Bench::new(&format!("{limits}{}", route("model", &upstream.url, ""))).await;
+    for call in 0..calls {
+        let headers = format!("X-Session-Id: s{call}\r\nConnection: close\r\n");
+        assert_eq!(bench.ask(0, &post("/", &headers, &format!("{{\"n\":{call}}}"))).await.body.len(), 500);
+    }
+    // What is archived makes room, so the rows of the sessions that were shed are written little by little.
+    for _ in 0..4 {
+        bench.sessions().await;
+    }
+    let sessions = bench.sessions().await;
+    let counts = bench.recorder.counts();
+    assert_eq!(counts.started, calls);
+    assert_eq!(counts.journaled + counts.shed_total(), calls, "{counts:?}");
+    assert!(counts.journaled > 0 && counts.shed_total() > 0, "{counts:?}");
+    let told = |session: &store::session::StoredSession| {
+        session.closes.iter().map(|close| u64::from(close.shed)).sum::<u64>()
+    };
+    let stored: usize = sessions.iter().map(|session| session.exchanges.len()).sum();
+    assert_eq!(
+        (stored as u64, sessions.iter().map(told).sum::<u64>()),
+        (counts.journaled, counts.shed_total())
+    );
+    for session in &sessions {
+        assert_eq!(session.tears().is_empty(), told(session) == 0, "{:?}", session.tears());
+    }
+}
