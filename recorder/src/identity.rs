@@ -106,7 +106,7 @@ pub(crate) fn from_head(
         clues.push(Clue::new(Rung::Header, config.header.as_str(), value, SOURCE));
     }
     if let Some(value) = path_session {
-        clues.push(Clue::new(Rung::Path, "path", value, "path"));
+        clues.push(Clue::new(Rung::Path, "path", &percent_decode(value), "path"));
     }
     for value in headers.get_all("baggage") {
         baggage(config, value.to_str().unwrap_or_default(), SOURCE, &mut clues);
