@@ -249,11 +249,11 @@ pub(super) fn anchor(case: &str) -> String {
 }
 
 impl Case<'_> {
-    /// Broken invariants first, then the largest loss in a deciding metric, as a share of its range.
+    /// Broken invariants first, then the largest loss, summed over the deciding metrics.
     fn rank(&self) -> (bool, f64) {
         let breaks = self.findings.iter().any(|finding| finding.effect.is_none());
         let deciding = self.contrasts.iter().filter(|(metric, ..)| metric.decides || metric.required);
-        (!breaks, deciding.map(|(.., effect)| *effect).fold(0.0, f64::min))
+        (!breaks, deciding.map(|(.., effect)| effect.min(0.0)).sum())
     }
 
     fn view(&self, sides: Option<&Sides<'_>>, traced: bool) -> CaseView {
@@ -368,7 +368,8 @@ fn lane_view(lane: &'static str, record: &TrialRecord, all: &[Shown<'_>]) -> Lan
             .take(5)
             .map(|left| format!("left the recording ({}): {}", left.kind, left.detail)),
     );
-    notes.extend(trial.fault_plan.iter().map(|plan| format!("faults: {plan}")));
+    let planned = trial.fault_plan.iter().filter(|plan| plan.trim() != "[]");
+    notes.extend(planned.map(|plan| format!("faults: {plan}")));
     if !trial.has_transcript {
         notes.push("no transcript was stored with this trial".to_owned());
     }

@@ -42,12 +42,12 @@
 
   const chips = (one) => {
     const ordered = [...one.metrics].sort((a, b) => (b.name === subject.value) - (a.name === subject.value));
-    const row = ordered.slice(0, 4).map((m) => {
+    const row = ordered.slice(0, 3).map((m) => {
       const chip = make("span", `chip ${m.tone}`, `${m.name} ${m.baseline} → ${m.candidate}`);
       chip.title = m.effect;
       return chip;
     });
-    if (ordered.length > 4) row.push(make("span", "quiet", `+${ordered.length - 4}`));
+    if (ordered.length > 3) row.push(make("span", "quiet", `+${ordered.length - 3}`));
     const named = new Set(one.metrics.map((m) => m.name));
     const broken = [...new Set(one.findings.map((f) => f.subject))].filter((name) => !named.has(name));
     return [...broken.slice(0, 3).map((name) => make("span", "chip bad", name)), ...row];
@@ -57,7 +57,7 @@
   const laneHead = (lane) => {
     const box = make("div");
     const left = lane.calls_left_out ? `, the first ${lane.calls - lane.calls_left_out} shown` : "";
-    box.append(make("h4", "", titles[lane.lane]));
+    box.append(make("h3", "", titles[lane.lane]));
     const marks = make("ul", "marks");
     for (const mark of lane.marks) {
       const item = make("li", mark.trial === lane.trial ? `${mark.tone} shown` : mark.tone, `${mark.trial}: ${mark.word}`);
@@ -131,7 +131,7 @@
       }
       body.append(items);
     }
-    if (one.metrics.length > 4) {
+    if (one.metrics.length > 3) {
       body.append(make("p", "fine", one.metrics.map((m) => `${m.name} ${m.baseline} → ${m.candidate} (${m.effect})`).join(" · ")));
     }
     if (one.slices.length) body.append(make("p", "fine", `Slices: ${one.slices.join(", ")}`));
@@ -152,7 +152,7 @@
           const text = make("blockquote", "", lane.answer || "no answer");
           text.dir = "auto";
           text.tabIndex = 0;
-          column.append(make("h4", "", `${titles[lane.lane]}: last answer`), text);
+          column.append(make("h3", "", `${titles[lane.lane]}: last answer`), text);
           answers.append(column);
         }
         body.append(answers);
@@ -235,5 +235,6 @@
   });
 
   filter();
-  follow();
+  // After the browser's own jump, which would take the focus away again.
+  if (document.readyState === "complete") follow(); else addEventListener("load", () => setTimeout(follow));
 })();

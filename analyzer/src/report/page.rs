@@ -64,6 +64,8 @@ struct Page {
     tone: &'static str,
     consequence: &'static str,
     sentence: String,
+    /// What else speaks for the same answer: code and metric.
+    also: Vec<String>,
     exit_code: u8,
     facts: Vec<Fact>,
     advice: Vec<&'static str>,
@@ -180,6 +182,7 @@ fn page(analysis: &Analysis, evidence: &Evidence<'_>, frame: &Frame, cases: &Cas
         tone: phrases::answer_tone(verdict.verdict),
         consequence: phrases::consequence(verdict.verdict),
         sentence: text::visible(&phrases::why(verdict)),
+        also: also(verdict),
         exit_code: phrases::exit_code(verdict.verdict),
         facts: facts(verdict),
         advice: advice(verdict),
@@ -213,7 +216,7 @@ fn facts(verdict: &Verdict) -> Vec<Fact> {
     let pairs = &verdict.pairs;
     let deciding = || verdict.metrics.iter().filter(|metric| metric.decides || metric.required);
     let worse = deciding().filter(|metric| phrases::state(metric).0 == phrases::BAD).count();
-    let kept = deciding().filter(|metric| phrases::state(metric).0 == phrases::GOOD).count();
+    let kept = deciding().filter(|metric| phrases::keeps_margin(metric.state)).count();
     let violations: u64 = verdict.invariants.iter().map(|invariant| invariant.violations).sum();
     vec![
         Fact {
@@ -232,8 +235,8 @@ fn facts(verdict: &Verdict) -> Vec<Fact> {
         },
         Fact {
             name: "Deciding metrics",
-            value: format!("{kept} of {} kept", deciding().count()),
-            detail: format!("{worse} proven worse"),
+            value: format!("{kept} of {}", deciding().count()),
+            detail: format!("within margin, {worse} proven worse"),
         },
         Fact {
             name: "Invariant violations",
@@ -248,6 +251,18 @@ fn facts(verdict: &Verdict) -> Vec<Fact> {
             },
         },
     ]
+}
+
+/// Reasons after the first that weigh the same, by metric.
+fn also(verdict: &Verdict) -> Vec<String> {
+    let Some(first) = verdict.reasons.first() else { return Vec::new() };
+    let weight = phrases::reason_tone(first.code);
+    let others = verdict.reasons.iter().skip(1);
+    let same = others.filter(|reason| phrases::reason_tone(reason.code) == weight);
+    same.filter_map(|reason| Some((reason.code, reason.metric.as_deref()?)))
+        .filter(|(_, metric)| Some(*metric) != first.metric.as_deref())
+        .map(|(code, metric)| format!("{} {}", text::name(metric), phrases::briefly(code)))
+        .collect()
 }
 
 /// What to do next, the most important first, each thing once.

@@ -95,6 +95,36 @@ pub(super) fn state(metric: &MetricResult) -> (&'static str, &'static str) {
     }
 }
 
+/// Whether the margin is shown to be kept.
+pub(super) fn keeps_margin(state: MetricState) -> bool {
+    match state {
+        MetricState::NonInferior | MetricState::DeterioratedWithinMargin => true,
+        MetricState::Deteriorated | MetricState::Undecided => false,
+    }
+}
+
+/// A reason in a word or two after the name of its metric.
+pub(super) fn briefly(code: ReasonCode) -> &'static str {
+    match code {
+        ReasonCode::InvariantViolated => "is violated",
+        ReasonCode::Deteriorated => "got worse",
+        ReasonCode::NonInferior => "stays within its margin",
+        ReasonCode::DeterioratedWithinMargin => "got worse within its margin",
+        ReasonCode::Underpowered => "is undecided",
+        ReasonCode::BelowFloor => "has too few cases",
+        ReasonCode::TooManyUnscorable => "has too many unscorable trials",
+        ReasonCode::MissingTrials => "lacks trials",
+        ReasonCode::BaselineViolatesInvariant => "is broken by the baseline too",
+        ReasonCode::InvariantUnchecked => "could not be checked",
+        ReasonCode::MetricAbsent => "could not be computed",
+        ReasonCode::ReplayUnfaithful
+        | ReasonCode::CorpusSelected
+        | ReasonCode::BaselineIsRecording
+        | ReasonCode::NoRequiredMetric
+        | ReasonCode::NoPairs => "cannot be judged",
+    }
+}
+
 /// What part a metric plays.
 pub(super) fn role(metric: &MetricResult) -> &'static str {
     match (metric.required, metric.decides) {
