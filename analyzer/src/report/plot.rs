@@ -57,7 +57,7 @@ pub(super) fn plot(verdict: &Verdict) -> Plot {
     let lowest = drawn.iter().map(|metric| scaled(metric, metric.interval[0])).fold(-1.0, f64::min);
     let highest = drawn.iter().map(|metric| scaled(metric, metric.interval[1])).fold(0.0, f64::max);
     let scale = Scale {
-        low: (lowest - 0.3).max(FARTHEST_WORSE).min(-1.6),
+        low: (lowest - 0.3).clamp(FARTHEST_WORSE, -1.6),
         high: (highest + 0.3).clamp(0.8, FARTHEST_BETTER),
     };
     let decides = |metric: &MetricResult| metric.decides || metric.required;

@@ -46,9 +46,16 @@ struct ToolRow {
 /// Trials of each lane in which something happened.
 #[derive(Debug, Serialize)]
 struct Pair {
-    baseline: String,
-    candidate: String,
+    baseline: Trials,
+    candidate: Trials,
     tone: &'static str,
+}
+
+/// How many trials, and their share; no share where there are none.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Trials {
+    count: String,
+    share: Option<String>,
 }
 
 /// What one lane did with one tool.
@@ -151,11 +158,10 @@ fn tool_row(tool: &str, effect: Effect, lanes: &[Lane; 2]) -> (bool, f64, ToolRo
     let rates = [0, 1].map(|lane: usize| lanes[lane].rate(uses[lane].calls));
     let pair = |of: fn(&Use) -> u64| -> Pair {
         let shares = [0, 1].map(|lane: usize| lanes[lane].rate(of(&uses[lane])));
-        let shown = [0, 1].map(|lane: usize| match of(&uses[lane]) {
-            0 => "0".to_owned(),
-            count => format!("{} ({})", text::count(count), text::percent(shares[lane])),
+        let [baseline, candidate] = [0, 1].map(|lane: usize| {
+            let count = of(&uses[lane]);
+            Trials { count: text::count(count), share: (count > 0).then(|| text::percent(shares[lane])) }
         });
-        let [baseline, candidate] = shown;
         // Only a rise that a reader would call one is marked; whether it is proven, the metrics say.
         let tone = if shares[1] > shares[0] + 0.01 { phrases::BAD } else { phrases::OPEN };
         Pair { baseline, candidate, tone }
@@ -201,9 +207,10 @@ mod tests {
         assert!(tools.has_recording);
         let refund = &tools.rows[0];
         assert_eq!((refund.tool.as_str(), refund.effect), ("refund", "write"));
-        assert_eq!(refund.duplicated.baseline, "0");
-        assert_eq!(refund.duplicated.candidate, "1 (33.3 %)");
-        assert_eq!(refund.missing.candidate, "0");
+        assert_eq!(refund.duplicated.baseline, Trials { count: "0".to_owned(), share: None });
+        let once = Trials { count: "1".to_owned(), share: Some("33.3 %".to_owned()) };
+        assert_eq!(refund.duplicated.candidate, once);
+        assert_eq!(refund.missing.candidate.count, "0");
         assert_eq!(refund.calls_change, "+33%");
     }
 }
