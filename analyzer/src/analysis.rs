@@ -15,6 +15,8 @@ use schemas::trial::Lane;
 
 mod explain;
 mod reasons;
+#[cfg(test)]
+mod tests;
 
 pub use crate::pairs::PairError as AnalyseError;
 

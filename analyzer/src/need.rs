@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use crate::metrics::{CaseTable, Measured};
 use crate::stats::gaffke::{self, Sample};
 use crate::stats::normal;
-use crate::stats::stream::StreamKey;
+use crate::stats::stream::{StreamKey, scaled};
 use crate::stats::variance::{Components, float, mean, variance};
 use crate::verdict::{Need, NeedOption};
 
@@ -108,10 +108,10 @@ fn predicted(planned: &[Planned], cases: u64, alpha: f64, key: StreamKey) -> f64
         let mut counts: Vec<Vec<f64>> = planned.iter().map(|metric| vec![0.0; metric.values.len()]).collect();
         for _ in 0..cases {
             // One draw for all metrics: they are of the same case.
-            let drawn = stream.unit();
+            let drawn = stream.bits();
             for (metric, counts) in planned.iter().zip(&mut counts) {
-                let place = crate::count::whole((drawn * float(metric.places.len())).floor());
-                let place = usize::try_from(place).unwrap_or(0).min(metric.places.len() - 1);
+                let cases = u32::try_from(metric.places.len()).unwrap_or(u32::MAX);
+                let place = scaled(drawn, cases) as usize;
                 counts[metric.places[place]] += 1.0;
             }
         }

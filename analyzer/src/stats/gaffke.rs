@@ -229,7 +229,8 @@ mod tests {
         let p = Sample::new(&mixed, -1.0).p_value(0.05);
         assert!((p - 0.0830).abs() < 0.001, "{p}");
         let float = crate::stats::variance::float;
-        let spread: Vec<f64> = (0..100).map(|k| if k % 17 == 0 { -0.9 } else { 0.02 * float(k % 7) }).collect();
+        let spread: Vec<f64> =
+            (0..100).map(|k| if k % 17 == 0 { -0.9 } else { 0.02 * float(k % 7) }).collect();
         let p = Sample::new(&spread, -1.0).p_value(0.05);
         assert!((p - 0.0606).abs() < 0.001, "{p}");
     }

@@ -33,21 +33,22 @@ impl StreamKey {
 }
 
 impl Stream {
-    /// Draws from `0..below`; biased by less than `below` in 2^32. `below` must not be 0.
-    pub fn below(&mut self, below: u32) -> u32 {
-        let wide = u64::from(self.0.next_u32()) * u64::from(below);
-        u32::try_from(wide >> 32).expect("a product of two 32 bit numbers shifted by 32 bits fits 32 bits")
+    /// Draws 32 random bits.
+    pub fn bits(&mut self) -> u32 {
+        self.0.next_u32()
     }
 
-    /// Draws from the half-open unit interval, 53 random bits.
-    pub fn unit(&mut self) -> f64 {
-        const STEP: f64 = 1.0 / 9_007_199_254_740_992.0;
-        let bits = self.0.next_u64() >> 11;
-        // Both halves are exact in a double.
-        let high = f64::from(u32::try_from(bits >> 32).unwrap_or(0)) * 4_294_967_296.0;
-        let low = f64::from(u32::try_from(bits & 0xffff_ffff).unwrap_or(0));
-        (high + low) * STEP
+    /// Draws from `0..below`; biased by less than `below` in 2^32. `below` must not be 0.
+    pub fn below(&mut self, below: u32) -> u32 {
+        scaled(self.bits(), below)
     }
+}
+
+/// Takes 32 random bits to `0..below`.
+#[must_use]
+pub fn scaled(bits: u32, below: u32) -> u32 {
+    let wide = u64::from(bits) * u64::from(below);
+    u32::try_from(wide >> 32).expect("a product of two 32 bit numbers shifted by 32 bits fits 32 bits")
 }
 
 #[cfg(test)]
@@ -63,6 +64,6 @@ mod tests {
         let first: Vec<u32> = (0..8).map(|_| a.below(1000)).collect();
         assert_eq!(first, (0..8).map(|_| b.below(1000)).collect::<Vec<_>>());
         assert_ne!(first, (0..8).map(|_| c.below(1000)).collect::<Vec<_>>());
-        assert!((0..1000).map(|_| c.unit()).all(|unit| (0.0..1.0).contains(&unit)));
+        assert_eq!((scaled(0, 7), scaled(u32::MAX, 7)), (0, 6));
     }
 }

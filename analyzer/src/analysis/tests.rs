@@ -1,0 +1,320 @@
+//! The whole decision on made-up runs whose truth is known.
+
+use rand_chacha::ChaCha8Rng;
+use rand_core::{Rng, SeedableRng};
+use schemas::id::CaseId;
+use schemas::trial::{Fidelity, Lane, TrialEnding};
+
+use super::*;
+use crate::fixture::{labelled, read, record, run, write};
+use crate::run::{ToolCall, TrialRecord};
+use crate::verdict::{MetricState, ReasonCode};
+
+fn decide(policy: &Policy, baseline: &Run, candidate: &Run) -> Verdict {
+    analyse(policy, baseline, candidate, None, 1).expect("two runs").verdict
+}
+
+fn default(baseline: &Run, candidate: &Run) -> Verdict {
+    decide(&Policy::default(), baseline, candidate)
+}
+
+fn codes(verdict: &Verdict) -> Vec<ReasonCode> {
+    verdict.reasons.iter().map(|reason| reason.code).collect()
+}
+
+/// `bad` of `cases` cases fail all their trials.
+fn outcomes(cases: usize, trials: usize, bad: usize) -> Vec<Vec<bool>> {
+    (0..cases).map(|case| vec![case >= bad; trials]).collect()
+}
+
+fn pair(before: &[Vec<bool>], after: &[Vec<bool>]) -> (Run, Run) {
+    (labelled(Lane::Baseline, before), labelled(Lane::Candidate, after))
+}
+
+#[test]
+fn a_regression_is_blocked_and_identical_builds_are_approved() {
+    let (before, after) = pair(&outcomes(100, 3, 0), &outcomes(100, 3, 25));
+    let verdict = default(&before, &after);
+    assert_eq!((verdict.verdict, codes(&verdict)[0]), (Answer::Block, ReasonCode::Deteriorated));
+    assert_eq!(verdict.reasons[0].metric.as_deref(), Some("success"));
+    let (before, after) = pair(&outcomes(100, 3, 5), &outcomes(100, 3, 5));
+    let verdict = default(&before, &after);
+    assert_eq!(verdict.verdict, Answer::Approve);
+    assert_eq!(codes(&verdict), vec![ReasonCode::NonInferior; 2]);
+}
+
+#[test]
+fn below_the_floor_nothing_is_approved_and_harm_still_blocks() {
+    // 28 cases that all improve pass the test itself; the floor forbids it all the same.
+    let (before, after) = pair(&outcomes(28, 3, 28), &outcomes(28, 3, 0));
+    let verdict = default(&before, &after);
+    assert!(verdict.metrics[0].p_approve < 0.001);
+    assert_eq!((verdict.verdict, codes(&verdict)[0]), (Answer::Inconclusive, ReasonCode::BelowFloor));
+    let (before, after) = pair(&outcomes(28, 3, 0), &outcomes(28, 3, 28));
+    assert_eq!(default(&before, &after).verdict, Answer::Block);
+}
+
+#[test]
+fn an_inconclusive_verdict_says_what_it_takes() {
+    let before: Vec<Vec<bool>> = (0..80).map(|case| vec![case % 4 != 0]).collect();
+    let after: Vec<Vec<bool>> = (0..80).map(|case| vec![case % 4 != 1]).collect();
+    let (before, after) = pair(&before, &after);
+    let verdict = default(&before, &after);
+    assert_eq!((verdict.verdict, codes(&verdict)), (Answer::Inconclusive, vec![ReasonCode::Underpowered]));
+    // Half of the cases differ: (1.645 + 0.842)^2 * 0.506 / 0.05^2 = 1252 by the formula.
+    assert!((1000..1600).contains(&verdict.need.cases), "{:?}", verdict.need);
+    assert!((0.75..0.90).contains(&verdict.need.predicted_approve));
+}
+
+#[test]
+fn order_and_numbers_of_trials_do_not_change_a_byte() {
+    let mut random = ChaCha8Rng::seed_from_u64(5);
+    let mut drawn = |cases: usize| {
+        (0..cases).map(|_| (0..4).map(|_| random.next_u32() % 10 != 0).collect()).collect::<Vec<Vec<bool>>>()
+    };
+    let (before, after) = pair(&drawn(40), &drawn(40));
+    let sequences = |run: &mut Run| {
+        for record in &mut run.trials {
+            record.trial.has_transcript = true;
+            let tools = ["find", "show", "list"];
+            let pick = record.trial.case.as_str().len() + record.trial.trial as usize;
+            record.calls = vec![read(tools[pick % 3], "{}"), read(tools[(pick / 2) % 3], "{\"a\":1}")];
+            record.trial.duration_us = Some(1000 + 137 * u64::from(record.trial.trial));
+        }
+    };
+    let (mut before, mut after) = (before, after);
+    sequences(&mut before);
+    sequences(&mut after);
+    let bytes =
+        |before: &Run, after: &Run| serde_json::to_string(&default(before, after)).expect("a verdict");
+    let first = bytes(&before, &after);
+    for run in [&mut before, &mut after] {
+        run.trials.reverse();
+        for record in &mut run.trials {
+            record.trial.trial = 3 - record.trial.trial;
+        }
+    }
+    assert_eq!(first, bytes(&before, &after));
+    let single = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a pool");
+    assert_eq!(first, single.install(|| bytes(&before, &after)));
+}
+
+#[test]
+fn missing_trials_are_read_both_ways() {
+    let (before, mut after) = pair(&outcomes(100, 1, 0), &outcomes(100, 1, 0));
+    assert_eq!(default(&before, &after).verdict, Answer::Approve);
+    for record in after.trials.iter_mut().take(12) {
+        record.trial.whole = Some(false);
+    }
+    let verdict = default(&before, &after);
+    assert_eq!((verdict.verdict, codes(&verdict)), (Answer::Inconclusive, vec![ReasonCode::MissingTrials]));
+    assert_eq!((verdict.pairs.torn, verdict.pairs.missing_candidate), (12, 12));
+    // An interrupted run: planned, and not there.
+    let (before, mut after) = pair(&outcomes(100, 1, 0), &outcomes(100, 1, 0));
+    after.manifest.planned_trials = Some(1);
+    after.manifest.planned_cases = Some(100);
+    after.trials.truncate(88);
+    let verdict = default(&before, &after);
+    assert_eq!((verdict.verdict, codes(&verdict)), (Answer::Inconclusive, vec![ReasonCode::MissingTrials]));
+    // A time-out is a failure, not a gap.
+    let (before, mut after) = pair(&outcomes(100, 1, 0), &outcomes(100, 1, 0));
+    for record in after.trials.iter_mut().take(20) {
+        record.trial.ending = TrialEnding::TimedOut;
+        record.trial.success = None;
+    }
+    assert_eq!(default(&before, &after).verdict, Answer::Block);
+}
+
+#[test]
+fn a_corpus_picked_by_its_outcome_supports_no_mean() {
+    let (mut before, after) = pair(&outcomes(100, 3, 0), &outcomes(100, 3, 30));
+    before.manifest.selected = true;
+    let verdict = default(&before, &after);
+    assert_eq!((verdict.verdict, codes(&verdict)), (Answer::Inconclusive, vec![ReasonCode::CorpusSelected]));
+    let (mut before, after) = pair(&outcomes(100, 1, 0), &outcomes(100, 1, 30));
+    before.manifest.lane = Lane::Recorded;
+    before.trials.iter_mut().for_each(|record| record.trial.lane = Lane::Recorded);
+    let verdict = default(&before, &after);
+    assert_eq!(
+        (verdict.verdict, codes(&verdict)),
+        (Answer::Inconclusive, vec![ReasonCode::BaselineIsRecording])
+    );
+}
+
+/// A replayed run: each case refunds once; `calls` says what a trial of the case does.
+fn replayed(lane: Lane, cases: usize, calls: impl Fn(usize) -> Vec<ToolCall>) -> Run {
+    let mut records = Vec::new();
+    for case in 0..cases {
+        let name = format!("case-{case:03}");
+        let mut trial = record(&name, 0, calls(case));
+        trial.trial.fidelity = Some(Fidelity { exact: 2, ..Fidelity::default() });
+        let mut recording = record(&name, 0, refund(case));
+        recording.trial.lane = Lane::Recorded;
+        records.extend([trial, recording]);
+    }
+    run(lane, records)
+}
+
+fn refund(case: usize) -> Vec<ToolCall> {
+    vec![read("find", "{}"), write("refund", &format!("{{\"order\":{case}}}"))]
+}
+
+fn refund_twice(case: usize) -> Vec<ToolCall> {
+    let mut calls = refund(case);
+    calls.extend(refund(case));
+    calls
+}
+
+#[test]
+fn without_labels_the_end_state_decides_and_a_second_refund_blocks() {
+    let before = replayed(Lane::Baseline, 100, refund);
+    let verdict = default(&before, &replayed(Lane::Candidate, 100, refund));
+    assert_eq!(verdict.verdict, Answer::Approve);
+    assert!(verdict.notes.iter().any(|note| note.contains("end-state check")), "{:?}", verdict.notes);
+    let careless =
+        replayed(Lane::Candidate, 100, |case| if case < 20 { refund_twice(case) } else { refund(case) });
+    let analysis = analyse(&Policy::default(), &before, &careless, None, 1).expect("two runs");
+    assert_eq!(analysis.verdict.verdict, Answer::Block);
+    assert_eq!(analysis.verdict.reasons[0].metric.as_deref(), Some("effects.duplicated"));
+    let seen = analysis.findings.iter().find(|finding| finding.subject == "effects.duplicated");
+    assert!(
+        seen.is_some_and(|finding| finding.detail.contains("refund({\"order\":0}) made 2 times")),
+        "{seen:?}"
+    );
+    // Skipping the refund in a fifth of the cases breaks the end state and misses an effect.
+    let lazy = replayed(Lane::Candidate, 100, |case| if case < 20 { vec![] } else { refund(case) });
+    let verdict = default(&before, &lazy);
+    let named: Vec<_> = verdict.reasons.iter().filter_map(|reason| reason.metric.as_deref()).collect();
+    assert_eq!((verdict.verdict, named), (Answer::Block, vec!["success", "effects.missing"]));
+}
+
+#[test]
+fn a_declared_invariant_blocks_once_and_only_where_the_baseline_keeps_it() {
+    let policy = Policy::parse("[invariant.idempotency]\non = true").expect("a policy");
+    let before = replayed(Lane::Baseline, 100, refund);
+    let once =
+        replayed(Lane::Candidate, 100, |case| if case == 7 { refund_twice(case) } else { refund(case) });
+    assert_eq!(default(&before, &once).verdict, Answer::Approve);
+    let verdict = decide(&policy, &before, &once);
+    assert_eq!((verdict.verdict, codes(&verdict)[0]), (Answer::Block, ReasonCode::InvariantViolated));
+    assert_eq!((verdict.invariants[0].violations, verdict.invariants[0].cases), (1, 100));
+    let sloppy =
+        replayed(Lane::Baseline, 100, |case| if case == 9 { refund_twice(case) } else { refund(case) });
+    let verdict = decide(&policy, &sloppy, &once);
+    assert_ne!(verdict.verdict, Answer::Block);
+    assert!(codes(&verdict).contains(&ReasonCode::BaselineViolatesInvariant));
+    assert!(verdict.metrics.iter().any(|metric| metric.name == "invariant.idempotency" && metric.decides));
+    let unseen = Policy::parse("[invariant.response_time]\nmax_ms = 5").expect("a policy");
+    assert!(codes(&decide(&unseen, &before, &once)).contains(&ReasonCode::InvariantUnchecked));
+}
+
+#[test]
+fn a_replay_that_misses_too_much_is_not_approved() {
+    let before = replayed(Lane::Baseline, 100, refund);
+    let mut after = replayed(Lane::Candidate, 100, refund);
+    let own = |record: &&mut TrialRecord| record.trial.lane == Lane::Candidate;
+    for record in after.trials.iter_mut().filter(own).take(30) {
+        record.trial.fidelity = Some(Fidelity { exact: 1, missed: 1, ..Fidelity::default() });
+    }
+    let verdict = default(&before, &after);
+    assert_eq!(
+        (verdict.verdict, codes(&verdict)),
+        (Answer::Inconclusive, vec![ReasonCode::ReplayUnfaithful])
+    );
+}
+
+#[test]
+fn runs_that_cannot_be_compared_say_so() {
+    let (before, mut after) = pair(&outcomes(60, 1, 0), &outcomes(60, 1, 0));
+    for record in &mut after.trials {
+        record.trial.case = CaseId::parse(&format!("other-{}", record.trial.case)).expect("id");
+    }
+    let verdict = default(&before, &after);
+    assert_eq!((verdict.verdict, codes(&verdict)), (Answer::Inconclusive, vec![ReasonCode::NoPairs]));
+    let doubled = after.trials[0].clone();
+    after.trials.push(doubled);
+    let error = analyse(&Policy::default(), &before, &after, None, 1).expect_err("a trial twice");
+    assert!(matches!(error, AnalyseError::Twice { trial: 0, .. }));
+    after.trials.clear();
+    let error = analyse(&Policy::default(), &before, &after, None, 1).expect_err("nothing");
+    assert!(matches!(error, AnalyseError::Empty { lane: "candidate", .. }));
+}
+
+#[test]
+fn listed_metrics_alone_decide_and_margins_can_be_set() {
+    let (before, after) = pair(&outcomes(40, 3, 0), &outcomes(40, 3, 0));
+    let wide = Policy::parse("metrics = [\"success\"]\n[metric.success]\nmargin = 0.10").expect("a policy");
+    let verdict = decide(&wide, &before, &after);
+    assert_eq!((verdict.verdict, codes(&verdict)), (Answer::Approve, vec![ReasonCode::NonInferior]));
+    let others = verdict.metrics.iter().filter(|metric| metric.name != "success");
+    assert!(others.into_iter().all(|metric| !metric.decides && !metric.required));
+    assert_eq!(default(&before, &after).verdict, Answer::Inconclusive);
+}
+
+/// One draw of trials: each case has its own chance of success, the same in both lanes unless broken.
+struct Draws(ChaCha8Rng);
+
+impl Draws {
+    fn unit(&mut self) -> f64 {
+        f64::from(self.0.next_u32()) / 4_294_967_296.0
+    }
+
+    fn case(&mut self, chance: f64, trials: usize) -> Vec<bool> {
+        (0..trials).map(|_| self.unit() < chance).collect()
+    }
+}
+
+#[test]
+fn identical_builds_are_blocked_no_more_often_than_alpha() {
+    // 80 rollouts of identical builds; at 5 % the 99.9 % limit is 11.
+    const ROLLOUTS: u64 = 80;
+    let mut draws = Draws(ChaCha8Rng::seed_from_u64(11));
+    let policy = Policy::default();
+    let mut blocked = 0;
+    for seed in 0..ROLLOUTS {
+        let chances: Vec<f64> =
+            (0..25).map(|_| if draws.unit() < 0.6 { 0.98 } else { draws.unit() }).collect();
+        let before: Vec<_> = chances.iter().map(|chance| draws.case(*chance, 3)).collect();
+        let after: Vec<_> = chances.iter().map(|chance| draws.case(*chance, 3)).collect();
+        let (before, after) = pair(&before, &after);
+        let pairs = Pairs::new(&before, &after, None).expect("two runs");
+        let measured = metrics::measure(Setting { policy: &policy, pairs: &pairs, seed }, &[]).metrics;
+        let tested = decide::test(&measured, Reading::Observed, policy.alpha, seed);
+        blocked += u64::from(decide::answer(&measured, &tested) == Answer::Block);
+    }
+    assert!(blocked <= 11, "{blocked} of {ROLLOUTS} identical builds were blocked");
+}
+
+#[test]
+fn a_build_that_breaks_just_the_margin_is_approved_no_more_often_than_alpha() {
+    // 600 rollouts that break each case with a chance of .05, near the ceiling; at 5 % the 99.9 % limit is 47. Student's
+    // t approves about twice as many.
+    const ROLLOUTS: u64 = 600;
+    let mut draws = Draws(ChaCha8Rng::seed_from_u64(12));
+    for cases in [59, 100] {
+        let mut approved = 0;
+        for _ in 0..ROLLOUTS {
+            let contrasts: Vec<f64> =
+                (0..cases).map(|_| if draws.unit() < 0.05 { -1.0 } else { 0.0 }).collect();
+            let p = crate::stats::gaffke::Sample::new(&contrasts, -1.0).p_value(0.05);
+            approved += u64::from(p <= 0.05);
+        }
+        assert!(approved <= 47, "{approved} of {ROLLOUTS} were approved at {cases} cases");
+        assert!(approved > 0, "the test never approves anything at {cases} cases");
+    }
+}
+
+#[test]
+fn states_follow_from_the_two_tests() {
+    // Two of 400 cases break: proven worse by no test, and within the margin.
+    let (before, after) = pair(&outcomes(400, 1, 0), &outcomes(400, 1, 2));
+    assert_eq!(default(&before, &after).metrics[0].state, MetricState::NonInferior);
+    // Eight of 400 break: worse for sure (1/256), and still within five points.
+    let (before, after) = pair(&outcomes(400, 1, 0), &outcomes(400, 1, 8));
+    let verdict = default(&before, &after);
+    assert_eq!(verdict.metrics[0].state, MetricState::DeterioratedWithinMargin);
+    assert_eq!(
+        (verdict.verdict, codes(&verdict)[1]),
+        (Answer::Approve, ReasonCode::DeterioratedWithinMargin)
+    );
+}
