@@ -38,7 +38,7 @@ pub(crate) fn repeated<'a>(record: &'a TrialRecord, tools: &[String]) -> Option<
     let mut counts: BTreeMap<(&str, &str), u32> = BTreeMap::new();
     let counted = |call: &&ToolCall| call.wrote() && call.idempotent != Some(true);
     for call in record.calls.iter().filter(counted) {
-        if tools.is_empty() || tools.iter().any(|tool| *tool == call.tool) {
+        if tools.is_empty() || tools.contains(&call.tool) {
             *counts.entry((&call.tool, call.arguments_text())).or_insert(0) += 1;
         }
     }

@@ -85,8 +85,8 @@ fn all(total: usize, chosen: usize) -> Labels {
         current[*place] > least
     }) {
         current[place] -= 1;
-        for later in place + 1..chosen {
-            current[later] = total - chosen + later;
+        for (later, chosen_trial) in current.iter_mut().enumerate().skip(place + 1) {
+            *chosen_trial = total - chosen + later;
         }
         labels.push(current.clone());
     }
