@@ -2,7 +2,7 @@
 //!
 //! Every text is made visible here; the script only ever sets it as text.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemas::trial::TrialEnding;
 use serde::Serialize;
@@ -256,6 +256,13 @@ impl Case<'_> {
         (!breaks, deciding.map(|(.., effect)| effect.min(0.0)).sum())
     }
 
+    /// What is told of the case, each thing once.
+    fn findings(&self) -> Vec<FindingView> {
+        let mut seen = BTreeSet::new();
+        let fresh = self.findings.iter().filter(|finding| seen.insert((&finding.subject, &finding.detail)));
+        fresh.take(FINDINGS_SHOWN).map(|finding| finding_view(finding)).collect()
+    }
+
     fn view(&self, sides: Option<&Sides<'_>>, traced: bool) -> CaseView {
         let trace = sides.filter(|_| traced).and_then(|sides| trace_of(sides, &self.findings));
         let records = sides.into_iter().flat_map(|sides| sides.candidate.iter().chain(&sides.baseline));
@@ -265,12 +272,7 @@ impl Case<'_> {
             anchor: anchor(self.name),
             slices: slices.map(|(name, value)| text::name(&format!("{name}={value}"))).collect(),
             metrics: self.contrasts.iter().filter_map(metric_view).collect(),
-            findings: self
-                .findings
-                .iter()
-                .take(FINDINGS_SHOWN)
-                .map(|finding| finding_view(finding))
-                .collect(),
+            findings: self.findings(),
             trace,
         }
     }

@@ -205,7 +205,11 @@ pub(super) fn analysis(answer: Answer) -> Analysis {
                 contrasts: contrasts(effects),
             })
             .collect(),
-        findings: vec![finding("idempotency", None), finding("success", Some(-1.0))],
+        findings: vec![
+            finding("idempotency", None),
+            finding("idempotency", None),
+            finding("success", Some(-1.0)),
+        ],
         verdict: verdict(answer, code, metrics),
     }
 }
