@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use schemas::body::Body;
-use schemas::exchange::{Ending, Exchange, OperationKind};
+use schemas::exchange::{Ending, Exchange};
 use schemas::id::{ExchangeId, SessionId};
 use schemas::keys::{Digest, TenantKeys};
 use schemas::record::Record;
@@ -192,9 +192,8 @@ fn wire<'a>(capture: &'a Capture, bodies: &'a Bodies, path: &'a str) -> Wire<'a>
 fn ending(capture: &mut Capture, decoded: &mut Decoded, notes: Vec<String>) -> (Ending, Option<String>) {
     let mut details: Vec<String> = capture.ending_detail.take().into_iter().collect();
     let answered = capture.status.is_some_and(|status| status.is_success());
-    let awaited = decoded.operation.kind != OperationKind::Other;
     let ending = match (capture.ending, decoded.finished) {
-        (Ending::Cancelled, Some(true)) if answered && awaited => {
+        (Ending::Cancelled, Some(true)) if answered => {
             details = vec!["the client closed the connection after the whole answer".to_owned()];
             Ending::Complete
         }

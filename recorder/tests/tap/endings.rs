@@ -147,3 +147,25 @@ async fn a_client_that_leaves_before_the_answer_is_cancelled() {
     assert_eq!((exchange.ending, exchange.status), (Ending::Cancelled, None));
     assert_eq!((request.as_slice(), response.len()), (CHAT.as_bytes(), 0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_mcp_client_that_leaves_after_the_answering_event_is_complete() {
+    let event = "event: message\ndata: {\"jsonrpc\":\"2.0\",\"id\":0,\"result\":{}}\n\n";
+    let script = vec![Step::Read, Step::Send([STREAM_HEAD, &chunk(event)].concat()), Step::ReadToEnd];
+    let upstream = Upstream::start(vec![script]).await;
+    let bench = Bench::new(&route("tool", &upstream.url, "protocol = \"mcp\"")).await;
+    let mut stream = bench.connect(0).await;
+    let hello = r#"{"jsonrpc":"2.0","id":0,"method":"initialize"}"#;
+    stream.write_all(&post("/mcp", "", hello)).await.expect("the tap reads");
+    let mut seen = Vec::new();
+    while !seen.windows(6).any(|window| window == b"result") {
+        assert!(soon(stream.read_buf(&mut seen)).await.expect("frames come") > 0);
+    }
+    drop(stream);
+    upstream.requests().await;
+    let (exchange, _, _) = bench.only().await;
+    assert_eq!(
+        (exchange.ending, exchange.operation.method.as_deref()),
+        (Ending::Complete, Some("initialize"))
+    );
+}
