@@ -99,7 +99,7 @@ async fn relay(client: TcpStream, server: SocketAddr, carried: Arc<Mutex<Carried
     tokio::join!(up, down);
 }
 
-/// Splits a connection's answers; a response cut off at the end is left out.
+/// Splits a connection's answers; a response cut off within its head, its length or a chunk is left out.
 fn responses(mut bytes: &[u8]) -> Vec<(u16, Vec<u8>)> {
     let mut found = Vec::new();
     while let Some((status, body, rest)) = response(bytes) {
@@ -126,6 +126,10 @@ fn response(bytes: &[u8]) -> Option<(u16, Vec<u8>, &[u8])> {
 fn unchunk(mut bytes: &[u8]) -> Option<(Vec<u8>, &[u8])> {
     let mut body = Vec::new();
     loop {
+        // A client may hang up once it has the event it waits for, before the empty chunk that ends the stream.
+        if bytes.is_empty() && !body.is_empty() {
+            return Some((body, bytes));
+        }
         let end = bytes.windows(2).position(|window| window == b"\r\n")?;
         let length = usize::from_str_radix(std::str::from_utf8(&bytes[..end]).ok()?.trim(), 16).ok()?;
         let start = end + 2;
