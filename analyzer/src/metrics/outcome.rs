@@ -80,7 +80,7 @@ pub(crate) fn measure(setting: Setting<'_>, measurement: &mut Measurement) {
         }
         measurement.notes.push(
             "success is the built-in end-state check (trial complete, declared invariants kept, the recording's writes \
-             made and no others): no trial carries a label; `foreshadow score` can add an evaluator's"
+             made and no others): no trial carries a label"
                 .to_owned(),
         );
     }

@@ -10,16 +10,17 @@ use schemas::keys::RootKey;
 pub(crate) fn default_path() -> anyhow::Result<PathBuf> {
     let data = std::env::var_os("XDG_DATA_HOME").filter(|value| !value.is_empty()).map(PathBuf::from);
     let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
-    let folder = data.or(home).context("neither XDG_DATA_HOME nor HOME is set; say where the key is with --key-file")?;
+    let folder = data
+        .or(home)
+        .context("neither XDG_DATA_HOME nor HOME is set; say where the key is with --key-file")?;
     Ok(folder.join("foreshadow/root.key"))
 }
 
 /// Reads the root key, or makes one that only its owner may read.
 pub(crate) fn load_or_create(path: &Path) -> anyhow::Result<RootKey> {
     match std::fs::read_to_string(path) {
-        Ok(text) => {
-            RootKey::parse(&text).with_context(|| format!("{}: restore the key this store was written with", path.display()))
-        }
+        Ok(text) => RootKey::parse(&text)
+            .with_context(|| format!("{}: restore the key this store was written with", path.display())),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => create(path),
         Err(error) => Err(error).with_context(|| format!("key file {} cannot be read", path.display())),
     }
@@ -39,7 +40,9 @@ fn create(path: &Path) -> anyhow::Result<RootKey> {
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     match options.open(path) {
         Ok(mut file) => {
-            writeln!(file, "{}", key.hex()).and_then(|()| file.sync_all()).with_context(|| format!("key file {}", path.display()))?;
+            writeln!(file, "{}", key.hex())
+                .and_then(|()| file.sync_all())
+                .with_context(|| format!("key file {}", path.display()))?;
             Ok(key)
         }
         // Another process made it in this moment.

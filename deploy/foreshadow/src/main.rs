@@ -28,7 +28,8 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            screen.failure(&Failure::work(anyhow::Error::new(error).context("the async runtime cannot start")));
+            screen
+                .failure(&Failure::work(anyhow::Error::new(error).context("the async runtime cannot start")));
             return ExitCode::from(1);
         }
     };
