@@ -234,6 +234,7 @@ fn notes(evidence: &Evidence<'_>, runs: [&Run; 2]) -> Vec<String> {
     let mut notes = evidence.measurement.notes.clone();
     notes.extend(evidence.faithful.notes.iter().cloned());
     for run in runs {
+        notes.extend(run.notes.iter().cloned());
         if run.manifest.lane == Lane::Recorded {
             notes.push(format!(
                 "run {} is a recording: a comparison with it assumes perfect replay",

@@ -78,7 +78,7 @@ pub(crate) fn run(lane: Lane, records: Vec<TrialRecord>) -> Run {
         corpus_digest: None,
         plan_digest: None,
     };
-    Run { name: format!("runs/{}", lane.as_str()), manifest, trials }
+    Run { name: format!("runs/{}", lane.as_str()), manifest, trials, notes: Vec::new() }
 }
 
 /// A run of labelled trials without transcripts; `outcomes` per case, `true` is a success.

@@ -30,6 +30,6 @@ mod writes;
 pub use analysis::{AnalyseError, Analysis, CaseContrast, MetricDetail, analyse};
 pub use finding::{Example, FINDINGS_PER_SUBJECT, Finding};
 pub use policy::{Policy, PolicyError};
-pub use run::{Run, ToolCall, TrialRecord};
+pub use run::{Run, ToolCall, TrialRecord, agree_on_effects};
 pub use verdict::{Answer, Verdict};
 pub use words::{effect_text, escaped, metric_words, sentence};

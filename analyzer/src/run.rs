@@ -2,6 +2,8 @@
 //!
 //! Nothing here opens a file: the caller reads a run and hands over what the decision needs of it, without bodies.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use schemas::exchange::{Effect, Ending};
 use schemas::trial::{Lane, RunManifest, Trial};
 
@@ -14,6 +16,48 @@ pub struct Run {
     pub manifest: RunManifest,
     /// Its trials in any order, of lane [`RunManifest::lane`] and of lane `recorded`.
     pub trials: Vec<TrialRecord>,
+    /// Remarks on how it was read, repeated in the verdict.
+    pub notes: Vec<String>,
+}
+
+/// Gives every tool one effect in all runs, and remarks in the first run where that changed anything.
+///
+/// An effect belongs to the tool, not to the run that declares it. Where only one run declares it, the other's calls
+/// would seem to write nothing, and identical builds would differ. A declared effect holds for all runs; of `read` and
+/// `write`, `write` holds.
+pub fn agree_on_effects(runs: &mut [&mut Run]) {
+    let mut effects: BTreeMap<String, BTreeSet<Effect>> = BTreeMap::new();
+    for call in runs.iter().flat_map(|run| &run.trials).flat_map(|record| &record.calls) {
+        match effects.get_mut(&call.tool) {
+            Some(found) => {
+                found.insert(call.effect);
+            }
+            None => {
+                effects.insert(call.tool.clone(), BTreeSet::from([call.effect]));
+            }
+        }
+    }
+    effects.retain(|_, found| found.len() > 1);
+    if effects.is_empty() {
+        return;
+    }
+    let of =
+        |found: &BTreeSet<Effect>| if found.contains(&Effect::Write) { Effect::Write } else { Effect::Read };
+    let agreed: BTreeMap<String, Effect> =
+        effects.iter().map(|(tool, found)| (tool.clone(), of(found))).collect();
+    for call in runs.iter_mut().flat_map(|run| &mut run.trials).flat_map(|record| &mut record.calls) {
+        if let Some(effect) = agreed.get(&call.tool) {
+            call.effect = *effect;
+        }
+    }
+    if let Some(run) = runs.first_mut() {
+        let names: Vec<&str> = agreed.keys().map(String::as_str).collect();
+        run.notes.push(format!(
+            "the runs do not agree on what these tools do outside, so a declared effect holds for all of them, and write \
+             before read: {}",
+            names.join(", ")
+        ));
+    }
 }
 
 /// A trial and what is needed of its exchanges.
@@ -91,5 +135,31 @@ impl ToolCall {
     #[must_use]
     pub fn arguments_text(&self) -> &str {
         self.arguments.as_deref().or(self.arguments_verbatim.as_deref()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{read, record, run, write};
+
+    #[test]
+    fn an_effect_declared_in_one_run_holds_in_the_other() {
+        let unknown = |mut call: ToolCall| {
+            call.effect = Effect::Unknown;
+            call
+        };
+        let calls = vec![unknown(write("refund", "{}")), unknown(read("look", "{}")), read("both", "{}")];
+        let mut baseline = run(Lane::Baseline, vec![record("c", 0, calls)]);
+        let calls = vec![write("refund", "{}"), read("look", "{}"), write("both", "{}")];
+        let mut candidate = run(Lane::Candidate, vec![record("c", 0, calls)]);
+        agree_on_effects(&mut [&mut baseline, &mut candidate]);
+        let effects = |run: &Run| run.trials[0].calls.iter().map(|call| call.effect).collect::<Vec<_>>();
+        assert_eq!(effects(&baseline), [Effect::Write, Effect::Read, Effect::Write]);
+        assert_eq!(effects(&baseline), effects(&candidate));
+        assert!(baseline.notes[0].contains("both, look, refund"), "{:?}", baseline.notes);
+        let before = baseline.clone();
+        agree_on_effects(&mut [&mut baseline, &mut candidate]);
+        assert_eq!(baseline, before, "runs that agree are left alone");
     }
 }

@@ -88,6 +88,7 @@ pub(super) fn run(name: &str, lane: Lane, trials: Vec<TrialRecord>, recordings: 
             corpus_digest: None,
             plan_digest: None,
         },
+        notes: Vec::new(),
         trials: own
             .chain(old)
             .map(|(mut record, lane)| {

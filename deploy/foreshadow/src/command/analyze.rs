@@ -88,12 +88,15 @@ fn outcome(verdict: &Verdict) -> Outcome {
 /// Reads both runs, decides, and writes the verdict: all files of it or none.
 pub(crate) async fn analyze(request: &Request) -> Result<Analysis, Failure> {
     outputs::check(&request.out)?;
-    let baseline = load::run(&request.baseline).await?;
-    let candidate = load::run(&request.candidate).await?;
-    let recorded = match &request.recorded {
+    let mut baseline = load::run(&request.baseline).await?;
+    let mut candidate = load::run(&request.candidate).await?;
+    let mut recorded = match &request.recorded {
         Some(location) => Some(load::run(location).await?),
         None => None,
     };
+    let mut runs = vec![&mut baseline, &mut candidate];
+    runs.extend(recorded.as_mut());
+    analyzer::agree_on_effects(&mut runs);
     let request = request.clone();
     let decided = tokio::task::spawn_blocking(move || {
         let Request { policy, seed, out, .. } = &request;

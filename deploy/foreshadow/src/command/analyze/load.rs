@@ -90,7 +90,7 @@ pub(super) async fn run(location: &str) -> Result<Run, Failure> {
         assemble(trial, rows)
     };
     let trials = trials.into_iter().map(record).collect();
-    Ok(Run { name: location.to_owned(), manifest, trials })
+    Ok(Run { name: location.to_owned(), manifest, trials, notes: Vec::new() })
 }
 
 fn assemble(mut trial: Trial, rows: Vec<ExchangeRow>) -> TrialRecord {
