@@ -54,7 +54,7 @@ pub(crate) struct Args {
     /// Faults to inject into tool calls (TOML); the same seed gives both lanes the same ones.
     #[arg(long, value_name = "FILE")]
     faults: Option<PathBuf>,
-    /// What answers the candidate's model calls: the recording, or [model] upstream of the candidate file.
+    /// What answers the candidate's model calls: the recording, or the `upstream` under `model` of the candidate file.
     #[arg(long, value_enum, default_value = "recorded")]
     model: ModelName,
     /// Tool list (OpenAI or MCP form) with `effect`, `reversible` and `idempotent` beside each tool.
