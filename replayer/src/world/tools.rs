@@ -178,9 +178,15 @@ pub(crate) fn note(trial: &TrialWorld, seq: usize, verdict: &Verdict, status: St
                     raw.ending_detail = Some(format!("as in the recording: {detail}"));
                 }
             }
-            Verdict::Invalid(text) | Verdict::Missed(text) => {
+            Verdict::Invalid(text) => {
                 operation.result = Some(text.clone());
                 operation.is_error = Some(true);
+            }
+            Verdict::Missed(text) => {
+                // The world could not answer, which is not the tool's refusal: a write that the candidate tried counts
+                // as one that it may have made.
+                operation.result = Some(text.clone());
+                raw.ending_detail = Some("missed: the recording holds no answer to this call".to_owned());
             }
             Verdict::Refused(status) => {
                 operation.is_error = Some(true);
