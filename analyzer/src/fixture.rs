@@ -71,6 +71,7 @@ pub(crate) fn run(lane: Lane, records: Vec<TrialRecord>) -> Run {
         lane,
         build: BuildId::parse(lane.as_str()).expect("id"),
         source: "test".to_owned(),
+        model: None,
         selected: false,
         planned_trials: None,
         planned_cases: None,

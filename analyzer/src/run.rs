@@ -124,10 +124,13 @@ impl TrialRecord {
 impl ToolCall {
     /// Whether the call wrote, or may have: a declared write that the tool did not itself refuse.
     ///
-    /// A write whose answer was lost, or was a server error, counts: nobody knows that it was not made.
+    /// A write whose answer was lost, or was a server error, counts: nobody knows that it was not made. So does one that
+    /// a replay's world could not answer: the candidate tried it. A 503 is a refusal: the request was not processed
+    /// (RFC 9110 section 15.6.4).
     #[must_use]
     pub fn wrote(&self) -> bool {
-        let unanswered = self.ending != Ending::Complete || self.status.is_some_and(|status| status >= 500);
+        let server_error = self.status.is_some_and(|status| status >= 500 && status != 503);
+        let unanswered = self.ending != Ending::Complete || server_error;
         self.effect == Effect::Write && (unanswered || self.is_error != Some(true))
     }
 
@@ -142,6 +145,17 @@ impl ToolCall {
 mod tests {
     use super::*;
     use crate::fixture::{read, record, run, write};
+
+    #[test]
+    fn a_write_counts_unless_it_was_refused() {
+        let with = |status, is_error| ToolCall { status, is_error, ..write("refund", "{}") };
+        assert!(with(Some(200), Some(false)).wrote());
+        assert!(with(Some(200), None).wrote(), "the world of a replay could not answer it");
+        assert!(with(Some(504), Some(true)).wrote());
+        assert!(!with(Some(200), Some(true)).wrote());
+        assert!(!with(Some(503), Some(true)).wrote());
+        assert!(ToolCall { ending: Ending::Failed, ..with(None, Some(true)) }.wrote());
+    }
 
     #[test]
     fn an_effect_declared_in_one_run_holds_in_the_other() {

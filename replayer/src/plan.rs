@@ -27,6 +27,17 @@ pub enum ModelMode {
     Recorded,
 }
 
+impl ModelMode {
+    /// Its name as `run.json` holds it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Recorded => "recorded",
+        }
+    }
+}
+
 /// Everything that a replay needs.
 #[derive(Debug, Clone)]
 pub struct Plan {

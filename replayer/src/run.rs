@@ -190,6 +190,7 @@ pub async fn replay(
     if manifest.is_some() && !plan.resume {
         return Err(ReplayError::RunExists { location: plan.run });
     }
+    preflight::target(&plan, &run, manifest.as_ref()).await?;
     let corpus = preflight::corpus(&plan, &run, manifest.as_ref()).await?;
     tell(Progress::Corpus {
         whole: corpus.whole,
@@ -245,6 +246,7 @@ fn manifest_of(plan: &Plan, corpus: &Corpus) -> RunManifest {
         lane: plan.lane,
         build: plan.candidate.build().clone(),
         source: "replay".to_owned(),
+        model: Some(plan.model.as_str().to_owned()),
         selected: false,
         planned_trials: Some(plan.trials),
         planned_cases: u32::try_from(corpus.chosen.len()).ok(),

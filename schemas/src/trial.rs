@@ -166,6 +166,9 @@ pub struct RunManifest {
     pub build: BuildId,
     /// Where the trials come from: `replay`, or `import:FORMAT`.
     pub source: String,
+    /// What answered the candidate's model calls in a replay: `live` or `recorded`; absent for an import.
+    #[serde(default)]
+    pub model: Option<String>,
     /// Whether the sessions were picked by their outcome: such a run never supports a mean test.
     pub selected: bool,
     /// How many trials of each case were planned; absent for an import.

@@ -90,6 +90,15 @@ fn a_policy_with_a_typo() {
 }
 
 #[test]
+fn runs_that_cannot_be_compared() {
+    let folder = two_runs();
+    let swapped = ["analyze", "--baseline", "cand", "--candidate", "base", "--out", "out"];
+    assert_refused(folder.path(), &binary::run(folder.path(), &swapped), 2, &["swap", "cand", "base"]);
+    let same = ["analyze", "--baseline", "base", "--candidate", "./base", "--out", "out"];
+    assert_refused(folder.path(), &binary::run(folder.path(), &same), 2, &["same run"]);
+}
+
+#[test]
 fn rows_that_cannot_be_read_are_named_and_set_aside() {
     let folder = tempfile::tempdir().expect("temp");
     std::fs::write(folder.path().join("t.csv"), "case,trial,success\na,0,1\nb,zero,1\nc,0,maybe\n")

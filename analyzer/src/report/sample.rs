@@ -81,6 +81,7 @@ pub(super) fn run(name: &str, lane: Lane, trials: Vec<TrialRecord>, recordings: 
             lane,
             build: BuildId::parse(&format!("{name}-build")).unwrap(),
             source: "replay".to_owned(),
+            model: None,
             selected: false,
             planned_trials: Some(2),
             planned_cases: Some(3),

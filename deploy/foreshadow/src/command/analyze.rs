@@ -11,6 +11,7 @@ use anyhow::{Context as _, anyhow};
 use crate::command::Context;
 use crate::outcome::{Failure, Outcome};
 
+mod comparable;
 mod load;
 mod outputs;
 mod show;
@@ -97,6 +98,7 @@ pub(crate) async fn analyze(request: &Request) -> Result<Analysis, Failure> {
     let mut runs = vec![&mut baseline, &mut candidate];
     runs.extend(recorded.as_mut());
     analyzer::agree_on_effects(&mut runs);
+    comparable::check(&mut baseline, &mut candidate).map_err(Failure::usage)?;
     let request = request.clone();
     let decided = tokio::task::spawn_blocking(move || {
         let Request { policy, seed, out, .. } = &request;

@@ -73,6 +73,7 @@ impl Place {
                 lane: *lane,
                 build: build.clone(),
                 source: format!("import:{}", format.as_str()),
+                model: None,
                 selected,
                 planned_trials: None,
                 planned_cases: None,
