@@ -190,7 +190,6 @@ pub async fn replay(
     if manifest.is_some() && !plan.resume {
         return Err(ReplayError::RunExists { location: plan.run });
     }
-    preflight::target(&plan, &run, manifest.as_ref()).await?;
     let corpus = preflight::corpus(&plan, &run, manifest.as_ref()).await?;
     tell(Progress::Corpus {
         whole: corpus.whole,

@@ -1,5 +1,6 @@
 //! What is found out before anything is written: whether the plan can be carried out, by whom, and on what.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +51,35 @@ pub(super) fn check(plan: &Plan) -> Result<(), ReplayError> {
     Ok(())
 }
 
+/// Refuses a target that is the recordings' own store: trials in it would be taken for recordings later.
+async fn target(plan: &Plan, run: &Lake, manifest: Option<&RunManifest>) -> Result<(), ReplayError> {
+    if place(&plan.run) == place(&plan.store) {
+        let text = format!("--run and --store are both {}; choose another place for the trials", plan.run);
+        return Err(ReplayError::Plan(text));
+    }
+    // The manifest is written before the first commit, so whatever has commits without one is no run.
+    if manifest.is_none() && !run.snapshot().await?.is_empty() {
+        let text =
+            format!("{} holds a store of recordings, not a run of trials; choose another --run", plan.run);
+        return Err(ReplayError::Plan(text));
+    }
+    Ok(())
+}
+
+/// One name for a place, however it is written; symbolic links are followed where it exists.
+fn place(location: &str) -> PathBuf {
+    let path = match location.split_once("://") {
+        None => location,
+        Some(("file", path)) => path,
+        Some(_) => return PathBuf::from(location.trim_end_matches('/')),
+    };
+    std::fs::canonicalize(path)
+        .or_else(|_| std::path::absolute(path))
+        .unwrap_or_else(|_| PathBuf::from(path))
+        .components()
+        .collect()
+}
+
 /// Reads the corpus: from the store, or for a run that already carries its recordings from the run itself, as the store
 /// may have grown since.
 pub(super) async fn corpus(
@@ -57,12 +87,18 @@ pub(super) async fn corpus(
     run: &Lake,
     manifest: Option<&RunManifest>,
 ) -> Result<Corpus, ReplayError> {
+    target(plan, run, manifest).await?;
     if let Some(manifest) = manifest
         && let Some(corpus) = carried(plan, run, manifest).await?
     {
         return Ok(corpus);
     }
     let store = Lake::open(&plan.store)?;
+    if store.manifest().await?.is_some() {
+        let text =
+            format!("{} holds a run of trials, not a store of recordings; correct --store", plan.store);
+        return Err(ReplayError::Plan(text));
+    }
     let snapshot = store.snapshot().await?;
     if snapshot.is_empty() {
         return Err(ReplayError::EmptyStore { location: plan.store.clone() });

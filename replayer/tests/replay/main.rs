@@ -392,6 +392,30 @@ async fn a_store_without_sessions_is_refused() {
 }
 
 #[tokio::test]
+async fn a_store_is_no_run_and_a_run_is_no_store() {
+    let house = House::new(2, 0).await;
+    let agent = Agent::start(house.world.address(), Behaviour::default()).await;
+    let plan = house.plan(agent.address, "");
+    let refused = async |plan: Plan, why: &str| {
+        let error = house.replay(plan).await.expect_err(why);
+        assert!(error.is_usage() && error.to_string().contains(why), "{error}");
+    };
+    let itself = Plan { run: format!("file://{}/./", house.path("store")), ..plan.clone() };
+    refused(itself.clone(), "--run and --store are both").await;
+    refused(Plan { resume: true, ..itself }, "--run and --store are both").await;
+    corpus::write(&house.folder.path().join("other"), 1, 0).await;
+    let other = Plan { run: house.path("other"), ..plan.clone() };
+    refused(other.clone(), "holds a store of recordings, not a run of trials").await;
+    refused(Plan { resume: true, ..other }, "holds a store of recordings, not a run of trials").await;
+    assert_eq!(agent.turns.load(Ordering::SeqCst), 0);
+
+    house.replay(plan.clone()).await.expect("a replay");
+    let again = Plan { store: plan.run.clone(), run: house.path("again"), ..plan };
+    refused(again, "holds a run of trials, not a store of recordings").await;
+    assert!(!Path::new(&house.path("again")).exists());
+}
+
+#[tokio::test]
 async fn both_lanes_get_the_same_faults() {
     let rules = "faults = 1\n[[fault]]\ntool = \"refund\"\nkind = \"timeout\"\nafter = \"0s\"\nprobability = 0.5\ncalls = [0]\n\
                  [[fault]]\ntool = \"get_order\"\nkind = \"status\"\nstatus = 503\nprobability = 0.4\n";
