@@ -249,7 +249,8 @@ fn belonging(registry: &Registry, belongs: Belongs) -> Result<Arc<TrialWorld>, R
         Belongs::Unknown => {
             registry.count_uncorrelated();
             let text = "it cannot be told which trial this call belongs to: pass on the `traceparent` or `baggage` \
-                        header of the turn, use the trial's own address, or replay with --concurrency 1";
+                        header of the turn, or a header of your own that [propagate] header = \"…\" in \
+                        candidate.toml names; or use the trial's own address, or replay with --concurrency 1";
             Err(error_reply(StatusCode::BAD_REQUEST, text))
         }
     }

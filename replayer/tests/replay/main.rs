@@ -457,6 +457,10 @@ async fn calls_that_cannot_be_told_apart_are_refused_and_counted() {
     let summary = house.replay(plan.clone()).await.expect("a replay");
     // Two calls in each of four trials and in the probe.
     assert_eq!((summary.uncorrelated_calls, summary.fidelity.total()), (10, 0));
+    let answer = house.rows(Lane::Candidate).await[0].answer.clone().expect("an answer");
+    for way in ["`traceparent`", "`baggage`", "[propagate] header = ", "candidate.toml", "--concurrency 1"] {
+        assert!(answer.contains(way), "{way} in {answer}");
+    }
     let alone = Plan { concurrency: 1, run: house.path("alone"), ..plan };
     let summary = house.replay(alone).await.expect("a replay");
     assert_eq!((summary.uncorrelated_calls, summary.fidelity.exact), (0, 8));

@@ -286,7 +286,8 @@ fn lines(summary: &Summary) -> Vec<String> {
     ];
     if summary.uncorrelated_calls > 0 {
         lines.push(format!(
-            "  {} calls could not be told apart: the candidate must pass on `traceparent` or `baggage` of its turn",
+            "  {} calls could not be told apart: the candidate must pass on `traceparent` or `baggage` of its turn, or a \
+             header that [propagate] header = \"…\" in candidate.toml names; or replay with --concurrency 1",
             summary.uncorrelated_calls
         ));
     }
