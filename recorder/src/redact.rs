@@ -66,17 +66,15 @@ impl Redactor {
     ) -> Vec<u8> {
         // The assembled texts first: a fragment that looks like a whole secret would hide the rest of it.
         let body = if stream { stream::redact(self, body, place, tally) } else { body };
-        let mut body = match self.bytes(&body, place, tally) {
+        // What is written with escapes before what is not, for the same reason: `\/` cuts a key in two.
+        let body = match self.escaped(&body, place, tally) {
             Cow::Borrowed(_) => body,
             Cow::Owned(replaced) => replaced,
         };
-        // A letter can hide behind `\u0073`, a slash behind `\/`.
-        if body.windows(2).any(|pair| pair == b"\\u" || pair == b"\\/")
-            && let Cow::Owned(replaced) = self.escaped(&body, place, tally)
-        {
-            body = replaced;
+        match self.bytes(&body, place, tally) {
+            Cow::Borrowed(_) => body,
+            Cow::Owned(replaced) => replaced,
         }
-        body
     }
 
     /// Replaces the secrets of a text.
@@ -148,6 +146,9 @@ impl Redactor {
 
     /// Replaces secrets inside JSON strings that are written with escapes.
     fn escaped<'a>(&self, body: &'a [u8], place: &'static str, tally: &mut Tally) -> Cow<'a, [u8]> {
+        if !body.contains(&b'\\') {
+            return Cow::Borrowed(body);
+        }
         let mut changed = false;
         let replaced = self.escaped_literal.replace_all(body, |captures: &Captures<'_>| {
             let literal = &captures[0];
@@ -178,7 +179,7 @@ impl Redactor {
 
     fn nested<'a>(&self, text: &'a str, place: &'static str, tally: &mut Tally) -> Cow<'a, [u8]> {
         // Each level of nesting takes off one layer of escapes, so this ends when none is left.
-        if text.contains("\\u") || text.contains("\\/") {
+        if text.contains('\\') {
             self.escaped(text.as_bytes(), place, tally)
         } else {
             Cow::Borrowed(text.as_bytes())
@@ -231,6 +232,14 @@ mod tests {
     }
 
     #[test]
+    fn an_escape_cuts_no_secret_in_two() {
+        let (out, _) = redact(r#"{"a":"x\nBearer abcdefghijklmnop\/qrstuv \u00e9"}"#, false);
+        assert!(!out.contains("abcdefghijklmnop") && !out.contains("qrstuv"), "{out}");
+        let plain = r#"{"a":"caf\u00e9 \/ \n \"q\"", "b":"{\"c\":\"\\n\"}"}"#;
+        assert_eq!(redact(plain, false), (plain.to_owned(), vec![]), "nothing else changes");
+    }
+
+    #[test]
     fn headers_are_dropped_unless_allowed() {
         let mut map = hyper::HeaderMap::new();
         map.insert("authorization", "Bearer abc".parse().expect("value"));
@@ -252,8 +261,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_secret_split_over_deltas_is_found(cuts in proptest::collection::btree_set(1..KEY.len(), 0..6), before in "[a-z ]{0,8}") {
-            let text = format!("{before} {KEY} after");
+        fn a_secret_split_over_deltas_is_found(cuts in proptest::collection::btree_set(1..KEY.len(), 0..6), before in "[a-z ]{0,8}", gap in "[ \n\t]") {
+            let text = format!("{before}{gap}{KEY} after");
             let mut pieces = Vec::new();
             let mut from = 0;
             for cut in cuts.iter().map(|cut| cut + before.len() + 1).chain([text.len()]) {
@@ -269,8 +278,20 @@ mod tests {
                 let value: serde_json::Value = serde_json::from_str(&event.text(out.as_bytes())).expect("still JSON");
                 assembled.push_str(value["choices"][0]["delta"]["content"].as_str().expect("still text"));
             }
-            prop_assert_eq!(&assembled, &format!("{before} {} after", redactor().token("openai_key", KEY)));
+            prop_assert_eq!(&assembled, &format!("{before}{gap}{} after", redactor().token("openai_key", KEY)));
             prop_assert!(!rows.is_empty());
+        }
+
+        #[test]
+        fn a_secret_after_any_text_is_found_at_every_depth(before in "[a-z\\\\\"/\n\r\t\u{8}\u{c}é]{0,8}", depth in 1..4_usize) {
+            let mut body = format!("{before}{}{KEY} after", if before.ends_with(|last: char| last.is_ascii_lowercase()) { "\n" } else { "" });
+            for _ in 0..depth {
+                body = serde_json::json!({ "a": body }).to_string();
+            }
+            let (out, rows) = redact(&body, false);
+            prop_assert!(!out.contains(KEY), "{}", out);
+            prop_assert_eq!(rows.len(), 1);
+            prop_assert!(serde_json::from_str::<serde_json::Value>(&out).is_ok());
         }
 
         #[test]

@@ -15,7 +15,11 @@ pub(crate) struct Finding {
     pub(crate) span: Range<usize>,
 }
 
-/// Kind and expression; where an expression has a group, the group is the secret, else the whole match. Order
+/// What stands before a shape that begins a word: a word's edge, or an escape whose last letter runs into the shape
+/// (`\n`, `\u000a` in a JSON string at any depth, `%20` in a URL).
+const EDGE: &str = r"(?:\b|\\(?:[nrtbf]|u[0-9A-Fa-f]{4})|%[0-9A-Fa-f]{2})";
+
+/// Kind and expression; a leading `\b` stands for [`EDGE`]. Where an expression has a group, the group is the secret, else the whole match. Order
 /// decides between shapes that begin at the same place.
 const SHAPES: [(&str, &str); 13] = [
     (
@@ -32,8 +36,8 @@ const SHAPES: [(&str, &str); 13] = [
     ("gitlab_token", r"\bglpat-[A-Za-z0-9_\-]{20,}"),
     ("huggingface_token", r"\bhf_[A-Za-z0-9]{30,}"),
     ("jwt", r"\beyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{8,}"),
-    ("bearer", r"(?i:\bbearer)[ \t]{1,4}([A-Za-z0-9._~+/=\-]{16,})"),
-    ("basic_auth", r"(?i:\bbasic)[ \t]{1,4}([A-Za-z0-9+/]{16,}={0,2})"),
+    ("bearer", r"\b(?i:bearer)[ \t]{1,4}([A-Za-z0-9._~+/=\-]{16,})"),
+    ("basic_auth", r"\b(?i:basic)[ \t]{1,4}([A-Za-z0-9+/]{16,}={0,2})"),
 ];
 
 /// All shapes in one expression, so that a body is read once.
@@ -46,8 +50,11 @@ pub(crate) struct Detector {
 
 impl Detector {
     pub(crate) fn new() -> Self {
-        let parts: Vec<String> =
-            SHAPES.iter().enumerate().map(|(place, (_, shape))| format!("(?P<s{place}>{shape})")).collect();
+        let part = |(place, (_, shape)): (usize, &(&str, &str))| match shape.strip_prefix(r"\b") {
+            Some(word) => format!("(?P<s{place}>{EDGE}({word}))"),
+            None => format!("(?P<s{place}>{shape})"),
+        };
+        let parts: Vec<String> = SHAPES.iter().enumerate().map(part).collect();
         let shapes =
             Regex::new(&format!("(?-u){}", parts.join("|"))).expect("the expressions above are well-formed");
         let mut groups = Vec::new();
@@ -111,6 +118,10 @@ mod tests {
             68
         );
         assert_eq!(kinds("-----BEGIN PRIVATE KEY-----\nMIIE cut off")[0].0, "private_key");
+        for before in ["\\n", "\\t", "\\\\r", "\\u000A", "?q=%20"] {
+            assert_eq!(kinds(&format!("x{before}{key}")), [("openai_key", key.to_owned())], "{before}");
+            assert_eq!(kinds(&format!("x{before}bearer abcdefghijklmnop"))[0].1, "abcdefghijklmnop");
+        }
         assert!(kinds("task-management-and-risk-assessment, bearer of bad news, the basics").is_empty());
     }
 }

@@ -4,11 +4,13 @@ use std::path::Path;
 
 use crate::harness::{Bench, LAST_CHUNK, STREAM_HEAD, Step, Upstream, chunk, post, route};
 
-const PLANTED: [&str; 4] = [
+const PLANTED: [&str; 6] = [
     "Bearer-in-header-0123456789",
     "sk-proj-PLANTEDplanted0123456789",
     "AIzaSyPlantedPlantedPlantedPlanted01234",
     "hunter2-in-the-query",
+    "sk-proj-PLANTEDafterAnewline0123",
+    "ghp_PLANTEDafterAtabInArguments0123456",
 ];
 
 fn files(folder: &Path, found: &mut Vec<std::path::PathBuf>) {
@@ -33,20 +35,21 @@ fn assert_nowhere(folder: &Path) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn planted_secrets_are_nowhere_on_disk() {
-    let [header, key, google, query] = PLANTED;
+    let [header, key, google, query, newline, tab] = PLANTED;
     // The key of the answer is cut over three deltas.
-    let deltas: String = ["see ", &key[..9], &key[9..20], &key[20..], " done"]
-        .iter()
-        .map(|text| {
-            format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n")
-        })
-        .collect();
+    let deltas: String =
+        ["see ", &key[..9], &key[9..20], &key[20..], " done", "\\n", &newline[..5], &newline[5..]]
+            .iter()
+            .map(|text| {
+                format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n")
+            })
+            .collect();
     let frames = deltas + "data: [DONE]\n\n";
     let script = vec![Step::Read, Step::Send([STREAM_HEAD, &chunk(&frames), LAST_CHUNK].concat())];
     let upstream = Upstream::start(vec![script]).await;
     let bench = Bench::new(&route("model", &upstream.url, "protocol = \"openai-chat\"")).await;
     let body = format!(
-        r#"{{"messages":[{{"role":"user","content":"my keys are {key} and {google}, keep them well away from disks"}}]}}"#
+        r#"{{"messages":[{{"role":"user","content":"my keys are {key} and {google}, keep them well away from disks"}},{{"role":"user","content":"this one too:\n{newline}\r\n{tab}"}},{{"role":"assistant","tool_calls":[{{"id":"c","type":"function","function":{{"name":"save","arguments":"{{\"keys\":\"\\n{newline}\\t{tab}\"}}"}}}}]}}]}}"#
     );
     let headers = format!(
         "Authorization: Bearer {header}\r\nX-Api-Key: {key}\r\nX-Session-Id: {key}\r\nUser-Agent: {key}\r\n"
@@ -68,13 +71,18 @@ async fn planted_secrets_are_nowhere_on_disk() {
                     !text.contains(secret) && bodies.iter().all(|body| !body.contains(secret)),
                     "{secret}"
                 );
+                for piece in session.pieces.values() {
+                    let hit = piece.windows(secret.len()).any(|window| window == secret.as_bytes());
+                    assert!(!hit, "{secret} is in a stored piece");
+                }
             }
             assert!(exchange.redactions.iter().any(|row| row.kind == "header:authorization"));
             let token = exchange
                 .operation
                 .output
                 .as_deref()
-                .and_then(|text| text.strip_prefix("see ")?.strip_suffix(" done"));
+                .and_then(|text| text.strip_prefix("see ")?.split_once(" done\n⟦openai_key:"))
+                .map(|(token, _)| token);
             let token = token.expect("the rest of the text is kept").to_owned();
             assert!(
                 token.starts_with("⟦openai_key:") && bodies[0].contains(&token),
