@@ -175,9 +175,9 @@ impl Archive {
 }
 
 impl Gathered {
-    /// Reads to the end, or until a batch is full; says which.
+    /// Reads to the end, or until a batch is full; says which. A batch with no place to cut is never full.
     fn read(&mut self, roll_bytes: u64) -> Result<bool, String> {
-        while self.bytes < roll_bytes {
+        while self.bytes < roll_bytes || self.since.is_none() {
             let Some((position, payload)) = self.reader.next().map_err(|error| error.to_string())? else {
                 return Ok(false);
             };

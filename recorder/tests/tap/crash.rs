@@ -85,3 +85,18 @@ async fn a_dropped_recorder_lets_go_of_its_journal() {
     soon(again.flush()).await.expect("the store takes everything");
     assert_eq!(sessions_in(&folder.path().join("store")).await[0].exchanges.len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_exchange_larger_than_a_batch_is_archived() {
+    let script = || vec![Step::Read, Step::Send(answer("", "{}"))];
+    let upstream = Upstream::start(vec![script(), script()]).await;
+    let routes = format!("{}[archive]\nroll-bytes = \"1 KiB\"\n", route("model", &upstream.url, ""));
+    let bench = Bench::new(&routes).await;
+    let message = |letter: &str| format!(r#"{{"role":"user","content":"{}"}}"#, letter.repeat(100_000));
+    for (one, two) in [("a", "b"), ("c", "d")] {
+        let body = format!(r#"{{"messages":[{},{}]}}"#, message(one), message(two));
+        bench.ask(0, &post("/", "X-Session-Id: s\r\nConnection: close\r\n", &body)).await;
+    }
+    let sessions = bench.sessions().await;
+    assert_eq!((sessions[0].exchanges.len(), sessions[0].tears()), (2, vec![]));
+}
