@@ -1,4 +1,5 @@
 //! The binary on real data and on bad input: exit codes, messages, and what is left on the disk.
 
 mod bad_input;
+mod readme;
 mod real_data;

@@ -9,22 +9,39 @@ use crate::screen::Color;
 
 /// Replays production agent sessions against a candidate build and says approve, block or inconclusive.
 #[derive(Debug, Parser)]
-#[command(name = "foreshadow", version, propagate_version = true)]
+#[command(
+    name = "foreshadow",
+    version,
+    propagate_version = true,
+    after_help = "Exit codes: 0 approve or success, 1 the work failed, 2 wrong usage or configuration, 3 block, 4 inconclusive."
+)]
 pub(crate) struct Cli {
-    /// Configuration of the recorder.
-    #[arg(long, global = true, default_value = "foreshadow.toml", value_name = "FILE")]
+    /// Configuration of `foreshadow record`.
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Global options",
+        default_value = "foreshadow.toml",
+        value_name = "FILE"
+    )]
     pub(crate) config: PathBuf,
     /// File with the root key of this deployment (made on first use; default: the user's data folder).
-    #[arg(long, global = true, env = "FORESHADOW_KEY_FILE", value_name = "FILE")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Global options",
+        env = "FORESHADOW_KEY_FILE",
+        value_name = "FILE"
+    )]
     pub(crate) key_file: Option<PathBuf>,
     /// Machine-readable result on stdout.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Global options")]
     pub(crate) json: bool,
     /// More log lines on stderr; twice for all of them.
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, help_heading = "Global options", action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
     /// When to colour.
-    #[arg(long, global = true, value_enum, default_value = "auto")]
+    #[arg(long, global = true, help_heading = "Global options", value_enum, default_value = "auto")]
     pub(crate) color: Color,
     /// What to do.
     #[command(subcommand)]
