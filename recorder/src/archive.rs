@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use schemas::record::Record;
 use store::batch::{Batch, Leaning};
-use store::lake::Lake;
+use store::lake::{Lake, LakeError};
 use store::log::LogReader;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -32,7 +32,18 @@ const MAX_RETRY: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Flush {
     pub(crate) position: u64,
-    pub(crate) reply: oneshot::Sender<Result<(), String>>,
+    pub(crate) reply: oneshot::Sender<Result<(), ArchiveError>>,
+}
+
+/// Why the journal is not archived.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum ArchiveError {
+    /// Journal or store say no for now.
+    #[error("{0}")]
+    Failed(String),
+    /// Another process commits in this journal's name.
+    #[error("{0}")]
+    Lost(String),
 }
 
 /// Where records come from and go to.
@@ -61,7 +72,8 @@ struct Gathered {
 }
 
 impl Archive {
-    /// Works until the flush queue is closed; a flush that fails says why.
+    /// Works until the flush queue is closed; a flush that fails says why. Where another process commits in this
+    /// journal's name nothing is tried again: what is left stays in the journal.
     pub(crate) async fn run(
         mut self,
         mut progress: watch::Receiver<u64>,
@@ -84,9 +96,12 @@ impl Archive {
                     }
                 }
                 Err(problem) => {
-                    tracing::error!(problem, "the journal cannot be archived");
+                    tracing::error!(%problem, "the journal cannot be archived");
                     for flush in waiting.drain(..) {
                         let _ = flush.reply.send(Err(problem.clone()));
+                    }
+                    if matches!(problem, ArchiveError::Lost(_)) {
+                        return refuse(&problem, flushes).await;
                     }
                     gathered = None;
                     leaning = Leaning::default();
@@ -124,7 +139,7 @@ impl Archive {
         gathered: &mut Option<Gathered>,
         leaning: &mut Leaning,
         wanted: u64,
-    ) -> Result<(), String> {
+    ) -> Result<(), ArchiveError> {
         loop {
             let held = match gathered {
                 Some(held) => held,
@@ -142,8 +157,8 @@ impl Archive {
         }
     }
 
-    fn open(&self) -> Result<Gathered, String> {
-        let reader = LogReader::open(&self.folder, self.position).map_err(|error| error.to_string())?;
+    fn open(&self) -> Result<Gathered, ArchiveError> {
+        let reader = LogReader::open(&self.folder, self.position).map_err(failed)?;
         Ok(Gathered {
             reader,
             batch: Batch::default(),
@@ -154,7 +169,7 @@ impl Archive {
         })
     }
 
-    async fn commit(&mut self, batch: Batch, next: u64, leaning: &mut Leaning) -> Result<(), String> {
+    async fn commit(&mut self, batch: Batch, next: u64, leaning: &mut Leaning) -> Result<(), ArchiveError> {
         let exchanges = batch.exchanges.len() as u64;
         match self.lake.commit(&self.source, self.position, next, batch, leaning).await {
             Ok(_) => {}
@@ -162,7 +177,10 @@ impl Archive {
                 // The put may have been done and only its answer lost; the commits say.
                 let resumed = self.lake.resume_position(&self.source).await.unwrap_or(self.position);
                 if resumed != next {
-                    return Err(error.to_string());
+                    return Err(match error {
+                        LakeError::LostPartition { .. } => ArchiveError::Lost(error.to_string()),
+                        error => failed(error),
+                    });
                 }
             }
         }
@@ -176,9 +194,9 @@ impl Archive {
 
 impl Gathered {
     /// Reads to the end, or until a batch is full; says which. A batch with no place to cut is never full.
-    fn read(&mut self, roll_bytes: u64) -> Result<bool, String> {
+    fn read(&mut self, roll_bytes: u64) -> Result<bool, ArchiveError> {
         while self.bytes < roll_bytes || self.since.is_none() {
-            let Some((position, payload)) = self.reader.next().map_err(|error| error.to_string())? else {
+            let Some((position, payload)) = self.reader.next().map_err(failed)? else {
                 return Ok(false);
             };
             self.bytes += payload.len() as u64;
@@ -204,6 +222,18 @@ impl Gathered {
         self.since = None;
         (std::mem::take(&mut self.batch), self.cut)
     }
+}
+
+/// Says why nothing is archived any more to everyone who asks, until nobody can.
+async fn refuse(problem: &ArchiveError, mut flushes: mpsc::Receiver<Flush>) {
+    while let Some(flush) = flushes.recv().await {
+        // Nobody waits any more: then nobody needs the answer.
+        let _ = flush.reply.send(Err(problem.clone()));
+    }
+}
+
+fn failed(error: impl std::fmt::Display) -> ArchiveError {
+    ArchiveError::Failed(error.to_string())
 }
 
 async fn sleep_until(time: Option<Instant>) {

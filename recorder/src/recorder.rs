@@ -14,7 +14,7 @@ use store::log::{LogError, LogOptions, LogWriter};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::Clock;
-use crate::archive::{Archive, Flush, MAX_FLUSHES};
+use crate::archive::{Archive, ArchiveError, Flush, MAX_FLUSHES};
 use crate::capture::{ClockCell, Intake};
 use crate::config::{Config, edge_name};
 use crate::counts::Counts;
@@ -66,6 +66,11 @@ pub enum FlushError {
         "the journal cannot be archived ({0}); nothing is lost, start again once the store can be written"
     )]
     Archive(String),
+    /// Another process archives in this journal's name, so this one has stopped; what is left is in the journal.
+    #[error(
+        "the journal is no longer archived ({0}); stop the other process, give each process a state-dir of its own, and start again"
+    )]
+    Lost(String),
     /// A thread is gone.
     #[error("the {0} thread has ended; please report this")]
     Gone(&'static str),
@@ -327,7 +332,10 @@ async fn send(journal: &SyncSender<Message>, message: Message) -> Result<(), Flu
 async fn archive_to(flushes: &mpsc::Sender<Flush>, position: u64) -> Result<(), FlushError> {
     let (reply, answer) = oneshot::channel();
     flushes.send(Flush { position, reply }).await.map_err(|_| FlushError::Gone("archive"))?;
-    answer.await.map_err(|_| FlushError::Gone("archive"))?.map_err(FlushError::Archive)
+    answer.await.map_err(|_| FlushError::Gone("archive"))?.map_err(|error| match error {
+        ArchiveError::Failed(problem) => FlushError::Archive(problem),
+        ArchiveError::Lost(problem) => FlushError::Lost(problem),
+    })
 }
 
 async fn join(thread: JoinHandle<()>, name: &'static str) -> Result<(), FlushError> {

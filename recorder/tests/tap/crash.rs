@@ -100,3 +100,34 @@ async fn an_exchange_larger_than_a_batch_is_archived() {
     let sessions = bench.sessions().await;
     assert_eq!((sessions[0].exchanges.len(), sessions[0].tears()), (2, vec![]));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_that_was_taken_over_stops_and_says_so() {
+    let script = || vec![Step::Read, Step::Send(answer("Connection: close\r\n", "{}"))];
+    let upstream = Upstream::start(vec![script(), script(), script()]).await;
+    let bench = Bench::new(&route("model", &upstream.url, "")).await;
+    let request = post("/", "X-Session-Id: s\r\nConnection: close\r\n", "{}");
+    bench.ask(0, &request).await;
+    soon(bench.recorder.flush()).await.expect("the store takes the first");
+    let copied = tempfile::tempdir().expect("a folder");
+    copy(&bench.folder.path().join("state"), &copied.path().join("state"));
+    std::os::unix::fs::symlink(bench.folder.path().join("store"), copied.path().join("store"))
+        .expect("a link");
+    let other = start_in(copied.path(), &route("model", &upstream.url, "")).await;
+    let mut stream =
+        tokio::net::TcpStream::connect(other.routes()[0].address).await.expect("the tap listens");
+    let others = post("/", "X-Session-Id: t\r\n", "{}");
+    tokio::io::AsyncWriteExt::write_all(&mut stream, &others).await.expect("the tap reads");
+    soon(crate::harness::Reply::read(&mut stream)).await;
+    soon(other.close_sessions()).await.expect("sessions close");
+    soon(other.flush()).await.expect("the other one commits");
+    bench.ask(0, &request).await;
+    for _ in 0..2 {
+        let refused = soon(bench.recorder.flush()).await.expect_err("the position is taken");
+        assert!(matches!(refused, recorder::FlushError::Lost(_)), "{refused}");
+    }
+    let folder = bench.folder;
+    let refused = soon(bench.recorder.shutdown(std::time::Duration::from_secs(1))).await;
+    assert!(refused.is_err(), "it ends, and says that not everything is archived");
+    drop(folder);
+}
