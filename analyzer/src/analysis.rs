@@ -1,16 +1,19 @@
 //! From two runs to a verdict: pairs, invariants, metrics, tests, the rule, and what explains it.
 
+use std::collections::BTreeMap;
+
 use crate::decide::{self, Reading, Tested};
 use crate::fidelity::{self, Faithful};
 use crate::finding::Finding;
 use crate::invariants::{self, Checked};
 use crate::metrics::{self, CaseTable, Measured, Measurement, Setting};
 use crate::need;
-use crate::pairs::Pairs;
+use crate::pairs::{Pairs, unanswered};
 use crate::policy::Policy;
 use crate::run::Run;
 use crate::stats::variance::mean;
 use crate::verdict::{Answer, MetricResult, Need, RunName, VERDICT_FORMAT, Verdict};
+use schemas::id::CaseId;
 use schemas::trial::Lane;
 
 mod explain;
@@ -243,6 +246,10 @@ fn notes(evidence: &Evidence<'_>, runs: [&Run; 2]) -> Vec<String> {
         }
     }
     let counts = evidence.pairs.counts;
+    notes.extend(absent_trials(evidence.pairs));
+    for run in runs {
+        notes.extend(uneven(run));
+    }
     if counts.torn > 0 {
         notes.push(format!("{} torn trials did not vote; they are counted as missing", counts.torn));
     }
@@ -261,6 +268,43 @@ fn notes(evidence: &Evidence<'_>, runs: [&Run; 2]) -> Vec<String> {
         );
     }
     notes
+}
+
+/// What should be there and is not, where anything is.
+fn absent_trials(pairs: &Pairs<'_>) -> Option<String> {
+    let counts = pairs.counts;
+    let ended = pairs.cases.iter().map(|case| unanswered(&case.baseline) + unanswered(&case.candidate));
+    let ended: usize = ended.sum();
+    let without = counts.torn + crate::count::of(ended);
+    let total = counts.missing_baseline + counts.missing_candidate;
+    let absent = total.saturating_sub(without);
+    (absent > 0).then(|| {
+        format!(
+            "{absent} trials should be there and are not: {} cases are only in the baseline, {} only in the candidate, {} \
+             were planned and are in neither; with torn and unfinished ones {} baseline and {} candidate trials are missing, \
+             counted once against the candidate and once for it",
+            counts.unpaired_baseline,
+            counts.unpaired_candidate,
+            pairs.unseen.cases,
+            counts.missing_baseline,
+            counts.missing_candidate
+        )
+    })
+}
+
+/// That a run without a plan has more trials of some cases than of others.
+fn uneven(run: &Run) -> Option<String> {
+    let mut counts: BTreeMap<&CaseId, usize> = BTreeMap::new();
+    run.own().for_each(|record| *counts.entry(&record.trial.case).or_default() += 1);
+    let (least, most) = (counts.values().min()?, counts.values().max()?);
+    (run.manifest.planned_trials.is_none() && least < most).then(|| {
+        let fewer = counts.values().filter(|count| *count < most).count();
+        format!(
+            "run {} has {most} trials of some cases and as few as {least} of others ({fewer} cases have fewer than {most}); \
+             no plan says how many there should be, so none of these counts as missing",
+            run.name
+        )
+    })
 }
 
 /// The digest that both runs carry of their corpus, else of the cases and trials that were compared.

@@ -15,8 +15,19 @@ use crate::verdict::PairCounts;
 pub(crate) struct Arm<'a> {
     /// Those that vote.
     pub(crate) trials: Vec<&'a TrialRecord>,
-    /// Those that should be there and do not vote: torn, or planned and never run.
+    /// Those that should be there and do not vote: torn, planned and never run, or of a case that only the other has.
     pub(crate) missing: usize,
+}
+
+/// Planned cases that neither run has a trial of; nothing is known of them but how many there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Unseen {
+    /// How many.
+    pub(crate) cases: usize,
+    /// The baseline's trials of each.
+    pub(crate) baseline: usize,
+    /// The candidate's trials of each.
+    pub(crate) candidate: usize,
 }
 
 /// A case and its trials.
@@ -45,6 +56,8 @@ impl PairedCase<'_> {
 pub(crate) struct Pairs<'a> {
     /// By case id.
     pub(crate) cases: Vec<PairedCase<'a>>,
+    /// Those that were planned and are in neither run.
+    pub(crate) unseen: Unseen,
     /// How many of what.
     pub(crate) counts: PairCounts,
 }
@@ -102,23 +115,25 @@ impl<'a> Pairs<'a> {
         let mut counts = PairCounts { cases: crate::count::of(names.len()), ..PairCounts::default() };
         let mut cases = Vec::with_capacity(names.len());
         for case in names {
-            let both = left.contains_key(case) && right.contains_key(case);
             counts.unpaired_baseline += u64::from(!right.contains_key(case));
             counts.unpaired_candidate += u64::from(!left.contains_key(case));
             let recorded_any = recordings.get(case).and_then(|trials| trials.values().next().copied());
             let recorded = recorded_any.filter(|record| did_not_fail(record));
             let (before, after) = (left.get(case), right.get(case));
-            let baseline = arm(baseline, before, &left, both, &mut counts.torn);
-            let candidate = arm(candidate, after, &right, both, &mut counts.torn);
+            let baseline = arm(baseline, before, after, &mut counts.torn);
+            let candidate = arm(candidate, after, before, &mut counts.torn);
             counts.missing_baseline += crate::count::of(baseline.missing + unanswered(&baseline));
             counts.missing_candidate += crate::count::of(candidate.missing + unanswered(&candidate));
             let paired = PairedCase { case, baseline, candidate, recorded, recorded_any };
             counts.paired += u64::from(paired.is_paired());
             cases.push(paired);
         }
+        let unseen = unseen(baseline, candidate, cases.len());
+        counts.missing_baseline += crate::count::of(unseen.cases * unseen.baseline);
+        counts.missing_candidate += crate::count::of(unseen.cases * unseen.candidate);
         counts.trials_baseline = crate::count::of(left.values().map(BTreeMap::len).sum());
         counts.trials_candidate = crate::count::of(right.values().map(BTreeMap::len).sum());
-        Ok(Self { cases, counts })
+        Ok(Self { cases, unseen, counts })
     }
 
     /// The cases that both runs have.
@@ -168,25 +183,37 @@ fn recordings<'a>(
     if baseline.manifest.lane == Lane::Recorded { Ok(Grouped::new()) } else { Ok(found) }
 }
 
+/// The trials that a run has of a case, and how many it lacks: of those planned, or, where it has none of a case of the
+/// other run and nothing was planned, of as many as the other has. Runs of different numbers of trials lack nothing.
 fn arm<'a>(
     run: &Run,
     trials: Option<&BTreeMap<u32, &'a TrialRecord>>,
-    all: &Grouped<'a>,
-    both: bool,
+    other: Option<&BTreeMap<u32, &'a TrialRecord>>,
     torn: &mut u64,
 ) -> Arm<'a> {
     let held: Vec<&TrialRecord> = trials.into_iter().flat_map(BTreeMap::values).copied().collect();
     let voting: Vec<&TrialRecord> = held.iter().filter(|record| !record.is_torn()).copied().collect();
     let lost = held.len() - voting.len();
     *torn += crate::count::of(lost);
-    let planned_trials = run.manifest.planned_trials.map_or(0, |number| number as usize);
-    let cases_lacking = run.manifest.planned_cases.is_some_and(|planned| all.len() < planned as usize);
-    // A case of the other run is lacking here only where this run was planned with more cases than it has.
-    let planned = if both || !held.is_empty() || cases_lacking { planned_trials } else { 0 };
+    let unplanned = if held.is_empty() { other.map_or(0, BTreeMap::len) } else { 0 };
+    let planned = planned_trials(run).unwrap_or(unplanned);
     Arm { missing: lost + planned.saturating_sub(held.len()), trials: voting }
 }
 
-fn unanswered(arm: &Arm<'_>) -> usize {
+fn planned_trials(run: &Run) -> Option<usize> {
+    run.manifest.planned_trials.map(|number| number as usize)
+}
+
+/// What was planned beyond the cases that either run has.
+fn unseen(baseline: &Run, candidate: &Run, seen: usize) -> Unseen {
+    let planned = [baseline, candidate].into_iter().filter_map(|run| run.manifest.planned_cases).max();
+    let cases = planned.map_or(0, |number| (number as usize).saturating_sub(seen));
+    let trials = |run: &Run, other: &Run| planned_trials(run).or(planned_trials(other)).unwrap_or(1);
+    Unseen { cases, baseline: trials(baseline, candidate), candidate: trials(candidate, baseline) }
+}
+
+/// Voting trials that ended before anything can be said of their outcome.
+pub(crate) fn unanswered(arm: &Arm<'_>) -> usize {
     let lost = |record: &&&TrialRecord| {
         matches!(record.trial.ending, TrialEnding::Truncated | TrialEnding::Infrastructure)
     };

@@ -131,7 +131,8 @@ pub struct PairCounts {
     pub trials_baseline: u64,
     /// The candidate's trials, torn ones included.
     pub trials_candidate: u64,
-    /// Trials without an outcome in the baseline: planned and not there, torn, truncated, or failed by the harness.
+    /// Trials without an outcome in the baseline: planned and not there, of a case that only the other run has, torn,
+    /// truncated, or failed by the harness.
     #[serde(default)]
     pub missing_baseline: u64,
     /// The same in the candidate.

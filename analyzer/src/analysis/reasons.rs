@@ -15,6 +15,8 @@ pub(super) fn answer(evidence: &Evidence<'_>) -> Answer {
     let of_metrics = match evidence.bounds {
         // Where the answer hangs on trials that are not there, there is none.
         Some((worst, best)) if worst != best => Answer::Inconclusive,
+        // Trials that are not there never approve what those that are there do not.
+        Some((Answer::Approve, _)) => of_metrics,
         Some((worst, _)) => worst,
         None => of_metrics,
     };

@@ -126,6 +126,73 @@ fn missing_trials_are_read_both_ways() {
 }
 
 #[test]
+fn cases_of_one_run_only_are_missing_in_the_other() {
+    // Half of the cases are gone, and those that are left are all good.
+    let (before, mut after) = pair(&outcomes(300, 1, 0), &outcomes(300, 1, 0));
+    after.trials.truncate(150);
+    let verdict = default(&before, &after);
+    assert_eq!((verdict.verdict, codes(&verdict)), (Answer::Inconclusive, vec![ReasonCode::MissingTrials]));
+    assert_eq!((verdict.pairs.missing_baseline, verdict.pairs.missing_candidate), (0, 150));
+    assert!(verdict.notes.iter().any(|note| note.starts_with("150 trials should be there")));
+    // The other way round: what the baseline did there is as little known.
+    let (mut before, after) = pair(&outcomes(300, 2, 0), &outcomes(300, 2, 0));
+    before.trials.retain(|record| record.trial.case.as_str() < "case-00150");
+    let verdict = default(&before, &after);
+    assert_eq!(verdict.pairs.missing_baseline, 300);
+    // A good candidate cannot be worse than any baseline there.
+    assert_eq!(verdict.verdict, Answer::Approve);
+    // Cases that only the candidate has do not lift those compared over the floor.
+    before.trials.retain(|record| record.trial.case.as_str() < "case-00030");
+    let verdict = default(&before, &after);
+    assert_eq!((verdict.verdict, codes(&verdict)[0]), (Answer::Inconclusive, ReasonCode::BelowFloor));
+    // A few that are gone change nothing, and are told all the same.
+    let (before, mut after) = pair(&outcomes(300, 1, 0), &outcomes(300, 1, 0));
+    after.trials.truncate(298);
+    let verdict = default(&before, &after);
+    assert_eq!((verdict.verdict, verdict.pairs.missing_candidate), (Answer::Approve, 2));
+    assert!(verdict.notes.iter().any(|note| note.starts_with("2 trials should be there")));
+}
+
+#[test]
+fn a_plan_that_was_not_finished_approves_nothing() {
+    let planned = |mut run: Run, cases: u32, trials: u32| {
+        run.manifest.planned_cases = Some(cases);
+        run.manifest.planned_trials = Some(trials);
+        run
+    };
+    let (before, after) = pair(&outcomes(100, 1, 0), &outcomes(100, 1, 0));
+    let (before, after) = (planned(before, 300, 1), planned(after, 300, 1));
+    let verdict = default(&before, &after);
+    assert_eq!((verdict.verdict, codes(&verdict)), (Answer::Inconclusive, vec![ReasonCode::MissingTrials]));
+    assert_eq!((verdict.pairs.missing_baseline, verdict.pairs.missing_candidate), (200, 200));
+    // Five trials of each were planned, and the candidate has four.
+    let (before, after) = pair(&outcomes(300, 5, 0), &outcomes(300, 4, 0));
+    let (before, after) = (planned(before, 300, 5), planned(after, 300, 5));
+    let verdict = default(&before, &after);
+    assert_eq!((verdict.verdict, codes(&verdict)), (Answer::Inconclusive, vec![ReasonCode::MissingTrials]));
+    assert_eq!(verdict.pairs.missing_candidate, 300);
+}
+
+#[test]
+fn runs_without_a_plan_may_have_different_numbers_of_trials() {
+    let (before, after) = pair(&outcomes(100, 5, 0), &outcomes(100, 3, 0));
+    let verdict = default(&before, &after);
+    assert_eq!((verdict.verdict, codes(&verdict)), (Answer::Approve, vec![ReasonCode::NonInferior; 2]));
+    assert_eq!((verdict.pairs.missing_baseline, verdict.pairs.missing_candidate), (0, 0));
+    assert!(!verdict.notes.iter().any(|note| note.contains("should be")), "{:?}", verdict.notes);
+    // Where a run has fewer trials of some cases than of others, that is told.
+    let (before, mut after) = pair(&outcomes(100, 5, 0), &outcomes(100, 5, 0));
+    after.trials.retain(|record| record.trial.trial < 4 || record.trial.case.as_str() < "case-00060");
+    let verdict = default(&before, &after);
+    assert_eq!((verdict.verdict, verdict.pairs.missing_candidate), (Answer::Approve, 0));
+    assert!(
+        verdict.notes.iter().any(|note| note.contains("40 cases have fewer than 5")),
+        "{:?}",
+        verdict.notes
+    );
+}
+
+#[test]
 fn a_corpus_picked_by_its_outcome_supports_no_mean() {
     let (mut before, after) = pair(&outcomes(100, 3, 0), &outcomes(100, 3, 30));
     before.manifest.selected = true;

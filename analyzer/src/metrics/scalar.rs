@@ -124,11 +124,21 @@ where
         let trials = if least == 1 { "a trial".to_owned() } else { format!("{least} trials") };
         return Err(format!("no case has {trials} with a value in both runs"));
     }
-    let missing = cases.iter().any(|(_, baseline, candidate)| baseline.missing + candidate.missing > 0);
+    let unseen = setting.pairs.unseen;
+    let missing = unseen.cases > 0
+        || cases.iter().any(|(_, baseline, candidate)| baseline.missing + candidate.missing > 0);
     if scalar.bounded && missing {
         let bad = if scalar.more_is_better { 0.0 } else { 1.0 };
         let mut fill = |baseline_fill: f64, candidate_fill: f64| {
             let mut tables = Vec::new();
+            let (before, after) =
+                (vec![baseline_fill; unseen.baseline], vec![candidate_fill; unseen.candidate]);
+            if before.len() >= least && after.len() >= least {
+                // Behind the last case: nothing is known of them, and all are alike.
+                let place = setting.pairs.cases.len();
+                let table = contrast(&scalar, &mut relabeller, place, &before, &after, measured.unit).0;
+                tables.extend(std::iter::repeat_n(table, unseen.cases));
+            }
             for (place, baseline, candidate) in &cases {
                 let (before, after) = (baseline.filled(baseline_fill), candidate.filled(candidate_fill));
                 if before.len() >= least && after.len() >= least {
