@@ -48,7 +48,7 @@ struct ListArgs {
     /// At most this many sessions.
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// Torn sessions before whole ones.
+    /// Torn and open sessions before whole ones.
     #[arg(long)]
     torn_first: bool,
 }
@@ -72,7 +72,7 @@ struct VerifyArgs {
     /// Store or run to look at.
     #[arg(long, visible_alias = "run", value_name = "STORE")]
     store: String,
-    /// Exit with 1 where a session is torn.
+    /// Exit with 1 where a session is torn or open.
     #[arg(long)]
     strict: bool,
 }

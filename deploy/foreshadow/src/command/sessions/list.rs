@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::overview::{self, Overview};
+use super::overview::{self, Overview, State};
 use super::{ListArgs, open, text, work};
 use crate::command::Context;
 use crate::outcome::{Failure, Outcome};
@@ -13,7 +13,10 @@ struct Listing<'a> {
     store: &'a str,
     /// All that match, shown or not.
     sessions: usize,
+    whole: usize,
     torn: usize,
+    /// Not closed, and nothing else is known to be missing.
+    open: usize,
     shown: &'a [Overview],
 }
 
@@ -25,15 +28,24 @@ pub(super) async fn run(args: ListArgs, context: &Context<'_>) -> Result<Outcome
     // Newest last, as in a log; sessions without times are in file order.
     sessions.sort_by(|a, b| (a.started_at, &a.session).cmp(&(b.started_at, &b.session)));
     if args.torn_first {
-        sessions.sort_by_key(|one| one.whole);
+        sessions.sort_by_key(Overview::state);
     }
-    let torn = sessions.iter().filter(|one| !one.whole).count();
+    let number = |state: State| sessions.iter().filter(|one| one.state() == state).count();
+    let (whole, torn, open) = (number(State::Whole), number(State::Torn), number(State::Open));
     let shown = &sessions[..sessions.len().min(args.limit.unwrap_or(usize::MAX))];
-    context.screen.result(&Listing { store: &args.store, sessions: sessions.len(), torn, shown });
+    context.screen.result(&Listing {
+        store: &args.store,
+        sessions: sessions.len(),
+        whole,
+        torn,
+        open,
+        shown,
+    });
     table(context.screen, shown);
     let more = sessions.len() - shown.len();
     let more = if more > 0 { format!(", {more} not shown") } else { String::new() };
-    context.screen.line(format!("{}, {torn} torn{more}", text::count(sessions.len(), "session")));
+    let all = text::count(sessions.len(), "session");
+    context.screen.line(format!("{all}, {whole} whole, {torn} torn, {open} open{more}"));
     Ok(Outcome::Success)
 }
 
@@ -61,11 +73,12 @@ fn line(cells: &[String; 9], widths: &[usize; 9]) -> String {
 }
 
 fn row(one: &Overview) -> [String; 9] {
-    let state = match (one.whole, one.has_transcript, one.unfinished) {
-        (false, _, _) => "torn".to_owned(),
-        (true, false, _) => "outcome only".to_owned(),
-        (true, true, 0) => "whole".to_owned(),
-        (true, true, unfinished) => format!("whole, {unfinished} unfinished"),
+    let state = match (one.state(), one.has_transcript, one.unfinished) {
+        (State::Torn, _, _) => "torn".to_owned(),
+        (State::Open, _, _) => "open".to_owned(),
+        (State::Whole, false, _) => "outcome only".to_owned(),
+        (State::Whole, true, 0) => "whole".to_owned(),
+        (State::Whole, true, unfinished) => format!("whole, {unfinished} unfinished"),
     };
     let success = match one.success {
         Some(true) => "yes",

@@ -2,17 +2,27 @@
 
 use std::collections::BTreeMap;
 
-use schemas::exchange::{Edge, Ending};
+use schemas::exchange::{Edge, Ending, OperationKind};
 use schemas::id::{AgentId, BuildId, IncarnationId, SessionId};
-use schemas::session::{SessionClose, latest_closes, tears};
+use schemas::session::{SessionClose, Tear, latest_closes, tears};
 use schemas::table::Table;
 use schemas::trial::{Lane, Trial};
 use serde::{Deserialize, Serialize};
 use store::lake::{Lake, LakeError, Snapshot};
 
 /// The columns of an exchange that an overview needs.
-const COLUMNS: [&str; 8] =
-    ["session", "incarnation", "seq", "edge", "agent", "build", "session_started_at", "ending"];
+const COLUMNS: [&str; 10] = [
+    "session",
+    "incarnation",
+    "seq",
+    "edge",
+    "agent",
+    "build",
+    "session_started_at",
+    "ending",
+    "http_method",
+    "operation.kind",
+];
 
 #[derive(Debug, Deserialize)]
 struct Row {
@@ -24,6 +34,47 @@ struct Row {
     build: Option<BuildId>,
     session_started_at: i64,
     ending: Ending,
+    http_method: Option<String>,
+    operation: Kind,
+}
+
+/// What an overview needs of an operation.
+#[derive(Debug, Deserialize)]
+struct Kind {
+    kind: OperationKind,
+}
+
+impl Row {
+    /// Whether it ended before its end; a client ends the stream that it listens to its tool server on by leaving it.
+    fn is_unfinished(&self) -> bool {
+        let listens = self.edge == Edge::Tool && self.http_method.as_deref() == Some("GET");
+        match self.ending {
+            Ending::Complete => false,
+            Ending::Cancelled => !listens,
+            Ending::Failed | Ending::Truncated => true,
+        }
+    }
+}
+
+/// Whether all of a session is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum State {
+    /// Something is missing.
+    Torn,
+    /// It was not closed: it goes on, or its recorder was killed. Nothing else is known to be missing.
+    Open,
+    /// All is there.
+    Whole,
+}
+
+impl State {
+    pub(super) fn of(tears: &[Tear]) -> Self {
+        match tears {
+            [] => Self::Whole,
+            tears if tears.iter().all(|tear| matches!(tear, Tear::NotClosed { .. })) => Self::Open,
+            _ => Self::Torn,
+        }
+    }
 }
 
 /// One session in a list.
@@ -36,10 +87,13 @@ pub(super) struct Overview {
     pub(super) started_at: i64,
     pub(super) turns: usize,
     pub(super) model_calls: usize,
+    /// Calls of tools; what else goes over the tool edge (`initialize`, lists, notifications) is none.
     pub(super) tool_calls: usize,
-    /// Exchanges that did not end complete.
+    /// Exchanges that ended before their end.
     pub(super) unfinished: usize,
     pub(super) whole: bool,
+    /// Not closed, and nothing else is known to be missing.
+    pub(super) open: bool,
     /// What is missing, in words; bodies are not looked at.
     pub(super) tears: Vec<String>,
     pub(super) case: Option<String>,
@@ -50,6 +104,17 @@ pub(super) struct Overview {
     pub(super) trial: Option<u32>,
     /// `false` for a trial of an outcome table, which has no exchanges to be missing.
     pub(super) has_transcript: bool,
+}
+
+impl Overview {
+    /// Whether all of it is there.
+    pub(super) fn state(&self) -> State {
+        match (self.whole, self.open) {
+            (true, _) => State::Whole,
+            (false, true) => State::Open,
+            (false, false) => State::Torn,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -89,7 +154,10 @@ fn overview(session: SessionId, parts: &Parts) -> Option<Overview> {
     let started_at = parts.rows.iter().map(|row| row.session_started_at).min();
     let count = |edge: Edge| parts.rows.iter().filter(|row| row.edge == edge).count();
     let has_transcript = trial.is_none_or(|trial| trial.has_transcript);
+    let is_call = |row: &&Row| row.edge == Edge::Tool && row.operation.kind == OperationKind::CallTool;
     let found = tears(&parts.closes, parts.rows.iter().map(|row| (&row.incarnation, row.seq)));
+    let state = State::of(&found);
+    let said_torn = trial.and_then(|trial| trial.whole) == Some(false);
     Some(Overview {
         agent: agent.clone(),
         build: build.cloned(),
@@ -99,9 +167,10 @@ fn overview(session: SessionId, parts: &Parts) -> Option<Overview> {
             .unwrap_or(0),
         turns: count(Edge::Turn),
         model_calls: count(Edge::Model),
-        tool_calls: count(Edge::Tool),
-        unfinished: parts.rows.iter().filter(|row| row.ending != Ending::Complete).count(),
-        whole: found.is_empty() && trial.and_then(|trial| trial.whole) != Some(false),
+        tool_calls: parts.rows.iter().filter(is_call).count(),
+        unfinished: parts.rows.iter().filter(|row| row.is_unfinished()).count(),
+        whole: state == State::Whole && !said_torn,
+        open: state == State::Open && !said_torn,
         tears: found.iter().map(ToString::to_string).collect(),
         case: trial
             .map(|trial| trial.case.to_string())
@@ -114,4 +183,48 @@ fn overview(session: SessionId, parts: &Parts) -> Option<Overview> {
         has_transcript,
         session,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(kind: OperationKind, method: &str, ending: Ending) -> Row {
+        Row {
+            session: SessionId::parse("s").expect("id"),
+            incarnation: IncarnationId::parse("i").expect("id"),
+            seq: 0,
+            edge: Edge::Tool,
+            agent: AgentId::parse("a").expect("id"),
+            build: None,
+            session_started_at: 0,
+            ending,
+            http_method: Some(method.to_owned()),
+            operation: Kind { kind },
+        }
+    }
+
+    #[test]
+    fn only_calls_of_tools_are_tool_calls_and_a_left_stream_is_finished() {
+        let rows = vec![
+            row(OperationKind::Other, "POST", Ending::Complete),
+            row(OperationKind::ListTools, "POST", Ending::Complete),
+            row(OperationKind::CallTool, "POST", Ending::Cancelled),
+            row(OperationKind::Other, "GET", Ending::Cancelled),
+        ];
+        let parts = Parts { rows, ..Parts::default() };
+        let found = overview(SessionId::parse("s").expect("id"), &parts).expect("an overview");
+        assert_eq!((found.tool_calls, found.unfinished), (1, 1));
+        assert_eq!((found.state(), found.whole, found.open), (State::Open, false, true));
+    }
+
+    #[test]
+    fn a_session_that_lacks_more_than_its_close_row_is_torn() {
+        let incarnation = IncarnationId::parse("i").expect("id");
+        let open = Tear::NotClosed { incarnation: incarnation.clone() };
+        let gap = Tear::Gap { incarnation, missing: 1, expected: 2, first: 0 };
+        assert_eq!(State::of(&[]), State::Whole);
+        assert_eq!(State::of(&[open.clone(), open.clone()]), State::Open);
+        assert_eq!(State::of(&[open, gap]), State::Torn);
+    }
 }

@@ -6,6 +6,7 @@ use schemas::trial::Trial;
 use serde_json::Value;
 use store::session::StoredSession;
 
+use super::overview::State;
 use super::text::{self, Length, shown};
 use crate::screen::{Screen, plain};
 
@@ -57,10 +58,19 @@ fn head(session: &StoredSession, trial: Option<&Trial>, screen: &Screen) -> Vec<
     out.push(format!("  agent {agent} · build {build} · tenant {tenant} · {}", text::moment(started_at)));
     let count =
         |edge, noun| text::count(session.exchanges.iter().filter(|one| one.edge == edge).count(), noun);
+    let calls = session
+        .exchanges
+        .iter()
+        .filter(|one| one.edge == Edge::Tool && one.operation.kind == OperationKind::CallTool)
+        .count();
     let counts =
-        [count(Edge::Turn, "turn"), count(Edge::Model, "model call"), count(Edge::Tool, "tool call")];
+        [count(Edge::Turn, "turn"), count(Edge::Model, "model call"), text::count(calls, "tool call")];
     let tears = session.tears();
-    let state = if tears.is_empty() { "whole".to_owned() } else { screen.paint("torn", "33") };
+    let state = match State::of(&tears) {
+        State::Whole => "whole".to_owned(),
+        State::Open => screen.paint("open", "33"),
+        State::Torn => screen.paint("torn", "33"),
+    };
     out.push(format!("  {} · {state}", counts.join(" · ")));
     out.extend(tears.iter().map(|tear| format!("    {}", plain(&tear.to_string()))));
     let success =

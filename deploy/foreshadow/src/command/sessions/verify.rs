@@ -1,11 +1,12 @@
 //! `foreshadow sessions verify`: reads every session with all its bodies, and says what is missing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::anyhow;
 use schemas::id::SessionId;
 use serde::Serialize;
 
+use super::overview::State;
 use super::{VerifyArgs, open, overview, text, work};
 use crate::command::Context;
 use crate::outcome::{Failure, Outcome};
@@ -13,6 +14,12 @@ use crate::screen::plain;
 
 /// Sessions whose bodies are in memory at a time.
 const SESSIONS_AT_A_TIME: usize = 1_000;
+
+/// Causes that are shown on the terminal; `--json` has all.
+const MAX_CAUSES: usize = 10;
+
+/// Sessions of one cause that are named on the terminal; `--json` names all.
+const MAX_NAMED: usize = 5;
 
 #[derive(Serialize)]
 struct Verification<'a> {
@@ -23,6 +30,8 @@ struct Verification<'a> {
     /// Trials of an outcome table: there is nothing to verify.
     without_transcript: usize,
     torn: Vec<Torn>,
+    /// Not closed (they go on, or their recorder was killed), and nothing else is missing.
+    open: Vec<Torn>,
 }
 
 #[derive(Serialize)]
@@ -46,26 +55,29 @@ pub(super) async fn run(args: VerifyArgs, context: &Context<'_>) -> Result<Outco
         exchanges: 0,
         without_transcript,
         torn: Vec::new(),
+        open: Vec::new(),
     };
     for group in ids.chunks(SESSIONS_AT_A_TIME) {
         let wanted: BTreeSet<SessionId> = group.iter().cloned().collect();
         for session in lake.load_sessions(&snapshot, Some(&wanted)).await.map_err(work)? {
             bar.inc(1);
             found.exchanges += session.exchanges.len();
-            let tears: Vec<String> = session.tears().iter().map(ToString::to_string).collect();
-            if tears.is_empty() {
-                found.whole += 1;
-            } else {
-                found.torn.push(Torn { session: session.session, tears });
+            let tears = session.tears();
+            let state = State::of(&tears);
+            let tears = tears.iter().map(ToString::to_string).collect();
+            match state {
+                State::Whole => found.whole += 1,
+                State::Open => found.open.push(Torn { session: session.session, tears }),
+                State::Torn => found.torn.push(Torn { session: session.session, tears }),
             }
         }
     }
     bar.finish_and_clear();
     show(&found, context);
-    match found.torn.len() {
-        0 => Ok(Outcome::Success),
-        torn if args.strict => Err(Failure::work(anyhow!(
-            "{} torn in {}; a torn session never votes",
+    match (found.torn.len(), found.open.len()) {
+        (0, 0) => Ok(Outcome::Success),
+        (torn, open) if args.strict => Err(Failure::work(anyhow!(
+            "{} torn and {open} open in {}; only whole sessions vote",
             text::count(torn, "session"),
             args.store
         ))),
@@ -75,10 +87,15 @@ pub(super) async fn run(args: VerifyArgs, context: &Context<'_>) -> Result<Outco
 
 fn show(found: &Verification<'_>, context: &Context<'_>) {
     let screen = context.screen;
-    for torn in &found.torn {
-        screen.line(screen.paint(&format!("torn {}", plain(torn.session.as_str())), "33"));
-        for tear in &torn.tears {
-            screen.line(format!("  {}", plain(tear)));
+    let mut causes = grouped("torn", &found.torn);
+    causes.extend(grouped("open", &found.open));
+    for (number, lines) in causes.iter().enumerate().take(MAX_CAUSES) {
+        for (depth, line) in lines.iter().enumerate() {
+            screen.line(if depth == 0 { screen.paint(line, "33") } else { line.clone() });
+        }
+        if number + 1 == MAX_CAUSES && causes.len() > MAX_CAUSES {
+            let more = text::count(causes.len() - MAX_CAUSES, "more cause");
+            screen.line(format!("and {more} (--json lists them)"));
         }
     }
     let outcomes = match found.without_transcript {
@@ -86,11 +103,57 @@ fn show(found: &Verification<'_>, context: &Context<'_>) {
         number => format!("; {} without a transcript, nothing to verify", text::count(number, "trial")),
     };
     screen.line(format!(
-        "{} with {}: {} whole, {} torn{outcomes}",
+        "{} with {}: {} whole, {} torn, {} open{outcomes}",
         text::count(found.sessions, "session"),
         text::count(found.exchanges, "exchange"),
         found.whole,
-        found.torn.len()
+        found.torn.len(),
+        found.open.len()
     ));
     screen.result(found);
+}
+
+/// The lines of each cause: what is missing, and of which sessions; the cause of most sessions first.
+fn grouped(state: &str, sessions: &[Torn]) -> Vec<Vec<String>> {
+    let mut groups: BTreeMap<&[String], Vec<&SessionId>> = BTreeMap::new();
+    for one in sessions {
+        groups.entry(&one.tears).or_default().push(&one.session);
+    }
+    let mut groups: Vec<_> = groups.into_iter().collect();
+    groups.sort_by_key(|(_, of)| std::cmp::Reverse(of.len()));
+    let lines = groups.into_iter().map(|(tears, of)| {
+        let names: Vec<String> = of.iter().take(MAX_NAMED).map(|id| plain(id.as_str())).collect();
+        let more = of.len() - names.len();
+        let more = if more > 0 { format!(" and {more} more (--json names them)") } else { String::new() };
+        let mut lines = vec![format!("{} {state}: {}{more}", of.len(), names.join(", "))];
+        lines.extend(tears.iter().map(|tear| format!("  {}", plain(tear))));
+        lines
+    });
+    lines.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_of_one_cause_are_told_together() {
+        let torn = |n: usize, tear: &str| Torn {
+            session: SessionId::parse(&format!("s-{n}")).expect("id"),
+            tears: vec![tear.to_owned()],
+        };
+        let mut sessions: Vec<Torn> = (0..7).map(|n| torn(n, "no close row")).collect();
+        sessions.insert(0, torn(9, "a gap"));
+        let lines = grouped("open", &sessions);
+        assert_eq!(
+            lines,
+            [
+                vec![
+                    "7 open: s-0, s-1, s-2, s-3, s-4 and 2 more (--json names them)".to_owned(),
+                    "  no close row".to_owned(),
+                ],
+                vec!["1 open: s-9".to_owned(), "  a gap".to_owned()],
+            ]
+        );
+    }
 }
