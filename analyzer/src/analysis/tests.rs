@@ -291,6 +291,23 @@ fn a_replay_that_misses_too_much_is_not_approved() {
 }
 
 #[test]
+fn unscorable_is_absent_where_no_trial_broke_off() {
+    let before = replayed(Lane::Baseline, 100, refund);
+    let mut after = replayed(Lane::Candidate, 100, refund);
+    let verdict = default(&before, &after);
+    assert!(verdict.metrics.iter().all(|metric| metric.name != "unscorable"));
+    let absent = verdict.absent.iter().find(|absent| absent.name == "unscorable");
+    assert!(absent.is_some_and(|absent| absent.why.contains("counted as missed")), "{absent:?}");
+    let own = |record: &&mut TrialRecord| record.trial.lane == Lane::Candidate;
+    for record in after.trials.iter_mut().filter(own).take(30) {
+        record.trial.ending = TrialEnding::Truncated;
+    }
+    let verdict = default(&before, &after);
+    let state = |metric: &MetricResult| (metric.name == "unscorable").then_some(metric.state);
+    assert_eq!(verdict.metrics.iter().find_map(state), Some(MetricState::Deteriorated));
+}
+
+#[test]
 fn runs_that_cannot_be_compared_say_so() {
     let (before, mut after) = pair(&outcomes(60, 1, 0), &outcomes(60, 1, 0));
     for record in &mut after.trials {

@@ -161,11 +161,20 @@ fn note_labels(setting: Setting<'_>, source: SuccessSource, measurement: &mut Me
 /// The share of trials that left the recording so far that nothing can be said of their outcome.
 ///
 /// # Errors
-/// Neither run was replayed.
+/// Neither run was replayed, or no trial of either broke off: a share that is 0 by the way the replay works says nothing.
 pub(crate) fn unscorable(setting: Setting<'_>) -> Result<Measured, String> {
     let replayed = |record: &TrialRecord| record.trial.fidelity.is_some();
     if !setting.pairs.trials().any(replayed) {
         return Err("the trials were imported, not replayed: none can leave its recording".to_owned());
+    }
+    // Both lanes together, so that it does not depend on which trial is called the candidate's.
+    let broke_off = |record: &TrialRecord| {
+        matches!(record.trial.ending, TrialEnding::Truncated | TrialEnding::Infrastructure)
+    };
+    if !setting.pairs.trials().any(broke_off) {
+        return Err("no trial was broken off for leaving its recording: what a replay cannot answer is counted as missed \
+                    and judged by fidelity.max_missed"
+            .to_owned());
     }
     let scalar = Scalar {
         score: |_: &PairedCase<'_>, record: &TrialRecord| match record.trial.ending {
