@@ -1,18 +1,27 @@
 //! An append-only log in segment files: what was appended and synced is there after a crash, once and in order.
 //!
-//! Every frame carries its length and a CRC-32; a torn tail is cut when the log is opened for writing. Positions are
-//! record numbers from 0 and are never reused. It blocks on the disk, so async code calls it from a thread of its own,
-//! and it does not know what its records mean.
+//! Every frame carries its length and a CRC-32; a torn tail is cut when the log is opened for writing, and damage before
+//! whole frames is an error. Positions are record numbers from 0. A writer never gives one out twice: where the disk
+//! refused records, it cuts what it had written of them and goes on in a new segment, and their positions stay empty.
+//! It blocks on the disk, so async code calls it from a thread of its own, and it does not know what its records mean.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+
+mod reader;
+
+pub use reader::LogReader;
+use reader::scan;
 
 /// First bytes of every segment: the name of the format and its version.
 const MAGIC: [u8; 8] = *b"FSLOG\0\0\x01";
 
 /// Bytes before each payload: its length and its CRC-32, little-endian.
 const FRAME_HEAD: usize = 8;
+
+/// Frames are gathered in memory up to this many bytes before they are written.
+const BUFFER_BYTES: usize = 256 << 10;
 
 /// The longest record that is accepted, in bytes.
 pub const MAX_RECORD_BYTES: usize = 64 << 20;
@@ -80,7 +89,33 @@ fn io(path: &Path) -> impl FnOnce(std::io::Error) -> LogError {
     move |source| LogError::Io { path, source }
 }
 
+/// What the writer does to the file of a segment; in tests also one on a disk that is full.
+trait SegmentFile: Write + std::fmt::Debug + Send + Sync {
+    /// Makes what was written survive a crash of the machine.
+    fn sync(&self) -> std::io::Result<()>;
+
+    /// Ends the file here for good, and goes on writing here.
+    fn cut(&mut self, end: u64) -> std::io::Result<()>;
+}
+
+impl SegmentFile for File {
+    fn sync(&self) -> std::io::Result<()> {
+        self.sync_data()
+    }
+
+    fn cut(&mut self, end: u64) -> std::io::Result<()> {
+        self.set_len(end)?;
+        self.seek(SeekFrom::Start(end))?;
+        self.sync_all()
+    }
+}
+
 /// The one writer of a log.
+///
+/// An I/O error loses every record appended since the last successful [`Self::sync`]: their bytes are dropped and cut
+/// from the file, so that they are not written later. Where that happens in [`Self::append`], the next sync fails too,
+/// and with it what is appended until then: so a record is safe just when the first sync after its append succeeds.
+/// Where the bytes cannot be cut, the writer refuses all further records.
 #[derive(Debug)]
 pub struct LogWriter {
     folder: PathBuf,
@@ -88,18 +123,30 @@ pub struct LogWriter {
     name: String,
     // Held for as long as the writer lives.
     _lock: File,
-    file: BufWriter<File>,
+    file: Box<dyn SegmentFile>,
+    // Whole frames that are not yet in the file.
+    buffer: Vec<u8>,
     segment: PathBuf,
     segment_bytes: u64,
+    synced_bytes: u64,
     closed_bytes: u64,
     next: u64,
+    // Records appended since the last successful sync.
+    unsynced: u64,
+    // Records were lost that no sync has reported yet.
+    lost: bool,
+    // Positions before `next` were lost, so the next record needs a new segment.
+    skips: bool,
+    // Bytes of lost records could not be cut.
+    poisoned: bool,
 }
 
 impl LogWriter {
     /// Opens the log in this folder, which is made where it is not there; cuts a torn tail.
     ///
     /// # Errors
-    /// Another process has it, the disk says no, or the last segment was not written by this format.
+    /// Another process has it, the disk says no, or the last segment was not written by this format or is damaged before
+    /// whole frames.
     pub fn open(folder: &Path, options: LogOptions) -> Result<Self, LogError> {
         std::fs::create_dir_all(folder).map_err(io(folder))?;
         let lock = lock(folder)?;
@@ -122,11 +169,17 @@ impl LogWriter {
             options,
             name,
             _lock: lock,
-            file: BufWriter::with_capacity(256 << 10, file),
+            file: Box::new(file),
+            buffer: Vec::with_capacity(BUFFER_BYTES),
             segment,
             segment_bytes: end,
+            synced_bytes: end,
             closed_bytes,
             next: first + count,
+            unsynced: 0,
+            lost: false,
+            skips: false,
+            poisoned: false,
         })
     }
 
@@ -148,39 +201,99 @@ impl LogWriter {
         self.closed_bytes + self.segment_bytes
     }
 
-    /// Appends a record; it is safe only after [`Self::sync`].
+    /// Appends a record; it is safe only if the next [`Self::sync`] succeeds.
     ///
     /// # Errors
-    /// The log is full, the record is empty or overlong, or the disk says no.
+    /// The log is full, the record is empty or overlong, or the disk says no. After [`LogError::Io`] this record is lost,
+    /// and what was appended since the last sync is safe only if the next one succeeds.
     pub fn append(&mut self, payload: &[u8]) -> Result<u64, LogError> {
+        let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
         if payload.is_empty() || payload.len() > MAX_RECORD_BYTES {
             return Err(LogError::RecordSize { bytes: payload.len() });
+        }
+        self.refuse_poisoned()?;
+        let position = self.next;
+        if self.lost {
+            // The next sync fails, so this record is lost with those before it.
+            self.next += 1;
+            self.skips = true;
+            return Ok(position);
         }
         let frame_bytes = (FRAME_HEAD + payload.len()) as u64;
         if self.bytes() + frame_bytes > self.options.max_bytes {
             return Err(LogError::Full { bytes: self.bytes(), max_bytes: self.options.max_bytes });
         }
-        if self.segment_bytes >= self.options.segment_bytes {
+        if self.skips || self.segment_bytes >= self.options.segment_bytes {
             self.roll()?;
         }
-        let length =
-            u32::try_from(payload.len()).map_err(|_| LogError::RecordSize { bytes: payload.len() })?;
-        let mut head = [0; FRAME_HEAD];
-        head[..4].copy_from_slice(&length.to_le_bytes());
-        head[4..].copy_from_slice(&crc32fast::hash(payload).to_le_bytes());
-        self.file.write_all(&head).and_then(|()| self.file.write_all(payload)).map_err(io(&self.segment))?;
+        self.buffer.extend_from_slice(&length.to_le_bytes());
+        self.buffer.extend_from_slice(&crc32fast::hash(payload).to_le_bytes());
+        self.buffer.extend_from_slice(payload);
+        if self.buffer.len() >= BUFFER_BYTES {
+            self.flush().map_err(|source| self.give_up(source))?;
+        }
         self.segment_bytes += frame_bytes;
-        let position = self.next;
         self.next += 1;
+        self.unsynced += 1;
         Ok(position)
     }
 
     /// Makes everything appended so far survive a crash of the machine.
     ///
     /// # Errors
-    /// The disk says no.
+    /// The disk says no, now or in an [`Self::append`] since the last sync: then nothing that was appended since the last
+    /// successful sync is in the log, nor will be.
     pub fn sync(&mut self) -> Result<(), LogError> {
-        self.file.flush().and_then(|()| self.file.get_ref().sync_data()).map_err(io(&self.segment))
+        self.refuse_poisoned()?;
+        let lost = std::mem::take(&mut self.lost);
+        if lost {
+            let source = std::io::Error::other("records were lost when the disk refused an earlier one");
+            return Err(LogError::Io { path: self.segment.clone(), source });
+        }
+        let synced = self.make_durable();
+        // This error says what is lost.
+        self.lost = false;
+        synced
+    }
+
+    fn refuse_poisoned(&self) -> Result<(), LogError> {
+        if !self.poisoned {
+            return Ok(());
+        }
+        let source = std::io::Error::other(
+            "lost records could not be cut from the segment; see to the disk and start again",
+        );
+        Err(LogError::Io { path: self.segment.clone(), source })
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.write_all(&self.buffer)?;
+        self.buffer.clear();
+        self.buffer.shrink_to(2 * BUFFER_BYTES);
+        Ok(())
+    }
+
+    fn make_durable(&mut self) -> Result<(), LogError> {
+        if self.unsynced == 0 {
+            return Ok(());
+        }
+        self.flush().and_then(|()| self.file.sync()).map_err(|source| self.give_up(source))?;
+        self.synced_bytes = self.segment_bytes;
+        self.unsynced = 0;
+        Ok(())
+    }
+
+    /// Drops everything since the last successful sync, from memory and file.
+    fn give_up(&mut self, source: std::io::Error) -> LogError {
+        self.buffer.clear();
+        self.buffer.shrink_to(2 * BUFFER_BYTES);
+        self.segment_bytes = self.synced_bytes;
+        // A reader may have seen some of them, so their positions are not for others.
+        self.lost |= self.unsynced > 0;
+        self.skips |= self.unsynced > 0;
+        self.unsynced = 0;
+        self.poisoned = self.file.cut(self.synced_bytes).is_err();
+        LogError::Io { path: self.segment.clone(), source }
     }
 
     /// Deletes the segments that hold only records before `position`; returns how many bytes that freed.
@@ -202,166 +315,25 @@ impl LogWriter {
     }
 
     fn roll(&mut self) -> Result<(), LogError> {
-        self.sync()?;
+        self.make_durable()?;
+        // Where this fails nothing has moved, and the next append tries again.
         let segment = make_segment(&self.folder, self.next)?;
         let mut file = OpenOptions::new().read(true).write(true).open(&segment).map_err(io(&segment))?;
         file.seek(SeekFrom::End(0)).map_err(io(&segment))?;
-        self.closed_bytes += self.segment_bytes;
-        self.segment_bytes = MAGIC.len() as u64;
-        self.file = BufWriter::with_capacity(256 << 10, file);
+        let empty = MAGIC.len() as u64;
+        // A disk that refuses record after record must not leave a segment for each.
+        let removed =
+            self.skips && self.segment_bytes == empty && std::fs::remove_file(&self.segment).is_ok();
+        if !removed {
+            self.closed_bytes += self.segment_bytes;
+        }
+        self.segment_bytes = empty;
+        self.synced_bytes = empty;
+        self.file = Box::new(file);
         self.segment = segment;
+        self.skips = false;
         Ok(())
     }
-}
-
-/// Reads a log from a position on, also while a writer appends; it sees what the writer has flushed.
-#[derive(Debug)]
-pub struct LogReader {
-    folder: PathBuf,
-    open: Option<(PathBuf, BufReader<File>)>,
-    offset: u64,
-    next: u64,
-    from: u64,
-}
-
-impl LogReader {
-    /// Opens the log in this folder; the first record returned is the first one at or after `from` that is still there.
-    ///
-    /// # Errors
-    /// The disk says no.
-    pub fn open(folder: &Path, from: u64) -> Result<Self, LogError> {
-        let mut reader = Self { folder: folder.to_owned(), open: None, offset: 0, next: 0, from };
-        let segments = if folder.exists() { segments(folder)? } else { Vec::new() };
-        let start = segments.iter().rev().find(|(first, _)| *first <= from).or(segments.first());
-        if let Some((first, path)) = start {
-            reader.enter(path.clone(), *first)?;
-        }
-        Ok(reader)
-    }
-
-    /// The next record with its position; `None` at the end, for now.
-    ///
-    /// # Errors
-    /// The disk says no, or a record is damaged.
-    #[expect(clippy::should_implement_trait, reason = "an iterator ends at its first None; a log goes on")]
-    pub fn next(&mut self) -> Result<Option<(u64, Vec<u8>)>, LogError> {
-        loop {
-            if self.open.is_none() {
-                match segments(&self.folder)?.into_iter().next() {
-                    Some((first, path)) => self.enter(path, first)?,
-                    None => return Ok(None),
-                }
-            }
-            match self.read_frame()? {
-                Some(payload) => {
-                    let position = self.next;
-                    self.next += 1;
-                    if position >= self.from {
-                        return Ok(Some((position, payload)));
-                    }
-                }
-                None if self.enter_following()? => {}
-                None => return Ok(None),
-            }
-        }
-    }
-
-    fn enter(&mut self, path: PathBuf, first: u64) -> Result<(), LogError> {
-        let file = File::open(&path).map_err(io(&path))?;
-        self.open = Some((path, BufReader::with_capacity(256 << 10, file)));
-        self.offset = 0;
-        self.next = first;
-        Ok(())
-    }
-
-    /// Goes on to the segment that begins where this one ends; says whether there is one.
-    fn enter_following(&mut self) -> Result<bool, LogError> {
-        let following = segments(&self.folder)?.into_iter().find(|(first, path)| {
-            *first == self.next && self.open.as_ref().is_none_or(|(open, _)| open != path)
-        });
-        match following {
-            Some((first, path)) => {
-                // The writer closed the old segment before it made this one, so one more look decides its end.
-                self.enter(path, first)?;
-                Ok(true)
-            }
-            None => Ok(false),
-        }
-    }
-
-    fn read_frame(&mut self) -> Result<Option<Vec<u8>>, LogError> {
-        let Some((path, file)) = self.open.as_mut() else { return Ok(None) };
-        if self.offset == 0 {
-            let mut magic = [0; MAGIC.len()];
-            if !read_whole(file, &mut magic, 0).map_err(io(path))? {
-                return Ok(None);
-            }
-            if magic != MAGIC {
-                return Err(LogError::Damaged { path: path.clone(), offset: 0 });
-            }
-            self.offset = MAGIC.len() as u64;
-        }
-        let mut head = [0; FRAME_HEAD];
-        if !read_whole(file, &mut head, self.offset).map_err(io(path))? {
-            return Ok(None);
-        }
-        let (length, crc) = split_head(head);
-        if length == 0 || length > MAX_RECORD_BYTES {
-            return Err(LogError::Damaged { path: path.clone(), offset: self.offset });
-        }
-        let mut payload = vec![0; length];
-        if !read_whole(file, &mut payload, self.offset + FRAME_HEAD as u64).map_err(io(path))? {
-            file.seek(SeekFrom::Start(self.offset)).map_err(io(path))?;
-            return Ok(None);
-        }
-        if crc32fast::hash(&payload) != crc {
-            return Err(LogError::Damaged { path: path.clone(), offset: self.offset });
-        }
-        self.offset += (FRAME_HEAD + length) as u64;
-        Ok(Some(payload))
-    }
-}
-
-/// Fills the buffer, or goes back to `offset` and says that the bytes are not all there yet.
-fn read_whole(file: &mut BufReader<File>, buffer: &mut [u8], offset: u64) -> std::io::Result<bool> {
-    match file.read_exact(buffer) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-            file.seek(SeekFrom::Start(offset))?;
-            Ok(false)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-fn split_head(head: [u8; FRAME_HEAD]) -> (usize, u32) {
-    let [a, b, c, d, e, f, g, h] = head;
-    (u32::from_le_bytes([a, b, c, d]) as usize, u32::from_le_bytes([e, f, g, h]))
-}
-
-/// Finds where the whole frames of a segment end, and how many there are.
-fn scan(segment: &Path) -> Result<(u64, u64), LogError> {
-    let file = File::open(segment).map_err(io(segment))?;
-    let length = file.metadata().map_err(io(segment))?.len();
-    let folder = segment.parent().unwrap_or(segment).to_owned();
-    let file = BufReader::with_capacity(256 << 10, file);
-    if length < MAGIC.len() as u64 {
-        std::fs::write(segment, MAGIC).map_err(io(segment))?;
-        return Ok((MAGIC.len() as u64, 0));
-    }
-    let mut reader =
-        LogReader { folder, open: Some((segment.to_owned(), file)), offset: 0, next: 0, from: 0 };
-    let mut count = 0;
-    loop {
-        match reader.read_frame() {
-            Ok(Some(_)) => count += 1,
-            Ok(None) => break,
-            // Before the tail a damage is a loss that must be seen; at the tail it is a torn write.
-            Err(LogError::Damaged { offset, .. }) if offset > 0 => break,
-            Err(error) => return Err(error),
-        }
-    }
-    Ok((reader.offset, count))
 }
 
 fn segments(folder: &Path) -> Result<Vec<(u64, PathBuf)>, LogError> {
@@ -466,6 +438,136 @@ mod tests {
             writer.append(&[number; 10]).expect("appends");
             writer.sync().expect("syncs");
             assert_eq!(reader.next().expect("reads"), Some((u64::from(number), vec![number; 10])));
+        }
+    }
+
+    /// A file on a disk with this much room.
+    #[derive(Debug)]
+    struct FullDisk {
+        file: File,
+        room: usize,
+        cuts: bool,
+    }
+
+    impl Write for FullDisk {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let written = bytes.len().min(self.room);
+            if written == 0 {
+                return Err(std::io::ErrorKind::StorageFull.into());
+            }
+            self.room -= written;
+            self.file.write(&bytes[..written])
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl SegmentFile for FullDisk {
+        fn sync(&self) -> std::io::Result<()> {
+            if self.room == 0 { Err(std::io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        }
+
+        fn cut(&mut self, end: u64) -> std::io::Result<()> {
+            if self.cuts { self.file.cut(end) } else { Err(std::io::ErrorKind::ReadOnlyFilesystem.into()) }
+        }
+    }
+
+    fn fill_disk(writer: &mut LogWriter, room: usize, cuts: bool) {
+        let mut file = OpenOptions::new().write(true).open(&writer.segment).expect("opens");
+        file.seek(SeekFrom::End(0)).expect("seeks");
+        writer.file = Box::new(FullDisk { file, room, cuts });
+    }
+
+    #[test]
+    fn a_full_disk_loses_only_what_was_not_synced() {
+        for room in 0..=56 {
+            let folder = tempfile::tempdir().expect("temp");
+            let mut writer = LogWriter::open(folder.path(), LogOptions::default()).expect("opens");
+            writer.append(b"kept").expect("appends");
+            writer.sync().expect("syncs");
+            let mut reader = LogReader::open(folder.path(), 1).expect("opens");
+            fill_disk(&mut writer, room, true);
+            writer.append(&[1; 20]).expect("appends");
+            writer.append(&[2; 20]).expect("appends");
+            // What the reader sees of it is more than there is later.
+            if let Err(source) = writer.flush() {
+                writer.give_up(source);
+            }
+            while reader.next().expect("reads").is_some() {}
+            writer.sync().expect_err("the disk is full");
+            let next = writer.append(b"after").expect("has room");
+            assert_eq!(next, 3, "no position is given out twice");
+            writer.sync().expect("syncs");
+            let all = vec![(0, b"kept".to_vec()), (3, b"after".to_vec())];
+            assert_eq!(read_all(folder.path(), 0), all);
+            assert_eq!(reader.next().expect("reads"), Some(all[1].clone()));
+            drop(writer);
+            let writer = LogWriter::open(folder.path(), LogOptions::default()).expect("opens again");
+            assert_eq!((writer.next_position(), read_all(folder.path(), 0)), (4, all));
+        }
+    }
+
+    #[test]
+    fn a_failed_append_fails_the_next_sync() {
+        let folder = tempfile::tempdir().expect("temp");
+        let mut writer = LogWriter::open(folder.path(), LogOptions::default()).expect("opens");
+        fill_disk(&mut writer, 1000, true);
+        writer.append(b"before").expect("appends");
+        writer.append(&vec![1; BUFFER_BYTES]).expect_err("the disk is full");
+        writer.append(b"between").expect("appends");
+        writer.sync().expect_err("records are lost");
+        writer.sync().expect("nothing is left to be lost");
+        writer.append(b"after").expect("appends");
+        writer.sync().expect("syncs");
+        assert_eq!(read_all(folder.path(), 0), vec![(2, b"after".to_vec())]);
+        assert_eq!(segments(folder.path()).expect("lists").len(), 1, "no empty segment stays");
+    }
+
+    #[test]
+    fn what_cannot_be_cut_ends_the_writer() {
+        let folder = tempfile::tempdir().expect("temp");
+        let mut writer = LogWriter::open(folder.path(), LogOptions::default()).expect("opens");
+        writer.append(b"kept").expect("appends");
+        writer.sync().expect("syncs");
+        fill_disk(&mut writer, 10, false);
+        writer.append(b"lost").expect("appends");
+        writer.sync().expect_err("the disk is full");
+        writer.append(b"after").expect_err("poisoned");
+        writer.sync().expect_err("poisoned");
+        drop(writer);
+        let writer = LogWriter::open(folder.path(), LogOptions::default()).expect("opens again");
+        assert_eq!((writer.next_position(), read_all(folder.path(), 0)), (1, vec![(0, b"kept".to_vec())]));
+    }
+
+    #[test]
+    fn damage_before_whole_frames_is_not_a_torn_tail() {
+        // The length, which then claims more than there is or nothing; the checksum; the payload.
+        for (byte, value) in [(2, 0x20), (0, 0), (0, 1), (5, 0xff), (9, 0xff)] {
+            let folder = tempfile::tempdir().expect("temp");
+            let mut writer = LogWriter::open(folder.path(), LogOptions::default()).expect("opens");
+            for record in [vec![1; 9], vec![2; 100], vec![3; 10_000]] {
+                writer.append(&record).expect("appends");
+            }
+            writer.sync().expect("syncs");
+            let last = writer.segment.clone();
+            drop(writer);
+            let mut bytes = std::fs::read(&last).expect("reads");
+            let bad = MAGIC.len() + FRAME_HEAD + 9;
+            bytes[bad + byte] = value;
+            for torn in [0, 5_000] {
+                std::fs::write(&last, &bytes[..bytes.len() - torn]).expect("writes");
+                // Cut into the last record, nothing whole follows.
+                match LogWriter::open(folder.path(), LogOptions::default()) {
+                    Err(LogError::Damaged { path, offset }) => {
+                        assert_eq!((torn, path, offset), (0, last.clone(), bad as u64));
+                    }
+                    opened => {
+                        assert_eq!((torn, opened.expect("opens").next_position()), (5_000, 1))
+                    }
+                }
+            }
         }
     }
 
