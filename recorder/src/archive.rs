@@ -62,6 +62,8 @@ pub(crate) struct Archive {
 /// Records that are read and not committed.
 struct Gathered {
     reader: LogReader,
+    /// A record that was read before it was known to be durable.
+    ahead: Option<(u64, Vec<u8>)>,
     batch: Batch,
     /// Pieces since the last exchange or close row, with the exchange they belong to still to come.
     pieces: Vec<Record>,
@@ -85,7 +87,8 @@ impl Archive {
         let mut retry = FIRST_RETRY;
         loop {
             let wanted = waiting.iter().map(|flush| flush.position).max().unwrap_or(0);
-            match self.advance(&mut gathered, &mut leaning, wanted).await {
+            let synced = *progress.borrow_and_update();
+            match self.advance(&mut gathered, &mut leaning, synced, wanted).await {
                 Ok(()) => {
                     retry = FIRST_RETRY;
                     // Pieces without their exchange, left by a crash at the end of the journal, cannot be committed; nothing
@@ -133,11 +136,12 @@ impl Archive {
         }
     }
 
-    /// Reads what is new and commits what is due or wanted.
+    /// Reads what is new and durable, before `synced`, and commits what is due or wanted.
     async fn advance(
         &mut self,
         gathered: &mut Option<Gathered>,
         leaning: &mut Leaning,
+        synced: u64,
         wanted: u64,
     ) -> Result<(), ArchiveError> {
         loop {
@@ -145,7 +149,7 @@ impl Archive {
                 Some(held) => held,
                 None => gathered.insert(self.open()?),
             };
-            let full = held.read(self.config.roll_bytes.0)?;
+            let full = held.read(synced, self.config.roll_bytes.0)?;
             let old = held.since.is_some_and(|since| since.elapsed() >= self.config.roll_every);
             if held.cut > self.position && (full || old || wanted > self.position) {
                 let (batch, next) = held.take();
@@ -161,6 +165,7 @@ impl Archive {
         let reader = LogReader::open(&self.folder, self.position).map_err(failed)?;
         Ok(Gathered {
             reader,
+            ahead: None,
             batch: Batch::default(),
             pieces: Vec::new(),
             bytes: 0,
@@ -193,12 +198,19 @@ impl Archive {
 }
 
 impl Gathered {
-    /// Reads to the end, or until a batch is full; says which. A batch with no place to cut is never full.
-    fn read(&mut self, roll_bytes: u64) -> Result<bool, ArchiveError> {
+    /// Reads to the last durable record, or until a batch is full; says which. A batch with no place to cut is never
+    /// full. What is written but not yet durable may be gone after a power cut: a commit must not speak of it.
+    fn read(&mut self, synced: u64, roll_bytes: u64) -> Result<bool, ArchiveError> {
         while self.bytes < roll_bytes || self.since.is_none() {
-            let Some((position, payload)) = self.reader.next().map_err(failed)? else {
-                return Ok(false);
+            let record = match self.ahead.take() {
+                Some(record) => Some(record),
+                None => self.reader.next().map_err(failed)?,
             };
+            let Some((position, payload)) = record else { return Ok(false) };
+            if position >= synced {
+                self.ahead = Some((position, payload));
+                return Ok(false);
+            }
             self.bytes += payload.len() as u64;
             match Record::decode(&payload) {
                 Ok(piece @ Record::Piece { .. }) => self.pieces.push(piece),
@@ -240,5 +252,60 @@ async fn sleep_until(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::id::{AgentId, IncarnationId, SessionId, TenantId};
+    use schemas::session::{CloseReason, SessionClose};
+    use store::log::{LogOptions, LogWriter};
+
+    use super::*;
+
+    fn close(session: &str) -> Vec<u8> {
+        let row = SessionClose {
+            tenant: TenantId::parse("t").expect("id"),
+            agent: AgentId::parse("a").expect("id"),
+            build: None,
+            session: SessionId::parse(session).expect("id"),
+            incarnation: IncarnationId::parse("i").expect("id"),
+            started_at: 0,
+            closed_at: 1,
+            reason: CloseReason::Idle,
+            turns: 0,
+            model_calls: 0,
+            tool_calls: 0,
+            last_seq: None,
+            shed: 0,
+            shed_reason: None,
+            case: None,
+            success: None,
+            labels: std::collections::BTreeMap::new(),
+        };
+        Record::Close(Box::new(row)).encode().expect("encodes")
+    }
+
+    #[test]
+    fn what_is_written_and_not_yet_durable_waits() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut writer = LogWriter::open(folder.path(), LogOptions::default()).expect("opens");
+        for session in ["one", "two", "three"] {
+            writer.append(&close(session)).expect("has room");
+        }
+        writer.sync().expect("syncs");
+        let mut gathered = Gathered {
+            reader: LogReader::open(folder.path(), 0).expect("opens"),
+            ahead: None,
+            batch: Batch::default(),
+            pieces: Vec::new(),
+            bytes: 0,
+            cut: 0,
+            since: None,
+        };
+        for (synced, rows) in [(0, 0), (1, 1), (1, 1), (3, 3)] {
+            assert!(!gathered.read(synced, 1 << 20).expect("reads"));
+            assert_eq!((gathered.cut, gathered.batch.closes.len()), (synced, rows));
+        }
     }
 }
