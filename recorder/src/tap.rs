@@ -37,6 +37,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Headers of one HTTP/1 request; hyper's own default of 100 refuses what some gateways send.
 const MAX_HEADERS: usize = 512;
 
+/// Headers of one HTTP/2 request or answer, in bytes; the default of 16 KiB refuses what passes without the tap.
+const MAX_HEADER_BYTES: u32 = 1 << 20;
+
 /// A tap that cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum TapError {
@@ -204,8 +207,10 @@ async fn serve(
     stop: CancellationToken,
 ) {
     let mut builder = auto::Builder::new(TokioExecutor::new()).preserve_header_case(true);
-    builder.http1().auto_date_header(false).max_headers(MAX_HEADERS).timer(TokioTimer::new());
-    builder.http2().auto_date_header(false).timer(TokioTimer::new());
+    // A connection that is kept alive is idle for as long as its client likes: the time to the next head is no limit.
+    let (mut http1, timer) = (builder.http1(), TokioTimer::new());
+    http1.header_read_timeout(None).max_headers(MAX_HEADERS).auto_date_header(false).timer(timer.clone());
+    builder.http2().max_header_list_size(MAX_HEADER_BYTES).auto_date_header(false).timer(timer);
     let service = service_fn({
         let door = Arc::clone(&door);
         move |request: hyper::Request<Incoming>| forward::forward(request, Arc::clone(&door))

@@ -74,6 +74,7 @@ pub(super) fn client(route: &Route) -> Result<Upstream, ClientError> {
     };
     let mut client = Client::builder(TokioExecutor::new());
     client.pool_timer(TokioTimer::new()).timer(TokioTimer::new()).pool_idle_timeout(POOL_IDLE);
+    client.http2_max_header_list_size(super::MAX_HEADER_BYTES);
     client.http1_preserve_header_case(true).http2_only(route.upstream_http == UpstreamHttp::Http2);
     Ok(client.build(connector))
 }

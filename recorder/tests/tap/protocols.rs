@@ -201,6 +201,7 @@ async fn http2_echo() -> String {
             });
             tokio::spawn(
                 hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                    .max_header_list_size(1 << 20)
                     .serve_connection(TokioIo::new(stream), service),
             );
         }
@@ -235,6 +236,20 @@ async fn http2_in_front_and_behind_with_trailers() {
     soon(futures::future::join_all(calls)).await;
     let sessions = bench.sessions().await;
     assert_eq!((sessions[0].exchanges.len(), sessions[0].tears()), (20, vec![]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http2_headers_may_be_large() {
+    let url = http2_echo().await;
+    let bench = Bench::new(&route("model", &url, "upstream-http = \"http2\"")).await;
+    let client: Client<HttpConnector, Full<Bytes>> =
+        Client::builder(TokioExecutor::new()).http2_only(true).build_http();
+    let request = Request::post(bench.recorder.routes()[0].url())
+        .header("x-large", "x".repeat(20_000))
+        .body(Full::from("body"))
+        .expect("a request");
+    let response = soon(client.request(request)).await.expect("an answer");
+    assert_eq!(response.status(), 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
