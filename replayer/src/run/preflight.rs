@@ -147,6 +147,9 @@ fn no_cases(plan: &Plan, corpus: &Corpus) -> ReplayError {
 
 /// Says in what a run that is to be resumed was started otherwise.
 pub(super) fn same_plan(location: &str, held: &RunManifest, wanted: &RunManifest) -> Result<(), ReplayError> {
+    fn number(value: Option<impl ToString>) -> String {
+        value.map_or_else(|| "none".to_owned(), |value| value.to_string())
+    }
     let differs = |what: &'static str, held: String, asked: String| {
         Err(ReplayError::OtherPlan { location: location.to_owned(), what, held, asked })
     };
@@ -161,14 +164,11 @@ pub(super) fn same_plan(location: &str, held: &RunManifest, wanted: &RunManifest
         return differs("build", held.build.to_string(), wanted.build.to_string());
     }
     if held.seed != wanted.seed {
-        return differs("seed", format!("{:?}", held.seed), format!("{:?}", wanted.seed));
+        return differs("seed", number(held.seed), number(wanted.seed));
     }
     if held.planned_trials != wanted.planned_trials {
-        return differs(
-            "number of trials",
-            format!("{:?}", held.planned_trials),
-            format!("{:?}", wanted.planned_trials),
-        );
+        let (held, asked) = (number(held.planned_trials), number(wanted.planned_trials));
+        return differs("number of trials", held, asked);
     }
     if held.corpus_digest != wanted.corpus_digest {
         let (held, asked) = (shown(held.corpus_digest.as_deref()), shown(wanted.corpus_digest.as_deref()));

@@ -368,7 +368,10 @@ async fn a_run_is_not_overwritten_and_not_mixed() {
     assert!(matches!(error, ReplayError::RunExists { .. }) && error.is_usage());
     let other = Plan { seed: 2, resume: true, ..house.plan(agent.address, "") };
     let error = house.replay(other).await.expect_err("another seed");
-    assert!(error.is_usage() && error.to_string().contains("its seed is Some(1)"), "{error}");
+    assert!(error.is_usage() && error.to_string().contains("its seed is 1, this command's is 2"), "{error}");
+    let other = Plan { trials: 3, resume: true, ..house.plan(agent.address, "") };
+    let error = house.replay(other).await.expect_err("another number").to_string();
+    assert!(error.contains("its number of trials is 2, this command's is 3"), "{error}");
     let other = Plan { lane: Lane::Baseline, resume: true, ..house.plan(agent.address, "") };
     assert!(house.replay(other).await.expect_err("another lane").to_string().contains("lane"));
     // The store may grow: the run carries its own corpus.
