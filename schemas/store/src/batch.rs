@@ -208,6 +208,8 @@ fn encode_group(
 }
 
 /// Replaces digests by row numbers of the chunks file, and makes that file's rows.
+///
+/// A row with bytes serves every session in the file; a row that leans serves only those whose own earlier file it names.
 fn refer(
     exchanges: Vec<Exchange>,
     name: &str,
@@ -216,7 +218,8 @@ fn refer(
 ) -> (Vec<Exchange<u32>>, Vec<Chunk>) {
     let file: Arc<str> = Arc::from(name);
     let mut chunks: Vec<Chunk> = Vec::new();
-    let mut numbers: HashMap<Digest, u32> = HashMap::new();
+    let mut with_bytes: HashMap<Digest, u32> = HashMap::new();
+    let mut without_bytes: HashMap<(Digest, Option<Arc<str>>), u32> = HashMap::new();
     let mut rows = Vec::with_capacity(exchanges.len());
     for exchange in exchanges {
         let session = exchange.session.clone();
@@ -226,17 +229,17 @@ fn refer(
                 leaning.insert(&session, digest, file.clone());
             }
             let next = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
-            let number = *numbers.entry(digest).or_insert(next);
-            if number == next {
-                let leans_on =
-                    if own.is_some() { None } else { leaning.find(&session, &digest).map(|f| f.to_string()) };
-                chunks.push(Chunk { chunk: number, digest, bytes: own, leans_on });
-            } else if let Some(chunk) = chunks.get_mut(number as usize) {
-                // A row that only leaned gives way to the bytes, now that they are here.
-                if chunk.bytes.is_none() && own.is_some() {
-                    chunk.bytes = own;
-                    chunk.leans_on = None;
+            let (number, leans_on) = match (with_bytes.get(&digest), &own) {
+                (Some(number), _) => (*number, None),
+                (None, Some(_)) => (*with_bytes.entry(digest).or_insert(next), None),
+                (None, None) => {
+                    let earlier = leaning.find(&session, &digest);
+                    let leans_on = earlier.as_deref().map(str::to_owned);
+                    (*without_bytes.entry((digest, earlier)).or_insert(next), leans_on)
                 }
+            };
+            if number == next {
+                chunks.push(Chunk { chunk: number, digest, bytes: own, leans_on });
             }
             Ok::<u32, std::convert::Infallible>(number)
         });

@@ -134,6 +134,42 @@ async fn sessions_span_commits_and_archive_restarts() {
 }
 
 #[tokio::test]
+async fn a_session_leans_on_its_own_files_only() {
+    let folder = tempfile::tempdir().expect("temp");
+    let lake = Lake::open(folder.path().to_str().expect("utf-8")).expect("opens");
+    let mut sent = std::collections::HashSet::new();
+    let mut both = Vec::new();
+    for (position, session) in (0..).zip(["s1", "s2"]) {
+        let records = record(session, 0, &mut sent);
+        let leaning = &mut Leaning::default();
+        lake.commit("t-0", position, position + 1, batch(records), leaning).await.expect("commits");
+        both.extend(record(session, 1, &mut sent));
+    }
+    lake.commit("t-0", 2, 3, batch(both), &mut Leaning::default()).await.expect("commits");
+    let snapshot = lake.snapshot().await.expect("reads");
+    // Without the first file of one session the other is whole.
+    for (gone, session, other) in [(0, "s2", "s1"), (1, "s1", "s2")] {
+        let mut rest = snapshot.clone();
+        rest.commits.remove(gone);
+        let sessions = lake.load_sessions(&rest, None).await.expect("reads");
+        for read in sessions {
+            let last = &read.exchanges.last().expect("has one").request;
+            if read.session.as_str() == session {
+                assert_eq!(read.body(last).expect("whole"), request(1));
+            } else {
+                assert_eq!(read.session.as_str(), other);
+                assert!(read.body(last).is_err(), "its piece went with its file");
+            }
+        }
+    }
+    // What both brought lies in their common file once.
+    let last = snapshot.commits[2].files.iter().find(|file| file.table == Table::Chunks).expect("has one");
+    let chunks: Vec<schemas::table::Chunk> = lake.read(last, None).await.expect("reads");
+    assert_eq!(chunks.iter().filter(|chunk| chunk.bytes.is_some()).count(), 1);
+    assert_eq!(chunks.iter().filter(|chunk| chunk.leans_on.is_some()).count(), 2);
+}
+
+#[tokio::test]
 async fn a_second_archiver_is_refused_and_leaves_nothing() {
     let folder = tempfile::tempdir().expect("temp");
     let lake = Lake::open(folder.path().to_str().expect("utf-8")).expect("opens");
