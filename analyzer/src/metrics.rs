@@ -35,6 +35,8 @@ pub(crate) struct Measured {
     pub(crate) observed: Vec<CaseTable>,
     /// The same with every missing trial counted against the candidate, then for it; where trials are missing.
     pub(crate) bounds: Option<Bounds>,
+    /// Missing trials that no bound stands in for, as the metric's values have none: they are left out.
+    pub(crate) left_out: usize,
     /// Trial values of both lanes per case of `observed`, where the contrast is a difference of their means.
     pub(crate) arms: Option<Vec<(Vec<f64>, Vec<f64>)>>,
     /// Cases whose contrast was cut to the range.
@@ -92,6 +94,7 @@ impl Setting<'_> {
             high: 1.0,
             observed: Vec::new(),
             bounds: None,
+            left_out: 0,
             arms: None,
             clipped: 0,
         }

@@ -30,6 +30,13 @@ pub(crate) struct Unseen {
     pub(crate) candidate: usize,
 }
 
+impl Unseen {
+    /// The trials of both lanes.
+    pub(crate) fn trials(&self) -> usize {
+        self.cases * (self.baseline + self.candidate)
+    }
+}
+
 /// A case and its trials.
 #[derive(Debug, Clone)]
 pub(crate) struct PairedCase<'a> {

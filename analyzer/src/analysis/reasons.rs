@@ -140,6 +140,14 @@ fn forbidden(evidence: &Evidence<'_>) -> Vec<Reason> {
             reasons.push(reason(ReasonCode::MetricAbsent, Some(&absent.name), detail));
         }
     }
+    let unbounded = |metric: &&Measured| metric.required && metric.left_out > 0;
+    for metric in evidence.measurement.metrics.iter().filter(unbounded) {
+        let detail = format!(
+            "approval needs {}, and {} trials are missing in it; its values have no worst one to count them as",
+            metric.name, metric.left_out
+        );
+        reasons.push(reason(ReasonCode::MissingTrials, Some(&metric.name), detail));
+    }
     for name in &evidence.checked.unchecked {
         let detail = format!("invariant {name} is declared, and no candidate trial shows what it is about");
         reasons.push(reason(ReasonCode::InvariantUnchecked, Some(name), detail));

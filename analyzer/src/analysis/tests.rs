@@ -174,6 +174,35 @@ fn a_plan_that_was_not_finished_approves_nothing() {
 }
 
 #[test]
+fn a_required_cost_or_tail_with_missing_trials_is_not_approved() {
+    let timed = |mut run: Run| {
+        for record in &mut run.trials {
+            record.trial.duration_us = Some(1000);
+            record.trial.cost_usd = Some(0.01);
+        }
+        run
+    };
+    let (before, after) = pair(&outcomes(300, 1, 0), &outcomes(300, 1, 0));
+    let (before, mut after) = (timed(before), timed(after));
+    let cost = Policy::parse("metrics = [\"cost\"]\n[metric.cost]\nrequired = true").expect("a policy");
+    let tail = "metrics = [\"tail_latency\"]\n[metric.tail_latency]\nrequired = true\nbound_ms = 5";
+    let tail = Policy::parse(tail).expect("a policy");
+    for policy in [&cost, &tail] {
+        assert_eq!(decide(policy, &before, &after).verdict, Answer::Approve);
+    }
+    after.trials.truncate(240);
+    for policy in [&cost, &tail] {
+        let verdict = decide(policy, &before, &after);
+        assert_eq!(
+            (verdict.verdict, codes(&verdict)),
+            (Answer::Inconclusive, vec![ReasonCode::MissingTrials]),
+            "{:?}",
+            verdict.reasons
+        );
+    }
+}
+
+#[test]
 fn runs_without_a_plan_may_have_different_numbers_of_trials() {
     let (before, after) = pair(&outcomes(100, 5, 0), &outcomes(100, 3, 0));
     let verdict = default(&before, &after);

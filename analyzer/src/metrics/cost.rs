@@ -1,6 +1,6 @@
 //! What the work takes: time, tokens, money. Logarithms, so that a ratio means the same in a short and in a long case.
 
-use schemas::trial::Trial;
+use schemas::trial::{Trial, TrialEnding};
 
 use crate::metrics::scalar::{self, Functional, Scalar, Score};
 use crate::metrics::{Measured, Measurement, Setting, spec};
@@ -49,7 +49,7 @@ fn ratio(
 ) -> Result<Measured, String> {
     let score = |_: &PairedCase<'_>, record: &TrialRecord| match value(&record.trial) {
         Some(value) if value.is_finite() => Score::Known(value.max(least).ln()),
-        Some(_) | None => Score::Absent,
+        Some(_) | None => unknown(&record.trial),
     };
     let scalar = Scalar {
         score,
@@ -61,6 +61,14 @@ fn ratio(
     scalar::measure(setting, setting.start(spec(name), unit), scalar)
 }
 
+/// A trial that broke off would have had a value; another one without has none to give.
+fn unknown(trial: &Trial) -> Score {
+    match trial.ending {
+        TrialEnding::Truncated | TrialEnding::Infrastructure => Score::Missing,
+        TrialEnding::Complete | TrialEnding::Failed | TrialEnding::TimedOut => Score::Absent,
+    }
+}
+
 /// Share of trials over a bound: the policy's, else the 95th percentile of both lanes together. A percentile of the
 /// baseline alone would not be the same for every relabelling, and the test would not be exact.
 fn tail(setting: Setting<'_>) -> Result<Measured, String> {
@@ -70,10 +78,10 @@ fn tail(setting: Setting<'_>) -> Result<Measured, String> {
     };
     let score = |_: &PairedCase<'_>, record: &TrialRecord| match record.trial.duration_us {
         Some(time) => Score::Known(f64::from(u8::from(time > bound))),
-        None => Score::Absent,
+        None => unknown(&record.trial),
     };
     let scalar =
-        Scalar { score, functional: Functional::Mean, more_is_better: false, scale: 1.0, bounded: false };
+        Scalar { score, functional: Functional::Mean, more_is_better: false, scale: 1.0, bounded: true };
     scalar::measure(setting, setting.start(spec("tail_latency"), Unit::Share), scalar)
 }
 

@@ -125,9 +125,11 @@ where
         return Err(format!("no case has {trials} with a value in both runs"));
     }
     let unseen = setting.pairs.unseen;
-    let missing = unseen.cases > 0
-        || cases.iter().any(|(_, baseline, candidate)| baseline.missing + candidate.missing > 0);
-    if scalar.bounded && missing {
+    let missing = unseen.trials()
+        + cases.iter().map(|(_, baseline, candidate)| baseline.missing + candidate.missing).sum::<usize>();
+    if !scalar.bounded {
+        measured.left_out = missing;
+    } else if missing > 0 {
         let bad = if scalar.more_is_better { 0.0 } else { 1.0 };
         let mut fill = |baseline_fill: f64, candidate_fill: f64| {
             let mut tables = Vec::new();

@@ -46,6 +46,8 @@ pub(crate) fn measure<T: PartialOrd>(
     distance: impl Fn(&T, &T) -> f64,
 ) -> Result<Measured, String> {
     let mut squares = Vec::new();
+    let lacking = setting.pairs.cases.iter().map(|case| case.baseline.missing + case.candidate.missing);
+    measured.left_out = setting.pairs.unseen.trials() + lacking.sum::<usize>();
     for (place, case) in setting.pairs.cases.iter().enumerate() {
         let of = |trials: &[&TrialRecord]| {
             let mut described: Vec<T> = trials.iter().filter_map(|record| describe(record)).collect();
