@@ -14,7 +14,7 @@ use schemas::table::Table;
 use schemas::trial::{Lane, Trial};
 use serde::{Deserialize, Serialize};
 use store::batch::{Batch, Leaning};
-use store::lake::{Lake, LakeError};
+use store::lake::{Lake, LakeError, Snapshot};
 use store::log::{LogError, LogOptions, LogReader, LogWriter};
 
 /// The folder of the log below the run.
@@ -128,6 +128,7 @@ pub(crate) struct Ledger {
     leaning: Leaning,
     finished: BTreeSet<(CaseId, u32)>,
     earlier: Vec<Trial>,
+    earlier_model_calls: u64,
 }
 
 impl Ledger {
@@ -145,10 +146,12 @@ impl Ledger {
         let snapshot = lake.snapshot().await?;
         let mut earlier: Vec<Trial> = lake.read_table(&snapshot, Table::Trials, None).await?;
         earlier.retain(|trial| trial.lane == lane);
+        let mut earlier_model_calls = committed_model_calls(&lake, &snapshot, &earlier).await?;
         let entries = blocking(move || read_back(&folder, first)).await?;
         let mut pending = Batch::default();
         for entry in entries {
             earlier.push(entry.trial.clone());
+            earlier_model_calls += u64::from(entry.close.model_calls);
             entry.add_to(&mut pending);
         }
         let finished = earlier.iter().map(|trial| (trial.case.clone(), trial.trial)).collect();
@@ -161,6 +164,7 @@ impl Ledger {
             leaning: Leaning::default(),
             finished,
             earlier,
+            earlier_model_calls,
         };
         ledger.commit().await?;
         Ok(ledger)
@@ -174,6 +178,11 @@ impl Ledger {
     /// The trials that earlier starts finished.
     pub(crate) fn earlier(&self) -> &[Trial] {
         &self.earlier
+    }
+
+    /// The model calls in those trials.
+    pub(crate) fn earlier_model_calls(&self) -> u64 {
+        self.earlier_model_calls
     }
 
     /// Writes finished trials so that they survive a crash, and commits when enough are there.
@@ -224,6 +233,14 @@ impl Ledger {
         committed?;
         Ok(())
     }
+}
+
+/// A trial's row does not count its model calls, its close row does.
+async fn committed_model_calls(lake: &Lake, snapshot: &Snapshot, trials: &[Trial]) -> Result<u64, LakeError> {
+    let closes: Vec<SessionClose> = lake.read_table(snapshot, Table::Sessions, None).await?;
+    let sessions: BTreeSet<_> = trials.iter().map(|trial| &trial.session).collect();
+    let closes = closes.iter().filter(|close| sessions.contains(&close.session));
+    Ok(closes.map(|close| u64::from(close.model_calls)).sum())
 }
 
 fn read_back(folder: &Path, from: u64) -> Result<Vec<Entry>, LedgerError> {

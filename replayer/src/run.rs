@@ -231,6 +231,7 @@ pub async fn replay(
     summary.torn = corpus.torn;
     summary.unusable = corpus.unusable;
     ledger.earlier().iter().for_each(|trial| summary.add(trial));
+    summary.model_calls = ledger.earlier_model_calls();
     let dispatch = Dispatch { stage: Arc::new(stage), cases, ledger, concurrency: plan.concurrency.max(1) };
     dispatch.run(open, &mut summary, tell, &cancel).await?;
     summary.uncorrelated_calls = world.registry().uncorrelated();

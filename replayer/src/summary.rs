@@ -21,7 +21,7 @@ pub struct Endings {
     pub infrastructure: u32,
 }
 
-/// What a replay did. Trials of earlier starts of a resumed run are in every count of trials.
+/// What a replay did. Of a resumed run every number is that of all its starts, unless it says otherwise.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Summary {
     /// Where the trials are.
@@ -48,7 +48,7 @@ pub struct Summary {
     pub duplicated_writes: u64,
     /// Calls of which it could not be told whose they are, in this start.
     pub uncorrelated_calls: u64,
-    /// Model calls in trials of this start.
+    /// Model calls.
     pub model_calls: u64,
     /// Tokens read.
     pub input_tokens: u64,

@@ -352,10 +352,13 @@ async fn a_cancelled_run_keeps_what_is_finished() {
     assert_eq!(house.rows(Lane::Candidate).await.len(), summary.ran);
     let resumed = house.replay(Plan { resume: true, ..plan.clone() }).await.expect("a replay");
     assert_eq!((resumed.already, resumed.ran, resumed.interrupted), (summary.ran, 8 - summary.ran, false));
+    // Of all starts alike: a model call of ten tokens in each trial.
+    assert_eq!((resumed.model_calls, resumed.input_tokens), (8, 80));
     let turns = agent.turns.load(Ordering::SeqCst);
     // Nothing is left: the candidate is not even probed.
     let again = house.replay(Plan { resume: true, ..plan }).await.expect("a replay");
     assert_eq!((again.already, again.ran), (8, 0));
+    assert_eq!((again.model_calls, again.input_tokens), (8, 80));
     assert_eq!(agent.turns.load(Ordering::SeqCst), turns);
 }
 

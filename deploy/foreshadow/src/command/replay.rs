@@ -253,9 +253,15 @@ fn conclude(summary: &Summary, screen: &Screen) -> Result<Outcome, Failure> {
 
 fn lines(summary: &Summary) -> Vec<String> {
     let Summary { endings, fidelity, .. } = summary;
+    let (started, own) = match summary.already {
+        0 => (String::new(), ""),
+        already => {
+            (format!(", {already} by earlier starts and {} by this one", summary.ran), " in this start")
+        }
+    };
     let mut lines = vec![
         format!(
-            "{} trials of {} sessions by build {} (lane {}) in {:.1} s",
+            "{} trials of {} sessions by build {} (lane {}){started} in {:.1} s",
             summary.already + summary.ran,
             summary.cases,
             summary.build,
@@ -276,7 +282,7 @@ fn lines(summary: &Summary) -> Vec<String> {
             fidelity.missed
         ),
         format!(
-            "  divergences: {}, duplicated writes: {}, model calls: {}, tokens: {} read, {} written",
+            "  divergences: {}, duplicated writes{own}: {}, model calls: {}, tokens: {} read, {} written",
             summary.divergences,
             summary.duplicated_writes,
             summary.model_calls,
