@@ -73,8 +73,14 @@ impl Scribe {
         let mut decoded = decode::decode(&wire(capture, &bodies, &path), &self.catalog, &self.keys);
         let named = capture.ticket.is_some();
         if !named {
-            let session = self.stitcher.find_session(&decoded).or_else(|| self.session_of_its_own())?;
-            if !capture::number_in(&self.intake, capture, &session) {
+            let found = self.stitcher.find_session(&decoded);
+            let alone = found.is_none() && decoded.answer.is_none() && decoded.operation.requested.is_empty();
+            let session = found.or_else(|| self.session_of_its_own())?;
+            let numbered = capture::number_in(&self.intake, capture, &session);
+            if alone {
+                self.intake.sessions.leave_alone(&session);
+            }
+            if !numbered {
                 return None;
             }
         }

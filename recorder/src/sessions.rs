@@ -16,6 +16,9 @@ use crate::counts::Counts;
 /// Sessions held in memory, closed ones that may come back included.
 const MAX_SESSIONS: usize = 65_536;
 
+/// How long a session stays open that no later exchange can join, in microseconds.
+const ALONE_IDLE_US: i64 = 3_000_000;
+
 /// Whose sessions they are; the same for all of one process.
 #[derive(Debug, Clone)]
 pub(crate) struct Owner {
@@ -47,6 +50,8 @@ struct Entry {
     tool_calls: u32,
     shed: u32,
     shed_reason: Option<&'static str>,
+    /// No later exchange can join it.
+    alone: bool,
     /// Changed since the last close row.
     dirty: bool,
     /// Counts changes, so that a row that was overtaken does not clear `dirty`.
@@ -62,6 +67,8 @@ struct State {
     next_incarnation_seq: u64,
     pressure: u8,
     counts: Counts,
+    /// Room was looked for and nothing has been closed since.
+    searched: bool,
 }
 
 /// All sessions of this process.
@@ -90,6 +97,7 @@ impl Sessions {
             next_incarnation_seq: 0,
             pressure: 0,
             counts: Counts::default(),
+            searched: false,
         };
         Self { owner, idle_us: micros(idle), max_age_us: micros(max_age), state: Mutex::new(state) }
     }
@@ -163,6 +171,13 @@ impl Sessions {
         })
     }
 
+    /// Nothing can join this session's one exchange: it is closed soon, and then forgotten.
+    pub(crate) fn leave_alone(&self, session: &SessionId) {
+        if let Some(entry) = self.lock().sessions.get_mut(session) {
+            entry.alone = true;
+        }
+    }
+
     /// The exchange is durable in the journal.
     pub(crate) fn journaled(&self, session: &SessionId, edge: Edge, now: i64) {
         let mut guard = self.lock();
@@ -200,7 +215,7 @@ impl Sessions {
                 let reason = match all {
                     Some(reason) => Some(reason),
                     None if entry.in_flight > 0 => None,
-                    None if now - entry.last_at >= self.idle_us => Some(CloseReason::Idle),
+                    None if now - entry.last_at >= entry.idle_us(self.idle_us) => Some(CloseReason::Idle),
                     None if now - entry.started_at.max(entry.closed_at) >= self.max_age_us => {
                         Some(CloseReason::MaxAge)
                     }
@@ -216,10 +231,16 @@ impl Sessions {
 
     /// The close row is durable.
     pub(crate) fn closed(&self, close: &DueClose) {
-        if let Some(entry) = self.lock().sessions.get_mut(&close.row.session) {
-            entry.closed_at = close.row.closed_at;
-            if entry.version == close.version {
-                entry.dirty = false;
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let Some(entry) = state.sessions.get_mut(&close.row.session) else { return };
+        entry.closed_at = close.row.closed_at;
+        if entry.version == close.version {
+            entry.dirty = false;
+            state.searched = false;
+            if entry.alone && entry.in_flight == 0 {
+                // Its name is never given again, so nobody asks for its numbers.
+                state.sessions.remove(&close.row.session);
             }
         }
     }
@@ -254,6 +275,10 @@ impl Sessions {
 }
 
 impl Entry {
+    fn idle_us(&self, configured: i64) -> i64 {
+        if self.alone { configured.min(ALONE_IDLE_US) } else { configured }
+    }
+
     fn touch(&mut self, now: i64) {
         self.last_at = self.last_at.max(now);
         self.dirty = true;
@@ -267,7 +292,9 @@ fn count_shed(counts: &mut Counts, reason: &'static str) {
 
 /// Makes the entry of a new session; `false` where no room can be made.
 fn open(state: &mut State, session: &SessionId, now: i64) -> bool {
-    if state.sessions.len() >= MAX_SESSIONS {
+    if state.sessions.len() >= MAX_SESSIONS && !state.searched {
+        // All are looked through, under the lock: only where a close can have made room since the last time.
+        state.searched = true;
         state.sessions.retain(|_, entry| entry.dirty || entry.in_flight > 0);
         state.epoch += 1;
     }
@@ -292,6 +319,7 @@ fn open(state: &mut State, session: &SessionId, now: i64) -> bool {
         tool_calls: 0,
         shed: 0,
         shed_reason: sampled_out.then_some("session sampled out"),
+        alone: false,
         dirty: true,
         version: 0,
     };
@@ -368,6 +396,23 @@ mod tests {
             due.iter().find(|close| close.row.session == id("s")).map(|close| &close.row).expect("a row");
         assert_eq!((row.shed, row.shed_reason.as_deref(), row.last_seq), (2, Some("queue full"), Some(0)));
         assert_eq!((sessions.counts().shed_total(), sessions.in_flight()), (2, 1));
+    }
+
+    #[test]
+    fn a_session_that_nothing_can_join_is_closed_soon_and_forgotten() {
+        let owner = sessions().owner().clone();
+        let hour = Duration::from_secs(3600);
+        let sessions = Sessions::new(owner, "i".to_owned(), hour, hour);
+        for name in ["alone", "named"] {
+            assert!(sessions.begin(&id(name), 0).is_some());
+            sessions.journaled(&id(name), Edge::Tool, 0);
+        }
+        sessions.leave_alone(&id("alone"));
+        assert!(sessions.due(ALONE_IDLE_US - 1, None).is_empty());
+        let due = sessions.due(ALONE_IDLE_US, None);
+        assert_eq!(due.iter().map(|close| close.row.session.as_str()).collect::<Vec<_>>(), ["alone"]);
+        sessions.closed(&due[0]);
+        assert_eq!(sessions.lock().sessions.len(), 1);
     }
 
     #[test]
