@@ -116,16 +116,30 @@ pub(crate) async fn probe(stage: &Stage, case: Arc<Case>, timeout: Duration) -> 
     drop(entered);
     let played = world.close();
     let Some(failure) = spoken.failure else { return Ok(()) };
+    let lost = played.provider_lost.map(|lost| format!("; the model provider at {lost}")).unwrap_or_default();
+    let (sent, got, status) = match played.exchanges.first() {
+        Some(raw) => (&raw.request[..], &raw.response[..], raw.status),
+        None => (&[][..], &[][..], None),
+    };
+    Err(probe_failure(failure.detail(), &lost, sent, got, status.is_some()))
+}
+
+/// What was wrong, what was sent and what came back, a line each; a body that the failure ends with is shown once.
+fn probe_failure(detail: &str, lost: &str, sent: &[u8], got: &[u8], answered: bool) -> String {
     let shown = |bytes: &[u8]| match bytes {
         [] => "nothing".to_owned(),
         bytes => shorten(&String::from_utf8_lossy(bytes)),
     };
-    let (sent, got) = match played.exchanges.first() {
-        Some(raw) => (shown(&raw.request), shown(&raw.response)),
-        None => ("nothing".to_owned(), "nothing".to_owned()),
-    };
-    let lost = played.provider_lost.map(|lost| format!("; the model provider at {lost}")).unwrap_or_default();
-    Err(format!("{}{lost}; sent: {sent}; got: {got}", failure.detail()))
+    let one_line = |text: &str| text.replace(|letter: char| letter.is_control(), " ");
+    let (sent, got) = (shown(sent), shown(got));
+    let detail = detail.strip_suffix(&format!(": {got}")).unwrap_or(detail);
+    let head = if answered { "answered the probe with a failure" } else { "does not answer" };
+    format!(
+        "the candidate {head}: {}{lost}\n  sent: {}\n  got: {}",
+        one_line(detail),
+        one_line(&sent),
+        one_line(&got)
+    )
 }
 
 /// What came of a trial's turns.
@@ -196,4 +210,21 @@ fn note(world: &TrialWorld, seq: Option<usize>, asked: &Asked) {
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failing_probe_shows_the_body_once() {
+        let text = probe_failure("HTTP status 500 from http://a/: oh\nno", "", b"{}", b"oh\nno", true);
+        assert_eq!(
+            text,
+            "the candidate answered the probe with a failure: HTTP status 500 from http://a/\n  sent: {}\n  got: oh no"
+        );
+        let text = probe_failure("no answer from http://a/ within 60ms", "", b"{}", b"", false);
+        assert!(text.starts_with("the candidate does not answer: no answer from"), "{text}");
+        assert!(text.ends_with("\n  got: nothing"), "{text}");
+    }
 }

@@ -99,12 +99,10 @@ pub enum ReplayError {
     /// Something the plan needs is not there.
     #[error("{0}")]
     Plan(String),
-    /// The candidate did not answer the probe.
-    #[error(
-        "the candidate does not answer: {detail}; no trial was run: start it or correct the candidate file, then try again"
-    )]
+    /// The candidate did not answer the probe, or with a failure.
+    #[error("{detail}\nno trial was run: start the candidate or correct its file, then try again")]
     Probe {
-        /// What was sent and what came back.
+        /// What was wrong, what was sent and what came back, a line each.
         detail: String,
     },
     /// A trial's task was lost.

@@ -207,8 +207,11 @@ async fn ask(client: &HttpClient, url: &Uri, timeout: Duration) -> Result<(), St
     let request = request.map_err(|error| error.to_string())?;
     match tokio::time::timeout(timeout, client.request(request)).await {
         Ok(Ok(response)) if response.status().is_success() => Ok(()),
-        Ok(Ok(response)) => Err(format!("sent: GET {url}; got: HTTP status {}", response.status().as_u16())),
-        Ok(Err(error)) => Err(format!("sent: GET {url}; got: {}", chain(&error))),
-        Err(_) => Err(format!("sent: GET {url}; got: nothing within {timeout:?}")),
+        Ok(Ok(response)) => {
+            let status = response.status().as_u16();
+            Err(format!("the candidate answered the probe with HTTP status {status}\n  sent: GET {url}"))
+        }
+        Ok(Err(error)) => Err(format!("the candidate does not answer: {}\n  sent: GET {url}", chain(&error))),
+        Err(_) => Err(format!("the candidate does not answer within {timeout:?}\n  sent: GET {url}")),
     }
 }

@@ -239,6 +239,10 @@ async fn a_failing_probe_ends_it_before_anything_is_written() {
     let closed = SocketAddr::from(([127, 0, 0, 1], 1));
     let error = house.replay(house.plan(closed, "")).await.expect_err("nobody listens");
     assert!(matches!(error, ReplayError::Probe { .. }), "{error}");
+
+    let elsewhere = format!("[probe]\nurl = \"{}/nowhere\"\n", house.world.model_url());
+    let text = house.replay(house.plan(closed, &elsewhere)).await.expect_err("a refusal").to_string();
+    assert!(text.starts_with("the candidate answered the probe with HTTP status 404\n"), "{text}");
 }
 
 #[tokio::test]
