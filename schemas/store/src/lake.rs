@@ -268,7 +268,10 @@ impl Lake {
         let commit = Commit { format: FORMAT, source: source.to_owned(), first, next, files };
         let text = serde_json::to_vec_pretty(&commit)
             .map_err(|error| LakeError::Metadata { path: commit.path(), detail: error.to_string() })?;
-        if self.create(&commit.path(), text).await? {
+        // An object store that was asked again after a lost answer refuses what it has already made.
+        let made =
+            self.create(&commit.path(), text).await? || self.read_commit(&commit.path()).await? == commit;
+        if made {
             for session in &closed {
                 leaning.forget(session);
             }
