@@ -122,7 +122,13 @@ async fn through_the_tap(mode: &str) {
     terminate(recorder);
 
     for (what, client, upstream) in [("model", &before.0, &behind.0), ("tool", &before.1, &behind.1)] {
-        let (received, sent) = (client.responses(), upstream.responses());
+        // A stream that ended without a byte is the SDK's idle GET: whether its head still arrives when the client hangs
+        // up is the client's own race, and there is no body to compare.
+        let with_body = |mut all: Vec<(u16, Vec<u8>)>| {
+            all.retain(|(status, body)| *status != 200 || !body.is_empty());
+            all
+        };
+        let (received, sent) = (with_body(client.responses()), with_body(upstream.responses()));
         assert!(!sent.is_empty(), "{what}: the witness saw nothing");
         assert_eq!(received, sent, "{what}: the client must receive what the upstream sent");
     }
