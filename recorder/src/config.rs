@@ -2,6 +2,7 @@
 //!
 //! A value of these types is fit to be used; paths are kept as they are written, and nothing is opened here.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -63,6 +64,12 @@ pub struct Config {
     /// When the journal becomes Parquet.
     #[serde(default)]
     pub archive: ArchiveConfig,
+    /// Where the journal is published; absent, the journal becomes Parquet in this process.
+    pub kafka: Option<KafkaConfig>,
+    /// How files of the store are encrypted; absent, they are plain Parquet.
+    pub encryption: Option<EncryptionConfig>,
+    /// Where counts can be fetched.
+    pub metrics: Option<MetricsConfig>,
     /// TLS in front.
     #[serde(default)]
     pub listen: ListenConfig,
@@ -152,6 +159,55 @@ impl Default for ArchiveConfig {
     fn default() -> Self {
         Self { roll_bytes: ByteSize(32 << 20), roll_every: Duration::from_secs(30) }
     }
+}
+
+/// A Kafka topic between recorders and archivers.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct KafkaConfig {
+    /// `host:port`, several with commas between.
+    pub brokers: String,
+    /// The topic of exchanges.
+    #[serde(default = "default_topic")]
+    pub topic: String,
+    /// Where messages go that cannot be read; `<topic>.dead` where absent.
+    pub dead_letter_topic: Option<String>,
+    /// The consumer group of `foreshadow archive`.
+    #[serde(default = "default_group")]
+    pub group: String,
+    /// Any property of librdkafka, such as `security.protocol` or `sasl.password`; `${NAME}` takes a value from the
+    /// environment.
+    #[serde(default)]
+    pub properties: BTreeMap<String, String>,
+}
+
+/// Keys of tenants by which files are encrypted.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct EncryptionConfig {
+    /// One key pair per tenant.
+    #[serde(rename = "key")]
+    pub keys: Vec<TenantKeyConfig>,
+}
+
+/// The keys that wrap the data keys of one tenant's files.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct TenantKeyConfig {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// File with 64 hexadecimal digits: opens what is not payload.
+    pub metadata_key_file: PathBuf,
+    /// File with 64 hexadecimal digits: opens bodies and decoded texts.
+    pub payload_key_file: PathBuf,
+}
+
+/// A listener for Prometheus.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct MetricsConfig {
+    /// Where `/metrics` is served.
+    pub listen: Listen,
 }
 
 /// What every listener has in common.
@@ -367,6 +423,14 @@ pub(crate) fn edge_name(edge: Edge) -> &'static str {
         Edge::Model => "model",
         Edge::Tool => "tool",
     }
+}
+
+fn default_topic() -> String {
+    "foreshadow".to_owned()
+}
+
+fn default_group() -> String {
+    "foreshadow-archive".to_owned()
 }
 
 fn default_tenant() -> TenantId {

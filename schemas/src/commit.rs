@@ -2,6 +2,8 @@
 //!
 //! Pure names and values: the conditional put that makes a commit is in `store`.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::id::{AgentId, TenantId};
@@ -9,6 +11,9 @@ use crate::table::Table;
 
 /// The folder of commits.
 pub const COMMITS: &str = "_commits";
+
+/// The source of commits that replace files of other sources: compaction, expiry, erasure.
+pub const UPKEEP: &str = "~upkeep";
 
 /// One file of a batch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,25 +29,52 @@ pub struct CommittedFile {
 }
 
 /// A batch of files: they exist only through it.
+///
+/// Three kinds have the same form: a batch of records (`next` above `first`), a claim (`next` equal to `first` and no
+/// files: who makes it has taken the source over, and nobody who planned to commit at this place can any more), and an
+/// upkeep of the store, which replaces files of earlier commits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Commit {
     /// [`crate::FORMAT`].
     pub format: u32,
-    /// Where its records come from: `<topic>-<partition>`, or a journal's name, or an import's.
+    /// Where its records come from: `<topic>-<partition>`, or a journal's name, or an import's, or [`UPKEEP`].
     pub source: String,
     /// Position of its first record.
     pub first: u64,
+    /// How many earlier commits of this source have the same `first`: the claims at this place.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub turn: u32,
     /// Position after its last record: where the next batch begins.
     pub next: u64,
     /// Its files.
     pub files: Vec<CommittedFile>,
+    /// Files of earlier commits that exist no more, each with the file that has its rows now, or none where they are gone.
+    /// Both are paths below the root, and lie in one folder.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub replaces: BTreeMap<String, Option<String>>,
+    /// Of each journal whose records have come through this source: how far they are stored, this commit included. By
+    /// it a record that was sent twice is told from a new one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub journals: BTreeMap<String, u64>,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Commit {
-    /// `_commits/<source>/<first position, 20 digits>.json`: sorted by name is sorted by position.
+    /// `_commits/<source>/<first position, 20 digits>[_<turn, 4 digits>].json`: sorted by name is sorted by position,
+    /// then turn.
     #[must_use]
     pub fn path(&self) -> String {
-        format!("{COMMITS}/{}/{:020}.json", escape(&self.source), self.first)
+        let turn = if self.turn == 0 { String::new() } else { format!("_{:04}", self.turn) };
+        format!("{COMMITS}/{}/{:020}{turn}.json", escape(&self.source), self.first)
+    }
+
+    /// Whether it only claims its place.
+    #[must_use]
+    pub fn is_claim(&self) -> bool {
+        self.first == self.next
     }
 }
 
@@ -95,9 +127,13 @@ mod tests {
 
     #[test]
     fn commits_sort_by_position() {
-        let commit =
-            |first| Commit { format: 1, source: "t-0".to_owned(), first, next: 0, files: vec![] }.path();
-        assert!(commit(9) < commit(10));
-        assert_eq!(commit(9), "_commits/t-0/00000000000000000009.json");
+        let commit = |first, turn| {
+            let (replaces, journals) = (BTreeMap::new(), BTreeMap::new());
+            let source = "t-0".to_owned();
+            Commit { format: 1, source, first, turn, next: 0, files: vec![], replaces, journals }.path()
+        };
+        assert!(commit(9, 0) < commit(10, 0));
+        assert!(commit(9, 0) < commit(9, 1) && commit(9, 1) < commit(9, 2) && commit(9, 2) < commit(10, 0));
+        assert_eq!(commit(9, 0), "_commits/t-0/00000000000000000009.json");
     }
 }

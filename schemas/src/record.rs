@@ -1,11 +1,12 @@
 //! What travels from the tap to the archive: the frames of the journal and the values of the Kafka topic.
 //!
-//! MessagePack with named fields behind one version byte, so that a field can be added without breaking a reader.
+//! MessagePack with named fields behind one version byte, so that a field can be added without breaking a reader. A
+//! [`Parcel`] is the value of a Kafka message: the records of one exchange, as they lie in the journal.
 
 use serde::{Deserialize, Serialize};
 
 use crate::exchange::Exchange;
-use crate::id::SessionId;
+use crate::id::{SessionId, TenantId};
 use crate::keys::Digest;
 use crate::session::SessionClose;
 
@@ -45,6 +46,9 @@ pub enum RecordError {
         /// The version byte.
         found: u8,
     },
+    /// The content of a parcel ends within a record, or its part number is past its parts.
+    #[error("parcel is cut short")]
+    CutShort,
     /// The bytes are not a record.
     #[error("record cannot be decoded: {0}")]
     Decode(#[from] rmp_serde::decode::Error),
@@ -74,5 +78,118 @@ impl Record {
             Some((&RECORD_VERSION, rest)) => Ok(rmp_serde::from_slice(rest)?),
             Some((&found, _)) => Err(RecordError::Version { found }),
         }
+    }
+}
+
+/// The version byte that every parcel starts with.
+pub const PARCEL_VERSION: u8 = 1;
+
+/// The value of one Kafka message: an exchange with the pieces it brings, or a close row, or a part of one that is too
+/// long for the broker.
+///
+/// A message stands for itself, so a batch may be cut after any of them. Position and part order the messages of one
+/// journal, so one that was sent again is told from a new one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Parcel {
+    /// The journal it comes from.
+    pub journal: String,
+    /// Position in that journal of the exchange or close row; grows within the journal.
+    pub position: u64,
+    /// Which part, from 0.
+    pub part: u32,
+    /// How many parts there are, at least 1.
+    pub parts: u32,
+    /// The encoded records, each behind its length (4 bytes, little-endian); of a part, a span of that.
+    #[serde(with = "serde_bytes")]
+    pub content: Vec<u8>,
+}
+
+/// The key of a Kafka message: messages of one session stay in order. Tenant and session with a zero byte between them.
+#[must_use]
+pub fn message_key(tenant: &TenantId, session: &SessionId) -> Vec<u8> {
+    [tenant.as_str().as_bytes(), &[0], session.as_str().as_bytes()].concat()
+}
+
+/// Appends an encoded record to the content of a parcel.
+pub fn pack(content: &mut Vec<u8>, record: &[u8]) {
+    content.extend_from_slice(&u32::try_from(record.len()).unwrap_or(u32::MAX).to_le_bytes());
+    content.extend_from_slice(record);
+}
+
+/// Takes the content of a whole parcel apart into encoded records.
+///
+/// # Errors
+/// It ends within a record.
+pub fn unpack(mut content: &[u8]) -> Result<Vec<&[u8]>, RecordError> {
+    let mut records = Vec::new();
+    while !content.is_empty() {
+        let (length, rest) = content.split_first_chunk::<4>().ok_or(RecordError::CutShort)?;
+        let length = u32::from_le_bytes(*length) as usize;
+        let (record, rest) = rest.split_at_checked(length).ok_or(RecordError::CutShort)?;
+        records.push(record);
+        content = rest;
+    }
+    Ok(records)
+}
+
+impl Parcel {
+    /// Writes the parcel.
+    ///
+    /// # Errors
+    /// Does not happen for values of this type; kept because the encoder can say so.
+    pub fn encode(&self) -> Result<Vec<u8>, RecordError> {
+        let mut out = Vec::with_capacity(self.content.len() + 128);
+        out.push(PARCEL_VERSION);
+        self.serialize(&mut rmp_serde::Serializer::new(&mut out).with_struct_map())?;
+        Ok(out)
+    }
+
+    /// Reads a parcel.
+    ///
+    /// # Errors
+    /// Says whether it is empty, of another version, or broken.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        let parcel: Self = match bytes.split_first() {
+            None => return Err(RecordError::Empty),
+            Some((&PARCEL_VERSION, rest)) => rmp_serde::from_slice(rest)?,
+            Some((&found, _)) => return Err(RecordError::Version { found }),
+        };
+        if parcel.part < parcel.parts { Ok(parcel) } else { Err(RecordError::CutShort) }
+    }
+
+    /// The records of a parcel of one part.
+    ///
+    /// # Errors
+    /// One of them is of another version, or broken.
+    pub fn records(&self) -> Result<Vec<Record>, RecordError> {
+        unpack(&self.content)?.into_iter().map(Record::decode).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parcels_come_back_and_broken_ones_are_refused() {
+        let session = SessionId::parse("s").expect("id");
+        let piece = Record::Piece { session, digest: Digest([7; 32]), bytes: vec![1, 2, 3] };
+        let mut content = Vec::new();
+        for _ in 0..2 {
+            pack(&mut content, &piece.encode().expect("encodes"));
+        }
+        let parcel = Parcel { journal: "j".to_owned(), position: 9, part: 0, parts: 1, content };
+        let bytes = parcel.encode().expect("encodes");
+        let back = Parcel::decode(&bytes).expect("decodes");
+        assert_eq!(back, parcel);
+        assert_eq!(back.records().expect("decodes"), [piece.clone(), piece]);
+        for end in 0..bytes.len() {
+            assert!(Parcel::decode(&bytes[..end]).is_err(), "cut at {end}");
+        }
+        for end in 1..parcel.content.len() {
+            let short = Parcel { content: parcel.content[..end].to_vec(), ..parcel.clone() };
+            assert!(short.records().is_err() || short.records().is_ok_and(|records| records.len() == 1));
+        }
+        assert!(matches!(Parcel::decode(&[9, 0]), Err(RecordError::Version { found: 9 })));
     }
 }

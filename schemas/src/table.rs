@@ -12,6 +12,7 @@ use parquet::arrow::arrow_writer::{ArrowWriter, ArrowWriterOptions};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
+use parquet::file::reader::ChunkReader;
 use parquet::schema::types::ColumnPath;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -176,31 +177,46 @@ fn properties(table: Table, rows: usize) -> WriterProperties {
     builder.build()
 }
 
-/// Reads the rows of a file, a batch at a time; `each` gets them in file order.
-///
-/// `columns` keeps only these (leaf paths with dots, `operation.tool`, or whole columns); `None` keeps all. `T` may
-/// have fewer fields than the table.
+/// What is wanted of a file.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ReadOptions<'a> {
+    /// Keeps only these columns (leaf paths with dots, `operation.tool`, or whole columns); `None` keeps all.
+    pub columns: Option<&'a [&'a str]>,
+}
+
+/// Opens a file of this table: bytes in memory, or anything that gives ranges of them.
 ///
 /// # Errors
 /// The file is foreign, of another version or table, or damaged.
-pub fn decode<T: DeserializeOwned>(
+pub fn open<R: ChunkReader + 'static>(
     table: Table,
-    file: Bytes,
-    columns: Option<&[&str]>,
-    mut each: impl FnMut(Vec<T>),
-) -> Result<(), TableError> {
+    file: R,
+    options: ReadOptions<'_>,
+) -> Result<ParquetRecordBatchReaderBuilder<R>, TableError> {
     let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file, ArrowReaderOptions::new())?;
     check_metadata(
         table,
         builder.metadata().file_metadata().key_value_metadata(),
         builder.metadata().file_metadata().created_by(),
     )?;
-    let mask = match columns {
+    let mask = match options.columns {
         Some(names) => ProjectionMask::columns(builder.parquet_schema(), names.iter().copied()),
         None => ProjectionMask::all(),
     };
-    let reader = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build()?;
-    for batch in reader {
+    Ok(builder.with_projection(mask).with_batch_size(BATCH_ROWS))
+}
+
+/// Reads the rows of a file, a batch at a time; `each` gets them in file order. `T` may have fewer fields than the table.
+///
+/// # Errors
+/// As [`open`].
+pub fn decode<T: DeserializeOwned, R: ChunkReader + 'static>(
+    table: Table,
+    file: R,
+    options: ReadOptions<'_>,
+    mut each: impl FnMut(Vec<T>),
+) -> Result<(), TableError> {
+    for batch in open(table, file, options)?.build()? {
         each(decode_batch(table, &batch?)?);
     }
     Ok(())
@@ -220,7 +236,7 @@ pub fn decode_batch<T: DeserializeOwned>(table: Table, batch: &RecordBatch) -> R
 /// As [`decode`].
 pub fn decode_all<T: DeserializeOwned>(table: Table, file: Bytes) -> Result<Vec<T>, TableError> {
     let mut rows = Vec::new();
-    decode(table, file, None, |mut batch| rows.append(&mut batch))?;
+    decode(table, file, ReadOptions::default(), |mut batch| rows.append(&mut batch))?;
     Ok(rows)
 }
 

@@ -11,7 +11,7 @@ use schemas::id::{AgentId, BuildId, CaseId, ExchangeId, IncarnationId, SessionId
 use schemas::keys::Digest;
 use schemas::record::Record;
 use schemas::session::{CloseReason, SessionClose};
-use schemas::table::{self, Chunk, Table, TableError};
+use schemas::table::{self, Chunk, ReadOptions, Table, TableError};
 use schemas::trial::{Divergence, Fidelity, Lane, Trial, TrialEnding};
 
 fn full_operation() -> Operation {
@@ -109,8 +109,13 @@ fn some_columns_can_be_read_alone() {
     let file = table::encode(Table::Exchanges, &[exchange(u32::from, true)]).expect("rows fit");
     let mut calls: Vec<Call> = Vec::new();
     let columns = ["seq", "operation.tool", "operation.effect"];
-    table::decode(Table::Exchanges, file.into(), Some(&columns), |mut rows| calls.append(&mut rows))
-        .expect("reads");
+    table::decode(
+        Table::Exchanges,
+        bytes::Bytes::from(file),
+        ReadOptions { columns: Some(&columns) },
+        |mut rows| calls.append(&mut rows),
+    )
+    .expect("reads");
     let call = calls.pop().expect("one row");
     assert_eq!(
         (call.seq, call.operation.tool.as_deref(), call.operation.effect),

@@ -125,8 +125,9 @@ async fn carried(plan: &Plan, run: &Lake, manifest: &RunManifest) -> Result<Opti
     if u32::try_from(wanted.len()).ok() != manifest.planned_cases {
         return Ok(None);
     }
-    let own = snapshot.commits.into_iter().filter(|commit| commit.source == super::RECORDED_SOURCE).collect();
-    let snapshot = store::lake::Snapshot { commits: own };
+    let own =
+        snapshot.commits().iter().filter(|commit| commit.source == super::RECORDED_SOURCE).cloned().collect();
+    let snapshot = store::lake::Snapshot::new(own);
     let choice = Choice { agent: None, sample: None, seed: plan.seed };
     Ok(Some(corpus::load(run, &snapshot, choice, &plan.tools).await?))
 }

@@ -3,25 +3,24 @@
 //! A batch's files are written durably first; then its commit is created with a conditional put. Whoever is refused has
 //! lost the partition and must stop. Readers go through commits, so a half-written batch is never seen.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::TryStreamExt as _;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
 use schemas::FORMAT;
-use schemas::commit::{COMMITS, Commit, CommittedFile, escape};
-use schemas::id::SessionId;
-use schemas::table::{self, Table, TableError};
+use schemas::commit::CommittedFile;
+use schemas::table::{self, ReadOptions, Table, TableError};
 use schemas::trial::RunManifest;
 use serde::de::DeserializeOwned;
 
-use crate::batch::{self, Batch, Leaning};
-
+mod commits;
 mod sessions;
+
+pub use commits::{Claim, Snapshot};
 
 /// Name of the manifest of a run.
 const MANIFEST: &str = "run.json";
@@ -102,26 +101,6 @@ pub enum LakeError {
         /// The run.
         location: String,
     },
-}
-
-/// All commits at one moment.
-#[derive(Debug, Clone, Default)]
-pub struct Snapshot {
-    /// The commits, by source and position.
-    pub commits: Vec<Commit>,
-}
-
-impl Snapshot {
-    /// The files of a table.
-    pub fn files(&self, table: Table) -> impl Iterator<Item = &CommittedFile> {
-        self.commits.iter().flat_map(|commit| &commit.files).filter(move |file| file.table == table)
-    }
-
-    /// Whether nothing was ever committed.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.commits.is_empty()
-    }
 }
 
 /// A store or a run.
@@ -209,102 +188,6 @@ impl Lake {
         }
     }
 
-    /// Reads all commits.
-    ///
-    /// # Errors
-    /// One cannot be read or is of another version.
-    pub async fn snapshot(&self) -> Result<Snapshot, LakeError> {
-        let paths = self.list(COMMITS).await?;
-        let commits = futures::stream::iter(paths.into_iter().filter(|path| path.ends_with(".json")))
-            .map(|path| async move { self.read_commit(&path).await })
-            .buffered(CONCURRENT_REQUESTS)
-            .try_collect()
-            .await?;
-        Ok(Snapshot { commits })
-    }
-
-    async fn read_commit(&self, path: &str) -> Result<Commit, LakeError> {
-        let bytes = self.get(path).await?.unwrap_or_default();
-        parse_versioned(path, &bytes)
-    }
-
-    /// The position from which the next batch of this source must begin.
-    ///
-    /// # Errors
-    /// The last commit cannot be read.
-    pub async fn resume_position(&self, source: &str) -> Result<u64, LakeError> {
-        let paths = self.list(&format!("{COMMITS}/{}", escape(source))).await?;
-        match paths.iter().rfind(|path| path.ends_with(".json")) {
-            Some(path) => Ok(self.read_commit(path).await?.next),
-            None => Ok(0),
-        }
-    }
-
-    /// Writes a batch's files and commits them.
-    ///
-    /// # Errors
-    /// [`LakeError::LostPartition`] where this position is already committed (the files are deleted again); else the
-    /// disk or object store said no, and the batch does not exist.
-    pub async fn commit(
-        &self,
-        source: &str,
-        first: u64,
-        next: u64,
-        batch: Batch,
-        leaning: &mut Leaning,
-    ) -> Result<Commit, LakeError> {
-        let closed: Vec<SessionId> = batch.closes.iter().map(|close| close.session.clone()).collect();
-        self.find_leaning(source, &batch, leaning).await?;
-        let tag = uuid::Uuid::new_v4().simple().to_string();
-        let name = format!("{}--{first:020}-{}.parquet", escape(source), &tag[..8]);
-        let encoded = batch::encode(batch, &name, leaning);
-        let encoded = encoded.map_err(|error| LakeError::Table { path: name.clone(), source: error })?;
-        let mut files = Vec::with_capacity(encoded.len());
-        for file in encoded {
-            let bytes = file.bytes.len() as u64;
-            self.create(&file.path, file.bytes).await?;
-            files.push(CommittedFile { table: file.table, path: file.path, rows: file.rows, bytes });
-        }
-        let commit = Commit { format: FORMAT, source: source.to_owned(), first, next, files };
-        let text = serde_json::to_vec_pretty(&commit)
-            .map_err(|error| LakeError::Metadata { path: commit.path(), detail: error.to_string() })?;
-        // An object store that was asked again after a lost answer refuses what it has already made.
-        let made =
-            self.create(&commit.path(), text).await? || self.read_commit(&commit.path()).await? == commit;
-        if made {
-            for session in &closed {
-                leaning.forget(session);
-            }
-            return Ok(commit);
-        }
-        for file in &commit.files {
-            self.store.delete(&self.path(&file.path)?).await.map_err(self.object_error(&file.path))?;
-        }
-        Err(LakeError::LostPartition { commit_source: source.to_owned(), first })
-    }
-
-    /// Deletes the files of this source that have no commit: what a crash left half-written. Returns how many.
-    ///
-    /// # Errors
-    /// The disk or object store said no.
-    pub async fn sweep(&self, source: &str) -> Result<usize, LakeError> {
-        let snapshot = self.snapshot().await?;
-        let committed: BTreeSet<&str> =
-            snapshot.commits.iter().flat_map(|commit| &commit.files).map(|file| file.path.as_str()).collect();
-        let prefix = format!("{}--", escape(source));
-        let mut deleted = 0;
-        for table in Table::ALL {
-            for path in self.list(table.as_str()).await? {
-                let ours = path.rsplit('/').next().is_some_and(|name| name.starts_with(&prefix));
-                if ours && !committed.contains(path.as_str()) {
-                    self.store.delete(&self.path(&path)?).await.map_err(self.object_error(&path))?;
-                    deleted += 1;
-                }
-            }
-        }
-        Ok(deleted)
-    }
-
     /// Reads the rows of a file; `columns` keeps only these ([`table::decode`]).
     ///
     /// # Errors
@@ -320,7 +203,7 @@ impl Lake {
             return Err(LakeError::Length { path: self.shown(&file.path), expected: file.bytes, found });
         }
         let mut rows = Vec::with_capacity(usize::try_from(file.rows).unwrap_or(0).min(1 << 20));
-        table::decode(file.table, bytes, columns, |mut batch| rows.append(&mut batch))
+        table::decode(file.table, bytes, ReadOptions { columns }, |mut batch| rows.append(&mut batch))
             .map_err(|source| LakeError::Table { path: self.shown(&file.path), source })?;
         Ok(rows)
     }

@@ -10,7 +10,7 @@ use schemas::record::Record;
 use schemas::session::{CloseReason, SessionClose};
 use schemas::table::Table;
 use store::batch::{Batch, Leaning};
-use store::lake::{Lake, LakeError};
+use store::lake::{Lake, LakeError, Snapshot};
 
 const DAY: i64 = 1_700_000_000_000_000;
 
@@ -149,8 +149,9 @@ async fn a_session_leans_on_its_own_files_only() {
     let snapshot = lake.snapshot().await.expect("reads");
     // Without the first file of one session the other is whole.
     for (gone, session, other) in [(0, "s2", "s1"), (1, "s1", "s2")] {
-        let mut rest = snapshot.clone();
-        rest.commits.remove(gone);
+        let mut rest = snapshot.commits().to_vec();
+        rest.remove(gone);
+        let rest = Snapshot::new(rest);
         let sessions = lake.load_sessions(&rest, None).await.expect("reads");
         for read in sessions {
             let last = &read.exchanges.last().expect("has one").request;
@@ -163,7 +164,7 @@ async fn a_session_leans_on_its_own_files_only() {
         }
     }
     // What both brought lies in their common file once.
-    let last = snapshot.commits[2].files.iter().find(|file| file.table == Table::Chunks).expect("has one");
+    let last = snapshot.commits()[2].files.iter().find(|file| file.table == Table::Chunks).expect("has one");
     let chunks: Vec<schemas::table::Chunk> = lake.read(last, None).await.expect("reads");
     assert_eq!(chunks.iter().filter(|chunk| chunk.bytes.is_some()).count(), 1);
     assert_eq!(chunks.iter().filter(|chunk| chunk.leans_on.is_some()).count(), 2);
@@ -212,4 +213,32 @@ async fn damage_and_other_versions_are_named() {
     std::fs::write(&path, text).expect("writes");
     let error = lake.snapshot().await.expect_err("another version");
     assert!(matches!(error, LakeError::Version { found: 7, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_claim_refuses_whoever_came_before() {
+    let folder = tempfile::tempdir().expect("temp");
+    let lake = Lake::open(folder.path().to_str().expect("utf-8")).expect("opens");
+    let records = |seq| record("s", seq, &mut std::collections::HashSet::new());
+    let leaning = &mut Leaning::default();
+    let mut paused = lake.claim("t-0").await.expect("the first");
+    let journals = BTreeMap::from([("j".to_owned(), 2)]);
+    lake.commit_claimed(&mut paused, 2, journals.clone(), batch(records(0)), leaning).await.expect("commits");
+    let mut taker = lake.claim("t-0").await.expect("takes over");
+    assert_eq!((taker.position(), taker.journals()), (2, &journals));
+    let late = lake.commit_claimed(&mut paused, 4, journals.clone(), batch(records(1)), leaning).await;
+    assert!(matches!(late, Err(LakeError::LostPartition { first: 2, .. })));
+    let third = lake.claim("t-0").await.expect("takes over again");
+    assert_eq!(third.position(), 2);
+    let late = lake.commit_claimed(&mut taker, 4, journals.clone(), batch(records(1)), leaning).await;
+    assert!(matches!(late, Err(LakeError::LostPartition { .. })));
+    let mut third = third;
+    for (seq, next) in [(1, 4), (2, 6)] {
+        let done =
+            lake.commit_claimed(&mut third, next, journals.clone(), batch(records(seq)), leaning).await;
+        assert_eq!(done.expect("commits").next, next);
+    }
+    assert_eq!(lake.resume_position("t-0").await.expect("reads"), 6);
+    let sessions = lake.load_sessions(&lake.snapshot().await.expect("reads"), None).await.expect("reads");
+    assert_eq!(sessions[0].exchanges.len(), 3);
 }

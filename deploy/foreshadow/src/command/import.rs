@@ -316,7 +316,7 @@ mod tests {
         let snapshot = lake.snapshot().await.expect("commits");
         let trials: Vec<Trial> =
             lake.read_table(&snapshot, schemas::table::Table::Trials, None).await.expect("trials");
-        assert_eq!((snapshot.commits.len(), trials.len()), (1, 1));
+        assert_eq!((snapshot.commits().len(), trials.len()), (1, 1));
         assert_eq!(trials[0].answer.as_deref(), Some("hello"));
         desk.run("sessions verify --strict --store @run").await.expect("whole");
     }

@@ -51,12 +51,7 @@ fn name_of(path: &str) -> &str {
 
 impl Lake {
     /// Looks up where sessions of the batch keep the pieces that the batch does not bring.
-    pub(super) async fn find_leaning(
-        &self,
-        source: &str,
-        batch: &Batch,
-        leaning: &mut Leaning,
-    ) -> Result<(), LakeError> {
+    pub(super) async fn find_leaning(&self, batch: &Batch, leaning: &mut Leaning) -> Result<(), LakeError> {
         let brought: HashSet<(&SessionId, &Digest)> = batch.pieces.iter().map(|(s, d, _)| (s, d)).collect();
         let mut wanted: BTreeMap<String, BTreeSet<SessionId>> = BTreeMap::new();
         for exchange in &batch.exchanges {
@@ -70,9 +65,7 @@ impl Lake {
             return Ok(());
         }
         let snapshot = self.snapshot().await?;
-        let ours =
-            snapshot.commits.iter().filter(|commit| commit.source == source).flat_map(|commit| &commit.files);
-        for file in ours.filter(|file| file.table == Table::Exchanges) {
+        for file in snapshot.files(Table::Exchanges) {
             if let Some(sessions) = wanted.get(folder_of(&file.path)) {
                 self.lean_on(&snapshot, file, sessions, leaning).await?;
             }
@@ -137,7 +130,10 @@ impl Lake {
             }
         }
         for (path, digests) in leaned {
-            let Some(file) = snapshot.files(Table::Chunks).find(|file| file.path == path) else { continue };
+            let Some(current) = snapshot.current(&path) else { continue };
+            let Some(file) = snapshot.files(Table::Chunks).find(|file| file.path == current) else {
+                continue;
+            };
             let chunks: Vec<Chunk> = self.read(file, None).await?;
             for chunk in chunks {
                 let (Some(bytes), Some(ids)) = (chunk.bytes, digests.get(&chunk.digest)) else { continue };
