@@ -11,7 +11,7 @@ use schemas::id::{AgentId, BuildId, CaseId, ExchangeId, IncarnationId, SessionId
 use schemas::keys::Digest;
 use schemas::record::Record;
 use schemas::session::{CloseReason, SessionClose};
-use schemas::table::{self, Chunk, ReadOptions, Table, TableError};
+use schemas::table::{self, Chunk, ReadOptions, Table, TableError, WriteOptions};
 use schemas::trial::{Divergence, Fidelity, Lane, Trial, TrialEnding};
 
 fn full_operation() -> Operation {
@@ -89,7 +89,7 @@ fn exchange<R>(reference: impl Fn(u8) -> R, full: bool) -> Exchange<R> {
 #[test]
 fn exchanges_come_back_as_they_were() {
     let rows = vec![exchange(u32::from, true), exchange(u32::from, false)];
-    let file = table::encode(Table::Exchanges, &rows).expect("rows fit");
+    let file = table::encode(Table::Exchanges, &rows, &WriteOptions::default()).expect("rows fit");
     let back: Vec<Exchange<u32>> = table::decode_all(Table::Exchanges, file.into()).expect("file reads");
     assert_eq!(back, rows);
 }
@@ -106,13 +106,14 @@ fn some_columns_can_be_read_alone() {
         tool: Option<String>,
         effect: Effect,
     }
-    let file = table::encode(Table::Exchanges, &[exchange(u32::from, true)]).expect("rows fit");
+    let file = table::encode(Table::Exchanges, &[exchange(u32::from, true)], &WriteOptions::default())
+        .expect("rows fit");
     let mut calls: Vec<Call> = Vec::new();
     let columns = ["seq", "operation.tool", "operation.effect"];
     table::decode(
         Table::Exchanges,
         bytes::Bytes::from(file),
-        ReadOptions { columns: Some(&columns) },
+        ReadOptions { columns: Some(&columns), keys: None },
         |mut rows| calls.append(&mut rows),
     )
     .expect("reads");
@@ -129,15 +130,15 @@ fn chunks_sessions_and_trials_come_back() {
         Chunk { chunk: 0, digest: Digest([1; 32]), bytes: Some(vec![0, 255]), leans_on: None },
         Chunk { chunk: 1, digest: Digest([2; 32]), bytes: None, leans_on: Some("f.parquet".to_owned()) },
     ];
-    let file = table::encode(Table::Chunks, &chunks).expect("rows fit");
+    let file = table::encode(Table::Chunks, &chunks, &WriteOptions::default()).expect("rows fit");
     assert_eq!(table::decode_all::<Chunk>(Table::Chunks, file.into()).expect("reads"), chunks);
 
     let sessions = vec![close(true), close(false)];
-    let file = table::encode(Table::Sessions, &sessions).expect("rows fit");
+    let file = table::encode(Table::Sessions, &sessions, &WriteOptions::default()).expect("rows fit");
     assert_eq!(table::decode_all::<SessionClose>(Table::Sessions, file.into()).expect("reads"), sessions);
 
     let trials = vec![trial(true), trial(false)];
-    let file = table::encode(Table::Trials, &trials).expect("rows fit");
+    let file = table::encode(Table::Trials, &trials, &WriteOptions::default()).expect("rows fit");
     assert_eq!(table::decode_all::<Trial>(Table::Trials, file.into()).expect("reads"), trials);
 }
 
@@ -162,7 +163,8 @@ fn records_come_back_as_they_were() {
 
 #[test]
 fn a_damaged_or_foreign_file_is_refused() {
-    let file = table::encode(Table::Exchanges, &[exchange(u32::from, true)]).expect("rows fit");
+    let file = table::encode(Table::Exchanges, &[exchange(u32::from, true)], &WriteOptions::default())
+        .expect("rows fit");
     let short = file[..file.len() / 2].to_vec();
     assert!(matches!(
         table::decode_all::<Exchange<u32>>(Table::Exchanges, short.into()),

@@ -11,8 +11,11 @@ use schemas::id::{AgentId, SessionId, TenantId};
 use schemas::keys::Digest;
 use schemas::record::Record;
 use schemas::session::SessionClose;
-use schemas::table::{self, Chunk, Table, TableError};
+use schemas::table::{self, Chunk, Level, Table, TableError};
 use schemas::trial::Trial;
+use serde::Serialize;
+
+use crate::keyring::KeyRing;
 
 /// Pieces of open sessions that [`Leaning`] remembers before it forgets all of them; what is forgotten is looked up in
 /// the store again.
@@ -128,11 +131,16 @@ struct Group {
 }
 
 /// Makes the files of a batch, all named `name` in their folders; `leaning` is asked for pieces of earlier files and
-/// told of those in these.
+/// told of those in these. Files of tenants in the key ring are encrypted.
 ///
 /// # Errors
-/// A row does not fit its table.
-pub fn encode(batch: Batch, name: &str, leaning: &mut Leaning) -> Result<Vec<EncodedFile>, TableError> {
+/// A row does not fit its table, or no data key can be made.
+pub fn encode(
+    batch: Batch,
+    name: &str,
+    leaning: &mut Leaning,
+    keys: &KeyRing,
+) -> Result<Vec<EncodedFile>, TableError> {
     let mut pieces: HashMap<(SessionId, Digest), Vec<u8>> = HashMap::new();
     for (session, digest, bytes) in batch.pieces {
         pieces.entry((session, digest)).or_insert(bytes);
@@ -149,11 +157,11 @@ pub fn encode(batch: Batch, name: &str, leaning: &mut Leaning) -> Result<Vec<Enc
         let started_at = trial.started_at.unwrap_or(0);
         groups.entry(home(&trial.tenant, &trial.agent, started_at)).or_default().trials.push(trial);
     }
-    let mut files = Vec::new();
+    let mut files = Files { name, keys, made: Vec::new() };
     for (home, group) in groups {
-        encode_group(&home, group, name, &mut pieces, leaning, &mut files)?;
+        encode_group(&home, group, &mut pieces, leaning, &mut files)?;
     }
-    Ok(files)
+    Ok(files.made)
 }
 
 fn home(tenant: &TenantId, agent: &AgentId, started_at: i64) -> Home {
@@ -167,44 +175,52 @@ pub fn exchange_folder(exchange: &Exchange) -> String {
 }
 
 fn encode_group(
-    (tenant, agent, date): &Home,
+    home: &Home,
     mut group: Group,
-    name: &str,
     pieces: &mut HashMap<(SessionId, Digest), Vec<u8>>,
     leaning: &mut Leaning,
-    files: &mut Vec<EncodedFile>,
+    files: &mut Files<'_>,
 ) -> Result<(), TableError> {
-    let place =
-        format!("tenant={}/agent={}/date={date}/{name}", escape(tenant.as_str()), escape(agent.as_str()));
-    let mut add = |table: Table, rows: usize, bytes: Vec<u8>| {
-        files.push(EncodedFile {
-            table,
-            path: format!("{}/{place}", table.as_str()),
-            rows: rows as u64,
-            bytes,
-        });
-    };
     if !group.exchanges.is_empty() {
         group
             .exchanges
             .sort_by(|a, b| (&a.session, &a.incarnation, a.seq).cmp(&(&b.session, &b.incarnation, b.seq)));
-        let (rows, chunks) = refer(group.exchanges, name, pieces, leaning);
+        let (rows, chunks) = refer(group.exchanges, files.name, pieces, leaning);
         if !chunks.is_empty() {
-            add(Table::Chunks, chunks.len(), table::encode(Table::Chunks, &chunks)?);
+            files.add(home, Table::Chunks, &chunks)?;
         }
-        add(Table::Exchanges, rows.len(), table::encode(Table::Exchanges, &rows)?);
+        files.add(home, Table::Exchanges, &rows)?;
     }
     if !group.closes.is_empty() {
         group.closes.sort_by(|a, b| {
             (&a.session, &a.incarnation, a.closed_at).cmp(&(&b.session, &b.incarnation, b.closed_at))
         });
-        add(Table::Sessions, group.closes.len(), table::encode(Table::Sessions, &group.closes)?);
+        files.add(home, Table::Sessions, &group.closes)?;
     }
     if !group.trials.is_empty() {
         group.trials.sort_by(|a, b| (a.lane, &a.case, a.trial).cmp(&(b.lane, &b.case, b.trial)));
-        add(Table::Trials, group.trials.len(), table::encode(Table::Trials, &group.trials)?);
+        files.add(home, Table::Trials, &group.trials)?;
     }
     Ok(())
+}
+
+/// The files made so far, all of one name.
+struct Files<'a> {
+    name: &'a str,
+    keys: &'a KeyRing,
+    made: Vec<EncodedFile>,
+}
+
+impl Files<'_> {
+    fn add<T: Serialize>(&mut self, home: &Home, table: Table, rows: &[T]) -> Result<(), TableError> {
+        let (tenant, agent, date) = home;
+        let options = self.keys.write_options(tenant, Level::Archive)?;
+        let bytes = table::encode(table, rows, &options)?;
+        let (tenant, agent) = (escape(tenant.as_str()), escape(agent.as_str()));
+        let path = format!("{}/tenant={tenant}/agent={agent}/date={date}/{}", table.as_str(), self.name);
+        self.made.push(EncodedFile { table, path, rows: rows.len() as u64, bytes });
+        Ok(())
+    }
 }
 
 /// Replaces digests by row numbers of the chunks file, and makes that file's rows.

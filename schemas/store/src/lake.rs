@@ -17,6 +17,8 @@ use schemas::table::{self, ReadOptions, Table, TableError};
 use schemas::trial::RunManifest;
 use serde::de::DeserializeOwned;
 
+use crate::keyring::KeyRing;
+
 mod commits;
 mod sessions;
 
@@ -109,6 +111,7 @@ pub struct Lake {
     store: Arc<dyn ObjectStore>,
     root: Path,
     location: String,
+    keys: KeyRing,
 }
 
 impl std::fmt::Debug for Lake {
@@ -135,7 +138,20 @@ impl Lake {
         }
         let root = Path::from_absolute_path(&folder).map_err(|error| bad(error.to_string()))?;
         let store = Arc::new(LocalFileSystem::new().with_fsync(true));
-        Ok(Self { store, root, location: location.to_owned() })
+        Ok(Self { store, root, location: location.to_owned(), keys: KeyRing::default() })
+    }
+
+    /// Encrypts every file that is written for a tenant of the ring, and opens encrypted files with it.
+    #[must_use]
+    pub fn with_keys(mut self, keys: KeyRing) -> Self {
+        self.keys = keys;
+        self
+    }
+
+    /// The keys by which files are encrypted and opened.
+    #[must_use]
+    pub fn keys(&self) -> &KeyRing {
+        &self.keys
     }
 
     /// The location as it was given.
@@ -203,7 +219,8 @@ impl Lake {
             return Err(LakeError::Length { path: self.shown(&file.path), expected: file.bytes, found });
         }
         let mut rows = Vec::with_capacity(usize::try_from(file.rows).unwrap_or(0).min(1 << 20));
-        table::decode(file.table, bytes, ReadOptions { columns }, |mut batch| rows.append(&mut batch))
+        let options = ReadOptions { columns, keys: Some(self.keys.retriever()) };
+        table::decode(file.table, bytes, options, |mut batch| rows.append(&mut batch))
             .map_err(|source| LakeError::Table { path: self.shown(&file.path), source })?;
         Ok(rows)
     }

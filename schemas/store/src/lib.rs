@@ -4,6 +4,7 @@
 //! write the same layout without importing one another. It knows nothing of protocols, Kafka or statistics.
 
 pub mod batch;
+pub mod keyring;
 pub mod lake;
 pub mod log;
 pub mod session;

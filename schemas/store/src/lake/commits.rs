@@ -219,7 +219,7 @@ impl Lake {
         self.find_leaning(&batch, leaning).await?;
         let tag = uuid::Uuid::new_v4().simple().to_string();
         let name = format!("{}--{:020}-{}.parquet", escape(&place.source), place.first, &tag[..8]);
-        let encoded = batch::encode(batch, &name, leaning);
+        let encoded = batch::encode(batch, &name, leaning, &self.keys);
         let encoded = encoded.map_err(|error| LakeError::Table { path: name.clone(), source: error })?;
         let mut files = Vec::with_capacity(encoded.len());
         for file in encoded {
