@@ -2,5 +2,9 @@
 //! loopback, and looks at what it leaves behind.
 
 pub mod binary;
+pub mod kafka;
+pub mod process;
 pub mod relay;
+pub mod traffic;
 pub mod upstream;
+pub mod witness;

@@ -1,0 +1,288 @@
+//! A Kafka cluster for tests: a real one, or librdkafka's mock where none is provisioned.
+//!
+//! Real brokers are those of `tests/kafka/broker`, with the jars in `FORESHADOW_TEST_KAFKA` (the test command of the README sets
+//! it); they can be killed, paused and started again. The mock answers the same requests inside the test's process; its
+//! brokers only go away and come back, and it forgets what is older than a few megabytes.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::OwnedMessage;
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::{Message as _, Offset, TopicPartitionList};
+
+/// How long a broker may take for any one thing.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Orders that may wait for the thread of the mock.
+const MAX_ORDERS: usize = 16;
+
+/// A running cluster; it ends when it is dropped, or with the test's process.
+#[derive(Debug)]
+pub struct Cluster {
+    kind: Kind,
+    servers: String,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Real { folder: tempfile::TempDir },
+    Mock { orders: SyncSender<Order>, thread: Option<JoinHandle<()>> },
+}
+
+/// What the thread that owns the mock is told.
+#[derive(Debug)]
+enum Order {
+    CreateTopic(String, i32),
+    Down(i32),
+    Up(i32),
+    Stop,
+}
+
+impl Cluster {
+    /// Starts a cluster of this many brokers and waits until it answers.
+    ///
+    /// # Panics
+    /// It does not become ready, or CI has none.
+    #[must_use]
+    pub fn start(brokers: usize) -> Self {
+        if std::env::var_os("FORESHADOW_TEST_KAFKA").is_some() {
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            let owner = std::process::id().to_string();
+            let servers = script(
+                &["start", "FOLDER", "--nodes", &brokers.to_string(), "--owner", &owner],
+                folder.path(),
+            );
+            return Self { servers, kind: Kind::Real { folder } };
+        }
+        assert!(std::env::var_os("CI").is_none(), "CI must set FORESHADOW_TEST_KAFKA (tests/run does)");
+        // Past the capture of test output, so that it is seen.
+        let _ = writeln!(
+            std::io::stderr(),
+            "not exercised: a real Kafka, its recovery after kill -9, and its group coordination; librdkafka's mock stands in"
+        );
+        let (orders, taken) = sync_channel(MAX_ORDERS);
+        let (ready, started) = sync_channel(1);
+        let thread = std::thread::spawn(move || mock(brokers, &ready, &taken));
+        let servers = started.recv().expect("the mock starts");
+        Self { servers, kind: Kind::Mock { orders, thread: Some(thread) } }
+    }
+
+    /// Whether it is a real one.
+    #[must_use]
+    pub fn is_real(&self) -> bool {
+        matches!(self.kind, Kind::Real { .. })
+    }
+
+    /// Its bootstrap servers.
+    #[must_use]
+    pub fn servers(&self) -> &str {
+        &self.servers
+    }
+
+    /// Makes a topic, with a copy on every broker.
+    ///
+    /// # Panics
+    /// The cluster refuses.
+    pub async fn create_topic(&self, name: &str, partitions: i32) {
+        if let Kind::Mock { .. } = self.kind {
+            self.order(Order::CreateTopic(name.to_owned(), partitions));
+            return;
+        }
+        let admin: AdminClient<DefaultClientContext> = self.client().create().expect("a client");
+        let copies = i32::try_from(self.servers.split(',').count()).expect("a few brokers");
+        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(copies));
+        let options = AdminOptions::new().operation_timeout(Some(PATIENCE)).request_timeout(Some(PATIENCE));
+        let made = admin.create_topics([&topic], &options).await.expect("the cluster answers");
+        assert!(made.iter().all(Result::is_ok), "topic {name}: {made:?}");
+    }
+
+    /// Kills a broker without a warning (the first is 1).
+    ///
+    /// # Panics
+    /// It does not run.
+    pub fn kill(&self, broker: i32) {
+        match &self.kind {
+            Kind::Real { .. } => self.signal(broker, "-KILL"),
+            Kind::Mock { .. } => self.order(Order::Down(broker)),
+        }
+    }
+
+    /// Pauses a broker: its connections stay open, and nothing comes back.
+    ///
+    /// # Panics
+    /// It does not run.
+    pub fn pause(&self, broker: i32) {
+        match &self.kind {
+            Kind::Real { .. } => self.signal(broker, "-STOP"),
+            Kind::Mock { .. } => self.order(Order::Down(broker)),
+        }
+    }
+
+    /// Lets a paused broker go on.
+    ///
+    /// # Panics
+    /// It does not run.
+    pub fn resume(&self, broker: i32) {
+        match &self.kind {
+            Kind::Real { .. } => self.signal(broker, "-CONT"),
+            Kind::Mock { .. } => self.order(Order::Up(broker)),
+        }
+    }
+
+    /// Starts a killed broker with the port and the data that it had, and waits until it answers.
+    ///
+    /// # Panics
+    /// It does not become ready.
+    pub fn start_again(&self, broker: i32) {
+        match &self.kind {
+            Kind::Real { folder } => {
+                script(&["start", "FOLDER"], folder.path());
+            }
+            Kind::Mock { .. } => self.order(Order::Up(broker)),
+        }
+    }
+
+    /// Sends a message and waits until it is there; returns its partition and offset.
+    ///
+    /// # Panics
+    /// The cluster refuses.
+    #[must_use]
+    pub fn send(&self, topic: &str, partition: i32, key: &[u8], value: &[u8]) -> (i32, i64) {
+        let producer: BaseProducer = self.client().set("acks", "all").create().expect("a client");
+        let before = self.end_of(topic, partition);
+        producer.send(BaseRecord::to(topic).partition(partition).key(key).payload(value)).expect("is queued");
+        producer.flush(PATIENCE).expect("is sent");
+        (partition, before)
+    }
+
+    /// Where the next message of a partition comes.
+    ///
+    /// # Panics
+    /// The cluster does not answer.
+    #[must_use]
+    pub fn end_of(&self, topic: &str, partition: i32) -> i64 {
+        let consumer: BaseConsumer = self.client().create().expect("a client");
+        consumer.fetch_watermarks(topic, partition, PATIENCE).expect("the cluster answers").1
+    }
+
+    /// Every message of a topic, partition by partition in order.
+    ///
+    /// # Panics
+    /// The cluster does not answer.
+    #[must_use]
+    pub fn messages(&self, topic: &str) -> Vec<OwnedMessage> {
+        let consumer: BaseConsumer = self.client().set("group.id", "harness").create().expect("a client");
+        let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).expect("the cluster answers");
+        let partitions: Vec<i32> =
+            metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|found| found.id()).collect();
+        let mut found = Vec::new();
+        for partition in partitions {
+            let (begin, end) = consumer.fetch_watermarks(topic, partition, PATIENCE).expect("answers");
+            if begin == end {
+                continue;
+            }
+            let mut wanted = TopicPartitionList::new();
+            wanted.add_partition_offset(topic, partition, Offset::Offset(begin)).expect("an offset");
+            consumer.assign(&wanted).expect("is assigned");
+            let deadline = Instant::now() + PATIENCE;
+            let mut at = begin;
+            while at < end {
+                assert!(Instant::now() < deadline, "{topic}-{partition} cannot be read from {at} to {end}");
+                let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
+                let message = message.expect("is readable").detach();
+                at = message.offset() + 1;
+                found.push(message);
+            }
+        }
+        found
+    }
+
+    fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.servers);
+        config
+    }
+
+    fn signal(&self, broker: i32, signal: &str) {
+        let Kind::Real { folder } = &self.kind else { return };
+        let pid = script(&["pid", "FOLDER", &broker.to_string()], folder.path());
+        let sent = Command::new("kill").args([signal, &pid]).status().expect("kill runs");
+        assert!(sent.success(), "kill {signal} {pid}");
+    }
+
+    fn order(&self, order: Order) {
+        if let Kind::Mock { orders, .. } = &self.kind {
+            orders.send(order).expect("the mock lives as long as the cluster");
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        match &mut self.kind {
+            Kind::Real { folder } => {
+                // Nothing of it is wanted any more, so it need not end in order.
+                for broker in 1..=self.servers.split(',').count() {
+                    let pid = run(&["pid", "FOLDER", &broker.to_string()], folder.path());
+                    if let Ok(pid) = pid {
+                        let _ = Command::new("kill").args(["-KILL", &pid]).status();
+                    }
+                }
+            }
+            Kind::Mock { orders, thread } => {
+                let _ = orders.send(Order::Stop);
+                if let Some(thread) = thread.take() {
+                    let _ = thread.join();
+                }
+            }
+        }
+    }
+}
+
+/// Runs `tests/kafka/broker`; `FOLDER` in its arguments is the folder. Returns what it printed.
+fn script(args: &[&str], folder: &Path) -> String {
+    match run(args, folder) {
+        Ok(printed) => printed,
+        Err(said) => panic!("tests/kafka/broker {args:?}: {said}"),
+    }
+}
+
+fn run(args: &[&str], folder: &Path) -> Result<String, String> {
+    let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("kafka/broker");
+    let mut command = Command::new(path);
+    for arg in args {
+        if *arg == "FOLDER" {
+            command.arg(folder)
+        } else {
+            command.arg(arg)
+        };
+    }
+    // What it starts outlives it, and would keep a pipe open: it takes none of these with it.
+    let output = command.stdin(Stdio::null()).output().expect("the script runs");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+fn mock(brokers: usize, ready: &SyncSender<String>, orders: &Receiver<Order>) {
+    let cluster = MockCluster::new(i32::try_from(brokers).expect("a few brokers")).expect("the mock starts");
+    ready.send(cluster.bootstrap_servers()).expect("somebody waits");
+    for order in orders {
+        let done = match order {
+            Order::CreateTopic(name, partitions) => cluster.create_topic(&name, partitions, 1),
+            Order::Down(broker) => cluster.broker_down(broker),
+            Order::Up(broker) => cluster.broker_up(broker),
+            Order::Stop => return,
+        };
+        done.expect("the mock obeys");
+    }
+}

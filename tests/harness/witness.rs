@@ -1,0 +1,191 @@
+//! What a recorder really journaled, and what a store really holds: two records that do not know of each other.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use schemas::record::Record;
+use schemas::session::SessionClose;
+use schemas::table::{Table, decode_all};
+use serde::Deserialize;
+use store::lake::Lake;
+use store::log::LogReader;
+
+use crate::binary::files_below;
+
+/// How often the journal is looked at for a new segment; a segment lives much longer, as it is deleted only once all its
+/// records are acknowledged.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// How often each exchange and each close row was found.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// By exchange id.
+    pub exchanges: BTreeMap<String, usize>,
+    /// By session, incarnation and time.
+    pub closes: BTreeMap<String, usize>,
+}
+
+impl Found {
+    /// What `other` has and this has not, or has in another number; at most a few, for a message.
+    #[must_use]
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let mut found = Vec::new();
+        for (what, ours, theirs) in
+            [("exchange", &self.exchanges, &other.exchanges), ("close row", &self.closes, &other.closes)]
+        {
+            let ids = ours.keys().chain(theirs.keys().filter(|id| !ours.contains_key(*id)));
+            for id in ids {
+                let counts = (ours.get(id).copied().unwrap_or(0), theirs.get(id).copied().unwrap_or(0));
+                if counts.0 != counts.1 {
+                    found.push(format!("{what} {id}: {} here, {} there", counts.0, counts.1));
+                }
+            }
+        }
+        found.truncate(20);
+        found
+    }
+
+    fn close(&mut self, close: &SessionClose) {
+        let id = format!("{} of {} at {}", close.session, close.incarnation, close.closed_at);
+        *self.closes.entry(id).or_default() += 1;
+    }
+}
+
+/// Keeps every segment of a journal by a second link to it, also once the recorder has deleted it.
+#[derive(Debug)]
+pub struct Witness {
+    kept: PathBuf,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Witness {
+    /// Watches the journal of this state directory, which may not be there yet; `kept` must be on the same file system.
+    ///
+    /// # Panics
+    /// The folder cannot be made.
+    #[must_use]
+    pub fn start(state: &Path, kept: &Path) -> Self {
+        std::fs::create_dir_all(kept).expect("the folder is made");
+        let stop: Arc<AtomicBool> = Arc::default();
+        let (journal, folder, stopped) = (state.join("journal"), kept.to_owned(), stop.clone());
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                link(&journal, &folder);
+                std::thread::sleep(LOOK);
+            }
+        });
+        Self { kept: kept.to_owned(), stop, thread: Some(thread) }
+    }
+
+    /// All that was journaled; the recorder must not run.
+    ///
+    /// # Panics
+    /// A segment is damaged or holds what is no record.
+    #[must_use]
+    pub fn journaled(&self) -> Found {
+        let mut found = Found::default();
+        let mut reader = LogReader::open(&self.kept, 0).expect("opens");
+        while let Some((position, bytes)) = reader.next().expect("reads") {
+            match Record::decode(&bytes) {
+                Ok(Record::Exchange(exchange)) => {
+                    *found.exchanges.entry(exchange.exchange.to_string()).or_default() += 1;
+                }
+                Ok(Record::Close(close)) => found.close(&close),
+                Ok(Record::Piece { .. }) => {}
+                Err(error) => panic!("record {position}: {error}"),
+            }
+        }
+        found
+    }
+}
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn link(journal: &Path, kept: &Path) {
+    // Not made yet, or a segment is gone since: both are looked at again.
+    for entry in std::fs::read_dir(journal).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.extension().is_some_and(|extension| extension == "log") {
+            let _ = std::fs::hard_link(&path, kept.join(entry.file_name()));
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Id {
+    exchange: String,
+}
+
+/// What a reader finds that goes through the commits.
+///
+/// # Panics
+/// The store cannot be read.
+pub async fn committed(store: &Path) -> Found {
+    let lake = Lake::open(store.to_str().expect("utf-8")).expect("opens");
+    let snapshot = lake.snapshot().await.expect("reads");
+    let mut found = Found::default();
+    let rows: Vec<Id> =
+        lake.read_table(&snapshot, Table::Exchanges, Some(&["exchange"])).await.expect("reads");
+    rows.into_iter().for_each(|row| *found.exchanges.entry(row.exchange).or_default() += 1);
+    let rows: Vec<SessionClose> = lake.read_table(&snapshot, Table::Sessions, None).await.expect("reads");
+    rows.iter().for_each(|row| found.close(row));
+    found
+}
+
+/// What a reader finds that takes all Parquet files of the tables and knows of no commits.
+///
+/// # Panics
+/// A file cannot be read.
+#[must_use]
+pub fn without_commits(store: &Path) -> Found {
+    let mut found = Found::default();
+    for (table, path) in [Table::Exchanges, Table::Sessions].into_iter().flat_map(|table| {
+        let files = files_below(&store.join(table.as_str()));
+        files
+            .into_iter()
+            .filter(|path| path.extension().is_some_and(|e| e == "parquet"))
+            .map(move |path| (table, path))
+    }) {
+        let bytes = bytes::Bytes::from(std::fs::read(&path).expect("file reads"));
+        let wrong = |error| panic!("{}: {error}", path.display());
+        if table == Table::Exchanges {
+            let rows: Vec<Id> = decode_all(table, bytes).unwrap_or_else(wrong);
+            rows.into_iter().for_each(|row| *found.exchanges.entry(row.exchange).or_default() += 1);
+        } else {
+            let rows: Vec<SessionClose> =
+                decode_all(table, bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            rows.iter().for_each(|row| found.close(row));
+        }
+    }
+    found
+}
+
+/// The bodies of every stored exchange: of each request, the responses.
+///
+/// # Panics
+/// The store cannot be read, or a body cannot be put together.
+pub async fn bodies(store: &Path) -> BTreeMap<Vec<u8>, Vec<Vec<u8>>> {
+    let lake = Lake::open(store.to_str().expect("utf-8")).expect("opens");
+    let snapshot = lake.snapshot().await.expect("reads");
+    let mut found: BTreeMap<Vec<u8>, Vec<Vec<u8>>> = BTreeMap::new();
+    for session in lake.load_sessions(&snapshot, None).await.expect("reads") {
+        for exchange in &session.exchanges {
+            let body =
+                |body| session.body(body).unwrap_or_else(|error| panic!("{}: {error}", session.session));
+            found.entry(body(&exchange.request)).or_default().push(body(&exchange.response));
+        }
+    }
+    found
+}

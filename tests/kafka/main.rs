@@ -1,0 +1,1 @@
+//! Journal ▸ Kafka ▸ Parquet with the real binary, against the cluster of the harness.
