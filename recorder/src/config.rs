@@ -2,7 +2,6 @@
 //!
 //! A value of these types is fit to be used; paths are kept as they are written, and nothing is opened here.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,7 +12,10 @@ use serde::Deserialize;
 
 use self::values::{ByteSize, HeaderText, Listen, PathPrefix, Pointer, Upstream};
 
+mod kafka;
 pub mod values;
+
+pub use self::kafka::KafkaConfig;
 
 /// Headers that carry credentials; they are never kept, whatever the configuration says.
 pub const SECRET_HEADERS: [&str; 8] = [
@@ -48,8 +50,8 @@ pub struct Config {
     pub agent: AgentId,
     /// Which version of it runs, where known.
     pub build: Option<BuildId>,
-    /// Directory or URL of the store.
-    pub store: String,
+    /// Directory or URL of the store; needed where the journal is not published.
+    pub store: Option<String>,
     /// Directory of the journal.
     pub state_dir: PathBuf,
     /// How sessions are told apart.
@@ -64,7 +66,8 @@ pub struct Config {
     /// When the journal becomes Parquet.
     #[serde(default)]
     pub archive: ArchiveConfig,
-    /// Where the journal is published; absent, the journal becomes Parquet in this process.
+    /// Where the journal is published; absent, the journal becomes Parquet in this process. Where both are there the store
+    /// is left to `foreshadow archive`.
     pub kafka: Option<KafkaConfig>,
     /// How files of the store are encrypted; absent, they are plain Parquet.
     pub encryption: Option<EncryptionConfig>,
@@ -159,26 +162,6 @@ impl Default for ArchiveConfig {
     fn default() -> Self {
         Self { roll_bytes: ByteSize(32 << 20), roll_every: Duration::from_secs(30) }
     }
-}
-
-/// A Kafka topic between recorders and archivers.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct KafkaConfig {
-    /// `host:port`, several with commas between.
-    pub brokers: String,
-    /// The topic of exchanges.
-    #[serde(default = "default_topic")]
-    pub topic: String,
-    /// Where messages go that cannot be read; `<topic>.dead` where absent.
-    pub dead_letter_topic: Option<String>,
-    /// The consumer group of `foreshadow archive`.
-    #[serde(default = "default_group")]
-    pub group: String,
-    /// Any property of librdkafka, such as `security.protocol` or `sasl.password`; `${NAME}` takes a value from the
-    /// environment.
-    #[serde(default)]
-    pub properties: BTreeMap<String, String>,
 }
 
 /// Keys of tenants by which files are encrypted.
@@ -309,11 +292,19 @@ pub struct ToolConfig {
 }
 
 impl Config {
-    /// Parses the text of a configuration file.
+    /// Parses the text of a configuration file that asks for no variable of the environment.
     ///
     /// # Errors
     /// Names the key, what was expected and what was found.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        Self::parse_in(text, &|_| None)
+    }
+
+    /// Parses the text of a configuration file; `env` finds the value of `${NAME}`.
+    ///
+    /// # Errors
+    /// Names the key, what was expected and what was found.
+    pub fn parse_in(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let deserializer = toml::Deserializer::parse(text).map_err(|error| ConfigError {
             key: "(file)".to_owned(),
             detail: one_line(&error.to_string()),
@@ -328,6 +319,14 @@ impl Config {
         })?;
         config.check_routes()?;
         config.check_rest()?;
+        match (&config.store, &mut config.kafka) {
+            (None, None) => {
+                let detail = "expected a directory or URL such as \"./store\", or brokers under `[kafka]`, found neither";
+                return Err(wrong("store", detail));
+            }
+            (_, Some(kafka)) => kafka.resolve(env)?,
+            (Some(_), None) => {}
+        }
         for (place, route) in config.routes.iter_mut().enumerate() {
             let edge = edge_name(route.edge);
             route.name.get_or_insert_with(|| format!("{edge}-{place}"));
@@ -425,14 +424,6 @@ pub(crate) fn edge_name(edge: Edge) -> &'static str {
     }
 }
 
-fn default_topic() -> String {
-    "foreshadow".to_owned()
-}
-
-fn default_group() -> String {
-    "foreshadow-archive".to_owned()
-}
-
 fn default_tenant() -> TenantId {
     TenantId::parse("default").expect("a plain word is an identifier")
 }
@@ -492,6 +483,7 @@ upstream = "http://127.0.0.1:9/base"
         let error = refused(&format!("{SMALL}[session]\nidle-timeout = \"soon\"\n"));
         assert!(error.contains("session.idle-timeout"), "{error}");
         assert!(refused("agent = ").contains("(file)"));
+        assert!(refused(&SMALL.replace("store = \"s\"", "")).contains("found neither"));
     }
 
     #[test]

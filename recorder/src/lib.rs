@@ -12,6 +12,7 @@ mod encoding;
 mod identity;
 pub mod import;
 mod journal;
+mod kafka;
 mod recorder;
 mod redact;
 mod scribe;

@@ -140,7 +140,7 @@ pub async fn start(config: Config, root: RootKey, clock: Clock) -> Result<Record
     let max_bytes = config.limits.journal_bytes.0;
     let segment_bytes = LogOptions::default().segment_bytes.min(max_bytes / 4 + 1);
     let mut writer = LogWriter::open(&folder, LogOptions { segment_bytes, max_bytes })?;
-    let lake = Lake::open(&config.store)?;
+    let lake = Lake::open(config.store.as_deref().unwrap_or_default())?;
     let source = writer.name().to_owned();
     lake.sweep(&source).await?;
     let position = lake.resume_position(&source).await?;
