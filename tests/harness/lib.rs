@@ -2,6 +2,7 @@
 //! loopback, and looks at what it leaves behind.
 
 pub mod binary;
+pub mod gateway;
 pub mod kafka;
 pub mod process;
 pub mod relay;

@@ -1,0 +1,1 @@
+//! Every body comes back byte for byte, and every distinct piece is kept once.
