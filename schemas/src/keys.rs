@@ -9,9 +9,15 @@ use sha2::Sha256;
 
 use crate::id::TenantId;
 
-/// The keyed BLAKE3 hash of a piece of a body, 32 bytes.
+/// Length of a [`Digest`].
+pub const DIGEST_BYTES: usize = 16;
+
+/// The keyed BLAKE3 hash of a piece of a body, its first 16 bytes.
+///
+/// Digests do not compress and there is one a piece, so their length shows in the size of a store. Who does not have the
+/// tenant's key cannot look for collisions, and 2^40 pieces of one tenant collide by chance with probability 2^-49.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Digest(pub [u8; 32]);
+pub struct Digest(pub [u8; DIGEST_BYTES]);
 
 impl std::fmt::Debug for Digest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -20,7 +26,7 @@ impl std::fmt::Debug for Digest {
 }
 
 impl Digest {
-    /// 64 lower-case hexadecimal digits.
+    /// 32 lower-case hexadecimal digits.
     #[must_use]
     pub fn hex(&self) -> String {
         hex::encode(self.0)
@@ -37,10 +43,10 @@ impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let bytes = serde_bytes::ByteBuf::deserialize(deserializer)?;
         let found = bytes.len();
-        let array: [u8; 32] = bytes
+        let array: [u8; DIGEST_BYTES] = bytes
             .into_vec()
             .try_into()
-            .map_err(|_| serde::de::Error::custom(format!("digest has {found} bytes, expected 32")))?;
+            .map_err(|_| serde::de::Error::custom(format!("digest has {found} bytes, expected {DIGEST_BYTES}")))?;
         Ok(Self(array))
     }
 }
@@ -111,7 +117,9 @@ impl TenantKeys {
     /// Names a piece of a body by the keyed BLAKE3 hash of its bytes.
     #[must_use]
     pub fn digest(&self, piece: &[u8]) -> Digest {
-        Digest(*blake3::keyed_hash(&self.piece, piece).as_bytes())
+        let mut digest = [0; DIGEST_BYTES];
+        digest.copy_from_slice(&blake3::keyed_hash(&self.piece, piece).as_bytes()[..DIGEST_BYTES]);
+        Digest(digest)
     }
 
     /// Replaces a secret value: `⟦kind:token⟧`, token = first 16 hex digits of HMAC-SHA-256 under the tenant's key.

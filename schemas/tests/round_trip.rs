@@ -25,7 +25,7 @@ fn full_operation() -> Operation {
         tool: Some("t".to_owned()),
         arguments: Some("{}".to_owned()),
         arguments_verbatim: Some("{'".to_owned()),
-        arguments_digest: Some(Digest([3; 32])),
+        arguments_digest: Some(Digest([3; 16])),
         result: Some("r".to_owned()),
         is_error: Some(true),
         effect: Effect::Write,
@@ -127,8 +127,8 @@ fn some_columns_can_be_read_alone() {
 #[test]
 fn chunks_sessions_and_trials_come_back() {
     let chunks = vec![
-        Chunk { chunk: 0, digest: Digest([1; 32]), bytes: Some(vec![0, 255]), leans_on: None },
-        Chunk { chunk: 1, digest: Digest([2; 32]), bytes: None, leans_on: Some("f.parquet".to_owned()) },
+        Chunk { chunk: 0, digest: Digest([1; 16]), bytes: Some(vec![0, 255]), leans_on: None },
+        Chunk { chunk: 1, digest: Digest([2; 16]), bytes: None, leans_on: Some("f.parquet".to_owned()) },
     ];
     let file = table::encode(Table::Chunks, &chunks, &WriteOptions::default()).expect("rows fit");
     assert_eq!(table::decode_all::<Chunk>(Table::Chunks, file.into()).expect("reads"), chunks);
@@ -147,11 +147,11 @@ fn records_come_back_as_they_were() {
     let records = [
         Record::Piece {
             session: SessionId::parse("s").expect("id"),
-            digest: Digest([1; 32]),
+            digest: Digest([1; 16]),
             bytes: vec![1, 2],
         },
-        Record::Exchange(Box::new(exchange(|byte| Digest([byte; 32]), true))),
-        Record::Exchange(Box::new(exchange(|byte| Digest([byte; 32]), false))),
+        Record::Exchange(Box::new(exchange(|byte| Digest([byte; 16]), true))),
+        Record::Exchange(Box::new(exchange(|byte| Digest([byte; 16]), false))),
         Record::Close(Box::new(close(true))),
     ];
     for record in records {

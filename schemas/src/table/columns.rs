@@ -60,7 +60,7 @@ fn operation() -> DataType {
         may("tool", DataType::Utf8),
         may("arguments", DataType::Utf8),
         may("arguments_verbatim", DataType::Utf8),
-        may("arguments_digest", DataType::FixedSizeBinary(32)),
+        may("arguments_digest", DataType::FixedSizeBinary(16)),
         may("result", DataType::Utf8),
         may("is_error", DataType::Boolean),
         must("effect", DataType::Utf8),
@@ -147,7 +147,7 @@ pub(super) fn exchanges() -> Vec<FieldRef> {
 pub(super) fn chunks() -> Vec<FieldRef> {
     vec![
         must("chunk", DataType::UInt32),
-        must("digest", DataType::FixedSizeBinary(32)),
+        must("digest", DataType::FixedSizeBinary(16)),
         may("bytes", DataType::Binary),
         may("leans_on", DataType::Utf8),
     ]

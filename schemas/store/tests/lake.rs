@@ -26,7 +26,7 @@ fn request(n: u32) -> Vec<u8> {
 }
 
 /// Records one exchange as the tap would: each piece once a session.
-fn record(session: &str, seq: u32, sent: &mut std::collections::HashSet<(String, [u8; 32])>) -> Vec<Record> {
+fn record(session: &str, seq: u32, sent: &mut std::collections::HashSet<(String, [u8; 16])>) -> Vec<Record> {
     let id = SessionId::parse(session).expect("id");
     let mut records = Vec::new();
     let body = Body::cut(&request(seq), &keys(), |(digest, piece)| {
