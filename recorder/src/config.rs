@@ -181,8 +181,8 @@ pub struct TenantKeyConfig {
     pub tenant: TenantId,
     /// File with 64 hexadecimal digits: opens what is not payload.
     pub metadata_key_file: PathBuf,
-    /// File with 64 hexadecimal digits: opens bodies and decoded texts.
-    pub payload_key_file: PathBuf,
+    /// File with 64 hexadecimal digits: opens bodies and decoded texts. Without it they are neither read nor written.
+    pub payload_key_file: Option<PathBuf>,
 }
 
 /// A listener for Prometheus.

@@ -9,6 +9,7 @@ pub mod config;
 mod counts;
 mod decode;
 mod encoding;
+pub mod encryption;
 mod identity;
 pub mod import;
 mod journal;

@@ -16,8 +16,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::Clock;
 use crate::archive::{Archive, ArchiveError, Flush, MAX_FLUSHES};
 use crate::capture::{ClockCell, Intake};
-use crate::config::{Config, edge_name};
+use crate::config::{Config, EncryptionConfig, edge_name};
 use crate::counts::Counts;
+use crate::encryption::EncryptionError;
 use crate::journal::{Journal, Message};
 use crate::redact::Redactor;
 use crate::scribe::Scribe;
@@ -45,6 +46,9 @@ pub enum StartError {
     /// The store.
     #[error("the store cannot be opened: {0}")]
     Lake(#[from] LakeError),
+    /// The keys of the store.
+    #[error(transparent)]
+    Encryption(#[from] EncryptionError),
     /// A thread.
     #[error("thread {name} cannot be started: {source}")]
     Thread {
@@ -140,7 +144,8 @@ pub async fn start(config: Config, root: RootKey, clock: Clock) -> Result<Record
     let max_bytes = config.limits.journal_bytes.0;
     let segment_bytes = LogOptions::default().segment_bytes.min(max_bytes / 4 + 1);
     let mut writer = LogWriter::open(&folder, LogOptions { segment_bytes, max_bytes })?;
-    let lake = Lake::open(config.store.as_deref().unwrap_or_default())?;
+    let ring = config.encryption.as_ref().map(EncryptionConfig::load).transpose()?.unwrap_or_default();
+    let lake = Lake::open(config.store.as_deref().unwrap_or_default())?.with_keys(ring);
     let source = writer.name().to_owned();
     lake.sweep(&source).await?;
     let position = lake.resume_position(&source).await?;

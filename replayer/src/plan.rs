@@ -11,6 +11,7 @@ use schemas::tools::ToolCatalog;
 use schemas::trial::Lane;
 use serde::Serialize;
 use serde_json::json;
+use store::keyring::KeyRing;
 
 use crate::candidate::Candidate;
 use crate::clock::Clock;
@@ -45,6 +46,8 @@ pub struct Plan {
     pub store: String,
     /// Where the trials go: a directory or a `file://` URL.
     pub run: String,
+    /// Keys of encrypted stores and runs.
+    pub ring: KeyRing,
     /// What is replayed against.
     pub candidate: Candidate,
     /// Whose trials they are.

@@ -183,7 +183,7 @@ pub async fn replay(
 ) -> Result<Summary, ReplayError> {
     let started = Instant::now();
     preflight::check(&plan)?;
-    let run = Lake::open(&plan.run)?;
+    let run = Lake::open(&plan.run)?.with_keys(plan.ring.clone());
     let manifest = run.manifest().await?;
     if manifest.is_some() && !plan.resume {
         return Err(ReplayError::RunExists { location: plan.run });

@@ -7,6 +7,9 @@ use clap::{Parser, Subcommand};
 use crate::command::{analyze, demo, import, record, replay, sessions};
 use crate::screen::Color;
 
+/// The configuration that is taken where none is named; it need not exist for commands that only look for keys in it.
+pub(crate) const DEFAULT_CONFIG: &str = "foreshadow.toml";
+
 /// Replays production agent sessions against a candidate build and says approve, block or inconclusive.
 #[derive(Debug, Parser)]
 #[command(
@@ -16,12 +19,12 @@ use crate::screen::Color;
     after_help = "Exit codes: 0 approve or success, 1 the work failed, 2 wrong usage or configuration, 3 block, 4 inconclusive."
 )]
 pub(crate) struct Cli {
-    /// Configuration of `foreshadow record`.
+    /// Configuration of `foreshadow record`, and of the keys of an encrypted store.
     #[arg(
         long,
         global = true,
         help_heading = "Global options",
-        default_value = "foreshadow.toml",
+        default_value = DEFAULT_CONFIG,
         value_name = "FILE"
     )]
     pub(crate) config: PathBuf,

@@ -1,8 +1,11 @@
 //! The commands, one file each.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use crate::cli::{Cli, Command};
+use store::keyring::KeyRing;
+use store::lake::Lake;
+
+use crate::cli::{Cli, Command, DEFAULT_CONFIG};
 use crate::keys;
 use crate::outcome::{Failure, Outcome};
 use crate::screen::Screen;
@@ -35,6 +38,16 @@ impl Context<'_> {
             None => keys::default_path().map_err(Failure::usage)?,
         };
         keys::load_or_create(&path).map_err(Failure::usage)
+    }
+
+    /// Opens a store or run with the keys that `[encryption]` of the configuration names, where there is one.
+    pub(crate) fn open_lake(&self, location: &str) -> Result<Lake, Failure> {
+        Ok(Lake::open(location).map_err(Failure::usage)?.with_keys(self.key_ring()?))
+    }
+
+    /// The keys of tenants; none where the configuration names none.
+    pub(crate) fn key_ring(&self) -> Result<KeyRing, Failure> {
+        keys::key_ring(&self.config, self.config == Path::new(DEFAULT_CONFIG)).map_err(Failure::usage)
     }
 }
 

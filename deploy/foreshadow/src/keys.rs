@@ -1,10 +1,13 @@
-//! The root key of a deployment: read from a file, made on first use, never stored beside the data.
+//! The root key of a deployment: read from a file, made on first use, never stored beside the data. And the keys of an
+//! encrypted store, which are only read.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use recorder::config::EncryptionConfig;
 use schemas::keys::RootKey;
+use store::keyring::KeyRing;
 
 /// Where the key lies when neither the command line nor the configuration says.
 pub(crate) fn default_path() -> anyhow::Result<PathBuf> {
@@ -14,6 +17,27 @@ pub(crate) fn default_path() -> anyhow::Result<PathBuf> {
         .or(home)
         .context("neither XDG_DATA_HOME nor HOME is set; say where the key is with --key-file")?;
     Ok(folder.join("foreshadow/root.key"))
+}
+
+/// Reads the keys that `[encryption]` of a configuration names; of any other part of it nothing is asked.
+pub(crate) fn key_ring(config: &Path, may_be_missing: bool) -> anyhow::Result<KeyRing> {
+    let text = match std::fs::read_to_string(config) {
+        Ok(text) => text,
+        Err(error) if may_be_missing && error.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(KeyRing::default());
+        }
+        Err(error) => {
+            let what =
+                format!("configuration {} cannot be read; name one with --config FILE", config.display());
+            return Err(error).context(what);
+        }
+    };
+    let what = || format!("configuration {}", config.display());
+    let Some(encryption) = EncryptionConfig::find(&text).with_context(what)? else {
+        return Ok(KeyRing::default());
+    };
+    let folder = config.parent().unwrap_or(Path::new(""));
+    encryption.below(folder).load().with_context(what)
 }
 
 /// Reads the root key, or makes one that only its owner may read.

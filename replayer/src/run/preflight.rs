@@ -93,7 +93,7 @@ pub(super) async fn corpus(
     {
         return Ok(corpus);
     }
-    let store = Lake::open(&plan.store)?;
+    let store = Lake::open(&plan.store)?.with_keys(plan.ring.clone());
     if store.manifest().await?.is_some() {
         let text =
             format!("{} holds a run of trials, not a store of recordings; correct --store", plan.store);

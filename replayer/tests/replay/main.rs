@@ -49,6 +49,7 @@ impl House {
 
     fn plan_of(&self, candidate: &str) -> Plan {
         Plan {
+            ring: store::keyring::KeyRing::default(),
             store: self.path("store"),
             run: self.path("run"),
             candidate: Candidate::parse(candidate, &|_| None).expect("a candidate file"),

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use analyzer::report::{Evidence, Frame};
 use analyzer::{Analysis, Answer, Policy, Verdict};
 use anyhow::{Context as _, anyhow};
+use store::keyring::KeyRing;
 
 use crate::command::Context;
 use crate::outcome::{Failure, Outcome};
@@ -56,6 +57,8 @@ pub(crate) struct Request {
     pub(crate) seed: u64,
     /// Folder that the verdict is written to.
     pub(crate) out: PathBuf,
+    /// Keys of encrypted runs.
+    pub(crate) keys: KeyRing,
 }
 
 /// Runs `foreshadow analyze`.
@@ -69,6 +72,7 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Fa
         policy,
         seed: args.seed,
         out: args.out,
+        keys: context.key_ring()?,
     };
     let analysis = analyze(&request).await?;
     show(&analysis, context.screen);
@@ -89,10 +93,10 @@ fn outcome(verdict: &Verdict) -> Outcome {
 /// Reads both runs, decides, and writes the verdict: all files of it or none.
 pub(crate) async fn analyze(request: &Request) -> Result<Analysis, Failure> {
     outputs::check(&request.out)?;
-    let mut baseline = load::run(&request.baseline).await?;
-    let mut candidate = load::run(&request.candidate).await?;
+    let mut baseline = load::run(&request.baseline, &request.keys).await?;
+    let mut candidate = load::run(&request.candidate, &request.keys).await?;
     let mut recorded = match &request.recorded {
-        Some(location) => Some(load::run(location).await?),
+        Some(location) => Some(load::run(location, &request.keys).await?),
         None => None,
     };
     let mut runs = vec![&mut baseline, &mut candidate];

@@ -13,7 +13,6 @@ use schemas::id::{AgentId, BuildId, IncarnationId, TenantId};
 use schemas::tools::ToolCatalog;
 use schemas::trial::Lane;
 use store::batch::{Batch, Leaning};
-use store::lake::Lake;
 
 use crate::clock;
 use crate::command::Context;
@@ -133,7 +132,7 @@ struct Woven {
 pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Failure> {
     let into = into(&args)?;
     let location = args.store.as_deref().or(args.run.as_deref()).unwrap_or_default();
-    let lake = Lake::open(location).map_err(Failure::usage)?;
+    let lake = context.open_lake(location)?;
     let mut place = Place::look(&lake, &into, args.selected, args.format.into()).await?;
     let selection =
         Selection::parse(args.trial, &args.filters, args.limit, &args.columns).map_err(Failure::usage)?;
@@ -312,7 +311,7 @@ mod tests {
         let (code, message) = desk.refused(&INTO_RUN.replace("@one", "@two")).await;
         assert_eq!(code, 2);
         assert!(message.contains("case t trial 0 is already"), "{message}");
-        let lake = Lake::open(&desk.path("run")).expect("a run");
+        let lake = store::lake::Lake::open(&desk.path("run")).expect("a run");
         let snapshot = lake.snapshot().await.expect("commits");
         let trials: Vec<Trial> =
             lake.read_table(&snapshot, schemas::table::Table::Trials, None).await.expect("trials");

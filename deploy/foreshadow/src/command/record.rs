@@ -1,5 +1,6 @@
 //! `foreshadow record`.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,7 +58,12 @@ fn read_config(context: &Context<'_>) -> Result<Config, Failure> {
         format!("configuration {} cannot be read; name one with --config FILE", path.display())
     });
     let text = read.map_err(Failure::usage)?;
-    Config::parse(&text).with_context(|| format!("configuration {}", path.display())).map_err(Failure::usage)
+    let mut config = Config::parse(&text)
+        .with_context(|| format!("configuration {}", path.display()))
+        .map_err(Failure::usage)?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    config.encryption = config.encryption.map(|encryption| encryption.below(folder));
+    Ok(config)
 }
 
 /// Says where each route can be reached, one line each on stderr; under `--json` as one JSON object a line.

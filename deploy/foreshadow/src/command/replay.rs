@@ -144,6 +144,7 @@ fn plan(args: Args, context: &Context<'_>) -> Result<Plan, Failure> {
     Ok(Plan {
         store: args.store,
         run: args.run,
+        ring: context.key_ring()?,
         candidate: candidate.map_err(Failure::usage)?,
         lane: match args.lane {
             LaneName::Baseline => Lane::Baseline,

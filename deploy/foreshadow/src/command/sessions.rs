@@ -87,8 +87,8 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Fa
 }
 
 /// Opens the place and reads its commits.
-async fn open(location: &str) -> Result<(Lake, Snapshot), Failure> {
-    let lake = Lake::open(location).map_err(Failure::usage)?;
+async fn open(location: &str, context: &Context<'_>) -> Result<(Lake, Snapshot), Failure> {
+    let lake = context.open_lake(location)?;
     let snapshot = lake.snapshot().await.map_err(Failure::work)?;
     if snapshot.is_empty() {
         let error =

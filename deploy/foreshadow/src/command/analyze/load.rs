@@ -9,6 +9,7 @@ use schemas::id::SessionId;
 use schemas::table::Table;
 use schemas::trial::Trial;
 use serde::Deserialize;
+use store::keyring::KeyRing;
 use store::lake::Lake;
 
 use crate::outcome::Failure;
@@ -60,8 +61,8 @@ struct OperationRow {
 ///
 /// # Errors
 /// Wrong usage where there is no run at this place or it is empty; failed work where its files cannot be read.
-pub(super) async fn run(location: &str) -> Result<Run, Failure> {
-    let lake = Lake::open(location).map_err(Failure::usage)?;
+pub(super) async fn run(location: &str, keys: &KeyRing) -> Result<Run, Failure> {
+    let lake = Lake::open(location).map_err(Failure::usage)?.with_keys(keys.clone());
     let manifest = lake.manifest().await.map_err(Failure::work)?;
     let snapshot = lake.snapshot().await.map_err(Failure::work)?;
     let Some(manifest) = manifest else {

@@ -194,6 +194,7 @@ async fn decide_all(folder: &Folder, seed: u64) -> Result<Vec<Decided>, Failure>
             policy: policy.clone(),
             seed,
             out: out.clone(),
+            keys: store::keyring::KeyRing::default(),
         };
         let analysis = analyze::analyze(&request).await?;
         decided.push(Decided { name, what, expected, analysis, folder: out.display().to_string() });

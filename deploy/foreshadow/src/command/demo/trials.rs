@@ -51,6 +51,7 @@ pub(super) async fn replay(
     folder.write(&format!("candidates/{name}.toml"), &text)?;
     folder.write(&format!("agents/{name}.toml"), agent)?;
     let plan = Plan {
+        ring: store::keyring::KeyRing::default(),
         store: folder.location("store"),
         run: folder.location(&format!("runs/{name}")),
         candidate: Candidate::parse(&text, &|_| None).context("the demo's own candidate file is refused")?,

@@ -22,7 +22,7 @@ struct Listing<'a> {
 
 /// Runs `foreshadow sessions list`.
 pub(super) async fn run(args: ListArgs, context: &Context<'_>) -> Result<Outcome, Failure> {
-    let (lake, snapshot) = open(&args.store).await?;
+    let (lake, snapshot) = open(&args.store, context).await?;
     let mut sessions = overview::read(&lake, &snapshot).await.map_err(work)?;
     sessions.retain(|one| args.agent.as_ref().is_none_or(|agent| one.agent == *agent));
     // Newest last, as in a log; sessions without times are in file order.

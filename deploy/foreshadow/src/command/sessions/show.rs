@@ -25,7 +25,7 @@ struct IdRow {
 
 /// Runs `foreshadow sessions show`.
 pub(super) async fn run(args: ShowArgs, context: &Context<'_>) -> Result<Outcome, Failure> {
-    let (lake, snapshot) = open(&args.store).await?;
+    let (lake, snapshot) = open(&args.store, context).await?;
     let id = find(&lake, &snapshot, &args).await?;
     let wanted = BTreeSet::from([id.clone()]);
     let session = lake.load_sessions(&snapshot, Some(&wanted)).await.map_err(work)?.pop();

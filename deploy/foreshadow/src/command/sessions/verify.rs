@@ -42,7 +42,7 @@ struct Torn {
 
 /// Runs `foreshadow sessions verify`.
 pub(super) async fn run(args: VerifyArgs, context: &Context<'_>) -> Result<Outcome, Failure> {
-    let (lake, snapshot) = open(&args.store).await?;
+    let (lake, snapshot) = open(&args.store, context).await?;
     let overviews = overview::read(&lake, &snapshot).await.map_err(work)?;
     let ids: Vec<SessionId> =
         overviews.iter().filter(|one| one.has_transcript).map(|one| one.session.clone()).collect();
