@@ -11,6 +11,7 @@ use crate::keys::Digest;
 
 mod columns;
 pub mod encryption;
+pub mod look_up;
 mod read;
 mod write;
 

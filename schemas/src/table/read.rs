@@ -117,7 +117,7 @@ pub fn decode_all<T: DeserializeOwned>(table: Table, file: Bytes) -> Result<Vec<
     Ok(rows)
 }
 
-fn check_metadata(
+pub(super) fn check_metadata(
     table: Table,
     pairs: Option<&Vec<KeyValue>>,
     created_by: Option<&str>,

@@ -3,26 +3,30 @@
 //! A batch's files are written durably first; then its commit is created with a conditional put. Whoever is refused has
 //! lost the partition and must stop. Readers go through commits, so a half-written batch is never seen.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::TryStreamExt as _;
-use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
 use schemas::FORMAT;
-use schemas::commit::CommittedFile;
-use schemas::table::{self, ReadOptions, Table, TableError};
+use schemas::table::TableError;
 use schemas::trial::RunManifest;
 use serde::de::DeserializeOwned;
 
 use crate::keyring::KeyRing;
 
 mod commits;
+mod look_up;
+mod place;
+mod read;
 mod sessions;
 
 pub use commits::{Claim, Snapshot};
+pub use read::ReadCount;
+pub use sessions::SessionGroup;
+
+use read::Reads;
 
 /// Name of the manifest of a run.
 const MANIFEST: &str = "run.json";
@@ -34,7 +38,7 @@ const CONCURRENT_REQUESTS: usize = 16;
 #[derive(Debug, thiserror::Error)]
 pub enum LakeError {
     /// The location is not one.
-    #[error("store location {location:?}: {detail}; give a directory, or a file:// URL")]
+    #[error("store location {location:?}: {detail}; give a directory, a file:// URL or s3://bucket/prefix")]
     Location {
         /// As given.
         location: String,
@@ -50,6 +54,42 @@ pub enum LakeError {
         path: String,
         /// What was said.
         source: object_store::Error,
+    },
+    /// The bucket is not there.
+    #[error("store {location}: there is no bucket {bucket}; create it, or correct the location")]
+    NoBucket {
+        /// The store.
+        location: String,
+        /// The bucket.
+        bucket: String,
+    },
+    /// Nobody said who asks.
+    #[error(
+        "store {location}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where the machine has a role"
+    )]
+    NoCredentials {
+        /// The store.
+        location: String,
+    },
+    /// It may not be done with these credentials.
+    #[error(
+        "store {location}, object {path}: {source}; check the credentials, and that they may list, get, put and delete there"
+    )]
+    Denied {
+        /// The store.
+        location: String,
+        /// The object.
+        path: String,
+        /// What was said.
+        source: object_store::Error,
+    },
+    /// A file that was there when the commits were read.
+    #[error(
+        "file {path} is gone: compaction, expiry or erasure replaced it, or it was lost; try again, and restore it from a copy if it stays so"
+    )]
+    Gone {
+        /// The file.
+        path: String,
     },
     /// A file that is not what it should be.
     #[error("file {path}: {source}")]
@@ -112,6 +152,8 @@ pub struct Lake {
     root: Path,
     location: String,
     keys: KeyRing,
+    bucket: Option<Arc<str>>,
+    reads: Reads,
 }
 
 impl std::fmt::Debug for Lake {
@@ -121,24 +163,20 @@ impl std::fmt::Debug for Lake {
 }
 
 impl Lake {
-    /// Opens a directory; it need not exist yet, and is not made.
+    /// Opens a directory, which need not exist yet and is not made, or `s3://bucket/prefix`.
     ///
     /// # Errors
     /// The location is of a kind that this build cannot open.
     pub fn open(location: &str) -> Result<Self, LakeError> {
-        let bad = |detail: String| LakeError::Location { location: location.to_owned(), detail };
-        let folder = match location.split_once("://") {
-            None => PathBuf::from(location),
-            Some(("file", path)) => PathBuf::from(path),
-            Some((scheme, _)) => return Err(bad(format!("scheme {scheme} is not supported by this build"))),
-        };
-        let folder = std::path::absolute(&folder).map_err(|error| bad(error.to_string()))?;
-        if folder.is_file() {
-            return Err(bad("it is a file, not a directory".to_owned()));
-        }
-        let root = Path::from_absolute_path(&folder).map_err(|error| bad(error.to_string()))?;
-        let store = Arc::new(LocalFileSystem::new().with_fsync(true));
-        Ok(Self { store, root, location: location.to_owned(), keys: KeyRing::default() })
+        let place = place::open(location)?;
+        Ok(Self {
+            store: place.store,
+            root: place.root,
+            location: location.to_owned(),
+            bucket: place.bucket,
+            keys: KeyRing::default(),
+            reads: Reads::default(),
+        })
     }
 
     /// Encrypts every file that is written for a tenant of the ring, and opens encrypted files with it.
@@ -167,16 +205,17 @@ impl Lake {
             .map_err(|error| LakeError::Metadata { path: below.to_owned(), detail: error.to_string() })
     }
 
-    fn object_error(&self, path: &str) -> impl FnOnce(object_store::Error) -> LakeError {
-        let (location, path) = (self.location.clone(), path.to_owned());
-        move |source| LakeError::Object { location, path, source }
-    }
-
     async fn get(&self, below: &str) -> Result<Option<Bytes>, LakeError> {
         match self.store.get(&self.path(below)?).await {
-            Ok(found) => found.bytes().await.map(Some).map_err(self.object_error(below)),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(self.object_error(below)(error)),
+            Ok(found) => {
+                let bytes = found.bytes().await.map_err(self.object_error(below))?;
+                self.reads.add(bytes.len() as u64);
+                Ok(Some(bytes))
+            }
+            Err(error) => match self.object_error(below)(error) {
+                LakeError::Object { source: object_store::Error::NotFound { .. }, .. } => Ok(None),
+                error => Err(error),
+            },
         }
     }
 
@@ -199,47 +238,11 @@ impl Lake {
                 paths.sort();
                 Ok(paths)
             }
-            Err(object_store::Error::NotFound { .. }) => Ok(Vec::new()),
-            Err(error) => Err(self.object_error(below)(error)),
+            Err(error) => match self.object_error(below)(error) {
+                LakeError::Object { source: object_store::Error::NotFound { .. }, .. } => Ok(Vec::new()),
+                error => Err(error),
+            },
         }
-    }
-
-    /// Reads the rows of a file; `columns` keeps only these ([`table::decode`]).
-    ///
-    /// # Errors
-    /// The file is missing, truncated, foreign or of another version.
-    pub async fn read<T: DeserializeOwned>(
-        &self,
-        file: &CommittedFile,
-        columns: Option<&[&str]>,
-    ) -> Result<Vec<T>, LakeError> {
-        let bytes = self.get(&file.path).await?.unwrap_or_default();
-        let found = bytes.len() as u64;
-        if found != file.bytes {
-            return Err(LakeError::Length { path: self.shown(&file.path), expected: file.bytes, found });
-        }
-        let mut rows = Vec::with_capacity(usize::try_from(file.rows).unwrap_or(0).min(1 << 20));
-        let options = ReadOptions { columns, keys: Some(self.keys.retriever()) };
-        table::decode(file.table, bytes, options, |mut batch| rows.append(&mut batch))
-            .map_err(|source| LakeError::Table { path: self.shown(&file.path), source })?;
-        Ok(rows)
-    }
-
-    /// Reads the rows of all files of a table, in commit order.
-    ///
-    /// # Errors
-    /// As [`Self::read`].
-    pub async fn read_table<T: DeserializeOwned>(
-        &self,
-        snapshot: &Snapshot,
-        table: Table,
-        columns: Option<&[&str]>,
-    ) -> Result<Vec<T>, LakeError> {
-        let mut rows = Vec::new();
-        for file in snapshot.files(table) {
-            rows.append(&mut self.read(file, columns).await?);
-        }
-        Ok(rows)
     }
 
     fn shown(&self, path: &str) -> String {

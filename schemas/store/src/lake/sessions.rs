@@ -1,9 +1,10 @@
-//! Reading whole sessions back, and finding the earlier files that a session leans on.
+//! Reading whole sessions back, some at a time, and finding the earlier files that a session leans on.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _};
 use schemas::commit::CommittedFile;
 use schemas::exchange::Exchange;
 use schemas::id::SessionId;
@@ -12,9 +13,13 @@ use schemas::session::SessionClose;
 use schemas::table::{Chunk, Table};
 use serde::Deserialize;
 
+use super::look_up::SNAPSHOT_TRIES;
 use super::{Lake, LakeError, Snapshot};
 use crate::batch::{Batch, Leaning, exchange_folder};
 use crate::session::StoredSession;
+
+/// Files that are decoded at a time: each has its wanted rows and their pieces in memory.
+const CONCURRENT_FILES: usize = 4;
 
 /// The columns of a chunks file without the bytes.
 #[derive(Deserialize)]
@@ -22,6 +27,14 @@ struct ChunkName {
     chunk: u32,
     digest: Digest,
     leans_on: Option<String>,
+}
+
+/// A piece without its place.
+#[derive(Deserialize)]
+struct NamedBytes {
+    digest: Digest,
+    #[serde(with = "serde_bytes")]
+    bytes: Option<Vec<u8>>,
 }
 
 /// Which pieces a session's exchange refers to.
@@ -37,6 +50,11 @@ struct Chunks {
     chunks: Vec<u32>,
 }
 
+#[derive(Deserialize)]
+struct IdRow {
+    session: SessionId,
+}
+
 fn chunks_path(exchanges_path: &str) -> String {
     exchanges_path.replacen(Table::Exchanges.as_str(), Table::Chunks.as_str(), 1)
 }
@@ -47,6 +65,21 @@ fn folder_of(path: &str) -> &str {
 
 fn name_of(path: &str) -> &str {
     path.rsplit_once('/').map_or(path, |(_, name)| name)
+}
+
+/// Sessions that lie near one another in a store, to be read together ([`Lake::session_groups`]).
+#[derive(Debug, Clone)]
+pub struct SessionGroup {
+    sessions: BTreeSet<SessionId>,
+    files: HashSet<Arc<str>>,
+}
+
+impl SessionGroup {
+    /// The sessions.
+    #[must_use]
+    pub fn sessions(&self) -> &BTreeSet<SessionId> {
+        &self.sessions
+    }
 }
 
 impl Lake {
@@ -64,33 +97,53 @@ impl Lake {
         if wanted.is_empty() {
             return Ok(());
         }
-        let snapshot = self.snapshot().await?;
-        for file in snapshot.files(Table::Exchanges) {
-            if let Some(sessions) = wanted.get(folder_of(&file.path)) {
-                self.lean_on(&snapshot, file, sessions, leaning).await?;
+        let mut tries = 1;
+        loop {
+            match self.lean_on_all(&wanted, leaning).await {
+                // Compaction replaced a file since the commits were read.
+                Err(LakeError::Gone { .. }) if tries < SNAPSHOT_TRIES => tries += 1,
+                other => break other?,
             }
         }
         wanted.values().flatten().for_each(|session| leaning.mark(session));
         Ok(())
     }
 
+    async fn lean_on_all(
+        &self,
+        wanted: &BTreeMap<String, BTreeSet<SessionId>>,
+        leaning: &mut Leaning,
+    ) -> Result<(), LakeError> {
+        let snapshot = self.snapshot().await?;
+        let chunk_files = by_path(&snapshot);
+        for file in snapshot.files(Table::Exchanges) {
+            let chunks = chunk_files.get(chunks_path(&file.path).as_str());
+            if let (Some(sessions), Some(chunks)) = (wanted.get(folder_of(&file.path)), chunks) {
+                self.lean_on(file, chunks, sessions, leaning).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn lean_on(
         &self,
-        snapshot: &Snapshot,
         exchanges: &CommittedFile,
+        chunks: &CommittedFile,
         sessions: &BTreeSet<SessionId>,
         leaning: &mut Leaning,
     ) -> Result<(), LakeError> {
         let columns = ["session", "request.chunks", "response.chunks"];
-        let rows: Vec<References> = self.read(exchanges, Some(&columns)).await?;
-        let path = chunks_path(&exchanges.path);
-        let Some(chunks) = snapshot.files(Table::Chunks).find(|file| file.path == path) else {
+        let rows: Vec<References> = self.rows_of(exchanges, sessions, Some(&columns)).await?;
+        let numbers = rows.iter().flat_map(|row| row.request.chunks.iter().chain(&row.response.chunks));
+        let numbers: BTreeSet<u32> = numbers.copied().collect();
+        if numbers.is_empty() {
             return Ok(());
-        };
-        let names: Vec<ChunkName> = self.read(chunks, Some(&["chunk", "digest", "leans_on"])).await?;
+        }
+        let columns = ["chunk", "digest", "leans_on"];
+        let names: Vec<ChunkName> = self.chunks_of(chunks, &numbers, Some(&columns)).await?;
         let by_number: HashMap<u32, &ChunkName> = names.iter().map(|name| (name.chunk, name)).collect();
-        let file: Arc<str> = Arc::from(name_of(&path));
-        for row in rows.into_iter().filter(|row| sessions.contains(&row.session)) {
+        let file: Arc<str> = Arc::from(name_of(&chunks.path));
+        for row in rows {
             for number in row.request.chunks.iter().chain(&row.response.chunks) {
                 if let Some(name) = by_number.get(number) {
                     let lies_in = name.leans_on.as_deref().map_or_else(|| file.clone(), Arc::from);
@@ -101,104 +154,251 @@ impl Lake {
         Ok(())
     }
 
-    /// Reads sessions with all their bodies: those wanted, or all; sorted by session id.
+    /// Divides all sessions into groups of at most `at_a_time`, so that a group's sessions lie in few files; a group holds
+    /// the ids and the names of files. So whoever reads group by group has in memory the ids of all sessions (about 150
+    /// bytes each) and the bodies of one group.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub async fn session_groups(
+        &self,
+        snapshot: &Snapshot,
+        at_a_time: usize,
+    ) -> Result<Vec<SessionGroup>, LakeError> {
+        let mut names: Vec<Arc<str>> = Vec::new();
+        let mut places: BTreeMap<SessionId, Vec<u32>> = BTreeMap::new();
+        for commit in snapshot.commits() {
+            for file in &commit.files {
+                let has_sessions = matches!(file.table, Table::Exchanges | Table::Sessions);
+                if !has_sessions || snapshot.current(&file.path) != Some(&file.path) {
+                    continue;
+                }
+                let number = u32::try_from(names.len()).unwrap_or(u32::MAX);
+                names.push(Arc::from(file.path.as_str()));
+                let each = |rows: Vec<IdRow>| {
+                    for row in rows {
+                        let files = places.entry(row.session).or_default();
+                        if files.last() != Some(&number) {
+                            files.push(number);
+                        }
+                    }
+                };
+                self.read_each(file, Some(&["session"]), each).await?;
+            }
+        }
+        let mut order: Vec<(SessionId, Vec<u32>)> = places.into_iter().collect();
+        order.sort_by(|a, b| (a.1.last(), &a.0).cmp(&(b.1.last(), &b.0)));
+        let groups = order.chunks(at_a_time.max(1)).map(|part| SessionGroup {
+            sessions: part.iter().map(|(session, _)| session.clone()).collect(),
+            files: part.iter().flat_map(|(_, files)| files).map(|at| names[*at as usize].clone()).collect(),
+        });
+        Ok(groups.collect())
+    }
+
+    /// Reads the sessions of a group with all their bodies. Where a file was replaced since the groups were made, the
+    /// snapshot is taken anew.
+    ///
+    /// # Errors
+    /// As [`Self::load_sessions`].
+    pub async fn load_group(
+        &self,
+        snapshot: &mut Snapshot,
+        group: &SessionGroup,
+    ) -> Result<Vec<StoredSession>, LakeError> {
+        let mut files = Some(&group.files);
+        for _ in 1..SNAPSHOT_TRIES {
+            match self.load(snapshot, Some(&group.sessions), files).await {
+                Err(LakeError::Gone { .. }) => {
+                    *snapshot = self.snapshot().await?;
+                    files = None;
+                }
+                other => return other,
+            }
+        }
+        self.load(snapshot, Some(&group.sessions), None).await
+    }
+
+    /// Reads sessions with all their bodies: those wanted, or all, which are then all in memory; sorted by session id.
     ///
     /// Sessions of which only a close row is there are included.
     ///
     /// # Errors
-    /// A file is missing, truncated, foreign or of another version.
+    /// [`LakeError::Gone`] where a file of the snapshot is no more ([`Self::with_snapshot`] tries again); else a file is
+    /// truncated, foreign, damaged or of another version.
     pub async fn load_sessions(
         &self,
         snapshot: &Snapshot,
         wanted: Option<&BTreeSet<SessionId>>,
     ) -> Result<Vec<StoredSession>, LakeError> {
-        let is_wanted = |session: &SessionId| wanted.is_none_or(|wanted| wanted.contains(session));
-        let mut sessions: BTreeMap<SessionId, StoredSession> = BTreeMap::new();
-        for file in snapshot.files(Table::Sessions) {
-            let rows: Vec<SessionClose> = self.read(file, None).await?;
-            for close in rows.into_iter().filter(|close| is_wanted(&close.session)) {
-                entry(&mut sessions, &close.session).closes.push(close);
+        self.load(snapshot, wanted, None).await
+    }
+
+    async fn load(
+        &self,
+        snapshot: &Snapshot,
+        wanted: Option<&BTreeSet<SessionId>>,
+        files: Option<&HashSet<Arc<str>>>,
+    ) -> Result<Vec<StoredSession>, LakeError> {
+        let of = |table: Table| -> Vec<&CommittedFile> {
+            let known = |file: &&CommittedFile| files.is_none_or(|files| files.contains(file.path.as_str()));
+            snapshot.files(table).filter(known).collect()
+        };
+        let mut loaded = Loaded::default();
+        let mut closes = futures::stream::iter(of(Table::Sessions))
+            .map(|file| self.closes_in(file, wanted))
+            .buffered(CONCURRENT_FILES);
+        while let Some(rows) = closes.try_next().await? {
+            for close in rows {
+                let id = close.session.clone();
+                loaded.session(&id).closes.push(close);
             }
         }
-        // Pieces that lie in an earlier file: its path, the piece, the sessions that want it.
-        let mut leaned: BTreeMap<String, BTreeMap<Digest, BTreeSet<SessionId>>> = BTreeMap::new();
-        for file in snapshot.files(Table::Exchanges) {
-            let rows: Vec<Exchange<u32>> = self.read(file, None).await?;
-            let rows: Vec<_> = rows.into_iter().filter(|row| is_wanted(&row.session)).collect();
-            if !rows.is_empty() {
-                self.resolve(snapshot, file, rows, &mut sessions, &mut leaned).await?;
-            }
+        let chunk_files = &by_path(snapshot);
+        let mut parts = futures::stream::iter(of(Table::Exchanges))
+            .map(|file| self.part(file, chunk_files, wanted))
+            .buffered(CONCURRENT_FILES);
+        while let Some(part) = parts.try_next().await? {
+            loaded.add(part).map_err(|(path, detail)| LakeError::Metadata { path: self.shown(&path), detail })?;
         }
+        self.find_leaned(snapshot, chunk_files, &mut loaded).await?;
+        Ok(loaded.finish())
+    }
+
+    async fn closes_in(
+        &self,
+        file: &CommittedFile,
+        wanted: Option<&BTreeSet<SessionId>>,
+    ) -> Result<Vec<SessionClose>, LakeError> {
+        match wanted {
+            Some(wanted) => self.rows_of(file, wanted, None).await,
+            None => self.read(file, None).await,
+        }
+    }
+
+    /// Reads the wanted exchanges of a file, and the pieces that they refer to.
+    async fn part(
+        &self,
+        file: &CommittedFile,
+        chunk_files: &HashMap<&str, &CommittedFile>,
+        wanted: Option<&BTreeSet<SessionId>>,
+    ) -> Result<Part, LakeError> {
+        let rows: Vec<Exchange<u32>> = match wanted {
+            Some(wanted) => self.rows_of(file, wanted, None).await?,
+            None => self.read(file, None).await?,
+        };
+        let numbers = rows.iter().flat_map(|row| row.request.chunks.iter().chain(&row.response.chunks));
+        let numbers: BTreeSet<u32> = numbers.copied().collect();
+        let path = chunks_path(&file.path);
+        let chunks: Vec<Chunk> = match chunk_files.get(path.as_str()) {
+            Some(chunks) if wanted.is_none() => self.read(chunks, None).await?,
+            Some(chunks) if !numbers.is_empty() => self.chunks_of(chunks, &numbers, None).await?,
+            Some(_) | None => Vec::new(),
+        };
+        Ok(Part { exchanges: file.path.clone(), path, rows, chunks })
+    }
+
+    /// Finds the pieces that lie in earlier files and were not met there: of a session whose exchanges in that file are
+    /// not among those read.
+    async fn find_leaned(
+        &self,
+        snapshot: &Snapshot,
+        chunk_files: &HashMap<&str, &CommittedFile>,
+        loaded: &mut Loaded,
+    ) -> Result<(), LakeError> {
+        let Loaded { sessions, leaned } = loaded;
         for (path, digests) in leaned {
-            let Some(current) = snapshot.current(&path) else { continue };
-            let Some(file) = snapshot.files(Table::Chunks).find(|file| file.path == current) else {
-                continue;
-            };
-            let chunks: Vec<Chunk> = self.read(file, None).await?;
+            digests.retain(|digest, ids| {
+                ids.retain(|id| sessions.get(id).is_some_and(|one| !one.pieces.contains_key(digest)));
+                !ids.is_empty()
+            });
+            let current = snapshot.current(path).and_then(|current| chunk_files.get(current));
+            let Some(file) = current.filter(|_| !digests.is_empty()) else { continue };
+            let sorted: Vec<&[u8]> = digests.keys().map(|digest| &digest.0[..]).collect();
+            let columns = ["digest", "bytes"];
+            let chunks: Vec<NamedBytes> = self.chunks_named(file, &sorted, Some(&columns)).await?;
             for chunk in chunks {
                 let (Some(bytes), Some(ids)) = (chunk.bytes, digests.get(&chunk.digest)) else { continue };
                 let bytes = Bytes::from(bytes);
-                for session in ids {
-                    entry(&mut sessions, session).pieces.insert(chunk.digest, bytes.clone());
+                for id in ids {
+                    if let Some(session) = sessions.get_mut(id) {
+                        session.pieces.insert(chunk.digest, bytes.clone());
+                    }
                 }
             }
         }
-        let mut sessions: Vec<_> = sessions.into_values().collect();
-        for session in &mut sessions {
-            session.exchanges.sort_by_key(|x| (x.started_at, x.incarnation.clone(), x.seq));
-        }
-        Ok(sessions)
+        Ok(())
+    }
+}
+
+fn by_path(snapshot: &Snapshot) -> HashMap<&str, &CommittedFile> {
+    snapshot.files(Table::Chunks).map(|file| (file.path.as_str(), file)).collect()
+}
+
+/// What was read of one file of exchanges.
+struct Part {
+    /// Its path.
+    exchanges: String,
+    /// Path of its chunks.
+    path: String,
+    rows: Vec<Exchange<u32>>,
+    chunks: Vec<Chunk>,
+}
+
+/// Sessions under way, and the pieces that lie in an earlier file: its path, the piece, the sessions that want it.
+#[derive(Default)]
+struct Loaded {
+    sessions: BTreeMap<SessionId, StoredSession>,
+    leaned: BTreeMap<String, BTreeMap<Digest, BTreeSet<SessionId>>>,
+}
+
+impl Loaded {
+    fn session(&mut self, id: &SessionId) -> &mut StoredSession {
+        self.sessions.entry(id.clone()).or_insert_with(|| StoredSession {
+            session: id.clone(),
+            closes: Vec::new(),
+            exchanges: Vec::new(),
+            pieces: HashMap::new(),
+        })
     }
 
-    async fn resolve(
-        &self,
-        snapshot: &Snapshot,
-        file: &CommittedFile,
-        rows: Vec<Exchange<u32>>,
-        sessions: &mut BTreeMap<SessionId, StoredSession>,
-        leaned: &mut BTreeMap<String, BTreeMap<Digest, BTreeSet<SessionId>>>,
-    ) -> Result<(), LakeError> {
-        let path = chunks_path(&file.path);
-        let mut chunks: HashMap<u32, (Digest, Option<Bytes>, Option<String>)> = HashMap::new();
-        if let Some(file) = snapshot.files(Table::Chunks).find(|file| file.path == path) {
-            let found: Vec<Chunk> = self.read(file, None).await?;
-            chunks = found
-                .into_iter()
-                .map(|chunk| (chunk.chunk, (chunk.digest, chunk.bytes.map(Bytes::from), chunk.leans_on)))
-                .collect();
-        }
-        for row in rows {
+    /// Adds what was read; fails with the file and what is wrong in it.
+    fn add(&mut self, part: Part) -> Result<(), (String, String)> {
+        let chunks = part.chunks.into_iter();
+        let chunks: HashMap<u32, (Digest, Option<Bytes>, Option<String>)> = chunks
+            .map(|chunk| (chunk.chunk, (chunk.digest, chunk.bytes.map(Bytes::from), chunk.leans_on)))
+            .collect();
+        for row in part.rows {
             let id = row.session.clone();
-            let session = entry(sessions, &id);
+            let mut own = Vec::new();
+            let leaned = &mut self.leaned;
             let exchange = row.try_map(|number| {
                 let (digest, bytes, leans_on) = chunks.get(&number).ok_or(number)?;
                 match (bytes, leans_on) {
-                    (Some(bytes), _) => {
-                        session.pieces.insert(*digest, bytes.clone());
-                    }
+                    (Some(bytes), _) => own.push((*digest, bytes.clone())),
                     (None, Some(name)) => {
-                        let earlier = format!("{}/{name}", folder_of(&path));
+                        let earlier = format!("{}/{name}", folder_of(&part.path));
                         leaned.entry(earlier).or_default().entry(*digest).or_default().insert(id.clone());
                     }
                     (None, None) => {}
                 }
                 Ok::<Digest, u32>(*digest)
             });
-            let exchange = exchange.map_err(|number| LakeError::Metadata {
-                path: self.shown(&file.path),
-                detail: format!("refers to chunk {number}, which {path} does not hold"),
+            let exchange = exchange.map_err(|number| {
+                let path = &part.path;
+                (part.exchanges.clone(), format!("refers to chunk {number}, which {path} does not hold"))
             })?;
+            let session = self.session(&id);
+            session.pieces.extend(own);
             session.exchanges.push(exchange);
         }
         Ok(())
     }
-}
 
-fn entry<'a>(sessions: &'a mut BTreeMap<SessionId, StoredSession>, id: &SessionId) -> &'a mut StoredSession {
-    sessions.entry(id.clone()).or_insert_with(|| StoredSession {
-        session: id.clone(),
-        closes: Vec::new(),
-        exchanges: Vec::new(),
-        pieces: HashMap::new(),
-    })
+    fn finish(self) -> Vec<StoredSession> {
+        let mut sessions: Vec<_> = self.sessions.into_values().collect();
+        for session in &mut sessions {
+            session.exchanges.sort_by_key(|x| (x.started_at, x.incarnation.clone(), x.seq));
+        }
+        sessions
+    }
 }

@@ -1,0 +1,94 @@
+//! Looking up: the rows of some sessions, and the pieces that they refer to, out of files that hold many more.
+//!
+//! Rows of a session are found by its id (least and greatest value, bloom filter, then the column itself), pieces by
+//! their row number. So a look-up reads the end of each file, and of the files that hold the session a few pages.
+
+use std::collections::BTreeSet;
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use schemas::commit::CommittedFile;
+use schemas::id::SessionId;
+use schemas::table::Table;
+use serde::de::DeserializeOwned;
+
+use super::read::{TAIL_BYTES, ranges};
+use super::{CONCURRENT_REQUESTS, Lake, LakeError, Snapshot};
+
+/// How often something is read again from a newer snapshot because a file of the older one was replaced meanwhile.
+pub(super) const SNAPSHOT_TRIES: usize = 5;
+
+impl Lake {
+    /// Takes a snapshot and reads; where a file of it is replaced meanwhile, takes another one and reads again, at most
+    /// four times.
+    ///
+    /// # Errors
+    /// What `read` says; [`LakeError::Gone`] only where a file stays away.
+    pub async fn with_snapshot<T>(
+        &self,
+        mut read: impl AsyncFnMut(&Snapshot) -> Result<T, LakeError>,
+    ) -> Result<T, LakeError> {
+        let mut tries = 1;
+        loop {
+            match read(&self.snapshot().await?).await {
+                Err(LakeError::Gone { .. }) if tries < SNAPSHOT_TRIES => tries += 1,
+                other => return other,
+            }
+        }
+    }
+
+    /// Reads the rows of some sessions out of all files of a table, in commit order; `columns` as in [`Self::read`].
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub async fn rows_of_sessions<T: DeserializeOwned>(
+        &self,
+        snapshot: &Snapshot,
+        table: Table,
+        wanted: &BTreeSet<SessionId>,
+        columns: Option<&[&str]>,
+    ) -> Result<Vec<T>, LakeError> {
+        let files: Vec<&CommittedFile> = snapshot.files(table).collect();
+        let found: Vec<Vec<T>> = futures::stream::iter(files)
+            .map(|file| self.rows_of(file, wanted, columns))
+            .buffered(CONCURRENT_REQUESTS)
+            .try_collect()
+            .await?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// Reads the rows of some sessions out of one file.
+    pub(super) async fn rows_of<T: DeserializeOwned>(
+        &self,
+        file: &CommittedFile,
+        wanted: &BTreeSet<SessionId>,
+        columns: Option<&[&str]>,
+    ) -> Result<Vec<T>, LakeError> {
+        let open = self.open_file(file, TAIL_BYTES).await?;
+        let sorted: Vec<&[u8]> = wanted.iter().map(|session| session.as_str().as_bytes()).collect();
+        let rows = open.find("session", &sorted).await?;
+        open.pages(self.options(columns), &rows).await
+    }
+
+    /// Reads the pieces of these numbers out of a chunks file, in which a piece's number is that of its row.
+    pub(super) async fn chunks_of<T: DeserializeOwned>(
+        &self,
+        file: &CommittedFile,
+        numbers: &BTreeSet<u32>,
+        columns: Option<&[&str]>,
+    ) -> Result<Vec<T>, LakeError> {
+        let open = self.open_file(file, TAIL_BYTES).await?;
+        open.pages(self.options(columns), &ranges(numbers.iter().copied())).await
+    }
+
+    /// Reads the pieces of these names out of a chunks file.
+    pub(super) async fn chunks_named<T: DeserializeOwned>(
+        &self,
+        file: &CommittedFile,
+        sorted: &[&[u8]],
+        columns: Option<&[&str]>,
+    ) -> Result<Vec<T>, LakeError> {
+        let open = self.open_file(file, TAIL_BYTES).await?;
+        let rows = open.find("digest", sorted).await?;
+        open.pages(self.options(columns), &rows).await
+    }
+}

@@ -1,0 +1,103 @@
+//! Where a store lies: a directory, or a prefix in an S3 bucket; and what a refusal of either means.
+//!
+//! S3 is set up by the environment, as its other clients are: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
+//! `AWS_SESSION_TOKEN`, `AWS_REGION`, `AWS_ENDPOINT_URL`, `AWS_ALLOW_HTTP`, or the identity of the machine.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use object_store::ObjectStore;
+use object_store::aws::AmazonS3Builder;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{BackoffConfig, RetryConfig};
+
+use super::{Lake, LakeError};
+
+/// Requests to an object store that failed for a passing reason are made again this often.
+const RETRIES: usize = 6;
+
+/// How long one request is tried again, at most.
+const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The longest pause between two tries.
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
+
+/// An opened location.
+pub(super) struct Place {
+    pub(super) store: Arc<dyn ObjectStore>,
+    pub(super) root: Path,
+    /// The bucket, where it is one.
+    pub(super) bucket: Option<Arc<str>>,
+}
+
+/// Opens a location; a directory need not exist yet, a bucket must.
+pub(super) fn open(location: &str) -> Result<Place, LakeError> {
+    match location.split_once("://") {
+        None => folder(location, PathBuf::from(location)),
+        Some(("file", path)) => folder(location, PathBuf::from(path)),
+        Some(("s3", rest)) => bucket(location, rest),
+        Some((scheme, _)) => Err(bad(location, format!("scheme {scheme} is not supported by this build"))),
+    }
+}
+
+fn bad(location: &str, detail: String) -> LakeError {
+    LakeError::Location { location: location.to_owned(), detail }
+}
+
+fn folder(location: &str, folder: PathBuf) -> Result<Place, LakeError> {
+    let folder = std::path::absolute(&folder).map_err(|error| bad(location, error.to_string()))?;
+    if folder.is_file() {
+        return Err(bad(location, "it is a file, not a directory".to_owned()));
+    }
+    let root = Path::from_absolute_path(&folder).map_err(|error| bad(location, error.to_string()))?;
+    let store = Arc::new(LocalFileSystem::new().with_fsync(true));
+    Ok(Place { store, root, bucket: None })
+}
+
+fn bucket(location: &str, rest: &str) -> Result<Place, LakeError> {
+    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    if bucket.is_empty() {
+        return Err(bad(location, "the bucket is missing, as in s3://bucket/prefix".to_owned()));
+    }
+    let prefix = prefix.trim_end_matches('/');
+    let root = Path::parse(prefix).map_err(|error| bad(location, error.to_string()))?;
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        let detail = "no TLS provider is installed in this process; install one before opening it";
+        return Err(bad(location, detail.to_owned()));
+    }
+    let retry = RetryConfig {
+        max_retries: RETRIES,
+        retry_timeout: RETRY_TIMEOUT,
+        backoff: BackoffConfig { max_backoff: MAX_BACKOFF, ..BackoffConfig::default() },
+    };
+    let store = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(retry).build();
+    let store = store.map_err(|error| bad(location, error.to_string()))?;
+    Ok(Place { store: Arc::new(store), root, bucket: Some(Arc::from(bucket)) })
+}
+
+impl Lake {
+    /// Tells what a refusal means: that there is no bucket, that nobody said who asks, that it may not be done.
+    pub(super) fn object_error(&self, path: &str) -> impl FnOnce(object_store::Error) -> LakeError + use<> {
+        let (location, path, bucket) = (self.location.clone(), path.to_owned(), self.bucket.clone());
+        move |source| {
+            let text = source.to_string();
+            match (&source, bucket) {
+                (object_store::Error::NotFound { .. }, Some(bucket)) if text.contains("NoSuchBucket") => {
+                    LakeError::NoBucket { location, bucket: bucket.to_string() }
+                }
+                (
+                    object_store::Error::PermissionDenied { .. }
+                    | object_store::Error::Unauthenticated { .. },
+                    Some(_),
+                ) => LakeError::Denied { location, path, source },
+                // Without keys the identity of the machine is asked for, at the address that clouds have for it.
+                (object_store::Error::Generic { .. }, Some(_)) if text.contains("169.254.") => {
+                    LakeError::NoCredentials { location }
+                }
+                _ => LakeError::Object { location, path, source },
+            }
+        }
+    }
+}

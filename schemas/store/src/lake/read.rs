@@ -1,0 +1,396 @@
+//! Reading files by ranges: the end of a file first, then just the bytes that the wanted rows need; all of it counted.
+//!
+//! What of a file is needed is decided in `schemas`; here it is fetched, from a disk or an object store.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arrow_array::cast::AsArray as _;
+use arrow_array::{Array as _, RecordBatch};
+use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _};
+use object_store::{GetOptions, GetRange, ObjectStore as _};
+use schemas::commit::CommittedFile;
+use schemas::table::look_up::{Footer, FooterReader, RowsReader, Step, bloom_may_hold};
+use schemas::table::{self, ReadOptions, Table, TableError};
+use serde::de::DeserializeOwned;
+
+use super::{CONCURRENT_REQUESTS, Lake, LakeError, Snapshot};
+
+/// Bytes that are asked for first at the end of a file of which only parts are wanted: mostly its whole footer.
+pub(super) const TAIL_BYTES: u64 = 16 * 1024;
+
+/// A file up to this size is read in one request where all of its columns are wanted.
+const WHOLE_BYTES: u64 = 1024 * 1024;
+
+/// Bytes between two ranges that are read rather than asked for apart.
+const GAP_BYTES: u64 = 4 * 1024;
+
+/// Values up to which a bloom filter is asked: for more it would nearly always say yes.
+const BLOOM_VALUES: usize = 32;
+
+/// What was read from a store since it was opened, by this process and all copies of the [`Lake`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct ReadCount {
+    /// Bytes.
+    pub bytes: u64,
+    /// Requests that brought bytes.
+    pub requests: u64,
+}
+
+/// The counts behind [`ReadCount`].
+#[derive(Debug, Clone, Default)]
+pub(super) struct Reads(Arc<(AtomicU64, AtomicU64)>);
+
+impl Reads {
+    pub(super) fn add(&self, bytes: u64) {
+        self.0.0.fetch_add(bytes, Ordering::Relaxed);
+        self.0.1.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A file whose footer was read.
+pub(super) struct OpenFile<'a> {
+    lake: &'a Lake,
+    file: &'a CommittedFile,
+    footer: Footer,
+    tail: Tail,
+}
+
+/// The last bytes of a file.
+struct Tail {
+    start: u64,
+    bytes: Bytes,
+}
+
+impl Tail {
+    fn slice(&self, range: &Range<u64>) -> Option<Bytes> {
+        let start = usize::try_from(range.start.checked_sub(self.start)?).ok()?;
+        let end = usize::try_from(range.end.checked_sub(self.start)?).ok()?;
+        (start <= end && end <= self.bytes.len()).then(|| self.bytes.slice(start..end))
+    }
+}
+
+impl Lake {
+    /// What was read since the store was opened.
+    #[must_use]
+    pub fn reads(&self) -> ReadCount {
+        let (bytes, requests) = &*self.reads.0;
+        ReadCount { bytes: bytes.load(Ordering::Relaxed), requests: requests.load(Ordering::Relaxed) }
+    }
+
+    /// Reads the rows of a file; `columns` keeps only these ([`ReadOptions::columns`]).
+    ///
+    /// # Errors
+    /// [`LakeError::Gone`] where the file is no more; else it is truncated, foreign, damaged or of another version.
+    pub async fn read<T: DeserializeOwned>(
+        &self,
+        file: &CommittedFile,
+        columns: Option<&[&str]>,
+    ) -> Result<Vec<T>, LakeError> {
+        let mut rows = Vec::with_capacity(usize::try_from(file.rows).unwrap_or(0).min(1 << 20));
+        self.read_each(file, columns, |mut batch| rows.append(&mut batch)).await?;
+        Ok(rows)
+    }
+
+    /// Reads the rows of a file some at a time, in file order; in memory is one row group of the file, without the
+    /// columns that are not wanted.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub async fn read_each<T: DeserializeOwned>(
+        &self,
+        file: &CommittedFile,
+        columns: Option<&[&str]>,
+        each: impl FnMut(Vec<T>),
+    ) -> Result<(), LakeError> {
+        let whole = columns.is_none() && file.bytes <= WHOLE_BYTES;
+        let open = self.open_file(file, if whole { file.bytes } else { TAIL_BYTES }).await?;
+        open.rows(self.options(columns), None, each).await
+    }
+
+    pub(super) fn options<'a>(&'a self, columns: Option<&'a [&'a str]>) -> ReadOptions<'a> {
+        ReadOptions { columns, keys: Some(self.keys.retriever()) }
+    }
+
+    /// Reads the rows of all files of a table, in commit order.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub async fn read_table<T: DeserializeOwned>(
+        &self,
+        snapshot: &Snapshot,
+        table: Table,
+        columns: Option<&[&str]>,
+    ) -> Result<Vec<T>, LakeError> {
+        let mut rows = Vec::new();
+        for file in snapshot.files(table) {
+            rows.append(&mut self.read(file, columns).await?);
+        }
+        Ok(rows)
+    }
+
+    pub(super) async fn open_file<'a>(
+        &'a self,
+        file: &'a CommittedFile,
+        tail_bytes: u64,
+    ) -> Result<OpenFile<'a>, LakeError> {
+        let damaged = |source| LakeError::Table { path: self.shown(&file.path), source };
+        let start = file.bytes.saturating_sub(tail_bytes);
+        let tail = Tail { start, bytes: self.tail(file, start).await? };
+        let mut reader = FooterReader::new(file.table, file.bytes, Some(self.keys.retriever())).map_err(damaged)?;
+        reader.push(start..file.bytes, tail.bytes.clone()).map_err(damaged)?;
+        let footer = self.footer(file, reader, &tail).await?;
+        Ok(OpenFile { lake: self, file, footer, tail })
+    }
+
+    /// Reads a file from `start` to its end, and checks its length against the commit.
+    async fn tail(&self, file: &CommittedFile, start: u64) -> Result<Bytes, LakeError> {
+        let path = self.path(&file.path)?;
+        let options = GetOptions { range: Some(GetRange::Offset(start)), ..GetOptions::default() };
+        let found = match self.store.get_opts(&path, options).await {
+            Ok(found) => found,
+            Err(object_store::Error::NotFound { .. }) => {
+                return Err(LakeError::Gone { path: self.shown(&file.path) });
+            }
+            // A store says no to a range that begins past the end.
+            Err(error) => {
+                let options = GetOptions { head: true, ..GetOptions::default() };
+                let meta = self.store.get_opts(&path, options).await.map(|found| found.meta.size);
+                self.check_length(file, meta.unwrap_or(file.bytes))?;
+                return Err(self.object_error(&file.path)(error));
+            }
+        };
+        self.check_length(file, found.meta.size)?;
+        let bytes = found.bytes().await.map_err(self.object_error(&file.path))?;
+        self.reads.add(bytes.len() as u64);
+        Ok(bytes)
+    }
+
+    fn check_length(&self, file: &CommittedFile, found: u64) -> Result<(), LakeError> {
+        if found == file.bytes {
+            return Ok(());
+        }
+        Err(LakeError::Length { path: self.shown(&file.path), expected: file.bytes, found })
+    }
+
+    async fn footer(
+        &self,
+        file: &CommittedFile,
+        mut reader: FooterReader,
+        tail: &Tail,
+    ) -> Result<Footer, LakeError> {
+        let damaged = |source| LakeError::Table { path: self.shown(&file.path), source };
+        loop {
+            match reader.step().map_err(damaged)? {
+                Step::Done(footer) => return Ok(footer),
+                Step::Needs(ranges) => {
+                    let bytes = self.fetch(file, &ranges, tail).await?;
+                    for (range, bytes) in ranges.into_iter().zip(bytes) {
+                        reader.push(range, bytes).map_err(damaged)?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Fetches ranges of a file, neighbours in one request; what lies in the tail is not fetched again.
+    async fn fetch(
+        &self,
+        file: &CommittedFile,
+        ranges: &[Range<u64>],
+        tail: &Tail,
+    ) -> Result<Vec<Bytes>, LakeError> {
+        let missing = ranges.iter().filter(|range| tail.slice(range).is_none()).cloned().collect();
+        let spans = merge(missing);
+        let path = &self.path(&file.path)?;
+        let fetched: Vec<Tail> = futures::stream::iter(spans)
+            .map(|span| async move {
+                let options =
+                    GetOptions { range: Some(GetRange::Bounded(span.clone())), ..GetOptions::default() };
+                let found = self.store.get_opts(path, options).await?;
+                let bytes = found.bytes().await?;
+                self.reads.add(bytes.len() as u64);
+                Ok(Tail { start: span.start, bytes })
+            })
+            .buffered(CONCURRENT_REQUESTS)
+            .try_collect()
+            .await
+            .map_err(|error| match error {
+                object_store::Error::NotFound { .. } => LakeError::Gone { path: self.shown(&file.path) },
+                error => self.object_error(&file.path)(error),
+            })?;
+        let found = ranges.iter().map(|range| {
+            let holding = fetched.iter().find_map(|span| span.slice(range));
+            holding.or_else(|| tail.slice(range)).ok_or_else(|| LakeError::Length {
+                path: self.shown(&file.path),
+                expected: range.end,
+                found: fetched.iter().map(|span| span.start + span.bytes.len() as u64).max().unwrap_or(0),
+            })
+        });
+        found.collect()
+    }
+}
+
+/// Joins ranges that overlap or nearly touch.
+fn merge(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
+    ranges.sort_by_key(|range| range.start);
+    let mut merged: Vec<Range<u64>> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        match merged.last_mut() {
+            Some(last) if range.start <= last.end.saturating_add(GAP_BYTES) => {
+                last.end = last.end.max(range.end);
+            }
+            _ => merged.push(range),
+        }
+    }
+    merged
+}
+
+impl OpenFile<'_> {
+    fn damaged(&self) -> impl Fn(TableError) -> LakeError {
+        let path = self.lake.shown(&self.file.path);
+        move |source| LakeError::Table { path: path.clone(), source }
+    }
+
+    /// Reads rows: all, or those of these row numbers.
+    pub(super) async fn rows<T: DeserializeOwned>(
+        &self,
+        options: ReadOptions<'_>,
+        rows: Option<&[Range<u64>]>,
+        mut each: impl FnMut(Vec<T>),
+    ) -> Result<(), LakeError> {
+        let table = self.file.table;
+        self.batches(&self.footer, options, rows, |batch| {
+            each(table::decode_batch(table, batch)?);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Reads the rows of these numbers (ascending, not overlapping), and of their columns just the pages that hold them.
+    pub(super) async fn pages<T: DeserializeOwned>(
+        &self,
+        options: ReadOptions<'_>,
+        rows: &[Range<u64>],
+    ) -> Result<Vec<T>, LakeError> {
+        let mut found = Vec::new();
+        if rows.is_empty() {
+            return Ok(found);
+        }
+        let pages = self.footer.clone().with_pages(options, rows).map_err(self.damaged())?;
+        let footer = self.lake.footer(self.file, pages, &self.tail).await?;
+        let table = self.file.table;
+        self.batches(&footer, options, Some(rows), |batch| {
+            found.append(&mut table::decode_batch(table, batch)?);
+            Ok(())
+        })
+        .await?;
+        Ok(found)
+    }
+
+    async fn batches(
+        &self,
+        footer: &Footer,
+        options: ReadOptions<'_>,
+        rows: Option<&[Range<u64>]>,
+        mut each: impl FnMut(&RecordBatch) -> Result<(), TableError>,
+    ) -> Result<(), LakeError> {
+        let damaged = self.damaged();
+        let mut reader: RowsReader = footer.rows(options, rows).map_err(&damaged)?;
+        loop {
+            match reader.step().map_err(&damaged)? {
+                Step::Done(None) => return Ok(()),
+                Step::Done(Some(batch)) => each(&batch).map_err(&damaged)?,
+                Step::Needs(ranges) => {
+                    let bytes = self.lake.fetch(self.file, &ranges, &self.tail).await?;
+                    reader.push(ranges, bytes).map_err(&damaged)?;
+                }
+            }
+        }
+    }
+
+    /// Finds the numbers of the rows whose column has one of these values (ascending): row groups are left out by their
+    /// least and greatest value and by their bloom filter, in the others the column alone is read.
+    pub(super) async fn find(&self, column: &str, sorted: &[&[u8]]) -> Result<Vec<Range<u64>>, LakeError> {
+        let mut groups = Vec::new();
+        for (number, rows) in self.footer.row_groups().into_iter().enumerate() {
+            if self.footer.may_hold(number, column, sorted) && self.bloom(number, column, sorted).await? {
+                groups.push(rows);
+            }
+        }
+        let mut found: Vec<Range<u64>> = Vec::new();
+        if groups.is_empty() {
+            return Ok(found);
+        }
+        let mut numbers = groups.iter().cloned().flatten();
+        let columns = [column];
+        let options = self.lake.options(Some(&columns));
+        self.batches(&self.footer, options, Some(&groups), |batch| {
+            let values = batch.column(0);
+            for (place, row) in (0..values.len()).zip(&mut numbers) {
+                let value = match values.as_string_opt::<i32>() {
+                    Some(texts) => texts.value(place).as_bytes(),
+                    None => values.as_fixed_size_binary().value(place),
+                };
+                if sorted.binary_search(&value).is_ok() {
+                    match found.last_mut() {
+                        Some(last) if last.end == row => last.end += 1,
+                        _ => found.push(row..row + 1),
+                    }
+                }
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(found)
+    }
+
+    async fn bloom(&self, row_group: usize, column: &str, values: &[&[u8]]) -> Result<bool, LakeError> {
+        let range = match self.footer.bloom(row_group, column) {
+            Some(range) if values.len() <= BLOOM_VALUES => range,
+            _ => return Ok(true),
+        };
+        let filter = self.lake.fetch(self.file, &[range], &self.tail).await?;
+        bloom_may_hold(&filter.concat(), values).map_err(self.damaged())
+    }
+}
+
+/// The numbers as ranges; ascending.
+pub(super) fn ranges(numbers: impl IntoIterator<Item = u32>) -> Vec<Range<u64>> {
+    let mut found: Vec<Range<u64>> = Vec::new();
+    for number in numbers {
+        let number = u64::from(number);
+        match found.last_mut() {
+            Some(last) if last.end == number => last.end += 1,
+            _ => found.push(number..number + 1),
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_are_read_at_once() {
+        let far = 10 * GAP_BYTES;
+        assert_eq!(merge(vec![far..far + 1, 5..9, 0..4, 2..3]), [0..9, far..far + 1]);
+        assert_eq!(merge(Vec::new()), []);
+    }
+
+    #[test]
+    fn numbers_become_ranges() {
+        assert_eq!(ranges([1, 2, 3, 7, 9, 10]), [1..4, 7..8, 9..11]);
+    }
+
+    #[test]
+    fn a_tail_gives_only_what_it_holds() {
+        let tail = Tail { start: 10, bytes: Bytes::from_static(b"abcd") };
+        assert_eq!(tail.slice(&(11..13)).as_deref(), Some(&b"bc"[..]));
+        assert_eq!(tail.slice(&(9..11)), None);
+        assert_eq!(tail.slice(&(12..15)), None);
+    }
+}
