@@ -57,11 +57,7 @@ impl FooterReader {
     ///
     /// # Errors
     /// It is too short to be Parquet.
-    pub fn new(
-        table: Table,
-        length: u64,
-        keys: Option<&Arc<dyn KeyRetriever>>,
-    ) -> Result<Self, TableError> {
+    pub fn new(table: Table, length: u64, keys: Option<&Arc<dyn KeyRetriever>>) -> Result<Self, TableError> {
         let mut decoder = footer_decoder(length)?;
         if let Some(keys) = keys {
             let properties = FileDecryptionProperties::with_key_retriever(Arc::clone(keys)).build()?;
@@ -213,10 +209,7 @@ impl Footer {
     }
 }
 
-fn projection(
-    schema: &parquet::schema::types::SchemaDescriptor,
-    options: ReadOptions<'_>,
-) -> ProjectionMask {
+fn projection(schema: &parquet::schema::types::SchemaDescriptor, options: ReadOptions<'_>) -> ProjectionMask {
     match options.columns {
         Some(names) => ProjectionMask::columns(schema, names.iter().copied()),
         None => ProjectionMask::all(),

@@ -73,7 +73,7 @@ pub enum LakeError {
     },
     /// It may not be done with these credentials.
     #[error(
-        "store {location}, object {path}: {source}; check the credentials, and that they may list, get, put and delete there"
+        "store {location}, object {path}: {detail}; check the credentials, and that they may list, get, put and delete there"
     )]
     Denied {
         /// The store.
@@ -81,7 +81,7 @@ pub enum LakeError {
         /// The object.
         path: String,
         /// What was said.
-        source: object_store::Error,
+        detail: String,
     },
     /// A file that was there when the commits were read.
     #[error(

@@ -91,7 +91,7 @@ impl Lake {
                     object_store::Error::PermissionDenied { .. }
                     | object_store::Error::Unauthenticated { .. },
                     Some(_),
-                ) => LakeError::Denied { location, path, source },
+                ) => LakeError::Denied { location, path, detail: text },
                 // Without keys the identity of the machine is asked for, at the address that clouds have for it.
                 (object_store::Error::Generic { .. }, Some(_)) if text.contains("169.254.") => {
                     LakeError::NoCredentials { location }

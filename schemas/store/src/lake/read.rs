@@ -139,7 +139,8 @@ impl Lake {
         let damaged = |source| LakeError::Table { path: self.shown(&file.path), source };
         let start = file.bytes.saturating_sub(tail_bytes);
         let tail = Tail { start, bytes: self.tail(file, start).await? };
-        let mut reader = FooterReader::new(file.table, file.bytes, Some(self.keys.retriever())).map_err(damaged)?;
+        let mut reader =
+            FooterReader::new(file.table, file.bytes, Some(self.keys.retriever())).map_err(damaged)?;
         reader.push(start..file.bytes, tail.bytes.clone()).map_err(damaged)?;
         let footer = self.footer(file, reader, &tail).await?;
         Ok(OpenFile { lake: self, file, footer, tail })

@@ -258,7 +258,9 @@ impl Lake {
             .map(|file| self.part(file, chunk_files, wanted))
             .buffered(CONCURRENT_FILES);
         while let Some(part) = parts.try_next().await? {
-            loaded.add(part).map_err(|(path, detail)| LakeError::Metadata { path: self.shown(&path), detail })?;
+            loaded
+                .add(part)
+                .map_err(|(path, detail)| LakeError::Metadata { path: self.shown(&path), detail })?;
         }
         self.find_leaned(snapshot, chunk_files, &mut loaded).await?;
         Ok(loaded.finish())
