@@ -4,6 +4,7 @@
 pub mod binary;
 pub mod gateway;
 pub mod kafka;
+pub mod pipeline;
 pub mod process;
 pub mod relay;
 pub mod traffic;

@@ -1,0 +1,228 @@
+//! A recorder that publishes and archivers that store, configured in one folder, and the comparison of what went in with
+//! what came out.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use rdkafka::Message as _;
+use schemas::record::Parcel;
+
+use crate::kafka::Cluster;
+use crate::process::Running;
+use crate::traffic::{Call, Parrot};
+use crate::witness::{self, Witness};
+
+/// How often a recorder is started again to bring what it could not send when it was stopped.
+const MAX_SETTLES: usize = 5;
+
+/// Recorder, topic and store of one test.
+#[derive(Debug)]
+pub struct Pipeline {
+    folder: PathBuf,
+    topic: String,
+    witness: Witness,
+    _parrot: Parrot,
+}
+
+/// What a comparison looked at.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Compared {
+    /// Exchanges that were journaled and are stored once.
+    pub exchanges: usize,
+    /// Close rows that were journaled and are stored once.
+    pub closes: usize,
+    /// Exchanges whose request and response have the bytes that their client sent and received.
+    pub bodies: usize,
+    /// Calls that were answered whole and are not stored: shed, or not journaled yet when their recorder was killed.
+    pub absent: usize,
+}
+
+impl Pipeline {
+    /// Writes the configuration into this folder and makes the topics; `limits` are lines of `[limits]`.
+    ///
+    /// # Panics
+    /// Disk or cluster say no.
+    pub async fn new(cluster: &Cluster, folder: &Path, topic: &str, partitions: i32, limits: &str) -> Self {
+        let parrot = Parrot::start().await;
+        let config = format!(
+            r#"agent = "a"
+store = "store"
+state-dir = "state"
+[session]
+idle-timeout = "2s"
+[limits]
+{limits}
+[archive]
+roll-every = "200ms"
+[kafka]
+brokers = "{}"
+topic = "{topic}"
+group = "{topic}"
+[kafka.properties]
+"session.timeout.ms" = "3000"
+"heartbeat.interval.ms" = "500"
+"reconnect.backoff.max.ms" = "500"
+[[route]]
+edge = "model"
+listen = "127.0.0.1:0"
+upstream = "http://{}"
+protocol = "openai-chat"
+"#,
+            cluster.servers(),
+            parrot.address
+        );
+        std::fs::write(folder.join("foreshadow.toml"), config).expect("the configuration is written");
+        cluster.create_topic(topic, partitions).await;
+        cluster.create_topic(&format!("{topic}.dead"), 1).await;
+        let witness = Witness::start(&folder.join("state"), &folder.join("witness"));
+        Self { folder: folder.to_owned(), topic: topic.to_owned(), witness, _parrot: parrot }
+    }
+
+    /// Where the configuration, the state and the store are.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        self.folder.join("store")
+    }
+
+    /// The topic.
+    #[must_use]
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// Starts a recorder; its address comes too.
+    #[must_use]
+    pub fn record(&self) -> (Running, String) {
+        let mut recorder = Running::start(&self.folder, &["--json", "record"]);
+        let url = recorder.url();
+        (recorder, url)
+    }
+
+    /// Starts an archiver that goes on until it is stopped.
+    #[must_use]
+    pub fn archive(&self) -> Running {
+        Running::start(&self.folder, &["-v", "archive"])
+    }
+
+    /// Runs an archiver until the topic is read to its end; returns what it said.
+    ///
+    /// # Panics
+    /// It fails.
+    #[must_use]
+    pub fn archive_rest(&self) -> String {
+        let (status, said) = Running::start(&self.folder, &["archive", "--until-idle", "1s"]).wait();
+        assert!(status.success(), "archive: {status}:\n{said}");
+        said
+    }
+
+    /// Brings everything that is journaled into the store. No recorder may run; archivers may.
+    ///
+    /// What a recorder did not send when it was stopped, it sends when it is started again, so that is done a few times.
+    /// Returns how often it was; what was deleted from the journal too early does not come back by it.
+    ///
+    /// # Panics
+    /// A command fails.
+    pub async fn settle(&self) -> usize {
+        for settled in 0..MAX_SETTLES {
+            let _ = self.archive_rest();
+            let (journaled, stored) = (self.witness.journaled(), witness::committed(&self.store()).await);
+            if journaled.exchanges.keys().all(|id| stored.exchanges.contains_key(id))
+                && journaled.closes.keys().all(|id| stored.closes.contains_key(id))
+            {
+                return settled;
+            }
+            let (recorder, _) = self.record();
+            let _ = recorder.terminate();
+        }
+        MAX_SETTLES
+    }
+
+    /// Compares journal, store and clients; everything must be settled.
+    ///
+    /// # Errors
+    /// Says what differs: something is stored twice or not at all, or with other bytes.
+    pub async fn compare(&self, calls: &[Call]) -> Result<Compared, String> {
+        let journaled = self.witness.journaled();
+        if journaled.exchanges.is_empty() {
+            return Err("nothing was journaled, so there is nothing to compare".to_owned());
+        }
+        let store = self.store();
+        for (reader, stored) in [
+            ("a reader that goes through the commits", witness::committed(&store).await),
+            ("a reader that takes the files without commits", witness::without_commits(&store)),
+        ] {
+            let differences = journaled.differences(&stored);
+            if !differences.is_empty() {
+                let list = differences.join("\n  ");
+                return Err(format!("journal (here) and {reader} (there) differ:\n  {list}"));
+            }
+        }
+        if let Some((id, count)) = journaled.exchanges.iter().find(|(_, count)| **count != 1) {
+            return Err(format!("exchange {id} was journaled {count} times"));
+        }
+        let (exchanges, closes) = (journaled.exchanges.len(), journaled.closes.len());
+        let (bodies, absent) = self.compare_bodies(calls).await?;
+        Ok(Compared { exchanges, closes, bodies, absent })
+    }
+
+    async fn compare_bodies(&self, calls: &[Call]) -> Result<(usize, usize), String> {
+        let mut stored = witness::bodies(&self.store()).await;
+        let (mut same, mut absent) = (0, 0);
+        for call in calls {
+            let found = stored.remove(call.request.as_ref());
+            match (&call.response, found.as_deref()) {
+                (Some(sent), Some([kept])) if sent == kept => same += 1,
+                // The client saw no end of it, so what the tap saw cannot be compared.
+                (None, Some([_]) | None) => {}
+                (Some(_), None) => absent += 1,
+                (_, Some(kept)) => {
+                    let (lengths, session) = (kept.iter().map(Vec::len).collect::<Vec<_>>(), &call.session);
+                    return Err(format!(
+                        "session {session}: stored answers of {lengths:?} bytes are not the one sent"
+                    ));
+                }
+            }
+        }
+        if let Some(request) = stored.keys().next() {
+            let text = String::from_utf8_lossy(request);
+            return Err(format!("{} stored requests were never sent, such as {text}", stored.len()));
+        }
+        Ok((same, absent))
+    }
+
+    /// Checks that the topic has the records of each session in the order in which they were journaled, a message that was
+    /// sent again apart; returns how many messages were looked at.
+    ///
+    /// # Panics
+    /// The cluster does not answer.
+    ///
+    /// # Errors
+    /// Names the key whose messages are out of order.
+    pub fn check_order(&self, cluster: &Cluster) -> Result<usize, String> {
+        let mut last: BTreeMap<Vec<u8>, BTreeMap<u64, i64>> = BTreeMap::new();
+        let messages = cluster.messages(&self.topic);
+        for message in &messages {
+            let (Some(key), Some(value)) = (message.key(), message.payload()) else {
+                return Err(format!("message at {} has no key or value", message.offset()));
+            };
+            let Ok(parcel) = Parcel::decode(value) else { continue };
+            // Where it was first seen counts; a copy may come later.
+            let place = last.entry(key.to_vec()).or_default();
+            let next = i64::try_from(place.len()).unwrap_or(i64::MAX);
+            place.entry(parcel.position).or_insert(next);
+        }
+        for (key, places) in last {
+            let order: Vec<i64> = places.into_values().collect();
+            if !order.is_sorted() {
+                return Err(format!("messages of {:?} are out of order", String::from_utf8_lossy(&key)));
+            }
+        }
+        Ok(messages.len())
+    }
+}
