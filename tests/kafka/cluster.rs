@@ -7,7 +7,7 @@ use tests::kafka::Cluster;
 async fn what_was_acknowledged_outlives_a_killed_broker() {
     let cluster = Cluster::start(1);
     cluster.create_topic("t", 2).await;
-    for number in 0..10_u8 {
+    for number in 0..4_u8 {
         let partition = i32::from(number % 2);
         let (_, offset) = cluster.send("t", partition, b"k", &[number]);
         assert_eq!(offset, i64::from(number / 2));
@@ -16,10 +16,10 @@ async fn what_was_acknowledged_outlives_a_killed_broker() {
     cluster.start_again(1);
     let found: Vec<u8> =
         cluster.messages("t").iter().filter_map(|message| message.payload()?.first().copied()).collect();
-    assert_eq!(found, [0, 2, 4, 6, 8, 1, 3, 5, 7, 9]);
+    assert_eq!(found, [0, 2, 1, 3]);
     if cluster.is_real() {
         cluster.pause(1);
         cluster.resume(1);
-        assert_eq!(cluster.end_of("t", 0), 5);
+        assert_eq!(cluster.end_of("t", 0), 2);
     }
 }
