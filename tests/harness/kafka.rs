@@ -7,6 +7,7 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -75,6 +76,16 @@ impl Cluster {
         let thread = std::thread::spawn(move || mock(brokers, &ready, &taken));
         let servers = started.recv().expect("the mock starts");
         Self { servers, kind: Kind::Mock { orders, thread: Some(thread) } }
+    }
+
+    /// A cluster of one broker for all tests of this process that leave the broker alone; each takes topics of its own.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    #[must_use]
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Cluster> = OnceLock::new();
+        SHARED.get_or_init(|| Self::start(1))
     }
 
     /// Whether it is a real one.

@@ -31,6 +31,12 @@ const MUST_NOT_REACH: [(&str, &[&str]); 5] = [
 /// What must not be in the tree at all: a second TLS provider makes `ClientConfig::builder()` panic.
 const BANNED: [&str; 3] = ["aws-lc-rs", "aws-lc-sys", "native-tls"];
 
+/// What one crate alone may bring in: librdkafka has a TLS of its own, everybody else speaks it by rustls.
+const BROUGHT_BY: [(&str, &str); 2] = [("openssl-sys", "rdkafka-sys"), ("rdkafka-sys", "rdkafka")];
+
+/// Which of our crates may name Kafka's client.
+const MAY_NAME_KAFKA: [&str; 3] = ["recorder", "replayer", "tests"];
+
 /// What a crate that does no I/O must not say.
 const PURE: [(&str, &[&str]); 2] = [
     ("schemas", &["std::fs", "std::net", "std::env", "std::process", "Instant::now", "std::thread::sleep"]),
@@ -136,6 +142,40 @@ fn forbidden_dependencies_are_out_of_reach() {
     for package in &metadata.packages {
         assert!(!BANNED.contains(&package.name.as_str()), "{} is in the tree", package.name);
     }
+}
+
+#[test]
+fn kafka_and_its_tls_come_by_one_way() {
+    let metadata = metadata();
+    for (brought, by) in BROUGHT_BY {
+        let named = |package: &&cargo_metadata::Package| {
+            package.dependencies.iter().any(|dependency| dependency.name.as_str() == brought)
+        };
+        // A package may name it under a feature that nobody has asked for; what is resolved counts.
+        let resolve = metadata.resolve.as_ref().expect("cargo metadata resolves");
+        let uses = |id: &PackageId| {
+            let node = resolve.nodes.iter().find(|node| node.id == *id);
+            node.is_some_and(|node| {
+                node.dependencies.iter().any(|used| metadata[used].name.as_str() == brought)
+            })
+        };
+        let users: Vec<&str> = metadata
+            .packages
+            .iter()
+            .filter(named)
+            .filter(|package| uses(&package.id))
+            .map(|package| package.name.as_str())
+            .collect();
+        assert_eq!(users, [by], "who uses {brought}");
+    }
+    let mut named = 0;
+    for package in metadata.workspace_packages() {
+        if package.dependencies.iter().any(|dependency| dependency.name.as_str() == "rdkafka") {
+            named += 1;
+            assert!(MAY_NAME_KAFKA.contains(&package.name.as_str()), "{} names rdkafka", package.name);
+        }
+    }
+    assert!(named >= 2, "recorder and tests name rdkafka");
 }
 
 #[test]
