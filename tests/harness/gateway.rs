@@ -225,7 +225,9 @@ fn function(domain: &str, name: &str, parameters: &BTreeMap<&str, &'static str>)
     let words = name.replace('_', " ");
     let property = |(name, kind): (&&str, &&'static str)| {
         let words = name.replace('_', " ");
-        let text = format!("The {words} of the {domain} customer's request, exactly as the customer or an earlier result gave it.");
+        let text = format!(
+            "The {words} of the {domain} customer's request, exactly as the customer or an earlier result gave it."
+        );
         ((*name).to_owned(), json!({"type": kind, "title": words, "description": text}))
     };
     let properties: Map<String, Value> = parameters.iter().map(property).collect();

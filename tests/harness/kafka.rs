@@ -100,6 +100,30 @@ impl Cluster {
         &self.servers
     }
 
+    /// The process id of a broker; the mock has none.
+    ///
+    /// # Panics
+    /// It does not run.
+    #[must_use]
+    pub fn pid(&self, broker: i32) -> Option<u32> {
+        let Kind::Real { folder } = &self.kind else { return None };
+        script(&["pid", "FOLDER", &broker.to_string()], folder.path()).parse().ok()
+    }
+
+    /// Bytes of a topic's messages as the brokers keep them, copies included; the mock keeps no files.
+    #[must_use]
+    pub fn log_bytes(&self, topic: &str) -> Option<u64> {
+        let Kind::Real { folder } = &self.kind else { return None };
+        let is_log = |path: &PathBuf| {
+            let partition = path.parent().and_then(Path::file_name).and_then(|name| name.to_str());
+            let number = partition.and_then(|name| name.strip_prefix(topic)?.strip_prefix('-'));
+            number.is_some_and(|number| number.parse::<u32>().is_ok())
+                && path.extension().is_some_and(|extension| extension == "log")
+        };
+        let logs = crate::binary::files_below(folder.path()).into_iter().filter(is_log);
+        Some(logs.filter_map(|path| path.metadata().ok()).map(|metadata| metadata.len()).sum())
+    }
+
     /// Makes a topic, with a copy on every broker.
     ///
     /// # Panics

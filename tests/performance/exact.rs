@@ -135,7 +135,10 @@ fn check_pieces_sent_once(records: &[Record]) -> usize {
             }
             Record::Exchange(exchange) => {
                 for digest in exchange.request.chunks.iter().chain(&exchange.response.chunks) {
-                    assert!(sent.contains(&(&exchange.session, digest)), "a piece was not sent before it is named");
+                    assert!(
+                        sent.contains(&(&exchange.session, digest)),
+                        "a piece was not sent before it is named"
+                    );
                 }
             }
             Record::Close(_) => {}
@@ -156,7 +159,9 @@ async fn check_archived(records: Vec<Record>, sessions: &Sessions, in_a_batch: u
         batch.push(record);
         if is_exchange && (batch.exchanges.len() == in_a_batch || place == last) {
             let next = position + 1;
-            lake.commit("j", position, next, std::mem::take(&mut batch), &mut leaning).await.expect("commits");
+            lake.commit("j", position, next, std::mem::take(&mut batch), &mut leaning)
+                .await
+                .expect("commits");
             position = next;
         }
     }
@@ -169,7 +174,12 @@ async fn check_archived(records: Vec<Record>, sessions: &Sessions, in_a_batch: u
         assert_eq!(session.exchanges.len(), pairs.len());
         for (exchange, (request, response)) in session.exchanges.iter().zip(pairs) {
             assert_eq!(session.body(&exchange.request).expect("whole"), *request, "{name} {}", exchange.seq);
-            assert_eq!(session.body(&exchange.response).expect("whole"), *response, "{name} {}", exchange.seq);
+            assert_eq!(
+                session.body(&exchange.response).expect("whole"),
+                *response,
+                "{name} {}",
+                exchange.seq
+            );
         }
     }
     check_stored_once(folder.path());
@@ -202,7 +212,10 @@ async fn check(sessions: Sessions) {
 fn generated(traffic: &Traffic, places: std::ops::Range<usize>) -> Sessions {
     let session = |place| {
         let session = traffic.session(place, 3);
-        (session.id, session.calls.iter().map(|call| (call.request.to_vec(), call.response.to_vec())).collect())
+        (
+            session.id,
+            session.calls.iter().map(|call| (call.request.to_vec(), call.response.to_vec())).collect(),
+        )
     };
     places.map(session).collect()
 }
@@ -221,7 +234,8 @@ async fn generated_bodies_come_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn recorded_wire_bodies_come_back() {
     let stream = |recorded| frames(recorded).flat_map(|frame| frame.to_vec()).collect::<Vec<u8>>();
-    check(vec![("wire".to_owned(), vec![(stream(TEXT), stream(TOOL_CALL)), (Vec::new(), stream(TEXT))])]).await;
+    check(vec![("wire".to_owned(), vec![(stream(TEXT), stream(TOOL_CALL)), (Vec::new(), stream(TEXT))])])
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -237,7 +251,12 @@ async fn bodies_of_a_folder_come_back() {
     };
     let sessions: Sessions = bodies.chunks(64).enumerate().map(session).collect();
     check(sessions).await;
-    crate::report::row("bodies of recorded wire traffic that come back byte for byte", "all", &format!("{0} of {0}", bodies.len()), "journal, Parquet, Kafka messages");
+    crate::report::row(
+        "bodies of recorded wire traffic that come back byte for byte",
+        "all",
+        &format!("{0} of {0}", bodies.len()),
+        "journal, Parquet, Kafka messages",
+    );
 }
 
 /// Plays sessions through a recorder and compares what the store has with what was sent; counts the bodies.
@@ -275,5 +294,10 @@ async fn what_the_tap_saw_is_what_is_stored() {
 #[ignore = "a measurement: tests/performance/run"]
 async fn every_generated_body() {
     let compared = check_through_the_tap(0..stage::traffic().sessions()).await;
-    crate::report::row("generated bodies that come back byte for byte", "all", &format!("{compared} of {compared}"), "through the tap");
+    crate::report::row(
+        "generated bodies that come back byte for byte",
+        "all",
+        &format!("{compared} of {compared}"),
+        "through the tap",
+    );
 }

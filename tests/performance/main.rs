@@ -4,6 +4,8 @@
 //! the measurements work and that what they rest on holds (every body comes back byte for byte); it asserts no time.
 
 mod exact;
+mod path;
 mod report;
 mod sizes;
 mod stage;
+mod watch;

@@ -104,10 +104,21 @@ async fn measure(places: std::ops::Range<usize>) {
 
 fn show(state: &str, stored: &Stored, compared: &Elsewhere) {
     let how = format!("{state}, {} files", stored.files);
-    let of = |found: u64, other: u64| format!("{:.2} ({} to {})", ratio(found, other), bytes(found), bytes(other));
-    row("body column to one `zstd -19 --long=27` stream of all bodies", "≤ 1.3", &of(stored.bodies, compared.zstd), &how);
+    let of =
+        |found: u64, other: u64| format!("{:.2} ({} to {})", ratio(found, other), bytes(found), bytes(other));
+    row(
+        "body column to one `zstd -19 --long=27` stream of all bodies",
+        "≤ 1.3",
+        &of(stored.bodies, compared.zstd),
+        &how,
+    );
     row("all Parquet to the same stream", "≤ 2.5", &of(stored.all, compared.zstd), &how);
-    let share = format!("1/{:.0} ({} to {})", ratio(compared.gzip, stored.all), bytes(stored.all), bytes(compared.gzip));
+    let share = format!(
+        "1/{:.0} ({} to {})",
+        ratio(compared.gzip, stored.all),
+        bytes(stored.all),
+        bytes(compared.gzip)
+    );
     row("all Parquet to gzip JSON of each exchange", "≤ 1/20", &share, &how);
 }
 

@@ -3,7 +3,7 @@
 //! Everything else is dropped from the first byte written.
 
 /// Lower-case names.
-pub(super) const KEPT: [&str; 34] = [
+pub(super) const KEPT: [&str; 33] = [
     "accept",
     "accept-encoding",
     "agent-session-id",
@@ -13,7 +13,6 @@ pub(super) const KEPT: [&str; 34] = [
     "cache-control",
     "content-encoding",
     "content-language",
-    "content-length",
     "content-type",
     "date",
     "helicone-session-id",

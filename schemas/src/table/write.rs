@@ -123,7 +123,11 @@ fn fit(
     let path = leaf.path().clone();
     let name = path.string();
     let last = path.parts().last().map_or("", String::as_str);
+    let is_list = leaf.max_rep_level() > 0;
     let builder = match leaf.physical_type() {
+        // A list that repeats the one before it and goes on, like the references of a history: zstd sees that in plain
+        // numbers, and neither in differences nor in packed places of a dictionary.
+        Type::INT32 | Type::INT64 if is_list => builder.set_column_dictionary_enabled(path.clone(), false),
         Type::INT32 | Type::INT64 => builder
             .set_column_dictionary_enabled(path.clone(), false)
             .set_column_encoding(path.clone(), Encoding::DELTA_BINARY_PACKED),
@@ -137,7 +141,7 @@ fn fit(
         Type::BOOLEAN | Type::INT96 | Type::FLOAT | Type::DOUBLE | Type::BYTE_ARRAY => builder,
     };
     let is_number = matches!(leaf.physical_type(), Type::INT32 | Type::INT64);
-    if leaf.max_rep_level() > 0 || (!is_number && WITHOUT_STATISTICS.contains(&last)) {
+    if is_list || (!is_number && WITHOUT_STATISTICS.contains(&last)) {
         builder.set_column_statistics_enabled(path, EnabledStatistics::None)
     } else {
         builder

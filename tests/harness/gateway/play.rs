@@ -120,10 +120,11 @@ impl Doors {
 pub fn routes(upstream: &Upstream) -> String {
     let route = |edge: &str, lines: &str| {
         let address = upstream.address;
-        format!("[[route]]\nname = \"{edge}\"\nedge = \"{edge}\"\nlisten = \"127.0.0.1:0\"\nupstream = \"http://{address}\"\n{lines}\n")
+        format!(
+            "[[route]]\nname = \"{edge}\"\nedge = \"{edge}\"\nlisten = \"127.0.0.1:0\"\nupstream = \"http://{address}\"\n{lines}\n"
+        )
     };
-    let turn =
-        route("turn", "protocol = \"generic-json\"\ninput = \"/message\"\noutput = \"/reply\"");
+    let turn = route("turn", "protocol = \"generic-json\"\ninput = \"/message\"\noutput = \"/reply\"");
     turn + &route("model", "protocol = \"openai-chat\"") + &route("tool", "protocol = \"mcp\"")
 }
 

@@ -119,7 +119,8 @@ impl<'a> Pen<'a> {
     }
 
     fn model(&mut self, message: &Message, is_greeting: bool) {
-        let calls: Vec<Value> = message.tool_calls.iter().flatten().map(|call| self.tool_call(call)).collect();
+        let calls: Vec<Value> =
+            message.tool_calls.iter().flatten().map(|call| self.tool_call(call)).collect();
         let text = message.content.as_deref().map(|text| self.permuted(text));
         let mut said = json!({"role": "assistant", "content": text});
         if !calls.is_empty() {
@@ -234,7 +235,8 @@ fn finish_reason(calls: &[Value]) -> &'static str {
 }
 
 fn usage(message: &Message) -> Value {
-    let (prompt, completion) = message.usage.map_or((0, 0), |usage| (usage.prompt_tokens, usage.completion_tokens));
+    let (prompt, completion) =
+        message.usage.map_or((0, 0), |usage| (usage.prompt_tokens, usage.completion_tokens));
     json!({"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion,
         "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
         "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0, "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0}})

@@ -1,0 +1,243 @@
+//! The whole path over a real broker: `record` publishes, `archive` writes; bytes in the topic, rates, CPU and memory.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::{Message as _, Offset, TopicPartitionList};
+use tests::binary::files_below;
+use tests::gateway::play::{Doors, Played, Upstream, play, routes};
+use tests::kafka::Cluster;
+use tests::process::Running;
+
+use crate::report::{bytes, ratio, row};
+use crate::stage;
+use crate::watch::{Used, Watch, look};
+
+/// Partitions of the topic.
+const PARTITIONS: i32 = 4;
+
+/// Sessions under way at a time.
+const CLIENTS: usize = 8;
+
+/// How often `archive` and the bare consumer take turns.
+const ROUNDS: usize = 3;
+
+/// How long a broker may take to answer.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Writes the configuration that `record` and `archive` share.
+fn configure(folder: &Path, cluster: &Cluster, topic: &str, store: &str, routes: &str) {
+    let text = format!(
+        "agent = \"support\"\nbuild = \"1\"\nstore = \"{store}\"\nstate-dir = \"state\"\n\
+         [archive]\nroll-every = \"2s\"\n\
+         [kafka]\nbrokers = \"{}\"\ntopic = \"{topic}\"\ngroup = \"{store}\"\n{routes}",
+        cluster.servers()
+    );
+    std::fs::write(folder.join("foreshadow.toml"), text).expect("is written");
+}
+
+/// Plays sessions through `foreshadow record` into a topic of its own, and ends it in order.
+async fn publish(folder: &Path, cluster: &Cluster, topic: &str, places: std::ops::Range<usize>) -> Played {
+    cluster.create_topic(topic, PARTITIONS).await;
+    let upstream = Arc::new(Upstream::start().await);
+    configure(folder, cluster, topic, "store", &routes(&upstream));
+    let mut record = Running::start(folder, &["record"]);
+    let doors = record.wait_for("the addresses of all routes", doors);
+    let played = play(&stage::traffic(), places, 1, CLIENTS, &upstream, &doors).await;
+    let said = record.terminate();
+    assert_eq!(played.failed, 0, "every request is answered\n{said}");
+    played
+}
+
+/// Where the routes of a recorder listen, once it has said so of all three.
+fn doors(said: &str) -> Option<Doors> {
+    let urls: BTreeMap<&str, &str> = said
+        .lines()
+        .filter_map(|line| {
+            let (before, url) = line.split_once(" listens on ")?;
+            let name = before.rsplit_once(" (")?.0.split_whitespace().last()?;
+            Some((name, url.trim()))
+        })
+        .collect();
+    let url = |name: &str| urls.get(name).map(|url| (*url).to_owned());
+    Some(Doors { turn: url("turn")?, model: url("model")?, tool: url("tool")? })
+}
+
+/// Reads a topic to its end and throws every message away.
+struct Thrown {
+    messages: u64,
+    bytes: u64,
+    took: Duration,
+}
+
+fn throw_away(cluster: &Cluster, topic: &str) -> Thrown {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", cluster.servers())
+        .set("group.id", "bare")
+        .set("enable.auto.commit", "false");
+    let consumer: BaseConsumer = config.create().expect("a client");
+    let mut wanted = TopicPartitionList::new();
+    let mut ends = BTreeMap::new();
+    for partition in 0..PARTITIONS {
+        let (begin, end) = consumer.fetch_watermarks(topic, partition, PATIENCE).expect("the broker answers");
+        wanted.add_partition_offset(topic, partition, Offset::Offset(begin)).expect("an offset");
+        if begin < end {
+            ends.insert(partition, end);
+        }
+    }
+    let start = Instant::now();
+    consumer.assign(&wanted).expect("is assigned");
+    let mut thrown = Thrown { messages: 0, bytes: 0, took: Duration::ZERO };
+    while !ends.is_empty() {
+        assert!(start.elapsed() < PATIENCE * 10, "the topic cannot be read to its end");
+        let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) else { continue };
+        thrown.messages += 1;
+        thrown.bytes += message.payload_len() as u64;
+        if ends.get(&message.partition()).is_some_and(|end| message.offset() + 1 >= *end) {
+            ends.remove(&message.partition());
+        }
+    }
+    thrown.took = start.elapsed();
+    thrown
+}
+
+/// One run of `archive` over a topic.
+struct Archived {
+    /// From the first claim to the last commit.
+    took: Duration,
+    used: Used,
+}
+
+fn archive(folder: &Path, cluster: &Cluster, topic: &str, store: &str) -> Archived {
+    configure(folder, cluster, topic, store, "");
+    let archive = Running::start(folder, &["archive", "--until-idle", "3s"]);
+    let watch = Watch::start(archive.pid());
+    let (ended, said) = archive.wait();
+    let used = watch.finish();
+    assert!(ended.success(), "{said}");
+    let written = files_below(&folder.join(store)).into_iter();
+    let times: Vec<SystemTime> =
+        written.map(|path| path.metadata().expect("is there").modified().expect("has a time")).collect();
+    let (first, last) = (times.iter().min().expect("a claim"), times.iter().max().expect("a commit"));
+    Archived { took: last.duration_since(*first).expect("times go on"), used }
+}
+
+fn seconds(of: &[Duration]) -> (f64, f64, f64) {
+    let mut sorted: Vec<f64> = of.iter().map(Duration::as_secs_f64).collect();
+    sorted.sort_by(f64::total_cmp);
+    (sorted[0], sorted[sorted.len() / 2], sorted[sorted.len() - 1])
+}
+
+async fn measure(times: usize, rounds: usize) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cluster = Cluster::start(1);
+    let sessions = stage::traffic().sessions() * times;
+    let played = publish(folder.path(), &cluster, "measured", 0..sessions).await;
+    if let Some(log) = cluster.log_bytes("measured") {
+        let share = ratio(played.body_bytes, log);
+        let found = format!("1/{share:.1} ({} to {})", bytes(log), bytes(played.body_bytes));
+        row("bytes in the topic to bytes of bodies on the wire", "≤ 1/5", &found, "size of the broker's log");
+    }
+    let (mut bare, mut whole) = (Vec::new(), Vec::new());
+    let mut last = None;
+    let mut messages = 0;
+    for round in 0..rounds {
+        let thrown = throw_away(&cluster, "measured");
+        messages = thrown.messages;
+        bare.push(thrown.took);
+        let broker_before = cluster.pid(1).and_then(look).map_or(0.0, |used| used.seconds());
+        let archived = archive(folder.path(), &cluster, "measured", &format!("store-{round}"));
+        let broker_after = cluster.pid(1).and_then(look).map_or(0.0, |used| used.seconds());
+        whole.push(archived.took);
+        last = Some((archived.used, broker_after - broker_before, thrown.bytes));
+    }
+    let (bare, whole) = (seconds(&bare), seconds(&whole));
+    let found = format!(
+        "{:.2} (from {:.2} to {:.2}; {messages} messages in {:.2} s and {:.2} s)",
+        bare.1 / whole.1,
+        bare.0 / whole.2,
+        bare.2 / whole.0,
+        whole.1,
+        bare.1
+    );
+    row(
+        "rate of `archive` to a bare rdkafka consumer",
+        "≥ 0.3",
+        &found,
+        &format!("{rounds} rounds, alternating; first claim to last commit"),
+    );
+    let (used, broker, payload) = last.expect("at least one round");
+    let threads: Vec<String> = used
+        .cpu
+        .iter()
+        .filter(|(_, spent)| **spent >= 0.05)
+        .map(|(name, spent)| format!("{name} {spent:.1}"))
+        .collect();
+    row(
+        "CPU seconds of one `archive`",
+        "—",
+        &format!("{} of {:.1}; broker {broker:.1}", threads.join(", "), used.seconds()),
+        "/proc, by thread",
+    );
+    row(
+        "most memory of `archive`",
+        "bounded",
+        &bytes(used.peak),
+        &format!("{sessions} sessions, {} of messages", bytes(payload)),
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement, needs a broker: tests/performance/run"]
+async fn kafka_once() {
+    measure(1, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement, needs a broker: tests/performance/run"]
+async fn kafka_ten_times() {
+    measure(10, ROUNDS).await;
+}
+
+/// Plays the same sessions past and through the tap.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement: tests/performance/run"]
+async fn tap() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let upstream = Arc::new(Upstream::start().await);
+    let text =
+        format!("agent = \"support\"\nstore = \"store\"\nstate-dir = \"state\"\n{}", routes(&upstream));
+    std::fs::write(folder.path().join("foreshadow.toml"), text).expect("is written");
+    let mut record = Running::start(folder.path(), &["record"]);
+    let through = record.wait_for("the addresses of all routes", doors);
+    let direct = Doors::direct(&upstream);
+    let traffic = stage::traffic();
+    for clients in [1, CLIENTS] {
+        let places = 0..traffic.sessions().min(if clients == 1 { 20 } else { usize::MAX });
+        let past = play(&traffic, places.clone(), clients as u64, clients, &upstream, &direct).await;
+        let tapped = play(&traffic, places, clients as u64, clients, &upstream, &through).await;
+        assert_eq!((past.failed, tapped.failed), (0, 0), "every request is answered");
+        let middle = |played: &Played| played.latencies[played.latencies.len() / 2].as_secs_f64() * 1e3;
+        #[expect(clippy::cast_precision_loss, reason = "a few digits are shown")]
+        let rate = |played: &Played| played.requests as f64 / played.took.as_secs_f64();
+        let found = format!(
+            "{:.0} and {:.0} requests/s; median {:.2} and {:.2} ms",
+            rate(&tapped),
+            rate(&past),
+            middle(&tapped),
+            middle(&past)
+        );
+        row(
+            "through the tap and past it",
+            "—",
+            &found,
+            &format!("{clients} clients, {} requests", tapped.requests),
+        );
+    }
+    record.terminate();
+}
