@@ -21,6 +21,7 @@ mod look_up;
 mod place;
 mod read;
 mod sessions;
+pub mod upkeep;
 
 pub use commits::{Claim, Snapshot};
 pub use read::ReadCount;

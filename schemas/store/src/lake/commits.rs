@@ -36,6 +36,12 @@ impl Snapshot {
         Self { commits, replaced }
     }
 
+    /// Adds a commit that was made after the others.
+    pub(super) fn push(&mut self, commit: Commit) {
+        self.replaced.extend(commit.replaces.iter().map(|(old, new)| (old.clone(), new.clone())));
+        self.commits.push(commit);
+    }
+
     /// The commits, by source and position.
     #[must_use]
     pub fn commits(&self) -> &[Commit] {
@@ -109,6 +115,12 @@ struct Place {
     turn: u32,
     next: u64,
     journals: BTreeMap<String, u64>,
+}
+
+/// The name of a new file of this source; no other file has it.
+pub(super) fn file_name(source: &str, first: u64) -> String {
+    let tag = uuid::Uuid::new_v4().simple().to_string();
+    format!("{}--{first:020}-{}.parquet", escape(source), &tag[..8])
 }
 
 impl Lake {
@@ -217,8 +229,7 @@ impl Lake {
     ) -> Result<(Commit, Claim), LakeError> {
         let closed: Vec<SessionId> = batch.closes.iter().map(|close| close.session.clone()).collect();
         self.find_leaning(&batch, leaning).await?;
-        let tag = uuid::Uuid::new_v4().simple().to_string();
-        let name = format!("{}--{:020}-{}.parquet", escape(&place.source), place.first, &tag[..8]);
+        let name = file_name(&place.source, place.first);
         let encoded = batch::encode(batch, &name, leaning, &self.keys);
         let encoded = encoded.map_err(|error| LakeError::Table { path: name.clone(), source: error })?;
         let mut files = Vec::with_capacity(encoded.len());
@@ -227,18 +238,56 @@ impl Lake {
             self.create(&file.path, file.bytes).await?;
             files.push(CommittedFile { table: file.table, path: file.path, rows: file.rows, bytes });
         }
-        let (source, first) = (place.source.clone(), place.first);
-        let commit = commit_of(place, files);
+        let (commit, claim) = self.make_or_take_back(commit_of(place, files)).await?;
+        for session in &closed {
+            leaning.forget(session);
+        }
+        Ok((commit, claim))
+    }
+
+    /// Commits files that lie there already, and the replacement of others, under a claim, which moves on by one.
+    ///
+    /// # Errors
+    /// [`LakeError::LostPartition`] where another process has claimed the source (the files are deleted again); else the
+    /// disk or object store said no.
+    pub(super) async fn commit_replacing(
+        &self,
+        claim: &mut Claim,
+        files: Vec<CommittedFile>,
+        replaces: BTreeMap<String, Option<String>>,
+    ) -> Result<Commit, LakeError> {
+        let Claim { source, first, turn, journals } = &*claim;
+        let place = Place {
+            source: source.clone(),
+            first: *first,
+            turn: *turn,
+            next: first + 1,
+            journals: journals.clone(),
+        };
+        let commit = Commit { replaces, ..commit_of(place, files) };
+        let (commit, moved) = self.make_or_take_back(commit).await?;
+        *claim = moved;
+        Ok(commit)
+    }
+
+    /// Creates the commit, or deletes its files where its place is taken.
+    async fn make_or_take_back(&self, commit: Commit) -> Result<(Commit, Claim), LakeError> {
         if let Some(claim) = self.create_commit(&commit).await? {
-            for session in &closed {
-                leaning.forget(session);
-            }
             return Ok((commit, claim));
         }
         for file in &commit.files {
-            self.store.delete(&self.path(&file.path)?).await.map_err(self.object_error(&file.path))?;
+            self.delete(&file.path).await?;
         }
-        Err(LakeError::LostPartition { commit_source: source, first })
+        Err(LakeError::LostPartition { commit_source: commit.source, first: commit.first })
+    }
+
+    /// Deletes an object; says whether it was there. Whoever takes a source over may have deleted it first.
+    pub(super) async fn delete(&self, below: &str) -> Result<bool, LakeError> {
+        match self.store.delete(&self.path(below)?).await {
+            Ok(()) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(self.object_error(below)(error)),
+        }
     }
 
     /// Creates a commit and returns the claim on what follows it; `None` where its place is taken.
@@ -275,8 +324,7 @@ impl Lake {
             for path in self.list(table.as_str()).await? {
                 let ours = path.rsplit('/').next().is_some_and(|name| name.starts_with(&prefix));
                 if ours && !committed.contains(path.as_str()) {
-                    self.store.delete(&self.path(&path)?).await.map_err(self.object_error(&path))?;
-                    deleted += 1;
+                    deleted += usize::from(self.delete(&path).await?);
                 }
             }
         }

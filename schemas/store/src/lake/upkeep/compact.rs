@@ -1,0 +1,238 @@
+//! Compaction: small files of a folder become one, and readers see the same sessions.
+//!
+//! Tables of runs (trials) are not touched. Memory is bounded by what is merged at a time, not by the store.
+
+use std::collections::BTreeMap;
+
+use schemas::commit::CommittedFile;
+use schemas::session::SessionClose;
+use schemas::table::Table;
+
+use super::merge::{Merge, Rows};
+use super::{Extent, Home, Pair, Upkeep, UpkeepError, Upkept, changes, pairs, refuse_runs};
+use crate::lake::{Lake, LakeError, Snapshot};
+
+/// What merged files aim at, bytes, where nothing else is said.
+pub const DEFAULT_TARGET_BYTES: u64 = 128 << 20;
+
+/// Decoded rows that are merged at a time, bytes; what would pass it goes into a further file. With the encoding of the
+/// new file, a compaction takes about three times this, and the largest row group of its inputs.
+const MERGE_BYTES: usize = 256 << 20;
+
+/// What a close row counts at least, bytes: it takes more in memory than in a file.
+const MIN_CLOSE_BYTES: u64 = 256;
+
+/// How to compact.
+#[derive(Debug, Clone, Copy)]
+pub struct CompactOptions {
+    /// Files from this size on are left alone, and merged ones do not pass it by much.
+    pub target_bytes: u64,
+}
+
+impl Default for CompactOptions {
+    fn default() -> Self {
+        Self { target_bytes: DEFAULT_TARGET_BYTES }
+    }
+}
+
+/// Files that are worth merging, by their folder below the table; each group of at least two.
+struct Plan<'a> {
+    pairs: Vec<(&'a str, Vec<Pair<'a>>)>,
+    sessions: Vec<(&'a str, Vec<&'a CommittedFile>)>,
+}
+
+fn plan(snapshot: &Snapshot, options: CompactOptions) -> Result<Plan<'_>, LakeError> {
+    let mut by_folder: BTreeMap<&str, Vec<Pair<'_>>> = BTreeMap::new();
+    for pair in pairs(snapshot) {
+        by_folder.entry(Home::of(&pair.exchanges.path)?.folder).or_default().push(pair);
+    }
+    let mut closes: BTreeMap<&str, Vec<&CommittedFile>> = BTreeMap::new();
+    for file in snapshot.files(Table::Sessions) {
+        closes.entry(Home::of(&file.path)?.folder).or_default().push(file);
+    }
+    Ok(Plan {
+        pairs: groups(by_folder, options, Pair::bytes),
+        sessions: groups(closes, options, |file| file.bytes.max(file.rows * MIN_CLOSE_BYTES)),
+    })
+}
+
+/// Packs small files, in their order, into groups of at most the target.
+fn groups<'a, F>(
+    folders: BTreeMap<&'a str, Vec<F>>,
+    options: CompactOptions,
+    bytes: impl Fn(&F) -> u64,
+) -> Vec<(&'a str, Vec<F>)> {
+    let mut groups = Vec::new();
+    for (folder, files) in folders {
+        let mut group: Vec<F> = Vec::new();
+        let mut held = 0;
+        for file in files {
+            let more = bytes(&file);
+            if more >= options.target_bytes {
+                continue;
+            }
+            if held + more > options.target_bytes {
+                groups.push((folder, std::mem::take(&mut group)));
+                held = 0;
+            }
+            held += more;
+            group.push(file);
+        }
+        groups.push((folder, group));
+    }
+    groups.retain(|(_, group)| group.len() > 1);
+    groups
+}
+
+impl Lake {
+    /// Merges small files of each folder, beside running archivers.
+    ///
+    /// # Errors
+    /// The store cannot be read or written, is a run, or another upkeep was started meanwhile.
+    pub async fn compact(&self, options: CompactOptions) -> Result<Upkept, UpkeepError> {
+        let mut upkeep = Upkeep::begin(self).await?;
+        let before = upkeep.snapshot.clone();
+        let plan = plan(&before, options)?;
+        for (folder, group) in &plan.pairs {
+            upkeep.merge_pairs(&before, folder, group).await?;
+        }
+        for (folder, group) in &plan.sessions {
+            upkeep.merge_sessions(folder, group).await?;
+        }
+        upkeep.commit().await?;
+        Ok(Upkept {
+            tables: changes(&before, &upkeep.snapshot),
+            commits: upkeep.commits,
+            leftovers: upkeep.leftovers,
+        })
+    }
+
+    /// Says what [`Self::compact`] would do, without doing it: how many files there would be at least. Their bytes are
+    /// not known before.
+    ///
+    /// # Errors
+    /// The commits cannot be read, or the store is a run.
+    pub async fn compact_dry(&self, options: CompactOptions) -> Result<Upkept, UpkeepError> {
+        refuse_runs(self).await?;
+        let snapshot = self.snapshot().await?;
+        let plan = plan(&snapshot, options)?;
+        let mut tables = changes(&snapshot, &snapshot);
+        let drop = |after: &mut Extent, merged: usize| after.files -= merged.saturating_sub(1) as u64;
+        for change in &mut tables {
+            let after = &mut change.after;
+            match change.table {
+                Table::Exchanges => plan.pairs.iter().for_each(|(_, group)| drop(after, group.len())),
+                Table::Chunks => plan.pairs.iter().for_each(|(_, group)| {
+                    drop(after, group.iter().filter(|pair| pair.chunks.is_some()).count());
+                }),
+                Table::Sessions => plan.sessions.iter().for_each(|(_, group)| drop(after, group.len())),
+                Table::Trials => {}
+            }
+        }
+        Ok(Upkept { tables, commits: 0, leftovers: 0 })
+    }
+
+    pub(super) async fn read_pair(&self, pair: Pair<'_>) -> Result<Rows, LakeError> {
+        let exchanges = self.read(pair.exchanges, None).await?;
+        let chunks = match pair.chunks {
+            Some(file) => self.read(file, None).await?,
+            None => Vec::new(),
+        };
+        Ok(Rows { exchanges, chunks })
+    }
+}
+
+impl Upkeep<'_> {
+    /// Merges a group into one pair, or several where their rows pass [`MERGE_BYTES`].
+    async fn merge_pairs(
+        &mut self,
+        snapshot: &Snapshot,
+        folder: &str,
+        group: &[Pair<'_>],
+    ) -> Result<(), UpkeepError> {
+        let mut merge = Merge::new(snapshot, folder);
+        let mut merged: Vec<Pair<'_>> = Vec::new();
+        for pair in group {
+            let rows = self.lake.read_pair(*pair).await?;
+            if !merged.is_empty() && merge.held() + rows.held() > MERGE_BYTES {
+                let full = std::mem::replace(&mut merge, Merge::new(snapshot, folder));
+                self.write_merged(full, folder, &std::mem::take(&mut merged)).await?;
+            }
+            let pushed = merge.push(pair.chunks.map(|file| file.path.as_str()), rows);
+            pushed.map_err(|number| LakeError::Metadata {
+                path: pair.exchanges.path.clone(),
+                detail: format!("refers to chunk {number}, which its chunks file does not hold"),
+            })?;
+            merged.push(*pair);
+        }
+        self.write_merged(merge, folder, &merged).await?;
+        Ok(())
+    }
+
+    /// Writes a merged pair in place of its inputs; a single input stays as it is.
+    async fn write_merged(
+        &mut self,
+        merge: Merge<'_>,
+        folder: &str,
+        inputs: &[Pair<'_>],
+    ) -> Result<(), UpkeepError> {
+        if inputs.len() < 2 {
+            return Ok(());
+        }
+        let rows = merge.finish();
+        self.write_pair(folder, rows, inputs).await
+    }
+
+    /// Writes rows as a pair that replaces others; no rows, no file.
+    pub(super) async fn write_pair(
+        &mut self,
+        folder: &str,
+        rows: Rows,
+        replaced: &[Pair<'_>],
+    ) -> Result<(), UpkeepError> {
+        let name = self.name();
+        let (mut exchanges, mut chunks) = (None, None);
+        if let Some(first) = rows.exchanges.first() {
+            let home = (&first.tenant.clone(), folder);
+            if !rows.chunks.is_empty() {
+                chunks = Some(self.add(Table::Chunks, home, &name, &rows.chunks).await?);
+            }
+            exchanges = Some(self.add(Table::Exchanges, home, &name, &rows.exchanges).await?);
+        }
+        for pair in replaced {
+            self.replace(pair.exchanges, exchanges.as_deref());
+            if let Some(file) = pair.chunks {
+                self.replace(file, chunks.as_deref());
+            }
+        }
+        self.commit_if_due().await
+    }
+
+    async fn merge_sessions(&mut self, folder: &str, group: &[&CommittedFile]) -> Result<(), UpkeepError> {
+        let mut rows: Vec<SessionClose> = Vec::new();
+        for file in group {
+            rows.append(&mut self.lake.read(file, None).await?);
+        }
+        rows.sort_by(|a, b| {
+            (&a.session, &a.incarnation, a.closed_at).cmp(&(&b.session, &b.incarnation, b.closed_at))
+        });
+        let Some(first) = rows.first() else { return Ok(()) };
+        let path = self.add(Table::Sessions, (&first.tenant, folder), &self.name(), &rows).await?;
+        for file in group {
+            self.replace(file, Some(&path));
+        }
+        self.commit_if_due().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_hold_at_least_two_small_files_and_stay_under_the_target() {
+        let folders = BTreeMap::from([("a", vec![40, 50, 120, 20, 90, 5]), ("b", vec![10])]);
+        let found = groups(folders, CompactOptions { target_bytes: 100 }, |bytes| *bytes);
+        assert_eq!(found, [("a", vec![40, 50]), ("a", vec![90, 5])]);
+    }
+}
