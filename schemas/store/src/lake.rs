@@ -187,6 +187,14 @@ impl Lake {
         self
     }
 
+    /// The same folder in another object store: for tests that stop it at a chosen write.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn over(mut self, store: Arc<dyn ObjectStore>) -> Self {
+        self.store = store;
+        self
+    }
+
     /// The keys by which files are encrypted and opened.
     #[must_use]
     pub fn keys(&self) -> &KeyRing {

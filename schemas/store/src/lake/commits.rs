@@ -168,12 +168,7 @@ impl Lake {
     /// The disk or object store said no, or others claim it without end.
     pub async fn claim(&self, source: &str) -> Result<Claim, LakeError> {
         for _ in 0..CLAIM_TRIES {
-            let last = self.last_commit(source).await?;
-            let (first, turn, journals) = match last {
-                None => (0, 0, BTreeMap::new()),
-                Some(last) if last.is_claim() => (last.first, last.turn + 1, last.journals),
-                Some(last) => (last.next, 0, last.journals),
-            };
+            let (first, turn, journals) = follows(self.last_commit(source).await?);
             let place = Place { source: source.to_owned(), first, turn, next: first, journals };
             if let Some(claim) = self.create_commit(&commit_of(place, Vec::new())).await? {
                 self.sweep(source).await?;
@@ -181,6 +176,12 @@ impl Lake {
             }
         }
         Err(LakeError::LostPartition { commit_source: source.to_owned(), first: 0 })
+    }
+
+    /// Whether nobody has claimed the source or committed to it since.
+    pub(super) async fn holds(&self, claim: &Claim) -> Result<bool, LakeError> {
+        let (first, turn, _) = follows(self.last_commit(&claim.source).await?);
+        Ok((first, turn) == (claim.first, claim.turn))
     }
 
     /// Writes a batch's files and commits them for a source that only this process can have, such as a locked journal.
@@ -329,6 +330,15 @@ impl Lake {
             }
         }
         Ok(deleted)
+    }
+}
+
+/// Position, turn and journals of what comes after the last commit of a source.
+fn follows(last: Option<Commit>) -> (u64, u32, BTreeMap<String, u64>) {
+    match last {
+        None => (0, 0, BTreeMap::new()),
+        Some(last) if last.is_claim() => (last.first, last.turn + 1, last.journals),
+        Some(last) => (last.next, 0, last.journals),
     }
 }
 

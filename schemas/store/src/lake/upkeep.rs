@@ -261,6 +261,33 @@ impl<'a> Upkeep<'a> {
         self.replaces.insert(old.path.clone(), new.map(str::to_owned));
     }
 
+    /// What it has changed.
+    fn upkept(&self, before: &Snapshot) -> Upkept {
+        Upkept {
+            tables: changes(before, &self.snapshot),
+            commits: self.commits,
+            leftovers: self.leftovers,
+        }
+    }
+
+    fn superseded(&self) -> UpkeepError {
+        UpkeepError::Superseded { location: self.lake.location().to_owned() }
+    }
+
+    /// Why the work failed: where another upkeep was started, it has deleted files under this one.
+    async fn explain(&self, error: UpkeepError) -> UpkeepError {
+        match error {
+            UpkeepError::Lake(cause) => match self.lake.holds(&self.claim).await {
+                Ok(false) => self.superseded(),
+                Ok(true) | Err(_) => UpkeepError::Lake(cause),
+            },
+            other @ (UpkeepError::Superseded { .. }
+            | UpkeepError::Run { .. }
+            | UpkeepError::NotThere { .. }
+            | UpkeepError::Remains { .. }) => other,
+        }
+    }
+
     /// Commits where enough has gathered.
     async fn commit_if_due(&mut self) -> Result<(), UpkeepError> {
         let bytes: u64 = self.files.iter().map(|file| file.bytes).sum();
@@ -278,9 +305,7 @@ impl<'a> Upkeep<'a> {
         let (files, replaces) = (std::mem::take(&mut self.files), std::mem::take(&mut self.replaces));
         let commit = match self.lake.commit_replacing(&mut self.claim, files, replaces).await {
             Ok(commit) => commit,
-            Err(LakeError::LostPartition { .. }) => {
-                return Err(UpkeepError::Superseded { location: self.lake.location().to_owned() });
-            }
+            Err(LakeError::LostPartition { .. }) => return Err(self.superseded()),
             Err(error) => return Err(error.into()),
         };
         self.commits += 1;

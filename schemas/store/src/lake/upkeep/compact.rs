@@ -92,19 +92,10 @@ impl Lake {
     pub async fn compact(&self, options: CompactOptions) -> Result<Upkept, UpkeepError> {
         let mut upkeep = Upkeep::begin(self).await?;
         let before = upkeep.snapshot.clone();
-        let plan = plan(&before, options)?;
-        for (folder, group) in &plan.pairs {
-            upkeep.merge_pairs(&before, folder, group).await?;
+        match upkeep.compact(&before, options).await {
+            Ok(()) => Ok(upkeep.upkept(&before)),
+            Err(error) => Err(upkeep.explain(error).await),
         }
-        for (folder, group) in &plan.sessions {
-            upkeep.merge_sessions(folder, group).await?;
-        }
-        upkeep.commit().await?;
-        Ok(Upkept {
-            tables: changes(&before, &upkeep.snapshot),
-            commits: upkeep.commits,
-            leftovers: upkeep.leftovers,
-        })
     }
 
     /// Says what [`Self::compact`] would do, without doing it: how many files there would be at least. Their bytes are
@@ -143,6 +134,17 @@ impl Lake {
 }
 
 impl Upkeep<'_> {
+    async fn compact(&mut self, before: &Snapshot, options: CompactOptions) -> Result<(), UpkeepError> {
+        let plan = plan(before, options)?;
+        for (folder, group) in &plan.pairs {
+            self.merge_pairs(before, folder, group).await?;
+        }
+        for (folder, group) in &plan.sessions {
+            self.merge_sessions(folder, group).await?;
+        }
+        self.commit().await
+    }
+
     /// Merges a group into one pair, or several where their rows pass [`MERGE_BYTES`].
     async fn merge_pairs(
         &mut self,

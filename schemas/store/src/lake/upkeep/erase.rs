@@ -138,39 +138,16 @@ impl Lake {
     pub async fn erase(&self, erasure: &Erasure) -> Result<Erased, UpkeepError> {
         let mut upkeep = Upkeep::begin(self).await?;
         let before = upkeep.snapshot.clone();
-        let mut found = Found::default();
-        let mut stripped = Stripped::default();
-        let mut passes = 0;
-        let mut proof = loop {
-            passes += 1;
-            self.find(&upkeep.snapshot, erasure, &mut found).await?;
-            if found.sessions.is_empty() {
-                return Err(self.not_there(erasure));
-            }
-            upkeep.take_out(erasure, &mut stripped).await?;
-            // What archivers have added meanwhile is searched too.
-            upkeep.snapshot = self.snapshot().await?;
-            match self.prove(&upkeep.snapshot, erasure, &found.digests).await? {
-                Ok(proof) => break proof,
-                Err(finds) if passes == MAX_PASSES => {
-                    let what = finds[..finds.len().min(NAMED_FINDS)].join("; ");
-                    return Err(UpkeepError::Remains { location: self.location().to_owned(), passes, what });
-                }
-                Err(_) => {}
-            }
-        };
-        proof.passes = passes as u64;
-        Ok(Erased {
-            absent: found.absent(erasure),
-            sessions: found.sessions,
-            stripped,
-            upkept: Upkept {
-                tables: changes(&before, &upkeep.snapshot),
-                commits: upkeep.commits,
-                leftovers: upkeep.leftovers,
-            },
-            proof: Some(proof),
-        })
+        match upkeep.erase(erasure).await {
+            Ok((found, stripped, proof)) => Ok(Erased {
+                absent: found.absent(erasure),
+                sessions: found.sessions,
+                stripped,
+                upkept: upkeep.upkept(&before),
+                proof: Some(proof),
+            }),
+            Err(error) => Err(upkeep.explain(error).await),
+        }
     }
 
     /// Says what [`Self::erase`] would do, without doing it: sessions and their rows.
@@ -308,6 +285,31 @@ impl Lake {
 }
 
 impl Upkeep<'_> {
+    /// Takes out and searches again, until nothing is found; what archivers add meanwhile is in the next pass.
+    async fn erase(&mut self, erasure: &Erasure) -> Result<(Found, Stripped, Proof), UpkeepError> {
+        let mut found = Found::default();
+        let mut stripped = Stripped::default();
+        let mut passes = 0;
+        loop {
+            passes += 1;
+            self.lake.find(&self.snapshot, erasure, &mut found).await?;
+            if found.sessions.is_empty() {
+                return Err(self.lake.not_there(erasure));
+            }
+            self.take_out(erasure, &mut stripped).await?;
+            self.snapshot = self.lake.snapshot().await?;
+            match self.lake.prove(&self.snapshot, erasure, &found.digests).await? {
+                Ok(proof) => return Ok((found, stripped, Proof { passes: passes as u64, ..proof })),
+                Err(finds) if passes == MAX_PASSES => {
+                    let location = self.lake.location().to_owned();
+                    let what = finds[..finds.len().min(NAMED_FINDS)].join("; ");
+                    return Err(UpkeepError::Remains { location, passes, what });
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
     /// Takes out what the snapshot holds of the erasure.
     async fn take_out(&mut self, erasure: &Erasure, stripped: &mut Stripped) -> Result<(), UpkeepError> {
         let snapshot = self.snapshot.clone();

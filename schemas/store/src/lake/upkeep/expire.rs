@@ -82,27 +82,10 @@ impl Lake {
     pub async fn expire(&self, before: &str) -> Result<Expired, UpkeepError> {
         let mut upkeep = Upkeep::begin(self).await?;
         let snapshot = upkeep.snapshot.clone();
-        let plan = plan(self, &snapshot, before).await?;
-        let mut stripped = Stripped::default();
-        for pair in pairs(&snapshot) {
-            let home = Home::of(&pair.exchanges.path)?;
-            if is_old(home.date, before) {
-                upkeep.strip_pair(pair, |id| plan.expires(home, id), &mut stripped).await?;
-            }
+        match upkeep.expire(&snapshot, before).await {
+            Ok((plan, stripped)) => Ok(plan.expired(stripped, upkeep.upkept(&snapshot))),
+            Err(error) => Err(upkeep.explain(error).await),
         }
-        for file in snapshot.files(Table::Sessions) {
-            let home = Home::of(&file.path)?;
-            if is_old(home.date, before) {
-                upkeep.strip_closes(file, |id| plan.expires(home, id), &mut stripped).await?;
-            }
-        }
-        upkeep.commit().await?;
-        let upkept = Upkept {
-            tables: changes(&snapshot, &upkeep.snapshot),
-            commits: upkeep.commits,
-            leftovers: upkeep.leftovers,
-        };
-        Ok(plan.expired(stripped, upkept))
     }
 
     /// Says what [`Self::expire`] would do, without doing it: sessions, not bytes.
@@ -115,6 +98,27 @@ impl Lake {
         let plan = plan(self, &snapshot, before).await?;
         let tables = changes(&snapshot, &snapshot);
         Ok(plan.expired(Stripped::default(), Upkept { tables, commits: 0, leftovers: 0 }))
+    }
+}
+
+impl Upkeep<'_> {
+    async fn expire(&mut self, snapshot: &Snapshot, before: &str) -> Result<(Plan, Stripped), UpkeepError> {
+        let plan = plan(self.lake, snapshot, before).await?;
+        let mut stripped = Stripped::default();
+        for pair in pairs(snapshot) {
+            let home = Home::of(&pair.exchanges.path)?;
+            if is_old(home.date, before) {
+                self.strip_pair(pair, |id| plan.expires(home, id), &mut stripped).await?;
+            }
+        }
+        for file in snapshot.files(Table::Sessions) {
+            let home = Home::of(&file.path)?;
+            if is_old(home.date, before) {
+                self.strip_closes(file, |id| plan.expires(home, id), &mut stripped).await?;
+            }
+        }
+        self.commit().await?;
+        Ok((plan, stripped))
     }
 }
 

@@ -1,0 +1,339 @@
+//! Compaction, expiry and erasure: what readers see afterwards, after a stop at every write, and beside an archiver.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use object_store::memory::InMemory;
+use schemas::commit::utc_date;
+use schemas::id::{SessionId, TenantId};
+use schemas::table::{Chunk, Table};
+use store::keyring::{KeyRing, TenantKeyPair, WrappingKey};
+use store::lake::Lake;
+use store::lake::upkeep::{CompactOptions, Erasure, UpkeepError};
+
+use stage::{Stage, Stop};
+use world::{DAY, FIRST_DAY, Seen, Traffic, copy, id, lake, lying_and_existing, view};
+
+mod stage;
+mod world;
+
+/// Seeds of the traffic that is tried.
+const SEEDS: u64 = 6;
+
+/// Portions of a store that is only compacted once.
+const PORTIONS: usize = 30;
+
+fn all(options: u64) -> CompactOptions {
+    CompactOptions { target_bytes: options }
+}
+
+async fn filled(seed: u64, portions: usize) -> (Arc<InMemory>, Traffic) {
+    let inner = Arc::new(InMemory::new());
+    let mut traffic = Traffic::new(seed);
+    traffic.fill(&lake(Stage::lasting(&inner)), portions).await;
+    (inner, traffic)
+}
+
+fn without(view: BTreeMap<SessionId, Seen>, gone: &BTreeSet<SessionId>) -> BTreeMap<SessionId, Seen> {
+    view.into_iter().filter(|(session, _)| !gone.contains(session)).collect()
+}
+
+fn erasure(sessions: &[&SessionId]) -> Erasure {
+    Erasure { sessions: sessions.iter().copied().cloned().collect(), tenants: BTreeSet::new() }
+}
+
+/// The oldest session of which something lies in more than one file, so that there is something to lean on.
+fn spread(view: &BTreeMap<SessionId, Seen>) -> SessionId {
+    let whole = view.iter().find(|(_, seen)| seen.tears.is_empty());
+    whole.expect("some session is whole").0.clone()
+}
+
+#[tokio::test]
+async fn compaction_changes_nothing_that_a_reader_sees() {
+    let mut torn = 0;
+    for seed in 0..SEEDS {
+        let inner = Arc::new(InMemory::new());
+        let twin = Arc::new(InMemory::new());
+        let (mine, plain) = (lake(Stage::lasting(&inner)), lake(Stage::lasting(&twin)));
+        // Both archivers see the same portions; one store is compacted in between.
+        let (mut traffic, mut same) = (Traffic::new(seed), Traffic::new(seed));
+        for round in 0..4 {
+            traffic.fill(&mine, 10).await;
+            same.fill(&plain, 10).await;
+            let target = [20_000, 6_000, 1 << 20, 40_000][(round + usize::try_from(seed).expect("small")) % 4];
+            let done = mine.compact(all(target)).await.expect("compacts");
+            let expected = view(&plain).await;
+            torn += expected.values().filter(|seen| !seen.tears.is_empty()).count();
+            assert!(view(&mine).await == expected, "seed {seed}, round {round}");
+            let change = done.tables.iter().find(|change| change.table == Table::Exchanges).expect("has it");
+            assert_eq!(change.before.rows, change.after.rows, "seed {seed}, round {round}");
+            assert!(change.after.files <= change.before.files, "seed {seed}, round {round}");
+            let (lying, existing) = lying_and_existing(&inner).await;
+            assert_eq!(lying, existing, "seed {seed}: replaced files are deleted");
+        }
+    }
+    assert!(torn > 0, "torn sessions are among those compared");
+}
+
+#[tokio::test]
+async fn a_folder_becomes_one_pair_with_each_piece_once() {
+    let (inner, _) = filled(1, PORTIONS).await;
+    let lake = lake(Stage::lasting(&inner));
+    let planned = lake.compact_dry(all(1 << 30)).await.expect("plans");
+    let done = lake.compact(all(1 << 30)).await.expect("compacts");
+    for (planned, done) in planned.tables.iter().zip(&done.tables) {
+        assert_eq!((planned.before, planned.after.files), (done.before, done.after.files));
+        assert!(done.after.files < done.before.files && done.after.bytes < done.before.bytes, "{done:?}");
+    }
+    let snapshot = lake.snapshot().await.expect("reads");
+    for table in [Table::Exchanges, Table::Chunks, Table::Sessions] {
+        let folders: Vec<_> = snapshot.files(table).map(|file| file.path.rsplit_once('/')).collect();
+        let distinct: BTreeSet<_> = folders.iter().map(|path| path.expect("has a folder").0).collect();
+        assert_eq!(distinct.len(), folders.len(), "one file a folder");
+    }
+    for file in snapshot.files(Table::Chunks) {
+        let chunks: Vec<Chunk> = lake.read(file, None).await.expect("reads");
+        let digests: BTreeSet<_> = chunks.iter().map(|chunk| chunk.digest).collect();
+        assert_eq!(digests.len(), chunks.len(), "each piece once");
+        assert!(chunks.iter().all(|chunk| chunk.bytes.is_some()), "nothing leans where all is in one file");
+        assert!((0..).zip(&chunks).all(|(row, chunk)| chunk.chunk == row), "numbers are row numbers");
+    }
+    let again = lake.compact(all(1 << 30)).await.expect("compacts");
+    assert_eq!(again.commits, 0, "there is nothing left to merge");
+}
+
+#[tokio::test]
+async fn a_dry_run_writes_nothing() {
+    let (inner, _) = filled(2, 10).await;
+    let stage = Stage::lasting(&inner);
+    let left = stage.left();
+    let lake = lake(stage);
+    let session = view(&lake).await.keys().next().expect("has one").clone();
+    lake.compact_dry(all(1 << 30)).await.expect("plans");
+    lake.expire_dry("2999-01-01").await.expect("plans");
+    let erased = lake.erase_dry(&erasure(&[&session])).await.expect("plans");
+    assert_eq!((erased.sessions, erased.proof), (BTreeSet::from([session]), None));
+    assert_eq!(left.load(Ordering::SeqCst), i64::MAX);
+}
+
+#[tokio::test]
+async fn expiry_takes_whole_sessions_of_old_days() {
+    for (seed, compacted) in [(3, false), (4, true)] {
+        let (inner, _) = filled(seed, PORTIONS).await;
+        let lake = lake(Stage::lasting(&inner));
+        if compacted {
+            lake.compact(all(1 << 30)).await.expect("compacts");
+        }
+        let before = view(&lake).await;
+        let day = utc_date(FIRST_DAY + DAY);
+        let old: BTreeSet<SessionId> =
+            before.iter().filter(|(_, seen)| seen.started_at() < FIRST_DAY + DAY).map(|(id, _)| id.clone()).collect();
+        assert!(!old.is_empty() && old.len() < before.len());
+        let planned = lake.expire_dry(&day).await.expect("plans");
+        let expired = lake.expire(&day).await.expect("expires");
+        assert_eq!((planned.sessions, expired.sessions), (old.len() as u64, old.len() as u64));
+        assert!(view(&lake).await == without(before, &old), "seed {seed}");
+        let (lying, existing) = lying_and_existing(&inner).await;
+        assert_eq!(lying, existing);
+        assert!(lying.iter().all(|path| !path.contains(&format!("date={}", utc_date(FIRST_DAY)))));
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_goes_on_stays_whole_and_one_without_times_never_expires() {
+    let (inner, mut traffic) = filled(5, 4).await;
+    let lake = lake(Stage::lasting(&inner));
+    let old = traffic.exchange_of("goes-on", FIRST_DAY);
+    let untimed = traffic.exchange_of("untimed", 5_000_000);
+    let young = traffic.exchange_of("goes-on", FIRST_DAY + 9 * DAY);
+    for records in [old, untimed, young] {
+        traffic.archive_as(&lake, "import", records).await;
+    }
+    let expired = lake.expire(&utc_date(FIRST_DAY + 8 * DAY)).await.expect("expires");
+    assert_eq!((expired.going_on, expired.files_without_time), (1, 1));
+    let left = view(&lake).await;
+    assert_eq!(left.keys().map(SessionId::as_str).collect::<Vec<_>>(), ["goes-on", "untimed"]);
+    assert_eq!(left[&id("goes-on")].exchanges(), 2);
+}
+
+#[tokio::test]
+async fn erasure_leaves_nothing_of_a_session_and_all_of_the_others() {
+    for seed in 0..SEEDS {
+        let (inner, _) = filled(seed, PORTIONS).await;
+        let lake = lake(Stage::lasting(&inner));
+        if seed % 2 == 0 {
+            lake.compact(all(30_000)).await.expect("compacts");
+        }
+        let before = view(&lake).await;
+        let gone = spread(&before);
+        let erased = lake.erase(&erasure(&[&gone, &id("never-was")])).await.expect("erases");
+        assert_eq!(erased.absent, BTreeSet::from(["session never-was".to_owned()]));
+        let proof = erased.proof.expect("is proved");
+        assert!(proof.files_read > 0 && proof.pieces_searched > 0 && proof.uncommitted == 0, "{proof:?}");
+        assert!(erased.stripped.pieces > 0, "its own messages went");
+        let snapshot = lake.snapshot().await.expect("reads");
+        let chunks: Vec<Chunk> = lake.read_table(&snapshot, Table::Chunks, None).await.expect("reads");
+        let own = format!(" of {gone} ");
+        let holds = |chunk: &Chunk| {
+            let bytes = chunk.bytes.as_deref().unwrap_or_default();
+            bytes.windows(own.len()).any(|window| window == own.as_bytes())
+        };
+        assert!(!chunks.iter().any(holds), "seed {seed}");
+        assert!(view(&lake).await == without(before, &BTreeSet::from([gone.clone()])), "seed {seed}");
+        let (lying, existing) = lying_and_existing(&inner).await;
+        assert_eq!(lying, existing);
+        let again = lake.erase(&erasure(&[&gone])).await;
+        assert!(matches!(again, Err(UpkeepError::NotThere { .. })));
+    }
+}
+
+#[tokio::test]
+async fn a_tenant_is_erased_without_its_keys() {
+    let tenant = TenantId::parse("t/two").expect("id");
+    let pair = TenantKeyPair {
+        metadata: WrappingKey::new([1; 32]),
+        payload: Some(WrappingKey::new([2; 32])),
+    };
+    let keys = KeyRing::new(BTreeMap::from([(tenant.clone(), pair)]));
+    let inner = Arc::new(InMemory::new());
+    let with_keys = lake(Stage::lasting(&inner)).with_keys(keys);
+    Traffic::new(7).fill(&with_keys, PORTIONS).await;
+    let before = view(&with_keys).await;
+    with_keys.compact(all(30_000)).await.expect("compacts");
+    assert!(view(&with_keys).await == before, "merged files are encrypted as well");
+    let plain = lake(Stage::lasting(&inner));
+    let unreadable = plain.load_sessions(&plain.snapshot().await.expect("reads"), None).await;
+    assert!(unreadable.is_err());
+    let wanted = Erasure { sessions: BTreeSet::new(), tenants: BTreeSet::from([tenant]) };
+    let erased = plain.erase(&wanted).await.expect("erases");
+    assert!(view(&plain).await == without(before, &erased.sessions));
+    assert!(!erased.sessions.is_empty());
+    let (lying, existing) = lying_and_existing(&inner).await;
+    assert_eq!(lying, existing);
+    assert!(lying.iter().all(|path| path.contains("tenant=t%20one")));
+}
+
+/// What an upkeep is tried as.
+#[derive(Debug, Clone)]
+enum Work {
+    Compact,
+    Erase(SessionId),
+    Expire(String),
+}
+
+impl Work {
+    async fn run(&self, lake: &Lake) -> Result<(), UpkeepError> {
+        match self {
+            Self::Compact => lake.compact(all(20_000)).await.map(drop),
+            Self::Erase(session) => lake.erase(&erasure(&[session])).await.map(drop),
+            Self::Expire(before) => lake.expire(before).await.map(drop),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stop_at_any_write_leaves_the_old_state_or_the_new() {
+    let (inner, _) = filled(8, 12).await;
+    let old = view(&lake(Stage::lasting(&inner))).await;
+    let day = utc_date(FIRST_DAY + DAY);
+    let mut stops = 0;
+    for work in [Work::Compact, Work::Erase(spread(&old)), Work::Expire(day)] {
+        let done = copy(&inner).await;
+        work.run(&lake(Stage::lasting(&done))).await.expect("works");
+        let new = view(&lake(Stage::lasting(&done))).await;
+        for stop in [Stop::Before, Stop::After] {
+            for at in 0.. {
+                let store = copy(&inner).await;
+                let stage = Stage::stopping(&store, at, stop);
+                let left = stage.left();
+                let result = work.run(&lake(stage)).await;
+                if left.load(Ordering::SeqCst) >= 0 {
+                    result.expect("nothing stopped it");
+                    break;
+                }
+                stops += 1;
+                let reopened = lake(Stage::lasting(&store));
+                let seen = view(&reopened).await;
+                assert!(seen == old || seen == new, "{work:?} stopped {stop:?} write {at}");
+                match work.run(&reopened).await {
+                    Ok(()) | Err(UpkeepError::NotThere { .. }) => {}
+                    Err(error) => panic!("{work:?} stopped {stop:?} write {at}: {error}"),
+                }
+                assert!(view(&reopened).await == new, "{work:?} stopped {stop:?} write {at}, then done again");
+                let (lying, existing) = lying_and_existing(&store).await;
+                assert_eq!(lying, existing, "{work:?} stopped {stop:?} write {at}");
+            }
+        }
+    }
+    assert!(stops > 60, "only {stops} stops were tried");
+}
+
+#[tokio::test]
+async fn an_archiver_goes_on_beside_an_upkeep() {
+    for seed in 10..10 + SEEDS {
+        let (inner, mut traffic) = filled(seed, 12).await;
+        let twin = Arc::new(InMemory::new());
+        Traffic::new(seed).fill(&lake(Stage::lasting(&twin)), 24).await;
+        let (mine, beside) = (lake(Stage::lasting(&inner)), lake(Stage::lasting(&inner)));
+        let upkeep = async {
+            for target in [4_000, 8_000, 16_000] {
+                mine.compact(all(target)).await.expect("compacts");
+            }
+        };
+        futures::join!(upkeep, traffic.fill(&beside, 12));
+        assert!(view(&mine).await == view(&lake(Stage::lasting(&twin))).await, "seed {seed}");
+    }
+}
+
+#[tokio::test]
+async fn what_an_archiver_brings_during_an_erasure_is_erased_too() {
+    let mut passes = 0;
+    for seed in 20..20 + SEEDS {
+        let (inner, mut traffic) = filled(seed, 8).await;
+        let records = traffic.exchange_of("s", FIRST_DAY);
+        let (mine, beside) = (lake(Stage::lasting(&inner)), lake(Stage::lasting(&inner)));
+        traffic.archive_as(&mine, "import", records).await;
+        let more = async {
+            for _ in 0..3 {
+                let records = traffic.exchange_of("s", FIRST_DAY);
+                traffic.archive_as(&beside, "import", records).await;
+            }
+        };
+        let erasure = erasure(&[&id("s")]);
+        let (erased, ()) = futures::join!(mine.erase(&erasure), more);
+        let proof = erased.expect("erases").proof.expect("is proved");
+        passes += proof.passes;
+        assert!(!view(&mine).await.contains_key(&id("s")), "seed {seed}");
+    }
+    assert!(passes > SEEDS, "some of it came in between");
+}
+
+#[tokio::test]
+async fn a_second_upkeep_stops_the_first() {
+    let mut superseded = 0;
+    for wait in 0..60 {
+        let (inner, _) = filled(30, 8).await;
+        let expected = view(&lake(Stage::lasting(&inner))).await;
+        let (one, two) = (lake(Stage::lasting(&inner)), lake(Stage::lasting(&inner)));
+        let later = async {
+            for _ in 0..wait {
+                tokio::task::yield_now().await;
+            }
+            two.compact(all(6_000)).await
+        };
+        let (first, second) = futures::join!(one.compact(all(6_000)), later);
+        for result in [first, second] {
+            match result {
+                Ok(_) => {}
+                Err(UpkeepError::Superseded { .. }) => superseded += 1,
+                Err(error) => panic!("wait {wait}: {error}"),
+            }
+        }
+        assert!(view(&one).await == expected, "wait {wait}");
+        one.compact(all(6_000)).await.expect("compacts");
+        let (lying, existing) = lying_and_existing(&inner).await;
+        assert_eq!(lying, existing, "wait {wait}");
+    }
+    assert!(superseded > 0, "some were stopped");
+}
