@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::command::{analyze, demo, import, record, replay, sessions};
+use crate::command::{analyze, demo, import, record, replay, sessions, upkeep};
 use crate::screen::Color;
 
 /// The configuration that is taken where none is named; it need not exist for commands that only look for keys in it.
@@ -63,6 +63,8 @@ pub(crate) enum Command {
     Import(import::Args),
     /// Look at recorded sessions.
     Sessions(sessions::Args),
+    /// Keep a store: merge small files, delete old sessions, erase some.
+    Store(upkeep::Args),
     /// Replay recorded sessions against a candidate, with every side effect virtualised.
     Replay(replay::Args),
     /// Compare two runs and decide.

@@ -16,6 +16,7 @@ pub(crate) mod import;
 pub(crate) mod record;
 pub(crate) mod replay;
 pub(crate) mod sessions;
+pub(crate) mod upkeep;
 
 /// What every command gets besides its own arguments.
 #[derive(Debug)]
@@ -59,6 +60,7 @@ pub(crate) async fn run(cli: Cli, screen: &Screen) -> Result<Outcome, Failure> {
         Command::Record(args) => Box::pin(record::run(args, &context)).await,
         Command::Import(args) => Box::pin(import::run(args, &context)).await,
         Command::Sessions(args) => Box::pin(sessions::run(args, &context)).await,
+        Command::Store(args) => Box::pin(upkeep::run(args, &context)).await,
         Command::Replay(args) => Box::pin(replay::run(args, &context)).await,
         Command::Analyze(args) => Box::pin(analyze::run(args, &context)).await,
     }

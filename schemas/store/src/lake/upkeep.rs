@@ -47,7 +47,9 @@ pub enum UpkeepError {
         location: String,
     },
     /// A run is not a store of sessions.
-    #[error("{location} is a run, not a store of sessions: delete it as a whole where it is not needed any more")]
+    #[error(
+        "{location} is a run, not a store of sessions: delete it as a whole where it is not needed any more"
+    )]
     Run {
         /// The run.
         location: String,
@@ -263,11 +265,7 @@ impl<'a> Upkeep<'a> {
 
     /// What it has changed.
     fn upkept(&self, before: &Snapshot) -> Upkept {
-        Upkept {
-            tables: changes(before, &self.snapshot),
-            commits: self.commits,
-            leftovers: self.leftovers,
-        }
+        Upkept { tables: changes(before, &self.snapshot), commits: self.commits, leftovers: self.leftovers }
     }
 
     fn superseded(&self) -> UpkeepError {

@@ -19,10 +19,10 @@ mod stage;
 mod world;
 
 /// Seeds of the traffic that is tried.
-const SEEDS: u64 = 6;
+const SEEDS: u64 = 3;
 
 /// Portions of a store that is only compacted once.
-const PORTIONS: usize = 30;
+const PORTIONS: usize = 20;
 
 fn all(options: u64) -> CompactOptions {
     CompactOptions { target_bytes: options }
@@ -59,9 +59,10 @@ async fn compaction_changes_nothing_that_a_reader_sees() {
         // Both archivers see the same portions; one store is compacted in between.
         let (mut traffic, mut same) = (Traffic::new(seed), Traffic::new(seed));
         for round in 0..4 {
-            traffic.fill(&mine, 10).await;
-            same.fill(&plain, 10).await;
-            let target = [20_000, 6_000, 1 << 20, 40_000][(round + usize::try_from(seed).expect("small")) % 4];
+            traffic.fill(&mine, 6).await;
+            same.fill(&plain, 6).await;
+            let target =
+                [20_000, 6_000, 1 << 20, 40_000][(round + usize::try_from(seed).expect("small")) % 4];
             let done = mine.compact(all(target)).await.expect("compacts");
             let expected = view(&plain).await;
             torn += expected.values().filter(|seen| !seen.tears.is_empty()).count();
@@ -127,8 +128,11 @@ async fn expiry_takes_whole_sessions_of_old_days() {
         }
         let before = view(&lake).await;
         let day = utc_date(FIRST_DAY + DAY);
-        let old: BTreeSet<SessionId> =
-            before.iter().filter(|(_, seen)| seen.started_at() < FIRST_DAY + DAY).map(|(id, _)| id.clone()).collect();
+        let old: BTreeSet<SessionId> = before
+            .iter()
+            .filter(|(_, seen)| seen.started_at() < FIRST_DAY + DAY)
+            .map(|(id, _)| id.clone())
+            .collect();
         assert!(!old.is_empty() && old.len() < before.len());
         let planned = lake.expire_dry(&day).await.expect("plans");
         let expired = lake.expire(&day).await.expect("expires");
@@ -191,10 +195,8 @@ async fn erasure_leaves_nothing_of_a_session_and_all_of_the_others() {
 #[tokio::test]
 async fn a_tenant_is_erased_without_its_keys() {
     let tenant = TenantId::parse("t/two").expect("id");
-    let pair = TenantKeyPair {
-        metadata: WrappingKey::new([1; 32]),
-        payload: Some(WrappingKey::new([2; 32])),
-    };
+    let pair =
+        TenantKeyPair { metadata: WrappingKey::new([1; 32]), payload: Some(WrappingKey::new([2; 32])) };
     let keys = KeyRing::new(BTreeMap::from([(tenant.clone(), pair)]));
     let inner = Arc::new(InMemory::new());
     let with_keys = lake(Stage::lasting(&inner)).with_keys(keys);
@@ -234,7 +236,7 @@ impl Work {
 
 #[tokio::test]
 async fn a_stop_at_any_write_leaves_the_old_state_or_the_new() {
-    let (inner, _) = filled(8, 12).await;
+    let (inner, _) = filled(8, 7).await;
     let old = view(&lake(Stage::lasting(&inner))).await;
     let day = utc_date(FIRST_DAY + DAY);
     let mut stops = 0;
@@ -260,28 +262,31 @@ async fn a_stop_at_any_write_leaves_the_old_state_or_the_new() {
                     Ok(()) | Err(UpkeepError::NotThere { .. }) => {}
                     Err(error) => panic!("{work:?} stopped {stop:?} write {at}: {error}"),
                 }
-                assert!(view(&reopened).await == new, "{work:?} stopped {stop:?} write {at}, then done again");
+                assert!(
+                    view(&reopened).await == new,
+                    "{work:?} stopped {stop:?} write {at}, then done again"
+                );
                 let (lying, existing) = lying_and_existing(&store).await;
                 assert_eq!(lying, existing, "{work:?} stopped {stop:?} write {at}");
             }
         }
     }
-    assert!(stops > 60, "only {stops} stops were tried");
+    assert!(stops > 40, "only {stops} stops were tried");
 }
 
 #[tokio::test]
 async fn an_archiver_goes_on_beside_an_upkeep() {
     for seed in 10..10 + SEEDS {
-        let (inner, mut traffic) = filled(seed, 12).await;
+        let (inner, mut traffic) = filled(seed, 7).await;
         let twin = Arc::new(InMemory::new());
-        Traffic::new(seed).fill(&lake(Stage::lasting(&twin)), 24).await;
+        Traffic::new(seed).fill(&lake(Stage::lasting(&twin)), 14).await;
         let (mine, beside) = (lake(Stage::lasting(&inner)), lake(Stage::lasting(&inner)));
         let upkeep = async {
-            for target in [4_000, 8_000, 16_000] {
+            for target in [20_000, 60_000] {
                 mine.compact(all(target)).await.expect("compacts");
             }
         };
-        futures::join!(upkeep, traffic.fill(&beside, 12));
+        futures::join!(upkeep, traffic.fill(&beside, 7));
         assert!(view(&mine).await == view(&lake(Stage::lasting(&twin))).await, "seed {seed}");
     }
 }
@@ -312,17 +317,17 @@ async fn what_an_archiver_brings_during_an_erasure_is_erased_too() {
 #[tokio::test]
 async fn a_second_upkeep_stops_the_first() {
     let mut superseded = 0;
-    for wait in 0..60 {
-        let (inner, _) = filled(30, 8).await;
+    for wait in (0..80).step_by(8) {
+        let (inner, _) = filled(30, 5).await;
         let expected = view(&lake(Stage::lasting(&inner))).await;
         let (one, two) = (lake(Stage::lasting(&inner)), lake(Stage::lasting(&inner)));
         let later = async {
             for _ in 0..wait {
                 tokio::task::yield_now().await;
             }
-            two.compact(all(6_000)).await
+            two.compact(all(60_000)).await
         };
-        let (first, second) = futures::join!(one.compact(all(6_000)), later);
+        let (first, second) = futures::join!(one.compact(all(60_000)), later);
         for result in [first, second] {
             match result {
                 Ok(_) => {}
@@ -331,7 +336,7 @@ async fn a_second_upkeep_stops_the_first() {
             }
         }
         assert!(view(&one).await == expected, "wait {wait}");
-        one.compact(all(6_000)).await.expect("compacts");
+        one.compact(all(60_000)).await.expect("compacts");
         let (lying, existing) = lying_and_existing(&inner).await;
         assert_eq!(lying, existing, "wait {wait}");
     }

@@ -17,7 +17,7 @@ use object_store::{
 
 /// What happens to the operation at which the store stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stop {
+pub(crate) enum Stop {
     /// It is not done.
     Before,
     /// It is done, and its answer is lost.
@@ -26,7 +26,7 @@ pub enum Stop {
 
 /// The store. Clones of the inner one share what is stored.
 #[derive(Debug)]
-pub struct Stage {
+pub(crate) struct Stage {
     inner: Arc<InMemory>,
     /// Writing operations that are still done.
     left: Arc<AtomicI64>,
@@ -35,17 +35,17 @@ pub struct Stage {
 
 impl Stage {
     /// A store that stops at its n-th write (put or delete), from 0.
-    pub fn stopping(inner: &Arc<InMemory>, at: i64, stop: Stop) -> Self {
+    pub(crate) fn stopping(inner: &Arc<InMemory>, at: i64, stop: Stop) -> Self {
         Self { inner: Arc::clone(inner), left: Arc::new(AtomicI64::new(at)), stop }
     }
 
     /// A store that never stops.
-    pub fn lasting(inner: &Arc<InMemory>) -> Self {
+    pub(crate) fn lasting(inner: &Arc<InMemory>) -> Self {
         Self::stopping(inner, i64::MAX, Stop::Before)
     }
 
     /// How many more writes would have been done.
-    pub fn left(&self) -> Arc<AtomicI64> {
+    pub(crate) fn left(&self) -> Arc<AtomicI64> {
         Arc::clone(&self.left)
     }
 

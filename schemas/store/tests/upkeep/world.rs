@@ -18,20 +18,20 @@ use store::lake::Lake;
 use crate::stage::Stage;
 
 /// 2023-11-14 22:13:20 UTC.
-pub const FIRST_DAY: i64 = 1_700_000_000_000_000;
+pub(crate) const FIRST_DAY: i64 = 1_700_000_000_000_000;
 
 /// Microseconds of a day.
-pub const DAY: i64 = 86_400_000_000;
+pub(crate) const DAY: i64 = 86_400_000_000;
 
 /// Numbers that look random and are the same for the same seed (xorshift64*).
-pub struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
-    pub fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -40,11 +40,11 @@ impl Dice {
 }
 
 /// A lake over a store in memory.
-pub fn lake(stage: Stage) -> Lake {
+pub(crate) fn lake(stage: Stage) -> Lake {
     Lake::open("stage").expect("a relative folder opens").over(Arc::new(stage))
 }
 
-pub fn id(text: &str) -> SessionId {
+pub(crate) fn id(text: &str) -> SessionId {
     SessionId::parse(text).expect("id")
 }
 
@@ -62,7 +62,7 @@ struct Open {
 }
 
 /// What is recorded, batch by batch.
-pub struct Traffic {
+pub(crate) struct Traffic {
     dice: Dice,
     open: Vec<Open>,
     number: usize,
@@ -71,15 +71,15 @@ pub struct Traffic {
 }
 
 /// Records of one source.
-pub struct Portion {
-    pub source: usize,
-    pub records: Vec<Record>,
+pub(crate) struct Portion {
+    pub(crate) source: usize,
+    pub(crate) records: Vec<Record>,
     /// The archiver was restarted and remembers nothing.
-    pub restarted: bool,
+    pub(crate) restarted: bool,
 }
 
 impl Traffic {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self {
             dice: Dice::new(seed),
             open: Vec::new(),
@@ -90,7 +90,7 @@ impl Traffic {
     }
 
     /// The next records of one of the two sources.
-    pub fn next(&mut self) -> Portion {
+    pub(crate) fn next(&mut self) -> Portion {
         let source = usize::try_from(self.dice.below(2)).expect("0 or 1");
         let mut records = Vec::new();
         for _ in 0..1 + self.dice.below(5) {
@@ -134,7 +134,7 @@ impl Traffic {
     }
 
     /// Archives a portion in each of the stores, as one archiver each would.
-    pub async fn archive(&mut self, lake: &Lake, portion: Portion) {
+    pub(crate) async fn archive(&mut self, lake: &Lake, portion: Portion) {
         let Portion { source, records, restarted } = portion;
         let leaning = &mut self.leaning[source];
         if restarted {
@@ -148,7 +148,7 @@ impl Traffic {
     }
 
     /// The records of one more model call of a session, by a recorder that remembers nothing of it.
-    pub fn exchange_of(&mut self, session: &str, started_at: i64) -> Vec<Record> {
+    pub(crate) fn exchange_of(&mut self, session: &str, started_at: i64) -> Vec<Record> {
         let mut open = Open { session: id(session), started_at, ..self.start(0) };
         open.seq = u32::try_from(self.number).expect("small");
         open.tenant = TenantId::parse("t").expect("id");
@@ -156,7 +156,7 @@ impl Traffic {
     }
 
     /// Archives records under a source of their own.
-    pub async fn archive_as(&self, lake: &Lake, source: &str, records: Vec<Record>) {
+    pub(crate) async fn archive_as(&self, lake: &Lake, source: &str, records: Vec<Record>) {
         let first = lake.resume_position(source).await.expect("reads");
         let next = first + records.len() as u64;
         let leaning = &mut Leaning::default();
@@ -164,7 +164,7 @@ impl Traffic {
     }
 
     /// Archives so many portions.
-    pub async fn fill(&mut self, lake: &Lake, portions: usize) {
+    pub(crate) async fn fill(&mut self, lake: &Lake, portions: usize) {
         for _ in 0..portions {
             let portion = self.next();
             self.archive(lake, portion).await;
@@ -262,27 +262,27 @@ impl Open {
 
 /// Everything that a reader sees of one session: close rows, exchanges with their bodies, what is missing.
 #[derive(Debug, PartialEq)]
-pub struct Seen {
+pub(crate) struct Seen {
     closes: Vec<SessionClose>,
     exchanges: Vec<Exchange>,
     bodies: Vec<[Result<Vec<u8>, String>; 2]>,
-    pub tears: Vec<String>,
+    pub(crate) tears: Vec<String>,
 }
 
 impl Seen {
-    pub fn started_at(&self) -> i64 {
+    pub(crate) fn started_at(&self) -> i64 {
         let closes = self.closes.iter().map(|close| close.started_at);
         let exchanges = self.exchanges.iter().map(|exchange| exchange.session_started_at);
         closes.chain(exchanges).min().expect("something is seen of it")
     }
 
-    pub fn exchanges(&self) -> usize {
+    pub(crate) fn exchanges(&self) -> usize {
         self.exchanges.len()
     }
 }
 
 /// Everything that a reader sees of a store.
-pub async fn view(lake: &Lake) -> BTreeMap<SessionId, Seen> {
+pub(crate) async fn view(lake: &Lake) -> BTreeMap<SessionId, Seen> {
     let snapshot = lake.snapshot().await.expect("commits read");
     let mut seen = BTreeMap::new();
     let mut exchanges = 0;
@@ -303,7 +303,7 @@ pub async fn view(lake: &Lake) -> BTreeMap<SessionId, Seen> {
 }
 
 /// The paths of all tables' files that lie in the store, and of those that exist.
-pub async fn lying_and_existing(inner: &Arc<InMemory>) -> (BTreeSet<String>, BTreeSet<String>) {
+pub(crate) async fn lying_and_existing(inner: &Arc<InMemory>) -> (BTreeSet<String>, BTreeSet<String>) {
     use futures::TryStreamExt as _;
     let found: Vec<_> = inner.list(None).try_collect().await.expect("lists");
     let parquet = found.iter().map(|meta| meta.location.as_ref()).filter(|path| path.ends_with(".parquet"));
@@ -318,7 +318,7 @@ pub async fn lying_and_existing(inner: &Arc<InMemory>) -> (BTreeSet<String>, BTr
 }
 
 /// A copy of everything in the store.
-pub async fn copy(inner: &Arc<InMemory>) -> Arc<InMemory> {
+pub(crate) async fn copy(inner: &Arc<InMemory>) -> Arc<InMemory> {
     use futures::TryStreamExt as _;
     let to = InMemory::new();
     let found: Vec<_> = inner.list(None).try_collect().await.expect("lists");

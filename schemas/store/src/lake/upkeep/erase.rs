@@ -178,12 +178,7 @@ impl Lake {
 
     /// Finds the sessions, how many rows they have, and the digests of their pieces. Of tenants that are taken as a whole
     /// only the session column is read, which is never encrypted: whoever has lost their keys can still erase them.
-    async fn find(
-        &self,
-        snapshot: &Snapshot,
-        erasure: &Erasure,
-        found: &mut Found,
-    ) -> Result<(), LakeError> {
+    async fn find(&self, snapshot: &Snapshot, erasure: &Erasure, found: &mut Found) -> Result<(), LakeError> {
         for pair in pairs(snapshot) {
             let number = self.find_in(pair.exchanges, erasure, found).await?;
             found.stripped.exchanges += number;
@@ -237,8 +232,7 @@ impl Lake {
     ) -> Result<Result<Proof, Vec<String>>, LakeError> {
         let mut proof = Proof { pieces_searched: digests.len() as u64, ..Proof::default() };
         let mut finds = self.list_again(snapshot, &mut proof).await?;
-        let exchanges_and_sessions =
-            snapshot.files(Table::Exchanges).chain(snapshot.files(Table::Sessions));
+        let exchanges_and_sessions = snapshot.files(Table::Exchanges).chain(snapshot.files(Table::Sessions));
         for file in exchanges_and_sessions {
             let sessions = self.sessions_in(file).await?;
             proof.files_read += 1;
@@ -259,7 +253,9 @@ impl Lake {
             for number in rows.iter().flat_map(References::numbers) {
                 names.remove(number);
             }
-            finds.extend(names.values().next().map(|digest| format!("{} holds piece {digest:?}", chunks.path)));
+            finds.extend(
+                names.values().next().map(|digest| format!("{} holds piece {digest:?}", chunks.path)),
+            );
         }
         Ok(if finds.is_empty() { Ok(proof) } else { Err(finds) })
     }
@@ -267,8 +263,11 @@ impl Lake {
     /// Looks for replaced files that still lie there.
     async fn list_again(&self, snapshot: &Snapshot, proof: &mut Proof) -> Result<Vec<String>, LakeError> {
         let replaced: HashSet<&str> = snapshot.replaced().collect();
-        let exists: HashSet<&str> =
-            TABLES.into_iter().flat_map(|table| snapshot.files(table)).map(|file| file.path.as_str()).collect();
+        let exists: HashSet<&str> = TABLES
+            .into_iter()
+            .flat_map(|table| snapshot.files(table))
+            .map(|file| file.path.as_str())
+            .collect();
         let mut finds = Vec::new();
         proof.replaced_gone = replaced.len() as u64;
         for table in TABLES {

@@ -123,7 +123,8 @@ impl<'a> Merge<'a> {
     /// Makes the rows of the new pair, sorted and numbered.
     pub(super) fn finish(mut self) -> Rows {
         let mut exchanges = std::mem::take(&mut self.exchanges);
-        exchanges.sort_by(|a, b| (&a.session, &a.incarnation, a.seq).cmp(&(&b.session, &b.incarnation, b.seq)));
+        exchanges
+            .sort_by(|a, b| (&a.session, &a.incarnation, a.seq).cmp(&(&b.session, &b.incarnation, b.seq)));
         let mut chunks = Chunks::default();
         let mut rows = Vec::with_capacity(exchanges.len());
         for exchange in exchanges {
