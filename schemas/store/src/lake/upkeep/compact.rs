@@ -57,11 +57,11 @@ fn plan(snapshot: &Snapshot, options: CompactOptions) -> Result<Plan<'_>, LakeEr
 }
 
 /// Packs small files, in their order, into groups of at most the target.
-fn groups<'a, F>(
-    folders: BTreeMap<&'a str, Vec<F>>,
+fn groups<F>(
+    folders: BTreeMap<&str, Vec<F>>,
     options: CompactOptions,
     bytes: impl Fn(&F) -> u64,
-) -> Vec<(&'a str, Vec<F>)> {
+) -> Vec<(&str, Vec<F>)> {
     let mut groups = Vec::new();
     for (folder, files) in folders {
         let mut group: Vec<F> = Vec::new();
