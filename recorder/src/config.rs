@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use self::values::{ByteSize, HeaderText, Listen, PathPrefix, Pointer, Upstream};
 
+pub mod archiver;
 mod kafka;
 pub mod values;
 

@@ -4,6 +4,7 @@
 //! anything is written, journaled in groups, and archived into a store under commits. Kafka and other doors are not here.
 
 mod archive;
+pub mod archiver;
 mod capture;
 pub mod config;
 mod counts;

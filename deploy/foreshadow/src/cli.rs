@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::command::{analyze, demo, import, record, replay, sessions, upkeep};
+use crate::command::{analyze, archive, demo, import, record, replay, sessions, upkeep};
 use crate::screen::Color;
 
 /// The configuration that is taken where none is named; it need not exist for commands that only look for keys in it.
@@ -19,7 +19,7 @@ pub(crate) const DEFAULT_CONFIG: &str = "foreshadow.toml";
     after_help = "Exit codes: 0 approve or success, 1 the work failed, 2 wrong usage or configuration, 3 block, 4 inconclusive."
 )]
 pub(crate) struct Cli {
-    /// Configuration of `foreshadow record`, and of the keys of an encrypted store.
+    /// Configuration of `foreshadow record` and `archive`, and of the keys of an encrypted store.
     #[arg(
         long,
         global = true,
@@ -59,6 +59,8 @@ pub(crate) enum Command {
     Demo(demo::Args),
     /// Run the tap at a gateway and record what passes.
     Record(record::Args),
+    /// Turn the recorders' Kafka topic into a store, exactly once.
+    Archive(archive::Args),
     /// Turn files of sessions into a store, or into the trials of a run.
     Import(import::Args),
     /// Look at recorded sessions.

@@ -11,6 +11,7 @@ use crate::outcome::{Failure, Outcome};
 use crate::screen::Screen;
 
 pub(crate) mod analyze;
+pub(crate) mod archive;
 pub(crate) mod demo;
 pub(crate) mod import;
 pub(crate) mod record;
@@ -58,6 +59,7 @@ pub(crate) async fn run(cli: Cli, screen: &Screen) -> Result<Outcome, Failure> {
     match cli.command {
         Command::Demo(args) => Box::pin(demo::run(args, &context)).await,
         Command::Record(args) => Box::pin(record::run(args, &context)).await,
+        Command::Archive(args) => Box::pin(archive::run(args, &context)).await,
         Command::Import(args) => Box::pin(import::run(args, &context)).await,
         Command::Sessions(args) => Box::pin(sessions::run(args, &context)).await,
         Command::Store(args) => Box::pin(upkeep::run(args, &context)).await,

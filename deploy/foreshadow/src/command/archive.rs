@@ -1,0 +1,80 @@
+//! `foreshadow archive`.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use recorder::archiver::{self, Summary};
+use recorder::config::archiver::ArchiverConfig;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::record::duration;
+use crate::command::Context;
+use crate::outcome::{Failure, Outcome};
+
+/// Arguments of `foreshadow archive`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// End when everything is read and committed and nothing has come for this long.
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    until_idle: Option<Duration>,
+}
+
+/// Runs `foreshadow archive` until it is interrupted, or until it has been idle for the wanted time.
+pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Failure> {
+    let config = read_config(context)?;
+    let lake = context.open_lake(&config.store)?;
+    // Before anything is opened, so that no signal falls between.
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::work)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::work)?;
+    let mut archiver = archiver::start(&config, lake, args.until_idle).map_err(Failure::work)?;
+    context.screen.note(format!(
+        "archiving topic {} as a member of group {} into {}",
+        config.kafka.topic, config.kafka.group, config.store
+    ));
+    let ended = loop {
+        // All branches are cancel-safe.
+        tokio::select! {
+            ended = archiver.ended() => break ended,
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        context.screen.note("stopping: what is gathered is committed, and the group is left");
+        archiver.stop();
+    };
+    archiver.close();
+    let summary = ended.map_err(Failure::work)?;
+    context.screen.line(described(&summary));
+    context.screen.result(&summary);
+    Ok(Outcome::Success)
+}
+
+fn read_config(context: &Context<'_>) -> Result<ArchiverConfig, Failure> {
+    let path = &context.config;
+    let read = std::fs::read_to_string(path).with_context(|| {
+        format!("configuration {} cannot be read; name one with --config FILE", path.display())
+    });
+    let text = read.map_err(Failure::usage)?;
+    ArchiverConfig::parse(&text, &|name| std::env::var(name).ok())
+        .with_context(|| format!("configuration {}", path.display()))
+        .map_err(Failure::usage)
+}
+
+fn described(summary: &Summary) -> String {
+    let mut text = format!(
+        "{} messages read, {} exchanges archived in {} files and {} commits",
+        summary.consumed, summary.archived, summary.files, summary.commits
+    );
+    let rest = [
+        (summary.redelivered, "messages were sent again and dropped"),
+        (summary.dead_lettered, "messages could not be read and lie in the dead-letter topic"),
+        (summary.expired, "messages were deleted by the broker before they were read"),
+        (summary.waiting_parts, "messages stay in Kafka until the rest of their records comes"),
+        (summary.uncommitted, "messages were read and not committed; they stay in Kafka for the next start"),
+    ];
+    for (count, what) in rest {
+        if count > 0 {
+            text.push_str(&format!("\n  {count} {what}"));
+        }
+    }
+    text
+}

@@ -1,0 +1,326 @@
+//! A mock cluster with a topic, journals that publish into it as a recorder does, and a look at what was stored.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::{Headers as _, Message as _};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rdkafka::types::RDKafkaRespErr;
+use recorder::archiver::{self, Archiver, ArchiverError, Summary};
+use recorder::config::archiver::ArchiverConfig;
+use schemas::body::Body;
+use schemas::exchange::{Edge, Ending, Exchange, Operation, OperationKind, Protocol, Usage};
+use schemas::id::{AgentId, ExchangeId, IncarnationId, SessionId, TenantId};
+use schemas::keys::{Digest, RootKey, TenantKeys};
+use schemas::record::{Parcel, Record, message_key, pack};
+use schemas::session::{CloseReason, SessionClose};
+use schemas::table::{self, Table};
+use store::lake::Lake;
+
+pub(crate) const TOPIC: &str = "sessions";
+
+pub(crate) const NO_ERROR: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR;
+pub(crate) const REFUSED: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+pub(crate) const UNKNOWN: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
+
+/// Quiet time after which an archiver of a test ends.
+pub(crate) const IDLE: Duration = Duration::from_millis(700);
+
+/// A mock cluster waits nearly this long for members before it assigns anything.
+const SHORT_SESSIONS: &str = "\"session.timeout.ms\" = \"3000\"\n\"heartbeat.interval.ms\" = \"300\"\n";
+
+const DAY: i64 = 1_700_000_000_000_000;
+
+fn tenant() -> TenantId {
+    TenantId::parse("t").expect("id")
+}
+
+fn keys() -> TenantKeys {
+    RootKey::new([5; 32]).tenant(&tenant())
+}
+
+/// The request of the n-th call of a session: all messages so far.
+pub(crate) fn request(session: &str, n: u32, filler: usize) -> Vec<u8> {
+    let message =
+        |i: u32| format!(r#"{{"role":"user","content":"{session} message {i} {}"}}"#, "x".repeat(filler));
+    let messages: Vec<String> = (0..=n).map(message).collect();
+    format!(r#"{{"messages":[{}]}}"#, messages.join(",")).into_bytes()
+}
+
+/// A cluster with one topic, and a store.
+pub(crate) struct Place {
+    cluster: MockCluster<'static, DefaultProducerContext>,
+    producer: BaseProducer,
+    folder: tempfile::TempDir,
+    extra: String,
+}
+
+impl Place {
+    pub(crate) fn new(partitions: i32) -> Self {
+        let cluster = MockCluster::new(1).expect("a mock cluster");
+        cluster.create_topic(TOPIC, partitions, 1).expect("a topic");
+        cluster.create_topic("sessions.dead", 1, 1).expect("a topic");
+        let producer = ClientConfig::new()
+            .set("bootstrap.servers", cluster.bootstrap_servers())
+            .set("enable.idempotence", "true")
+            .set("linger.ms", "1")
+            .create()
+            .expect("a producer");
+        let folder = tempfile::tempdir().expect("a folder");
+        Self { cluster, producer, folder, extra: String::new() }
+    }
+
+    /// More lines for the configuration file.
+    pub(crate) fn with(mut self, extra: &str) -> Self {
+        extra.clone_into(&mut self.extra);
+        self
+    }
+
+    pub(crate) fn servers(&self) -> String {
+        self.cluster.bootstrap_servers()
+    }
+
+    pub(crate) fn cluster(&self) -> &MockCluster<'static, DefaultProducerContext> {
+        &self.cluster
+    }
+
+    pub(crate) fn lake(&self) -> Lake {
+        Lake::open(self.folder.path().join("store").to_str().expect("utf-8")).expect("opens")
+    }
+
+    /// Publishes and waits until the broker has them.
+    pub(crate) fn publish(&self, partition: i32, messages: &[(Vec<u8>, Vec<u8>)]) {
+        for (key, payload) in messages {
+            let record = BaseRecord::to(TOPIC).partition(partition).key(key).payload(payload);
+            self.producer.send(record).map_err(|(error, _)| error).expect("is queued");
+        }
+        self.producer.flush(Duration::from_secs(20)).expect("is delivered");
+    }
+
+    pub(crate) fn config(&self) -> ArchiverConfig {
+        let text = format!(
+            "store = {:?}\n[kafka]\nbrokers = {:?}\ntopic = {TOPIC:?}\n[kafka.properties]\n{SHORT_SESSIONS}{}",
+            self.lake().location(),
+            self.servers(),
+            self.extra
+        );
+        ArchiverConfig::parse(&text, &|_| None).expect("a good file")
+    }
+
+    pub(crate) fn start(&self, until_idle: Option<Duration>) -> Archiver {
+        archiver::start(&self.config(), self.lake(), until_idle).expect("starts")
+    }
+
+    /// Archives what is there.
+    pub(crate) async fn archive(&self) -> Summary {
+        end(self.start(Some(IDLE))).await.expect("archives")
+    }
+
+    /// Every exchange in committed files: session and seq, with how often.
+    pub(crate) async fn stored(&self) -> BTreeMap<(String, u32), usize> {
+        let lake = self.lake();
+        let snapshot = lake.snapshot().await.expect("reads");
+        let mut found = BTreeMap::new();
+        for session in lake.load_sessions(&snapshot, None).await.expect("loads") {
+            for exchange in &session.exchanges {
+                *found.entry((exchange.session.to_string(), exchange.seq)).or_default() += 1;
+            }
+        }
+        found
+    }
+
+    /// Every exchange in files, as a reader that knows no commits finds them.
+    pub(crate) fn in_files(&self) -> BTreeMap<(String, u32), usize> {
+        #[derive(serde::Deserialize)]
+        struct Row {
+            session: SessionId,
+            seq: u32,
+        }
+        let mut found = BTreeMap::new();
+        let mut folders = vec![self.folder.path().join("store/exchanges")];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry")) {
+                if entry.path().is_dir() {
+                    folders.push(entry.path());
+                    continue;
+                }
+                let bytes = bytes::Bytes::from(std::fs::read(entry.path()).expect("a file"));
+                for row in table::decode_all::<Row>(Table::Exchanges, bytes).expect("a table") {
+                    *found.entry((row.session.to_string(), row.seq)).or_default() += 1;
+                }
+            }
+        }
+        found
+    }
+}
+
+/// A message of the dead-letter topic.
+pub(crate) struct Letter {
+    pub(crate) key: Vec<u8>,
+    pub(crate) payload: Vec<u8>,
+    pub(crate) headers: BTreeMap<String, String>,
+}
+
+impl Place {
+    /// The dead letters, as many as there are to be.
+    pub(crate) fn dead_letters(&self, count: usize) -> Vec<Letter> {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", self.servers())
+            .set("group.id", "reader")
+            .create()
+            .expect("a consumer");
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset("sessions.dead", 0, Offset::Beginning).expect("an offset");
+        consumer.assign(&list).expect("assigns");
+        let mut letters = Vec::new();
+        while letters.len() < count {
+            let message = consumer.poll(Duration::from_secs(20)).expect("comes").expect("is read");
+            let headers = message.headers().expect("headers").iter().map(|header| {
+                let value = String::from_utf8(header.value.unwrap_or_default().to_vec()).expect("text");
+                (header.key.to_owned(), value)
+            });
+            letters.push(Letter {
+                key: message.key().unwrap_or_default().to_vec(),
+                payload: message.payload().unwrap_or_default().to_vec(),
+                headers: headers.collect(),
+            });
+        }
+        letters
+    }
+
+    /// Waits until so many exchanges are in committed files.
+    pub(crate) async fn until_stored(&self, count: usize) {
+        let waited = async {
+            while self.stored().await.values().sum::<usize>() < count {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(120), waited).await.expect("they are stored in time");
+    }
+}
+
+/// Waits for the end of an archiver.
+pub(crate) async fn end(mut archiver: Archiver) -> Result<Summary, ArchiverError> {
+    let ended = archiver.ended().await;
+    archiver.close();
+    ended
+}
+
+/// A recorder's journal, as far as an archiver sees it.
+pub(crate) struct Journal {
+    name: String,
+    position: u64,
+    sent: HashSet<(String, Digest)>,
+}
+
+impl Journal {
+    pub(crate) fn new(name: &str) -> Self {
+        Self { name: name.to_owned(), position: 0, sent: HashSet::new() }
+    }
+
+    /// The messages of one exchange, in so many parts; key and value.
+    pub(crate) fn exchange(&mut self, session: &str, seq: u32, parts: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
+        self.exchange_with(session, seq, parts, 60)
+    }
+
+    pub(crate) fn exchange_with(
+        &mut self,
+        session: &str,
+        seq: u32,
+        parts: usize,
+        filler: usize,
+    ) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let id = SessionId::parse(session).expect("id");
+        let mut records = Vec::new();
+        let body = Body::cut(&request(session, seq, filler), &keys(), |(digest, piece)| {
+            if self.sent.insert((session.to_owned(), digest)) {
+                records.push(Record::Piece { session: id.clone(), digest, bytes: piece.to_vec() });
+            }
+        });
+        records.push(Record::Exchange(Box::new(exchange(session, seq, body))));
+        self.parcels(session, &records, parts)
+    }
+
+    pub(crate) fn close(&mut self, session: &str, last_seq: u32) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let row = SessionClose {
+            tenant: tenant(),
+            agent: AgentId::parse("a").expect("id"),
+            build: None,
+            session: SessionId::parse(session).expect("id"),
+            incarnation: IncarnationId::parse("i").expect("id"),
+            started_at: DAY,
+            closed_at: DAY + 100,
+            reason: CloseReason::Idle,
+            turns: 0,
+            model_calls: last_seq + 1,
+            tool_calls: 0,
+            last_seq: Some(last_seq),
+            shed: 0,
+            shed_reason: None,
+            case: None,
+            success: None,
+            labels: BTreeMap::new(),
+        };
+        self.parcels(session, &[Record::Close(Box::new(row))], 1)
+    }
+
+    fn parcels(&mut self, session: &str, records: &[Record], parts: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut content = Vec::new();
+        for record in records {
+            pack(&mut content, &record.encode().expect("encodes"));
+        }
+        self.position += records.len() as u64;
+        let key = message_key(&tenant(), &SessionId::parse(session).expect("id"));
+        let span = content.len().div_ceil(parts);
+        let spans: Vec<&[u8]> = content.chunks(span).collect();
+        let count = u32::try_from(spans.len()).expect("few");
+        let parcel = |(part, span): (u32, &&[u8])| Parcel {
+            journal: self.name.clone(),
+            position: self.position,
+            part,
+            parts: count,
+            content: span.to_vec(),
+        };
+        let encoded = (0..count).zip(&spans).map(parcel).map(|parcel| parcel.encode().expect("encodes"));
+        encoded.map(|value| (key.clone(), value)).collect()
+    }
+}
+
+fn exchange(session: &str, seq: u32, request: Body) -> Exchange {
+    Exchange {
+        exchange: ExchangeId::parse(&format!("{session}-{seq}")).expect("id"),
+        tenant: tenant(),
+        agent: AgentId::parse("a").expect("id"),
+        build: None,
+        session: SessionId::parse(session).expect("id"),
+        incarnation: IncarnationId::parse("i").expect("id"),
+        seq,
+        incarnation_seq: u64::from(seq),
+        edge: Edge::Model,
+        protocol: Protocol::OpenaiChat,
+        started_at: DAY + i64::from(seq),
+        session_started_at: DAY,
+        first_byte_us: None,
+        duration_us: Some(1),
+        frame_gaps_us: vec![],
+        ending: Ending::Complete,
+        ending_detail: None,
+        http_method: None,
+        path: None,
+        status: Some(200),
+        request_headers: vec![],
+        response_headers: vec![],
+        request,
+        response: Body::default(),
+        operation: Operation::new(OperationKind::Chat),
+        usage: Usage::default(),
+        identifiers: vec![],
+        links: vec![],
+        redactions: vec![],
+        envelope: None,
+    }
+}
