@@ -3,7 +3,8 @@
 //! Works on bytes in memory; where files lie and how they are put there is `store`'s. Every file carries the format
 //! version; a reader refuses a version it does not know. Columns that a reader does not know are ignored.
 
-use arrow_schema::{DataType, FieldRef};
+pub use arrow_schema::DataType;
+use arrow_schema::FieldRef;
 use serde::{Deserialize, Serialize};
 
 use crate::FORMAT;
@@ -131,10 +132,4 @@ pub enum TableError {
         /// What was asked for.
         expected: &'static str,
     },
-}
-
-/// Says whether a column of the table is of this type; used by tests of other readers.
-#[must_use]
-pub fn column_type(table: Table, name: &str) -> Option<DataType> {
-    table.columns().into_iter().find(|field| field.name() == name).map(|field| field.data_type().clone())
 }
