@@ -37,38 +37,42 @@ def micros(moment):
     return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds
 
 
+def ask(sql):
+    return duckdb.sql(sql).fetchall()
+
+
 def plain_duckdb(store, want):
     for table, told in want["tables"].items():
         source = f"read_parquet('{store}/{table}/**/*.parquet')"
-        same(f"duckdb {table} rows", duckdb.sql(f"select count(*) from {source}").fetchone()[0], told["rows"])
-        described = {row[0]: row[1] for row in duckdb.sql(f"describe select * from {source}").fetchall()}
+        same(f"duckdb {table} rows", ask(f"select count(*) from {source}")[0][0], told["rows"])
+        described = {row[0]: row[1] for row in ask(f"describe select * from {source}")}
         wrong = {name: described.get(name) for name, kind in told["columns"].items()
                  if name not in described or described[name] != DUCK.get(kind, described[name])}
         same(f"duckdb {table} columns of another type", wrong, {})
-        same(f"duckdb {table} folders", duckdb.sql(f"select distinct tenant, agent from {source}").fetchall(),
+        same(f"duckdb {table} folders", ask(f"select distinct tenant, agent from {source}"),
              [tuple(want["owner"])])
         same(f"duckdb {table} date", described["date"], "DATE")
     source = f"read_parquet('{store}/exchanges/**/*.parquet')"
-    times = duckdb.sql(f"select min(epoch_us(started_at)), max(epoch_us(started_at)) from {source}").fetchone()
+    times = ask(f"select min(epoch_us(started_at)), max(epoch_us(started_at)) from {source}")[0]
     same("duckdb times", list(times), want["times"])
-    days = duckdb.sql(f"select count(*) from {source} where date != (session_started_at at time zone 'UTC')::date")
-    same("duckdb rows outside their day", days.fetchone()[0], 0)
+    days = ask(f"select count(*) from {source} where date != (session_started_at at time zone 'UTC')::date")
+    same("duckdb rows outside their day", days[0][0], 0)
     # What README tells: cuts and pieces of one request, in order, put together in SQL.
-    body = duckdb.sql(f"""
+    body = ask(f"""
         with one as (
             select hex(request.skeleton) as skeleton, request.cuts as cuts, request.chunks as chunks,
                    parse_filename(filename) as file
             from read_parquet('{store}/exchanges/**/*.parquet', filename = true) where exchange = '{want["body"]["exchange"]}'),
         cut as (
-            select skeleton, file, unnest(cuts) as at, unnest(chunks) as chunk, unnest(range(len(cuts))) as place,
+            select skeleton, file, unnest(cuts) as until, unnest(chunks) as chunk, unnest(range(len(cuts))) as place,
                    unnest(list_concat([0], cuts[:-2])) as since
             from one),
         piece as (
-            select place, substr(skeleton, 2 * since + 1, 2 * (at - since)) || hex(pieces.bytes) as text
+            select place, substr(skeleton, 2 * since + 1, 2 * (until - since)) || hex(pieces.bytes) as text
             from cut join read_parquet('{store}/chunks/**/*.parquet', filename = true) as pieces
                 on pieces.chunk = cut.chunk and parse_filename(pieces.filename) = cut.file)
         select unhex((select string_agg(text, '' order by place) from piece)
-                     || substr(skeleton, 2 * cuts[-1] + 1)) from one""").fetchone()[0]
+                     || substr(skeleton, 2 * cuts[-1] + 1)) from one""")[0][0]
     same("duckdb body", body, base64.b64decode(want["body"]["bytes"]))
 
 
@@ -149,7 +153,7 @@ def refused(what, read):
     try:
         read()
     except (OSError, KeyError, InvalidTag, ValueError, pyarrow.ArrowException) as error:
-        print(f"{what}: refused ({type(error).__name__}: {str(error).splitlines()[0][:100]})")
+        print(f"{what}: refused ({type(error).__name__}: {str(error)[:100]!r})")
         return
     raise AssertionError(f"{what}: was read")
 

@@ -14,8 +14,11 @@ mod reader;
 pub use reader::LogReader;
 use reader::scan;
 
+/// The version of segments that this build writes, and the only one it reads.
+const VERSION: u8 = 1;
+
 /// First bytes of every segment: the name of the format and its version.
-const MAGIC: [u8; 8] = *b"FSLOG\0\0\x01";
+const MAGIC: [u8; 8] = [b'F', b'S', b'L', b'O', b'G', 0, 0, VERSION];
 
 /// Bytes before each payload: its length and its CRC-32, little-endian.
 const FRAME_HEAD: usize = 8;
@@ -71,6 +74,14 @@ pub enum LogError {
     RecordSize {
         /// Its length.
         bytes: usize,
+    },
+    /// Written by another version.
+    #[error("segment {path} has version {found}, this build reads {VERSION}; read it with the foreshadow that wrote it")]
+    Version {
+        /// The segment.
+        path: PathBuf,
+        /// Its version.
+        found: u8,
     },
     /// Bytes before the tail are not what was written.
     #[error(

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use super::{FRAME_HEAD, LogError, MAGIC, MAX_RECORD_BYTES, io, segments};
+use super::{FRAME_HEAD, LogError, MAGIC, MAX_RECORD_BYTES, VERSION, io, segments};
 
 /// How far apart the checksums lie that [`holds_whole_frame`] keeps.
 const CHECKPOINT_BYTES: usize = 4 << 10;
@@ -98,6 +98,12 @@ impl LogReader {
             let mut magic = [0; MAGIC.len()];
             if !read_whole(file, &mut magic, 0).map_err(io(path))? {
                 return Ok(None);
+            }
+            if let [name @ .., found] = magic
+                && name == MAGIC[..MAGIC.len() - 1]
+                && found != VERSION
+            {
+                return Err(LogError::Version { path: path.clone(), found });
             }
             if magic != MAGIC {
                 return Err(LogError::Damaged { path: path.clone(), offset: 0 });

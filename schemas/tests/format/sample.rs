@@ -1,4 +1,4 @@
-//! Every table written and read back, with every field filled and with every optional field absent.
+//! Values of every stored type, written out: with every field filled and with every optional field absent.
 
 use std::collections::BTreeMap;
 
@@ -9,9 +9,7 @@ use schemas::exchange::{
 };
 use schemas::id::{AgentId, BuildId, CaseId, ExchangeId, IncarnationId, SessionId, TenantId};
 use schemas::keys::Digest;
-use schemas::record::Record;
 use schemas::session::{CloseReason, SessionClose};
-use schemas::table::{self, Chunk, ReadOptions, Table, TableError, WriteOptions};
 use schemas::trial::{Divergence, Fidelity, Lane, Trial, TrialEnding};
 
 fn full_operation() -> Operation {
@@ -35,7 +33,7 @@ fn full_operation() -> Operation {
     }
 }
 
-fn exchange<R>(reference: impl Fn(u8) -> R, full: bool) -> Exchange<R> {
+pub(super) fn exchange<R>(reference: impl Fn(u8) -> R, full: bool) -> Exchange<R> {
     let body = Body { skeleton: b"ab".to_vec(), cuts: vec![1], chunks: vec![reference(7)], bytes: 5 };
     Exchange {
         exchange: ExchangeId::parse("e").expect("id"),
@@ -86,95 +84,7 @@ fn exchange<R>(reference: impl Fn(u8) -> R, full: bool) -> Exchange<R> {
     }
 }
 
-#[test]
-fn exchanges_come_back_as_they_were() {
-    let rows = vec![exchange(u32::from, true), exchange(u32::from, false)];
-    let file = table::encode(Table::Exchanges, &rows, &WriteOptions::default()).expect("rows fit");
-    let back: Vec<Exchange<u32>> = table::decode_all(Table::Exchanges, file.into()).expect("file reads");
-    assert_eq!(back, rows);
-}
-
-#[test]
-fn some_columns_can_be_read_alone() {
-    #[derive(serde::Deserialize)]
-    struct Call {
-        seq: u32,
-        operation: CallOperation,
-    }
-    #[derive(serde::Deserialize)]
-    struct CallOperation {
-        tool: Option<String>,
-        effect: Effect,
-    }
-    let file = table::encode(Table::Exchanges, &[exchange(u32::from, true)], &WriteOptions::default())
-        .expect("rows fit");
-    let mut calls: Vec<Call> = Vec::new();
-    let columns = ["seq", "operation.tool", "operation.effect"];
-    table::decode(
-        Table::Exchanges,
-        bytes::Bytes::from(file),
-        ReadOptions { columns: Some(&columns), keys: None },
-        |mut rows| calls.append(&mut rows),
-    )
-    .expect("reads");
-    let call = calls.pop().expect("one row");
-    assert_eq!(
-        (call.seq, call.operation.tool.as_deref(), call.operation.effect),
-        (4, Some("t"), Effect::Write)
-    );
-}
-
-#[test]
-fn chunks_sessions_and_trials_come_back() {
-    let chunks = vec![
-        Chunk { chunk: 0, digest: Digest([1; 16]), bytes: Some(vec![0, 255]), leans_on: None },
-        Chunk { chunk: 1, digest: Digest([2; 16]), bytes: None, leans_on: Some("f.parquet".to_owned()) },
-    ];
-    let file = table::encode(Table::Chunks, &chunks, &WriteOptions::default()).expect("rows fit");
-    assert_eq!(table::decode_all::<Chunk>(Table::Chunks, file.into()).expect("reads"), chunks);
-
-    let sessions = vec![close(true), close(false)];
-    let file = table::encode(Table::Sessions, &sessions, &WriteOptions::default()).expect("rows fit");
-    assert_eq!(table::decode_all::<SessionClose>(Table::Sessions, file.into()).expect("reads"), sessions);
-
-    let trials = vec![trial(true), trial(false)];
-    let file = table::encode(Table::Trials, &trials, &WriteOptions::default()).expect("rows fit");
-    assert_eq!(table::decode_all::<Trial>(Table::Trials, file.into()).expect("reads"), trials);
-}
-
-#[test]
-fn records_come_back_as_they_were() {
-    let records = [
-        Record::Piece {
-            session: SessionId::parse("s").expect("id"),
-            digest: Digest([1; 16]),
-            bytes: vec![1, 2],
-        },
-        Record::Exchange(Box::new(exchange(|byte| Digest([byte; 16]), true))),
-        Record::Exchange(Box::new(exchange(|byte| Digest([byte; 16]), false))),
-        Record::Close(Box::new(close(true))),
-    ];
-    for record in records {
-        let bytes = record.encode().expect("encodes");
-        assert_eq!(Record::decode(&bytes).expect("decodes"), record);
-    }
-    assert!(Record::decode(&[9, 1]).expect_err("version 9").to_string().contains("version 9"));
-}
-
-#[test]
-fn a_damaged_or_foreign_file_is_refused() {
-    let file = table::encode(Table::Exchanges, &[exchange(u32::from, true)], &WriteOptions::default())
-        .expect("rows fit");
-    let short = file[..file.len() / 2].to_vec();
-    assert!(matches!(
-        table::decode_all::<Exchange<u32>>(Table::Exchanges, short.into()),
-        Err(TableError::Parquet(_))
-    ));
-    let error = table::decode_all::<Trial>(Table::Trials, file.into()).expect_err("another table");
-    assert!(error.to_string().contains("holds table exchanges"));
-}
-
-fn close(full: bool) -> SessionClose {
+pub(super) fn close(full: bool) -> SessionClose {
     SessionClose {
         tenant: TenantId::parse("t").expect("id"),
         agent: AgentId::parse("a").expect("id"),
@@ -196,7 +106,7 @@ fn close(full: bool) -> SessionClose {
     }
 }
 
-fn trial(full: bool) -> Trial {
+pub(super) fn trial(full: bool) -> Trial {
     Trial {
         tenant: TenantId::parse("t").expect("id"),
         agent: AgentId::parse("a").expect("id"),

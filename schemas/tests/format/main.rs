@@ -1,0 +1,5 @@
+//! What is stored comes back: written and read by this build, and read by it as version 1 was first written.
+
+mod golden;
+mod round_trip;
+mod sample;
