@@ -161,7 +161,10 @@ impl Journal {
             self.writer.append(&bytes).map_err(|error| match error {
                 LogError::Full { .. } => "journal full",
                 LogError::RecordSize { .. } => "encoding failed",
-                LogError::Io { .. } | LogError::InUse { .. } | LogError::Damaged { .. } => {
+                LogError::Io { .. }
+                | LogError::InUse { .. }
+                | LogError::Version { .. }
+                | LogError::Damaged { .. } => {
                     tracing::error!(%error, "the journal cannot be written");
                     "journal failed"
                 }

@@ -54,7 +54,8 @@ fn kind(data_type: &DataType) -> &'static str {
 
 /// The request that is cut into the most pieces.
 fn body(sessions: &[StoredSession]) -> Value {
-    let all = sessions.iter().flat_map(|session| session.exchanges.iter().map(move |exchange| (session, exchange)));
+    let all =
+        sessions.iter().flat_map(|session| session.exchanges.iter().map(move |exchange| (session, exchange)));
     let (session, exchange) = all.max_by_key(|(_, x)| x.request.chunks.len()).expect("has exchanges");
     let bytes = session.body(&exchange.request).expect("whole");
     assert!(exchange.request.chunks.len() > 1 && bytes.len() > 1000, "a body worth putting together");
@@ -68,12 +69,16 @@ async fn expected(folder: &Path) -> Value {
     let lake = Lake::open(plain.to_str().expect("utf-8")).expect("opens");
     let snapshot = lake.snapshot().await.expect("reads");
     let sessions = lake.load_sessions(&snapshot, None).await.expect("reads");
-    let starts = || sessions.iter().flat_map(|session| &session.exchanges).map(|exchange| exchange.started_at);
+    let starts =
+        || sessions.iter().flat_map(|session| &session.exchanges).map(|exchange| exchange.started_at);
     let table = |table: Table| {
         let rows: u64 = snapshot.files(table).map(|file| file.rows).sum();
         assert!(rows > 0, "{table:?} is empty");
-        let columns: serde_json::Map<String, Value> =
-            table.columns().iter().map(|field| (field.name().clone(), kind(field.data_type()).into())).collect();
+        let columns: serde_json::Map<String, Value> = table
+            .columns()
+            .iter()
+            .map(|field| (field.name().clone(), kind(field.data_type()).into()))
+            .collect();
         (table.as_str().to_owned(), json!({"rows": rows, "columns": columns}))
     };
     let tables: serde_json::Map<String, Value> =

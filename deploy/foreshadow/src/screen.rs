@@ -85,9 +85,14 @@ impl Screen {
     /// Writes why a command failed, each cause on its own line.
     pub(crate) fn failure(&self, failure: &Failure) {
         let error = failure.error();
-        self.note(format!("{} {error}", self.paint("error:", "1;31")));
-        for cause in error.chain().skip(1) {
-            self.note(format!("  because: {cause}"));
+        let mut said = error.to_string();
+        self.note(format!("{} {said}", self.paint("error:", "1;31")));
+        // Some errors say their cause themselves.
+        for cause in error.chain().skip(1).map(ToString::to_string) {
+            if !said.contains(&cause) {
+                self.note(format!("  because: {cause}"));
+                said = cause;
+            }
         }
     }
 

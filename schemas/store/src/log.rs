@@ -76,7 +76,9 @@ pub enum LogError {
         bytes: usize,
     },
     /// Written by another version.
-    #[error("segment {path} has version {found}, this build reads {VERSION}; read it with the foreshadow that wrote it")]
+    #[error(
+        "segment {path} has version {found}, this build reads {VERSION}; read it with the foreshadow that wrote it"
+    )]
     Version {
         /// The segment.
         path: PathBuf,

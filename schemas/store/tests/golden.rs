@@ -21,7 +21,8 @@ fn path(name: &str) -> PathBuf {
 }
 
 fn ring() -> KeyRing {
-    let pair = TenantKeyPair { metadata: WrappingKey::new([1; 32]), payload: Some(WrappingKey::new([2; 32])) };
+    let pair =
+        TenantKeyPair { metadata: WrappingKey::new([1; 32]), payload: Some(WrappingKey::new([2; 32])) };
     KeyRing::new(BTreeMap::from([(tenant(), pair)]))
 }
 

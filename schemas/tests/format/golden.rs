@@ -101,7 +101,10 @@ fn write_version_1() {
     write("chunks.parquet", table::encode(Table::Chunks, &chunks(), &options).expect("fits"));
     let closes = [close(true), close(false)];
     write("sessions.parquet", table::encode(Table::Sessions, &closes, &options).expect("fits"));
-    write("trials.parquet", table::encode(Table::Trials, &[trial(true), trial(false)], &options).expect("fits"));
+    write(
+        "trials.parquet",
+        table::encode(Table::Trials, &[trial(true), trial(false)], &options).expect("fits"),
+    );
     write("commit.json", serde_json::to_vec_pretty(&commit()).expect("is JSON"));
     write("run.json", serde_json::to_vec_pretty(&manifest()).expect("is JSON"));
     for (name, record) in records() {
@@ -155,7 +158,8 @@ fn every_door_names_a_version_that_it_does_not_know() {
         let value = at + key.len() + 2;
         assert_eq!(file[value], b'1');
         file[value] = b'7';
-        let error = table::decode_all::<serde::de::IgnoredAny>(table, Bytes::from(file)).expect_err("version 7");
+        let error =
+            table::decode_all::<serde::de::IgnoredAny>(table, Bytes::from(file)).expect_err("version 7");
         assert!(matches!(&error, TableError::Version { found, .. } if found == "7"), "{error}");
         assert!(error.to_string().contains("version 7"), "{error}");
     }
