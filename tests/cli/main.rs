@@ -3,3 +3,4 @@
 mod bad_input;
 mod readme;
 mod real_data;
+mod store;
