@@ -29,11 +29,30 @@ pub struct UnusableSession {
     pub reason: String,
 }
 
+/// Sessions that are read at a time: in memory are their bodies, the ids of all sessions, and what is played of those
+/// chosen.
+const SESSIONS_AT_A_TIME: usize = 256;
+
+/// A session that is replayed.
+#[derive(Debug)]
+pub(crate) struct Chosen {
+    /// The session.
+    pub(crate) session: SessionId,
+    /// How many exchanges it has.
+    pub(crate) exchanges: usize,
+    /// What is played of it.
+    pub(crate) script: Script,
+}
+
 /// The sessions that are replayed, by session id.
 #[derive(Debug)]
 pub(crate) struct Corpus {
     /// Each with what is played of it.
-    pub(crate) chosen: Vec<(StoredSession, Script)>,
+    pub(crate) chosen: Vec<Chosen>,
+    /// Where they were read.
+    pub(crate) lake: Lake,
+    /// What there was then.
+    pub(crate) snapshot: Snapshot,
     /// Whole and usable sessions that the sample was drawn from.
     pub(crate) whole: usize,
     /// Left out because something is missing.
@@ -62,33 +81,42 @@ pub(crate) async fn load(
     choice: Choice<'_>,
     catalog: &ToolCatalog,
 ) -> Result<Corpus, LakeError> {
-    let sessions = lake.load_sessions(snapshot, None).await?;
-    let sessions =
-        sessions.into_iter().filter(|session| choice.agent.is_none_or(|agent| is_of(session, agent)));
-    let (mut whole, mut torn, mut unusable) = (Vec::new(), Vec::new(), Vec::new());
-    for session in sessions {
-        let tears = session.tears();
-        if !tears.is_empty() {
-            let reasons = tears.iter().map(ToString::to_string).collect();
-            torn.push(TornSession { session: session.session, reasons });
-            continue;
-        }
-        match Script::read(&session, catalog) {
-            Ok(script) => whole.push((session, script)),
-            Err(error) => {
-                unusable.push(UnusableSession { session: session.session, reason: error.to_string() })
+    let mut snapshot = snapshot.clone();
+    let groups = lake.session_groups(&snapshot, SESSIONS_AT_A_TIME).await?;
+    let (mut chosen, mut torn, mut unusable, mut whole) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    for group in &groups {
+        let sessions = lake.load_group(&mut snapshot, group).await?;
+        let wanted = sessions.into_iter().filter(|one| choice.agent.is_none_or(|agent| is_of(one, agent)));
+        for session in wanted {
+            let tears = session.tears();
+            if !tears.is_empty() {
+                let reasons = tears.iter().map(ToString::to_string).collect();
+                torn.push(TornSession { session: session.session, reasons });
+                continue;
+            }
+            match Script::read(&session, catalog) {
+                Ok(script) => {
+                    whole += 1;
+                    let exchanges = session.exchanges.len();
+                    chosen.push(Chosen { session: session.session, exchanges, script });
+                }
+                Err(error) => {
+                    unusable.push(UnusableSession { session: session.session, reason: error.to_string() });
+                }
             }
         }
+        // What the sample cannot hold any more need not be kept.
+        chosen = sample(chosen, choice);
     }
-    let found = whole.len();
-    let chosen = sample(whole, choice);
+    torn.sort_by(|a, b| a.session.cmp(&b.session));
+    unusable.sort_by(|a, b| a.session.cmp(&b.session));
     let digest = digest(&chosen);
-    Ok(Corpus { chosen, whole: found, torn, unusable, digest })
+    Ok(Corpus { chosen, lake: lake.clone(), snapshot, whole, torn, unusable, digest })
 }
 
 /// The agents whose sessions a corpus holds.
 pub(crate) fn agents(corpus: &Corpus) -> BTreeSet<AgentId> {
-    corpus.chosen.iter().map(|(_, script)| script.agent.clone()).collect()
+    corpus.chosen.iter().map(|one| one.script.agent.clone()).collect()
 }
 
 fn is_of(session: &StoredSession, agent: &AgentId) -> bool {
@@ -98,12 +126,12 @@ fn is_of(session: &StoredSession, agent: &AgentId) -> bool {
 
 /// Draws by the session's own name, so that sessions recorded later do not change which of the earlier ones are drawn
 /// before which.
-fn sample(mut whole: Vec<(StoredSession, Script)>, choice: Choice<'_>) -> Vec<(StoredSession, Script)> {
+fn sample(mut whole: Vec<Chosen>, choice: Choice<'_>) -> Vec<Chosen> {
     if let Some(size) = choice.sample.filter(|size| *size < whole.len()) {
-        whole.sort_by_cached_key(|(session, _)| draw(choice.seed, &session.session));
+        whole.sort_by_cached_key(|one| draw(choice.seed, &one.session));
         whole.truncate(size);
     }
-    whole.sort_by(|(a, _), (b, _)| a.session.cmp(&b.session));
+    whole.sort_by(|a, b| a.session.cmp(&b.session));
     whole
 }
 
@@ -112,9 +140,9 @@ pub(crate) fn draw(seed: u64, session: &SessionId) -> [u8; 32] {
     seed::digest("foreshadow 2026 corpus order v1", &[&seed.to_le_bytes(), session.as_str().as_bytes()])
 }
 
-fn digest(chosen: &[(StoredSession, Script)]) -> String {
+fn digest(chosen: &[Chosen]) -> String {
     let counts: BTreeMap<&SessionId, usize> =
-        chosen.iter().map(|(session, _)| (&session.session, session.exchanges.len())).collect();
+        chosen.iter().map(|one| (&one.session, one.exchanges)).collect();
     let mut hasher = blake3::Hasher::new();
     for (session, count) in counts {
         hasher.update(format!("{}\n{count}\n", session.as_str()).as_bytes());

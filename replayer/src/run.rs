@@ -10,17 +10,16 @@ use std::time::Instant;
 use jsonschema::Validator;
 use schemas::FORMAT;
 use schemas::canonical::canonical;
-use schemas::id::CaseId;
+use schemas::id::{CaseId, SessionId};
 use schemas::trial::{RunManifest, TrialEnding};
 use serde_json::Value;
 use store::batch::{Batch, Leaning};
-use store::lake::{Lake, LakeError};
-use store::session::StoredSession;
+use store::lake::{Lake, LakeError, Snapshot};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::http_client;
-use crate::corpus::Corpus;
+use crate::corpus::{Chosen, Corpus};
 use crate::ladder::Tape;
 use crate::ledger::{Ledger, LedgerError};
 use crate::plan::{ModelMode, Plan, PlannedTrial, trials};
@@ -200,6 +199,7 @@ pub async fn replay(
         preflight::same_plan(&plan.run, held, &wanted)?;
     }
     let (sessions, cases) = prepare(corpus.chosen);
+    let source = (corpus.lake, corpus.snapshot);
     preflight::check_faults(&plan, &cases);
     let stage = stage(&plan, world, &cases);
     let planned = trials(cases.keys(), plan.lane, plan.trials, plan.seed);
@@ -217,8 +217,7 @@ pub async fn replay(
     if manifest.is_none() {
         run.create_manifest(&wanted).await?;
     }
-    record(&run, &sessions, &cases).await?;
-    drop(sessions);
+    record(&run, source, &sessions, &cases).await?;
     let ledger = match ledger {
         Some(ledger) => ledger,
         None => Ledger::open(run.clone(), plan.lane).await?,
@@ -282,11 +281,11 @@ fn empty_summary(plan: &Plan, cases: usize, planned: usize, already: usize) -> S
 type Cases = BTreeMap<CaseId, Arc<Case>>;
 
 /// Makes cases ready to be played; equal schemas are compiled once.
-fn prepare(chosen: Vec<(StoredSession, Script)>) -> (Vec<StoredSession>, Cases) {
+fn prepare(chosen: Vec<Chosen>) -> (Vec<SessionId>, Cases) {
     let mut compiled: HashMap<String, Option<Arc<Validator>>> = HashMap::new();
     let mut sessions = Vec::with_capacity(chosen.len());
     let mut cases = Cases::new();
-    for (session, script) in chosen {
+    for Chosen { session, script, .. } in chosen {
         let mut validators = HashMap::new();
         for (tool, entry) in &script.listed {
             let Some(schema) = entry.get("inputSchema") else { continue };
@@ -336,8 +335,14 @@ fn stage(plan: &Plan, world: &World, cases: &Cases) -> Stage {
     }
 }
 
-/// Carries the cases' recordings into the run, as lane `recorded`; goes on where an earlier start stopped.
-async fn record(run: &Lake, sessions: &[StoredSession], cases: &Cases) -> Result<(), LakeError> {
+/// Carries the cases' recordings into the run, as lane `recorded`, some sessions at a time; goes on where an earlier start
+/// stopped.
+async fn record(
+    run: &Lake,
+    (lake, mut snapshot): (Lake, Snapshot),
+    sessions: &[SessionId],
+    cases: &Cases,
+) -> Result<(), LakeError> {
     run.sweep(RECORDED_SOURCE).await?;
     let done = run.resume_position(RECORDED_SOURCE).await?;
     let mut first = done;
@@ -346,7 +351,8 @@ async fn record(run: &Lake, sessions: &[StoredSession], cases: &Cases) -> Result
         cases.values().map(|case| (case.script.case.as_str(), &case.script)).collect();
     for part in rest.chunks(RECORDED_BATCH) {
         let mut batch = Batch::default();
-        for session in part {
+        let wanted = part.iter().cloned().collect();
+        for session in &lake.load_wanted(&mut snapshot, &wanted).await? {
             if let Some(script) = scripts.get(session.session.as_str()) {
                 add_recording(&mut batch, session, script);
             }

@@ -18,22 +18,23 @@ use super::{CONCURRENT_REQUESTS, Lake, LakeError, Snapshot};
 pub(super) const SNAPSHOT_TRIES: usize = 5;
 
 impl Lake {
-    /// Takes a snapshot and reads; where a file of it is replaced meanwhile, takes another one and reads again, at most
+    /// Reads what a snapshot says; where a file of it was replaced meanwhile, takes another one and reads again, at most
     /// four times.
     ///
     /// # Errors
     /// What `read` says; [`LakeError::Gone`] only where a file stays away.
     pub async fn with_snapshot<T>(
         &self,
+        mut snapshot: Snapshot,
         mut read: impl AsyncFnMut(&Snapshot) -> Result<T, LakeError>,
     ) -> Result<T, LakeError> {
-        let mut tries = 1;
-        loop {
-            match read(&self.snapshot().await?).await {
-                Err(LakeError::Gone { .. }) if tries < SNAPSHOT_TRIES => tries += 1,
+        for _ in 1..SNAPSHOT_TRIES {
+            match read(&snapshot).await {
+                Err(LakeError::Gone { .. }) => snapshot = self.snapshot().await?,
                 other => return other,
             }
         }
+        read(&snapshot).await
     }
 
     /// Reads the rows of some sessions out of all files of a table, in commit order; `columns` as in [`Self::read`].

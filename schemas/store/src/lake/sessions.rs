@@ -205,17 +205,31 @@ impl Lake {
         snapshot: &mut Snapshot,
         group: &SessionGroup,
     ) -> Result<Vec<StoredSession>, LakeError> {
-        let mut files = Some(&group.files);
+        match self.load(snapshot, Some(&group.sessions), Some(&group.files)).await {
+            Err(LakeError::Gone { .. }) => {
+                *snapshot = self.snapshot().await?;
+                self.load_wanted(snapshot, &group.sessions).await
+            }
+            other => other,
+        }
+    }
+
+    /// Reads some sessions with all their bodies. Where a file was replaced since, the snapshot is taken anew.
+    ///
+    /// # Errors
+    /// As [`Self::load_sessions`].
+    pub async fn load_wanted(
+        &self,
+        snapshot: &mut Snapshot,
+        wanted: &BTreeSet<SessionId>,
+    ) -> Result<Vec<StoredSession>, LakeError> {
         for _ in 1..SNAPSHOT_TRIES {
-            match self.load(snapshot, Some(&group.sessions), files).await {
-                Err(LakeError::Gone { .. }) => {
-                    *snapshot = self.snapshot().await?;
-                    files = None;
-                }
+            match self.load(snapshot, Some(wanted), None).await {
+                Err(LakeError::Gone { .. }) => *snapshot = self.snapshot().await?,
                 other => return other,
             }
         }
-        self.load(snapshot, Some(&group.sessions), None).await
+        self.load(snapshot, Some(wanted), None).await
     }
 
     /// Reads sessions with all their bodies: those wanted, or all, which are then all in memory; sorted by session id.

@@ -117,21 +117,48 @@ impl Overview {
     }
 }
 
+/// What is kept of a session while its rows pass by: four bytes an exchange, and its close rows.
 #[derive(Default)]
 struct Parts {
-    rows: Vec<Row>,
+    first: Option<(AgentId, Option<BuildId>)>,
+    started_at: Option<i64>,
+    seqs: BTreeMap<IncarnationId, Vec<u32>>,
+    turns: usize,
+    model_calls: usize,
+    tool_calls: usize,
+    unfinished: usize,
     closes: Vec<SessionClose>,
     trial: Option<Trial>,
 }
 
-/// Reads the overview of every session, by session id.
+impl Parts {
+    fn add(&mut self, row: Row) {
+        self.turns += usize::from(row.edge == Edge::Turn);
+        self.model_calls += usize::from(row.edge == Edge::Model);
+        let is_call = row.edge == Edge::Tool && row.operation.kind == OperationKind::CallTool;
+        self.tool_calls += usize::from(is_call);
+        self.unfinished += usize::from(row.is_unfinished());
+        let started_at = row.session_started_at;
+        self.started_at = Some(self.started_at.map_or(started_at, |known| known.min(started_at)));
+        self.seqs.entry(row.incarnation).or_default().push(row.seq);
+        self.first.get_or_insert((row.agent, row.build));
+    }
+}
+
+/// Reads the overview of every session, by session id. In memory are the overviews, and the rows of a file while it is
+/// read.
 ///
 /// # Errors
 /// A file is missing, truncated, foreign or of another version.
 pub(super) async fn read(lake: &Lake, snapshot: &Snapshot) -> Result<Vec<Overview>, LakeError> {
     let mut sessions: BTreeMap<SessionId, Parts> = BTreeMap::new();
-    for row in lake.read_table::<Row>(snapshot, Table::Exchanges, Some(&COLUMNS)).await? {
-        sessions.entry(row.session.clone()).or_default().rows.push(row);
+    for file in snapshot.files(Table::Exchanges) {
+        let add = |rows: Vec<Row>| {
+            for row in rows {
+                sessions.entry(row.session.clone()).or_default().add(row);
+            }
+        };
+        lake.read_each(file, Some(&COLUMNS), add).await?;
     }
     for close in lake.read_table::<SessionClose>(snapshot, Table::Sessions, None).await? {
         sessions.entry(close.session.clone()).or_default().closes.push(close);
@@ -144,31 +171,30 @@ pub(super) async fn read(lake: &Lake, snapshot: &Snapshot) -> Result<Vec<Overvie
 }
 
 fn overview(session: SessionId, parts: &Parts) -> Option<Overview> {
-    let (row, trial) = (parts.rows.first(), parts.trial.as_ref());
+    let (first, trial) = (parts.first.as_ref(), parts.trial.as_ref());
     let latest = latest_closes(&parts.closes);
     let close = latest.values().next().copied();
     let agent =
-        row.map(|row| &row.agent).or(close.map(|close| &close.agent)).or(trial.map(|trial| &trial.agent))?;
-    let build = row.and_then(|row| row.build.as_ref());
+        first.map(|(agent, _)| agent).or(close.map(|close| &close.agent)).or(trial.map(|trial| &trial.agent))?;
+    let build = first.and_then(|(_, build)| build.as_ref());
     let build = build.or(close.and_then(|c| c.build.as_ref())).or(trial.and_then(|t| t.build.as_ref()));
-    let started_at = parts.rows.iter().map(|row| row.session_started_at).min();
-    let count = |edge: Edge| parts.rows.iter().filter(|row| row.edge == edge).count();
     let has_transcript = trial.is_none_or(|trial| trial.has_transcript);
-    let is_call = |row: &&Row| row.edge == Edge::Tool && row.operation.kind == OperationKind::CallTool;
-    let found = tears(&parts.closes, parts.rows.iter().map(|row| (&row.incarnation, row.seq)));
+    let seqs = parts.seqs.iter().flat_map(|(of, seqs)| seqs.iter().map(move |seq| (of, *seq)));
+    let found = tears(&parts.closes, seqs);
     let state = State::of(&found);
     let said_torn = trial.and_then(|trial| trial.whole) == Some(false);
     Some(Overview {
         agent: agent.clone(),
         build: build.cloned(),
-        started_at: started_at
+        started_at: parts
+            .started_at
             .or(close.map(|close| close.started_at))
             .or(trial.and_then(|trial| trial.started_at))
             .unwrap_or(0),
-        turns: count(Edge::Turn),
-        model_calls: count(Edge::Model),
-        tool_calls: parts.rows.iter().filter(is_call).count(),
-        unfinished: parts.rows.iter().filter(|row| row.is_unfinished()).count(),
+        turns: parts.turns,
+        model_calls: parts.model_calls,
+        tool_calls: parts.tool_calls,
+        unfinished: parts.unfinished,
         whole: state == State::Whole && !said_torn,
         open: state == State::Open && !said_torn,
         tears: found.iter().map(ToString::to_string).collect(),
@@ -212,7 +238,8 @@ mod tests {
             row(OperationKind::CallTool, "POST", Ending::Cancelled),
             row(OperationKind::Other, "GET", Ending::Cancelled),
         ];
-        let parts = Parts { rows, ..Parts::default() };
+        let mut parts = Parts::default();
+        rows.into_iter().for_each(|row| parts.add(row));
         let found = overview(SessionId::parse("s").expect("id"), &parts).expect("an overview");
         assert_eq!((found.tool_calls, found.unfinished), (1, 1));
         assert_eq!((found.state(), found.whole, found.open), (State::Open, false, true));

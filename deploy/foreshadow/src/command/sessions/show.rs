@@ -7,7 +7,8 @@ use schemas::id::SessionId;
 use schemas::table::Table;
 use schemas::trial::Trial;
 use serde::Deserialize;
-use store::lake::{Lake, Snapshot};
+use store::lake::{Lake, LakeError, Snapshot};
+use store::session::StoredSession;
 
 use super::text::Length;
 use super::{ShowArgs, open, trace, view, work};
@@ -23,61 +24,93 @@ struct IdRow {
     session: SessionId,
 }
 
+/// What an id, or a part of one, leads to.
+enum Found {
+    /// A session, and in a run its trial.
+    Session(Box<StoredSession>, Option<Box<Trial>>),
+    /// A trial of an outcome table.
+    OutcomeOnly(SessionId),
+    /// No session among so many.
+    Nothing(usize),
+    /// These have it in them.
+    Several(Vec<SessionId>),
+}
+
 /// Runs `foreshadow sessions show`.
 pub(super) async fn run(args: ShowArgs, context: &Context<'_>) -> Result<Outcome, Failure> {
     let (lake, snapshot) = open(&args.store, context).await?;
-    let id = find(&lake, &snapshot, &args).await?;
-    let wanted = BTreeSet::from([id.clone()]);
-    let session = lake.load_sessions(&snapshot, Some(&wanted)).await.map_err(work)?.pop();
-    let trials: Vec<Trial> = lake.read_table(&snapshot, Table::Trials, None).await.map_err(work)?;
-    let trial = trials.into_iter().find(|trial| trial.session == id);
-    let Some(session) = session else {
-        let error = anyhow!(
-            "{id} is a trial of an outcome table: it has no exchanges to show; `sessions list` has its outcome"
-        );
-        return Err(Failure::work(error));
+    let found = lake.with_snapshot(snapshot, async |snapshot| look(&lake, snapshot, &args.id).await);
+    let (session, trial) = match found.await.map_err(work)? {
+        Found::Session(session, trial) => (session, trial),
+        Found::OutcomeOnly(id) => {
+            let error = anyhow!(
+                "{id} is a trial of an outcome table: it has no exchanges to show; `sessions list` has its outcome"
+            );
+            return Err(Failure::work(error));
+        }
+        Found::Nothing(among) => {
+            let error = anyhow!(
+                "no session {:?} among {among} in {}; `sessions list` names them",
+                args.id,
+                args.store
+            );
+            return Err(Failure::usage(error));
+        }
+        Found::Several(ids) => {
+            let names: Vec<String> = ids.iter().take(SHOWN_MATCHES).map(|id| plain(id.as_str())).collect();
+            let number = ids.len();
+            return Err(Failure::usage(anyhow!(
+                "{:?} is part of {number} session ids, among them {}; give more of it",
+                args.id,
+                names.join(" and ")
+            )));
+        }
     };
-    context.screen.result(&view::session(&session, trial.as_ref()));
+    context.screen.result(&view::session(&session, trial.as_deref(), lake.reads()));
     let length = if args.full { Length::Full } else { Length::Short };
-    for line in trace::lines(&session, trial.as_ref(), length, context.verbose > 0, context.screen) {
+    for line in trace::lines(&session, trial.as_deref(), length, context.verbose > 0, context.screen) {
         context.screen.line(line);
+    }
+    if context.verbose > 0 {
+        let reads = lake.reads();
+        context.screen.line(format!("read {} bytes of the store in {} requests", reads.bytes, reads.requests));
     }
     Ok(Outcome::Success)
 }
 
-async fn find(lake: &Lake, snapshot: &Snapshot, args: &ShowArgs) -> Result<SessionId, Failure> {
+/// Looks the id up; only where there is no such session, every id is read to find those that it is part of.
+async fn look(lake: &Lake, snapshot: &Snapshot, text: &str) -> Result<Found, LakeError> {
+    if let Ok(id) = SessionId::parse(text)
+        && let Some(found) = exact(lake, snapshot, &id).await?
+    {
+        return Ok(found);
+    }
     let mut ids = BTreeSet::new();
     for table in [Table::Exchanges, Table::Sessions, Table::Trials] {
-        let rows: Vec<IdRow> = lake.read_table(snapshot, table, Some(&["session"])).await.map_err(work)?;
-        ids.extend(rows.into_iter().map(|row| row.session));
+        for file in snapshot.files(table) {
+            let add = |rows: Vec<IdRow>| ids.extend(rows.into_iter().map(|row| row.session));
+            lake.read_each(file, Some(&["session"]), add).await?;
+        }
     }
-    if let Some(id) = ids.iter().find(|id| id.as_str() == args.id) {
-        return Ok(id.clone());
-    }
-    let mut matches: Vec<&SessionId> = ids.iter().filter(|id| id.as_str().ends_with(&args.id)).collect();
+    let mut matches: Vec<&SessionId> = ids.iter().filter(|id| id.as_str().ends_with(text)).collect();
     if matches.is_empty() {
-        matches = ids.iter().filter(|id| id.as_str().contains(&args.id)).collect();
+        matches = ids.iter().filter(|id| id.as_str().contains(text)).collect();
     }
     match &matches[..] {
-        [only] => Ok((*only).clone()),
-        [] => {
-            let error = anyhow!(
-                "no session {:?} among {} in {}; `sessions list` names them",
-                args.id,
-                ids.len(),
-                args.store
-            );
-            Err(Failure::usage(error))
-        }
-        several => {
-            let names: Vec<String> =
-                several.iter().take(SHOWN_MATCHES).map(|id| plain(id.as_str())).collect();
-            let number = several.len();
-            Err(Failure::usage(anyhow!(
-                "{:?} is part of {number} session ids, among them {}; give more of it",
-                args.id,
-                names.join(" and ")
-            )))
-        }
+        [] => Ok(Found::Nothing(ids.len())),
+        [only] => Ok(exact(lake, snapshot, only).await?.unwrap_or(Found::Nothing(ids.len()))),
+        several => Ok(Found::Several(several.iter().copied().cloned().collect())),
     }
+}
+
+async fn exact(lake: &Lake, snapshot: &Snapshot, id: &SessionId) -> Result<Option<Found>, LakeError> {
+    let wanted = BTreeSet::from([id.clone()]);
+    let session = lake.load_sessions(snapshot, Some(&wanted)).await?.pop();
+    let trials: Vec<Trial> = lake.rows_of_sessions(snapshot, Table::Trials, &wanted, None).await?;
+    let trial = trials.into_iter().next().map(Box::new);
+    Ok(match (session, trial) {
+        (Some(session), trial) => Some(Found::Session(Box::new(session), trial)),
+        (None, Some(_)) => Some(Found::OutcomeOnly(id.clone())),
+        (None, None) => None,
+    })
 }

@@ -1,19 +1,21 @@
 //! `foreshadow sessions verify`: reads every session with all its bodies, and says what is missing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use anyhow::anyhow;
 use schemas::id::SessionId;
-use serde::Serialize;
+use schemas::table::Table;
+use serde::{Deserialize, Serialize};
+use store::lake::{Lake, LakeError, SessionGroup, Snapshot};
 
 use super::overview::State;
-use super::{VerifyArgs, open, overview, text, work};
+use super::{VerifyArgs, open, text, work};
 use crate::command::Context;
 use crate::outcome::{Failure, Outcome};
 use crate::screen::plain;
 
-/// Sessions whose bodies are in memory at a time.
-const SESSIONS_AT_A_TIME: usize = 1_000;
+/// Sessions whose bodies are in memory at a time, beside the ids of all; a store of any size is verified within that.
+const SESSIONS_AT_A_TIME: usize = 500;
 
 /// Causes that are shown on the terminal; `--json` has all.
 const MAX_CAUSES: usize = 10;
@@ -34,6 +36,11 @@ struct Verification<'a> {
     open: Vec<Torn>,
 }
 
+#[derive(Deserialize)]
+struct TrialRow {
+    has_transcript: bool,
+}
+
 #[derive(Serialize)]
 struct Torn {
     session: SessionId,
@@ -43,23 +50,21 @@ struct Torn {
 /// Runs `foreshadow sessions verify`.
 pub(super) async fn run(args: VerifyArgs, context: &Context<'_>) -> Result<Outcome, Failure> {
     let (lake, snapshot) = open(&args.store, context).await?;
-    let overviews = overview::read(&lake, &snapshot).await.map_err(work)?;
-    let ids: Vec<SessionId> =
-        overviews.iter().filter(|one| one.has_transcript).map(|one| one.session.clone()).collect();
-    let bar = context.screen.progress("verifying", ids.len() as u64);
-    let without_transcript = overviews.len() - ids.len();
+    let plan = lake.with_snapshot(snapshot, async |snapshot| plan(&lake, snapshot).await);
+    let mut plan = plan.await.map_err(work)?;
+    let sessions = plan.groups.iter().map(|group| group.sessions().len()).sum();
+    let bar = context.screen.progress("verifying", sessions as u64);
     let mut found = Verification {
         store: &args.store,
-        sessions: ids.len(),
+        sessions,
         whole: 0,
         exchanges: 0,
-        without_transcript,
+        without_transcript: plan.without_transcript,
         torn: Vec::new(),
         open: Vec::new(),
     };
-    for group in ids.chunks(SESSIONS_AT_A_TIME) {
-        let wanted: BTreeSet<SessionId> = group.iter().cloned().collect();
-        for session in lake.load_sessions(&snapshot, Some(&wanted)).await.map_err(work)? {
+    for group in &plan.groups {
+        for session in lake.load_group(&mut plan.snapshot, group).await.map_err(work)? {
             bar.inc(1);
             found.exchanges += session.exchanges.len();
             let tears = session.tears();
@@ -72,6 +77,8 @@ pub(super) async fn run(args: VerifyArgs, context: &Context<'_>) -> Result<Outco
             }
         }
     }
+    found.torn.sort_by(|a, b| a.session.cmp(&b.session));
+    found.open.sort_by(|a, b| a.session.cmp(&b.session));
     bar.finish_and_clear();
     show(&found, context);
     match (found.torn.len(), found.open.len()) {
@@ -83,6 +90,25 @@ pub(super) async fn run(args: VerifyArgs, context: &Context<'_>) -> Result<Outco
         ))),
         _ => Ok(Outcome::Success),
     }
+}
+
+/// What there is to verify.
+struct Plan {
+    snapshot: Snapshot,
+    groups: Vec<SessionGroup>,
+    without_transcript: usize,
+}
+
+async fn plan(lake: &Lake, snapshot: &Snapshot) -> Result<Plan, LakeError> {
+    let groups = lake.session_groups(snapshot, SESSIONS_AT_A_TIME).await?;
+    let mut without_transcript = 0;
+    for file in snapshot.files(Table::Trials) {
+        let count = |rows: Vec<TrialRow>| {
+            without_transcript += rows.iter().filter(|trial| !trial.has_transcript).count();
+        };
+        lake.read_each(file, Some(&["has_transcript"]), count).await?;
+    }
+    Ok(Plan { snapshot: snapshot.clone(), groups, without_transcript })
 }
 
 fn show(found: &Verification<'_>, context: &Context<'_>) {

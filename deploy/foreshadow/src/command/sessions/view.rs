@@ -4,15 +4,17 @@ use schemas::body::Body;
 use schemas::exchange::Exchange;
 use schemas::trial::Trial;
 use serde_json::{Value, json};
+use store::lake::ReadCount;
 use store::session::StoredSession;
 
-/// The whole session.
-pub(super) fn session(session: &StoredSession, trial: Option<&Trial>) -> Value {
+/// The whole session, and what was read of the store to find it.
+pub(super) fn session(session: &StoredSession, trial: Option<&Trial>, read: ReadCount) -> Value {
     json!({
         "session": session.session,
         "tears": session.tears().iter().map(ToString::to_string).collect::<Vec<_>>(),
         "closes": session.closes,
         "trial": trial,
+        "read": read,
         "exchanges": session.exchanges.iter().map(|one| exchange(session, one)).collect::<Vec<_>>(),
     })
 }
