@@ -4,6 +4,7 @@
 //! the measurements work and that what they rest on holds (every body comes back byte for byte); it asserts no time.
 
 mod exact;
+mod look_up;
 mod path;
 mod report;
 mod sizes;

@@ -18,9 +18,8 @@ use crate::FORMAT;
 /// Rows of one row group.
 const ROW_GROUP_ROWS: usize = 64 * 1024;
 
-/// Bytes of one page of bodies before compression. Pages are compressed apart, so larger ones are smaller in all (4 MiB
-/// instead of 1 MiB: by 4 %); a look-up reads whole pages.
-const BODY_PAGE_BYTES: usize = 4 << 20;
+/// Rows of one page, bodies apart: a look-up of a session reads a page or two of each column, so a page holds few sessions.
+const PAGE_ROWS: usize = 4096;
 
 /// How much time goes into making a file small.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -40,6 +39,15 @@ impl Level {
             (Self::Archive, true) => 3,
             (Self::Archive, false) => 12,
             (Self::Compact, _) => 15,
+        }
+    }
+
+    /// Bytes of one page of bodies before compression. Pages are compressed apart, so larger ones are smaller in all (4 MiB
+    /// instead of 1 MiB: by 4 %); a look-up reads whole pages, and of files that are archived as they come in, several.
+    fn body_page_bytes(self) -> usize {
+        match self {
+            Self::Archive => 1 << 20,
+            Self::Compact => 4 << 20,
         }
     }
 
@@ -92,6 +100,7 @@ fn properties(
         .set_sorting_columns(sorting(table, leaves))
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_data_page_row_count_limit(PAGE_ROWS)
         .set_created_by(format!("foreshadow {}", env!("CARGO_PKG_VERSION")))
         .set_key_value_metadata(Some(metadata));
     for leaf in leaves.columns() {
@@ -142,7 +151,8 @@ fn fit(
         Type::FIXED_LEN_BYTE_ARRAY => builder.set_column_dictionary_enabled(path.clone(), false),
         Type::BYTE_ARRAY if table == Table::Chunks && name == "bytes" => builder
             .set_column_dictionary_enabled(path.clone(), false)
-            .set_column_data_page_size_limit(path.clone(), BODY_PAGE_BYTES)
+            .set_column_data_page_size_limit(path.clone(), level.body_page_bytes())
+            .set_column_data_page_row_count_limit(path.clone(), ROW_GROUP_ROWS)
             .set_column_compression(path.clone(), level.compression(true)),
         Type::BOOLEAN | Type::INT96 | Type::FLOAT | Type::DOUBLE | Type::BYTE_ARRAY => builder,
     };

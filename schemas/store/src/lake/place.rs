@@ -24,6 +24,9 @@ const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 /// The longest pause between two tries.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
+/// The codes by which S3 says that something may not be done.
+const DENIALS: [&str; 4] = ["AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403 Forbidden"];
+
 /// An opened location.
 pub(super) struct Place {
     pub(super) store: Arc<dyn ObjectStore>,
@@ -83,8 +86,10 @@ impl Lake {
         let (location, path, bucket) = (self.location.clone(), path.to_owned(), self.bucket.clone());
         move |source| {
             let text = source.to_string();
+            let says = |codes: &[&str]| codes.iter().any(|code| text.contains(code));
             match (&source, bucket) {
-                (object_store::Error::NotFound { .. }, Some(bucket)) if text.contains("NoSuchBucket") => {
+                // Some answers are told apart by the code in their body alone.
+                (_, Some(bucket)) if says(&["NoSuchBucket"]) => {
                     LakeError::NoBucket { location, bucket: bucket.to_string() }
                 }
                 (
@@ -92,8 +97,9 @@ impl Lake {
                     | object_store::Error::Unauthenticated { .. },
                     Some(_),
                 ) => LakeError::Denied { location, path, detail: text },
+                (_, Some(_)) if says(&DENIALS) => LakeError::Denied { location, path, detail: text },
                 // Without keys the identity of the machine is asked for, at the address that clouds have for it.
-                (object_store::Error::Generic { .. }, Some(_)) if text.contains("169.254.") => {
+                (object_store::Error::Generic { .. }, Some(_)) if says(&["169.254."]) => {
                     LakeError::NoCredentials { location }
                 }
                 _ => LakeError::Object { location, path, source },

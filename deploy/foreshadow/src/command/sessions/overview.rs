@@ -174,8 +174,10 @@ fn overview(session: SessionId, parts: &Parts) -> Option<Overview> {
     let (first, trial) = (parts.first.as_ref(), parts.trial.as_ref());
     let latest = latest_closes(&parts.closes);
     let close = latest.values().next().copied();
-    let agent =
-        first.map(|(agent, _)| agent).or(close.map(|close| &close.agent)).or(trial.map(|trial| &trial.agent))?;
+    let agent = first
+        .map(|(agent, _)| agent)
+        .or(close.map(|close| &close.agent))
+        .or(trial.map(|trial| &trial.agent))?;
     let build = first.and_then(|(_, build)| build.as_ref());
     let build = build.or(close.and_then(|c| c.build.as_ref())).or(trial.and_then(|t| t.build.as_ref()));
     let has_transcript = trial.is_none_or(|trial| trial.has_transcript);

@@ -73,7 +73,9 @@ pub(super) async fn run(args: ShowArgs, context: &Context<'_>) -> Result<Outcome
     }
     if context.verbose > 0 {
         let reads = lake.reads();
-        context.screen.line(format!("read {} bytes of the store in {} requests", reads.bytes, reads.requests));
+        context
+            .screen
+            .line(format!("read {} bytes of the store in {} requests", reads.bytes, reads.requests));
     }
     Ok(Outcome::Success)
 }
