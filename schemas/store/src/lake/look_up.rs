@@ -11,7 +11,7 @@ use schemas::id::SessionId;
 use schemas::table::Table;
 use serde::de::DeserializeOwned;
 
-use super::read::{TAIL_BYTES, ranges};
+use super::read::{ranges, tail_bytes};
 use super::{CONCURRENT_REQUESTS, Lake, LakeError, Snapshot};
 
 /// How often something is read again from a newer snapshot because a file of the older one was replaced meanwhile.
@@ -64,7 +64,7 @@ impl Lake {
         wanted: &BTreeSet<SessionId>,
         columns: Option<&[&str]>,
     ) -> Result<Vec<T>, LakeError> {
-        let open = self.open_file(file, TAIL_BYTES).await?;
+        let open = self.open_file(file, tail_bytes(file.table)).await?;
         let sorted: Vec<&[u8]> = wanted.iter().map(|session| session.as_str().as_bytes()).collect();
         let rows = open.find("session", &sorted).await?;
         open.pages(self.options(columns), &rows).await
@@ -77,7 +77,7 @@ impl Lake {
         numbers: &BTreeSet<u32>,
         columns: Option<&[&str]>,
     ) -> Result<Vec<T>, LakeError> {
-        let open = self.open_file(file, TAIL_BYTES).await?;
+        let open = self.open_file(file, tail_bytes(file.table)).await?;
         open.pages(self.options(columns), &ranges(numbers.iter().copied())).await
     }
 
@@ -88,7 +88,7 @@ impl Lake {
         sorted: &[&[u8]],
         columns: Option<&[&str]>,
     ) -> Result<Vec<T>, LakeError> {
-        let open = self.open_file(file, TAIL_BYTES).await?;
+        let open = self.open_file(file, tail_bytes(file.table)).await?;
         let rows = open.find("digest", sorted).await?;
         open.pages(self.options(columns), &rows).await
     }

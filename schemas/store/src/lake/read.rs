@@ -18,8 +18,15 @@ use serde::de::DeserializeOwned;
 
 use super::{CONCURRENT_REQUESTS, Lake, LakeError, Snapshot};
 
-/// Bytes that are asked for first at the end of a file of which only parts are wanted: mostly its whole footer.
-pub(super) const TAIL_BYTES: u64 = 16 * 1024;
+/// Bytes that are asked for first at the end of a file of which only parts are wanted: its whole footer and a little,
+/// which for exchanges, with their many columns, is about 15 KiB.
+pub(super) fn tail_bytes(table: Table) -> u64 {
+    match table {
+        Table::Exchanges => 16 * 1024,
+        Table::Sessions | Table::Trials => 6 * 1024,
+        Table::Chunks => 2 * 1024,
+    }
+}
 
 /// A file up to this size is read in one request where all of its columns are wanted.
 const WHOLE_BYTES: u64 = 1024 * 1024;
@@ -106,7 +113,7 @@ impl Lake {
         each: impl FnMut(Vec<T>),
     ) -> Result<(), LakeError> {
         let whole = columns.is_none() && file.bytes <= WHOLE_BYTES;
-        let open = self.open_file(file, if whole { file.bytes } else { TAIL_BYTES }).await?;
+        let open = self.open_file(file, if whole { file.bytes } else { tail_bytes(file.table) }).await?;
         open.rows(self.options(columns), None, each).await
     }
 
