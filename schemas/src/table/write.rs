@@ -11,7 +11,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPrope
 use parquet::schema::types::{ColumnDescriptor, ColumnPath, SchemaDescriptor};
 use serde::Serialize;
 
-use super::encryption::{self, FileKeys};
+use super::encryption::{self, FileKeys, Secrecy};
 use super::{BATCH_ROWS, FORMAT_KEY, TABLE_KEY, Table, TableError};
 use crate::FORMAT;
 
@@ -120,10 +120,6 @@ fn properties(
     Ok(builder.build())
 }
 
-/// The last part of the paths of columns whose least and greatest values say nothing: payloads.
-const WITHOUT_STATISTICS: [&str; 8] =
-    ["bytes", "skeleton", "input", "output", "arguments", "arguments_verbatim", "arguments_digest", "result"];
-
 /// Names that share their beginning with the row before.
 const SHARED_BEGINNINGS: [&str; 2] = ["exchange", "links.list.element.to"];
 
@@ -156,8 +152,9 @@ fn fit(
             .set_column_compression(path.clone(), level.compression(true)),
         Type::BOOLEAN | Type::INT96 | Type::FLOAT | Type::DOUBLE | Type::BYTE_ARRAY => builder,
     };
-    let is_number = matches!(leaf.physical_type(), Type::INT32 | Type::INT64);
-    if is_list || (!is_number && WITHOUT_STATISTICS.contains(&last)) {
+    // Least and greatest values of payload and of digests say nothing, and would show a text in the footer.
+    let is_opaque = encryption::secrecy(table, &name) == Secrecy::Payload || last == "arguments_digest";
+    if is_list || is_opaque {
         builder.set_column_statistics_enabled(path, EnabledStatistics::None)
     } else {
         builder
