@@ -203,7 +203,7 @@ pub fn secrecy(table: Table, leaf: &str) -> Secrecy {
     };
     if table.look_up_columns().contains(&leaf) {
         Secrecy::Open
-    } else if payload_columns(table).iter().any(|column| within(column)) {
+    } else if payload_columns(table).iter().any(within) {
         Secrecy::Payload
     } else {
         Secrecy::Metadata

@@ -311,7 +311,7 @@ mod tests {
         let (code, message) = desk.refused(&INTO_RUN.replace("@one", "@two")).await;
         assert_eq!(code, 2);
         assert!(message.contains("case t trial 0 is already"), "{message}");
-        let lake = store::lake::Lake::open(&desk.path("run")).expect("a run");
+        let lake = Lake::open(&desk.path("run")).expect("a run");
         let snapshot = lake.snapshot().await.expect("commits");
         let trials: Vec<Trial> =
             lake.read_table(&snapshot, schemas::table::Table::Trials, None).await.expect("trials");
