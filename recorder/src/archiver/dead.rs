@@ -186,7 +186,7 @@ impl DeadLetters {
             if room == 0 {
                 break;
             }
-            if !due(&waiting) {
+            if !due(waiting) {
                 continue;
             }
             match send(producer, &self.topic, &self.source, origin, waiting) {
