@@ -245,7 +245,7 @@ impl Reader {
         self.dead.forget(partition);
         let Some(held) = self.state.partitions.get_mut(&partition) else { return };
         let leaving = matches!(held.stage, Stage::Leaving);
-        if leaving {
+        if leaving && matches!(self.state.end, End::Stop { .. }) {
             self.state.uncommitted += held.gathering.next().saturating_sub(held.stored);
         }
         held.rest(now, at_least);

@@ -79,17 +79,20 @@ impl Reader {
             return;
         }
         let Some(Leaving { partitions, .. }) = self.state.leaving.take() else { return };
+        let stopping = matches!(self.state.end, End::Stop { .. });
         for partition in &partitions {
             self.dead.forget(*partition);
             self.counts.forget_lag(*partition);
             if let Some(held) = self.state.partitions.remove(partition) {
-                self.state.waiting_parts += held.gathering.waiting_parts() as u64;
-                self.state.uncommitted += held.gathering.next().saturating_sub(held.stored);
+                if stopping {
+                    self.state.waiting_parts += held.gathering.waiting_parts() as u64;
+                    self.state.uncommitted += held.gathering.next().saturating_sub(held.stored);
+                }
                 self.state.ended.extend(held.end());
             }
         }
         self.state.active = now;
-        if matches!(self.state.end, End::Stop { .. }) {
+        if stopping {
             return;
         }
         if let Err(error) = group::release(&self.consumer, &self.desk.topic, &partitions) {
