@@ -1,11 +1,11 @@
 //! A recorder that publishes and archivers that store, configured in one folder, and the comparison of what went in with
 //! what came out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use rdkafka::Message as _;
-use schemas::record::Parcel;
+use schemas::record::{Parcel, Record};
 
 use crate::kafka::Cluster;
 use crate::process::Running;
@@ -196,31 +196,46 @@ protocol = "openai-chat"
         Ok((same, absent))
     }
 
-    /// Checks that the topic has the records of each session in the order in which they were journaled, a message that was
-    /// sent again apart; returns how many messages were looked at.
+    /// How many journaled exchanges the topic does not have: what is not stored was not sent, or not read.
+    ///
+    /// # Panics
+    /// The cluster does not answer.
+    #[must_use]
+    pub fn unsent(&self, cluster: &Cluster) -> usize {
+        let mut wanted = self.witness.journaled().exchanges;
+        for message in cluster.messages(&self.topic) {
+            let parcel = message.payload().and_then(|value| Parcel::decode(value).ok());
+            for record in parcel.and_then(|parcel| parcel.records().ok()).into_iter().flatten() {
+                if let Record::Exchange(exchange) = record {
+                    wanted.remove(exchange.exchange.as_str());
+                }
+            }
+        }
+        wanted.len()
+    }
+
+    /// Checks that each partition has the records of a journal in the order in which they were journaled, messages that were
+    /// sent again apart; so those of a session are too. Returns how many messages were looked at.
     ///
     /// # Panics
     /// The cluster does not answer.
     ///
     /// # Errors
-    /// Names the key whose messages are out of order.
+    /// Names the message that comes too late.
     pub fn check_order(&self, cluster: &Cluster) -> Result<usize, String> {
-        let mut last: BTreeMap<Vec<u8>, BTreeMap<u64, i64>> = BTreeMap::new();
+        let mut last: BTreeMap<(i32, String), BTreeSet<u64>> = BTreeMap::new();
         let messages = cluster.messages(&self.topic);
         for message in &messages {
-            let (Some(key), Some(value)) = (message.key(), message.payload()) else {
-                return Err(format!("message at {} has no key or value", message.offset()));
-            };
-            let Ok(parcel) = Parcel::decode(value) else { continue };
-            // Where it was first seen counts; a copy may come later.
-            let place = last.entry(key.to_vec()).or_default();
-            let next = i64::try_from(place.len()).unwrap_or(i64::MAX);
-            place.entry(parcel.position).or_insert(next);
-        }
-        for (key, places) in last {
-            let order: Vec<i64> = places.into_values().collect();
-            if !order.is_sorted() {
-                return Err(format!("messages of {:?} are out of order", String::from_utf8_lossy(&key)));
+            let Some(Ok(parcel)) = message.payload().map(Parcel::decode) else { continue };
+            let seen = last.entry((message.partition(), parcel.journal)).or_default();
+            let latest = seen.last().copied();
+            if seen.insert(parcel.position) && latest.is_some_and(|latest| latest > parcel.position) {
+                return Err(format!(
+                    "position {} comes after {latest:?} in partition {} at {}",
+                    parcel.position,
+                    message.partition(),
+                    message.offset()
+                ));
             }
         }
         Ok(messages.len())

@@ -82,7 +82,7 @@ impl Running {
     pub fn url(&mut self) -> String {
         self.wait_for("address", |said| {
             let at = said.find("http://127.0.0.1")?;
-            let (url, _) = said[at..].split_once(char::is_whitespace)?;
+            let (url, _) = said[at..].split_once(|letter: char| letter.is_whitespace() || letter == '"')?;
             Some(url.to_owned())
         })
     }

@@ -3,4 +3,8 @@
 //!
 //! The cluster is a real Kafka where the test command provisions one, else librdkafka's mock.
 
+mod archivers;
+mod broker_away;
 mod cluster;
+mod dead_letters;
+mod whole_path;

@@ -1,0 +1,134 @@
+//! Archivers that share partitions, are killed, or are paused until their partitions have moved.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+
+use tests::binary;
+use tests::kafka::Cluster;
+use tests::pipeline::Pipeline;
+use tests::process::Running;
+use tests::traffic::Traffic;
+
+/// How often a folder is looked at.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// Names of the commits of a store.
+fn commits(store: &Path) -> BTreeSet<std::path::PathBuf> {
+    let folder = store.join("_commits");
+    if folder.exists() { binary::files_below(&folder).into_iter().collect() } else { BTreeSet::new() }
+}
+
+async fn wait_for_commits(store: &Path, more: usize) {
+    let wanted = commits(store).len() + more;
+    let mut looks = 0_u64;
+    while commits(store).len() < wanted {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        looks += 1;
+        assert!(looks < 6_000, "no {more} more commits in {}", store.display());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_archivers_share_partitions_and_one_is_killed() {
+    let cluster = Cluster::shared();
+    let folder = tempfile::tempdir().expect("temp");
+    let pipeline = Pipeline::new(cluster, folder.path(), "shared", 4, "").await;
+    let (recorder, url) = pipeline.record();
+    let traffic = Traffic::start(&url, "s", 6, 40);
+    let first = pipeline.archive();
+    wait_for_commits(&pipeline.store(), 4).await;
+    let second = pipeline.archive();
+    // Four claims of the first, and those of the partitions that the second takes over.
+    wait_for_commits(&pipeline.store(), 12).await;
+    first.kill();
+    wait_for_commits(&pipeline.store(), 8).await;
+    let third = pipeline.archive();
+    wait_for_commits(&pipeline.store(), 8).await;
+    let calls = traffic.stop().await;
+    let _ = recorder.terminate();
+    second.terminate();
+    third.terminate();
+    pipeline.settle().await;
+    let compared = pipeline.compare(&calls).await.expect("all is stored once");
+    assert_eq!(compared.bodies, calls.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_archiver_comes_back_after_its_partitions_moved() {
+    let cluster = Cluster::shared();
+    let folder = tempfile::tempdir().expect("temp");
+    let pipeline = Pipeline::new(cluster, folder.path(), "moved", 2, "").await;
+    let (recorder, url) = pipeline.record();
+    let traffic = Traffic::start(&url, "s", 6, 40);
+    let sleeper = pipeline.archive();
+    wait_for_commits(&pipeline.store(), 6).await;
+    sleeper.signal("STOP");
+    // The group takes its partitions away after the session timeout, and the other one claims and commits.
+    let other = pipeline.archive();
+    wait_for_commits(&pipeline.store(), 8).await;
+    sleeper.signal("CONT");
+    traffic.wait_for(150).await;
+    wait_for_commits(&pipeline.store(), 8).await;
+    let calls = traffic.stop().await;
+    let _ = recorder.terminate();
+    let said = sleeper.terminate();
+    other.terminate();
+    pipeline.settle().await;
+    let compared = pipeline.compare(&calls).await.unwrap_or_else(|error| panic!("{error}\n{said}"));
+    assert_eq!(compared.bodies, calls.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_cut_off_half_way_leaves_nothing() {
+    let cluster = Cluster::shared();
+    let folder = tempfile::tempdir().expect("temp");
+    let pipeline = Pipeline::new(cluster, folder.path(), "half", 2, "").await;
+    let (recorder, url) = pipeline.record();
+    let traffic = Traffic::start(&url, "s", 6, 40);
+    let mut cut_off = 0;
+    for _ in 0..6 {
+        let archiver = pipeline.archive();
+        wait_for_commits(&pipeline.store(), 3).await;
+        cut_off += usize::from(kill_while_files_have_no_commit(&pipeline, archiver).await);
+    }
+    let calls = traffic.stop().await;
+    let _ = recorder.terminate();
+    pipeline.settle().await;
+    let compared = pipeline.compare(&calls).await.expect("all is stored once");
+    assert_eq!(compared.bodies, calls.len());
+    assert!(cut_off > 0, "no archiver was killed between its files and their commit");
+}
+
+/// Kills it as soon as a file is there that was not; says whether files were left that no commit lists.
+async fn kill_while_files_have_no_commit(pipeline: &Pipeline, archiver: Running) -> bool {
+    let exchanges = pipeline.store().join("exchanges");
+    let before = binary::files_below(&exchanges).len();
+    let mut looks = 0_u64;
+    while files(&exchanges) <= before {
+        tokio::time::sleep(LOOK).await;
+        looks += 1;
+        assert!(looks < 100_000, "no new file in {}:\n{}", exchanges.display(), archiver.said());
+    }
+    archiver.kill();
+    let through_commits = tests::witness::committed(&pipeline.store()).await;
+    let through_files = binary::files_below(&exchanges).len();
+    let lake = store::lake::Lake::open(pipeline.store().to_str().expect("utf-8")).expect("opens");
+    let listed = lake.snapshot().await.expect("reads");
+    let listed = listed.files(schemas::table::Table::Exchanges).count();
+    assert!(!through_commits.exchanges.is_empty());
+    through_files > listed
+}
+
+/// How many files there are; a folder that changes while it is read is read again.
+fn files(folder: &Path) -> usize {
+    let mut found = 0;
+    let mut open = vec![folder.to_owned()];
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() { open.push(path) } else { found += 1 }
+        }
+    }
+    found
+}

@@ -1,0 +1,110 @@
+//! A broker that is killed or paused under traffic.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde_json::Value;
+use tests::binary;
+use tests::kafka::Cluster;
+use tests::pipeline::Pipeline;
+use tests::traffic::{Call, Traffic};
+
+/// The last JSON object that a recorder printed: its counts.
+fn counts(said: &str) -> Value {
+    serde_json::from_str(&said[said.rfind("\n{\n").expect("prints its counts")..]).expect("is JSON")
+}
+
+fn journal_bytes(folder: &Path) -> u64 {
+    let files = binary::files_below(&folder.join("state/journal"));
+    files.iter().filter_map(|path| Some(path.metadata().ok()?.len())).sum()
+}
+
+fn assert_none_failed(calls: &[Call]) {
+    let failed: Vec<_> =
+        calls.iter().filter(|call| call.response.is_none()).map(|call| &call.session).collect();
+    assert!(failed.is_empty(), "production must not notice, but calls of these sessions failed: {failed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_broker_fills_the_journal_and_sheds_whole_sessions() {
+    let cluster = Cluster::start(1);
+    let folder = tempfile::tempdir().expect("temp");
+    let pipeline = Pipeline::new(&cluster, folder.path(), "away", 4, "journal-bytes = \"2MiB\"").await;
+    let (recorder, url) = pipeline.record();
+    let archiver = pipeline.archive();
+    // Each session has pieces of its own, so the journal grows by about a kilobyte a call.
+    let traffic = Traffic::start(&url, "s", 8, 400);
+    traffic.wait_for(50).await;
+    cluster.kill(1);
+    // Until the bound is all but reached and sessions are shed; their calls are answered like all others.
+    let mut looks = 0;
+    while journal_bytes(folder.path()) < 1536 << 10 {
+        traffic.wait_for(50).await;
+        looks += 1;
+        assert!(looks < 1000, "the journal does not grow: {} bytes", journal_bytes(folder.path()));
+    }
+    traffic.wait_for(1500).await;
+    assert!(
+        journal_bytes(folder.path()) <= 2 << 20,
+        "the bound was passed: {}",
+        journal_bytes(folder.path())
+    );
+    cluster.start_again(1);
+    traffic.wait_for(200).await;
+    let calls = traffic.stop().await;
+    assert_none_failed(&calls);
+
+    let said = recorder.terminate();
+    archiver.terminate();
+    pipeline.settle().await;
+    let counts = counts(&said);
+    let shed: u64 = counts["shed"].as_object().expect("by reason").values().filter_map(Value::as_u64).sum();
+    assert_eq!(counts["started"], calls.len(), "{said}");
+    let journaled = counts["journaled"].as_u64().expect("a count");
+    assert_eq!(usize::try_from(journaled + shed).expect("fits"), calls.len(), "{said}");
+    assert!(shed > 0, "nothing was shed: {said}");
+
+    pipeline.check_order(&cluster).expect("sessions are in order");
+    let compared = pipeline.compare(&calls).await;
+    let compared = compared.unwrap_or_else(|error| panic!("{} not sent; {error}", pipeline.unsent(&cluster)));
+    assert_eq!(compared.bodies, usize::try_from(journaled).expect("fits"));
+    assert_eq!(compared.absent, usize::try_from(shed).expect("fits"));
+    whole_sessions_were_shed(&pipeline, &calls).await;
+}
+
+/// A session is stored whole or not at all, but for those that were under way when it began.
+async fn whole_sessions_were_shed(pipeline: &Pipeline, calls: &[Call]) {
+    let stored = tests::witness::bodies(&pipeline.store()).await;
+    let mut sessions: BTreeMap<&str, BTreeSet<bool>> = BTreeMap::new();
+    for call in calls {
+        sessions.entry(&call.session).or_default().insert(stored.contains_key(call.request.as_ref()));
+    }
+    let torn = sessions.values().filter(|kept| kept.len() == 2).count();
+    let shed = sessions.values().filter(|kept| kept.len() == 1 && kept.contains(&false)).count();
+    assert!(shed > 4 * torn, "of {} sessions {shed} were shed whole, and {torn} in part", sessions.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_broker_holds_up_nobody() {
+    let cluster = Cluster::start(1);
+    let folder = tempfile::tempdir().expect("temp");
+    let pipeline = Pipeline::new(&cluster, folder.path(), "paused", 4, "").await;
+    let (recorder, url) = pipeline.record();
+    let archiver = pipeline.archive();
+    let traffic = Traffic::start(&url, "s", 6, 40);
+    traffic.wait_for(100).await;
+    cluster.pause(1);
+    traffic.wait_for(400).await;
+    cluster.resume(1);
+    traffic.wait_for(100).await;
+    let calls = traffic.stop().await;
+    assert_none_failed(&calls);
+    let said = recorder.terminate();
+    assert_eq!(counts(&said)["journaled"], calls.len(), "{said}");
+    archiver.terminate();
+    pipeline.settle().await;
+    pipeline.check_order(&cluster).expect("sessions are in order");
+    let compared = pipeline.compare(&calls).await;
+    let compared = compared.unwrap_or_else(|error| panic!("{} not sent; {error}", pipeline.unsent(&cluster)));
+    assert_eq!(compared.bodies, calls.len());
+}

@@ -1,0 +1,37 @@
+//! Nothing goes wrong: everything journaled is in Parquet, once, in order and with its bytes.
+
+use serde_json::Value;
+use tests::binary;
+use tests::kafka::Cluster;
+use tests::pipeline::Pipeline;
+use tests::traffic::Traffic;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_journaled_is_stored_once() {
+    let cluster = Cluster::shared();
+    let folder = tempfile::tempdir().expect("temp");
+    let pipeline = Pipeline::new(cluster, folder.path(), "whole", 4, "").await;
+    let (recorder, url) = pipeline.record();
+    let archiver = pipeline.archive();
+    let traffic = Traffic::start(&url, "s", 6, 40);
+    traffic.wait_for(300).await;
+    let calls = traffic.stop().await;
+    let said = recorder.terminate();
+    let counts: Value =
+        serde_json::from_str(&said[said.rfind("\n{\n").expect("prints its counts")..]).expect("is JSON");
+    assert_eq!(counts["started"], calls.len(), "{said}");
+    assert_eq!(counts["journaled"], calls.len(), "{said}");
+    archiver.terminate();
+    let settled = pipeline.settle().await;
+    assert_eq!(settled, 0, "a recorder that was stopped in order leaves nothing behind");
+    let compared = pipeline.compare(&calls).await.expect("all is stored once");
+    assert_eq!(compared.bodies, calls.len());
+    assert_eq!(compared.absent, 0);
+    assert!(pipeline.check_order(cluster).expect("sessions are in order") >= calls.len());
+
+    let verified =
+        binary::run(folder.path(), &["--json", "sessions", "verify", "--store", "store", "--strict"]);
+    assert!(verified.status.success(), "{}", binary::printed(&verified));
+    let verified: Value = serde_json::from_slice(&verified.stdout).expect("prints JSON");
+    assert_eq!(verified["exchanges"], calls.len());
+}
