@@ -8,14 +8,15 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
-use schemas::record::Record;
 use store::batch::{Batch, Leaning};
 use store::lake::{Lake, LakeError};
-use store::log::LogReader;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::config::ArchiveConfig;
+use crate::entries::Entries;
+use crate::gauges::Gauges;
+use crate::handed::HandedOn;
 use crate::journal::Message;
 use crate::sessions::Sessions;
 
@@ -54,23 +55,24 @@ pub(crate) struct Archive {
     pub(crate) source: String,
     pub(crate) config: ArchiveConfig,
     pub(crate) sessions: Arc<Sessions>,
+    pub(crate) gauges: Arc<Gauges>,
     pub(crate) journal: SyncSender<Message>,
+    /// Where the position is written down for a start that publishes.
+    pub(crate) handed: HandedOn,
     /// Position of the first record that is not committed.
     pub(crate) position: u64,
 }
 
-/// Records that are read and not committed.
+/// Entries that are read and not committed.
 struct Gathered {
-    reader: LogReader,
-    /// A record that was read before it was known to be durable.
-    ahead: Option<(u64, Vec<u8>)>,
+    entries: Entries,
     batch: Batch,
-    /// Pieces since the last exchange or close row, with the exchange they belong to still to come.
-    pieces: Vec<Record>,
     bytes: u64,
-    /// Position after the last exchange or close row.
+    /// Position after the last entry.
     cut: u64,
     since: Option<Instant>,
+    /// When the oldest entry ended.
+    oldest: Option<i64>,
 }
 
 impl Archive {
@@ -85,12 +87,16 @@ impl Archive {
         let mut waiting: Vec<Flush> = Vec::new();
         let mut gathered: Option<Gathered> = None;
         let mut retry = FIRST_RETRY;
+        let mut said = None;
         loop {
             let wanted = waiting.iter().map(|flush| flush.position).max().unwrap_or(0);
             let synced = *progress.borrow_and_update();
             match self.advance(&mut gathered, &mut leaning, synced, wanted).await {
                 Ok(()) => {
                     retry = FIRST_RETRY;
+                    if said.take().is_some() {
+                        tracing::info!("the journal is archived again");
+                    }
                     // Pieces without their exchange, left by a crash at the end of the journal, cannot be committed; nothing
                     // else can be missing here.
                     for flush in waiting.drain(..) {
@@ -99,7 +105,11 @@ impl Archive {
                     }
                 }
                 Err(problem) => {
-                    tracing::error!(%problem, "the journal cannot be archived");
+                    let text = problem.to_string();
+                    if said.as_ref() != Some(&text) {
+                        tracing::error!(%problem, "the journal cannot be archived; it is kept and tried again");
+                        said = Some(text);
+                    }
                     for flush in waiting.drain(..) {
                         let _ = flush.reply.send(Err(problem.clone()));
                     }
@@ -150,6 +160,8 @@ impl Archive {
                 None => gathered.insert(self.open()?),
             };
             let full = held.read(synced, self.config.roll_bytes.0)?;
+            self.gauges.add_set_aside(held.entries.take_set_aside());
+            self.gauges.set_handed_on(if held.since.is_none() { synced } else { self.position }, held.oldest);
             let old = held.since.is_some_and(|since| since.elapsed() >= self.config.roll_every);
             if held.cut > self.position && (full || old || wanted > self.position) {
                 let (batch, next) = held.take();
@@ -162,16 +174,8 @@ impl Archive {
     }
 
     fn open(&self) -> Result<Gathered, ArchiveError> {
-        let reader = LogReader::open(&self.folder, self.position).map_err(failed)?;
-        Ok(Gathered {
-            reader,
-            ahead: None,
-            batch: Batch::default(),
-            pieces: Vec::new(),
-            bytes: 0,
-            cut: self.position,
-            since: None,
-        })
+        let entries = Entries::open(&self.folder, self.position).map_err(failed)?;
+        Ok(Gathered::new(entries, self.position))
     }
 
     async fn commit(&mut self, batch: Batch, next: u64, leaning: &mut Leaning) -> Result<(), ArchiveError> {
@@ -191,6 +195,10 @@ impl Archive {
         }
         self.position = next;
         self.sessions.count_archived(exchanges);
+        self.gauges.set_handed_on(next, None);
+        if let Err(error) = self.handed.save(next) {
+            tracing::warn!(%error, "the archived position cannot be written down");
+        }
         // The journal thread has ended only when nothing is left to be deleted.
         let _ = self.journal.send(Message::Release(next));
         Ok(())
@@ -198,32 +206,22 @@ impl Archive {
 }
 
 impl Gathered {
-    /// Reads to the last durable record, or until a batch is full; says which. A batch with no place to cut is never
-    /// full. What is written but not yet durable may be gone after a power cut: a commit must not speak of it.
+    fn new(entries: Entries, cut: u64) -> Self {
+        Self { entries, batch: Batch::default(), bytes: 0, cut, since: None, oldest: None }
+    }
+
+    /// Reads to the last durable entry, or until a batch is full; says which.
     fn read(&mut self, synced: u64, roll_bytes: u64) -> Result<bool, ArchiveError> {
-        while self.bytes < roll_bytes || self.since.is_none() {
-            let record = match self.ahead.take() {
-                Some(record) => Some(record),
-                None => self.reader.next().map_err(failed)?,
-            };
-            let Some((position, payload)) = record else { return Ok(false) };
-            if position >= synced {
-                self.ahead = Some((position, payload));
-                return Ok(false);
+        while self.bytes < roll_bytes {
+            let Some(entry) = self.entries.next(synced).map_err(failed)? else { return Ok(false) };
+            self.bytes += entry.bytes() as u64;
+            self.cut = entry.position + 1;
+            self.since.get_or_insert_with(Instant::now);
+            self.oldest.get_or_insert(entry.ended_at());
+            for read in entry.pieces {
+                self.batch.push(read.record);
             }
-            self.bytes += payload.len() as u64;
-            match Record::decode(&payload) {
-                Ok(piece @ Record::Piece { .. }) => self.pieces.push(piece),
-                Ok(last @ (Record::Exchange(_) | Record::Close(_))) => {
-                    for piece in self.pieces.drain(..) {
-                        self.batch.push(piece);
-                    }
-                    self.batch.push(last);
-                    self.cut = position + 1;
-                    self.since.get_or_insert_with(Instant::now);
-                }
-                Err(error) => tracing::error!(position, %error, "a journal record is set aside"),
-            }
+            self.batch.push(entry.last.record);
         }
         Ok(true)
     }
@@ -232,6 +230,7 @@ impl Gathered {
     fn take(&mut self) -> (Batch, u64) {
         self.bytes = 0;
         self.since = None;
+        self.oldest = None;
         (std::mem::take(&mut self.batch), self.cut)
     }
 }
@@ -257,34 +256,10 @@ async fn sleep_until(time: Option<Instant>) {
 
 #[cfg(test)]
 mod tests {
-    use schemas::id::{AgentId, IncarnationId, SessionId, TenantId};
-    use schemas::session::{CloseReason, SessionClose};
     use store::log::{LogOptions, LogWriter};
 
     use super::*;
-
-    fn close(session: &str) -> Vec<u8> {
-        let row = SessionClose {
-            tenant: TenantId::parse("t").expect("id"),
-            agent: AgentId::parse("a").expect("id"),
-            build: None,
-            session: SessionId::parse(session).expect("id"),
-            incarnation: IncarnationId::parse("i").expect("id"),
-            started_at: 0,
-            closed_at: 1,
-            reason: CloseReason::Idle,
-            turns: 0,
-            model_calls: 0,
-            tool_calls: 0,
-            last_seq: None,
-            shed: 0,
-            shed_reason: None,
-            case: None,
-            success: None,
-            labels: std::collections::BTreeMap::new(),
-        };
-        Record::Close(Box::new(row)).encode().expect("encodes")
-    }
+    use crate::entries::tests::close;
 
     #[test]
     fn what_is_written_and_not_yet_durable_waits() {
@@ -294,15 +269,7 @@ mod tests {
             writer.append(&close(session)).expect("has room");
         }
         writer.sync().expect("syncs");
-        let mut gathered = Gathered {
-            reader: LogReader::open(folder.path(), 0).expect("opens"),
-            ahead: None,
-            batch: Batch::default(),
-            pieces: Vec::new(),
-            bytes: 0,
-            cut: 0,
-            since: None,
-        };
+        let mut gathered = Gathered::new(Entries::open(folder.path(), 0).expect("opens"), 0);
         for (synced, rows) in [(0, 0), (1, 1), (1, 1), (3, 3)] {
             assert!(!gathered.read(synced, 1 << 20).expect("reads"));
             assert_eq!((gathered.cut, gathered.batch.closes.len()), (synced, rows));

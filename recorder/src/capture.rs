@@ -25,6 +25,9 @@ const MAX_FRAME_GAPS: usize = 16_384;
 /// A request body above this is not searched for a session's name while it passes.
 const MAX_SEARCHED_BYTES: usize = 256 * 1024;
 
+/// From here on, of 255, a growing share of new sessions is shed.
+pub(crate) const HALF_FULL: u8 = 128;
+
 /// What every capture shares: where finished ones go, and the bounds.
 #[derive(Debug)]
 pub(crate) struct Intake {
@@ -67,7 +70,7 @@ impl Intake {
         let memory = fill(self.held_bytes.load(Ordering::Relaxed), self.limits.memory_bytes.as_len());
         let queue = fill(self.queued.load(Ordering::Relaxed), self.limits.queue);
         let journal = usize::from(self.journal_fill.load(Ordering::Relaxed));
-        let above_half = memory.max(queue).max(journal).saturating_sub(128) * 2;
+        let above_half = memory.max(queue).max(journal).saturating_sub(usize::from(HALF_FULL)) * 2;
         self.sessions.set_pressure(u8::try_from(above_half).unwrap_or(u8::MAX));
     }
 }

@@ -17,6 +17,10 @@ pub struct Counts {
     pub shed: BTreeMap<String, u64>,
     /// Exchanges that are in committed Parquet files.
     pub archived: u64,
+    /// Exchanges that Kafka has acknowledged, those of an earlier run included.
+    pub published: u64,
+    /// Journal records that are neither in Parquet nor acknowledged by Kafka: they wait for the next start.
+    pub waiting: u64,
     /// Connections that were upgraded (WebSocket) and passed through unrecorded.
     pub upgraded: u64,
 }

@@ -16,11 +16,15 @@ use store::log::{LogError, LogWriter};
 use tokio::sync::{oneshot, watch};
 
 use crate::capture::{self, Capture, Intake};
+use crate::gauges::Gauges;
 use crate::scribe::Scribe;
 use crate::sessions::DueClose;
 
 /// Exchanges that share one sync.
 const GROUP: usize = 256;
+
+/// What the log puts before a record, in bytes.
+const FRAME_BYTES: u64 = 8;
 
 /// How long a group may be gathered: what waits for its sync is lost when the process is killed.
 const GROUP_TIME: Duration = Duration::from_millis(20);
@@ -31,6 +35,12 @@ const TICK: Duration = Duration::from_millis(100);
 /// How often sessions are looked through for those that are over.
 const SWEEP: Duration = Duration::from_secs(1);
 
+/// Of the journal's bytes this share (one in so many) is kept for close rows: a session whose row finds no room is torn.
+const CLOSE_SHARE: u64 = 16;
+
+/// Looks without a loss after which shedding is said to be over.
+const QUIET_SWEEPS: u32 = 30;
+
 /// What the journal is told.
 #[derive(Debug)]
 pub(crate) enum Message {
@@ -40,13 +50,13 @@ pub(crate) enum Message {
     Flush(oneshot::Sender<Result<u64, String>>),
     /// All sessions are to be closed; answered when the rows are durable.
     CloseAll(oneshot::Sender<Result<u64, String>>),
-    /// Everything before this position is in Parquet.
+    /// Everything before this position is in Parquet, or acknowledged by Kafka.
     Release(u64),
     /// The thread is to end.
     Stop,
 }
 
-/// What the archive is told: the position after the last durable record.
+/// What archive or publisher is told: the position after the last durable record.
 pub(crate) type Progress = watch::Sender<u64>;
 
 /// The state of the thread.
@@ -57,9 +67,26 @@ pub(crate) struct Journal {
     scribe: Scribe,
     intake: Arc<Intake>,
     progress: Progress,
+    gauges: Arc<Gauges>,
     unsynced: Vec<(SessionId, Edge)>,
     unsynced_closes: Vec<DueClose>,
     last_sweep: Instant,
+    said: Said,
+}
+
+/// What was said last, so that each change is said once.
+#[derive(Debug, Default)]
+struct Said {
+    /// The journal is more than half full.
+    filling: bool,
+    /// The disk refuses.
+    failing: bool,
+    /// Close rows find no room.
+    rows_wait: bool,
+    /// Exchanges that were shed by the last look.
+    shed: u64,
+    /// Looks since the last loss; absent while nothing is shed.
+    quiet: Option<u32>,
 }
 
 impl Journal {
@@ -69,16 +96,21 @@ impl Journal {
         scribe: Scribe,
         intake: Arc<Intake>,
         progress: Progress,
+        gauges: Arc<Gauges>,
     ) -> Self {
+        gauges.set_journal_bytes(writer.bytes());
+        gauges.set_synced(writer.next_position());
         Self {
             writer,
             max_bytes,
             scribe,
             intake,
             progress,
+            gauges,
             unsynced: Vec::new(),
             unsynced_closes: Vec::new(),
             last_sweep: Instant::now(),
+            said: Said::default(),
         }
     }
 
@@ -106,6 +138,7 @@ impl Journal {
                 self.last_sweep = Instant::now();
                 self.close(None);
                 let _ = self.sync();
+                self.say_what_is_shed();
             }
         }
     }
@@ -142,10 +175,11 @@ impl Journal {
         self.intake.queued.fetch_sub(1, Ordering::Relaxed);
         self.intake.release(held.saturating_sub(capture.held()));
         match written {
-            Ok(Some((ticket, records))) => match self.append(&records) {
+            Ok(Some((ticket, records))) => match self.append(&records, self.max_bytes / CLOSE_SHARE) {
                 Ok(()) => {
                     self.intake.release(capture.held());
                     self.unsynced.push((ticket.session, edge));
+                    self.note_fill();
                 }
                 Err(reason) => capture::shed(&self.intake, &capture, Some(reason)),
             },
@@ -155,17 +189,25 @@ impl Journal {
         }
     }
 
-    fn append(&mut self, records: &[Record]) -> Result<(), &'static str> {
+    /// Appends all of it, or nothing where less than `reserve` bytes would be left.
+    fn append(&mut self, records: &[Record], reserve: u64) -> Result<(), &'static str> {
+        let mut encoded = Vec::with_capacity(records.len());
         for record in records {
-            let bytes = record.encode().map_err(|_| "encoding failed")?;
-            self.writer.append(&bytes).map_err(|error| match error {
+            encoded.push(record.encode().map_err(|_| "encoding failed")?);
+        }
+        let bytes: u64 = encoded.iter().map(|record| record.len() as u64 + FRAME_BYTES).sum();
+        if self.writer.bytes() + bytes > self.max_bytes.saturating_sub(reserve) {
+            return Err("journal full");
+        }
+        for record in &encoded {
+            self.writer.append(record).map_err(|error| match error {
                 LogError::Full { .. } => "journal full",
                 LogError::RecordSize { .. } => "encoding failed",
                 LogError::Io { .. }
                 | LogError::InUse { .. }
                 | LogError::Version { .. }
                 | LogError::Damaged { .. } => {
-                    tracing::error!(%error, "the journal cannot be written");
+                    self.say_failing(&error);
                     "journal failed"
                 }
             })?;
@@ -175,16 +217,23 @@ impl Journal {
 
     /// Writes close rows of the sessions that are over, or with a reason of all.
     fn close(&mut self, all: Option<CloseReason>) {
+        let mut refused = None;
         for due in self.intake.sessions.due(self.intake.now(), all) {
-            match self.append(&[Record::Close(Box::new(due.row.clone()))]) {
+            match self.append(&[Record::Close(Box::new(due.row.clone()))], 0) {
                 Ok(()) => {
                     self.scribe.forget(&due.row.session);
                     self.unsynced_closes.push(due);
                 }
                 // It stays open and is tried again at the next sweep.
-                Err(reason) => tracing::warn!(reason, "a close row cannot be written"),
+                Err(reason) => refused = Some(reason),
             }
         }
+        if let Some(reason) = refused
+            && !self.said.rows_wait
+        {
+            tracing::warn!(reason, "close rows cannot be written; they are tried again");
+        }
+        self.said.rows_wait = refused.is_some();
     }
 
     /// Makes durable what was appended; then, and only then, it counts as journaled.
@@ -205,15 +254,55 @@ impl Journal {
         }
         self.note_fill();
         if let Err(error) = synced {
-            tracing::error!(%error, "the journal cannot be synced");
+            self.say_failing(&error);
             return Err(error.to_string());
         }
+        if std::mem::take(&mut self.said.failing) {
+            tracing::info!("the journal can be written again");
+        }
+        self.gauges.set_synced(self.writer.next_position());
         self.progress.send_replace(self.writer.next_position());
         Ok(self.writer.next_position())
     }
 
-    fn note_fill(&self) {
+    fn note_fill(&mut self) {
+        self.gauges.set_journal_bytes(self.writer.bytes());
         let fill = self.writer.bytes().saturating_mul(255) / self.max_bytes.max(1);
-        self.intake.journal_fill.store(u8::try_from(fill).unwrap_or(u8::MAX), Ordering::Relaxed);
+        let fill = u8::try_from(fill).unwrap_or(u8::MAX);
+        self.intake.journal_fill.store(fill, Ordering::Relaxed);
+        // Where it is said to be filling and where it is said to have room are apart, so that it is not said by turns.
+        if !self.said.filling && fill > capture::HALF_FULL {
+            self.said.filling = true;
+            tracing::warn!(
+                bytes = self.writer.bytes(),
+                bound = self.max_bytes,
+                "the journal is more than half full; a growing share of new sessions is shed"
+            );
+        } else if self.said.filling && fill < capture::HALF_FULL / 4 * 3 {
+            self.said.filling = false;
+            tracing::info!(bytes = self.writer.bytes(), "the journal has room again");
+        }
+    }
+
+    fn say_failing(&mut self, error: &LogError) {
+        if !std::mem::replace(&mut self.said.failing, true) {
+            tracing::error!(%error, "the journal cannot be written; what is not in it is shed");
+        }
+    }
+
+    fn say_what_is_shed(&mut self) {
+        let counts = self.intake.sessions.counts();
+        let shed = counts.shed_total();
+        if shed > std::mem::replace(&mut self.said.shed, shed) {
+            if self.said.quiet.is_none() {
+                tracing::warn!(shed, reasons = ?counts.shed, "exchanges are shed");
+            }
+            self.said.quiet = Some(0);
+        } else if let Some(quiet) = self.said.quiet {
+            self.said.quiet = (quiet < QUIET_SWEEPS).then_some(quiet + 1);
+            if self.said.quiet.is_none() {
+                tracing::info!(shed, "no exchange is shed any more");
+            }
+        }
     }
 }

@@ -1,7 +1,7 @@
-//! Records live agent traffic: a reverse proxy with a copy on the side, a journal on disk, Parquet behind it.
+//! Records live agent traffic: a reverse proxy with a copy on the side, a journal on disk, Kafka or Parquet behind it.
 //!
 //! [`start`] runs the tap of a [`config::Config`]; what passes is forwarded first and copied second, redacted before
-//! anything is written, journaled in groups, and archived into a store under commits. Kafka and other doors are not here.
+//! anything is written, journaled in groups, and published or archived into a store under commits. Other doors are not here.
 
 mod archive;
 pub mod archiver;
@@ -11,10 +11,15 @@ mod counts;
 mod decode;
 mod encoding;
 pub mod encryption;
+mod entries;
+mod gauges;
+mod handed;
 mod identity;
 pub mod import;
 mod journal;
 mod kafka;
+mod metrics;
+mod publish;
 mod recorder;
 mod redact;
 mod scribe;
@@ -24,6 +29,7 @@ mod stitch;
 mod tap;
 
 pub use counts::Counts;
+pub use metrics::MetricsError;
 pub use recorder::{BoundRoute, FlushError, Recorder, StartError, start};
 
 /// The wall clock: microseconds since 1970, UTC. An argument, so that the library never reads it itself.

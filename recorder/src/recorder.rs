@@ -12,14 +12,19 @@ use schemas::keys::RootKey;
 use store::lake::{Lake, LakeError};
 use store::log::{LogError, LogOptions, LogWriter};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use crate::Clock;
 use crate::archive::{Archive, ArchiveError, Flush, MAX_FLUSHES};
 use crate::capture::{ClockCell, Intake};
-use crate::config::{Config, EncryptionConfig, edge_name};
+use crate::config::{Config, EncryptionConfig, KafkaConfig, edge_name};
 use crate::counts::Counts;
 use crate::encryption::EncryptionError;
+use crate::gauges::Gauges;
+use crate::handed::HandedOn;
 use crate::journal::{Journal, Message};
+use crate::metrics::{MetricsError, MetricsServer, RecorderMetrics};
+use crate::publish::Publisher;
 use crate::redact::Redactor;
 use crate::scribe::Scribe;
 use crate::sessions::{Owner, Sessions};
@@ -30,6 +35,9 @@ const JOURNAL: &str = "journal";
 
 /// How long [`Recorder::close_sessions`] waits for exchanges that are under way.
 const SETTLE: Duration = Duration::from_secs(2);
+
+/// The least time that [`Recorder::shutdown`] gives Kafka to acknowledge what is journaled.
+const MIN_PUBLISH: Duration = Duration::from_secs(1);
 
 /// How often it looks.
 const SETTLE_STEP: Duration = Duration::from_millis(5);
@@ -49,6 +57,15 @@ pub enum StartError {
     /// The keys of the store.
     #[error(transparent)]
     Encryption(#[from] EncryptionError),
+    /// The Kafka client.
+    #[error("the Kafka client cannot be made ({0}); correct `[kafka]` and start again")]
+    Kafka(String),
+    /// The configuration has neither store nor Kafka.
+    #[error("there is nowhere to hand the journal on to; name a `store`, or brokers under `[kafka]`")]
+    Nowhere,
+    /// The listener for metrics.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
     /// A thread.
     #[error("thread {name} cannot be started: {source}")]
     Thread {
@@ -110,17 +127,29 @@ impl BoundRoute {
     }
 }
 
-/// A running recorder. To stop it in order, call [`Self::shutdown`]; when it is dropped, what is journaled is archived at
-/// the next start.
+/// A running recorder. To stop it in order, call [`Self::shutdown`]; when it is dropped, what is journaled is handed on
+/// at the next start.
 #[derive(Debug)]
 pub struct Recorder {
     routes: Vec<BoundRoute>,
     sessions: Arc<Sessions>,
+    gauges: Arc<Gauges>,
+    metrics: Option<MetricsServer>,
     tap: Tap,
     journal: JournalLine,
     journal_thread: JoinHandle<()>,
     flushes: mpsc::Sender<Flush>,
-    archive_thread: JoinHandle<()>,
+    outlet_thread: JoinHandle<()>,
+    publishes: bool,
+}
+
+/// Where the journal is handed on to.
+#[derive(Debug)]
+enum Outlet {
+    /// Parquet files, by this process, from a position on.
+    Store(Lake, u64),
+    /// A topic; Parquet is the business of `foreshadow archive`.
+    Kafka(KafkaConfig),
 }
 
 /// The way to the journal thread; ends it when it is dropped, for the thread itself keeps the queue open.
@@ -134,29 +163,28 @@ impl Drop for JournalLine {
     }
 }
 
-/// Starts recording: opens journal and store, binds the listeners, and goes on archiving where an earlier run stopped.
+/// Starts recording: opens journal and store, binds the listeners, and goes on where an earlier run stopped. Kafka need
+/// not be there.
 ///
 /// # Errors
-/// An address is taken, a certificate cannot be read, another process has the journal, or disk or store say no.
+/// An address is taken, a certificate cannot be read, another process has the journal, disk or store say no, or no Kafka
+/// client can be made of the configuration.
 pub async fn start(config: Config, root: RootKey, clock: Clock) -> Result<Recorder, StartError> {
     let keys = root.tenant(&config.tenant);
     let folder = config.state_dir.join(JOURNAL);
     let max_bytes = config.limits.journal_bytes.0;
     let segment_bytes = LogOptions::default().segment_bytes.min(max_bytes / 4 + 1);
     let mut writer = LogWriter::open(&folder, LogOptions { segment_bytes, max_bytes })?;
-    let ring = config.encryption.as_ref().map(EncryptionConfig::load).transpose()?.unwrap_or_default();
-    let lake = Lake::open(config.store.as_deref().unwrap_or_default())?.with_keys(ring);
-    let source = writer.name().to_owned();
-    lake.sweep(&source).await?;
-    let position = lake.resume_position(&source).await?;
-    writer.delete_before(position)?;
+    let handed = HandedOn::open(&config.state_dir, writer.name());
+    let outlet = open_outlet(&config, writer.name(), handed.position()).await?;
+    writer.delete_before(match &outlet {
+        Outlet::Store(_, position) => *position,
+        Outlet::Kafka(_) => handed.position(),
+    })?;
 
-    let owner =
-        Owner { tenant: config.tenant.clone(), agent: config.agent.clone(), build: config.build.clone() };
     let incarnation = uuid::Uuid::new_v4().simple().to_string();
-    let sessions =
-        Sessions::new(owner, incarnation.clone(), config.session.idle_timeout, config.session.max_age);
-    let sessions = Arc::new(sessions);
+    let sessions = Arc::new(sessions_of(&config, incarnation.clone()));
+    let gauges = Arc::new(Gauges::default());
     let (sender, receiver) = sync_channel(config.limits.queue);
     let keep = config.redact.keep_headers.iter().map(|header| header.as_str().to_owned()).collect();
     let intake = Arc::new(Intake {
@@ -165,41 +193,86 @@ pub async fn start(config: Config, root: RootKey, clock: Clock) -> Result<Record
         redactor: Arc::new(Redactor::new(keys.clone(), keep)),
         session_config: config.session.clone(),
         limits: config.limits.clone(),
-        clock: ClockCell(clock),
+        clock: ClockCell(Arc::clone(&clock)),
         held_bytes: AtomicUsize::new(0),
         queued: AtomicUsize::new(0),
         journal_fill: AtomicU8::new(0),
     });
     let (bound, reached) = tap::bind(&config).await?;
     let routes = reached.iter().map(|reached| describe(&config, reached)).collect();
+    let publishes = matches!(outlet, Outlet::Kafka(_));
+    let (counts, of_journal) = (Arc::clone(&sessions), Arc::clone(&gauges));
+    let counted =
+        RecorderMetrics { sessions: counts, gauges: of_journal, journal_limit: max_bytes, publishes, clock };
+    let metrics = match &config.metrics {
+        Some(metrics) => Some(MetricsServer::start(&metrics.listen, counted.registry()).await?),
+        None => None,
+    };
     let tap = Tap::open(&config, bound, &intake)?;
 
+    let source = writer.name().to_owned();
     let (progress, watched) = watch::channel(writer.next_position());
     let scribe = Scribe::new(Arc::clone(&intake), config.catalog(), keys, &incarnation);
-    let journal = Journal::new(writer, max_bytes, scribe, intake, progress);
+    let journal = Journal::new(writer, max_bytes, scribe, intake, progress, Arc::clone(&gauges));
     let journal_thread = spawn("journal", move || journal.run(&receiver))?;
     let (flushes, flush_queue) = mpsc::channel(MAX_FLUSHES);
-    let archive = Archive {
-        lake,
-        folder,
-        source,
-        config: config.archive.clone(),
-        sessions: Arc::clone(&sessions),
-        journal: sender.clone(),
-        position,
+    let (counts, of_journal, journal) = (Arc::clone(&sessions), Arc::clone(&gauges), sender.clone());
+    let outlet_thread = match outlet {
+        Outlet::Store(lake, position) => {
+            let config = config.archive.clone();
+            let (sessions, gauges) = (counts, of_journal);
+            let archive =
+                Archive { lake, folder, source, config, sessions, gauges, journal, handed, position };
+            spawn_archive(archive, watched, flush_queue)?
+        }
+        Outlet::Kafka(kafka) => {
+            let (sessions, gauges) = (counts, of_journal);
+            let publisher = Publisher { kafka, folder, source, sessions, gauges, journal, handed };
+            spawn("publish", move || publisher.run(&watched, flush_queue))?
+        }
     };
-    let archive_thread = spawn_archive(archive, watched, flush_queue)?;
+    let journal = JournalLine(sender);
     let recorder = Recorder {
         routes,
         sessions,
+        gauges,
+        metrics,
         tap,
-        journal: JournalLine(sender),
+        journal,
         journal_thread,
         flushes,
-        archive_thread,
+        outlet_thread,
+        publishes,
     };
-    recorder.archive_left_over().await;
+    if !publishes {
+        recorder.archive_left_over().await;
+    }
     Ok(recorder)
+}
+
+/// Opens what the journal is handed on to; `position` is how far that was done, whichever way.
+async fn open_outlet(config: &Config, source: &str, position: u64) -> Result<Outlet, StartError> {
+    match (&config.kafka, &config.store) {
+        (Some(kafka), _) => {
+            Publisher::check(kafka).map_err(|error| StartError::Kafka(error.to_string()))?;
+            Ok(Outlet::Kafka(kafka.clone()))
+        }
+        (None, Some(store)) => {
+            let ring =
+                config.encryption.as_ref().map(EncryptionConfig::load).transpose()?.unwrap_or_default();
+            let lake = Lake::open(store)?.with_keys(ring);
+            lake.sweep(source).await?;
+            let committed = lake.resume_position(source).await?;
+            Ok(Outlet::Store(lake, committed.max(position)))
+        }
+        (None, None) => Err(StartError::Nowhere),
+    }
+}
+
+fn sessions_of(config: &Config, incarnation: String) -> Sessions {
+    let owner =
+        Owner { tenant: config.tenant.clone(), agent: config.agent.clone(), build: config.build.clone() };
+    Sessions::new(owner, incarnation, config.session.idle_timeout, config.session.max_age)
 }
 
 fn describe(config: &Config, reached: &tap::Reached) -> BoundRoute {
@@ -240,10 +313,23 @@ impl Recorder {
     /// What became of the exchanges so far.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        self.sessions.counts()
+        counts(&self.sessions, &self.gauges)
     }
 
-    /// Waits until every exchange that is finished by now is in a committed Parquet file.
+    /// Whether the journal goes to Kafka, not into a store.
+    #[must_use]
+    pub fn publishes(&self) -> bool {
+        self.publishes
+    }
+
+    /// Where `/metrics` is served, where it is.
+    #[must_use]
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().map(MetricsServer::address)
+    }
+
+    /// Waits until every exchange that is finished by now is in a committed Parquet file, or acknowledged by Kafka,
+    /// however long its brokers are away.
     ///
     /// An exchange is finished before its client can see the end of the answer.
     ///
@@ -251,7 +337,7 @@ impl Recorder {
     /// Journal or store say no.
     pub async fn flush(&self) -> Result<(), FlushError> {
         let position = self.tell_journal(Message::Flush).await?;
-        self.archive_to(position).await
+        self.hand_on_to(position).await
     }
 
     /// Writes the close row of every session, with reason `shutdown`; exchanges that are under way get a moment to end.
@@ -271,24 +357,30 @@ impl Recorder {
         self.tell_journal(Message::CloseAll).await.map(|_| ())
     }
 
-    /// Stops in order: no new connections, open exchanges until the deadline, close rows, journal, archive.
+    /// Stops in order: no new connections, open exchanges until the deadline, close rows, journal, then archive or Kafka.
+    /// What brokers have not acknowledged by the deadline waits in the journal ([`Counts::waiting`]).
     ///
     /// # Errors
-    /// Journal or store say no; what is in the journal is archived at the next start.
+    /// Journal or store say no; what is in the journal is handed on at the next start.
     pub async fn shutdown(self, deadline: Duration) -> Result<Counts, FlushError> {
-        let Self { tap, sessions, journal, journal_thread, flushes, archive_thread, .. } = self;
+        let Self { tap, sessions, gauges, metrics, journal, flushes, publishes, .. } = self;
+        let began = Instant::now();
         tap.close(deadline).await;
-        let mut flushed = close_and_archive(&journal.0, &flushes).await;
+        let until = publishes.then(|| (began + deadline).max(Instant::now() + MIN_PUBLISH));
+        let mut flushed = close_and_hand_on(&journal.0, &flushes, until).await;
         if flushed.is_ok() {
             // Rows that found the journal full have room now; where there are none, this does nothing.
-            flushed = close_and_archive(&journal.0, &flushes).await;
+            flushed = close_and_hand_on(&journal.0, &flushes, until).await;
         }
         drop(flushes);
-        // The archive may be waiting to tell the journal, so it ends first.
-        join(archive_thread, "archive").await?;
+        // It may be waiting to tell the journal, so it ends first.
+        join(self.outlet_thread, if publishes { "publish" } else { "archive" }).await?;
         send(&journal.0, Message::Stop).await?;
-        join(journal_thread, "journal").await?;
-        flushed.map(|()| sessions.counts())
+        join(self.journal_thread, "journal").await?;
+        if let Some(metrics) = metrics {
+            metrics.close().await;
+        }
+        flushed.map(|()| counts(&sessions, &gauges))
     }
 
     async fn tell_journal(
@@ -298,8 +390,8 @@ impl Recorder {
         tell(&self.journal.0, message).await
     }
 
-    async fn archive_to(&self, position: u64) -> Result<(), FlushError> {
-        archive_to(&self.flushes, position).await
+    async fn hand_on_to(&self, position: u64) -> Result<(), FlushError> {
+        hand_on_to(&self.flushes, position).await
     }
 
     /// Archives what an earlier run journaled; a store that says no now is tried again later.
@@ -319,12 +411,19 @@ async fn tell(
     answer.await.map_err(|_| FlushError::Gone("journal"))?.map_err(FlushError::Journal)
 }
 
-async fn close_and_archive(
+/// Closes all sessions and hands everything on; with `until`, what is not handed on by then waits.
+async fn close_and_hand_on(
     journal: &SyncSender<Message>,
     flushes: &mpsc::Sender<Flush>,
+    until: Option<Instant>,
 ) -> Result<(), FlushError> {
     let position = tell(journal, Message::CloseAll).await?;
-    archive_to(flushes, position).await
+    let Some(until) = until else { return hand_on_to(flushes, position).await };
+    tokio::time::timeout_at(until, hand_on_to(flushes, position)).await.unwrap_or(Ok(()))
+}
+
+fn counts(sessions: &Sessions, gauges: &Gauges) -> Counts {
+    Counts { waiting: gauges.waiting(), ..sessions.counts() }
 }
 
 /// Sends without holding up the runtime while the queue is full.
@@ -334,10 +433,10 @@ async fn send(journal: &SyncSender<Message>, message: Message) -> Result<(), Flu
     if matches!(sent, Ok(true)) { Ok(()) } else { Err(FlushError::Gone("journal")) }
 }
 
-async fn archive_to(flushes: &mpsc::Sender<Flush>, position: u64) -> Result<(), FlushError> {
+async fn hand_on_to(flushes: &mpsc::Sender<Flush>, position: u64) -> Result<(), FlushError> {
     let (reply, answer) = oneshot::channel();
-    flushes.send(Flush { position, reply }).await.map_err(|_| FlushError::Gone("archive"))?;
-    answer.await.map_err(|_| FlushError::Gone("archive"))?.map_err(|error| match error {
+    flushes.send(Flush { position, reply }).await.map_err(|_| FlushError::Gone("archive or publish"))?;
+    answer.await.map_err(|_| FlushError::Gone("archive or publish"))?.map_err(|error| match error {
         ArchiveError::Failed(problem) => FlushError::Archive(problem),
         ArchiveError::Lost(problem) => FlushError::Lost(problem),
     })

@@ -121,6 +121,11 @@ impl Sessions {
         self.lock().counts.archived += exchanges;
     }
 
+    /// Adds to what Kafka has acknowledged.
+    pub(crate) fn count_published(&self, exchanges: u64) {
+        self.lock().counts.published += exchanges;
+    }
+
     /// Counts an exchange that is shed before its session is known.
     pub(crate) fn shed_nameless(&self, reason: &'static str) {
         count_shed(&mut self.lock().counts, reason);

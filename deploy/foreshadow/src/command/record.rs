@@ -45,9 +45,13 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Fa
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
     }
-    context.screen.note("stopping: open exchanges may end, sessions are closed, the journal is archived");
+    let handed_on = if recorder.publishes() { "published" } else { "archived" };
+    context
+        .screen
+        .note(format!("stopping: open exchanges may end, sessions are closed, the journal is {handed_on}"));
+    let publishes = recorder.publishes();
     let counts = recorder.shutdown(args.drain).await.map_err(Failure::work)?;
-    context.screen.line(summary(&counts));
+    context.screen.line(summary(&counts, publishes));
     context.screen.result(&counts);
     Ok(Outcome::Success)
 }
@@ -58,7 +62,8 @@ fn read_config(context: &Context<'_>) -> Result<Config, Failure> {
         format!("configuration {} cannot be read; name one with --config FILE", path.display())
     });
     let text = read.map_err(Failure::usage)?;
-    let mut config = Config::parse(&text)
+    let env = |name: &str| std::env::var(name).ok();
+    let mut config = Config::parse_in(&text, &env)
         .with_context(|| format!("configuration {}", path.display()))
         .map_err(Failure::usage)?;
     let folder = path.parent().unwrap_or(Path::new(""));
@@ -76,16 +81,28 @@ fn announce(recorder: &Recorder, screen: &Screen) {
             screen.note(format!("{} ({}) listens on {}", open.name, open.edge, open.url));
         }
     }
+    if let Some(address) = recorder.metrics_address()
+        && !screen.json()
+    {
+        screen.note(format!("metrics are at http://{address}/metrics"));
+    }
 }
 
-fn summary(counts: &Counts) -> String {
+fn summary(counts: &Counts, publishes: bool) -> String {
+    let (handed_on, place) =
+        if publishes { (counts.published, "acknowledged by Kafka") } else { (counts.archived, "in Parquet") };
     let mut text = format!(
-        "{} exchanges started, {} journaled, {} shed, {} in Parquet",
+        "{} exchanges started, {} journaled, {} shed, {handed_on} {place}",
         counts.started,
         counts.journaled,
         counts.shed_total(),
-        counts.archived
     );
+    if publishes && counts.waiting > 0 {
+        text.push_str(&format!(
+            "\n  {} journal records are not acknowledged yet; they are kept and published at the next start",
+            counts.waiting
+        ));
+    }
     for (reason, count) in &counts.shed {
         text.push_str(&format!("\n  shed {count}: {reason}"));
     }
