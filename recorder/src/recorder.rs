@@ -146,8 +146,8 @@ pub struct Recorder {
 /// Where the journal is handed on to.
 #[derive(Debug)]
 enum Outlet {
-    /// Parquet files, by this process, from a position on.
-    Store(Lake, u64),
+    /// Parquet files, by this process.
+    Store(Lake),
     /// A topic; Parquet is the business of `foreshadow archive`.
     Kafka(KafkaConfig),
 }
@@ -176,11 +176,8 @@ pub async fn start(config: Config, root: RootKey, clock: Clock) -> Result<Record
     let segment_bytes = LogOptions::default().segment_bytes.min(max_bytes / 4 + 1);
     let mut writer = LogWriter::open(&folder, LogOptions { segment_bytes, max_bytes })?;
     let handed = HandedOn::open(&config.state_dir, writer.name());
-    let outlet = open_outlet(&config, writer.name(), handed.position()).await?;
-    writer.delete_before(match &outlet {
-        Outlet::Store(_, position) => *position,
-        Outlet::Kafka(_) => handed.position(),
-    })?;
+    let (outlet, position) = open_outlet(&config, writer.name(), handed.position()).await?;
+    writer.delete_before(position)?;
 
     let incarnation = uuid::Uuid::new_v4().simple().to_string();
     let sessions = Arc::new(sessions_of(&config, incarnation.clone()));
@@ -201,13 +198,7 @@ pub async fn start(config: Config, root: RootKey, clock: Clock) -> Result<Record
     let (bound, reached) = tap::bind(&config).await?;
     let routes = reached.iter().map(|reached| describe(&config, reached)).collect();
     let publishes = matches!(outlet, Outlet::Kafka(_));
-    let (counts, of_journal) = (Arc::clone(&sessions), Arc::clone(&gauges));
-    let counted =
-        RecorderMetrics { sessions: counts, gauges: of_journal, journal_limit: max_bytes, publishes, clock };
-    let metrics = match &config.metrics {
-        Some(metrics) => Some(MetricsServer::start(&metrics.listen, counted.registry()).await?),
-        None => None,
-    };
+    let metrics = open_metrics(&config, &sessions, &gauges, clock).await?;
     let tap = Tap::open(&config, bound, &intake)?;
 
     let source = writer.name().to_owned();
@@ -216,17 +207,16 @@ pub async fn start(config: Config, root: RootKey, clock: Clock) -> Result<Record
     let journal = Journal::new(writer, max_bytes, scribe, intake, progress, Arc::clone(&gauges));
     let journal_thread = spawn("journal", move || journal.run(&receiver))?;
     let (flushes, flush_queue) = mpsc::channel(MAX_FLUSHES);
-    let (counts, of_journal, journal) = (Arc::clone(&sessions), Arc::clone(&gauges), sender.clone());
+    let (counts, of_journal, line) = (Arc::clone(&sessions), Arc::clone(&gauges), sender.clone());
     let outlet_thread = match outlet {
-        Outlet::Store(lake, position) => {
-            let config = config.archive.clone();
-            let (sessions, gauges) = (counts, of_journal);
+        Outlet::Store(lake) => {
+            let (config, sessions, gauges, journal) = (config.archive, counts, of_journal, line);
             let archive =
                 Archive { lake, folder, source, config, sessions, gauges, journal, handed, position };
             spawn_archive(archive, watched, flush_queue)?
         }
         Outlet::Kafka(kafka) => {
-            let (sessions, gauges) = (counts, of_journal);
+            let (sessions, gauges, journal) = (counts, of_journal, line);
             let publisher = Publisher { kafka, folder, source, sessions, gauges, journal, handed };
             spawn("publish", move || publisher.run(&watched, flush_queue))?
         }
@@ -250,12 +240,31 @@ pub async fn start(config: Config, root: RootKey, clock: Clock) -> Result<Record
     Ok(recorder)
 }
 
-/// Opens what the journal is handed on to; `position` is how far that was done, whichever way.
-async fn open_outlet(config: &Config, source: &str, position: u64) -> Result<Outlet, StartError> {
+/// Opens `/metrics`, where it is configured.
+async fn open_metrics(
+    config: &Config,
+    sessions: &Arc<Sessions>,
+    gauges: &Arc<Gauges>,
+    clock: Clock,
+) -> Result<Option<MetricsServer>, MetricsError> {
+    let Some(metrics) = &config.metrics else { return Ok(None) };
+    let counted = RecorderMetrics {
+        sessions: Arc::clone(sessions),
+        gauges: Arc::clone(gauges),
+        journal_limit: config.limits.journal_bytes.0,
+        publishes: config.kafka.is_some(),
+        clock,
+    };
+    MetricsServer::start(&metrics.listen, counted.registry()).await.map(Some)
+}
+
+/// Opens what the journal is handed on to, and says from where on; `position` is how far the last run says that it was
+/// done, whichever way.
+async fn open_outlet(config: &Config, source: &str, position: u64) -> Result<(Outlet, u64), StartError> {
     match (&config.kafka, &config.store) {
         (Some(kafka), _) => {
             Publisher::check(kafka).map_err(|error| StartError::Kafka(error.to_string()))?;
-            Ok(Outlet::Kafka(kafka.clone()))
+            Ok((Outlet::Kafka(kafka.clone()), position))
         }
         (None, Some(store)) => {
             let ring =
@@ -263,7 +272,7 @@ async fn open_outlet(config: &Config, source: &str, position: u64) -> Result<Out
             let lake = Lake::open(store)?.with_keys(ring);
             lake.sweep(source).await?;
             let committed = lake.resume_position(source).await?;
-            Ok(Outlet::Store(lake, committed.max(position)))
+            Ok((Outlet::Store(lake), committed.max(position)))
         }
         (None, None) => Err(StartError::Nowhere),
     }

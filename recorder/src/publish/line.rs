@@ -174,7 +174,7 @@ fn configuration(kafka: &KafkaConfig, part_bytes: Option<usize>) -> ClientConfig
         .set("message.timeout.ms", "0")
         .set("partitioner", "murmur2_random")
         .set("queue.buffering.max.messages", "1000000")
-        .set("queue.buffering.max.kbytes", (2 * MAX_IN_FLIGHT_BYTES >> 10).to_string());
+        .set("queue.buffering.max.kbytes", (MAX_IN_FLIGHT_BYTES >> 9).to_string());
     if let Some(bytes) = part_bytes {
         config.set("batch.size", (bytes + FRAME_BYTES).to_string());
     }
