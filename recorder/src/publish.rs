@@ -215,8 +215,11 @@ impl Work {
             }
             self.begin_again()?;
         }
+        if !self.reaches_topic()? {
+            return Ok(Fill::Full);
+        }
         let fill = self.fill(synced)?;
-        let Some(line) = &self.line else { return Ok(Fill::Full) };
+        let Some(line) = &mut self.line else { return Ok(Fill::Full) };
         let wait = match fill {
             Fill::More => Duration::ZERO,
             Fill::Full => BUSY_TICK,
@@ -227,6 +230,26 @@ impl Work {
         let fatal = line.fatal();
         self.take(reports)?;
         fatal.map_or(Ok(fill), |text| Err(Trouble::Fatal(text)))
+    }
+
+    /// Whether the partitions of the topic are known; where no broker says them, everything waits.
+    fn reaches_topic(&mut self) -> Result<bool, Trouble> {
+        let Some(line) = &mut self.line else { return Ok(false) };
+        match line.ask_partitions() {
+            Ok(()) => Ok(true),
+            Err(
+                RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::OperationTimedOut
+                | RDKafkaErrorCode::Resolve,
+            ) => {
+                // What librdkafka has to say of it.
+                let nothing_is_sent = line.reports(BUSY_TICK);
+                debug_assert!(nothing_is_sent.is_empty(), "a line without partitions has sent nothing");
+                Ok(false)
+            }
+            Err(code) => Err(Trouble::Refused { code }),
+        }
     }
 
     /// Makes a producer and goes back to what is acknowledged; the one before it is gone by now.
@@ -274,10 +297,14 @@ impl Work {
 
     /// Hands waiting messages to the producer; `false` where it takes no more for now.
     fn send(&mut self) -> Result<bool, Trouble> {
-        let Some(line) = &self.line else { return Ok(false) };
+        let Some(line) = &mut self.line else { return Ok(false) };
         while let Some(next) = self.outbox.front() {
-            let sent = Sent { position: next.position, bytes: next.payload.len() };
-            match line.send(&self.publisher.kafka.topic, &next.key, &next.payload, sent) {
+            let partition = line.partition_of(&next.key);
+            if !line.takes(partition) {
+                return Ok(false);
+            }
+            let sent = Sent { position: next.position, partition, bytes: next.payload.len() };
+            match line.send(&next.key, &next.payload, sent) {
                 Ok(()) => {
                     self.outbox.pop_front();
                 }
@@ -312,7 +339,7 @@ impl Work {
     /// Ends the producer; after a wait everything that is not acknowledged is sent again.
     fn give_up(&mut self, trouble: Trouble) {
         // A producer that has ended refuses everything; the message that ended it says why.
-        let cause = self.line.as_ref().and_then(|line| line.cause(BUSY_TICK));
+        let cause = self.line.as_mut().and_then(|line| line.cause(BUSY_TICK));
         let ended = matches!(trouble, Trouble::Fatal(_) | Trouble::Refused { code: RDKafkaErrorCode::Fatal });
         let trouble = cause.filter(|_| ended).map_or(trouble, |code| Trouble::Refused { code });
         self.line = None;
@@ -338,7 +365,8 @@ impl Work {
 
     /// Keeps the gauges, and once in a while tells the journal what it may delete.
     fn note(&mut self, synced: u64, at_end: bool) {
-        if self.window.len() > 0 && self.last_arrival.elapsed() >= STALL {
+        let unreached = self.line.as_ref().is_some_and(|line| !line.knows_topic());
+        if (self.window.len() > 0 || unreached) && self.last_arrival.elapsed() >= STALL {
             self.contact.lose("nothing was acknowledged for 10 s");
         }
         let clear = at_end && self.window.len() == 0;

@@ -1,11 +1,13 @@
-//! One idempotent producer: what it is configured to, and what it reports.
+//! One idempotent producer: what it is configured to, which partition a message is for, and what it reports.
 //!
-//! At most one request to a broker is under way and a gap ends the producer, so that of one partition nothing later
-//! arrives before something earlier was refused: the archive tells by position what it has already taken.
+//! Of one partition nothing later may arrive where something earlier was refused: the archive tells by position what it
+//! has already taken. A gap ends the producer, and brokers refuse what comes after a gap, but only from a producer that
+//! they know; so until a first message has arrived in a partition, no second one is sent there.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
 use rdkafka::client::Client;
@@ -27,10 +29,17 @@ const RECONNECT_MS: &str = "2000";
 /// What a producer adds to a message, and its key; counted against the broker's limit.
 const FRAME_BYTES: usize = 8 << 10;
 
+/// How long a broker is taken to know a producer that sends it nothing; by default it does for a day.
+const KNOWN_FOR: Duration = Duration::from_secs(3600);
+
+/// How long one question for the partitions of the topic may take.
+const ASK_WAIT: Duration = Duration::from_millis(500);
+
 /// One message that is on its way.
 #[derive(Debug)]
 pub(super) struct Sent {
     pub(super) position: u64,
+    pub(super) partition: i32,
     pub(super) bytes: usize,
 }
 
@@ -81,9 +90,21 @@ fn code_of(error: &KafkaError) -> RDKafkaErrorCode {
     error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail)
 }
 
+/// What is known of one partition.
+#[derive(Debug, Default)]
+struct Partition {
+    in_flight: usize,
+    /// When a message arrived there last.
+    arrived: Option<Instant>,
+}
+
 /// A producer.
 pub(super) struct Line {
     producer: BaseProducer<Desk>,
+    topic: String,
+    /// How many there are; 0 until a broker has said it.
+    partition_count: u32,
+    partitions: HashMap<i32, Partition>,
 }
 
 impl std::fmt::Debug for Line {
@@ -102,30 +123,72 @@ impl Line {
         let desk =
             Desk { contact: Arc::clone(contact), reports: Mutex::default(), fatal: AtomicBool::new(false) };
         let producer = BaseProducer::from_config_and_context(&configuration(kafka, part_bytes), desk)?;
-        Ok(Self { producer })
+        Ok(Self { producer, topic: kafka.topic.clone(), partition_count: 0, partitions: HashMap::new() })
+    }
+
+    /// Asks how many partitions the topic has, until it is known: from then on a session's partition does not change.
+    pub(super) fn ask_partitions(&mut self) -> Result<(), RDKafkaErrorCode> {
+        if self.partition_count > 0 {
+            return Ok(());
+        }
+        let asked = self.producer.client().fetch_metadata(Some(&self.topic), ASK_WAIT);
+        let metadata = asked.map_err(|error| code_of(&error))?;
+        let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == self.topic) else {
+            return Err(RDKafkaErrorCode::UnknownTopicOrPartition);
+        };
+        if let Some(error) = topic.error() {
+            return Err(error.into());
+        }
+        self.partition_count = u32::try_from(topic.partitions().len()).unwrap_or(0);
+        if self.partition_count == 0 { Err(RDKafkaErrorCode::LeaderNotAvailable) } else { Ok(()) }
+    }
+
+    /// Whether a broker has said what partitions the topic has.
+    pub(super) fn knows_topic(&self) -> bool {
+        self.partition_count > 0
+    }
+
+    /// The partition of a key, as every Kafka client chooses it by default.
+    pub(super) fn partition_of(&self, key: &[u8]) -> i32 {
+        let hash = murmur2(key) & 0x7fff_ffff;
+        i32::try_from(hash % self.partition_count.max(1)).unwrap_or(0)
+    }
+
+    /// Whether another message may be sent to this partition now.
+    pub(super) fn takes(&self, partition: i32) -> bool {
+        self.partitions.get(&partition).is_none_or(|partition| {
+            partition.in_flight == 0 || partition.arrived.is_some_and(|at| at.elapsed() < KNOWN_FOR)
+        })
     }
 
     /// Takes a message; where it is refused at once, says why.
-    pub(super) fn send(
-        &self,
-        topic: &str,
-        key: &[u8],
-        payload: &[u8],
-        sent: Sent,
-    ) -> Result<(), RDKafkaErrorCode> {
-        let record = BaseRecord::with_opaque_to(topic, Box::new(sent)).key(key).payload(payload);
-        self.producer.send(record).map_err(|(error, _)| code_of(&error))
+    pub(super) fn send(&mut self, key: &[u8], payload: &[u8], sent: Sent) -> Result<(), RDKafkaErrorCode> {
+        let partition = sent.partition;
+        let record = BaseRecord::with_opaque_to(&self.topic, Box::new(sent)).partition(partition);
+        let record = record.key(key).payload(payload);
+        self.producer.send(record).map_err(|(error, _)| code_of(&error))?;
+        self.partitions.entry(partition).or_default().in_flight += 1;
+        Ok(())
     }
 
     /// Waits this long for reports and takes them.
-    pub(super) fn reports(&self, wait: Duration) -> Vec<Report> {
+    pub(super) fn reports(&mut self, wait: Duration) -> Vec<Report> {
         self.producer.poll(wait);
         let client: &Client<Desk> = self.producer.client();
-        std::mem::take(&mut *client.context().reports.lock().unwrap_or_else(PoisonError::into_inner))
+        let reports =
+            std::mem::take(&mut *client.context().reports.lock().unwrap_or_else(PoisonError::into_inner));
+        for report in &reports {
+            let partition = self.partitions.entry(report.sent.partition).or_default();
+            partition.in_flight = partition.in_flight.saturating_sub(1);
+            if report.refused.is_none() {
+                partition.arrived = Some(Instant::now());
+            }
+        }
+        reports
     }
 
     /// What was said of the message that ended the producer, where that is reported within this time.
-    pub(super) fn cause(&self, wait: Duration) -> Option<RDKafkaErrorCode> {
+    pub(super) fn cause(&mut self, wait: Duration) -> Option<RDKafkaErrorCode> {
         let follows = |code: &RDKafkaErrorCode| {
             matches!(
                 code,
@@ -172,11 +235,49 @@ fn configuration(kafka: &KafkaConfig, part_bytes: Option<usize>) -> ClientConfig
         .set("acks", "all")
         .set("max.in.flight", "1")
         .set("message.timeout.ms", "0")
-        .set("partitioner", "murmur2_random")
         .set("queue.buffering.max.messages", "1000000")
         .set("queue.buffering.max.kbytes", (MAX_IN_FLIGHT_BYTES >> 9).to_string());
     if let Some(bytes) = part_bytes {
         config.set("batch.size", (bytes + FRAME_BYTES).to_string());
     }
     config
+}
+
+/// The hash by which Kafka's own clients choose a partition (`org.apache.kafka.common.utils.Utils.murmur2`).
+fn murmur2(key: &[u8]) -> u32 {
+    const M: u32 = 0x5bd1_e995;
+    let mut hash = 0x9747_b28c ^ u32::try_from(key.len()).unwrap_or(u32::MAX);
+    let (words, rest) = key.as_chunks::<4>();
+    for word in words {
+        let mut k = u32::from_le_bytes(*word).wrapping_mul(M);
+        k ^= k >> 24;
+        hash = hash.wrapping_mul(M) ^ k.wrapping_mul(M);
+    }
+    for (place, byte) in rest.iter().enumerate().rev() {
+        hash ^= u32::from(*byte) << (8 * place);
+    }
+    if !rest.is_empty() {
+        hash = hash.wrapping_mul(M);
+    }
+    hash ^= hash >> 13;
+    hash = hash.wrapping_mul(M);
+    hash ^ (hash >> 15)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The values of Kafka's own test (`UtilsTest.testMurmur2`).
+    #[test]
+    fn partitions_are_those_of_other_clients() {
+        for (key, hash) in [
+            ("21", -973_932_308_i32),
+            ("foobar", -790_332_482),
+            ("a-little-bit-long-string", -985_981_536),
+            ("a-little-bit-longer-string", -1_486_304_829),
+        ] {
+            assert_eq!(murmur2(key.as_bytes()), hash.cast_unsigned(), "{key}");
+        }
+    }
 }
