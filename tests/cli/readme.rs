@@ -1,4 +1,4 @@
-//! Every TOML example of the README is what the program reads.
+//! Every TOML example of the README is what the program reads; a part of a configuration is one with the whole one before it.
 
 /// The fenced TOML blocks.
 fn examples() -> Vec<String> {
@@ -10,7 +10,8 @@ fn examples() -> Vec<String> {
 
 #[test]
 fn the_examples_parse() {
-    let (mut candidates, mut policies, mut configurations) = (0, 0, 0);
+    let (mut candidates, mut policies, mut configurations, mut parts) = (0, 0, 0, 0);
+    let mut whole = String::new();
     for example in examples() {
         if example.starts_with("candidate = 1") {
             candidates += 1;
@@ -21,10 +22,16 @@ fn the_examples_parse() {
             let parsed = analyzer::Policy::parse(&example);
             assert!(parsed.is_ok(), "{example}\n{:?}", parsed.err());
         } else {
-            configurations += 1;
-            let parsed = recorder::config::Config::parse(&example);
-            assert!(parsed.is_ok(), "{example}\n{:?}", parsed.err());
+            if example.starts_with('[') {
+                parts += 1;
+                whole = format!("{whole}\n{example}");
+            } else {
+                configurations += 1;
+                whole = example;
+            }
+            let parsed = recorder::config::Config::parse_in(&whole, &|_| Some("key".to_owned()));
+            assert!(parsed.is_ok(), "{whole}\n{:?}", parsed.err());
         }
     }
-    assert_eq!((candidates, policies, configurations), (2, 1, 1));
+    assert_eq!((candidates, policies, configurations, parts), (2, 1, 1, 2));
 }

@@ -263,7 +263,7 @@ async fn bodies_of_a_folder_come_back() {
 async fn check_through_the_tap(places: std::ops::Range<usize>) -> usize {
     let folder = tempfile::tempdir().expect("a folder");
     let traffic = stage::traffic();
-    let played = stage::record(folder.path(), &traffic, places.clone()).await;
+    let played = stage::record(folder.path(), &traffic, places.clone(), stage::ROLL_BYTES).await;
     assert_eq!(played.failed, 0, "every answer comes through the tap unchanged");
     let lake = Lake::open(folder.path().join("store").to_str().expect("utf-8")).expect("opens");
     let snapshot = lake.snapshot().await.expect("reads");

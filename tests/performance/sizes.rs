@@ -6,6 +6,7 @@ use std::path::Path;
 use schemas::table::{self, ReadOptions, Table};
 use serde_json::json;
 use store::lake::Lake;
+use store::lake::upkeep::CompactOptions;
 use tests::binary::files_below;
 use tests::gateway::Traffic;
 
@@ -87,19 +88,27 @@ fn elsewhere(traffic: &Traffic, places: std::ops::Range<usize>) -> Elsewhere {
     found
 }
 
+/// Rolls often enough that small files are to be merged, as on a quiet day.
+const SMALL_ROLL: &str = "1MiB";
+
 async fn measure(places: std::ops::Range<usize>) {
-    let folder = tempfile::tempdir().expect("a folder");
     let traffic = stage::traffic();
-    let played = stage::record(folder.path(), &traffic, places.clone()).await;
-    assert_eq!(played.failed, 0, "every answer comes through the tap unchanged");
-    let store = folder.path().join("store");
-    let lake = Lake::open(store.to_str().expect("utf-8")).expect("opens");
-    let snapshot = lake.snapshot().await.expect("reads");
-    assert!(snapshot.files(Table::Chunks).next().is_some(), "pieces are stored");
-    let compared = elsewhere(&traffic, places);
-    assert_eq!(compared.plain, played.body_bytes, "what was compressed is what was played");
-    show("archived", &stored(&store), &compared);
-    let _ = writeln!(std::io::stderr(), "{} sessions, {} exchanges", played.sessions, played.requests);
+    let compared = elsewhere(&traffic, places.clone());
+    for (roll, state) in [(stage::ROLL_BYTES, "archived"), (SMALL_ROLL, "archived in small files")] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let played = stage::record(folder.path(), &traffic, places.clone(), roll).await;
+        assert_eq!(played.failed, 0, "every answer comes through the tap unchanged");
+        assert_eq!(compared.plain, played.body_bytes, "what was compressed is what was played");
+        let store = folder.path().join("store");
+        let lake = Lake::open(store.to_str().expect("utf-8")).expect("opens");
+        let snapshot = lake.snapshot().await.expect("reads");
+        assert!(snapshot.files(Table::Chunks).next().is_some(), "pieces are stored");
+        show(state, &stored(&store), &compared);
+        if roll == SMALL_ROLL {
+            lake.compact(CompactOptions::default()).await.expect("compacts");
+            show("these after `store compact`", &stored(&store), &compared);
+        }
+    }
 }
 
 fn show(state: &str, stored: &Stored, compared: &Elsewhere) {

@@ -10,6 +10,9 @@ use schemas::keys::RootKey;
 use tests::gateway::Traffic;
 use tests::gateway::play::{Doors, Played, Upstream, play, routes};
 
+/// What the archive rolls at by default.
+pub(crate) const ROLL_BYTES: &str = "32MiB";
+
 /// Sessions under way at a time.
 const CLIENTS: usize = 8;
 
@@ -21,13 +24,20 @@ pub(crate) fn traffic() -> Arc<Traffic> {
     })
 }
 
-/// Plays sessions through a recorder with the embedded archive; what it wrote lies in `folder`/store.
-pub(crate) async fn record(folder: &Path, traffic: &Arc<Traffic>, places: std::ops::Range<usize>) -> Played {
+/// Plays sessions through a recorder with the embedded archive, whose files are rolled by size alone, so that the pace of the
+/// machine does not show in them; what it wrote lies in `folder`/store.
+pub(crate) async fn record(
+    folder: &Path,
+    traffic: &Arc<Traffic>,
+    places: std::ops::Range<usize>,
+    roll_bytes: &str,
+) -> Played {
     let upstream = Arc::new(Upstream::start().await);
     let text = format!(
-        "agent = \"support\"\nbuild = \"1\"\nstore = \"{0}/store\"\nstate-dir = \"{0}/state\"\n{1}",
+        "agent = \"support\"\nbuild = \"1\"\nstore = \"{0}/store\"\nstate-dir = \"{0}/state\"\n[archive]\nroll-every = \"1h\"\nroll-bytes = \"{2}\"\n{1}",
         folder.display(),
-        routes(&upstream)
+        routes(&upstream),
+        roll_bytes
     );
     let config = Config::parse(&text).expect("the configuration is good");
     // A millisecond a reading: times that differ, and the same ones in every run.
