@@ -8,12 +8,12 @@
 //! In memory are at most 128 MiB of messages that are read and not committed, the client's fetch queue, and what two
 //! batches take while they are encoded.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
-use prometheus_client::registry::Registry;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
@@ -23,6 +23,7 @@ use tokio::sync::oneshot;
 use crate::config::KafkaConfig;
 use crate::config::archiver::ArchiverConfig;
 use crate::kafka::client_config;
+use crate::metrics::{MetricsError, MetricsServer};
 
 mod counts;
 mod dead;
@@ -100,6 +101,9 @@ pub enum ArchiverError {
     /// The system gives no thread.
     #[error("the archiver's threads cannot be started: {0}; allow this process more of them")]
     Thread(#[from] std::io::Error),
+    /// `/metrics` cannot be opened.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
     /// Its thread is gone without a word.
     #[error("the archiver's thread broke off; this is a bug, please report it")]
     BrokenOff,
@@ -109,7 +113,7 @@ pub enum ArchiverError {
 #[derive(Debug)]
 pub struct Archiver {
     stop: Arc<AtomicBool>,
-    counts: Counts,
+    metrics: Option<MetricsServer>,
     thread: std::thread::JoinHandle<()>,
     done: oneshot::Receiver<Result<Summary, ArchiverError>>,
 }
@@ -118,8 +122,8 @@ pub struct Archiver {
 /// has come for that long, and all is committed.
 ///
 /// # Errors
-/// The configuration of the client is wrong, or no thread can be started.
-pub fn start(
+/// The configuration of the client is wrong, `/metrics` cannot be opened, or no thread can be started.
+pub async fn start(
     config: &ArchiverConfig,
     lake: Lake,
     until_idle: Option<Duration>,
@@ -131,9 +135,13 @@ pub fn start(
     let dead_topic = config.kafka.dead_letter_topic();
     let dead = DeadLetters::new(producer_config(&config.kafka), topic.clone(), dead_topic);
     let (stop, counts) = (Arc::new(AtomicBool::new(false)), Counts::default());
+    let metrics = match &config.metrics {
+        Some(metrics) => Some(MetricsServer::start(&metrics.listen, counts.registry()).await?),
+        None => None,
+    };
     let (told, done) = oneshot::channel();
     let work = {
-        let (stop, counts, archive) = (stop.clone(), counts.clone(), config.archive.clone());
+        let (stop, archive) = (stop.clone(), config.archive.clone());
         let brokers = config.kafka.brokers.clone();
         move || -> Result<Summary, ArchiverError> {
             let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -156,7 +164,7 @@ pub fn start(
         // Nobody waits for the end any more: then nobody needs to know.
         let _ = told.send(work());
     })?;
-    Ok(Archiver { stop, counts, thread, done })
+    Ok(Archiver { stop, metrics, thread, done })
 }
 
 impl Archiver {
@@ -165,9 +173,10 @@ impl Archiver {
         self.stop.store(true, Ordering::Relaxed);
     }
 
-    /// Names its counts for Prometheus, under the registry's prefix.
-    pub fn register(&self, registry: &mut Registry) {
-        self.counts.register(registry);
+    /// Where `/metrics` is served, where it is.
+    #[must_use]
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().map(MetricsServer::address)
     }
 
     /// Waits for its end; cancel-safe.
@@ -178,8 +187,11 @@ impl Archiver {
         (&mut self.done).await.unwrap_or(Err(ArchiverError::BrokenOff))
     }
 
-    /// Frees its thread, after [`Self::ended`].
-    pub fn close(self) {
+    /// Frees its thread and closes `/metrics`, after [`Self::ended`].
+    pub async fn close(self) {
+        if let Some(metrics) = self.metrics {
+            metrics.close().await;
+        }
         if self.thread.join().is_err() {
             tracing::error!("the archiver's thread broke off");
         }

@@ -7,6 +7,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 
+use crate::metrics::PREFIX;
+
 /// Which partition a number is of.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PartitionLabel {
@@ -54,8 +56,9 @@ pub struct Summary {
 }
 
 impl Counts {
-    /// Names the counts for Prometheus, under the registry's prefix.
-    pub(crate) fn register(&self, registry: &mut Registry) {
+    /// The counts as Prometheus reads them.
+    pub(crate) fn registry(&self) -> Registry {
+        let mut registry = Registry::with_prefix(PREFIX);
         let counters = [
             ("archive_consumed_messages", "Kafka messages read", &self.consumed),
             ("archive_consumed_bytes", "Bytes of the Kafka messages read", &self.consumed_bytes),
@@ -91,6 +94,7 @@ impl Counts {
         );
         let lag = "Messages of a partition that are not committed";
         registry.register("archive_lag_messages", lag, self.lag.clone());
+        registry
     }
 
     /// Says how far a partition is behind.
@@ -117,5 +121,31 @@ impl Counts {
             waiting_parts: 0,
             uncommitted: 0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prometheus_reads_the_counts_as_they_are() {
+        let counts = Counts::default();
+        let registry = counts.registry();
+        counts.consumed.inc_by(3);
+        counts.set_lag(1, 7);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).expect("encodes");
+        for line in [
+            "# TYPE foreshadow_archive_consumed_messages counter",
+            "foreshadow_archive_consumed_messages_total 3",
+            "foreshadow_archive_lag_messages{partition=\"1\"} 7",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+        counts.forget_lag(1);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).expect("encodes");
+        assert!(!text.contains("partition=\"1\""));
     }
 }

@@ -111,13 +111,13 @@ impl Place {
         ArchiverConfig::parse(&text, &|_| None).expect("a good file")
     }
 
-    pub(crate) fn start(&self, until_idle: Option<Duration>) -> Archiver {
-        archiver::start(&self.config(), self.lake(), until_idle).expect("starts")
+    pub(crate) async fn start(&self, until_idle: Option<Duration>) -> Archiver {
+        archiver::start(&self.config(), self.lake(), until_idle).await.expect("starts")
     }
 
     /// Archives what is there.
     pub(crate) async fn archive(&self) -> Summary {
-        end(self.start(Some(IDLE))).await.expect("archives")
+        end(self.start(Some(IDLE)).await).await.expect("archives")
     }
 
     /// Every exchange in committed files: session and seq, with how often.
@@ -206,7 +206,7 @@ impl Place {
 /// Waits for the end of an archiver.
 pub(crate) async fn end(mut archiver: Archiver) -> Result<Summary, ArchiverError> {
     let ended = archiver.ended().await;
-    archiver.close();
+    archiver.close().await;
     ended
 }
 

@@ -109,7 +109,7 @@ async fn nothing_passes_a_dead_letter_that_cannot_be_written() {
     let mut messages = sessions(&mut Journal::new("j"), &["a"], 1);
     messages.insert(1, (b"key".to_vec(), b"not a parcel".to_vec()));
     place.publish(0, &messages);
-    let archiver = place.start(None);
+    let archiver = place.start(None).await;
     place.until_stored(2).await;
     archiver.stop();
     let summary = end(archiver).await.expect("stops");
@@ -134,10 +134,10 @@ async fn two_share_the_partitions() {
         }
     };
     send(0, 5);
-    let first = place.start(None);
+    let first = place.start(None).await;
     place.until_stored(20).await;
     send(5, 10);
-    let second = place.start(None);
+    let second = place.start(None).await;
     place.until_stored(40).await;
     send(10, 15);
     place.until_stored(60).await;
@@ -158,7 +158,7 @@ async fn whoever_has_lost_a_partition_writes_nothing_more_to_it() {
     let place = Place::new(1).with("[archive]\nroll-every = \"200ms\"\n");
     let mut journal = Journal::new("j");
     place.publish(0, &journal.exchange("a", 0, 1));
-    let archiver = place.start(None);
+    let archiver = place.start(None).await;
     place.until_stored(1).await;
     // Another process takes the partition over and stores what it reads.
     let lake = place.lake();
@@ -182,7 +182,7 @@ async fn a_topic_made_anew_is_not_mixed_with_the_old_one() {
     let anew = Place::new(1);
     anew.publish(0, &sessions(&mut Journal::new("k"), &["b"], 0));
     let archiver =
-        recorder::archiver::start(&anew.config(), place.lake(), Some(harness::IDLE)).expect("starts");
+        recorder::archiver::start(&anew.config(), place.lake(), Some(harness::IDLE)).await.expect("starts");
     let error = end(archiver).await.expect_err("refused").to_string();
     assert!(error.contains("made anew") && error.contains("offset 2"), "{error}");
 }
@@ -193,7 +193,7 @@ async fn a_topic_that_is_missing_is_said() {
     let mut config = place.config();
     config.kafka.topic = "nowhere".to_owned();
     place.cluster().topic_error("nowhere", UNKNOWN).expect("is set");
-    let archiver = recorder::archiver::start(&config, place.lake(), Some(harness::IDLE)).expect("starts");
+    let archiver = recorder::archiver::start(&config, place.lake(), Some(harness::IDLE)).await.expect("starts");
     let error = end(archiver).await.expect_err("refused").to_string();
     assert!(error.contains("nowhere does not exist"), "{error}");
 }

@@ -26,11 +26,14 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Fa
     // Before anything is opened, so that no signal falls between.
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::work)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Failure::work)?;
-    let mut archiver = archiver::start(&config, lake, args.until_idle).map_err(Failure::work)?;
+    let mut archiver = archiver::start(&config, lake, args.until_idle).await.map_err(Failure::work)?;
     context.screen.note(format!(
         "archiving topic {} as a member of group {} into {}",
         config.kafka.topic, config.kafka.group, config.store
     ));
+    if let Some(address) = archiver.metrics_address() {
+        context.screen.note(format!("metrics are served at http://{address}/metrics"));
+    }
     let ended = loop {
         // All branches are cancel-safe.
         tokio::select! {
@@ -41,7 +44,7 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Fa
         context.screen.note("stopping: what is gathered is committed, and the group is left");
         archiver.stop();
     };
-    archiver.close();
+    archiver.close().await;
     let summary = ended.map_err(Failure::work)?;
     context.screen.line(described(&summary));
     context.screen.result(&summary);

@@ -51,7 +51,6 @@ impl Reader {
                 self.state.ended.extend(before.end());
             }
         }
-        self.state.paused = false;
     }
 
     /// Begins to give partitions up: what is gathered of them is committed, for a bounded time.
