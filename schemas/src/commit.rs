@@ -30,9 +30,10 @@ pub struct CommittedFile {
 
 /// A batch of files: they exist only through it.
 ///
-/// Three kinds have the same form: a batch of records (`next` above `first`), a claim (`next` equal to `first` and no
-/// files: who makes it has taken the source over, and nobody who planned to commit at this place can any more), and an
-/// upkeep of the store, which replaces files of earlier commits.
+/// Three kinds have the same form: a batch of records, a claim (`next` equal to `first` and no files: who makes it has
+/// taken the source over, and nobody who planned to commit at this place can any more), and an upkeep of the store, which
+/// replaces files of earlier commits. The `next` of a batch equals its `first` too where a message at that place is not
+/// settled yet (parts of a split one still to come): its records lie behind that place, and `journals` tells them from new ones.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Commit {
     /// [`crate::FORMAT`].
@@ -41,7 +42,7 @@ pub struct Commit {
     pub source: String,
     /// Position of its first record.
     pub first: u64,
-    /// How many earlier commits of this source have the same `first`: the claims at this place.
+    /// How many earlier commits of this source have the same `first`: claims at this place, and batches that stayed.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub turn: u32,
     /// Position after its last record: where the next batch begins.
@@ -63,18 +64,24 @@ fn is_zero(number: &u32) -> bool {
 }
 
 impl Commit {
-    /// `_commits/<source>/<first position, 20 digits>[_<turn, 4 digits>].json`: sorted by name is sorted by position,
+    /// `_commits/<source>/<first position, 20 digits>[_<turn, 10 digits>].json`: sorted by name is sorted by position,
     /// then turn.
     #[must_use]
     pub fn path(&self) -> String {
-        let turn = if self.turn == 0 { String::new() } else { format!("_{:04}", self.turn) };
+        let turn = if self.turn == 0 { String::new() } else { format!("_{:010}", self.turn) };
         format!("{COMMITS}/{}/{:020}{turn}.json", escape(&self.source), self.first)
+    }
+
+    /// Whether its source goes on from the same place: a claim, or a batch behind a message that is not settled yet.
+    #[must_use]
+    pub fn stays(&self) -> bool {
+        self.first == self.next
     }
 
     /// Whether it only claims its place.
     #[must_use]
     pub fn is_claim(&self) -> bool {
-        self.first == self.next
+        self.stays() && self.files.is_empty()
     }
 }
 

@@ -193,7 +193,8 @@ async fn a_topic_that_is_missing_is_said() {
     let mut config = place.config();
     config.kafka.topic = "nowhere".to_owned();
     place.cluster().topic_error("nowhere", UNKNOWN).expect("is set");
-    let archiver = recorder::archiver::start(&config, place.lake(), Some(harness::IDLE)).await.expect("starts");
+    let archiver =
+        recorder::archiver::start(&config, place.lake(), Some(harness::IDLE)).await.expect("starts");
     let error = end(archiver).await.expect_err("refused").to_string();
     assert!(error.contains("nowhere does not exist"), "{error}");
 }

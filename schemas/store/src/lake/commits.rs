@@ -299,7 +299,7 @@ impl Lake {
         // alike, so for a claim a refusal is a refusal.
         let made = self.create(&commit.path(), text).await?
             || (!commit.is_claim() && self.read_commit(&commit.path()).await? == *commit);
-        let turn = if commit.is_claim() { commit.turn + 1 } else { 0 };
+        let turn = if commit.stays() { commit.turn + 1 } else { 0 };
         let claim = || Claim {
             source: commit.source.clone(),
             first: commit.next,
@@ -337,7 +337,7 @@ impl Lake {
 fn follows(last: Option<Commit>) -> (u64, u32, BTreeMap<String, u64>) {
     match last {
         None => (0, 0, BTreeMap::new()),
-        Some(last) if last.is_claim() => (last.first, last.turn + 1, last.journals),
+        Some(last) if last.stays() => (last.first, last.turn + 1, last.journals),
         Some(last) => (last.next, 0, last.journals),
     }
 }
