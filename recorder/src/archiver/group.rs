@@ -132,12 +132,14 @@ pub(crate) fn listed(
 }
 
 /// Takes what the group has assigned; reading begins only where it is told to.
+///
+/// The offset is a number, so that no broker is asked for it: an answer that comes late would undo the seek.
 pub(crate) fn accept(
     consumer: &BaseConsumer<Group>,
     topic: &str,
     partitions: &[i32],
 ) -> Result<(), KafkaError> {
-    let list = listed(topic, partitions, rdkafka::Offset::End)?;
+    let list = listed(topic, partitions, rdkafka::Offset::Offset(0))?;
     match consumer.rebalance_protocol() {
         RebalanceProtocol::Cooperative => consumer.incremental_assign(&list)?,
         RebalanceProtocol::Eager | RebalanceProtocol::None => consumer.assign(&list)?,

@@ -53,6 +53,8 @@ pub(crate) struct Partition {
     pub(crate) at_end: bool,
     /// Paused for dead letters that cannot be written.
     pub(crate) held: bool,
+    /// Where messages were missing, and the consumer was sent back once.
+    pub(crate) hole: Option<u64>,
     pub(crate) epoch: u64,
     retry: Duration,
     batches: Option<mpsc::Sender<Ready>>,
@@ -78,6 +80,7 @@ impl Partition {
             stored: 0,
             at_end: false,
             held: false,
+            hole: None,
             epoch,
             retry: FIRST_RETRY,
             batches: None,

@@ -370,10 +370,17 @@ fn take(
     }
     held.at_end = false;
     let expected = held.gathering.next();
+    if offset > expected && held.hole != Some(expected) {
+        // Nothing may be passed over because the consumer stands elsewhere than it was told to.
+        tracing::warn!(partition, expected, offset, "messages are missing; going back to look again");
+        held.hole = Some(expected);
+        held.stage = Stage::Seeking { position: expected };
+        return;
+    }
     if offset > expected
         && let Some(ends) = consumer.context().ends(partition)
     {
-        // Transactions and compaction leave holes; what is below the low end was deleted.
+        // Transactions and compaction leave holes, found a second time; what is below the low end was deleted.
         count_expired(counts, partition, expected, ends.low.min(offset));
     }
     let payload = message.payload().unwrap_or_default();
