@@ -49,10 +49,13 @@ struct Maker {
     shared: Vec<String>,
 }
 
+/// An exchange, and the pieces that it brings.
+type Step = (Exchange, Vec<(Digest, Vec<u8>)>);
+
 /// A session: its exchanges, each with the pieces that it brings.
 struct Made {
     id: SessionId,
-    steps: Vec<(Exchange, Vec<(Digest, Vec<u8>)>)>,
+    steps: Vec<Step>,
     close: SessionClose,
 }
 
@@ -214,7 +217,7 @@ fn exchange(
     }
 }
 
-fn close(id: &SessionId, started_at: i64, steps: &[(Exchange, Vec<(Digest, Vec<u8>)>)]) -> SessionClose {
+fn close(id: &SessionId, started_at: i64, steps: &[Step]) -> SessionClose {
     let count =
         |edge: Edge| u32::try_from(steps.iter().filter(|(one, _)| one.edge == edge).count()).expect("fits");
     SessionClose {
