@@ -19,11 +19,11 @@ use serde::de::DeserializeOwned;
 use super::{CONCURRENT_REQUESTS, Lake, LakeError, Snapshot};
 
 /// Bytes that are asked for first at the end of a file of which only parts are wanted: its whole footer and a little,
-/// which for exchanges, with their many columns, is about 15 KiB.
+/// which for exchanges, with their many columns, is about 8 KiB.
 pub(super) fn tail_bytes(table: Table) -> u64 {
     match table {
-        Table::Exchanges => 16 * 1024,
-        Table::Sessions | Table::Trials => 6 * 1024,
+        Table::Exchanges => 10 * 1024,
+        Table::Sessions | Table::Trials => 4 * 1024,
         Table::Chunks => 2 * 1024,
     }
 }
