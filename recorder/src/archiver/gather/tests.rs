@@ -1,35 +1,15 @@
 //! Gathering against a plain model: whatever is sent again, split, broken off or restarted, each record is committed once.
 
 use proptest::prelude::*;
-use schemas::id::{AgentId, IncarnationId, SessionId, TenantId};
 use schemas::record::pack;
-use schemas::session::{CloseReason, SessionClose};
 
 use super::*;
+use crate::entries::tests::close;
 
 /// The messages of the record at a position of a journal, in so many parts.
 fn parcels(journal: &str, position: u64, parts: u32) -> Vec<Vec<u8>> {
-    let row = SessionClose {
-        tenant: TenantId::parse("t").expect("id"),
-        agent: AgentId::parse("a").expect("id"),
-        build: None,
-        session: SessionId::parse(&format!("{journal}-{position}")).expect("id"),
-        incarnation: IncarnationId::parse("i").expect("id"),
-        started_at: 0,
-        closed_at: 1,
-        reason: CloseReason::Idle,
-        turns: 0,
-        model_calls: 0,
-        tool_calls: 0,
-        last_seq: None,
-        shed: 0,
-        shed_reason: None,
-        case: None,
-        success: None,
-        labels: BTreeMap::new(),
-    };
     let mut content = Vec::new();
-    pack(&mut content, &Record::Close(Box::new(row)).encode().expect("encodes"));
+    pack(&mut content, &close(&format!("{journal}-{position}")));
     let spans: Vec<&[u8]> = content.chunks(content.len().div_ceil(parts as usize)).collect();
     let count = u32::try_from(spans.len()).expect("few");
     let parcel = |(part, span): (u32, &&[u8])| Parcel {
