@@ -56,7 +56,7 @@ pub(crate) fn record(case: &str, number: u32, calls: Vec<ToolCall>) -> TrialReco
         whole: None,
         slices: BTreeMap::new(),
     };
-    TrialRecord { trial, calls, turns_us: Vec::new(), has_envelope: false }
+    TrialRecord { trial, calls, turns_us: Vec::new(), has_envelope: false, embedding: None }
 }
 
 pub(crate) fn run(lane: Lane, records: Vec<TrialRecord>) -> Run {

@@ -11,6 +11,7 @@
 mod analysis;
 mod count;
 mod decide;
+mod embedding;
 mod fidelity;
 mod finding;
 #[cfg(test)]
@@ -28,6 +29,7 @@ mod words;
 mod writes;
 
 pub use analysis::{AnalyseError, Analysis, CaseContrast, MetricDetail, analyse};
+pub use embedding::{AnswerEmbedding, EmbeddingError};
 pub use finding::{Example, FINDINGS_PER_SUBJECT, Finding};
 pub use policy::{Policy, PolicyError};
 pub use run::{Run, ToolCall, TrialRecord, agree_on_effects};

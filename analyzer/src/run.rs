@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemas::exchange::{Effect, Ending};
 use schemas::trial::{Lane, RunManifest, Trial};
 
+use crate::embedding::AnswerEmbedding;
+
 /// A run: trials of one lane, and the recordings of their cases where the run carries them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Run {
@@ -71,6 +73,8 @@ pub struct TrialRecord {
     pub turns_us: Vec<u64>,
     /// Whether an exchange carries the decision of a capability envelope.
     pub has_envelope: bool,
+    /// Its answers as one direction; absent where they were not embedded.
+    pub embedding: Option<AnswerEmbedding>,
 }
 
 /// One tool call of a trial.

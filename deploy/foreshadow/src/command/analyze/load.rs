@@ -103,7 +103,7 @@ fn assemble(mut trial: Trial, rows: Vec<ExchangeRow>) -> TrialRecord {
     let turns_us = turns.filter_map(|row| row.duration_us).collect();
     let has_envelope = rows.iter().any(|row| row.envelope.is_some());
     let calls = rows.into_iter().filter(|row| row.edge == Edge::Tool).filter_map(call).collect();
-    TrialRecord { trial, calls, turns_us, has_envelope }
+    TrialRecord { trial, calls, turns_us, has_envelope, embedding: None }
 }
 
 /// A tool exchange that called no tool (an MCP `initialize`, a list) is none.
