@@ -4,6 +4,7 @@
 
 pub mod gaffke;
 pub mod holm;
+pub mod labels;
 pub mod normal;
 pub mod permutation;
 pub mod stream;

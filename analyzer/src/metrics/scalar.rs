@@ -1,9 +1,10 @@
 //! Metrics of one number per trial: shares, and logarithms of times, tokens and money.
 
-use crate::metrics::table::{CaseTable, Relabeller};
+use crate::metrics::table::{CaseTable, relabeller};
 use crate::metrics::{Bounds, Measured, Setting};
 use crate::pairs::{Arm, PairedCase};
 use crate::run::TrialRecord;
+use crate::stats::labels::Relabeller;
 use crate::stats::variance::{float, mean};
 use crate::verdict::Unit;
 
@@ -99,7 +100,7 @@ pub(crate) fn measure<F>(
 where
     F: Fn(&PairedCase<'_>, &TrialRecord) -> Score,
 {
-    let mut relabeller = Relabeller::new(setting.seed, &measured.name);
+    let mut relabeller = relabeller(setting.seed, &measured.name);
     let cases: Vec<(usize, Values, Values)> = setting
         .pairs
         .cases

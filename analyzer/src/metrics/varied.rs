@@ -6,7 +6,7 @@
 
 use std::cmp::Ordering;
 
-use crate::metrics::table::{CaseTable, Relabeller};
+use crate::metrics::table::{CaseTable, relabeller};
 use crate::metrics::{Measured, Setting};
 use crate::run::TrialRecord;
 use crate::stats::variance::{float, mean};
@@ -68,14 +68,14 @@ pub(crate) fn measure<T: PartialOrd>(
     measured.high = RANGE_DISPERSIONS * dispersion;
     measured.low = -measured.high;
     measured.margin *= dispersion;
-    let mut relabeller = Relabeller::new(setting.seed, &measured.name);
+    let mut relabeller = relabeller(setting.seed, &measured.name);
     for square in &squares {
         let candidate = square.size - square.baseline;
         let labels = relabeller.labels(square.place, square.baseline, candidate);
         let raw: Vec<f64> = labels.iter().map(|chosen| square.contrast(chosen, form)).collect();
         measured.clipped += usize::from(raw[0].abs() > measured.high);
-        let (own, other) = (square.within(&observed_rest(square)), square.within(&labels[0]));
-        let apart = square.between(&observed_rest(square), &labels[0]);
+        let (own, other) = (square.within(&observed_rest(square)), square.within(labels.chosen(0)));
+        let apart = square.between(&observed_rest(square), labels.chosen(0));
         let (baseline, candidate) = if form == Form::Drift { (own, apart) } else { (own, other) };
         let contrasts = raw.iter().map(|value| value.clamp(measured.low, measured.high)).collect();
         measured.observed.push(CaseTable { place: square.place, baseline, candidate, contrasts });
