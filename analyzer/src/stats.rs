@@ -4,8 +4,10 @@
 
 pub mod gaffke;
 pub mod holm;
+pub mod kernel;
 pub mod labels;
 pub mod normal;
 pub mod permutation;
+pub mod saddlepoint;
 pub mod stream;
 pub mod variance;
