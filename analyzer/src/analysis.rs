@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::decide::{self, Reading, Tested};
+use crate::drift::{self, DriftMap};
 use crate::fidelity::{self, Faithful};
 use crate::finding::Finding;
 use crate::invariants::{self, Checked};
@@ -12,7 +13,8 @@ use crate::pairs::{Pairs, unanswered};
 use crate::policy::Policy;
 use crate::run::Run;
 use crate::stats::variance::mean;
-use crate::verdict::{Answer, MetricResult, Need, RunName, VERDICT_FORMAT, Verdict};
+use crate::tools;
+use crate::verdict::{Answer, Drift, MetricResult, Need, RunName, VERDICT_FORMAT, Verdict};
 use schemas::id::CaseId;
 use schemas::trial::Lane;
 
@@ -28,10 +30,13 @@ pub use crate::pairs::PairError as AnalyseError;
 pub struct Analysis {
     /// The verdict.
     pub verdict: Verdict,
-    /// Sessions to look at: those of invariants first, then of the metrics in the verdict's order, the worst first.
+    /// Sessions to look at: those of invariants first, then of the metrics in the verdict's order, then writes made in
+    /// another order (`effects.reordered`, which is no metric); the worst first.
     pub findings: Vec<Finding>,
     /// The contrasts of each metric, in the order of [`Verdict::metrics`].
     pub details: Vec<MetricDetail>,
+    /// The mean answers of the cases on a plane, where the answers were embedded.
+    pub drift_map: Option<DriftMap>,
 }
 
 /// A metric's contrasts.
@@ -65,6 +70,8 @@ struct Evidence<'a> {
     tested: &'a [Tested],
     intervals: &'a [[f64; 2]],
     faithful: &'a Faithful,
+    /// Whether the answers changed, where that could be tested.
+    drift: Option<&'a Drift>,
     /// Why means say nothing of these runs, where they do not.
     no_means: Option<NoMeans>,
     /// The answers of the metrics where missing trials count against the candidate, and for it.
@@ -104,6 +111,8 @@ pub fn analyse(
     let intervals: Vec<_> =
         measurement.metrics.iter().map(|metric| decide::interval(metric, policy.alpha)).collect();
     let faithful = fidelity::judge(policy, &pairs, no_means.is_some(), seed);
+    // Why it could not be tested is what the metric `semantic.drift` is absent for.
+    let found = drift::judge(policy, &pairs, seed).ok();
     let evidence = Evidence {
         policy,
         pairs: &pairs,
@@ -112,13 +121,15 @@ pub fn analyse(
         tested: &tested,
         intervals: &intervals,
         faithful: &faithful,
+        drift: found.as_ref().map(|found| &found.drift),
         no_means,
         bounds: bounds(&measurement.metrics, policy.alpha, seed),
     };
     let answer = reasons::answer(&evidence);
     let need = needed(&evidence, answer, seed);
     let results = results(&measurement.metrics, &tested, &intervals);
-    let findings = explain::findings(&pairs, &measurement.metrics, &checked);
+    let mut findings = explain::findings(&pairs, &measurement.metrics, &checked);
+    findings.extend(tools::reordered(&pairs));
     let verdict = Verdict {
         format: VERDICT_FORMAT,
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -132,6 +143,8 @@ pub fn analyse(
         metrics: results,
         absent: measurement.absent.clone(),
         fidelity: faithful.counts,
+        drift: found.as_ref().map(|found| found.drift.clone()),
+        tools: tools::rates(&pairs, seed),
         need,
         notes: notes(&evidence, [baseline, candidate]),
         alpha: policy.alpha,
@@ -139,7 +152,8 @@ pub fn analyse(
         corpus_digest: corpus_digest(baseline, candidate, &pairs),
         seed,
     };
-    Ok(Analysis { verdict, findings, details: details(&pairs, &measurement.metrics) })
+    let details = details(&pairs, &measurement.metrics);
+    Ok(Analysis { verdict, findings, details, drift_map: found.map(|found| found.map) })
 }
 
 fn no_means(baseline: &Run, candidate: &Run) -> Option<NoMeans> {
@@ -259,6 +273,11 @@ fn notes(evidence: &Evidence<'_>, runs: [&Run; 2]) -> Vec<String> {
         notes.push(format!(
             "{undecoded} tool calls have arguments that are not JSON; they are compared verbatim"
         ));
+    }
+    let untold = tools::untold(evidence.pairs);
+    if untold > 0 {
+        notes
+            .push(format!("{untold} tools are left out of the list of tools, those whose use changed least"));
     }
     let decisions = evidence.pairs.trials().any(|record| record.has_envelope);
     if evidence.policy.invariant.envelope == Some(true) && !decisions {

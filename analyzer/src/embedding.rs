@@ -82,6 +82,11 @@ impl AnswerEmbedding {
         &self.model
     }
 
+    /// The vector, shared.
+    pub(crate) fn shared(&self) -> Arc<[f32]> {
+        Arc::clone(&self.vector)
+    }
+
     /// The vector, of length 1.
     #[must_use]
     pub fn vector(&self) -> &[f32] {

@@ -11,6 +11,7 @@
 mod analysis;
 mod count;
 mod decide;
+mod drift;
 mod embedding;
 mod fidelity;
 mod finding;
@@ -24,11 +25,13 @@ pub mod policy;
 pub mod report;
 mod run;
 pub mod stats;
+mod tools;
 pub mod verdict;
 mod words;
 mod writes;
 
 pub use analysis::{AnalyseError, Analysis, CaseContrast, MetricDetail, analyse};
+pub use drift::{DriftMap, DriftPoint};
 pub use embedding::{AnswerEmbedding, EmbeddingError};
 pub use finding::{Example, FINDINGS_PER_SUBJECT, Finding};
 pub use policy::{Policy, PolicyError};

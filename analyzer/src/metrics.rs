@@ -11,11 +11,13 @@ mod cost;
 mod effects;
 mod outcome;
 mod scalar;
+mod semantic;
 mod sequence;
 mod table;
 mod varied;
 
 pub(crate) use outcome::succeeded;
+pub(crate) use semantic::one_model;
 pub(crate) use table::CaseTable;
 
 /// A metric on these runs, ready to be tested.
@@ -112,6 +114,7 @@ pub(crate) fn measure(setting: Setting<'_>, demoted: &[&'static str]) -> Measure
     outcome::measure(setting, &mut measurement);
     effects::measure(setting, &mut measurement);
     measurement.take("unscorable", outcome::unscorable(setting));
+    semantic::measure(setting, &mut measurement);
     sequence::measure(setting, &mut measurement);
     cost::measure(setting, &mut measurement);
     for name in demoted {

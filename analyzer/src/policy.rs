@@ -54,7 +54,7 @@ const fn spec(
 }
 
 /// Every metric by name, in the order in which a verdict lists them.
-pub const METRICS: [MetricSpec; 15] = [
+pub const METRICS: [MetricSpec; 17] = [
     spec("success", "outcome", Margin::Difference(0.05), true, true),
     spec("pass_k", "outcome", Margin::Difference(0.10), true, true),
     spec("agreement", "outcome", Margin::Difference(0.10), false, false),
@@ -64,6 +64,8 @@ pub const METRICS: [MetricSpec; 15] = [
     spec("effects.changed", "effects", Margin::Difference(0.05), false, false),
     spec("effects.drift", "effects", Margin::OfDispersion(0.10), false, false),
     spec("unscorable", "replay", Margin::Difference(0.02), true, false),
+    spec("semantic.drift", "semantic", Margin::OfDispersion(0.10), false, false),
+    spec("semantic.dispersion", "semantic", Margin::OfDispersion(0.20), false, false),
     spec("sequence.drift", "sequence", Margin::OfDispersion(0.10), false, false),
     spec("sequence.dispersion", "sequence", Margin::OfDispersion(0.20), false, false),
     spec("latency", "cost", Margin::Ratio(1.10), false, false),
@@ -129,6 +131,16 @@ pub struct FidelityPolicy {
     pub equivalence: bool,
 }
 
+/// How a change of answers is looked for, and what it leads to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct DriftPolicy {
+    /// The candidate is declared to behave as the baseline does: metric `semantic.drift` may block, and approval needs it,
+    /// unless the policy says otherwise of that metric itself.
+    pub behaviour_neutral: bool,
+    /// Trials of a session share state (a prompt cache, a seed), so that only whole arms may be relabelled.
+    pub shared_state: bool,
+}
+
 /// The policy with its defaults filled in.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Policy {
@@ -144,6 +156,8 @@ pub struct Policy {
     pub invariant: InvariantPolicy,
     /// The fidelity that approval needs.
     pub fidelity: FidelityPolicy,
+    /// How a change of answers is looked for.
+    pub drift: DriftPolicy,
 }
 
 impl Default for Policy {
@@ -155,6 +169,7 @@ impl Default for Policy {
             metric: BTreeMap::new(),
             invariant: InvariantPolicy::default(),
             fidelity: FidelityPolicy { max_missed: DEFAULT_MAX_MISSED, equivalence: false },
+            drift: DriftPolicy::default(),
         }
     }
 }

@@ -17,6 +17,43 @@ pub(crate) fn distinct(record: &TrialRecord) -> BTreeSet<Write> {
     record.calls.iter().filter(|call| call.wrote()).map(name).collect()
 }
 
+/// The distinct writes of a trial in the order in which each was first made.
+pub(crate) fn ordered(record: &TrialRecord) -> Vec<Write> {
+    let mut seen = BTreeSet::new();
+    record
+        .calls
+        .iter()
+        .filter(|call| call.wrote())
+        .map(name)
+        .filter(|write| seen.insert(write.clone()))
+        .collect()
+}
+
+/// The writes of the trial that the recording has too, at another place among those that both have.
+///
+/// They are the fewest whose taking out leaves both in one order, so a single write that moved is one, whatever it passed.
+pub(crate) fn reordered(trial: &[Write], recorded: &[Write]) -> Vec<Write> {
+    let places: BTreeMap<&Write, usize> = recorded.iter().zip(0..).collect();
+    let common: Vec<(&Write, usize)> =
+        trial.iter().filter_map(|write| places.get(write).map(|place| (write, *place))).collect();
+    // Longest ascending run of places that ends at each write, and where it came from.
+    let mut runs: Vec<(usize, Option<usize>)> = Vec::with_capacity(common.len());
+    for (number, (_, place)) in common.iter().enumerate() {
+        let before = (0..number).filter(|earlier| common[*earlier].1 < *place);
+        // Of equally long ones the first.
+        let best = before.max_by_key(|earlier| (runs[*earlier].0, std::cmp::Reverse(*earlier)));
+        runs.push((best.map_or(1, |best| runs[best].0 + 1), best));
+    }
+    let mut end = (0..common.len()).max_by_key(|number| (runs[*number].0, std::cmp::Reverse(*number)));
+    let mut kept = BTreeSet::new();
+    while let Some(number) = end {
+        kept.insert(number);
+        end = runs[number].1;
+    }
+    let moved = common.iter().enumerate().filter(|(number, _)| !kept.contains(number));
+    moved.map(|(_, (write, _))| (*write).clone()).collect()
+}
+
 /// The writes of a trial, and how often each was made.
 pub(crate) fn counted(record: &TrialRecord) -> BTreeMap<Write, u32> {
     let mut counts = BTreeMap::new();
@@ -108,6 +145,23 @@ mod tests {
         assert_eq!(difference, Difference { missing: 0.5, extra: 0.5, changed: 0.5 });
         let difference = compare(&set(&[("mail", "a")]), &recorded);
         assert_eq!(difference, Difference { missing: 0.5, extra: 0.0, changed: 0.0 });
+    }
+
+    #[test]
+    fn a_write_that_moved_is_the_only_one_reordered() {
+        let writes = |names: &str| -> Vec<Write> {
+            names.chars().map(|name| (name.to_string(), "{}".to_owned())).collect()
+        };
+        let moved = |trial: &str, recorded: &str| -> String {
+            reordered(&writes(trial), &writes(recorded)).iter().map(|write| write.0.as_str()).collect()
+        };
+        assert_eq!(moved("abcd", "abcd"), "");
+        assert_eq!(moved("bcda", "abcd"), "a");
+        assert_eq!(moved("dabc", "abcd"), "d");
+        // What only one of them has does not matter.
+        assert_eq!(moved("axbc", "abyc"), "");
+        assert_eq!(moved("cxba", "abyc"), "ba");
+        assert_eq!(moved("", "abc"), "");
     }
 
     #[test]

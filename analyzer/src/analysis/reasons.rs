@@ -223,6 +223,11 @@ fn remarks(evidence: &Evidence<'_>) -> Vec<Reason> {
             reasons.push(reason(ReasonCode::DeterioratedWithinMargin, Some(&metric.name), detail));
         }
     }
+    if let Some(drift) = evidence.drift.filter(|drift| drift.changed) {
+        let first =
+            drift.moved.first().map_or_else(String::new, |moved| format!("; moved most: {}", moved.case));
+        reasons.push(reason(ReasonCode::AnswersChanged, None, format!("{}{first}", drift.detail)));
+    }
     for result in &evidence.checked.results {
         if evidence.checked.demoted.contains(&result.name.as_str()) {
             let detail = format!(

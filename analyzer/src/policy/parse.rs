@@ -52,7 +52,7 @@ const INVARIANTS: [&str; 5] =
 pub(super) fn parse(text: &str) -> Result<Policy, PolicyError> {
     let table: Table =
         text.parse().map_err(|error: toml::de::Error| PolicyError::Syntax(error.to_string()))?;
-    known(&table, "", &["policy", "alpha", "looks", "metrics", "metric", "invariant", "fidelity"])?;
+    known(&table, "", &["policy", "alpha", "looks", "metrics", "metric", "invariant", "fidelity", "drift"])?;
     match table.get("policy") {
         None | Some(Value::Integer(1)) => {}
         Some(found) => return Err(bad("policy", found, "1, the version that this build reads")),
@@ -76,6 +76,9 @@ pub(super) fn parse(text: &str) -> Result<Policy, PolicyError> {
     }
     if let Some(value) = table.get("fidelity") {
         policy.fidelity = fidelity(table_at(value, "fidelity")?, policy.fidelity)?;
+    }
+    if let Some(value) = table.get("drift") {
+        drift(table_at(value, "drift")?, &mut policy)?;
     }
     Ok(policy)
 }
@@ -235,6 +238,27 @@ fn fidelity(table: &Table, mut policy: FidelityPolicy) -> Result<FidelityPolicy,
     Ok(policy)
 }
 
+/// A build declared neutral is held to `semantic.drift`, unless the policy says otherwise of that metric itself.
+fn drift(table: &Table, policy: &mut Policy) -> Result<(), PolicyError> {
+    known(table, "drift", &["behaviour_neutral", "shared_state"])?;
+    if let Some(value) = table.get("shared_state") {
+        policy.drift.shared_state = flag(value, "drift.shared_state")?;
+    }
+    let Some(value) = table.get("behaviour_neutral") else { return Ok(()) };
+    policy.drift.behaviour_neutral = flag(value, "drift.behaviour_neutral")?;
+    if !policy.drift.behaviour_neutral {
+        return Ok(());
+    }
+    if policy.metrics.as_ref().is_some_and(|list| !list.iter().any(|name| name == "semantic.drift")) {
+        let expected = "false, or `semantic.drift` among `metrics`, which alone decide";
+        return Err(bad("drift.behaviour_neutral", value, expected));
+    }
+    let settings = policy.metric.entry("semantic.drift".to_owned()).or_default();
+    settings.decides.get_or_insert(true);
+    settings.required.get_or_insert(true);
+    Ok(())
+}
+
 // === values ===
 
 fn known(table: &Table, path: &str, allowed: &[&str]) -> Result<(), PolicyError> {
@@ -364,6 +388,22 @@ mod tests {
         assert!(
             Policy::parse(schema).expect_err("not a schema").to_string().contains("answer_schema.schema")
         );
+    }
+
+    #[test]
+    fn a_neutral_build_is_held_to_semantic_drift() {
+        let policy = Policy::parse("[drift]\nbehaviour_neutral = true").expect("a policy");
+        assert!(policy.decides("semantic.drift", false) && policy.requires("semantic.drift", false));
+        assert!(!policy.drift.shared_state && !Policy::default().decides("semantic.drift", false));
+        let text = "[drift]\nbehaviour_neutral = true\nshared_state = true\n[metric.semantic.drift]\nrequired = false";
+        let policy = Policy::parse(text).expect("a policy");
+        assert!(policy.decides("semantic.drift", false) && !policy.requires("semantic.drift", false));
+        assert!(policy.drift.shared_state);
+        let text = "metrics = [\"success\"]\n[drift]\nbehaviour_neutral = true";
+        let error = Policy::parse(text).expect_err("drift cannot decide").to_string();
+        assert!(error.contains("drift.behaviour_neutral") && error.contains("semantic.drift"), "{error}");
+        let error = Policy::parse("[drift]\nneutral = true").expect_err("a typo").to_string();
+        assert!(error.contains("drift.neutral"), "{error}");
     }
 
     #[test]

@@ -117,6 +117,7 @@ pub(super) fn briefly(code: ReasonCode) -> &'static str {
         ReasonCode::BaselineViolatesInvariant => "is broken by the baseline too",
         ReasonCode::InvariantUnchecked => "could not be checked",
         ReasonCode::MetricAbsent => "could not be computed",
+        ReasonCode::AnswersChanged => "answers changed",
         ReasonCode::ReplayUnfaithful
         | ReasonCode::CorpusSelected
         | ReasonCode::BaselineIsRecording
@@ -147,6 +148,8 @@ pub(super) fn meaning(metric: &str) -> &'static str {
         "effects.changed" => "share of the recorded writes made with other arguments",
         "effects.drift" => "how far writes moved, beyond the baseline's own spread",
         "unscorable" => "share of trials that left the recording",
+        "semantic.drift" => "how far answers moved, beyond the baseline's own spread",
+        "semantic.dispersion" => "how much answers to one case differ from each other",
         "sequence.drift" => "how far tool sequences moved, beyond the baseline's own spread",
         "sequence.dispersion" => "how much trials of one case differ from each other",
         "latency" => "time per trial, geometric mean",
@@ -202,6 +205,9 @@ pub(super) fn advice(code: ReasonCode) -> &'static str {
         ReasonCode::InvariantUnchecked => {
             "See that the runs hold what the invariant is checked on, or take it out of the policy."
         }
+        ReasonCode::AnswersChanged => {
+            "A change, not harm: read the answers of the cases that moved most, and let the agent's owner know."
+        }
         ReasonCode::NoPairs => "Give two runs of the same cases: cases are paired by their name.",
     }
 }
@@ -211,7 +217,9 @@ pub(super) fn reason_tone(code: ReasonCode) -> &'static str {
     match code {
         ReasonCode::InvariantViolated | ReasonCode::Deteriorated => BAD,
         ReasonCode::NonInferior => GOOD,
-        ReasonCode::DeterioratedWithinMargin | ReasonCode::BaselineViolatesInvariant => WARN,
+        ReasonCode::DeterioratedWithinMargin
+        | ReasonCode::BaselineViolatesInvariant
+        | ReasonCode::AnswersChanged => WARN,
         ReasonCode::Underpowered
         | ReasonCode::BelowFloor
         | ReasonCode::ReplayUnfaithful

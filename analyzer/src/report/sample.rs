@@ -214,6 +214,7 @@ pub(super) fn analysis(answer: Answer) -> Analysis {
             finding("success", Some(-1.0)),
         ],
         verdict: verdict(answer, code, metrics),
+        drift_map: None,
     }
 }
 
@@ -249,6 +250,8 @@ fn verdict(answer: Answer, code: ReasonCode, metrics: Vec<MetricResult>) -> Verd
         metrics,
         absent: vec![AbsentMetric { name: "pass_k".to_owned(), why: "fewer than 3 trials".to_owned() }],
         fidelity: Some(FidelityCounts { exact: 10, missed: 1, ..FidelityCounts::default() }),
+        drift: None,
+        tools: Vec::new(),
         need: Need { cases: 300, trials: 2, predicted_approve: 0.8, reachable: true, ..Need::default() },
         notes: vec![HOSTILE.to_owned()],
         alpha: 0.05,

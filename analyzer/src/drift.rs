@@ -1,0 +1,155 @@
+//! Whether the answers changed: the kernel tests on the embedded answers of both runs, in the verdict's words.
+//!
+//! A change is for review, not harm. What may block, where the policy declares the build neutral, is the metric
+//! `semantic.drift` against its margin; nothing here decides.
+
+use crate::metrics::one_model;
+use crate::pairs::{PairedCase, Pairs};
+use crate::policy::Policy;
+use crate::run::TrialRecord;
+use crate::stats::kernel::{self, CaseResult, Groups, KernelTest, Observed, Relabelling, StatisticResult};
+use crate::stats::variance::mean;
+use crate::verdict::{Drift, DriftEffect, DriftStatistic, MovedCase, Relabelled};
+
+mod map;
+
+pub use map::{DriftMap, DriftPoint};
+
+/// How many of the cases that moved most are named.
+const MOVED: usize = 20;
+
+/// What is known of the answers.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) drift: Drift,
+    pub(crate) map: DriftMap,
+}
+
+/// Tests the embedded answers of all paired cases.
+///
+/// # Errors
+/// Says why there is nothing to test.
+pub(crate) fn judge(policy: &Policy, pairs: &Pairs<'_>, seed: u64) -> Result<Found, String> {
+    let model = one_model(pairs)?;
+    let embedded = Embedded::new(pairs)?;
+    let relabelling = if policy.drift.shared_state { Relabelling::Sessions } else { Relabelling::Trials };
+    let test = kernel::test(&embedded.groups, relabelling, seed);
+    let mut drift = Drift {
+        model,
+        cases: crate::count::of(embedded.cases.len()),
+        trials_baseline: embedded.trials[0],
+        trials_candidate: embedded.trials[1],
+        relabelled: match relabelling {
+            Relabelling::Trials => Relabelled::Trials,
+            Relabelling::Sessions => Relabelled::Sessions,
+        },
+        relabellings: crate::count::of(test.relabellings),
+        is_exact: test.is_exact,
+        bandwidth: test.bandwidth,
+        distance_baseline: average(&test.cases, |observed| observed.baseline),
+        distance_candidate: average(&test.cases, |observed| observed.candidate),
+        distance_between: average(&test.cases, |observed| Some(observed.between)).unwrap_or_default(),
+        drift: average(&test.cases, Observed::drift),
+        statistics: test.statistics.iter().map(statistic).collect(),
+        p_smallest: test.p_smallest,
+        changed: test.p_smallest <= policy.alpha,
+        effect: if policy.drift.behaviour_neutral { DriftEffect::Block } else { DriftEffect::Review },
+        moved: moved(&embedded.cases, &test),
+        detail: String::new(),
+    };
+    drift.detail = detail(&drift);
+    let map = map::project(&embedded.groups, &embedded.cases, &test.cases, seed);
+    Ok(Found { drift, map })
+}
+
+/// The cases with an embedded answer in both lanes.
+struct Embedded<'a> {
+    groups: Groups,
+    cases: Vec<&'a str>,
+    trials: [u64; 2],
+}
+
+impl<'a> Embedded<'a> {
+    fn new(pairs: &Pairs<'a>) -> Result<Self, String> {
+        let dimension = pairs.trials().find_map(|record| record.embedding.as_ref());
+        let dimension = dimension.map_or(0, |embedding| embedding.vector().len());
+        let mut embedded = Self { groups: Groups::new(dimension), cases: Vec::new(), trials: [0; 2] };
+        for case in pairs.paired() {
+            embedded.take(case)?;
+        }
+        if embedded.cases.is_empty() {
+            return Err("no case has an embedded answer in both runs".to_owned());
+        }
+        Ok(embedded)
+    }
+
+    fn take(&mut self, case: &PairedCase<'a>) -> Result<(), String> {
+        let of = |trials: &[&'a TrialRecord]| -> Vec<&'a [f32]> {
+            trials.iter().filter_map(|record| record.embedding.as_ref()).map(|it| it.vector()).collect()
+        };
+        let arms = [of(&case.baseline.trials), of(&case.candidate.trials)];
+        if arms.iter().any(Vec::is_empty) {
+            return Ok(());
+        }
+        self.groups
+            .push(&arms[0], &arms[1])
+            .map_err(|error| format!("the answers of case {} cannot be compared: {error}", case.case))?;
+        self.cases.push(case.case.as_str());
+        for (count, arm) in self.trials.iter_mut().zip(&arms) {
+            *count += crate::count::of(arm.len());
+        }
+        Ok(())
+    }
+}
+
+fn average(cases: &[CaseResult], of: impl Fn(&Observed) -> Option<f64>) -> Option<f64> {
+    let values: Vec<f64> = cases.iter().filter_map(|case| of(&case.observed)).collect();
+    (!values.is_empty()).then(|| mean(&values))
+}
+
+fn statistic(result: &StatisticResult) -> DriftStatistic {
+    DriftStatistic {
+        name: result.statistic.as_str().to_owned(),
+        cases: crate::count::of(result.cases),
+        value: result.value,
+        p: result.p,
+        p_relabelled: result.p_relabelled,
+    }
+}
+
+/// The cases whose arms lie furthest apart beyond what each arm differs from itself, the furthest first.
+fn moved(cases: &[&str], test: &KernelTest) -> Vec<MovedCase> {
+    let mut moved: Vec<MovedCase> = cases
+        .iter()
+        .zip(&test.cases)
+        .map(|(case, result)| MovedCase {
+            case: (*case).to_owned(),
+            drift: result.observed.apart(),
+            p: result.p,
+        })
+        .filter(|case| case.drift > 0.0)
+        .collect();
+    // Stable: equal ones stay in the order of their cases.
+    moved.sort_by(|a, b| b.drift.total_cmp(&a.drift));
+    moved.truncate(MOVED);
+    moved
+}
+
+fn detail(drift: &Drift) -> String {
+    let smallest = drift.statistics.iter().min_by(|a, b| a.p_relabelled.total_cmp(&b.p_relabelled));
+    let named = smallest.map_or("none", |statistic| statistic.name.as_str());
+    let what = if drift.changed { "the answers changed" } else { "no change of the answers is shown" };
+    let apart = match (drift.drift, drift.distance_baseline) {
+        (Some(apart), Some(own)) => format!(
+            "; the runs lie {apart:+.4} further apart than each from itself, the baseline's own mean distance is {own:.4}"
+        ),
+        (Some(_) | None, _) => String::new(),
+    };
+    format!(
+        "{what}: p {:.2e} over {} cases, smallest by {named}{apart} (cosine distance, {})",
+        drift.p_smallest, drift.cases, drift.model
+    )
+}
+
+#[cfg(test)]
+mod tests;
