@@ -9,20 +9,22 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
 const MAX_LINES: usize = 500;
 
 /// Which of our crates may use which of our crates, beside their tests.
-const MAY_USE: [(&str, &[&str]); 7] = [
+const MAY_USE: [(&str, &[&str]); 8] = [
     ("schemas", &[]),
     ("store", &["schemas"]),
     ("recorder", &["schemas", "store"]),
     ("replayer", &["schemas", "store"]),
     ("analyzer", &["schemas"]),
-    ("foreshadow", &["schemas", "store", "recorder", "replayer", "analyzer"]),
-    ("tests", &["schemas", "store", "recorder", "replayer", "analyzer"]),
+    ("embedding", &[]),
+    ("foreshadow", &["schemas", "store", "recorder", "replayer", "analyzer", "embedding"]),
+    ("tests", &["schemas", "store", "recorder", "replayer", "analyzer", "embedding"]),
 ];
 
 /// What must not be reachable from a crate, by any path.
-const MUST_NOT_REACH: [(&str, &[&str]); 5] = [
+const MUST_NOT_REACH: [(&str, &[&str]); 6] = [
     ("schemas", &["tokio", "hyper", "rdkafka", "clap", "tracing", "object_store", "anyhow"]),
     ("analyzer", &["tokio", "hyper", "rdkafka", "clap", "object_store", "anyhow", "reqwest"]),
+    ("embedding", &["tokio", "hyper", "rdkafka", "clap", "object_store", "anyhow", "reqwest"]),
     ("store", &["rdkafka", "clap", "anyhow"]),
     ("recorder", &["clap", "anyhow"]),
     ("replayer", &["clap", "anyhow"]),
@@ -38,9 +40,10 @@ const BROUGHT_BY: [(&str, &str); 2] = [("openssl-sys", "rdkafka-sys"), ("rdkafka
 const MAY_NAME_KAFKA: [&str; 3] = ["recorder", "replayer", "tests"];
 
 /// What a crate that does no I/O must not say.
-const PURE: [(&str, &[&str]); 2] = [
+const PURE: [(&str, &[&str]); 3] = [
     ("schemas", &["std::fs", "std::net", "std::env", "std::process", "Instant::now", "std::thread::sleep"]),
     ("analyzer", &["std::fs", "std::net", "std::env", "std::process", "Instant::now", "std::thread::sleep"]),
+    ("embedding", &["std::fs", "std::net", "std::env", "std::process", "Instant::now", "std::thread::sleep"]),
 ];
 
 /// What only the roof may say.
@@ -134,7 +137,7 @@ fn forbidden_dependencies_are_out_of_reach() {
     let metadata = metadata();
     for (name, forbidden) in MUST_NOT_REACH {
         let reached = reachable(&metadata, name);
-        assert!(reached.contains("serde"), "{name} reaches too little: {reached:?}");
+        assert!(reached.len() > 5, "{name} reaches too little: {reached:?}");
         for bad in forbidden {
             assert!(!reached.contains(*bad), "{name} reaches {bad}");
         }

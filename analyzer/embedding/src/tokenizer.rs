@@ -1,0 +1,223 @@
+//! Text to word pieces, as BERT's uncased tokenizer does: cleaned, Chinese characters apart, accents and capitals
+//! taken off, cut at white space and punctuation, and each word cut into the longest pieces of the vocabulary.
+//!
+//! It gives what the model's own tokenizer gives for every Unicode character; `reference/make_sample` and the tests
+//! compare them. It does not cut long texts and does not add `[CLS]` and `[SEP]`.
+
+use std::collections::HashMap;
+
+use unicode_categories::UnicodeCategories;
+use unicode_normalization::UnicodeNormalization;
+
+use crate::weights::VOCABULARY;
+
+/// Stands for a word that the vocabulary cannot spell.
+const UNKNOWN: u16 = 100;
+
+/// A longer word is unknown.
+const WORD_CHARS: usize = 100;
+
+/// Names in a text that stand for a piece themselves.
+const SPECIAL: [(&str, u16); 5] =
+    [("[PAD]", 0), ("[UNK]", UNKNOWN), ("[CLS]", 101), ("[SEP]", 102), ("[MASK]", 103)];
+
+/// Blocks of Chinese characters; each character is a word of its own.
+const CHINESE: [(char, char); 8] = [
+    ('\u{4E00}', '\u{9FFF}'),
+    ('\u{3400}', '\u{4DBF}'),
+    ('\u{20000}', '\u{2A6DF}'),
+    ('\u{2A700}', '\u{2B73F}'),
+    ('\u{2B740}', '\u{2B81F}'),
+    ('\u{2B920}', '\u{2CEAF}'),
+    ('\u{F900}', '\u{FAFF}'),
+    ('\u{2F800}', '\u{2FA1F}'),
+];
+
+static VOCABULARY_FILE: &str = include_str!("../weights/vocab.txt");
+
+/// The vocabulary, by text.
+#[derive(Debug)]
+pub(crate) struct Tokenizer {
+    /// Pieces that begin a word.
+    first: HashMap<&'static str, u16>,
+    /// Pieces that go on with a word, without their `##`.
+    next: HashMap<&'static str, u16>,
+    /// Bytes of the longest piece.
+    longest: usize,
+}
+
+impl Tokenizer {
+    /// Reads the vocabulary that is compiled in.
+    pub(crate) fn compiled_in() -> Self {
+        let mut made = Self { first: HashMap::with_capacity(VOCABULARY), next: HashMap::new(), longest: 0 };
+        for (number, piece) in (0..).zip(VOCABULARY_FILE.lines()) {
+            made.longest = made.longest.max(piece.len());
+            match piece.strip_prefix("##") {
+                Some(rest) if !rest.is_empty() => made.next.insert(rest, number),
+                _ => made.first.insert(piece, number),
+            };
+        }
+        assert_eq!(
+            made.first.len() + made.next.len(),
+            VOCABULARY,
+            "no piece of the vocabulary is there twice"
+        );
+        made
+    }
+
+    /// The word pieces of a text, from none for an empty text to about one for each character.
+    pub(crate) fn pieces(&self, text: &str) -> Vec<u16> {
+        let mut pieces = Vec::with_capacity(text.len() / 3);
+        let mut rest = text;
+        while let Some((at, name, piece)) = next_special(rest) {
+            self.plain(&rest[..at], &mut pieces);
+            pieces.push(piece);
+            rest = &rest[at + name.len()..];
+        }
+        self.plain(rest, &mut pieces);
+        pieces
+    }
+
+    /// The word pieces of a text that names no special piece.
+    fn plain(&self, text: &str, pieces: &mut Vec<u16>) {
+        let mut word = String::new();
+        for char in normalised(text) {
+            if char.is_whitespace() {
+                self.word(&word, pieces);
+                word.clear();
+            } else if is_punctuation(char) {
+                self.word(&word, pieces);
+                word.clear();
+                self.word(char.encode_utf8(&mut [0; 4]), pieces);
+            } else {
+                word.push(char);
+            }
+        }
+        self.word(&word, pieces);
+    }
+
+    /// The longest piece that begins the word, then the longest that goes on, to its end; nothing for no word.
+    fn word(&self, word: &str, pieces: &mut Vec<u16>) {
+        if word.len() > WORD_CHARS && word.chars().count() > WORD_CHARS {
+            return pieces.push(UNKNOWN);
+        }
+        let before = pieces.len();
+        let mut rest = word;
+        while !rest.is_empty() {
+            let known = if rest.len() == word.len() { &self.first } else { &self.next };
+            let ends = (1..=rest.len().min(self.longest)).rev().filter(|end| rest.is_char_boundary(*end));
+            let found =
+                ends.map(|end| (end, known.get(&rest[..end]))).find_map(|(end, piece)| Some((end, *piece?)));
+            let Some((end, piece)) = found else {
+                pieces.truncate(before);
+                return pieces.push(UNKNOWN);
+            };
+            pieces.push(piece);
+            rest = &rest[end..];
+        }
+    }
+}
+
+/// The first name of a special piece: where, its name and its number.
+fn next_special(text: &str) -> Option<(usize, &'static str, u16)> {
+    for (at, _) in text.match_indices('[') {
+        for (name, piece) in SPECIAL {
+            if text[at..].starts_with(name) {
+                return Some((at, name, piece));
+            }
+        }
+    }
+    None
+}
+
+/// The characters of a text cleaned, with spaces about the Chinese ones, without accents, in small letters.
+fn normalised(text: &str) -> impl Iterator<Item = char> {
+    let kept = text.chars().filter(|char| !is_dropped(*char));
+    let apart = kept.flat_map(|char| {
+        let space = is_chinese(char).then_some(' ');
+        space.into_iter().chain([char]).chain(space)
+    });
+    apart.nfd().filter(|char| !is_accent(*char)).flat_map(char::to_lowercase)
+}
+
+fn is_chinese(char: char) -> bool {
+    CHINESE.iter().any(|(first, last)| (*first..=*last).contains(&char))
+}
+
+/// Control and format characters, private ones, and the replacement character.
+fn is_dropped(char: char) -> bool {
+    match char {
+        '\t' | '\n' | '\r' => false,
+        '\u{FFFD}' => true,
+        _ if char.is_ascii() => char.is_ascii_control(),
+        _ => char.is_other(),
+    }
+}
+
+fn is_accent(char: char) -> bool {
+    !char.is_ascii() && char.is_mark_nonspacing()
+}
+
+fn is_punctuation(char: char) -> bool {
+    if char.is_ascii() { char.is_ascii_punctuation() } else { char.is_punctuation() }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde::Deserialize;
+    use sha2::{Digest, Sha256};
+
+    use super::*;
+
+    /// What `reference/make_sample` prints: SHA-256 of the reference tokenizer's pieces for every character.
+    const EVERY_CHARACTER: &str = "414b821a9e6b0564fb8e123831bd864df2d22c6f0bfb7217d1ae104b7c044734";
+
+    #[derive(Deserialize)]
+    struct Sample {
+        text: String,
+        ids: Vec<u16>,
+    }
+
+    #[test]
+    fn the_sample_is_cut_as_the_reference_cuts_it() {
+        let tokenizer = Tokenizer::compiled_in();
+        let lines = include_str!("../reference/sample.jsonl").lines();
+        let samples: Vec<Sample> =
+            lines.map(|line| serde_json::from_str(line).expect("a line is a sample")).collect();
+        assert_eq!(samples.len(), 200);
+        for sample in samples {
+            assert_eq!(tokenizer.pieces(&sample.text), sample.ids, "{:?}", sample.text);
+        }
+    }
+
+    #[test]
+    fn every_character_is_treated_as_the_reference_treats_it() {
+        let tokenizer = Tokenizer::compiled_in();
+        let mut digest = Sha256::new();
+        for char in '\0'..=char::MAX {
+            for piece in tokenizer.pieces(&format!("a{char}b {char}")).into_iter().chain([u16::MAX]) {
+                digest.update(piece.to_le_bytes());
+            }
+        }
+        let digest: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(digest, EVERY_CHARACTER);
+    }
+
+    proptest! {
+        #[test]
+        fn pieces_are_of_the_vocabulary_and_no_more_than_decomposed_characters(text in any::<String>()) {
+            let pieces = Tokenizer::compiled_in().pieces(&text);
+            prop_assert!(pieces.iter().all(|piece| usize::from(*piece) < VOCABULARY));
+            prop_assert!(pieces.len() <= text.nfd().flat_map(char::to_lowercase).count());
+        }
+
+        #[test]
+        fn words_are_cut_each_by_itself(words in prop::collection::vec("[^\\[\\p{M}]{0,120}", 0..8)) {
+            let tokenizer = Tokenizer::compiled_in();
+            let each: Vec<u16> = words.iter().flat_map(|word| tokenizer.pieces(word)).collect();
+            prop_assert_eq!(tokenizer.pieces(&words.join(" ")), each.clone());
+            prop_assert_eq!(tokenizer.pieces(&format!("\n{}\t", words.join("\u{3000}\r\n"))), each);
+        }
+    }
+}
