@@ -7,6 +7,7 @@ pub mod holm;
 pub mod kernel;
 pub mod labels;
 pub mod normal;
+pub mod pairwise;
 pub mod permutation;
 pub mod saddlepoint;
 pub mod stream;

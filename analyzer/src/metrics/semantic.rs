@@ -12,6 +12,9 @@ use crate::pairs::Pairs;
 use crate::run::TrialRecord;
 use crate::verdict::Unit;
 
+/// Numbers that are summed side by side.
+const LANES: usize = 8;
+
 /// Measures the family.
 pub(crate) fn measure(setting: Setting<'_>, measurement: &mut Measurement) {
     let model = one_model(setting.pairs);
@@ -60,8 +63,18 @@ fn direction(record: &TrialRecord) -> Option<Arc<[f32]>> {
 /// Cosine distance of two vectors of length 1: half the square of what lies between them, so that equal ones are exactly
 /// 0 apart.
 fn distance(a: &Arc<[f32]>, b: &Arc<[f32]>) -> f64 {
-    let squares = a.iter().zip(b.iter()).map(|(x, y)| f64::from(x - y) * f64::from(x - y));
-    (0.5 * squares.sum::<f64>()).min(2.0)
+    // Summed side by side: one sum after the other would cost four times as much.
+    let (left, left_rest) = a.as_chunks::<LANES>();
+    let (right, right_rest) = b.as_chunks::<LANES>();
+    let mut lanes = [0.0; LANES];
+    for (x, y) in left.iter().zip(right) {
+        for lane in 0..LANES {
+            let apart = f64::from(x[lane] - y[lane]);
+            lanes[lane] += apart * apart;
+        }
+    }
+    let rest = left_rest.iter().zip(right_rest).map(|(x, y)| f64::from(x - y) * f64::from(x - y));
+    (0.5 * (lanes.iter().sum::<f64>() + rest.sum::<f64>())).min(2.0)
 }
 
 #[cfg(test)]
@@ -151,7 +164,7 @@ mod tests {
         let none = measured(&strip(before.clone(), 0), &strip(candidate.clone(), 0));
         assert_eq!(none.absent[1].why, "no trial has an embedded answer");
         let some = measured(&before, &strip(candidate, 197));
-        assert_eq!(some.metrics[0].observed.len(), 49);
+        assert_eq!((some.metrics[0].observed.len(), some.metrics[0].left_out), (49, 3));
         assert!(some.notes[0].starts_with("3 trials have no embedded answer"), "{:?}", some.notes);
     }
 }

@@ -9,6 +9,7 @@ use std::cmp::Ordering;
 use crate::metrics::table::{CaseTable, relabeller};
 use crate::metrics::{Measured, Setting};
 use crate::run::TrialRecord;
+use crate::stats::pairwise::{Pairwise, Split, pairs};
 use crate::stats::variance::{float, mean};
 
 /// Contrasts are cut at this many times the baseline's own mean dispersion.
@@ -56,6 +57,9 @@ pub(crate) fn measure<T: PartialOrd>(
             described
         };
         let (before, after) = (of(&case.baseline.trials), of(&case.candidate.trials));
+        // A trial that voted and shows nothing of what is compared is as missing as one that is not there.
+        let voting = case.baseline.trials.len() + case.candidate.trials.len();
+        measured.left_out += voting - before.len() - after.len();
         if before.len() >= 2 && after.len() >= 2 {
             squares.push(square(place, &before, &after, &distance));
         }
@@ -63,28 +67,29 @@ pub(crate) fn measure<T: PartialOrd>(
     if squares.is_empty() {
         return Err("no case has two trials in both runs; replay with --trials 2 or more".to_owned());
     }
-    let own: Vec<f64> = squares.iter().map(|square| square.within(&observed_rest(square))).collect();
+    let own: Vec<f64> = squares.iter().map(|square| square.distances_of(&square.observed()).own).collect();
     let dispersion = mean(&own).max(LEAST_DISPERSION);
     measured.high = RANGE_DISPERSIONS * dispersion;
     measured.low = -measured.high;
     measured.margin *= dispersion;
     let mut relabeller = relabeller(setting.seed, &measured.name);
     for square in &squares {
-        let candidate = square.size - square.baseline;
-        let labels = relabeller.labels(square.place, square.baseline, candidate);
-        let raw: Vec<f64> = labels.iter().map(|chosen| square.contrast(chosen, form)).collect();
+        let labels = relabeller.labels(square.place, square.baseline, square.size - square.baseline);
+        let pairwise = Pairwise::new(square.size, &square.distances);
+        let of = |chosen: &[usize]| square.distances(pairwise.split(chosen));
+        let raw: Vec<f64> = labels.iter().map(|chosen| of(chosen).contrast(form)).collect();
         measured.clipped += usize::from(raw[0].abs() > measured.high);
-        let (own, other) = (square.within(&observed_rest(square)), square.within(labels.chosen(0)));
-        let apart = square.between(&observed_rest(square), labels.chosen(0));
-        let (baseline, candidate) = if form == Form::Drift { (own, apart) } else { (own, other) };
+        let observed = of(labels.chosen(0));
+        let candidate = if form == Form::Drift { observed.between } else { observed.other };
         let contrasts = raw.iter().map(|value| value.clamp(measured.low, measured.high)).collect();
-        measured.observed.push(CaseTable { place: square.place, baseline, candidate, contrasts });
+        measured.observed.push(CaseTable {
+            place: square.place,
+            baseline: observed.own,
+            candidate,
+            contrasts,
+        });
     }
     Ok(measured)
-}
-
-fn observed_rest(square: &Square) -> Vec<usize> {
-    (0..square.baseline).collect()
 }
 
 fn square<T>(place: usize, before: &[T], after: &[T], distance: impl Fn(&T, &T) -> f64) -> Square {
@@ -101,32 +106,42 @@ fn square<T>(place: usize, before: &[T], after: &[T], distance: impl Fn(&T, &T) 
     Square { place, baseline: before.len(), size, distances }
 }
 
+/// Mean distances of a case under one relabelling.
+#[derive(Debug, Clone, Copy)]
+struct Distances {
+    /// Of two trials of the baseline.
+    own: f64,
+    /// Of two trials of the candidate.
+    other: f64,
+    /// Of a trial of each.
+    between: f64,
+}
+
 impl Square {
-    /// Mean distance of two different trials of an arm.
-    fn within(&self, arm: &[usize]) -> f64 {
-        let sum: f64 = arm
-            .iter()
-            .flat_map(|row| arm.iter().map(move |column| self.distances[row * self.size + column]))
-            .sum();
-        sum / (float(arm.len()) * float(arm.len() - 1))
+    /// The trials that are the candidate's.
+    fn observed(&self) -> Vec<usize> {
+        (self.baseline..self.size).collect()
     }
 
-    /// Mean distance of a trial of one arm and a trial of the other.
-    fn between(&self, left: &[usize], right: &[usize]) -> f64 {
-        let sum: f64 = left
-            .iter()
-            .flat_map(|row| right.iter().map(move |column| self.distances[row * self.size + column]))
-            .sum();
-        sum / (float(left.len()) * float(right.len()))
+    fn distances_of(&self, candidate: &[usize]) -> Distances {
+        self.distances(Pairwise::new(self.size, &self.distances).split(candidate))
     }
 
-    fn contrast(&self, candidate: &[usize], form: Form) -> f64 {
-        let rest: Vec<usize> =
-            (0..self.size).filter(|place| candidate.binary_search(place).is_err()).collect();
-        let (before, after) = (self.within(&rest), self.within(candidate));
+    fn distances(&self, split: Split) -> Distances {
+        let candidate = self.size - self.baseline;
+        Distances {
+            own: split.baseline / pairs(self.baseline),
+            other: split.candidate / pairs(candidate),
+            between: split.between / (float(self.baseline) * float(candidate)),
+        }
+    }
+}
+
+impl Distances {
+    fn contrast(self, form: Form) -> f64 {
         match form {
-            Form::Drift => 0.5 * (before + after) - self.between(&rest, candidate),
-            Form::Dispersion => before - after,
+            Form::Drift => 0.5 * (self.own + self.other) - self.between,
+            Form::Dispersion => self.own - self.other,
         }
     }
 }
@@ -140,10 +155,10 @@ mod tests {
         let apart = |a: &f64, b: &f64| (a - b).abs();
         let same = square(0, &[0.0, 1.0], &[0.0, 1.0], apart);
         // Trials of one arm never meet themselves, so equal arms look closer than they are: +0.5 for two.
-        assert!((same.contrast(&[2, 3], Form::Drift) - 0.5).abs() < 1e-15);
+        assert!((same.distances_of(&[2, 3]).contrast(Form::Drift) - 0.5).abs() < 1e-15);
         let far = square(0, &[0.0, 0.0], &[1.0, 1.0], apart);
-        assert!((far.contrast(&[2, 3], Form::Drift) + 1.0).abs() < 1e-15);
+        assert!((far.distances_of(&[2, 3]).contrast(Form::Drift) + 1.0).abs() < 1e-15);
         let wild = square(0, &[0.0, 0.0], &[0.0, 1.0], apart);
-        assert!((wild.contrast(&[2, 3], Form::Dispersion) + 1.0).abs() < 1e-15);
+        assert!((wild.distances_of(&[2, 3]).contrast(Form::Dispersion) + 1.0).abs() < 1e-15);
     }
 }

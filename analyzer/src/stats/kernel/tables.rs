@@ -5,56 +5,8 @@ use rayon::prelude::*;
 use crate::stats::kernel::Relabelling;
 use crate::stats::kernel::groups::{Case, Groups};
 use crate::stats::labels::{Labels, Relabeller};
+use crate::stats::pairwise::{Pairwise, Split, pairs};
 use crate::stats::variance::float;
-
-/// How the values of a symmetric function of two trials fall on a relabelling: sums over unordered pairs.
-#[derive(Debug, Clone, Copy)]
-struct Split {
-    candidate: f64,
-    baseline: f64,
-    between: f64,
-}
-
-/// A symmetric function of the pairs of trials of a case.
-#[derive(Debug)]
-struct Pairwise<'s> {
-    size: usize,
-    /// Row after row; the diagonal is not read.
-    values: &'s [f64],
-    rows: Vec<f64>,
-    total: f64,
-}
-
-impl<'s> Pairwise<'s> {
-    fn new(size: usize, values: &'s [f64]) -> Self {
-        let rows: Vec<f64> = (0..size)
-            .map(|row| {
-                let all = &values[row * size..(row + 1) * size];
-                all[..row].iter().sum::<f64>() + all[row + 1..].iter().sum::<f64>()
-            })
-            .collect();
-        let total = 0.5 * rows.iter().sum::<f64>();
-        Self { size, values, rows, total }
-    }
-
-    /// All three sums cost no more than the pairs of one arm: the others follow from the sums of rows.
-    fn split(&self, chosen: &[usize]) -> Split {
-        let mut inside = 0.0;
-        let mut rows = 0.0;
-        for (place, row) in chosen.iter().enumerate() {
-            rows += self.rows[*row];
-            let values = &self.values[row * self.size..(row + 1) * self.size];
-            inside += chosen[place + 1..].iter().map(|column| values[*column]).sum::<f64>();
-        }
-        let between = rows - 2.0 * inside;
-        Split { candidate: inside, baseline: self.total - between - inside, between }
-    }
-}
-
-/// Number of unordered pairs.
-fn pairs(count: usize) -> f64 {
-    0.5 * float(count) * float(count - 1)
-}
 
 /// A case under every relabelling, the observed one first in every table. A table that says nothing of the case (an arm
 /// is too small) is empty.
@@ -250,16 +202,6 @@ fn observed(case: Case, split: Split) -> Observed {
 mod tests {
     use super::*;
     use crate::stats::stream::StreamKey;
-
-    #[test]
-    fn a_split_is_the_sums_over_pairs() {
-        let values: Vec<f64> = (0..25_u8).map(|k| f64::from((k / 5) * (k % 5)) + 1.0).collect();
-        let split = Pairwise::new(5, &values).split(&[1, 3]);
-        // Trials 1 and 3 against 0, 2 and 4; the value of a pair is its product plus 1.
-        assert!((split.candidate - 4.0).abs() < 1e-12);
-        assert!((split.baseline - (1.0 + 1.0 + 9.0)).abs() < 1e-12);
-        assert!((split.between - ((4.0 * 6.0) + 6.0)).abs() < 1e-12);
-    }
 
     #[test]
     fn the_tables_of_a_small_case_are_the_formulas() {
