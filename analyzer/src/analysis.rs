@@ -1,29 +1,39 @@
 //! From two runs to a verdict: pairs, invariants, metrics, tests, the rule, and what explains it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::decide::{self, Reading, Tested};
+use crate::decide::{Tested, Tests};
 use crate::drift::{self, DriftMap};
 use crate::fidelity::{self, Faithful};
 use crate::finding::Finding;
 use crate::invariants::{self, Checked};
 use crate::metrics::{self, CaseTable, Measured, Measurement, Setting};
 use crate::need;
-use crate::pairs::{Pairs, unanswered};
+use crate::order::seeded_order;
+use crate::pairs::{PairedCase, Pairs, unanswered};
 use crate::policy::Policy;
 use crate::run::Run;
 use crate::stats::variance::mean;
 use crate::tools;
-use crate::verdict::{Answer, Drift, MetricResult, Need, RunName, VERDICT_FORMAT, Verdict};
+use crate::verdict::{
+    Answer, Calibration, Course, CourseKind, Drift, MetricResult, Need, RunName, VERDICT_FORMAT, Verdict,
+};
 use schemas::id::CaseId;
 use schemas::trial::Lane;
 
+mod aftermath;
+mod apart;
 mod explain;
+mod looking;
 mod reasons;
 #[cfg(test)]
 mod tests;
 
 pub use crate::pairs::PairError as AnalyseError;
+pub(crate) use aftermath::{Aftermath, MetricAftermath, decide_pairs};
+pub use looking::{Looking, PLAN_SHARE, Waves};
+
+use looking::Look;
 
 /// The verdict and everything that explains it.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,6 +71,128 @@ pub struct CaseContrast {
     pub effect: f64,
 }
 
+/// What is asked: two runs, a policy, and how they are looked at.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// What may block, what approval needs, how much worse is tolerated; fixed before the candidate's run is read.
+    pub policy: &'a Policy,
+    /// The current build's run.
+    pub baseline: &'a Run,
+    /// The new build's run.
+    pub candidate: &'a Run,
+    /// A run of the recordings, where neither run carries them.
+    pub recorded: Option<&'a Run>,
+    /// Keys everything random.
+    pub seed: u64,
+    /// How the data are looked at.
+    pub looking: Looking<'a>,
+    /// What `foreshadow calibrate` found on these sessions, to stand beside the verdict.
+    pub calibration: Option<&'a Calibration>,
+    /// How many cases could be had in all, where that is known.
+    pub corpus_cases: Option<u64>,
+    /// Whether an inconclusive verdict says what it would take; that takes longer than the verdict itself.
+    pub forecast: bool,
+}
+
+impl<'a> Request<'a> {
+    /// One look at all of two runs.
+    #[must_use]
+    pub fn new(policy: &'a Policy, baseline: &'a Run, candidate: &'a Run, seed: u64) -> Self {
+        Self {
+            policy,
+            baseline,
+            candidate,
+            recorded: None,
+            seed,
+            looking: Looking::Once,
+            calibration: None,
+            corpus_cases: None,
+            forecast: true,
+        }
+    }
+}
+
+/// Everything that is the same at every look.
+struct Ground<'a> {
+    request: Request<'a>,
+    pairs: Pairs<'a>,
+    checked: Checked,
+    faithful: Faithful,
+    /// Why means say nothing of these runs, where they do not.
+    no_means: Option<NoMeans>,
+    /// Whether the answers changed; absent where that could not be tested, or was not.
+    drift: Option<drift::Found>,
+    /// The cases in the order in which they are looked at.
+    order: Vec<CaseId>,
+}
+
+impl<'a> Ground<'a> {
+    fn new(request: Request<'a>, pairs: Pairs<'a>, no_means: Option<NoMeans>) -> Self {
+        let Request { policy, seed, .. } = request;
+        let order = match request.looking {
+            Looking::Waves(waves) => waves.order.to_vec(),
+            Looking::Once | Looking::Looks(_) | Looking::Anytime => {
+                let slices = |case: &PairedCase<'a>| case.slices.clone();
+                seeded_order(pairs.cases.iter().map(|case| (case.case, slices(case))), seed)
+            }
+        };
+        let checked = invariants::check(policy, &pairs);
+        let faithful = fidelity::judge(policy, &pairs, no_means.is_some(), seed);
+        Self { request, pairs, checked, faithful, no_means, drift: None, order }
+    }
+
+    /// The pairs of the first cases of the order.
+    fn part(&self, end: usize) -> Pairs<'a> {
+        let end = end.min(self.order.len());
+        let wanted: BTreeSet<&CaseId> = self.order[..end].iter().collect();
+        let held: BTreeSet<&CaseId> = self.pairs.cases.iter().map(|case| case.case).collect();
+        let unseen = match self.request.looking {
+            // Played, and neither run has it.
+            Looking::Waves(_) => wanted.difference(&held).count(),
+            // Nothing is known of them, so every part has its share.
+            Looking::Once | Looking::Looks(_) | Looking::Anytime => {
+                self.pairs.unseen.cases * end / self.order.len().max(1)
+            }
+        };
+        self.pairs.only(&wanted, unseen)
+    }
+
+    /// The place in the order of each case.
+    fn ranks(&self, pairs: &Pairs<'_>) -> Vec<usize> {
+        let places: BTreeMap<&CaseId, usize> =
+            self.order.iter().enumerate().map(|(rank, case)| (case, rank)).collect();
+        let rank = |case: &PairedCase<'_>| places.get(case.case).copied().unwrap_or(usize::MAX);
+        pairs.cases.iter().map(rank).collect()
+    }
+
+    fn measure(&self, pairs: &Pairs<'_>) -> Measurement {
+        let setting = Setting { policy: self.request.policy, pairs, seed: self.request.seed };
+        let mut measurement = metrics::measure(setting, &self.checked.demoted);
+        if self.no_means.is_some() {
+            for metric in &mut measurement.metrics {
+                (metric.decides, metric.required) = (false, false);
+            }
+        }
+        measurement
+    }
+
+    fn tests<'r>(&self, ranks: &'r [usize]) -> Tests<'r> {
+        let Policy { alpha, strict, .. } = *self.request.policy;
+        Tests { alpha, seed: self.request.seed, strict, ranks }
+    }
+
+    /// Whether the sessions of either run were picked by their outcome.
+    fn is_selected(&self) -> bool {
+        self.request.baseline.manifest.selected || self.request.candidate.manifest.selected
+    }
+
+    /// Whether the candidate breaks an invariant that the baseline keeps.
+    fn is_violated(&self) -> bool {
+        let kept = |name: &str| !self.checked.demoted.contains(&name);
+        self.checked.results.iter().any(|result| result.violations > 0 && kept(&result.name))
+    }
+}
+
 /// Everything that the rule looks at.
 struct Evidence<'a> {
     policy: &'a Policy,
@@ -85,7 +217,7 @@ enum NoMeans {
     BaselineIsRecording,
 }
 
-/// Compares the candidate's run with the baseline's and decides.
+/// Compares the candidate's run with the baseline's in one look, and decides.
 ///
 /// `recorded` is a run of the recordings, where neither run carries them. `seed` keys the permutations.
 ///
@@ -98,62 +230,60 @@ pub fn analyse(
     recorded: Option<&Run>,
     seed: u64,
 ) -> Result<Analysis, AnalyseError> {
-    let pairs = Pairs::new(baseline, candidate, recorded)?;
-    let checked = invariants::check(policy, &pairs);
-    let mut measurement = metrics::measure(Setting { policy, pairs: &pairs, seed }, &checked.demoted);
-    let no_means = no_means(baseline, candidate);
-    if no_means.is_some() {
-        for metric in &mut measurement.metrics {
-            (metric.decides, metric.required) = (false, false);
-        }
-    }
-    let tested = decide::test(&measurement.metrics, Reading::Observed, policy.alpha, seed);
-    let intervals: Vec<_> =
-        measurement.metrics.iter().map(|metric| decide::interval(metric, policy.alpha)).collect();
-    let faithful = fidelity::judge(policy, &pairs, no_means.is_some(), seed);
+    decide_on(&Request { recorded, ..Request::new(policy, baseline, candidate, seed) })
+}
+
+/// Compares the candidate's run with the baseline's as asked, and decides.
+///
+/// # Errors
+/// A run has no trial of its lane, or has one twice.
+pub fn decide_on(request: &Request<'_>) -> Result<Analysis, AnalyseError> {
+    let Request { policy, baseline, candidate, seed, .. } = *request;
+    let pairs = Pairs::new(baseline, candidate, request.recorded)?;
+    let mut ground = Ground::new(*request, pairs, no_means(baseline, candidate));
     // Why it could not be tested is what the metric `semantic.drift` is absent for.
-    let found = drift::judge(policy, &pairs, seed).ok();
-    let evidence = Evidence {
-        policy,
-        pairs: &pairs,
-        checked: &checked,
-        measurement: &measurement,
-        tested: &tested,
-        intervals: &intervals,
-        faithful: &faithful,
-        drift: found.as_ref().map(|found| &found.drift),
-        no_means,
-        bounds: bounds(&measurement.metrics, policy.alpha, seed),
-    };
+    ground.drift = drift::judge(policy, &ground.pairs, seed).ok();
+    let mut look = looking::look(&ground);
+    look.bound(&ground);
+    let evidence = look.evidence(&ground);
     let answer = reasons::answer(&evidence);
-    let need = needed(&evidence, answer, seed);
-    let results = results(&measurement.metrics, &tested, &intervals);
-    let mut findings = explain::findings(&pairs, &measurement.metrics, &checked);
-    findings.extend(tools::reordered(&pairs));
+    let (slices, exchangeability) = (apart::slices(&ground, &look), apart::exchangeability(&ground));
+    let discovered = apart::discovered(&ground, &look);
+    let need = needed(&ground, &look, answer);
+    let metrics = &look.measurement.metrics;
+    let mut findings = explain::findings(&look.pairs, metrics, &ground.checked);
+    findings.extend(tools::reordered(&look.pairs));
+    let looks = look.course.as_ref().map_or(1, |course| course.looks.last().map_or(1, |last| last.look));
     let verdict = Verdict {
         format: VERDICT_FORMAT,
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         verdict: answer,
-        looks: 1,
-        reasons: reasons::list(&evidence, answer, &need),
+        looks,
+        reasons: reasons::list(&evidence, answer, &need, (&exchangeability, discovered.as_ref())),
         baseline: name(baseline),
         candidate: name(candidate),
-        pairs: pairs.counts,
-        invariants: checked.results.clone(),
-        metrics: results,
-        absent: measurement.absent.clone(),
-        fidelity: faithful.counts,
-        drift: found.as_ref().map(|found| found.drift.clone()),
-        tools: tools::rates(&pairs, seed),
+        pairs: look.pairs.counts,
+        invariants: ground.checked.results.clone(),
+        metrics: results(&ground, &look),
+        absent: look.measurement.absent.clone(),
+        fidelity: ground.faithful.counts,
+        drift: ground.drift.as_ref().map(|found| found.drift.clone()),
+        tools: tools::rates(&look.pairs, seed),
         need,
-        notes: notes(&evidence, [baseline, candidate]),
+        notes: notes(&evidence, [baseline, candidate], look.course.as_ref()),
         alpha: policy.alpha,
         policy_digest: policy.digest(),
-        corpus_digest: corpus_digest(baseline, candidate, &pairs),
+        corpus_digest: corpus_digest(baseline, candidate, &look.pairs),
         seed,
+        course: look.course.clone(),
+        slices,
+        discovered,
+        exchangeability,
+        calibration: request.calibration.cloned(),
     };
-    let details = details(&pairs, &measurement.metrics);
-    Ok(Analysis { verdict, findings, details, drift_map: found.map(|found| found.map) })
+    let details = details(&look.pairs, metrics);
+    let drift_map = ground.drift.as_ref().map(|found| found.map.clone());
+    Ok(Analysis { verdict, findings, details, drift_map })
 }
 
 fn no_means(baseline: &Run, candidate: &Run) -> Option<NoMeans> {
@@ -166,53 +296,40 @@ fn no_means(baseline: &Run, candidate: &Run) -> Option<NoMeans> {
     }
 }
 
-/// The answers under both readings of missing trials; nothing where none is missing in a metric that matters.
-fn bounds(metrics: &[Measured], alpha: f64, seed: u64) -> Option<(Answer, Answer)> {
-    let matters = |metric: &Measured| metric.bounds.is_some() && (metric.decides || metric.required);
-    if !metrics.iter().any(matters) {
-        return None;
-    }
-    let of = |reading| decide::answer(metrics, &decide::test(metrics, reading, alpha, seed));
-    Some((of(Reading::Worst), of(Reading::Best)))
-}
-
-fn needed(evidence: &Evidence<'_>, answer: Answer, seed: u64) -> Need {
-    let counts = evidence.pairs.counts;
-    let trials = (counts.trials_baseline + counts.trials_candidate) / (2 * counts.paired.max(1));
+fn needed(ground: &Ground<'_>, look: &Look<'_>, answer: Answer) -> Need {
     match answer {
         Answer::Approve => Need { reachable: true, detail: "nothing more".to_owned(), ..Need::default() },
         Answer::Block => {
             Need { detail: "the candidate must change; more cases will not".to_owned(), ..Need::default() }
         }
-        Answer::Inconclusive => need::plan(
-            &evidence.measurement.metrics,
-            evidence.policy.alpha,
-            trials.max(1),
-            counts.paired,
-            seed,
-        ),
+        Answer::Inconclusive if !ground.request.forecast => Need::default(),
+        Answer::Inconclusive => {
+            let counts = look.pairs.counts;
+            let costs: Vec<f64> =
+                look.pairs.trials().filter_map(|record| record.trial.cost_usd).collect();
+            let pairs = crate::count::float(2 * counts.paired.max(1));
+            let supply = need::Supply {
+                trials: (crate::count::float(counts.trials_baseline + counts.trials_candidate) / pairs).max(1.0),
+                have: counts.paired,
+                corpus: ground.request.corpus_cases,
+                trial_usd: (!costs.is_empty()).then(|| mean(&costs)),
+                costs: ground.request.policy.need,
+            };
+            need::plan(&look.measurement.metrics, &look.tests(ground), &supply)
+        }
     }
 }
 
-fn results(metrics: &[Measured], tested: &[Tested], intervals: &[[f64; 2]]) -> Vec<MetricResult> {
-    let all = metrics.iter().zip(tested).zip(intervals);
-    let result = |((metric, test), interval): ((&Measured, &Tested), &[f64; 2])| {
-        let over = |value: fn(&CaseTable) -> f64| {
-            // A mean of ratios is geometric.
-            let values: Vec<f64> = metric.observed.iter().map(value).collect();
-            if metric.unit.is_ratio() {
-                mean(&values.iter().map(|value| value.ln()).collect::<Vec<_>>()).exp()
-            } else {
-                mean(&values)
-            }
-        };
+fn results(ground: &Ground<'_>, look: &Look<'_>) -> Vec<MetricResult> {
+    let result = |(metric, test, interval): (&Measured, &Tested, &[f64; 2])| {
+        let [baseline, candidate] = metrics::means(metric);
         MetricResult {
             name: metric.name.clone(),
             family: metric.family.to_owned(),
             required: metric.required,
             cases: crate::count::of(test.cases),
-            baseline: over(|case| case.baseline),
-            candidate: over(|case| case.candidate),
+            baseline,
+            candidate,
             effect: test.effect,
             interval: *interval,
             margin: metric.margin,
@@ -224,9 +341,10 @@ fn results(metrics: &[Measured], tested: &[Tested], intervals: &[[f64; 2]]) -> V
             unit: metric.unit,
             floor: test.floor,
             clipped: crate::count::of(metric.clipped),
+            adjusted: apart::adjusted(ground, look, metric),
         }
     };
-    all.map(result).collect()
+    apart::proper(look).map(result).collect()
 }
 
 fn details(pairs: &Pairs<'_>, metrics: &[Measured]) -> Vec<MetricDetail> {
@@ -240,15 +358,16 @@ fn details(pairs: &Pairs<'_>, metrics: &[Measured]) -> Vec<MetricDetail> {
         name: metric.name.clone(),
         contrasts: metric.observed.iter().map(contrast).collect(),
     };
-    metrics.iter().map(detail).collect()
+    metrics.iter().filter(|metric| metric.slice.is_none()).map(detail).collect()
 }
 
 fn name(run: &Run) -> RunName {
     RunName { run: run.name.clone(), build: run.manifest.build.to_string() }
 }
 
-fn notes(evidence: &Evidence<'_>, runs: [&Run; 2]) -> Vec<String> {
-    let mut notes = evidence.measurement.notes.clone();
+fn notes(evidence: &Evidence<'_>, runs: [&Run; 2], course: Option<&Course>) -> Vec<String> {
+    let mut notes: Vec<String> = course.and_then(course_note).into_iter().collect();
+    notes.extend(evidence.measurement.notes.iter().cloned());
     notes.extend(evidence.faithful.notes.iter().cloned());
     for run in runs {
         notes.extend(run.notes.iter().cloned());
@@ -287,6 +406,24 @@ fn notes(evidence: &Evidence<'_>, runs: [&Run; 2]) -> Vec<String> {
         );
     }
     notes
+}
+
+/// That not everything was looked at, where that is so.
+fn course_note(course: &Course) -> Option<String> {
+    let how = match course.kind {
+        CourseKind::Looks => format!(
+            "decided at look {} of {}",
+            course.looks.len(),
+            course.planned_looks.max(u32::try_from(course.looks.len()).unwrap_or(u32::MAX))
+        ),
+        CourseKind::Anytime => "decided while looking after every case".to_owned(),
+    };
+    course.stopped_early.then(|| {
+        format!(
+            "{how}, with {} of {} planned cases; the numbers are of these cases, in their seeded order",
+            course.cases, course.planned_cases
+        )
+    })
 }
 
 /// What should be there and is not, where anything is.

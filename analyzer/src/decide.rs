@@ -3,6 +3,7 @@
 //! Invariants, fidelity and what forbids approval come from outside; here are only the metrics.
 
 use crate::metrics::{CaseTable, Measured};
+use crate::stats::betting::{Bets, Side};
 use crate::stats::gaffke::{self, Sample};
 use crate::stats::holm;
 use crate::stats::permutation::Tables;
@@ -23,7 +24,7 @@ pub(crate) struct Tested {
 }
 
 /// Which reading of missing trials is tested.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Reading {
     /// Missing trials are left out.
     Observed,
@@ -42,19 +43,57 @@ pub(crate) fn tables(metric: &Measured, reading: Reading) -> &[CaseTable] {
     }
 }
 
-/// Tests every metric under one reading.
-pub(crate) fn test(metrics: &[Measured], reading: Reading, alpha: f64, seed: u64) -> Vec<Tested> {
-    let mut tested: Vec<Tested> =
-        metrics.iter().map(|metric| test_one(metric, reading, alpha, seed)).collect();
+/// How metrics are tested.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tests<'a> {
+    pub(crate) alpha: f64,
+    pub(crate) seed: u64,
+    /// The approve test bets on the contrasts, in their order, instead of taking Gaffke's bound.
+    pub(crate) strict: bool,
+    /// The place in the seeded order of each case of [`crate::pairs::Pairs::cases`].
+    pub(crate) ranks: &'a [usize],
+}
+
+impl Tests<'_> {
+    /// The contrasts in the seeded order of their cases; cases that nothing is known of come last.
+    pub(crate) fn ordered(&self, tables: &[CaseTable]) -> Vec<f64> {
+        let rank = |table: &CaseTable| self.ranks.get(table.place).copied().unwrap_or(usize::MAX);
+        let mut ranked: Vec<(usize, f64)> =
+            tables.iter().map(|table| (rank(table), table.observed())).collect();
+        ranked.sort_by_key(|(rank, _)| *rank);
+        ranked.into_iter().map(|(_, contrast)| contrast).collect()
+    }
+
+    /// The contrasts of a metric as they are bet on.
+    pub(crate) fn bets(&self, metric: &Measured, reading: Reading) -> Bets {
+        Bets::new(&self.ordered(tables(metric, reading)), metric.low, metric.high)
+    }
+}
+
+/// Tests every metric under one reading, at one look.
+pub(crate) fn test(metrics: &[Measured], reading: Reading, tests: &Tests<'_>) -> Vec<Tested> {
+    let mut tested = nominal(metrics, reading, tests);
+    conclude(metrics, &mut tested, tests.alpha);
+    tested
+}
+
+/// The p-values of every metric as if this were the only look; nothing is concluded from them yet.
+pub(crate) fn nominal(metrics: &[Measured], reading: Reading, tests: &Tests<'_>) -> Vec<Tested> {
+    metrics.iter().map(|metric| test_one(metric, reading, tests)).collect()
+}
+
+/// Corrects the p-values of what may block, and says what is known of each metric.
+pub(crate) fn conclude(metrics: &[Measured], tested: &mut [Tested], alpha: f64) {
     let deciding: Vec<usize> = (0..metrics.len()).filter(|place| metrics[*place].decides).collect();
     let p_values: Vec<f64> = deciding.iter().map(|place| tested[*place].p_block).collect();
     for (place, adjusted) in deciding.into_iter().zip(holm::adjust(&p_values)) {
         tested[place].p_block_adjusted = Some(adjusted);
     }
-    for test in &mut tested {
+    for (metric, test) in metrics.iter().zip(tested) {
         // A metric that does not decide is shown at its own p, without correction.
         let worse = test.p_block_adjusted.unwrap_or(test.p_block) <= alpha;
-        let tolerable = test.p_approve <= alpha && crate::count::of(test.cases) >= test.floor;
+        let enough = crate::count::of(test.cases) >= test.floor && metric.speaks(test.cases);
+        let tolerable = test.p_approve <= alpha && enough;
         test.state = match (tolerable, worse) {
             (true, false) => MetricState::NonInferior,
             (true, true) => MetricState::DeterioratedWithinMargin,
@@ -62,31 +101,59 @@ pub(crate) fn test(metrics: &[Measured], reading: Reading, alpha: f64, seed: u64
             (false, false) => MetricState::Undecided,
         };
     }
-    tested
 }
 
-fn test_one(metric: &Measured, reading: Reading, alpha: f64, seed: u64) -> Tested {
+fn test_one(metric: &Measured, reading: Reading, tests: &Tests<'_>) -> Tested {
     let cases = tables(metric, reading);
     let contrasts: Vec<f64> = cases.iter().map(CaseTable::observed).collect();
-    let key = StreamKey::new(seed, &format!("block {}", metric.name));
+    let key = StreamKey::new(tests.seed, &format!("block {}", metric.name));
+    let floor = gaffke::floor(tests.alpha, metric.margin, metric.low);
+    let p_approve = || {
+        if tests.strict {
+            tests.bets(metric, reading).p_value(-metric.margin, Side::Above)
+        } else {
+            Sample::new(&contrasts, metric.low).p_value(metric.margin)
+        }
+    };
+    let p_block = || Tables::new(cases.iter().map(|case| case.contrasts.as_slice())).p_value(key);
+    let speaks = metric.speaks(cases.len());
     Tested {
         cases: cases.len(),
         effect: mean(&contrasts),
-        p_block: Tables::new(cases.iter().map(|case| case.contrasts.as_slice())).p_value(key),
+        p_block: if speaks { p_block() } else { 1.0 },
         p_block_adjusted: None,
-        p_approve: Sample::new(&contrasts, metric.low).p_value(metric.margin),
-        floor: gaffke::floor(alpha, metric.margin, metric.low),
+        p_approve: if speaks { p_approve() } else { 1.0 },
+        floor,
         state: MetricState::Undecided,
     }
 }
 
-/// One-sided bounds of the mean contrast at level `1 - alpha` each.
-pub(crate) fn interval(metric: &Measured, alpha: f64) -> [f64; 2] {
-    let contrasts: Vec<f64> = metric.observed.iter().map(CaseTable::observed).collect();
-    let mirrored: Vec<f64> = contrasts.iter().map(|contrast| -contrast).collect();
-    let low = Sample::new(&contrasts, metric.low).lower_bound(alpha);
-    let high = -Sample::new(&mirrored, -metric.high).lower_bound(alpha);
-    [low, high]
+/// How the bounds of an effect are got.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Bounds {
+    /// One-sided, each at this level.
+    At(f64),
+    /// By betting, each at this level whenever one stops.
+    Bets(f64),
+    /// Nothing is shown at this look.
+    None,
+}
+
+/// One-sided bounds of the mean contrast.
+pub(crate) fn interval(metric: &Measured, bounds: Bounds, tests: &Tests<'_>) -> [f64; 2] {
+    match bounds {
+        Bounds::At(alpha) if !tests.strict => {
+            let contrasts: Vec<f64> = metric.observed.iter().map(CaseTable::observed).collect();
+            let mirrored: Vec<f64> = contrasts.iter().map(|contrast| -contrast).collect();
+            let low = Sample::new(&contrasts, metric.low).lower_bound(alpha);
+            [low, -Sample::new(&mirrored, -metric.high).lower_bound(alpha)]
+        }
+        Bounds::At(alpha) | Bounds::Bets(alpha) => {
+            let bets = tests.bets(metric, Reading::Observed);
+            [bets.bound(alpha, Side::Above), bets.bound(alpha, Side::Below)]
+        }
+        Bounds::None => [metric.low, metric.high],
+    }
 }
 
 /// The answer that the metrics alone give.

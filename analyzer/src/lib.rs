@@ -9,10 +9,13 @@
 //! out?), and the rule of the tests is the [`Verdict`].
 
 mod analysis;
+mod calibrate;
 mod count;
 mod decide;
+mod discover;
 mod drift;
 mod embedding;
+mod exchange;
 mod fidelity;
 mod finding;
 #[cfg(test)]
@@ -20,6 +23,7 @@ mod fixture;
 mod invariants;
 mod metrics;
 mod need;
+mod order;
 mod pairs;
 pub mod policy;
 pub mod report;
@@ -30,10 +34,14 @@ pub mod verdict;
 mod words;
 mod writes;
 
-pub use analysis::{AnalyseError, Analysis, CaseContrast, MetricDetail, analyse};
+pub use analysis::{
+    AnalyseError, Analysis, CaseContrast, Looking, MetricDetail, PLAN_SHARE, Request, Waves, analyse, decide_on,
+};
+pub use calibrate::{CalibrateError, CalibrateRequest, calibrate};
 pub use drift::{DriftMap, DriftPoint};
 pub use embedding::{AnswerEmbedding, EmbeddingError};
 pub use finding::{Example, FINDINGS_PER_SUBJECT, Finding};
+pub use order::seeded_order;
 pub use policy::{Policy, PolicyError};
 pub use run::{Run, ToolCall, TrialRecord, agree_on_effects};
 pub use verdict::{Answer, Verdict};

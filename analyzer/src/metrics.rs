@@ -4,7 +4,9 @@
 //! values are is in the files of the families. Nothing here tests or decides.
 
 use crate::pairs::Pairs;
-use crate::policy::{METRICS, Margin, MetricSpec, Policy};
+use crate::policy::{METRICS, Margin, MetricSpec, Policy, RATIO_RANGE_LN};
+use crate::run::TrialRecord;
+use crate::stats::variance::mean;
 use crate::verdict::{AbsentMetric, Unit};
 
 mod cost;
@@ -13,11 +15,13 @@ mod outcome;
 mod scalar;
 mod semantic;
 mod sequence;
+mod sliced;
 mod table;
 mod varied;
 
 pub(crate) use outcome::succeeded;
 pub(crate) use semantic::one_model;
+pub(crate) use sliced::SliceOf;
 pub(crate) use table::CaseTable;
 
 /// A metric on these runs, ready to be tested.
@@ -43,6 +47,20 @@ pub(crate) struct Measured {
     pub(crate) arms: Option<Vec<(Vec<f64>, Vec<f64>)>>,
     /// Cases whose contrast was cut to the range.
     pub(crate) clipped: usize,
+    /// The fewest trials in a lane that a case needs.
+    pub(crate) least: usize,
+    /// The slice that it is restricted to, where it is.
+    pub(crate) slice: Option<SliceOf>,
+}
+
+/// The fewest cases with which a slice says anything.
+pub(crate) const SLICE_CASES: usize = 30;
+
+impl Measured {
+    /// Whether this many cases are enough to say anything: a slice needs some.
+    pub(crate) fn speaks(&self, cases: usize) -> bool {
+        self.slice.is_none() || cases >= SLICE_CASES
+    }
 }
 
 /// The contrasts under the two extreme readings of missing trials.
@@ -83,7 +101,7 @@ impl Setting<'_> {
         let margin = self.policy.settings(spec.name).margin.unwrap_or(spec.margin);
         let margin = match margin {
             Margin::Difference(share) | Margin::OfDispersion(share) => share,
-            Margin::Ratio(ratio) => ratio.ln() / cost::RANGE_LN,
+            Margin::Ratio(ratio) => ratio.ln() / RATIO_RANGE_LN,
         };
         Measured {
             name: spec.name.to_owned(),
@@ -99,8 +117,49 @@ impl Setting<'_> {
             left_out: 0,
             arms: None,
             clipped: 0,
+            least: 1,
+            slice: None,
         }
     }
+}
+
+/// What a trial is described by where its distance from other trials is all that counts.
+pub(crate) struct Description {
+    pub(crate) name: &'static str,
+    /// The distances between trials, row by row; nothing where the trials are not so described.
+    pub(crate) distances: fn(&[&TrialRecord]) -> Option<Vec<f64>>,
+}
+
+/// Everything that trials are described by.
+pub(crate) fn descriptions() -> [Description; 3] {
+    [
+        Description { name: "success", distances: outcome::distances },
+        Description { name: "writes", distances: effects::distances },
+        Description { name: "calls", distances: sequence::distances },
+    ]
+}
+
+/// Distances between trials, row by row; nothing where one of them cannot be described.
+fn distances<T>(
+    trials: &[&TrialRecord],
+    describe: impl Fn(&TrialRecord) -> Option<T>,
+    distance: impl Fn(&T, &T) -> f64,
+) -> Option<Vec<f64>> {
+    let described: Vec<T> = trials.iter().map(|record| describe(record)).collect::<Option<_>>()?;
+    Some(described.iter().flat_map(|a| described.iter().map(|b| distance(a, b))).collect::<Vec<f64>>())
+}
+
+/// Means of the lanes' values over the cases; of ratios geometric ones.
+pub(crate) fn means(metric: &Measured) -> [f64; 2] {
+    let over = |value: fn(&CaseTable) -> f64| {
+        let values: Vec<f64> = metric.observed.iter().map(value).collect();
+        if metric.unit.is_ratio() {
+            mean(&values.iter().map(|value| value.ln()).collect::<Vec<_>>()).exp()
+        } else {
+            mean(&values)
+        }
+    };
+    [over(|case| case.baseline), over(|case| case.candidate)]
 }
 
 /// The specification of a metric of [`METRICS`].
@@ -108,7 +167,7 @@ fn spec(name: &str) -> &'static MetricSpec {
     METRICS.iter().find(|spec| spec.name == name).expect("only names of METRICS are asked for")
 }
 
-/// Measures everything that these runs allow, in the order of [`METRICS`], demoted invariants last.
+/// Measures everything that these runs allow, in the order of [`METRICS`], then demoted invariants, then named slices.
 pub(crate) fn measure(setting: Setting<'_>, demoted: &[&'static str]) -> Measurement {
     let mut measurement = Measurement::default();
     outcome::measure(setting, &mut measurement);
@@ -120,5 +179,7 @@ pub(crate) fn measure(setting: Setting<'_>, demoted: &[&'static str]) -> Measure
     for name in demoted {
         measurement.take(&format!("invariant.{name}"), effects::demoted(setting, name));
     }
+    let sliced = sliced::measure(setting, &measurement.metrics);
+    measurement.metrics.extend(sliced);
     measurement
 }

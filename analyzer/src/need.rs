@@ -1,21 +1,22 @@
-//! The price of an answer: how many cases it would take to approve a build that is as the candidate looks (DECISION 1.6).
+//! The price of an answer: what it takes to approve a build that is as the candidate looks (DECISION 1.6).
 //!
-//! A normal approximation gives the first guess; resampling the observed contrasts through the real test corrects it.
+//! A normal approximation gives the first guess; drawing the added cases from the observed ones, through the real tests,
+//! corrects it. The cases that are there stay as they are: it is to them that others are added.
 
-use rayon::prelude::*;
-
-use crate::metrics::{CaseTable, Measured};
-use crate::stats::gaffke::{self, Sample};
+use crate::decide::Tests;
+use crate::metrics::Measured;
+use crate::policy::NeedPolicy;
 use crate::stats::normal;
-use crate::stats::stream::{StreamKey, scaled};
-use crate::stats::variance::{Components, float, mean, variance};
-use crate::verdict::{Need, NeedOption};
+use crate::stats::stream::StreamKey;
+use crate::stats::variance::float;
+use crate::verdict::{Need, NeedAdvice, NeedOption, NeedRow};
+
+mod forecast;
+
+use forecast::{Forecast, Planned, required};
 
 /// Probability of approval that is planned for.
 const POWER: f64 = 0.80;
-
-/// Resamples per number of cases tried.
-const RESAMPLES: u32 = 400;
 
 /// More cases than this are called not reachable.
 const MOST_CASES: u64 = 50_000;
@@ -23,113 +24,87 @@ const MOST_CASES: u64 = 50_000;
 /// Trials of each case that are offered as other ways.
 const OFFERED_TRIALS: [u32; 4] = [1, 2, 4, 8];
 
-/// A required metric as the planner sees it.
-struct Planned {
-    /// Distinct contrasts, moved to the assumed effect, ascending.
-    values: Vec<f64>,
-    /// For each case, the place of its contrast in `values`.
-    places: Vec<usize>,
-    low: f64,
-    margin: f64,
-    floor: u64,
-    /// What is tolerated plus what is assumed of the effect.
-    room: f64,
-    variance: f64,
-    components: Option<Components>,
+/// The most trials of each case that are proposed.
+const MOST_TRIALS: f64 = 16.0;
+
+/// Parts of the cases needed that the table shows.
+const SHOWN_PARTS: [f64; 4] = [0.25, 0.5, 1.0, 1.5];
+
+/// What the planner knows besides the metrics.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Supply {
+    /// Trials of each case in each lane, on average.
+    pub(crate) trials: f64,
+    /// Cases that are there.
+    pub(crate) have: u64,
+    /// Cases that could be had in all, where that is known.
+    pub(crate) corpus: Option<u64>,
+    /// Mean cost of a trial, US dollars, where it is known.
+    pub(crate) trial_usd: Option<f64>,
+    /// What sessions and trials cost, one against the other.
+    pub(crate) costs: NeedPolicy,
 }
 
-/// Plans for the required metrics; `trials` is the number of trials of each case in each lane.
-pub(crate) fn plan(metrics: &[Measured], alpha: f64, trials: u64, have: u64, seed: u64) -> Need {
+/// Plans for the required metrics.
+pub(crate) fn plan(metrics: &[Measured], tests: &Tests<'_>, supply: &Supply) -> Need {
+    let trials = crate::count::whole(supply.trials).max(1);
     let planned: Vec<Planned> =
-        metrics.iter().filter(|metric| metric.required).map(|metric| Planned::new(metric, alpha)).collect();
+        required(metrics).map(|metric| Planned::new(metric, tests, supply.trials)).collect();
     if planned.is_empty() {
         return Need { detail: "no required metric could be computed".to_owned(), ..Need::default() };
     }
-    if planned.iter().any(|metric| metric.room <= 0.0) {
+    if planned.iter().any(|metric| metric.room() <= 0.0) {
         let detail = "not reachable: the candidate looks worse than the margin allows, more cases will not change that";
         return Need { trials, detail: detail.to_owned(), ..Need::default() };
     }
-    let z = normal::quantile(1.0 - alpha) + normal::quantile(1.0 - (1.0 - POWER) / float(planned.len()));
-    let guess = planned.iter().map(|metric| metric.guess(z, metric.variance)).fold(1.0, f64::max);
-    let floor = planned.iter().map(|metric| metric.floor).max().unwrap_or(1);
-    let key = StreamKey::new(seed, "need");
-    let chance = |cases: u64| predicted(&planned, cases, alpha, key);
-    let Some((cases, predicted_approve)) = search(floor, crate::count::whole(guess), chance) else {
+    let key = StreamKey::new(tests.seed, "need");
+    let forecast = Forecast { planned, tests, key, have: supply.have };
+    let guess = forecast.first_guess(POWER, None, MOST_CASES);
+    let Some((extra, predicted_approve)) = search(guess, |extra| forecast.predicted(extra, None)) else {
         let detail = format!("not reachable: over {MOST_CASES} cases of this kind would be needed");
         return Need { trials, detail, ..Need::default() };
     };
-    let correction = crate::count::float(cases) / guess.max(1.0);
-    let options = options(&planned, z, correction, floor);
-    let detail = format!(
-        "about {cases} cases with {trials} trial(s) each per lane (there are {have}) to approve with probability {predicted_approve:.2}, \
-         if the candidate is as it looks now"
-    );
-    Need { cases, trials, predicted_approve, reachable: true, options, detail }
-}
-
-impl Planned {
-    fn new(metric: &Measured, alpha: f64) -> Self {
-        let contrasts: Vec<f64> = metric.observed.iter().map(CaseTable::observed).collect();
-        let (middle, spread) = (mean(&contrasts), variance(&contrasts));
-        let error = (spread / float(contrasts.len().max(1))).sqrt();
-        // An effect within one standard error is taken for none.
-        let assumed = if middle.abs() < error { 0.0 } else { middle };
-        let moved: Vec<f64> =
-            contrasts.iter().map(|value| (value - middle + assumed).clamp(metric.low, metric.high)).collect();
-        let mut values = moved.clone();
-        values.sort_by(f64::total_cmp);
-        values.dedup();
-        let place = |value: &f64| values.partition_point(|held| held < value);
-        let places = moved.iter().map(place).collect();
-        let arms: Option<Vec<(&[f64], &[f64])>> =
-            metric.arms.as_ref().map(|arms| arms.iter().map(|(b, c)| (b.as_slice(), c.as_slice())).collect());
-        let components = arms.and_then(|arms| Components::estimate(&contrasts, &arms));
-        Self {
-            values,
-            places,
-            low: metric.low,
-            margin: metric.margin,
-            floor: gaffke::floor(alpha, metric.margin, metric.low),
-            room: metric.margin + assumed,
-            variance: spread,
-            components,
-        }
-    }
-
-    fn guess(&self, z: f64, variance: f64) -> f64 {
-        (z * z * variance / (self.room * self.room)).max(crate::count::float(self.floor))
-    }
-}
-
-/// Share of resamples of this many cases in which every required metric passes its real test.
-fn predicted(planned: &[Planned], cases: u64, alpha: f64, key: StreamKey) -> f64 {
-    let passes = |number: &u32| {
-        let mut stream = key.stream(u64::from(*number));
-        let mut counts: Vec<Vec<f64>> = planned.iter().map(|metric| vec![0.0; metric.values.len()]).collect();
-        for _ in 0..cases {
-            // One draw for all metrics: they are of the same case.
-            let drawn = stream.bits();
-            for (metric, counts) in planned.iter().zip(&mut counts) {
-                let cases = u32::try_from(metric.places.len()).unwrap_or(u32::MAX);
-                let place = scaled(drawn, cases) as usize;
-                counts[metric.places[place]] += 1.0;
-            }
-        }
-        planned.iter().zip(counts).all(|(metric, counts)| {
-            let groups =
-                metric.values.iter().copied().zip(counts).filter(|(_, count)| *count > 0.0).collect();
-            Sample::from_groups(groups, metric.low).p_value(metric.margin) <= alpha
-        })
+    let cases = supply.have + extra;
+    let advice = advice(&forecast.planned, supply.trials);
+    let best_trials = best_trials(&forecast, metrics, supply);
+    let reachable = supply.corpus.is_none_or(|corpus| cases <= corpus);
+    let need = Need {
+        cases,
+        trials,
+        predicted_approve,
+        reachable,
+        options: options(&forecast, cases, supply),
+        table: table(&forecast, extra, trials, best_trials, supply),
+        best_trials,
+        advice,
+        detail: String::new(),
     };
-    let passed = (0..RESAMPLES).into_par_iter().filter(passes).count();
-    float(passed) / f64::from(RESAMPLES)
+    Need { detail: in_words(&need, supply), ..need }
 }
 
-/// The fewest cases with the planned power, near a first guess.
-fn search(floor: u64, guess: u64, chance: impl Fn(u64) -> f64) -> Option<(u64, f64)> {
-    let mut high = guess.max(floor).max(2);
+fn in_words(need: &Need, supply: &Supply) -> String {
+    let Need { cases, trials, predicted_approve, .. } = need;
+    let what = match need.advice {
+        Some(NeedAdvice::AddSessions) => "; add sessions, not trials: most of the variance is between sessions",
+        Some(NeedAdvice::AddSessionsOrTrials) => "; more trials of each case help too",
+        None => "",
+    };
+    let way = match supply.corpus {
+        Some(corpus) if *cases > corpus => format!("not reachable with the corpus of {corpus} sessions: "),
+        Some(_) | None => String::new(),
+    };
+    format!(
+        "{way}about {cases} cases with {trials} trial(s) each per lane (there are {}) to approve with probability \
+         {predicted_approve:.2}, if the candidate is as it looks now{what}",
+        supply.have
+    )
+}
+
+/// The fewest cases to add with the planned power, near a first guess.
+fn search(guess: u64, chance: impl Fn(u64) -> f64) -> Option<(u64, f64)> {
+    let mut high = guess.max(1);
     let mut reached = chance(high);
-    let mut low = floor.saturating_sub(1);
+    let mut low = 0;
     while reached < POWER {
         low = high;
         high = high + high / 4 + 1;
@@ -138,47 +113,118 @@ fn search(floor: u64, guess: u64, chance: impl Fn(u64) -> f64) -> Option<(u64, f
         }
         reached = chance(high);
     }
-    // A hundredth is finer than the variance is known.
-    while high - low > 1 + high / 100 {
-        let middle = low + (high - low) / 2;
-        let found = chance(middle);
+    // A fiftieth is finer than the variance is known.
+    while high - low > 1 + high / 50 {
+        // The first guess is near: so is the first step down.
+        let step = if low == 0 { high - high / 5 - 1 } else { u64::midpoint(low, high) };
+        let found = chance(step);
         if found >= POWER {
-            (high, reached) = (middle, found);
+            (high, reached) = (step, found);
         } else {
-            low = middle;
+            low = step;
         }
     }
     Some((high, reached))
 }
 
-/// Cases for other numbers of trials, where the runs say how much of the variance trials remove.
-fn options(planned: &[Planned], z: f64, correction: f64, floor: u64) -> Vec<NeedOption> {
+/// The metric that most of the variance is the matter with: the one that needs most cases.
+fn hardest(planned: &[Planned]) -> Option<&Planned> {
+    let cases = |metric: &Planned| metric.guess(1.0, metric.variance);
+    planned.iter().filter(|metric| metric.components.is_some()).max_by(|a, b| cases(a).total_cmp(&cases(b)))
+}
+
+fn advice(planned: &[Planned], trials: f64) -> Option<NeedAdvice> {
+    let parts = hardest(planned)?.components?;
+    let most_between = parts.between > 0.5 * parts.at(trials);
+    Some(if most_between { NeedAdvice::AddSessions } else { NeedAdvice::AddSessionsOrTrials })
+}
+
+/// K = sqrt(c(session) (w(c) + w(b)) / (2 c(trial) tau2)), not more than what brings the cases down to the floor.
+fn best_trials(forecast: &Forecast<'_>, metrics: &[Measured], supply: &Supply) -> Option<u64> {
+    let metric = hardest(&forecast.planned)?;
+    let parts = metric.components?;
+    let NeedPolicy { session_cost, trial_cost } = supply.costs;
+    let free = (session_cost * parts.within / (2.0 * trial_cost * parts.between.max(1e-9))).sqrt();
+    let z = z(forecast);
+    let floor = crate::count::float(metric.floor);
+    let enough = (1..=16_u32).map(f64::from).find(|trials| metric.guess(z, metric.variance_at(*trials)) <= floor);
+    let least = required(metrics).map(|metric| metric.least).max().unwrap_or(1);
+    let best = free.min(enough.unwrap_or(MOST_TRIALS)).clamp(1.0, MOST_TRIALS);
+    Some(crate::count::whole(best).max(crate::count::of(least)))
+}
+
+fn z(forecast: &Forecast<'_>) -> f64 {
+    // The approve tests run at alpha each, so power is planned at beta / J.
+    normal::quantile(1.0 - forecast.tests.alpha)
+        + normal::quantile(1.0 - (1.0 - POWER) / float(forecast.planned.len().max(1)))
+}
+
+/// Cases in all for other numbers of trials, where the runs say how much of the variance trials remove.
+fn options(forecast: &Forecast<'_>, cases: u64, supply: &Supply) -> Vec<NeedOption> {
+    let planned = &forecast.planned;
     if planned.iter().all(|metric| metric.components.is_none()) {
         return Vec::new();
     }
+    let z = z(forecast);
+    let guess = |trials: f64| {
+        planned.iter().map(|metric| metric.guess(z, metric.variance_at(trials))).fold(1.0, f64::max)
+    };
+    let floor = planned.iter().map(|metric| metric.floor).max().unwrap_or(1);
+    let correction = crate::count::float(cases) / guess(supply.trials);
     let of = |trials: u32| {
-        let guess = planned.iter().map(|metric| {
-            metric.guess(z, metric.components.map_or(metric.variance, |parts| parts.at(f64::from(trials))))
-        });
-        let cases = crate::count::whole(guess.fold(1.0, f64::max) * correction).max(floor);
-        let trials = u64::from(trials);
-        NeedOption { trials, cases, trials_total: 2 * cases * trials }
+        let cases = crate::count::whole(guess(f64::from(trials)) * correction).max(floor);
+        NeedOption { trials: trials.into(), cases, trials_total: 2 * cases * u64::from(trials) }
     };
     OFFERED_TRIALS.into_iter().map(of).collect()
+}
+
+fn table(
+    forecast: &Forecast<'_>,
+    extra: u64,
+    trials: u64,
+    best: Option<u64>,
+    supply: &Supply,
+) -> Vec<NeedRow> {
+    let known = forecast.planned.iter().any(|metric| metric.components.is_some());
+    let mut offered = vec![trials];
+    if known {
+        offered.extend([2 * trials, best.unwrap_or(trials)]);
+    }
+    offered.sort_unstable();
+    offered.dedup();
+    let mut rows = Vec::new();
+    for trials_each in offered {
+        for part in SHOWN_PARTS {
+            let extra_cases = crate::count::whole((part * crate::count::float(extra)).ceil()).max(1);
+            let at = (trials_each != trials).then(|| crate::count::float(trials_each));
+            let trials_added = 2 * extra_cases * trials_each;
+            rows.push(NeedRow {
+                extra_cases,
+                cases: supply.have + extra_cases,
+                trials: trials_each,
+                predicted_approve: forecast.predicted(extra_cases, at),
+                trials_added,
+                cost_usd: supply.trial_usd.map(|usd| usd * crate::count::float(trials_added)),
+            });
+        }
+    }
+    rows
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stats::variance::Components;
 
     #[test]
     fn the_search_finds_the_least_number() {
         let chance = |cases: u64| if cases >= 500 { 0.9 } else { 0.1 };
-        let (cases, reached) = search(59, 700, chance).expect("reachable");
-        assert!((500..=506).contains(&cases), "{cases}");
+        let (cases, reached) = search(700, chance).expect("reachable");
+        assert!((500..=515).contains(&cases), "{cases}");
         assert!(reached > 0.8);
-        assert!((500..=506).contains(&search(59, 100, chance).expect("reachable").0));
-        assert_eq!(search(59, 100, |_| 0.0), None);
+        assert!((500..=515).contains(&search(100, chance).expect("reachable").0));
+        assert_eq!(search(100, |_| 0.0), None);
+        assert_eq!(search(1, |_| 1.0), Some((1, 1.0)));
     }
 
     #[test]
@@ -186,17 +232,9 @@ mod tests {
         // alpha .05, power .80, margin .05, between .005, within .045 in both arms: K = 1 needs 235, K = 4 69.
         let parts = Components { between: 0.005, within: 0.09 };
         let z = normal::quantile(0.95) + normal::quantile(0.80);
-        let metric = |trials: f64| Planned {
-            values: vec![0.0],
-            places: vec![0],
-            low: -1.0,
-            margin: 0.05,
-            floor: 59,
-            room: 0.05,
-            variance: parts.at(trials),
-            components: Some(parts),
-        };
-        assert_eq!(crate::count::whole(metric(1.0).guess(z, parts.at(1.0)).ceil()), 235);
-        assert_eq!(crate::count::whole(metric(4.0).guess(z, parts.at(4.0)).ceil()), 69);
+        let metric = Planned::made_up(vec![0.0; 100], 0.05, parts, 4.0);
+        assert_eq!(crate::count::whole(metric.guess(z, parts.at(1.0)).ceil()), 235);
+        assert_eq!(crate::count::whole(metric.guess(z, parts.at(4.0)).ceil()), 69);
+        assert!((metric.variance_at(1.0) / metric.variance_at(4.0) - parts.at(1.0) / parts.at(4.0)).abs() < 1e-9);
     }
 }

@@ -8,6 +8,7 @@ use schemas::id::CaseId;
 use schemas::trial::{Lane, TrialEnding};
 
 use crate::run::{Run, TrialRecord};
+use crate::stats::stream::StreamKey;
 use crate::verdict::PairCounts;
 
 /// The trials of one case in one run.
@@ -17,6 +18,15 @@ pub(crate) struct Arm<'a> {
     pub(crate) trials: Vec<&'a TrialRecord>,
     /// Those that should be there and do not vote: torn, planned and never run, or of a case that only the other has.
     pub(crate) missing: usize,
+    /// Those of the missing that are there and torn.
+    pub(crate) torn: usize,
+}
+
+impl Arm<'_> {
+    /// Trials that are there, voting or not.
+    fn held(&self) -> usize {
+        self.trials.len() + self.torn
+    }
 }
 
 /// Planned cases that neither run has a trial of; nothing is known of them but how many there are.
@@ -50,6 +60,8 @@ pub(crate) struct PairedCase<'a> {
     pub(crate) recorded: Option<&'a TrialRecord>,
     /// What production did, failed or not.
     pub(crate) recorded_any: Option<&'a TrialRecord>,
+    /// The slices that its trials agree on.
+    pub(crate) slices: BTreeMap<&'a str, &'a str>,
 }
 
 impl PairedCase<'_> {
@@ -119,28 +131,61 @@ impl<'a> Pairs<'a> {
         }
         let recordings = recordings(baseline, candidate, recorded)?;
         let names: BTreeSet<&CaseId> = left.keys().chain(right.keys()).copied().collect();
-        let mut counts = PairCounts { cases: crate::count::of(names.len()), ..PairCounts::default() };
         let mut cases = Vec::with_capacity(names.len());
         for case in names {
-            counts.unpaired_baseline += u64::from(!right.contains_key(case));
-            counts.unpaired_candidate += u64::from(!left.contains_key(case));
             let recorded_any = recordings.get(case).and_then(|trials| trials.values().next().copied());
             let recorded = recorded_any.filter(|record| did_not_fail(record));
             let (before, after) = (left.get(case), right.get(case));
-            let baseline = arm(baseline, before, after, &mut counts.torn);
-            let candidate = arm(candidate, after, before, &mut counts.torn);
-            counts.missing_baseline += crate::count::of(baseline.missing + unanswered(&baseline));
-            counts.missing_candidate += crate::count::of(candidate.missing + unanswered(&candidate));
-            let paired = PairedCase { case, baseline, candidate, recorded, recorded_any };
-            counts.paired += u64::from(paired.is_paired());
-            cases.push(paired);
+            let baseline = arm(baseline, before, after);
+            let candidate = arm(candidate, after, before);
+            let slices = slices(recorded_any, &baseline, &candidate);
+            cases.push(PairedCase { case, baseline, candidate, recorded, recorded_any, slices });
         }
         let unseen = unseen(baseline, candidate, cases.len());
-        counts.missing_baseline += crate::count::of(unseen.cases * unseen.baseline);
-        counts.missing_candidate += crate::count::of(unseen.cases * unseen.candidate);
-        counts.trials_baseline = crate::count::of(left.values().map(BTreeMap::len).sum());
-        counts.trials_candidate = crate::count::of(right.values().map(BTreeMap::len).sum());
+        let counts = count(&cases, unseen);
         Ok(Self { cases, unseen, counts })
+    }
+
+    /// The voting trials of one run, parted at random into two arms of each case that has two: identical builds.
+    ///
+    /// # Errors
+    /// The run is empty, or holds a trial twice.
+    pub(crate) fn split(run: &'a Run, key: &StreamKey, number: u64) -> Result<Self, PairError> {
+        let own = group(run, run.own().filter(|record| !record.is_torn()))?;
+        if own.is_empty() {
+            return Err(PairError::Empty { run: run.name.clone(), lane: run.manifest.lane.as_str() });
+        }
+        let recordings = recordings(run, run, None)?;
+        let mut stream = key.stream(number);
+        let mut cases = Vec::new();
+        for (case, trials) in own {
+            let mut trials: Vec<&TrialRecord> = trials.into_values().collect();
+            if trials.len() < 2 {
+                continue;
+            }
+            for place in 0..trials.len() - 1 {
+                let left = u32::try_from(trials.len() - place).unwrap_or(u32::MAX);
+                trials.swap(place, place + stream.below(left) as usize);
+            }
+            let candidate = trials.split_off(trials.len() / 2);
+            let arm = |trials| Arm { trials, missing: 0, torn: 0 };
+            let (baseline, candidate) = (arm(trials), arm(candidate));
+            let recorded_any = recordings.get(case).and_then(|trials| trials.values().next().copied());
+            let recorded = recorded_any.filter(|record| did_not_fail(record));
+            let slices = slices(recorded_any, &baseline, &candidate);
+            cases.push(PairedCase { case, baseline, candidate, recorded, recorded_any, slices });
+        }
+        let unseen = Unseen::default();
+        let counts = count(&cases, unseen);
+        Ok(Self { cases, unseen, counts })
+    }
+
+    /// The pairs of these cases alone, of which `unseen` more were planned and are in neither run.
+    pub(crate) fn only(&self, wanted: &BTreeSet<&CaseId>, unseen: usize) -> Self {
+        let cases: Vec<_> = self.cases.iter().filter(|case| wanted.contains(case.case)).cloned().collect();
+        let unseen = Unseen { cases: unseen, ..self.unseen };
+        let counts = count(&cases, unseen);
+        Self { cases, unseen, counts }
     }
 
     /// The cases that both runs have.
@@ -190,21 +235,57 @@ fn recordings<'a>(
     if baseline.manifest.lane == Lane::Recorded { Ok(Grouped::new()) } else { Ok(found) }
 }
 
+fn count(cases: &[PairedCase<'_>], unseen: Unseen) -> PairCounts {
+    let mut counts = PairCounts { cases: crate::count::of(cases.len()), ..PairCounts::default() };
+    for PairedCase { baseline, candidate, .. } in cases {
+        counts.paired += u64::from(!baseline.trials.is_empty() && !candidate.trials.is_empty());
+        counts.unpaired_baseline += u64::from(candidate.held() == 0);
+        counts.unpaired_candidate += u64::from(baseline.held() == 0);
+        counts.torn += crate::count::of(baseline.torn + candidate.torn);
+        counts.trials_baseline += crate::count::of(baseline.held());
+        counts.trials_candidate += crate::count::of(candidate.held());
+        counts.missing_baseline += crate::count::of(baseline.missing + unanswered(baseline));
+        counts.missing_candidate += crate::count::of(candidate.missing + unanswered(candidate));
+    }
+    counts.missing_baseline += crate::count::of(unseen.cases * unseen.baseline);
+    counts.missing_candidate += crate::count::of(unseen.cases * unseen.candidate);
+    counts
+}
+
+/// The slices of a case: those of its recording, else of its trials; a value that they do not agree on is none, so that
+/// slices do not depend on which trial is called the candidate's.
+fn slices<'a>(
+    recorded: Option<&'a TrialRecord>,
+    baseline: &Arm<'a>,
+    candidate: &Arm<'a>,
+) -> BTreeMap<&'a str, &'a str> {
+    let mut found: BTreeMap<&str, Option<&str>> = BTreeMap::new();
+    let trials: Vec<&TrialRecord> = match recorded.filter(|record| !record.trial.slices.is_empty()) {
+        Some(record) => vec![record],
+        None => baseline.trials.iter().chain(&candidate.trials).copied().collect(),
+    };
+    for (key, value) in trials.iter().flat_map(|record| &record.trial.slices) {
+        let held = found.entry(key).or_insert(Some(value));
+        if *held != Some(value) {
+            *held = None;
+        }
+    }
+    found.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
+}
+
 /// The trials that a run has of a case, and how many it lacks: of those planned, or, where it has none of a case of the
 /// other run and nothing was planned, of as many as the other has. Runs of different numbers of trials lack nothing.
 fn arm<'a>(
     run: &Run,
     trials: Option<&BTreeMap<u32, &'a TrialRecord>>,
     other: Option<&BTreeMap<u32, &'a TrialRecord>>,
-    torn: &mut u64,
 ) -> Arm<'a> {
     let held: Vec<&TrialRecord> = trials.into_iter().flat_map(BTreeMap::values).copied().collect();
     let voting: Vec<&TrialRecord> = held.iter().filter(|record| !record.is_torn()).copied().collect();
-    let lost = held.len() - voting.len();
-    *torn += crate::count::of(lost);
+    let torn = held.len() - voting.len();
     let unplanned = if held.is_empty() { other.map_or(0, BTreeMap::len) } else { 0 };
     let planned = planned_trials(run).unwrap_or(unplanned);
-    Arm { missing: lost + planned.saturating_sub(held.len()), trials: voting }
+    Arm { missing: torn + planned.saturating_sub(held.len()), trials: voting, torn }
 }
 
 fn planned_trials(run: &Run) -> Option<usize> {

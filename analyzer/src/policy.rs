@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::stats::gaffke;
+
 mod parse;
 
 pub use parse::PolicyError;
@@ -74,6 +76,15 @@ pub const METRICS: [MetricSpec; 17] = [
     spec("cost", "cost", Margin::Ratio(1.10), false, false),
 ];
 
+/// `pass_k`: how many trials must all succeed, where the policy does not say.
+pub(crate) const DEFAULT_K: usize = 3;
+
+/// Contrasts of ratios are cut at a ratio of 4 and divided by its logarithm.
+pub(crate) const RATIO_RANGE_LN: f64 = 2.0 * std::f64::consts::LN_2;
+
+/// Contrasts of distances are cut at this many times the baseline's own mean dispersion.
+pub(crate) const DISPERSION_RANGE: f64 = 1.5;
+
 /// Margin of an invariant that is compared as a rate because the baseline breaks it too.
 pub const DEMOTED_MARGIN: f64 = 0.02;
 
@@ -141,6 +152,28 @@ pub struct DriftPolicy {
     pub shared_state: bool,
 }
 
+/// A slice of the cases that the policy names before data are seen.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct SlicePolicy {
+    /// What its cases have in common: slices and their values.
+    pub criteria: BTreeMap<String, String>,
+    /// Whether it may block: then it joins the correction over the deciding metrics.
+    pub critical: bool,
+    /// Whether approval needs it to stay within the margin.
+    pub required: bool,
+    /// The metrics that are tested in it.
+    pub metrics: Vec<String>,
+}
+
+/// What sessions and trials cost, one against the other, for the number of trials that is proposed.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct NeedPolicy {
+    /// Cost of one more session, apart from its trials (recording and labelling it), in any unit.
+    pub session_cost: f64,
+    /// Cost of one more trial, in the same unit.
+    pub trial_cost: f64,
+}
+
 /// The policy with its defaults filled in.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Policy {
@@ -148,16 +181,23 @@ pub struct Policy {
     pub alpha: f64,
     /// How many looks a gate takes; `analyze` takes one.
     pub looks: u32,
+    /// The approve test bets on the contrasts in their seeded order (proven for every distribution) instead of taking
+    /// Gaffke's bound (more powerful, its general validity a conjecture).
+    pub strict: bool,
     /// Where given, only these metrics decide.
     pub metrics: Option<Vec<String>>,
     /// What is said of single metrics.
     pub metric: BTreeMap<String, MetricSettings>,
     /// The declared invariants.
     pub invariant: InvariantPolicy,
+    /// Slices of the cases that are judged apart, by name.
+    pub slice: BTreeMap<String, SlicePolicy>,
     /// The fidelity that approval needs.
     pub fidelity: FidelityPolicy,
     /// How a change of answers is looked for.
     pub drift: DriftPolicy,
+    /// What sessions and trials cost.
+    pub need: NeedPolicy,
 }
 
 impl Default for Policy {
@@ -165,11 +205,14 @@ impl Default for Policy {
         Self {
             alpha: DEFAULT_ALPHA,
             looks: 4,
+            strict: false,
             metrics: None,
             metric: BTreeMap::new(),
             invariant: InvariantPolicy::default(),
+            slice: BTreeMap::new(),
             fidelity: FidelityPolicy { max_missed: DEFAULT_MAX_MISSED, equivalence: false },
             drift: DriftPolicy::default(),
+            need: NeedPolicy { session_cost: 1.0, trial_cost: 1.0 },
         }
     }
 }
@@ -203,6 +246,26 @@ impl Policy {
             Some(list) => list.iter().any(|listed| listed == name),
             None => self.settings(name).decides.unwrap_or(default),
         }
+    }
+
+    /// The fewest cases with which each metric that approval needs by default or by name can be shown to stay within its
+    /// margin, with this many trials of each case in each lane.
+    #[must_use]
+    pub fn floors(&self, trials: u32) -> Vec<(&'static str, u64)> {
+        let needed = METRICS.iter().filter(|spec| self.requires(spec.name, spec.required));
+        let computable = needed.filter(|spec| {
+            let k = self.settings(spec.name).k.unwrap_or(DEFAULT_K);
+            spec.name != "pass_k" || trials as usize >= k
+        });
+        let floor = |spec: &MetricSpec| {
+            let share = match self.settings(spec.name).margin.unwrap_or(spec.margin) {
+                Margin::Difference(share) => share,
+                Margin::Ratio(ratio) => ratio.ln() / RATIO_RANGE_LN,
+                Margin::OfDispersion(share) => share / DISPERSION_RANGE,
+            };
+            (spec.name, gaffke::floor(self.alpha, share, -1.0))
+        };
+        computable.map(floor).collect()
     }
 
     /// Whether approval needs the metric; `default` is what its specification says.

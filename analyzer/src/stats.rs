@@ -2,13 +2,17 @@
 //!
 //! Nothing here knows of trials, metrics or policies.
 
+pub mod betting;
+pub mod discovery;
 pub mod gaffke;
 pub mod holm;
+pub mod interval;
 pub mod kernel;
 pub mod labels;
 pub mod normal;
 pub mod pairwise;
 pub mod permutation;
 pub mod saddlepoint;
+pub mod spending;
 pub mod stream;
 pub mod variance;

@@ -4,6 +4,16 @@
 
 use serde::{Deserialize, Serialize};
 
+mod calibration;
+mod course;
+mod slices;
+
+pub use calibration::{
+    CALIBRATION_FORMAT, Calibration, CalibrationAnswers, CalibrationMetric, CostForecast,
+};
+pub use course::{Course, CourseKind, LookMetric, LookResult};
+pub use slices::{Discovered, DiscoveredSlice, SliceResult};
+
 /// The version of the verdict's shape.
 pub const VERDICT_FORMAT: u32 = 1;
 
@@ -69,6 +79,10 @@ pub enum ReasonCode {
     NoPairs,
     /// Remark: the answers changed, which is for review; it says nothing of better or worse.
     AnswersChanged,
+    /// Remark: the candidate's trials are not like the recording that stands for the baseline.
+    DiffersFromRecording,
+    /// Remark: slices that nobody named stand out; look at them and add sessions there.
+    SliceStandsOut,
 }
 
 impl ReasonCode {
@@ -93,6 +107,8 @@ impl ReasonCode {
             Self::InvariantUnchecked => "invariant_unchecked",
             Self::NoPairs => "no_pairs",
             Self::AnswersChanged => "answers_changed",
+            Self::DiffersFromRecording => "differs_from_recording",
+            Self::SliceStandsOut => "slice_stands_out",
         }
     }
 }
@@ -235,15 +251,18 @@ pub struct MetricResult {
     pub candidate: f64,
     /// Mean contrast, candidate minus baseline, oriented so that larger is better.
     pub effect: f64,
-    /// One-sided bounds of the effect at level 1 - alpha each.
+    /// One-sided bounds of the effect at level 1 - alpha each; under looks at the level of the last look (repeated
+    /// confidence bounds), under `anytime` those of the betting confidence sequence.
     pub interval: [f64; 2],
     /// How much worse is tolerated, on the scale of `effect`.
     pub margin: f64,
-    /// One-sided p of "no deterioration".
+    /// One-sided p of "no deterioration"; under looks the smallest alpha at which its boundary has been crossed so far
+    /// (a sequential p), under `anytime` 1 / the largest capital so far.
     pub p_block: f64,
-    /// The same after Holm's correction over the deciding metrics; absent where the metric does not decide.
+    /// The same after Holm's correction over the deciding metrics and critical slices; absent where the metric does not
+    /// decide.
     pub p_block_adjusted: Option<f64>,
-    /// One-sided p of "worse than the margin".
+    /// One-sided p of "worse than the margin"; under looks and `anytime` as for `p_block`.
     pub p_approve: f64,
     /// Whether it may block.
     pub decides: bool,
@@ -256,6 +275,36 @@ pub struct MetricResult {
     /// Cases whose contrast was cut to the metric's range.
     #[serde(default)]
     pub clipped: u64,
+    /// The effect with what the recordings explain taken out; absent without recordings, and for reading only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adjusted: Option<Adjusted>,
+}
+
+/// A mean contrast less its regression on the success of the recording (CUPED, Deng et al. 2013).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Adjusted {
+    /// Cases with a labelled recording.
+    pub cases: u64,
+    /// The adjusted mean contrast.
+    pub effect: f64,
+    /// Its standard error.
+    pub standard_error: f64,
+    /// Share of the contrast's variance that the recording explains.
+    pub explained: f64,
+}
+
+/// Whether the candidate's trials and the recording of the same case look drawn from one distribution, for a baseline that
+/// is a recording. Evidence of a difference, of the builds or of the replay, not of harm.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ExchangeResult {
+    /// What was compared: a metric, `calls` or another description of a trial.
+    pub name: String,
+    /// Cases compared.
+    pub cases: u64,
+    /// One-sided p of "the recording is like any of the candidate's trials".
+    pub p: f64,
+    /// The same after Holm's correction over these comparisons.
+    pub p_adjusted: f64,
 }
 
 /// A metric that could not be computed.
@@ -301,6 +350,15 @@ pub struct Need {
     /// Other ways to the same power: cases by trials of each.
     #[serde(default)]
     pub options: Vec<NeedOption>,
+    /// What adding cases would bring, by cases added and trials of each.
+    #[serde(default)]
+    pub table: Vec<NeedRow>,
+    /// Trials of each case that reach the power at the least cost; absent where the runs do not say.
+    #[serde(default)]
+    pub best_trials: Option<u64>,
+    /// Whether more cases or more trials of each help more; absent where the runs do not say.
+    #[serde(default)]
+    pub advice: Option<NeedAdvice>,
     /// The same in one sentence.
     #[serde(default)]
     pub detail: String,
@@ -429,6 +487,34 @@ pub struct ToolRate {
     pub reordered_candidate: Option<f64>,
 }
 
+/// What a number of cases more would bring.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NeedRow {
+    /// Cases to add.
+    pub extra_cases: u64,
+    /// Cases in all.
+    pub cases: u64,
+    /// Trials in each lane of each case that is added.
+    pub trials: u64,
+    /// Predicted probability of approval then.
+    pub predicted_approve: f64,
+    /// Trials to add, both lanes.
+    pub trials_added: u64,
+    /// What these cost, US dollars, at the mean cost of the trials that are there.
+    #[serde(default)]
+    pub cost_usd: Option<f64>,
+}
+
+/// What helps more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NeedAdvice {
+    /// Most of the variance is between cases: more trials of the same cases cannot remove it.
+    AddSessions,
+    /// Most of the variance is within cases: more trials of each help as well.
+    AddSessionsOrTrials,
+}
+
 /// The verdict.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
@@ -476,4 +562,19 @@ pub struct Verdict {
     pub corpus_digest: String,
     /// Seed of the permutations.
     pub seed: u64,
+    /// How the looks went; absent where all data were looked at once.
+    #[serde(default)]
+    pub course: Option<Course>,
+    /// Slices that the policy names, in its order, by metric.
+    #[serde(default)]
+    pub slices: Vec<SliceResult>,
+    /// What the search over all slices found; absent where cases have no properties to search.
+    #[serde(default)]
+    pub discovered: Option<Discovered>,
+    /// How the candidate compares with a baseline that is a recording; empty otherwise.
+    #[serde(default)]
+    pub exchangeability: Vec<ExchangeResult>,
+    /// How the decision does on sessions of the baseline, where `foreshadow calibrate` measured it.
+    #[serde(default)]
+    pub calibration: Option<Calibration>,
 }

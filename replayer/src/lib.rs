@@ -28,7 +28,7 @@ pub use corpus::{TornSession, UnusableSession};
 pub use faults::{FaultKind, FaultRules, FaultsError};
 pub use ledger::LedgerError;
 pub use plan::{ModelMode, Plan};
-pub use run::{Progress, ReplayError, Tell, replay};
+pub use run::{Prepared, Progress, ReplayError, Tell, Waves, replay};
 pub use script::UnusableError;
 pub use seed::trial_seed;
 pub use summary::{Endings, Summary};

@@ -5,7 +5,6 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Instant;
 
 use jsonschema::Validator;
 use schemas::FORMAT;
@@ -22,7 +21,7 @@ use crate::client::http_client;
 use crate::corpus::{Chosen, Corpus};
 use crate::ladder::Tape;
 use crate::ledger::{Ledger, LedgerError};
-use crate::plan::{ModelMode, Plan, PlannedTrial, trials};
+use crate::plan::{ModelMode, Plan, PlannedTrial};
 use crate::play::{self, Finished, Stage};
 use crate::rows::add_recording;
 use crate::script::Script;
@@ -31,6 +30,9 @@ use crate::world::World;
 use crate::world::trial::{Case, Settings};
 
 mod preflight;
+mod waves;
+
+pub use waves::{Prepared, Waves};
 
 /// The source of the commits that carry the recordings.
 const RECORDED_SOURCE: &str = "recorded";
@@ -180,60 +182,10 @@ pub async fn replay(
     tell: &mut Tell<'_>,
     cancel: CancellationToken,
 ) -> Result<Summary, ReplayError> {
-    let started = Instant::now();
-    preflight::check(&plan)?;
-    let run = Lake::open(&plan.run)?.with_keys(plan.ring.clone());
-    let manifest = run.manifest().await?;
-    if manifest.is_some() && !plan.resume {
-        return Err(ReplayError::RunExists { location: plan.run });
-    }
-    let corpus = preflight::corpus(&plan, &run, manifest.as_ref()).await?;
-    tell(Progress::Corpus {
-        whole: corpus.whole,
-        torn: corpus.torn.len(),
-        unusable: corpus.unusable.len(),
-        chosen: corpus.chosen.len(),
-    });
-    let wanted = manifest_of(&plan, &corpus);
-    if let Some(held) = &manifest {
-        preflight::same_plan(&plan.run, held, &wanted)?;
-    }
-    let (sessions, cases) = prepare(corpus.chosen);
-    let source = (corpus.lake, corpus.snapshot);
-    preflight::check_faults(&plan, &cases);
-    let stage = stage(&plan, world, &cases);
-    let planned = trials(cases.keys(), plan.lane, plan.trials, plan.seed);
-    let ledger = match &manifest {
-        Some(_) => Some(Ledger::open(run.clone(), plan.lane).await?),
-        None => None,
-    };
-    let finished =
-        |trial: &PlannedTrial| ledger.as_ref().is_some_and(|l| l.is_finished(&trial.case, trial.trial));
-    let open: VecDeque<PlannedTrial> = planned.iter().filter(|trial| !finished(trial)).cloned().collect();
-    if let Some(first) = open.front() {
-        preflight::probe(&stage, &cases[&first.case]).await?;
-        tell(Progress::Probed);
-    }
-    if manifest.is_none() {
-        run.create_manifest(&wanted).await?;
-    }
-    record(&run, source, &sessions, &cases).await?;
-    let ledger = match ledger {
-        Some(ledger) => ledger,
-        None => Ledger::open(run.clone(), plan.lane).await?,
-    };
-    let already = planned.len() - open.len();
-    tell(Progress::Planned { trials: planned.len(), already });
-    let mut summary = empty_summary(&plan, cases.len(), planned.len(), already);
-    summary.torn = corpus.torn;
-    summary.unusable = corpus.unusable;
-    ledger.earlier().iter().for_each(|trial| summary.add(trial));
-    summary.model_calls = ledger.earlier_model_calls();
-    let dispatch = Dispatch { stage: Arc::new(stage), cases, ledger, concurrency: plan.concurrency.max(1) };
-    dispatch.run(open, &mut summary, tell, &cancel).await?;
-    summary.uncorrelated_calls = world.registry().uncorrelated();
-    summary.elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    Ok(summary)
+    let prepared = Prepared::read(plan, tell).await?;
+    let mut waves = prepared.start(world, tell).await?;
+    waves.play(|_| true, tell, &cancel).await?;
+    Ok(waves.close(world))
 }
 
 fn manifest_of(plan: &Plan, corpus: &Corpus) -> RunManifest {
@@ -253,14 +205,14 @@ fn manifest_of(plan: &Plan, corpus: &Corpus) -> RunManifest {
     }
 }
 
-fn empty_summary(plan: &Plan, cases: usize, planned: usize, already: usize) -> Summary {
+fn empty_summary(plan: &Plan) -> Summary {
     Summary {
         run: plan.run.clone(),
         lane: plan.lane,
         build: plan.candidate.build().clone(),
-        cases,
-        planned,
-        already,
+        cases: 0,
+        planned: 0,
+        already: 0,
         ran: 0,
         endings: Endings::default(),
         fidelity: schemas::trial::Fidelity::default(),
@@ -374,7 +326,7 @@ struct Dispatch {
 
 impl Dispatch {
     async fn run(
-        mut self,
+        &mut self,
         mut open: VecDeque<PlannedTrial>,
         summary: &mut Summary,
         tell: &mut Tell<'_>,

@@ -34,7 +34,7 @@ pub(super) fn findings(pairs: &Pairs<'_>, metrics: &[Measured], checked: &Checke
             });
         }
     }
-    for metric in metrics {
+    for metric in metrics.iter().filter(|metric| metric.slice.is_none()) {
         findings.extend(of_metric(pairs, metric));
     }
     findings

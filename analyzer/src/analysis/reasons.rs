@@ -3,7 +3,7 @@
 use super::{Evidence, NoMeans};
 use crate::decide::{self, Tested};
 use crate::metrics::Measured;
-use crate::verdict::{Answer, MetricState, Need, Reason, ReasonCode};
+use crate::verdict::{Answer, Discovered, ExchangeResult, MetricState, Need, Reason, ReasonCode};
 use crate::words;
 
 /// The answer: invariants first, then the metrics, then everything that forbids approval.
@@ -27,7 +27,12 @@ pub(super) fn answer(evidence: &Evidence<'_>) -> Answer {
 }
 
 /// The reasons, what decides first.
-pub(super) fn list(evidence: &Evidence<'_>, answer: Answer, need: &Need) -> Vec<Reason> {
+pub(super) fn list(
+    evidence: &Evidence<'_>,
+    answer: Answer,
+    need: &Need,
+    beside: (&[ExchangeResult], Option<&Discovered>),
+) -> Vec<Reason> {
     let mut reasons = match answer {
         Answer::Block => blocking(evidence),
         Answer::Approve => approving(evidence),
@@ -39,6 +44,38 @@ pub(super) fn list(evidence: &Evidence<'_>, answer: Answer, need: &Need) -> Vec<
         }
     };
     reasons.extend(remarks(evidence));
+    reasons.extend(for_review(evidence, beside));
+    reasons
+}
+
+/// What a person should look at, and what never decides.
+fn for_review(
+    evidence: &Evidence<'_>,
+    (exchangeability, discovered): (&[ExchangeResult], Option<&Discovered>),
+) -> Vec<Reason> {
+    let differs = exchangeability.iter().filter(|result| result.p_adjusted <= evidence.policy.alpha);
+    let say = |result: &ExchangeResult| {
+        let detail = format!(
+            "the candidate's trials are not like the recordings in {} over {} cases (adjusted p {:.2e}): the build changed, or              the replay is not perfect",
+            result.name, result.cases, result.p_adjusted
+        );
+        reason(ReasonCode::DiffersFromRecording, None, detail)
+    };
+    let mut reasons: Vec<Reason> = differs.map(say).collect();
+    if let Some((found, worst)) = discovered.and_then(|found| Some((found, found.slices.first()?))) {
+        let criteria: Vec<String> = worst.criteria.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+        let detail = format!(
+            "{} stands out in {} of {} slices searched, most of all in {} ({} cases, {:+.1} points there and {:+.1} elsewhere);              look at these sessions and add sessions there",
+            found.metric,
+            found.slices.len(),
+            found.searched,
+            criteria.join(", "),
+            worst.cases,
+            100.0 * worst.effect,
+            100.0 * worst.effect_elsewhere
+        );
+        reasons.push(reason(ReasonCode::SliceStandsOut, Some(&found.metric), detail));
+    }
     reasons
 }
 

@@ -6,6 +6,7 @@ use schemas::id::CaseId;
 use schemas::trial::{Fidelity, Lane, TrialEnding};
 
 use super::*;
+use crate::decide::{self, Reading};
 use crate::fixture::{labelled, read, record, run, write};
 use crate::run::{ToolCall, TrialRecord};
 use crate::verdict::{MetricState, ReasonCode};
@@ -392,7 +393,8 @@ fn identical_builds_are_blocked_no_more_often_than_alpha() {
         let (before, after) = pair(&before, &after);
         let pairs = Pairs::new(&before, &after, None).expect("two runs");
         let measured = metrics::measure(Setting { policy: &policy, pairs: &pairs, seed }, &[]).metrics;
-        let tested = decide::test(&measured, Reading::Observed, policy.alpha, seed);
+        let tests = Tests { alpha: policy.alpha, seed, strict: false, ranks: &[] };
+        let tested = decide::test(&measured, Reading::Observed, &tests);
         blocked += u64::from(decide::answer(&measured, &tested) == Answer::Block);
     }
     assert!(blocked <= 11, "{blocked} of {ROLLOUTS} identical builds were blocked");

@@ -5,11 +5,9 @@ use schemas::trial::{Trial, TrialEnding};
 use crate::metrics::scalar::{self, Functional, Scalar, Score};
 use crate::metrics::{Measured, Measurement, Setting, spec};
 use crate::pairs::PairedCase;
+use crate::policy::RATIO_RANGE_LN;
 use crate::run::TrialRecord;
 use crate::verdict::Unit;
-
-/// Contrasts are cut at a ratio of 4 and divided by its logarithm.
-pub(crate) const RANGE_LN: f64 = 2.0 * std::f64::consts::LN_2;
 
 /// The least that a logarithm is taken of: a token, a tenth of a millisecond, a millionth of a cent.
 const LEAST: [f64; 3] = [1e-4, 1.0, 1e-8];
@@ -55,7 +53,7 @@ fn ratio(
         score,
         functional: Functional::Mean,
         more_is_better: false,
-        scale: RANGE_LN,
+        scale: RATIO_RANGE_LN,
         bounded: false,
     };
     scalar::measure(setting, setting.start(spec(name), unit), scalar)

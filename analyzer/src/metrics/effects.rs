@@ -53,6 +53,16 @@ pub(crate) fn measure(setting: Setting<'_>, measurement: &mut Measurement) {
     measurement.take("effects.drift", drift);
 }
 
+/// Distances by the writes made; nothing where a trial has no transcript or none declares an effect.
+pub(crate) fn distances(trials: &[&TrialRecord]) -> Option<Vec<f64>> {
+    let mut calls = trials.iter().flat_map(|record| &record.calls);
+    if calls.all(|call| call.effect == Effect::Unknown) {
+        return None;
+    }
+    let describe = |record: &TrialRecord| record.trial.has_transcript.then(|| writes::counted(record));
+    super::distances(trials, describe, writes::distance)
+}
+
 fn harm<F>(score: F) -> Scalar<F> {
     Scalar { score, functional: Functional::Mean, more_is_better: false, scale: 1.0, bounded: true }
 }

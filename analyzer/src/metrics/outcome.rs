@@ -9,12 +9,10 @@ use crate::invariants::{self, Invariant};
 use crate::metrics::scalar::{self, Functional, Scalar, Score};
 use crate::metrics::{Measured, Measurement, Setting, spec};
 use crate::pairs::PairedCase;
+use crate::policy::DEFAULT_K;
 use crate::run::TrialRecord;
 use crate::verdict::Unit;
 use crate::writes;
-
-/// `pass_k`: how many trials must all succeed, where the policy does not say.
-const DEFAULT_K: usize = 3;
 
 /// Where `success` comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,6 +111,12 @@ pub(crate) fn succeeded(setting: Setting<'_>) -> impl Fn(&PairedCase<'_>, &Trial
         Score::Known(value) if is_possible => Some(value > 0.5),
         Score::Known(_) | Score::Missing | Score::Absent => None,
     }
+}
+
+/// Distances by labelled outcome: 0 where both did the work or both did not.
+pub(crate) fn distances(trials: &[&TrialRecord]) -> Option<Vec<f64>> {
+    let label = |record: &TrialRecord| record.trial.success;
+    super::distances(trials, label, |a, b| f64::from(u8::from(a != b)))
 }
 
 /// The check compares something only where a recording exists and effects are declared.

@@ -111,6 +111,7 @@ where
         })
         .collect();
     let least = scalar.functional.least();
+    measured.least = least;
     let mut arms = Vec::new();
     for (place, baseline, candidate) in &cases {
         let (before, after) = (sorted(&baseline.known), sorted(&candidate.known));

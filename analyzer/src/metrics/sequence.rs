@@ -30,6 +30,14 @@ pub(crate) fn measure(setting: Setting<'_>, measurement: &mut Measurement) {
     }
 }
 
+/// Distances by the order of tool calls; nothing where a trial has no transcript or none has a call.
+pub(crate) fn distances(trials: &[&TrialRecord]) -> Option<Vec<f64>> {
+    if trials.iter().all(|record| record.calls.is_empty()) {
+        return None;
+    }
+    super::distances(trials, spectrum, distance)
+}
+
 fn spectrum(record: &TrialRecord) -> Option<Spectrum> {
     if !record.trial.has_transcript {
         return None;

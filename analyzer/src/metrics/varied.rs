@@ -8,12 +8,10 @@ use std::cmp::Ordering;
 
 use crate::metrics::table::{CaseTable, relabeller};
 use crate::metrics::{Measured, Setting};
+use crate::policy::DISPERSION_RANGE;
 use crate::run::TrialRecord;
 use crate::stats::pairwise::{Pairwise, Split, pairs};
 use crate::stats::variance::{float, mean};
-
-/// Contrasts are cut at this many times the baseline's own mean dispersion.
-const RANGE_DISPERSIONS: f64 = 1.5;
 
 /// A baseline that hardly varies is taken to vary this much, or any change at all would be out of all proportion.
 const LEAST_DISPERSION: f64 = 0.01;
@@ -47,6 +45,7 @@ pub(crate) fn measure<T: PartialOrd>(
     distance: impl Fn(&T, &T) -> f64,
 ) -> Result<Measured, String> {
     let mut squares = Vec::new();
+    measured.least = 2;
     let lacking = setting.pairs.cases.iter().map(|case| case.baseline.missing + case.candidate.missing);
     measured.left_out = setting.pairs.unseen.trials() + lacking.sum::<usize>();
     for (place, case) in setting.pairs.cases.iter().enumerate() {
@@ -69,7 +68,7 @@ pub(crate) fn measure<T: PartialOrd>(
     }
     let own: Vec<f64> = squares.iter().map(|square| square.distances_of(&square.observed()).own).collect();
     let dispersion = mean(&own).max(LEAST_DISPERSION);
-    measured.high = RANGE_DISPERSIONS * dispersion;
+    measured.high = DISPERSION_RANGE * dispersion;
     measured.low = -measured.high;
     measured.margin *= dispersion;
     let mut relabeller = relabeller(setting.seed, &measured.name);

@@ -3,7 +3,8 @@
 use toml::{Table, Value};
 
 use super::{
-    FidelityPolicy, Idempotency, InvariantPolicy, METRICS, Margin, MetricSettings, MonotonicEffects, Policy,
+    FidelityPolicy, Idempotency, InvariantPolicy, METRICS, Margin, MetricSettings, MonotonicEffects, NeedPolicy, Policy,
+    SlicePolicy,
 };
 
 /// A policy that cannot be used.
@@ -52,7 +53,7 @@ const INVARIANTS: [&str; 5] =
 pub(super) fn parse(text: &str) -> Result<Policy, PolicyError> {
     let table: Table =
         text.parse().map_err(|error: toml::de::Error| PolicyError::Syntax(error.to_string()))?;
-    known(&table, "", &["policy", "alpha", "looks", "metrics", "metric", "invariant", "fidelity", "drift"])?;
+    known(&table, "", &["policy", "alpha", "looks", "strict", "metrics", "metric", "invariant", "slice", "fidelity", "need", "drift"])?;
     match table.get("policy") {
         None | Some(Value::Integer(1)) => {}
         Some(found) => return Err(bad("policy", found, "1, the version that this build reads")),
@@ -65,8 +66,11 @@ pub(super) fn parse(text: &str) -> Result<Policy, PolicyError> {
         let looks = integer(value, "looks", 1, 64)?;
         policy.looks = u32::try_from(looks).unwrap_or(1);
     }
+    if let Some(value) = table.get("strict") {
+        policy.strict = flag(value, "strict")?;
+    }
     if let Some(value) = table.get("metrics") {
-        policy.metrics = Some(metric_list(value)?);
+        policy.metrics = Some(metric_list(value, "metrics")?);
     }
     if let Some(value) = table.get("metric") {
         collect_metrics(table_at(value, "metric")?, "", &mut policy)?;
@@ -74,11 +78,20 @@ pub(super) fn parse(text: &str) -> Result<Policy, PolicyError> {
     if let Some(value) = table.get("invariant") {
         policy.invariant = invariants(table_at(value, "invariant")?)?;
     }
+    if let Some(value) = table.get("slice") {
+        for (name, value) in table_at(value, "slice")? {
+            let path = format!("slice.{name}");
+            policy.slice.insert(name.clone(), slice(table_at(value, &path)?, &path)?);
+        }
+    }
     if let Some(value) = table.get("fidelity") {
         policy.fidelity = fidelity(table_at(value, "fidelity")?, policy.fidelity)?;
     }
     if let Some(value) = table.get("drift") {
         drift(table_at(value, "drift")?, &mut policy)?;
+    }
+    if let Some(value) = table.get("need") {
+        policy.need = need(table_at(value, "need")?, policy.need)?;
     }
     Ok(policy)
 }
@@ -87,16 +100,16 @@ fn metric_names() -> Vec<&'static str> {
     METRICS.iter().map(|spec| spec.name).collect()
 }
 
-fn metric_list(value: &Value) -> Result<Vec<String>, PolicyError> {
-    let list = texts(value, "metrics")?;
+fn metric_list(value: &Value, path: &str) -> Result<Vec<String>, PolicyError> {
+    let list = texts(value, path)?;
     if list.is_empty() {
-        return Err(bad("metrics", value, "at least one metric, or no such key"));
+        return Err(bad(path, value, "at least one metric, or no such key"));
     }
     for name in &list {
         // A demoted invariant is a metric too, under the name `invariant.NAME`.
         let demoted = name.strip_prefix("invariant.").is_some_and(|name| INVARIANTS.contains(&name));
         if !demoted && !metric_names().contains(&name.as_str()) {
-            return Err(unknown(&format!("metrics: {name}"), name, &metric_names()));
+            return Err(unknown(&format!("{path}: {name}"), name, &metric_names()));
         }
     }
     Ok(list)
@@ -257,6 +270,43 @@ fn drift(table: &Table, policy: &mut Policy) -> Result<(), PolicyError> {
     settings.decides.get_or_insert(true);
     settings.required.get_or_insert(true);
     Ok(())
+}
+
+fn slice(table: &Table, path: &str) -> Result<SlicePolicy, PolicyError> {
+    known(table, path, &["where", "critical", "required", "metrics"])?;
+    let at = format!("{path}.where");
+    let expected = "a table of slices and their values, such as { tier = \"gold\" }";
+    let missing = || PolicyError::Missing { key: at.clone(), expected: expected.to_owned() };
+    let conditions = table_at(table.get("where").ok_or_else(missing)?, &at)?;
+    let mut policy = SlicePolicy { metrics: vec!["success".to_owned()], ..SlicePolicy::default() };
+    for (key, value) in conditions {
+        let text = value.as_str().ok_or_else(|| bad(&format!("{at}.{key}"), value, "a text"))?;
+        policy.criteria.insert(key.clone(), text.to_owned());
+    }
+    if policy.criteria.is_empty() {
+        return Err(missing());
+    }
+    if let Some(value) = table.get("critical") {
+        policy.critical = flag(value, &format!("{path}.critical"))?;
+    }
+    if let Some(value) = table.get("required") {
+        policy.required = flag(value, &format!("{path}.required"))?;
+    }
+    if let Some(value) = table.get("metrics") {
+        policy.metrics = metric_list(value, &format!("{path}.metrics"))?;
+    }
+    Ok(policy)
+}
+
+fn need(table: &Table, mut policy: NeedPolicy) -> Result<NeedPolicy, PolicyError> {
+    known(table, "need", &["session_cost", "trial_cost"])?;
+    if let Some(value) = table.get("session_cost") {
+        policy.session_cost = number(value, "need.session_cost", 0.0, 1e9)?;
+    }
+    if let Some(value) = table.get("trial_cost") {
+        policy.trial_cost = number(value, "need.trial_cost", 1e-9, 1e9)?;
+    }
+    Ok(policy)
 }
 
 // === values ===

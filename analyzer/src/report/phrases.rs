@@ -118,6 +118,8 @@ pub(super) fn briefly(code: ReasonCode) -> &'static str {
         ReasonCode::InvariantUnchecked => "could not be checked",
         ReasonCode::MetricAbsent => "could not be computed",
         ReasonCode::AnswersChanged => "answers changed",
+        ReasonCode::DiffersFromRecording => "differs from the recording",
+        ReasonCode::SliceStandsOut => "stands out in some slices",
         ReasonCode::ReplayUnfaithful
         | ReasonCode::CorpusSelected
         | ReasonCode::BaselineIsRecording
@@ -209,6 +211,12 @@ pub(super) fn advice(code: ReasonCode) -> &'static str {
             "A change, not harm: read the answers of the cases that moved most, and let the agent's owner know."
         }
         ReasonCode::NoPairs => "Give two runs of the same cases: cases are paired by their name.",
+        ReasonCode::DiffersFromRecording => {
+            "See whether the build changed or the replay is imperfect: replay the current build too (--lane baseline) and compare with that."
+        }
+        ReasonCode::SliceStandsOut => {
+            "Look at the sessions of these slices and record more of them; name a slice in the policy to let it decide next time."
+        }
     }
 }
 
@@ -219,7 +227,9 @@ pub(super) fn reason_tone(code: ReasonCode) -> &'static str {
         ReasonCode::NonInferior => GOOD,
         ReasonCode::DeterioratedWithinMargin
         | ReasonCode::BaselineViolatesInvariant
-        | ReasonCode::AnswersChanged => WARN,
+        | ReasonCode::AnswersChanged
+        | ReasonCode::DiffersFromRecording
+        | ReasonCode::SliceStandsOut => WARN,
         ReasonCode::Underpowered
         | ReasonCode::BelowFloor
         | ReasonCode::ReplayUnfaithful

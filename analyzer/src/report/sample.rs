@@ -156,6 +156,7 @@ fn metric(name: &str, family: &str, unit: Unit, effect: f64, state: MetricState)
         unit,
         floor: 59,
         clipped: 0,
+        adjusted: None,
     }
 }
 
@@ -258,5 +259,10 @@ fn verdict(answer: Answer, code: ReasonCode, metrics: Vec<MetricResult>) -> Verd
         policy_digest: "0".repeat(64),
         corpus_digest: "1".repeat(64),
         seed: 7,
+        course: None,
+        slices: Vec::new(),
+        discovered: None,
+        exchangeability: Vec::new(),
+        calibration: None,
     }
 }

@@ -23,6 +23,12 @@ impl StreamKey {
         Self(*hasher.finalize().as_bytes())
     }
 
+    /// The key itself, for what is drawn by hash.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// The stream of this number.
     #[must_use]
     pub fn stream(&self, number: u64) -> Stream {

@@ -16,6 +16,26 @@ pub fn variance(values: &[f64]) -> f64 {
     values.iter().map(|value| (value - middle) * (value - middle)).sum::<f64>() / float(values.len() - 1)
 }
 
+/// The mean of the second numbers with the luck of the first ones taken out, as `all` first numbers have the mean they
+/// should have (a control variate, which CUPED is): the adjusted mean, its standard error, and the share of the variance
+/// that the first numbers explain. Nothing where the first numbers do not vary.
+#[must_use]
+pub fn control(pairs: &[(f64, f64)], all: &[f64]) -> Option<(f64, f64, f64)> {
+    let first: Vec<f64> = pairs.iter().map(|pair| pair.0).collect();
+    let second: Vec<f64> = pairs.iter().map(|pair| pair.1).collect();
+    let (x, y) = (mean(&first), mean(&second));
+    let spread: f64 = first.iter().map(|value| (value - x) * (value - x)).sum();
+    let whole: f64 = second.iter().map(|value| (value - y) * (value - y)).sum();
+    let common: f64 = pairs.iter().map(|pair| (pair.0 - x) * (pair.1 - y)).sum();
+    if pairs.len() < 3 || spread <= 0.0 {
+        return None;
+    }
+    let slope = common / spread;
+    let left = (whole - slope * common).max(0.0) / float(pairs.len() - 2);
+    let explained = if whole > 0.0 { slope * common / whole } else { 0.0 };
+    Some((y - slope * (x - mean(all)), (left / float(pairs.len())).sqrt(), explained))
+}
+
 /// A count as a number.
 #[must_use]
 pub fn float(count: usize) -> f64 {
@@ -72,6 +92,18 @@ mod tests {
         assert!((mean(&values) - 0.3).abs() < 1e-15);
         // numpy.var(ddof=1)
         assert!((variance(&values) - 0.22).abs() < 1e-12);
+    }
+
+    #[test]
+    fn what_the_covariate_explains_is_taken_out() {
+        // statsmodels OLS of y on x - mean(all), see tests/calibration/reference.py: intercept, and R squared.
+        let pairs = [(1.0, 0.1), (1.0, -0.1), (0.0, 0.4), (0.0, 0.2), (1.0, 0.0), (0.0, 0.5)];
+        let all = [1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 1.0];
+        let (effect, error, explained) = control(&pairs, &all).expect("the covariate varies");
+        assert!((effect - 0.137_5).abs() < 1e-12, "{effect}");
+        assert!((error - 0.052_704_627_669).abs() < 1e-9, "{error}");
+        assert!((explained - 0.751_552_795_031).abs() < 1e-9, "{explained}");
+        assert_eq!(control(&[(1.0, 0.1), (1.0, 0.2), (1.0, 0.3)], &all), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::command::{analyze, archive, demo, import, record, replay, sessions, upkeep};
+use crate::command::{analyze, archive, calibrate, demo, gate, import, record, replay, sessions, upkeep};
 use crate::screen::Color;
 
 /// The configuration that is taken where none is named; it need not exist for commands that only look for keys in it.
@@ -71,4 +71,8 @@ pub(crate) enum Command {
     Replay(replay::Args),
     /// Compare two runs and decide.
     Analyze(analyze::Args),
+    /// Replay both builds in waves and decide after each: what a pipeline calls.
+    Gate(gate::Args),
+    /// Measure how the decision does on your own sessions when nothing changed.
+    Calibrate(calibrate::Args),
 }

@@ -12,7 +12,9 @@ use crate::screen::Screen;
 
 pub(crate) mod analyze;
 pub(crate) mod archive;
+pub(crate) mod calibrate;
 pub(crate) mod demo;
+pub(crate) mod gate;
 pub(crate) mod import;
 pub(crate) mod record;
 pub(crate) mod replay;
@@ -65,5 +67,7 @@ pub(crate) async fn run(cli: Cli, screen: &Screen) -> Result<Outcome, Failure> {
         Command::Store(args) => Box::pin(upkeep::run(args, &context)).await,
         Command::Replay(args) => Box::pin(replay::run(args, &context)).await,
         Command::Analyze(args) => Box::pin(analyze::run(args, &context)).await,
+        Command::Calibrate(args) => Box::pin(calibrate::run(args, &context)).await,
+        Command::Gate(args) => Box::pin(gate::run(args, &context)).await,
     }
 }

@@ -2,11 +2,14 @@
 //!
 //! The decision itself is `analyzer`'s; here are the files, the terminal and the exit code.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use analyzer::report::{Evidence, Frame};
-use analyzer::{Analysis, Answer, Policy, Verdict};
+use analyzer::verdict::{CALIBRATION_FORMAT, Calibration};
+use analyzer::{Analysis, Answer, Looking, Policy, Verdict, Waves};
 use anyhow::{Context as _, anyhow};
+use schemas::id::CaseId;
 use store::keyring::KeyRing;
 
 use crate::command::Context;
@@ -17,6 +20,7 @@ mod load;
 mod outputs;
 mod show;
 
+pub(crate) use load::run as load_run;
 pub(crate) use show::show;
 
 /// Arguments of `foreshadow analyze`.
@@ -34,6 +38,16 @@ pub(crate) struct Args {
     /// What may block, what approval needs, how much worse is tolerated (default: the documented defaults).
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
+    /// Plays the finished runs as N looks at growing parts of the cases, in a seeded order, and ends with the first look that
+    /// decides; by default one look at everything.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    looks: Option<u32>,
+    /// Looks after every case, in a seeded order, by betting: valid whenever one stops, and weaker than planned looks.
+    #[arg(long, conflicts_with = "looks")]
+    anytime: bool,
+    /// What `foreshadow calibrate` wrote about the baseline's sessions; shown beside the verdict.
+    #[arg(long, value_name = "FILE")]
+    calibration: Option<PathBuf>,
     /// Seed of the permutations; the same seed gives the same verdict, to the byte.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -53,12 +67,65 @@ pub(crate) struct Request {
     pub(crate) recorded: Option<String>,
     /// The policy.
     pub(crate) policy: Policy,
+    /// How the data are looked at.
+    pub(crate) look: Look,
+    /// What `foreshadow calibrate` found.
+    pub(crate) calibration: Option<Calibration>,
     /// Seed of the permutations.
     pub(crate) seed: u64,
     /// Folder that the verdict is written to.
     pub(crate) out: PathBuf,
     /// Keys of encrypted runs.
     pub(crate) keys: KeyRing,
+}
+
+/// How the data are looked at.
+#[derive(Debug, Clone)]
+pub(crate) enum Look {
+    /// Once, at everything.
+    Once,
+    /// In this many planned looks.
+    Looks(u32),
+    /// After every case.
+    Anytime,
+    /// At what there is so far of runs that a gate lets grow.
+    Waves(Grown),
+}
+
+/// How far the runs of a gate have got.
+#[derive(Debug, Clone)]
+pub(crate) struct Grown {
+    /// All cases that may be played, in their order.
+    pub(crate) order: Arc<[CaseId]>,
+    /// Cases played at each look so far.
+    pub(crate) ends: Vec<usize>,
+    /// Cases that the plan ends with.
+    pub(crate) planned: usize,
+    /// Whether part of alpha is kept for an extension.
+    pub(crate) extension: bool,
+    /// The command that leads to the same verdict.
+    pub(crate) command: String,
+}
+
+impl Look {
+    fn looking(&self) -> Looking<'_> {
+        match self {
+            Self::Once => Looking::Once,
+            Self::Looks(looks) => Looking::Looks(*looks),
+            Self::Anytime => Looking::Anytime,
+            Self::Waves(Grown { order, ends, planned, extension, .. }) => {
+                Looking::Waves(Waves { order, ends, planned: *planned, extension: *extension })
+            }
+        }
+    }
+
+    /// How many cases could be had in all, where that is known.
+    fn corpus_cases(&self) -> Option<u64> {
+        match self {
+            Self::Waves(grown) => Some(grown.order.len() as u64),
+            Self::Once | Self::Looks(_) | Self::Anytime => None,
+        }
+    }
 }
 
 /// Runs `foreshadow analyze`.
@@ -70,6 +137,12 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Fa
         candidate: args.candidate,
         recorded: args.recorded,
         policy,
+        look: match (args.looks, args.anytime) {
+            (_, true) => Look::Anytime,
+            (Some(looks), false) => Look::Looks(looks),
+            (None, false) => Look::Once,
+        },
+        calibration: read_calibration(args.calibration.as_deref())?,
         seed: args.seed,
         out: args.out,
         keys: context.key_ring()?,
@@ -82,7 +155,7 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Fa
 }
 
 /// The exit code of a verdict.
-fn outcome(verdict: &Verdict) -> Outcome {
+pub(crate) fn outcome(verdict: &Verdict) -> Outcome {
     match verdict.verdict {
         Answer::Approve => Outcome::Success,
         Answer::Block => Outcome::Block,
@@ -105,10 +178,16 @@ pub(crate) async fn analyze(request: &Request) -> Result<Analysis, Failure> {
     comparable::check(&mut baseline, &mut candidate).map_err(Failure::usage)?;
     let request = request.clone();
     let decided = tokio::task::spawn_blocking(move || {
-        let Request { policy, seed, out, .. } = &request;
+        let Request { policy, seed, out, look, calibration, .. } = &request;
         let frame = Frame { title: String::new(), commands: vec![command_line(&request)] };
-        let analysis = analyzer::analyse(policy, &baseline, &candidate, recorded.as_ref(), *seed);
-        let analysis = analysis.map_err(Failure::usage)?;
+        let asked = analyzer::Request {
+            recorded: recorded.as_ref(),
+            looking: look.looking(),
+            corpus_cases: look.corpus_cases(),
+            calibration: calibration.as_ref(),
+            ..analyzer::Request::new(policy, &baseline, &candidate, *seed)
+        };
+        let analysis = analyzer::decide_on(&asked).map_err(Failure::usage)?;
         let evidence =
             Evidence { baseline: &baseline, candidate: &candidate, recorded: recorded.as_ref(), policy };
         outputs::write(out, &analysis, &evidence, &frame)?;
@@ -127,6 +206,12 @@ fn command_line(request: &Request) -> String {
     if request.policy != Policy::default() {
         words.push("--policy POLICY.toml".to_owned());
     }
+    match &request.look {
+        Look::Looks(looks) => words.push(format!("--looks {looks}")),
+        Look::Anytime => words.push("--anytime".to_owned()),
+        Look::Once => {}
+        Look::Waves(grown) => return grown.command.clone(),
+    }
     words.extend([format!("--seed {} --out", request.seed), quoted(&request.out.display().to_string())]);
     words.join(" ")
 }
@@ -141,7 +226,23 @@ fn quoted(word: &str) -> String {
     }
 }
 
-fn read_policy(path: Option<&PathBuf>) -> Result<Policy, Failure> {
+/// Reads what `foreshadow calibrate` wrote.
+pub(crate) fn read_calibration(path: Option<&Path>) -> Result<Option<Calibration>, Failure> {
+    let Some(path) = path else { return Ok(None) };
+    let read = || -> anyhow::Result<Calibration> {
+        let text = std::fs::read_to_string(path).context("it cannot be read")?;
+        let found: Calibration = serde_json::from_str(&text)
+            .context("it is not what `foreshadow calibrate` writes; make it again with `--out FILE`")?;
+        if found.format != CALIBRATION_FORMAT {
+            anyhow::bail!("it has format {}, this build reads {CALIBRATION_FORMAT}; make it again", found.format);
+        }
+        Ok(found)
+    };
+    let read = read().with_context(|| format!("calibration {} cannot be used", path.display()));
+    read.map(Some).map_err(Failure::usage)
+}
+
+pub(crate) fn read_policy(path: Option<&PathBuf>) -> Result<Policy, Failure> {
     let Some(path) = path else { return Ok(Policy::default()) };
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("policy {} cannot be read", path.display()))

@@ -11,6 +11,7 @@ use replayer::{Candidate, Clock, FaultRules, ModelMode, Plan, Progress, ReplayEr
 use schemas::id::{AgentId, IncarnationId};
 use schemas::tools::ToolCatalog;
 use schemas::trial::{Lane, TrialEnding};
+use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
@@ -29,57 +30,57 @@ const LINE_EVERY: usize = 100;
 pub(crate) struct Args {
     /// Store with the recorded sessions.
     #[arg(long, value_name = "STORE")]
-    store: String,
+    pub(crate) store: String,
     /// What is replayed against (TOML).
     #[arg(long, value_name = "FILE")]
-    candidate: PathBuf,
+    pub(crate) candidate: PathBuf,
     /// Where the trials go; must not hold a run yet, unless --resume is given.
     #[arg(long, value_name = "RUN")]
-    run: String,
+    pub(crate) run: String,
     /// Whose trials they are.
     #[arg(long, value_enum, default_value = "candidate")]
-    lane: LaneName,
+    pub(crate) lane: LaneName,
     /// Trials of each session.
     #[arg(long, default_value_t = 5, value_name = "K")]
-    trials: u32,
+    pub(crate) trials: u32,
     /// A seeded sample of this many sessions; by default all.
     #[arg(long, value_name = "N")]
-    sessions: Option<usize>,
+    pub(crate) sessions: Option<usize>,
     /// Seed of everything random: the sample, the order of trials, the faults, the seeds given to the candidate.
     #[arg(long, default_value_t = 0, value_name = "N")]
-    seed: u64,
+    pub(crate) seed: u64,
     /// Trials at a time.
     #[arg(long, default_value_t = 4, value_name = "N")]
-    concurrency: usize,
+    pub(crate) concurrency: usize,
     /// Faults to inject into tool calls (TOML); the same seed gives both lanes the same ones.
     #[arg(long, value_name = "FILE")]
-    faults: Option<PathBuf>,
+    pub(crate) faults: Option<PathBuf>,
     /// What answers the candidate's model calls: the recording, or the `upstream` under `model` of the candidate file.
     #[arg(long, value_enum, default_value = "recorded")]
-    model: ModelName,
+    pub(crate) model: ModelName,
     /// Tool list (OpenAI or MCP form) with `effect`, `reversible` and `idempotent` beside each tool.
     #[arg(long, value_name = "FILE")]
-    tools: Option<PathBuf>,
+    pub(crate) tools: Option<PathBuf>,
     /// Only sessions of this agent.
     #[arg(long, value_name = "A")]
-    agent: Option<AgentId>,
+    pub(crate) agent: Option<AgentId>,
     /// Go on with a run that was interrupted: finished trials are not played again.
     #[arg(long)]
-    resume: bool,
+    pub(crate) resume: bool,
     /// Recorded tool delays are multiplied by this; 0 answers at once.
     #[arg(long, default_value_t = 1.0, value_name = "FACTOR")]
-    delay_scale: f64,
+    pub(crate) delay_scale: f64,
     /// No recorded tool delay is replayed longer than this.
     #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = parse_duration)]
-    delay_cap: Duration,
+    pub(crate) delay_cap: Duration,
     /// Start a command candidate although nothing stops it from reaching the network.
     #[arg(long)]
-    allow_open_egress: bool,
+    pub(crate) allow_open_egress: bool,
 }
 
 /// A lane that can be replayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum LaneName {
+pub(crate) enum LaneName {
     /// The current build.
     Baseline,
     /// The new build.
@@ -87,9 +88,11 @@ enum LaneName {
 }
 
 /// What answers model calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum ModelName {
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ModelName {
     /// The recording.
+    #[default]
     Recorded,
     /// The configured provider.
     Live,
@@ -121,7 +124,7 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Fa
     }
 }
 
-fn plan(args: Args, context: &Context<'_>) -> Result<Plan, Failure> {
+pub(crate) fn plan(args: Args, context: &Context<'_>) -> Result<Plan, Failure> {
     let env = |name: &str| std::env::var(name).ok();
     let candidate = read(&args.candidate)?;
     let candidate =
@@ -182,12 +185,12 @@ fn cannot_use(what: &str, path: &Path) -> String {
     format!("{what} file {} cannot be used", path.display())
 }
 
-fn failure(error: ReplayError) -> Failure {
+pub(crate) fn failure(error: ReplayError) -> Failure {
     if error.is_usage() { Failure::usage(error) } else { Failure::work(error) }
 }
 
 /// Turns an interrupt into a cancellation: finished trials are kept.
-async fn watch(cancel: CancellationToken) {
+pub(crate) async fn watch(cancel: CancellationToken) {
     if tokio::signal::ctrl_c().await.is_ok() {
         cancel.cancel();
     }

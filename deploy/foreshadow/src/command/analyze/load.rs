@@ -61,7 +61,7 @@ struct OperationRow {
 ///
 /// # Errors
 /// Wrong usage where there is no run at this place or it is empty; failed work where its files cannot be read.
-pub(super) async fn run(location: &str, keys: &KeyRing) -> Result<Run, Failure> {
+pub(crate) async fn run(location: &str, keys: &KeyRing) -> Result<Run, Failure> {
     let lake = Lake::open(location).map_err(Failure::usage)?.with_keys(keys.clone());
     let manifest = lake.manifest().await.map_err(Failure::work)?;
     let snapshot = lake.snapshot().await.map_err(Failure::work)?;

@@ -192,6 +192,8 @@ async fn decide_all(folder: &Folder, seed: u64) -> Result<Vec<Decided>, Failure>
             candidate: folder.location(&format!("runs/{name}")),
             recorded: None,
             policy: policy.clone(),
+            look: analyze::Look::Once,
+            calibration: None,
             seed,
             out: out.clone(),
             keys: store::keyring::KeyRing::default(),

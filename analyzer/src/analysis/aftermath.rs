@@ -1,0 +1,61 @@
+//! A decision in numbers, without what explains it: for deciding many times over.
+
+use super::{Ground, Request, apart, looking, reasons};
+use crate::decide::Tested;
+use crate::metrics::{CaseTable, Measured};
+use crate::pairs::Pairs;
+use crate::stats::variance::variance;
+use crate::verdict::{Answer, Unit};
+
+/// What a decision came to, in numbers, without what explains it.
+pub(crate) struct Aftermath {
+    pub(crate) answer: Answer,
+    /// Whether it blocked for an invariant.
+    pub(crate) violated: bool,
+    /// Share of the cases that had been looked at when it was decided.
+    pub(crate) share_used: f64,
+    pub(crate) metrics: Vec<MetricAftermath>,
+}
+
+/// A metric of a decision.
+pub(crate) struct MetricAftermath {
+    pub(crate) name: String,
+    pub(crate) unit: Unit,
+    pub(crate) decides: bool,
+    pub(crate) required: bool,
+    pub(crate) cases: usize,
+    pub(crate) low: f64,
+    pub(crate) margin: f64,
+    /// Variance of the contrasts.
+    pub(crate) variance: f64,
+    /// Whether it said "worse", corrected.
+    pub(crate) alarm: bool,
+}
+
+/// Decides on pairs however they were made; means are tested whatever the run's lane.
+pub(crate) fn decide_pairs(request: Request<'_>, pairs: Pairs<'_>) -> Aftermath {
+    let ground = Ground::new(request, pairs, None);
+    let look = looking::look(&ground);
+    let metric = |(metric, test): (&Measured, &Tested)| {
+        let contrasts: Vec<f64> = metric.observed.iter().map(CaseTable::observed).collect();
+        MetricAftermath {
+            name: metric.name.clone(),
+            unit: metric.unit,
+            decides: metric.decides,
+            required: metric.required,
+            cases: test.cases,
+            low: metric.low,
+            margin: metric.margin,
+            variance: variance(&contrasts),
+            alarm: test.p_block_adjusted.unwrap_or(test.p_block) <= request.policy.alpha,
+        }
+    };
+    Aftermath {
+        answer: reasons::answer(&look.evidence(&ground)),
+        violated: ground.is_violated(),
+        share_used: look.course.as_ref().map_or(1.0, |course| {
+            crate::count::float(course.cases) / crate::count::float(course.planned_cases.max(1))
+        }),
+        metrics: apart::tested(&look).map(metric).collect(),
+    }
+}

@@ -1,0 +1,110 @@
+//! What is told beside the metrics: slices, what a search found, and how the candidate compares with a recording.
+
+use super::{Ground, Look};
+use crate::decide::Tested;
+use crate::discover;
+use crate::metrics::{self, Measured};
+use crate::stats::discovery;
+use crate::verdict::{Adjusted, Discovered, ExchangeResult, MetricState, SliceResult};
+
+/// The fewest cases with a labelled recording that an effect is adjusted by.
+const LEAST_RECORDINGS: usize = 20;
+
+/// The named slices, by slice and metric; those that may not block are corrected among themselves.
+pub(super) fn slices(ground: &Ground<'_>, look: &Look<'_>) -> Vec<SliceResult> {
+    let all = look.measurement.metrics.iter().zip(&look.tested).zip(&look.intervals);
+    let mut results: Vec<SliceResult> = all
+        .filter_map(|((metric, test), interval)| {
+            let slice = metric.slice.as_ref()?;
+            let policy = ground.request.policy.slice.get(&slice.name)?;
+            let [baseline, candidate] = metrics::means(metric);
+            Some(SliceResult {
+                name: slice.name.clone(),
+                criteria: policy.criteria.clone(),
+                critical: metric.decides,
+                required: metric.required,
+                metric: slice.metric.clone(),
+                unit: metric.unit,
+                cases: crate::count::of(test.cases),
+                speaks: metric.speaks(test.cases),
+                floor: test.floor,
+                baseline,
+                candidate,
+                effect: test.effect,
+                interval: *interval,
+                margin: metric.margin,
+                p_block: test.p_block,
+                p_block_adjusted: test.p_block_adjusted.unwrap_or(test.p_block),
+                p_approve: test.p_approve,
+                state: test.state,
+            })
+        })
+        .collect();
+    let others: Vec<usize> = (0..results.len()).filter(|place| !results[*place].critical).collect();
+    let p_values: Vec<f64> = others.iter().map(|place| results[*place].p_block).collect();
+    let alpha = ground.request.policy.alpha;
+    for (place, adjusted) in others.into_iter().zip(discovery::adjust(&p_values)) {
+        let result = &mut results[place];
+        result.p_block_adjusted = adjusted;
+        if adjusted > alpha {
+            result.state = match result.state {
+                MetricState::Deteriorated => MetricState::Undecided,
+                MetricState::DeterioratedWithinMargin => MetricState::NonInferior,
+                MetricState::NonInferior | MetricState::Undecided => result.state,
+            };
+        }
+    }
+    results
+}
+
+/// What a search over all slices finds in the first metric that matters.
+pub(super) fn discovered(ground: &Ground<'_>, look: &Look<'_>) -> Option<Discovered> {
+    let own = || look.measurement.metrics.iter().filter(|metric| metric.slice.is_none());
+    let matters = |metric: &&Measured| metric.required || metric.decides;
+    let metric = own().find(|metric| metric.name == "success" && matters(metric)).or(own().find(matters))?;
+    discover::search(&look.pairs, metric, ground.request.policy.alpha, ground.request.seed)
+}
+
+/// How the candidate's trials compare with the recordings, where these stand for the baseline.
+pub(super) fn exchangeability(ground: &Ground<'_>) -> Vec<ExchangeResult> {
+    match ground.no_means {
+        // Of sessions picked by their outcome the recording is never like another trial.
+        Some(super::NoMeans::BaselineIsRecording) if !ground.is_selected() => {
+            crate::exchange::compare(&ground.pairs, ground.request.seed)
+        }
+        Some(_) | None => Vec::new(),
+    }
+}
+
+/// The mean contrast with the luck of the cases drawn taken out, as far as their recordings tell it: the recordings of
+/// the cases looked at against those of all cases of the runs.
+pub(super) fn adjusted(ground: &Ground<'_>, look: &Look<'_>, metric: &Measured) -> Option<Adjusted> {
+    let label = |success: bool| f64::from(u8::from(success));
+    let known = |case: &crate::pairs::PairedCase<'_>| case.recorded_any?.trial.success.map(label);
+    let all: Vec<f64> = ground.pairs.cases.iter().filter_map(known).collect();
+    let pairs: Vec<(f64, f64)> = metric
+        .observed
+        .iter()
+        .filter_map(|table| Some((known(look.pairs.cases.get(table.place)?)?, table.observed())))
+        .collect();
+    (pairs.len() >= LEAST_RECORDINGS).then(|| crate::stats::variance::control(&pairs, &all))?.map(
+        |(effect, standard_error, explained)| Adjusted {
+            cases: crate::count::of(pairs.len()),
+            effect,
+            standard_error,
+            explained,
+        },
+    )
+}
+
+/// The metrics proper and what their tests say, without those of slices.
+pub(super) fn tested<'l>(look: &'l Look<'_>) -> impl Iterator<Item = (&'l Measured, &'l Tested)> {
+    look.measurement.metrics.iter().zip(&look.tested).filter(|(metric, _)| metric.slice.is_none())
+}
+
+/// The tests of the metrics proper, with their bounds.
+pub(super) fn proper<'l>(look: &'l Look<'_>) -> impl Iterator<Item = (&'l Measured, &'l Tested, &'l [f64; 2])> {
+    let all = look.measurement.metrics.iter().zip(&look.tested).zip(&look.intervals);
+    all.filter(|((metric, _), _)| metric.slice.is_none())
+        .map(|((metric, test), interval)| (metric, test, interval))
+}

@@ -1,0 +1,401 @@
+//! How the data are looked at: all at once, in planned looks, wave by wave, or after every case.
+//!
+//! Each look sees the pairs of the first cases of the seeded order and nothing else, so what `analyze` finds over finished
+//! runs is what `gate` would have found while they grew. Invariants, fidelity and what forbids approval are of the whole
+//! runs at every look: known harm is never looked away from.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+
+use schemas::id::CaseId;
+
+use super::{Evidence, Ground, reasons};
+use crate::decide::{self, Bounds, Reading, Tested, Tests};
+use crate::metrics::{Measured, Measurement};
+use crate::pairs::Pairs;
+use crate::stats::betting::{Side, p_of};
+use crate::stats::normal;
+use crate::stats::spending::{Schedule, boundaries, spent};
+use crate::stats::variance::{float, mean};
+use crate::verdict::{Answer, Course, CourseKind, LookMetric, LookResult, MetricState};
+
+/// Part of alpha that the planned looks have where an extension is reserved; the rest is for betting.
+pub const PLAN_SHARE: f64 = 0.8;
+
+/// Looks of an `anytime` verdict that are written down; the last one always is.
+const SHOWN_STEPS: usize = 25;
+
+/// How the data are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Looking<'a> {
+    /// Once, at everything, with all of alpha.
+    Once,
+    /// In this many planned looks at growing parts of finished runs; ends with the first look that decides.
+    Looks(u32),
+    /// After every case of finished runs, by betting; ends with the first case that decides.
+    Anytime,
+    /// At what there is so far of runs that grow wave by wave.
+    Waves(Waves<'a>),
+}
+
+/// How far runs that grow wave by wave have got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waves<'a> {
+    /// All cases that may be played, in the order fixed before the first wave ([`crate::seeded_order`]).
+    pub order: &'a [CaseId],
+    /// Cases played at each look so far, ascending; the last is now.
+    pub ends: &'a [usize],
+    /// Cases that the plan ends with; looks beyond are an extension.
+    pub planned: usize,
+    /// Whether part of alpha is kept for an extension.
+    pub extension: bool,
+}
+
+/// What was found at the last look.
+pub(super) struct Look<'a> {
+    pub(super) pairs: Cow<'a, Pairs<'a>>,
+    pub(super) measurement: Measurement,
+    pub(super) ranks: Vec<usize>,
+    pub(super) tested: Vec<Tested>,
+    /// The bounds of the metrics' effects; empty until [`Self::bound`] is called.
+    pub(super) intervals: Vec<[f64; 2]>,
+    /// How these are got.
+    level: Bounds,
+    /// The answers of the metrics where missing trials count against the candidate, and for it.
+    pub(super) bounds: Option<(Answer, Answer)>,
+    pub(super) course: Option<Course>,
+}
+
+impl<'a> Look<'a> {
+    fn new(ground: &'a Ground<'a>, pairs: Cow<'a, Pairs<'a>>) -> Self {
+        let ranks = ground.ranks(&pairs);
+        let measurement = ground.measure(&pairs);
+        Self {
+            pairs,
+            measurement,
+            ranks,
+            tested: Vec::new(),
+            intervals: Vec::new(),
+            level: Bounds::At(ground.request.policy.alpha),
+            bounds: None,
+            course: None,
+        }
+    }
+
+    pub(super) fn tests<'l>(&'l self, ground: &Ground<'_>) -> Tests<'l> {
+        ground.tests(&self.ranks)
+    }
+
+    /// Reads the metrics as observed and, where trials are missing, under both extremes.
+    fn read(&mut self, mut read: impl FnMut(&Self, Reading) -> Vec<Tested>) {
+        let tested = read(self, Reading::Observed);
+        let matters = |metric: &Measured| metric.bounds.is_some() && (metric.decides || metric.required);
+        if self.measurement.metrics.iter().any(matters) {
+            let mut of = |reading| decide::answer(&self.measurement.metrics, &read(self, reading));
+            self.bounds = Some((of(Reading::Worst), of(Reading::Best)));
+        }
+        self.tested = tested;
+    }
+
+    /// Bounds the metrics' effects, at the level of this look.
+    pub(super) fn bound(&mut self, ground: &Ground<'_>) {
+        let tests = self.tests(ground);
+        let all = self.measurement.metrics.iter();
+        self.intervals = all.map(|metric| decide::interval(metric, self.level, &tests)).collect();
+    }
+
+    pub(super) fn evidence<'l>(&'l self, ground: &'l Ground<'_>) -> Evidence<'l> {
+        Evidence {
+            policy: ground.request.policy,
+            pairs: &self.pairs,
+            checked: &ground.checked,
+            measurement: &self.measurement,
+            tested: &self.tested,
+            intervals: &self.intervals,
+            faithful: &ground.faithful,
+            drift: ground.drift.as_ref().map(|found| &found.drift),
+            no_means: ground.no_means,
+            bounds: self.bounds,
+        }
+    }
+}
+
+/// Looks at the data as they are asked to be looked at.
+pub(super) fn look<'a>(ground: &'a Ground<'a>) -> Look<'a> {
+    match ground.request.looking {
+        Looking::Once => once(ground),
+        Looking::Looks(looks) => {
+            let all = ground.order.len();
+            let ends: BTreeSet<usize> =
+                (1..=looks as usize).map(|look| (all * look).div_ceil(looks.max(1) as usize)).collect();
+            let ends: Vec<usize> = ends.into_iter().collect();
+            planned(ground, &ends, all, 1.0, true)
+        }
+        Looking::Waves(waves) => {
+            let share = if waves.extension { PLAN_SHARE } else { 1.0 };
+            planned(ground, waves.ends, waves.planned, share, false)
+        }
+        Looking::Anytime => anytime(ground),
+    }
+}
+
+fn once<'a>(ground: &'a Ground<'a>) -> Look<'a> {
+    let mut look = Look::new(ground, Cow::Borrowed(&ground.pairs));
+    look.read(|look, reading| decide::test(&look.measurement.metrics, reading, &look.tests(ground)));
+    look
+}
+
+// === planned looks ===
+
+/// The p-values of all looks so far, by reading and metric: of the block test and of the approve test.
+struct Past {
+    schedule: Schedule,
+    /// Part of alpha that the planned looks have.
+    share: f64,
+    strict: bool,
+    values: BTreeMap<(Reading, String), [Vec<f64>; 2]>,
+}
+
+impl Past {
+    /// Adds a look and says what is known after it; `planned` is false for a look of an extension.
+    fn add(&mut self, look: &Look<'_>, reading: Reading, tests: &Tests<'_>, planned: bool) -> Vec<Tested> {
+        let metrics = &look.measurement.metrics;
+        let mut tested = decide::nominal(metrics, reading, tests);
+        for (metric, test) in metrics.iter().zip(&mut tested) {
+            let held = self.values.entry((reading, metric.name.clone())).or_default();
+            if planned {
+                held[0].push(test.p_block);
+                held[1].push(test.p_approve);
+            }
+            let mut sequential = |values: &[f64]| {
+                let levels = values.iter().enumerate().map(|(look, p)| self.schedule.level(look, *p));
+                levels.fold(1.0, f64::min) / self.share
+            };
+            let mut block = sequential(&held[0]);
+            let mut approve = sequential(&held[1]);
+            if self.share < 1.0 && metric.speaks(test.cases) {
+                let bets = tests.bets(metric, reading);
+                block = block.min(bets.p_value(0.0, Side::Below) / (1.0 - self.share));
+                approve = approve.min(bets.p_value(-metric.margin, Side::Above) / (1.0 - self.share));
+            }
+            test.p_block = block.min(1.0);
+            // A bet needs no correction for looks.
+            test.p_approve = if self.strict { test.p_approve } else { approve.min(1.0) };
+        }
+        decide::conclude(metrics, &mut tested, tests.alpha);
+        tested
+    }
+
+    /// The p-value of the last planned look alone.
+    fn last(&self, metric: &str) -> [f64; 2] {
+        let held = self.values.get(&(Reading::Observed, metric.to_owned()));
+        let last = |values: &[f64]| values.last().copied().unwrap_or(1.0);
+        held.map_or([1.0; 2], |held| [last(&held[0]), last(&held[1])])
+    }
+}
+
+fn planned<'a>(
+    ground: &'a Ground<'a>,
+    ends: &[usize],
+    planned: usize,
+    share: f64,
+    stops: bool,
+) -> Look<'a> {
+    let alpha = ground.request.policy.alpha * share;
+    let fraction = |end: usize| float(end) / float(planned.max(1));
+    let inside: Vec<f64> =
+        ends.iter().filter(|end| **end <= planned).map(|end| fraction(*end)).collect();
+    let limits = boundaries(alpha, &inside);
+    let mut past = Past {
+        schedule: Schedule::new(alpha, &inside),
+        share,
+        strict: ground.request.policy.strict,
+        values: BTreeMap::new(),
+    };
+    let mut course = Course {
+        kind: CourseKind::Looks,
+        planned_looks: 0,
+        planned_cases: crate::count::of(planned),
+        cases: 0,
+        stopped_early: false,
+        plan_share: share,
+        extension_looks: 0,
+        looks: Vec::new(),
+    };
+    let mut last = None;
+    for (number, end) in ends.iter().enumerate() {
+        let mut look = Look::new(ground, Cow::Owned(ground.part(*end)));
+        let limit = limits.get(number).copied();
+        look.read(|look, reading| past.add(look, reading, &look.tests(ground), limit.is_some()));
+        let answer = reasons::answer(&look.evidence(ground));
+        course.cases = crate::count::of(*end);
+        course.extension_looks += u32::from(limit.is_none());
+        course.looks.push(LookResult {
+            look: u32::try_from(number + 1).unwrap_or(u32::MAX),
+            cases: crate::count::of(*end),
+            fraction: fraction(*end),
+            alpha_spent: spent(alpha, fraction(*end)),
+            boundary: limit.filter(|limit| limit.is_finite()),
+            answer,
+            metrics: look_metrics(&look, |metric| past.last(metric)),
+        });
+        course.stopped_early = *end < planned && answer != Answer::Inconclusive;
+        last = Some((look, limit));
+        // Harm that is known already is in the answer, and then all that is there is shown.
+        if stops && answer != Answer::Inconclusive && !ground.is_violated() {
+            break;
+        }
+    }
+    let Some((mut look, limit)) = last else { return once(ground) };
+    course.planned_looks = u32::try_from(inside.len()).unwrap_or(u32::MAX);
+    look.level = match limit {
+        Some(limit) if limit.is_finite() => Bounds::At(normal::cdf(-limit)),
+        Some(_) => Bounds::None,
+        None => Bounds::Bets(ground.request.policy.alpha - alpha),
+    };
+    look.course = Some(course);
+    look
+}
+
+fn look_metrics(look: &Look<'_>, alone: impl Fn(&str) -> [f64; 2]) -> Vec<LookMetric> {
+    let all = look.measurement.metrics.iter().zip(&look.tested);
+    let own = all.filter(|(metric, _)| metric.slice.is_none());
+    let of = |(metric, test): (&Measured, &Tested)| {
+        let [p_block, p_approve] = alone(&metric.name);
+        LookMetric {
+            name: metric.name.clone(),
+            cases: crate::count::of(test.cases),
+            effect: test.effect,
+            p_block,
+            p_approve,
+            p_block_sequential: test.p_block,
+            p_approve_sequential: test.p_approve,
+        }
+    };
+    own.map(of).collect()
+}
+
+// === every case ===
+
+/// A metric's p-values after each number of its cases, and at which places of the order these cases stand.
+struct Path {
+    ranks: Vec<usize>,
+    contrasts: Vec<f64>,
+    block: Vec<f64>,
+    approve: Vec<f64>,
+    floor: u64,
+}
+
+impl Path {
+    fn new(metric: &Measured, reading: Reading, tests: &Tests<'_>) -> Self {
+        let tables = decide::tables(metric, reading);
+        let rank = |place: usize| tests.ranks.get(place).copied().unwrap_or(usize::MAX);
+        let mut ranks: Vec<usize> = tables.iter().map(|table| rank(table.place)).collect();
+        ranks.sort_unstable();
+        let contrasts = tests.ordered(tables);
+        let bets = tests.bets(metric, reading);
+        let running = |path: Vec<f64>| {
+            let mut most: f64 = 0.0;
+            path.into_iter()
+                .map(|log| {
+                    most = most.max(log);
+                    p_of(&[most])
+                })
+                .collect()
+        };
+        Self {
+            ranks,
+            block: running(bets.against(0.0, Side::Below)),
+            approve: running(bets.against(-metric.margin, Side::Above)),
+            contrasts,
+            floor: crate::stats::gaffke::floor(tests.alpha, metric.margin, metric.low),
+        }
+    }
+
+    /// What is known of the metric after this many cases of the order.
+    fn at(&self, metric: &Measured, end: usize) -> Tested {
+        let cases = self.ranks.partition_point(|rank| *rank < end);
+        let p = |path: &[f64]| if cases > 0 && metric.speaks(cases) { path[cases - 1] } else { 1.0 };
+        Tested {
+            cases,
+            effect: mean(&self.contrasts[..cases]),
+            p_block: p(&self.block),
+            p_block_adjusted: None,
+            p_approve: p(&self.approve),
+            floor: self.floor,
+            state: MetricState::Undecided,
+        }
+    }
+}
+
+fn anytime<'a>(ground: &'a Ground<'a>) -> Look<'a> {
+    let mut whole = Look::new(ground, Cow::Borrowed(&ground.pairs));
+    let (all, alpha) = (ground.order.len(), ground.request.policy.alpha);
+    let mut paths: BTreeMap<Reading, Vec<Path>> = BTreeMap::new();
+    for reading in [Reading::Observed, Reading::Worst, Reading::Best] {
+        let tests = whole.tests(ground);
+        let of = |metric: &Measured| Path::new(metric, reading, &tests);
+        paths.insert(reading, whole.measurement.metrics.iter().map(of).collect());
+    }
+    let known = |look: &Look<'_>, reading: Reading, end: usize| {
+        // Cases that were planned and never played stand nowhere in the order: they count in the end.
+        let end = if end == all { usize::MAX } else { end };
+        let metrics = &look.measurement.metrics;
+        let mut tested: Vec<Tested> =
+            metrics.iter().zip(&paths[&reading]).map(|(metric, path)| path.at(metric, end)).collect();
+        decide::conclude(metrics, &mut tested, alpha);
+        tested
+    };
+    let early = ground.pairs.unseen.cases == 0 && !ground.is_violated();
+    let (mut looks, mut end) = (Vec::new(), if early { 1 } else { all });
+    let answer = loop {
+        whole.read(|look, reading| known(look, reading, end));
+        let answer = reasons::answer(&whole.evidence(ground));
+        let is_last = answer != Answer::Inconclusive || end >= all;
+        if is_last || end % all.div_ceil(SHOWN_STEPS) == 0 {
+            looks.push(step(&whole, end, all, alpha, answer));
+        }
+        if is_last {
+            break answer;
+        }
+        end += 1;
+    };
+    let mut look = if end < all { Look::new(ground, Cow::Owned(ground.part(end))) } else { whole };
+    // Same p-values, of the metrics that the first cases have.
+    look.read(|look, reading| {
+        let tests = look.tests(ground);
+        let metrics = &look.measurement.metrics;
+        let of = |metric: &Measured| Path::new(metric, reading, &tests).at(metric, usize::MAX);
+        let mut tested: Vec<Tested> = metrics.iter().map(of).collect();
+        decide::conclude(metrics, &mut tested, alpha);
+        tested
+    });
+    look.level = Bounds::Bets(alpha);
+    look.course = Some(Course {
+        kind: CourseKind::Anytime,
+        planned_looks: 0,
+        planned_cases: crate::count::of(all),
+        cases: crate::count::of(end),
+        stopped_early: end < all && answer != Answer::Inconclusive,
+        plan_share: 1.0,
+        extension_looks: 0,
+        looks,
+    });
+    look
+}
+
+fn step(look: &Look<'_>, end: usize, all: usize, alpha: f64, answer: Answer) -> LookResult {
+    let mut metrics = look_metrics(look, |_| [1.0; 2]);
+    for metric in &mut metrics {
+        (metric.p_block, metric.p_approve) = (metric.p_block_sequential, metric.p_approve_sequential);
+    }
+    LookResult {
+        look: u32::try_from(end).unwrap_or(u32::MAX),
+        cases: crate::count::of(end),
+        fraction: float(end) / float(all.max(1)),
+        alpha_spent: alpha,
+        boundary: None,
+        answer,
+        metrics,
+    }
+}

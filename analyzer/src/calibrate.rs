@@ -1,0 +1,234 @@
+//! How the decision does where nothing changed: the trials of one run are split at random into two arms, again and again,
+//! and each split is decided on as if one arm were a candidate.
+//!
+//! Every block among the splits is a false alarm on the user's own sessions, whatever these are like. From the same splits
+//! comes how much a contrast varies between identical builds, and so what change could be seen and what it would cost.
+
+use rayon::prelude::*;
+use schemas::trial::Trial;
+
+use crate::analysis::{Aftermath, Looking, Request, decide_pairs};
+use crate::pairs::{PairError, Pairs};
+use crate::policy::Policy;
+use crate::run::Run;
+use crate::stats::stream::StreamKey;
+use crate::stats::variance::{float, mean};
+use crate::stats::{gaffke, interval, normal, spending};
+use crate::verdict::{
+    CALIBRATION_FORMAT, Calibration, CalibrationAnswers, CalibrationMetric, CostForecast,
+};
+use crate::words;
+
+/// Probability with which a change is to be seen.
+const POWER: f64 = 0.80;
+
+/// What is calibrated.
+#[derive(Debug, Clone, Copy)]
+pub struct CalibrateRequest<'a> {
+    /// The policy.
+    pub policy: &'a Policy,
+    /// The run whose trials are split.
+    pub run: &'a Run,
+    /// Seed of the splits.
+    pub seed: u64,
+    /// How many splits.
+    pub splits: u64,
+    /// Looks of each decision, at least 1.
+    pub looks: u32,
+}
+
+/// A run that cannot be calibrated on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CalibrateError {
+    /// Its trials cannot be read as pairs.
+    #[error(transparent)]
+    Pairs(#[from] PairError),
+    /// No case has two trials.
+    #[error("run {run} has no case with two trials that vote, so it cannot be split into two arms; replay it with --trials 2 or more")]
+    NoRepeats {
+        /// The run.
+        run: String,
+    },
+}
+
+/// Splits, decides, and says how often it was wrong.
+///
+/// # Errors
+/// The run has a trial twice, or no case with two trials.
+pub fn calibrate(request: &CalibrateRequest<'_>) -> Result<Calibration, CalibrateError> {
+    let CalibrateRequest { policy, run, seed, splits, looks } = *request;
+    let key = StreamKey::new(seed, "splits");
+    let first = Pairs::split(run, &key, 0)?;
+    if first.cases.is_empty() {
+        return Err(CalibrateError::NoRepeats { run: run.name.clone() });
+    }
+    let looking = if looks > 1 { Looking::Looks(looks) } else { Looking::Once };
+    let ask = Request { looking, forecast: false, ..Request::new(policy, run, run, seed) };
+    let decide = |number: u64| -> Result<Aftermath, PairError> {
+        let pairs = Pairs::split(run, &key, number)?;
+        Ok(decide_pairs(Request { seed: seed.wrapping_add(number), ..ask }, pairs))
+    };
+    let decided: Vec<Aftermath> = (0..splits).into_par_iter().map(decide).collect::<Result<_, _>>()?;
+    let mut answers = CalibrationAnswers::default();
+    decided.iter().for_each(|split| answers.add(split.answer));
+    let arms = first.cases.iter().map(|case| (case.baseline.trials.len(), case.candidate.trials.len()));
+    let inverse = mean(&arms.map(|(a, b)| 1.0 / float(a) + 1.0 / float(b)).collect::<Vec<_>>());
+    let held: usize = first.cases.iter().map(|case| case.baseline.trials.len() + case.candidate.trials.len()).sum();
+    let trials = float(held) / float(first.cases.len());
+    let plan = Plan { policy, cases: first.cases.len(), trials, inverse, looks };
+    Ok(Calibration {
+        format: CALIBRATION_FORMAT,
+        run: run.name.clone(),
+        build: run.manifest.build.to_string(),
+        policy_digest: policy.digest(),
+        seed,
+        looks,
+        cases: crate::count::of(first.cases.len()),
+        trials: trials / 2.0,
+        splits,
+        answers,
+        false_block: crate::count::float(answers.block) / crate::count::float(splits.max(1)),
+        false_block_interval: interval::clopper_pearson(answers.block, splits, 0.95),
+        metrics: metrics(&plan, &decided),
+        cost: cost(&first, &plan, &decided),
+        notes: notes(&decided),
+    })
+}
+
+/// What a decision on this run would be like.
+struct Plan<'a> {
+    policy: &'a Policy,
+    cases: usize,
+    /// Trials of a case, on average: as many as each lane of a decision would have.
+    trials: f64,
+    /// Mean over the cases of 1/k + 1/k' of the arms of a split.
+    inverse: f64,
+    looks: u32,
+}
+
+fn metrics(plan: &Plan<'_>, decided: &[Aftermath]) -> Vec<CalibrationMetric> {
+    let Some(longest) = decided.iter().max_by_key(|split| split.metrics.len()) else { return Vec::new() };
+    let deciding = longest.metrics.iter().filter(|metric| metric.decides).count();
+    let of = |first: &crate::analysis::MetricAftermath| {
+        let all: Vec<_> = decided
+            .iter()
+            .filter_map(|split| split.metrics.iter().find(|metric| metric.name == first.name))
+            .collect();
+        let alarms = all.iter().filter(|metric| metric.alarm).count();
+        let spread = mean(&all.iter().map(|metric| metric.variance).collect::<Vec<_>>());
+        // Identical builds differ by what is within a case alone: 1/k + 1/k' of it in a split, 2/K in a decision.
+        let deviation = (spread / plan.inverse * 2.0 / plan.trials).sqrt();
+        let alpha = plan.policy.alpha;
+        let level = if first.decides { alpha / float(deciding.max(1)) } else { alpha };
+        let error = deviation / float(plan.cases).sqrt();
+        let beta = normal::quantile(POWER);
+        let detectable = (last_boundary(level, plan.looks) + beta) * error;
+        let bar = last_boundary(alpha, plan.looks) + beta;
+        let of_floor = -first.low * (1.0 - alpha.powf(1.0 / float(plan.cases)));
+        let floor = gaffke::floor(alpha, first.margin, first.low);
+        let needed = (bar * deviation / first.margin).powi(2);
+        CalibrationMetric {
+            name: first.name.clone(),
+            unit: first.unit,
+            decides: first.decides,
+            required: first.required,
+            cases: crate::count::of(first.cases),
+            margin: first.margin,
+            false_alarm: float(alarms) / float(decided.len().max(1)),
+            deviation,
+            detectable,
+            detectable_text: words::effect(first.unit, -detectable),
+            approvable_margin: (bar * error).max(of_floor),
+            cases_to_approve: crate::count::whole(needed.ceil()).max(floor),
+        }
+    };
+    longest.metrics.iter().map(of).collect()
+}
+
+/// What the last look must reach.
+fn last_boundary(alpha: f64, looks: u32) -> f64 {
+    let fractions: Vec<f64> = (1..=looks.max(1)).map(|look| f64::from(look) / f64::from(looks.max(1))).collect();
+    spending::boundaries(alpha, &fractions).last().copied().unwrap_or_else(|| -normal::quantile(alpha))
+}
+
+fn cost(pairs: &Pairs<'_>, plan: &Plan<'_>, decided: &[Aftermath]) -> CostForecast {
+    let trials: Vec<&Trial> = pairs.trials().map(|record| &record.trial).collect();
+    let planned = 2.0 * plan.trials * float(plan.cases);
+    let each = |value: fn(&Trial) -> Option<f64>| {
+        let known: Vec<f64> = trials.iter().filter_map(|trial| value(trial)).collect();
+        (!known.is_empty()).then(|| mean(&known) * planned)
+    };
+    let tokens = |trial: &Trial| {
+        let total = trial.input_tokens.unwrap_or(0) + trial.output_tokens.unwrap_or(0);
+        trial.input_tokens.or(trial.output_tokens).map(|_| crate::count::float(total))
+    };
+    CostForecast {
+        trials: crate::count::whole(planned),
+        tokens: each(tokens),
+        usd: each(|trial| trial.cost_usd),
+        agent_hours: each(|trial| trial.duration_us.map(|time| crate::count::float(time / 1000) / 3.6e6)),
+        share_used: mean(&decided.iter().map(|split| split.share_used).collect::<Vec<_>>()),
+    }
+}
+
+fn notes(decided: &[Aftermath]) -> Vec<String> {
+    let mut notes = vec![
+        "a split has half of the trials in each arm, so decisions with the whole run see more than these did; what can be seen \
+         is computed for as many trials in each lane as the run has"
+            .to_owned(),
+    ];
+    let violated = decided.iter().filter(|split| split.violated).count();
+    if violated > 0 {
+        notes.push(format!(
+            "{violated} splits blocked for an invariant that a single trial broke: such an invariant blocks identical builds; \
+             mend the build or take the invariant out of the policy"
+        ));
+    }
+    notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::labelled;
+    use schemas::trial::Lane;
+
+    fn outcomes(cases: usize, trials: usize) -> Vec<Vec<bool>> {
+        let mut stream = StreamKey::new(6, "outcomes").stream(0);
+        (0..cases)
+            .map(|_| {
+                let chance = 70 + stream.below(30);
+                (0..trials).map(|_| stream.below(100) < chance).collect()
+            })
+            .collect()
+    }
+
+    fn request<'a>(policy: &'a Policy, run: &'a Run) -> CalibrateRequest<'a> {
+        CalibrateRequest { policy, run, seed: 1, splits: 60, looks: 1 }
+    }
+
+    #[test]
+    fn identical_builds_are_seldom_blocked_and_the_deviation_is_that_of_the_trials() {
+        let run = labelled(Lane::Baseline, &outcomes(100, 8));
+        let policy = Policy::default();
+        let found = calibrate(&request(&policy, &run)).expect("eight trials each");
+        assert_eq!((found.cases, found.splits), (100, 60));
+        // At 5 % the 99.9 % limit of 60 is 9.
+        assert!(found.answers.block <= 9, "{:?}", found.answers);
+        let success = &found.metrics[0];
+        // Chances from .70 to .99: mean p (1 - p) = .13; sqrt(2 * .13 / 8) = .18.
+        assert!((success.deviation - 0.18).abs() < 0.02, "{}", success.deviation);
+        assert!(success.detectable > 0.04 && success.detectable < 0.07, "{}", success.detectable);
+        assert_eq!(found.cost.trials, 1600);
+        assert_eq!(found, calibrate(&request(&policy, &run)).expect("again"));
+        let looked = CalibrateRequest { looks: 4, ..request(&policy, &run) };
+        assert!(calibrate(&looked).expect("four looks").cost.share_used < 1.0);
+    }
+
+    #[test]
+    fn a_run_of_single_trials_cannot_be_split() {
+        let run = labelled(Lane::Baseline, &outcomes(10, 1));
+        let error = calibrate(&request(&Policy::default(), &run)).expect_err("single trials");
+        assert!(error.to_string().contains("--trials 2"), "{error}");
+    }
+}

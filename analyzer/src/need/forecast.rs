@@ -1,0 +1,194 @@
+//! How probable approval is once cases are added to those that are there: what was observed stays, and what is added is
+//! drawn from it, through the tests that will decide.
+
+use rayon::prelude::*;
+
+use crate::decide::{Reading, Tests};
+use crate::metrics::{CaseTable, Measured};
+use crate::stats::betting::{Bets, Side};
+use crate::stats::gaffke::{self, Sample};
+use crate::stats::normal;
+use crate::stats::stream::{Stream, StreamKey, scaled};
+use crate::stats::variance::{Components, float, mean, variance};
+
+/// Resamples per number of cases tried.
+pub(super) const RESAMPLES: u32 = 400;
+
+/// An effect within this many standard errors of none is taken for none. DECISION 1.6 proposes one; given that a look was
+/// inconclusive, identical builds lie beyond one standard error so often that the forecast would be far too gloomy.
+const SHRINK: f64 = 2.0;
+
+/// A required metric as the forecast sees it.
+pub(super) struct Planned {
+    /// The contrasts that are there, in their seeded order.
+    observed: Vec<f64>,
+    low: f64,
+    high: f64,
+    pub(super) margin: f64,
+    pub(super) floor: u64,
+    /// The effect that added cases are assumed to have.
+    pub(super) assumed: f64,
+    /// Variance of a case's contrast.
+    pub(super) variance: f64,
+    pub(super) components: Option<Components>,
+    /// Trials in each lane of the cases that are there, on average.
+    trials: f64,
+}
+
+impl Planned {
+    pub(super) fn new(metric: &Measured, tests: &Tests<'_>, trials: f64) -> Self {
+        let contrasts: Vec<f64> = metric.observed.iter().map(CaseTable::observed).collect();
+        let (middle, spread) = (mean(&contrasts), variance(&contrasts));
+        let error = (spread / float(contrasts.len().max(1))).sqrt();
+        let arms: Option<Vec<(&[f64], &[f64])>> =
+            metric.arms.as_ref().map(|arms| arms.iter().map(|(b, c)| (b.as_slice(), c.as_slice())).collect());
+        Self {
+            observed: tests.ordered(&metric.observed),
+            low: metric.low,
+            high: metric.high,
+            margin: metric.margin,
+            floor: gaffke::floor(tests.alpha, metric.margin, metric.low),
+            assumed: if middle.abs() <= SHRINK * error { 0.0 } else { middle },
+            variance: spread,
+            components: arms.and_then(|arms| Components::estimate(&contrasts, &arms)),
+            trials,
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn made_up(observed: Vec<f64>, margin: f64, parts: Components, trials: f64) -> Self {
+        Self {
+            observed,
+            low: -1.0,
+            high: 1.0,
+            margin,
+            floor: gaffke::floor(0.05, margin, -1.0),
+            assumed: 0.0,
+            variance: parts.at(trials),
+            components: Some(parts),
+            trials,
+        }
+    }
+
+    /// What is tolerated plus what is assumed of the effect.
+    pub(super) fn room(&self) -> f64 {
+        self.margin + self.assumed
+    }
+
+    /// Variance of the contrast of an added case with this many trials in each lane.
+    pub(super) fn variance_at(&self, trials: f64) -> f64 {
+        match self.components {
+            Some(parts) => self.variance * (parts.at(trials) / parts.at(self.trials).max(1e-12)),
+            None => self.variance,
+        }
+    }
+
+    /// Cases in all of this variance that reach the margin, by a normal approximation (DECISION 1.6).
+    pub(super) fn guess(&self, z: f64, variance: f64) -> f64 {
+        let room = self.room();
+        (z * z * variance / (room * room)).max(crate::count::float(self.floor))
+    }
+
+    /// Probability, by a normal approximation, that this many added cases approve.
+    fn chance(&self, extra: f64, alpha: f64, trials: f64) -> f64 {
+        let have = float(self.observed.len());
+        let spread = self.variance_at(trials).max(1e-12);
+        let all = have + extra;
+        let total = (have * self.variance + extra * spread) / all;
+        let bar = all.sqrt() * total.sqrt() * -normal::quantile(alpha);
+        let middle = self.observed.iter().sum::<f64>() + extra * self.assumed + all * self.margin;
+        normal::cdf((middle - bar) / (extra.max(1e-9) * spread).sqrt())
+    }
+}
+
+/// What is forecast: the required metrics, and how they are tested.
+pub(super) struct Forecast<'a> {
+    pub(super) planned: Vec<Planned>,
+    pub(super) tests: &'a Tests<'a>,
+    pub(super) key: StreamKey,
+    pub(super) have: u64,
+}
+
+impl Forecast<'_> {
+    /// Probability that every required metric passes with this many cases added, each with this many trials in each lane;
+    /// where `trials` is absent, with as many as those that are there.
+    pub(super) fn predicted(&self, extra: u64, trials: Option<f64>) -> f64 {
+        if self.planned.iter().any(|metric| self.have + extra < metric.floor) {
+            return 0.0;
+        }
+        let scales: Vec<f64> = self.planned.iter().map(|metric| scale(metric, trials)).collect();
+        let passes = |number: &u32| {
+            let mut stream = self.key.stream(u64::from(*number));
+            let draws = Draws::new(&mut stream, extra);
+            let mut each = self.planned.iter().zip(&scales);
+            each.all(|(metric, scale)| self.passes(metric, &draws, *scale))
+        };
+        let passed = (0..RESAMPLES).into_par_iter().filter(passes).count();
+        float(passed) / f64::from(RESAMPLES)
+    }
+
+    fn passes(&self, metric: &Planned, draws: &Draws, scale: f64) -> bool {
+        let mut contrasts = metric.observed.clone();
+        let held = u32::try_from(metric.observed.len()).unwrap_or(u32::MAX);
+        for (bits, is_turned) in &draws.0 {
+            let drawn = metric.observed[scaled(*bits, held) as usize];
+            let moved = if metric.assumed.abs() > 0.0 {
+                metric.assumed + scale * (drawn - metric.assumed)
+            } else if *is_turned {
+                // Of identical builds a contrast is as likely as its opposite.
+                -scale * drawn
+            } else {
+                scale * drawn
+            };
+            contrasts.push(moved.clamp(metric.low, metric.high));
+        }
+        if self.tests.strict {
+            let bets = Bets::new(&contrasts, metric.low, metric.high);
+            return bets.p_value(-metric.margin, Side::Above) <= self.tests.alpha;
+        }
+        Sample::new(&contrasts, metric.low).passes(metric.margin, self.tests.alpha)
+    }
+
+    /// A first guess at the cases to add: where the normal approximation reaches `power`; `most` at most.
+    pub(super) fn first_guess(&self, power: f64, trials: Option<f64>, most: u64) -> u64 {
+        let chance = |extra: u64| {
+            let of = |metric: &Planned| {
+                let trials = trials.unwrap_or(metric.trials);
+                metric.chance(crate::count::float(extra), self.tests.alpha, trials)
+            };
+            self.planned.iter().map(of).product::<f64>()
+        };
+        let floor = self.planned.iter().map(|metric| metric.floor).max().unwrap_or(1);
+        let (mut low, mut high) = (0, floor.saturating_sub(self.have).max(1));
+        while chance(high) < power && high < most {
+            (low, high) = (high, 2 * high);
+        }
+        while high - low > 1 + high / 50 {
+            let middle = u64::midpoint(low, high);
+            if chance(middle) < power { low = middle } else { high = middle }
+        }
+        high
+    }
+}
+
+/// Standard deviation of an added contrast over that of one that is there.
+fn scale(metric: &Planned, trials: Option<f64>) -> f64 {
+    match trials {
+        Some(trials) if metric.variance > 0.0 => (metric.variance_at(trials) / metric.variance).sqrt(),
+        Some(_) | None => 1.0,
+    }
+}
+
+/// The draws of one resample: one for all metrics, as they are of the same case.
+struct Draws(Vec<(u32, bool)>);
+
+impl Draws {
+    fn new(stream: &mut Stream, extra: u64) -> Self {
+        Self((0..extra).map(|_| (stream.bits(), stream.bits() % 2 == 0)).collect())
+    }
+}
+
+/// The required metrics of a measurement.
+pub(super) fn required<'m>(metrics: &'m [Measured]) -> impl Iterator<Item = &'m Measured> {
+    metrics.iter().filter(|metric| metric.required && !crate::decide::tables(metric, Reading::Observed).is_empty())
+}

@@ -1,0 +1,77 @@
+//! The order in which cases are looked at: seeded, and alike in every slice, so that each look is a small corpus.
+
+use std::collections::BTreeMap;
+
+use schemas::id::CaseId;
+
+use crate::stats::stream::StreamKey;
+
+/// Orders cases by a seeded permutation stratified by their slices: any first part of the order holds each combination of
+/// slices in about its share. The order depends on seed, names and slices alone.
+#[must_use]
+pub fn seeded_order<'a, S>(cases: impl IntoIterator<Item = (&'a CaseId, S)>, seed: u64) -> Vec<CaseId>
+where
+    S: IntoIterator<Item = (&'a str, &'a str)>,
+{
+    let key = StreamKey::new(seed, "order of cases");
+    let mut strata: BTreeMap<Vec<(&str, &str)>, Vec<(u64, &CaseId)>> = BTreeMap::new();
+    for (case, slices) in cases {
+        let mut stratum: Vec<(&str, &str)> = slices.into_iter().collect();
+        stratum.sort_unstable();
+        strata.entry(stratum).or_default().push((draw(&key, case), case));
+    }
+    let mut placed = Vec::new();
+    for mut cases in strata.into_values() {
+        cases.sort_unstable();
+        let size = crate::stats::variance::float(cases.len());
+        for (rank, (drawn, case)) in cases.into_iter().enumerate() {
+            // Somewhere within its own part of the way.
+            let within = crate::count::float(drawn >> 32) / 4_294_967_296.0;
+            placed.push(((crate::stats::variance::float(rank) + within) / size, drawn, case));
+        }
+    }
+    placed.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)).then(a.2.cmp(b.2)));
+    placed.into_iter().map(|(_, _, case)| case.clone()).collect()
+}
+
+fn draw(key: &StreamKey, case: &CaseId) -> u64 {
+    let digest = blake3::keyed_hash(key.bytes(), case.as_str().as_bytes());
+    let (first, _) = digest.as_bytes().split_first_chunk::<8>().expect("a digest has 32 bytes");
+    u64::from_le_bytes(*first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cases(count: usize) -> Vec<(CaseId, String)> {
+        let slice = |number: usize| if number % 10 == 0 { "rare" } else { "common" };
+        (0..count)
+            .map(|number| (CaseId::parse(&format!("case-{number}")).expect("id"), slice(number).to_owned()))
+            .collect()
+    }
+
+    fn order(cases: &[(CaseId, String)], seed: u64) -> Vec<CaseId> {
+        seeded_order(cases.iter().map(|(case, slice)| (case, [("tier", slice.as_str())])), seed)
+    }
+
+    #[test]
+    fn every_part_of_the_order_has_its_share_of_each_slice() {
+        let cases = cases(400);
+        let rare = |case: &CaseId| cases.iter().any(|(held, slice)| held == case && slice == "rare");
+        let ordered = order(&cases, 5);
+        for part in ordered.chunks(100) {
+            let count = part.iter().filter(|case| rare(case)).count();
+            assert!((9..=11).contains(&count), "{count} of 100 are rare");
+        }
+    }
+
+    #[test]
+    fn the_order_depends_on_the_seed_and_not_on_the_input() {
+        let cases = cases(60);
+        let mut turned = cases.clone();
+        turned.reverse();
+        assert_eq!(order(&cases, 1), order(&turned, 1));
+        assert_ne!(order(&cases, 1), order(&cases, 2));
+    }
+}

@@ -1,0 +1,104 @@
+//! `foreshadow calibrate`: how the decision does on the sessions of a run when nothing changed.
+
+use std::path::PathBuf;
+
+use analyzer::verdict::Calibration;
+use analyzer::{CalibrateRequest, calibrate};
+use anyhow::{Context as _, anyhow};
+
+use crate::command::{Context, analyze};
+use crate::outcome::{Failure, Outcome};
+use crate::screen::Screen;
+
+/// Arguments of `foreshadow calibrate`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Run of the current build, with two trials of each session or more.
+    #[arg(long, value_name = "RUN")]
+    run: String,
+    /// The policy that decisions will be made by (default: the documented defaults).
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// Random splits of the trials into two arms, each decided on.
+    #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    splits: u64,
+    /// Looks of each decision (default: one, as `analyze` takes).
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    looks: u32,
+    /// Seed of the splits.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    seed: u64,
+    /// File for `analyze --calibration` and for `calibration` of a gate.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// Runs `foreshadow calibrate`.
+pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Failure> {
+    let policy = analyze::read_policy(args.policy.as_ref())?;
+    let run = analyze::load_run(&args.run, &context.key_ring()?).await?;
+    let Args { splits, looks, seed, out, .. } = args;
+    let calibrated = tokio::task::spawn_blocking(move || {
+        calibrate(&CalibrateRequest { policy: &policy, run: &run, seed, splits, looks })
+    });
+    let calibrated = calibrated.await.map_err(|error| {
+        Failure::work(anyhow!(error).context("the calibration broke off"))
+    })?;
+    let calibration = calibrated.map_err(Failure::usage)?;
+    if let Some(path) = &out {
+        let mut text =
+            serde_json::to_string_pretty(&calibration).context("the calibration cannot be written as JSON")?;
+        text.push('\n');
+        std::fs::write(path, text).with_context(|| format!("{} cannot be written", path.display()))?;
+    }
+    show(&calibration, context.screen);
+    if let Some(path) = &out {
+        context.screen.line(format!("\nwritten to {}", path.display()));
+    }
+    context.screen.result(&calibration);
+    Ok(Outcome::Success)
+}
+
+fn show(calibration: &Calibration, screen: &Screen) {
+    let Calibration { answers, false_block_interval: [low, high], cost, .. } = calibration;
+    screen.line(screen.paint(
+        &format!(
+            "identical builds were blocked in {} of {} splits of these sessions: {:.1} % (95 % interval {:.1} to {:.1} %)",
+            answers.block,
+            calibration.splits,
+            100.0 * calibration.false_block,
+            100.0 * low,
+            100.0 * high
+        ),
+        "1",
+    ));
+    screen.line(format!(
+        "  approved {}, inconclusive {}; {} cases, {:.1} trials in each arm, {} look(s)",
+        answers.approve, answers.inconclusive, calibration.cases, calibration.trials, calibration.looks
+    ));
+    screen.line("");
+    screen.line("metric                    false alarms   smallest change seen   cases to approve (margin)");
+    for metric in &calibration.metrics {
+        let role = if metric.decides { "" } else { " (reported)" };
+        screen.line(format!(
+            "{:<28} {:>6.1} %   {:>20}   {:>16} ({:.3})",
+            format!("{}{role}", metric.name),
+            100.0 * metric.false_alarm,
+            metric.detectable_text,
+            metric.cases_to_approve,
+            metric.margin
+        ));
+    }
+    screen.line("");
+    let mut costs = vec![format!("a decision of this size: {} trials", cost.trials)];
+    costs.extend(cost.tokens.map(|tokens| format!("{tokens:.0} tokens")));
+    costs.extend(cost.usd.map(|usd| format!("${usd:.2}")));
+    costs.extend(cost.agent_hours.map(|hours| format!("{hours:.2} hours of agent time")));
+    screen.line(costs.join(", "));
+    if calibration.looks > 1 {
+        screen.line(format!("with {} looks {:.0} % of that", calibration.looks, 100.0 * cost.share_used));
+    }
+    for note in &calibration.notes {
+        screen.line(format!("note: {note}"));
+    }
+}

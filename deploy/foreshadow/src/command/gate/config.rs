@@ -1,0 +1,185 @@
+//! The file of a gate: what is replayed against what, and how it is decided.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use schemas::id::AgentId;
+use schemas::trial::Lane;
+use serde::Deserialize;
+
+use crate::command::replay;
+
+/// What stands under `[gate]`; paths are relative to the file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct GateConfig {
+    /// Store with the recorded sessions.
+    store: String,
+    /// Candidate file of the current build.
+    pub(super) baseline: PathBuf,
+    /// Candidate file of the new build.
+    pub(super) candidate: PathBuf,
+    /// Folder that holds both runs.
+    runs: PathBuf,
+    /// Folder that the verdict is written to.
+    pub(super) out: PathBuf,
+    /// The policy; the documented defaults where there is none.
+    #[serde(default)]
+    pub(super) policy: Option<PathBuf>,
+    /// What `foreshadow calibrate` found.
+    #[serde(default)]
+    pub(super) calibration: Option<PathBuf>,
+    /// Trials of each session in each lane.
+    #[serde(default = "default_trials")]
+    pub(super) trials: u32,
+    /// Sessions that the plan ends with; all where it does not say.
+    #[serde(default)]
+    pub(super) sessions: Option<usize>,
+    /// Planned looks; those of the policy where it does not say.
+    #[serde(default)]
+    pub(super) looks: Option<u32>,
+    /// Seed of everything random.
+    #[serde(default)]
+    pub(super) seed: u64,
+    /// Trials at a time, of each lane.
+    #[serde(default = "default_concurrency")]
+    concurrency: usize,
+    #[serde(default)]
+    faults: Option<PathBuf>,
+    #[serde(default)]
+    tools: Option<PathBuf>,
+    #[serde(default)]
+    agent: Option<AgentId>,
+    /// What answers model calls.
+    #[serde(default)]
+    model: replay::ModelName,
+    #[serde(default = "default_scale")]
+    delay_scale: f64,
+    #[serde(default = "default_cap", with = "humantime_serde")]
+    delay_cap: std::time::Duration,
+    #[serde(default)]
+    allow_open_egress: bool,
+}
+
+fn default_trials() -> u32 {
+    5
+}
+
+fn default_concurrency() -> usize {
+    4
+}
+
+fn default_scale() -> f64 {
+    1.0
+}
+
+fn default_cap() -> std::time::Duration {
+    std::time::Duration::from_secs(10)
+}
+
+/// The file; other tables are other commands'.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    gate: Option<GateConfig>,
+    #[serde(default, rename = "encryption")]
+    _encryption: Option<toml::Table>,
+}
+
+impl GateConfig {
+    /// Reads the file.
+    pub(super) fn read(path: &Path) -> anyhow::Result<Self> {
+        let what = || format!("configuration {} cannot be used for a gate", path.display());
+        let text = std::fs::read_to_string(path).with_context(|| {
+            format!("configuration {} cannot be read; name one with a [gate] table by --config FILE", path.display())
+        })?;
+        let file: File = toml::from_str(&text).with_context(what)?;
+        let gate = file.gate.with_context(|| {
+            format!("{} has no [gate] table; it names store, baseline, candidate, runs and out", path.display())
+        })?;
+        Ok(gate.below(path.parent().unwrap_or(Path::new(""))))
+    }
+
+    /// The paths taken from a folder.
+    fn below(mut self, folder: &Path) -> Self {
+        if !self.store.contains("://") {
+            self.store = folder.join(&self.store).display().to_string();
+        }
+        for path in [&mut self.baseline, &mut self.candidate, &mut self.runs, &mut self.out] {
+            *path = folder.join(&*path);
+        }
+        for path in [&mut self.policy, &mut self.calibration, &mut self.faults, &mut self.tools] {
+            if let Some(path) = path {
+                *path = folder.join(&*path);
+            }
+        }
+        self
+    }
+
+    /// Where a lane's trials go.
+    pub(super) fn run(&self, lane: Lane) -> String {
+        self.runs.join(lane.as_str()).display().to_string()
+    }
+
+    /// Whether a lane's run was begun.
+    pub(super) fn run_exists(&self, lane: Lane) -> bool {
+        self.runs.join(lane.as_str()).join("run.json").exists()
+    }
+
+    /// Where it is written what was fixed before the first trial.
+    pub(super) fn frozen_path(&self) -> PathBuf {
+        self.runs.join("gate.json")
+    }
+
+    /// The arguments of the replay of a lane.
+    pub(super) fn replay(&self, lane: Lane, sessions: Option<usize>, resume: bool) -> replay::Args {
+        let candidate = if lane == Lane::Baseline { &self.baseline } else { &self.candidate };
+        replay::Args {
+            store: self.store.clone(),
+            candidate: candidate.clone(),
+            run: self.run(lane),
+            lane: if lane == Lane::Baseline { replay::LaneName::Baseline } else { replay::LaneName::Candidate },
+            trials: self.trials,
+            sessions,
+            seed: self.seed,
+            concurrency: self.concurrency,
+            faults: self.faults.clone(),
+            model: self.model,
+            tools: self.tools.clone(),
+            agent: self.agent.clone(),
+            resume,
+            delay_scale: self.delay_scale,
+            delay_cap: self.delay_cap,
+            allow_open_egress: self.allow_open_egress,
+        }
+    }
+
+    /// The command that leads to the same verdict.
+    pub(super) fn command(&self, config: &Path, extension: bool) -> String {
+        let extend = if extension { " --extend" } else { "" };
+        format!("foreshadow gate --config {}{extend}", config.display())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_taken_from_the_folder_of_the_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("gate.toml");
+        let text = "[gate]\nstore = \"s\"\nbaseline = \"b.toml\"\ncandidate = \"/c.toml\"\nruns = \"r\"\nout = \"o\"\n";
+        std::fs::write(&path, text).expect("written");
+        let config = GateConfig::read(&path).expect("a gate");
+        assert_eq!(config.baseline, folder.path().join("b.toml"));
+        assert_eq!(config.candidate, Path::new("/c.toml"));
+        assert_eq!(config.run(Lane::Candidate), folder.path().join("r/candidate").display().to_string());
+        assert_eq!((config.trials, config.sessions, config.looks), (5, None, None));
+        std::fs::write(&path, format!("{text}lokks = 3\n")).expect("written");
+        let error = format!("{:#}", GateConfig::read(&path).expect_err("a typo"));
+        assert!(error.contains("lokks") && error.contains("looks"), "{error}");
+        std::fs::write(&path, "[encryption]\n").expect("written");
+        assert!(format!("{:#}", GateConfig::read(&path).expect_err("no gate")).contains("[gate]"));
+    }
+}

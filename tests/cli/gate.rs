@@ -1,0 +1,121 @@
+//! `gate`, `calibrate` and the looks of `analyze`, from outside.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tests::binary;
+
+fn data(path: &str) -> String {
+    let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(path);
+    path.to_string_lossy().into_owned()
+}
+
+fn run(folder: &Path, args: &[&str]) -> (i32, Value) {
+    let output = binary::run(folder, args);
+    let code = output.status.code().expect("was not killed");
+    assert!(matches!(code, 0 | 3 | 4), "{args:?}: {}", binary::printed(&output));
+    (code, serde_json::from_slice(&output.stdout).expect("prints JSON"))
+}
+
+/// A store of fifty recorded sessions, and two programs that answer every turn with one text.
+fn shop(folder: &Path, answers: [&str; 2]) {
+    let (file, tools) = (data("tau-bench/gpt-4o-airline.jsonl.zst"), data("tau-bench/tools.airline.json"));
+    let args =
+        ["import", "--format", "tau-bench", &file, "--store", "store", "--tools", &tools, "--trial", "0"];
+    let output = binary::run(folder, &args);
+    assert!(output.status.success(), "{}", binary::printed(&output));
+    for (name, answer) in ["current", "next"].into_iter().zip(answers) {
+        let candidate = format!(
+            "candidate = 1\nkind = \"command\"\nbuild = \"{name}\"\n[command]\nargv = [\"sh\", \"-c\", \"cat >/dev/null; echo {answer}\"]\n"
+        );
+        std::fs::write(folder.join(format!("{name}.toml")), candidate).expect("writes");
+    }
+}
+
+fn gate(folder: &Path, policy: &str, more: &str) {
+    std::fs::write(folder.join("policy.toml"), policy).expect("writes");
+    let text = format!(
+        "[gate]\nstore = \"store\"\nbaseline = \"current.toml\"\ncandidate = \"next.toml\"\nruns = \"runs\"\nout = \"verdict\"\n\
+         policy = \"policy.toml\"\ntrials = 1\nlooks = 2\nconcurrency = 8\ndelay-scale = 0.0\nallow-open-egress = true\n{more}"
+    );
+    std::fs::write(folder.join("gate.toml"), text).expect("writes");
+}
+
+const WIDE: &str = "metrics = [\"success\"]\n[metric.success]\nmargin = 0.5\n[fidelity]\nmax_missed = 1.0\n";
+
+#[test]
+fn a_gate_stops_early_and_its_plan_is_kept() {
+    let folder = tempfile::tempdir().expect("temp");
+    let folder = folder.path();
+    shop(folder, ["fine", "well"]);
+    gate(folder, WIDE, "");
+    let (code, verdict) = run(folder, &["--json", "gate", "--config", "gate.toml"]);
+    assert_eq!(code, 0, "{}", verdict["reasons"]);
+    let course = &verdict["course"];
+    assert_eq!((course["kind"].as_str(), course["stopped_early"].as_bool()), (Some("looks"), Some(true)));
+    assert_eq!((course["cases"].as_u64(), course["planned_cases"].as_u64()), (Some(25), Some(50)));
+    assert_eq!(verdict["pairs"]["trials_candidate"], 25);
+    for name in ["verdict.json", "report.html", "summary.md", "junit.xml"] {
+        assert!(folder.join("verdict").join(name).exists(), "{name} is missing");
+    }
+    let frozen: Value = serde_json::from_slice(&std::fs::read(folder.join("runs/gate.json")).expect("is kept"))
+        .expect("is JSON");
+    assert_eq!(frozen["policy_digest"], verdict["policy_digest"]);
+    // Resumed, it says the same without a trial more; with another policy it is refused.
+    let again = run(folder, &["--json", "gate", "--config", "gate.toml", "--resume"]).1;
+    assert_eq!(again, verdict);
+    gate(folder, &WIDE.replace("0.5", "0.4"), "");
+    let refused = binary::run(folder, &["gate", "--config", "gate.toml", "--resume"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(binary::printed(&refused).contains("policy (digest)"), "{}", binary::printed(&refused));
+}
+
+#[test]
+fn a_gate_blocks_on_a_broken_invariant_and_refuses_what_cannot_be_approved() {
+    let folder = tempfile::tempdir().expect("temp");
+    let folder = folder.path();
+    shop(folder, ["fine", "rude"]);
+    gate(folder, "", "");
+    let refused = binary::run(folder, &["gate", "--config", "gate.toml"]);
+    assert_eq!(refused.status.code(), Some(2), "{}", binary::printed(&refused));
+    assert!(binary::printed(&refused).contains("success needs at least 59 sessions"));
+    assert!(!folder.join("runs").exists(), "nothing was run");
+    let strict = format!("{WIDE}[invariant.answer_schema]\nschema = {{ enum = [\"fine\"] }}\n");
+    gate(folder, &strict, "sessions = 20\n");
+    let (code, verdict) = run(folder, &["--json", "gate", "--config", "gate.toml", "--extend"]);
+    assert_eq!((code, verdict["reasons"][0]["code"].as_str()), (3, Some("invariant_violated")));
+    assert_eq!(verdict["course"]["plan_share"], 0.8);
+    assert_eq!(verdict["course"]["cases"], 10);
+}
+
+#[test]
+fn finished_runs_are_looked_at_in_waves_and_calibrated() {
+    let folder = tempfile::tempdir().expect("temp");
+    let folder = folder.path();
+    let file = data("tau2-bench/telecom-no-user__gpt-4.1.jsonl.zst");
+    for (lane, build) in [("baseline", "a"), ("candidate", "b")] {
+        let args =
+            ["import", "--format", "tau2", &file, "--run", build, "--build", build, "--lane", lane];
+        let output = binary::run(folder, &args);
+        assert!(output.status.success(), "{}", binary::printed(&output));
+    }
+    let (_, looked) = run(
+        folder,
+        &["--json", "analyze", "--baseline", "a", "--candidate", "b", "--looks", "4", "--out", "looks"],
+    );
+    let looks = looked["course"]["looks"].as_array().expect("looks");
+    assert_eq!(looks.len() as u64, looked["looks"].as_u64().expect("a number"));
+    assert!(looks.len() <= 4 && looks[0]["boundary"].as_f64().is_some_and(|bound| bound > 3.5), "{looks:?}");
+    let (_, anytime) = run(
+        folder,
+        &["--json", "analyze", "--baseline", "a", "--candidate", "b", "--anytime", "--out", "anytime"],
+    );
+    assert_eq!(anytime["course"]["kind"], "anytime");
+    let (code, calibration) =
+        run(folder, &["--json", "calibrate", "--run", "a", "--splits", "20", "--out", "calibration.json"]);
+    assert_eq!((code, calibration["splits"].as_u64()), (0, Some(20)));
+    assert!(calibration["false_block"].as_f64().is_some_and(|rate| rate <= 0.25), "{calibration}");
+    let args = ["--json", "analyze", "--baseline", "a", "--candidate", "b", "--calibration", "calibration.json"];
+    let (_, verdict) = run(folder, &[&args[..], &["--out", "one"]].concat());
+    assert_eq!(verdict["calibration"], calibration);
+}
