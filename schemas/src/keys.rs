@@ -41,12 +41,7 @@ impl Serialize for Digest {
 
 impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let bytes = serde_bytes::ByteBuf::deserialize(deserializer)?;
-        let found = bytes.len();
-        let array: [u8; DIGEST_BYTES] = bytes.into_vec().try_into().map_err(|_| {
-            serde::de::Error::custom(format!("digest has {found} bytes, expected {DIGEST_BYTES}"))
-        })?;
-        Ok(Self(array))
+        serde_bytes::ByteArray::deserialize(deserializer).map(|array| Self(array.into_array()))
     }
 }
 

@@ -104,6 +104,52 @@ pub struct Parcel {
     pub content: Vec<u8>,
 }
 
+/// A [`Parcel`] as it lies in the bytes of its message: what a reader of many looks at without a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct ParcelView<'a> {
+    /// [`Parcel::journal`].
+    pub journal: &'a str,
+    /// [`Parcel::position`].
+    pub position: u64,
+    /// [`Parcel::part`].
+    pub part: u32,
+    /// [`Parcel::parts`].
+    pub parts: u32,
+    /// [`Parcel::content`].
+    #[serde(with = "serde_bytes")]
+    pub content: &'a [u8],
+}
+
+impl<'a> ParcelView<'a> {
+    /// Reads a parcel.
+    ///
+    /// # Errors
+    /// Says whether it is empty, of another version, or broken.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, RecordError> {
+        let parcel: Self = match bytes.split_first() {
+            None => return Err(RecordError::Empty),
+            Some((&PARCEL_VERSION, rest)) => rmp_serde::from_slice(rest)?,
+            Some((&found, _)) => return Err(RecordError::Version { found }),
+        };
+        if parcel.part < parcel.parts { Ok(parcel) } else { Err(RecordError::CutShort) }
+    }
+
+    /// The parcel by itself.
+    #[must_use]
+    pub fn to_parcel(self) -> Parcel {
+        let Self { journal, position, part, parts, content } = self;
+        Parcel { journal: journal.to_owned(), position, part, parts, content: content.to_vec() }
+    }
+}
+
+/// Reads the records in the content of a whole parcel.
+///
+/// # Errors
+/// It ends within a record, or one of them is of another version, or broken.
+pub fn records(content: &[u8]) -> Result<Vec<Record>, RecordError> {
+    unpack(content)?.into_iter().map(Record::decode).collect()
+}
+
 /// The key of a Kafka message: messages of one session stay in order. Tenant and session with a zero byte between them.
 #[must_use]
 pub fn message_key(tenant: &TenantId, session: &SessionId) -> Vec<u8> {
@@ -149,12 +195,7 @@ impl Parcel {
     /// # Errors
     /// Says whether it is empty, of another version, or broken.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
-        let parcel: Self = match bytes.split_first() {
-            None => return Err(RecordError::Empty),
-            Some((&PARCEL_VERSION, rest)) => rmp_serde::from_slice(rest)?,
-            Some((&found, _)) => return Err(RecordError::Version { found }),
-        };
-        if parcel.part < parcel.parts { Ok(parcel) } else { Err(RecordError::CutShort) }
+        ParcelView::decode(bytes).map(ParcelView::to_parcel)
     }
 
     /// The records of a parcel of one part.
@@ -162,7 +203,7 @@ impl Parcel {
     /// # Errors
     /// One of them is of another version, or broken.
     pub fn records(&self) -> Result<Vec<Record>, RecordError> {
-        unpack(&self.content)?.into_iter().map(Record::decode).collect()
+        records(&self.content)
     }
 }
 

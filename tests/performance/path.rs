@@ -1,13 +1,19 @@
 //! The whole path over a real broker: `record` publishes, `archive` writes; bytes in the topic, rates, CPU and memory.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{Message as _, Offset, TopicPartitionList};
+use schemas::id::{ExchangeId, SessionId};
+use schemas::keys::Digest;
+use schemas::record::{Parcel, Record, message_key, pack};
 use tests::binary::files_below;
 use tests::gateway::play::{Doors, Played, Upstream, play, routes};
 use tests::kafka::Cluster;
@@ -26,6 +32,10 @@ const CLIENTS: usize = 8;
 /// How often `archive` and the bare consumer take turns.
 const ROUNDS: usize = 3;
 
+/// How often the messages of the played sessions are in the topic that is measured: enough that what `archive` does once, at
+/// its beginning and at its end, is a small part of it.
+const COPIES: u32 = 20;
+
 /// How long a broker may take to answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -33,7 +43,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn configure(folder: &Path, cluster: &Cluster, topic: &str, store: &str, routes: &str) {
     let text = format!(
         "agent = \"support\"\nbuild = \"1\"\nstore = \"{store}\"\nstate-dir = \"state\"\n\
-         [archive]\nroll-every = \"2s\"\n\
          [kafka]\nbrokers = \"{}\"\ntopic = \"{topic}\"\ngroup = \"{store}\"\n{routes}",
         cluster.servers()
     );
@@ -65,6 +74,74 @@ fn doors(said: &str) -> Option<Doors> {
         .collect();
     let url = |name: &str| urls.get(name).map(|url| (*url).to_owned());
     Some(Doors { turn: url("turn")?, model: url("model")?, tool: url("tool")? })
+}
+
+/// Fills a topic with as many copies of another one, each with sessions, exchanges and pieces of its own, so that nothing
+/// of one copy can be spared for another. Returns how many messages it holds.
+async fn multiply(cluster: &Cluster, from: &str, to: &str, copies: u32) -> usize {
+    cluster.create_topic(to, PARTITIONS).await;
+    let messages = cluster.messages(from);
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", cluster.servers())
+        .set("compression.type", "zstd")
+        .set("linger.ms", "20")
+        .set("queue.buffering.max.kbytes", "262144")
+        .set("message.max.bytes", "10000000");
+    let producer: BaseProducer = config.create().expect("a client");
+    for copy in 0..copies {
+        for message in &messages {
+            let (key, value) = renamed(message.payload().expect("a value"), copy);
+            let mut record = BaseRecord::to(to).partition(message.partition()).key(&key).payload(&value);
+            while let Err((error, same)) = producer.send(record) {
+                assert_eq!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::QueueFull), "{error}");
+                producer.poll(Duration::from_millis(20));
+                record = same;
+            }
+        }
+        producer.flush(PATIENCE).expect("is sent");
+    }
+    messages.len() * copies as usize
+}
+
+/// Key and value of a message under other names: of its journal, session, exchange and pieces.
+fn renamed(value: &[u8], copy: u32) -> (Vec<u8>, Vec<u8>) {
+    let parcel = Parcel::decode(value).expect("a parcel");
+    assert_eq!(parcel.parts, 1, "no body of the traffic is long enough to be split");
+    let session = |id: &SessionId| SessionId::parse(&format!("{id}-{copy}")).expect("an id");
+    let exchange = |id: &ExchangeId| ExchangeId::parse(&format!("{id}-{copy}")).expect("an id");
+    let digest = |Digest(mut bytes): Digest| {
+        for (byte, changed) in bytes.iter_mut().zip(copy.to_le_bytes()) {
+            *byte ^= changed;
+        }
+        Digest(bytes)
+    };
+    let mut key = Vec::new();
+    let mut content = Vec::new();
+    for record in parcel.records().expect("records") {
+        let record = match record {
+            Record::Piece { session: of, digest: name, bytes } => {
+                Record::Piece { session: session(&of), digest: digest(name), bytes }
+            }
+            Record::Exchange(of) => {
+                let mut of = of.try_map(|name| Ok::<_, Infallible>(digest(name))).expect("cannot fail");
+                of.session = session(&of.session);
+                of.exchange = exchange(&of.exchange);
+                of.links.iter_mut().for_each(|link| link.to = exchange(&link.to));
+                key = message_key(&of.tenant, &of.session);
+                Record::Exchange(Box::new(of))
+            }
+            Record::Close(mut of) => {
+                of.session = session(&of.session);
+                key = message_key(&of.tenant, &of.session);
+                Record::Close(of)
+            }
+        };
+        pack(&mut content, &record.encode().expect("encodes"));
+    }
+    let journal = format!("{}-{copy}", parcel.journal);
+    let parcel = Parcel { journal, content, ..parcel };
+    (key, parcel.encode().expect("encodes"))
 }
 
 /// Reads a topic to its end and throws every message away.
@@ -133,22 +210,23 @@ fn seconds(of: &[Duration]) -> (f64, f64, f64) {
     (sorted[0], sorted[sorted.len() / 2], sorted[sorted.len() - 1])
 }
 
-async fn measure(times: usize, rounds: usize) {
+async fn measure(times: usize, copies: u32, rounds: usize) {
     let folder = tempfile::tempdir().expect("a folder");
     let cluster = Cluster::start(1);
     let sessions = stage::traffic().sessions() * times;
-    let played = publish(folder.path(), &cluster, "measured", 0..sessions).await;
-    if let Some(log) = cluster.log_bytes("measured") {
+    let played = publish(folder.path(), &cluster, "recorded", 0..sessions).await;
+    if let Some(log) = cluster.log_bytes("recorded") {
         let share = ratio(played.body_bytes, log);
         let found = format!("1/{share:.1} ({} to {})", bytes(log), bytes(played.body_bytes));
         row("bytes in the topic to bytes of bodies on the wire", "≤ 1/5", &found, "size of the broker's log");
     }
+    let messages = multiply(&cluster, "recorded", "measured", copies).await;
+    let sessions = sessions * copies as usize;
     let (mut bare, mut whole) = (Vec::new(), Vec::new());
     let mut last = None;
-    let mut messages = 0;
     for round in 0..rounds {
         let thrown = throw_away(&cluster, "measured");
-        messages = thrown.messages;
+        assert_eq!(thrown.messages, messages as u64, "all of the topic is read");
         bare.push(thrown.took);
         let broker_before = cluster.pid(1).and_then(look).map_or(0.0, |used| used.seconds());
         let archived = archive(folder.path(), &cluster, "measured", &format!("store-{round}"));
@@ -195,13 +273,13 @@ async fn measure(times: usize, rounds: usize) {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement, needs a broker: tests/performance/run"]
 async fn kafka_once() {
-    measure(1, 1).await;
+    measure(1, 1, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement, needs a broker: tests/performance/run"]
 async fn kafka_ten_times() {
-    measure(10, ROUNDS).await;
+    measure(10, COPIES, ROUNDS).await;
 }
 
 /// Plays the same sessions past and through the tap.

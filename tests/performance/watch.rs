@@ -23,6 +23,15 @@ pub(crate) struct Used {
 }
 
 impl Used {
+    /// Takes a later look; of threads that have ended meanwhile, what they had used when they were last seen stays.
+    fn keep(&mut self, later: Self) {
+        self.peak = self.peak.max(later.peak);
+        for (name, spent) in later.cpu {
+            let known = self.cpu.entry(name).or_insert(0.0);
+            *known = known.max(spent);
+        }
+    }
+
     /// Seconds of CPU of all threads.
     pub(crate) fn seconds(&self) -> f64 {
         self.cpu.values().sum()
@@ -44,7 +53,7 @@ impl Watch {
             let mut last = Used::default();
             while !asked.load(Ordering::Relaxed) {
                 match look(pid) {
-                    Some(now) => last = now,
+                    Some(now) => last.keep(now),
                     None => break,
                 }
                 std::thread::sleep(STEP);

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use schemas::record::{Parcel, Record};
+use schemas::record::{self, ParcelView, Record};
 use store::batch::Batch;
 
 /// Journals that are remembered in a partition. Of one that was forgotten (the longest unseen first) a record that is
@@ -135,38 +135,38 @@ impl Gathering {
         self.next = offset + 1;
         self.since.get_or_insert(now);
         let message = || Part { offset, key: key.to_vec(), payload: payload.to_vec() };
-        let parcel = match Parcel::decode(payload) {
+        let parcel = match ParcelView::decode(payload) {
             Ok(parcel) => parcel,
             Err(error) => return self.bury(message(), &error.to_string()),
         };
-        if self.journals.get(parcel.journal.as_str()).is_some_and(|seen| parcel.position < seen.next) {
+        if self.journals.get(parcel.journal).is_some_and(|seen| parcel.position < seen.next) {
             return Taken::Redelivered;
         }
-        let waiting = self.splits.get(parcel.journal.as_str()).map(|split| split.position);
+        let waiting = self.splits.get(parcel.journal).map(|split| split.position);
         if waiting.is_some_and(|position| position < parcel.position) {
-            self.give_up(&parcel.journal, "a later record of its journal came before its last part");
+            self.give_up(parcel.journal, "a later record of its journal came before its last part");
         }
         if parcel.parts > 1 {
             return self.take_part(&parcel, message(), now);
         }
         // A journal that sends a record whole has begun again: parts of it are of no use.
-        self.splits.remove(parcel.journal.as_str());
-        match parcel.records() {
+        self.splits.remove(parcel.journal);
+        match record::records(parcel.content) {
             Ok(records) if holds_a_row(&records) => {
-                self.finish(&parcel.journal, parcel.position, records, parcel.content.len())
+                self.finish(parcel.journal, parcel.position, records, parcel.content.len())
             }
             Ok(_) => self.bury(message(), NO_ROW),
             Err(error) => self.bury(message(), &error.to_string()),
         }
     }
 
-    fn take_part(&mut self, parcel: &Parcel, part: Part, now: Instant) -> Taken {
+    fn take_part(&mut self, parcel: &ParcelView<'_>, part: Part, now: Instant) -> Taken {
         if parcel.part == 0 {
             // The journal has begun again with this record, or with one before it.
             let split = Split { position: parcel.position, parts: Vec::new(), bytes: 0, since: now };
-            self.splits.insert(Arc::from(parcel.journal.as_str()), split);
+            self.splits.insert(Arc::from(parcel.journal), split);
         }
-        let split = self.splits.get_mut(parcel.journal.as_str());
+        let split = self.splits.get_mut(parcel.journal);
         let Some(split) = split.filter(|split| split.position == parcel.position) else {
             return self.bury(part, "a part that came without the parts before it");
         };
@@ -180,7 +180,7 @@ impl Gathering {
         split.since = now;
         split.parts.push(part);
         if parcel.part + 1 == parcel.parts {
-            return self.join(&parcel.journal, parcel.position);
+            return self.join(parcel.journal, parcel.position);
         }
         while self.split_bytes() > MAX_SPLIT_BYTES
             && let Some(oldest) = self.oldest_split()
@@ -195,16 +195,13 @@ impl Gathering {
         let parts = self.splits.remove(journal).map(|split| split.parts).unwrap_or_default();
         let mut content = Vec::new();
         for part in &parts {
-            match Parcel::decode(&part.payload) {
-                Ok(parcel) => content.extend_from_slice(&parcel.content),
+            match ParcelView::decode(&part.payload) {
+                Ok(parcel) => content.extend_from_slice(parcel.content),
                 Err(error) => return self.bury_all(parts, &error.to_string()),
             }
         }
-        let whole = Parcel { journal: journal.to_owned(), position, part: 0, parts: 1, content };
-        match whole.records() {
-            Ok(records) if holds_a_row(&records) => {
-                self.finish(journal, position, records, whole.content.len())
-            }
+        match record::records(&content) {
+            Ok(records) if holds_a_row(&records) => self.finish(journal, position, records, content.len()),
             Ok(_) => self.bury_all(parts, NO_ROW),
             Err(error) => self.bury_all(parts, &error.to_string()),
         }

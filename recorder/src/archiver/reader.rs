@@ -52,6 +52,9 @@ const ASK_WAIT: Duration = Duration::from_secs(5);
 /// not this process's any more.
 const LOST_REST: Duration = Duration::from_secs(6);
 
+/// How long nothing must have come before the rest is committed, where the work is to end once nothing comes.
+const SETTLED: Duration = Duration::from_millis(250);
+
 /// A turn that took longer than this was no time in which parts could have come.
 const LONG_TURN: Duration = Duration::from_secs(5);
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use rdkafka::consumer::Consumer as _;
 
-use super::{End, LAG_EVERY, MEMORY_BYTES, PATIENCE, Reader};
+use super::{End, LAG_EVERY, MEMORY_BYTES, PATIENCE, Reader, SETTLED};
 use crate::archiver::partition::{Partition, Stage};
 
 impl Reader {
@@ -31,9 +31,13 @@ impl Reader {
         }
     }
 
-    /// Hands over what is due: by size, by time, because its partition is given up, or because memory is short.
+    /// Hands over what is due: by size, by time, because its partition is given up, because the work is to end and
+    /// nothing more comes, or because memory is short.
     pub(super) fn roll(&mut self, now: Instant) {
-        let all = self.state.end != End::No;
+        let settled = self.until_idle.is_some()
+            && self.is_quiet()
+            && now.saturating_duration_since(self.state.active) >= SETTLED;
+        let all = settled || self.state.end != End::No;
         let full = self.state.bytes() + self.dead.bytes() >= MEMORY_BYTES;
         let (roll_bytes, roll_every) = (self.config.roll_bytes.0, self.config.roll_every);
         for held in self.state.partitions.values_mut() {
