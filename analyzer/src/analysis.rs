@@ -136,7 +136,7 @@ impl<'a> Ground<'a> {
                 seeded_order(pairs.cases.iter().map(|case| (case.case, slices(case))), seed)
             }
         };
-        let checked = invariants::check(policy, &pairs);
+        let checked = invariants::check(policy, &pairs, seed);
         let faithful = fidelity::judge(policy, &pairs, no_means.is_some(), seed);
         Self { request, pairs, checked, faithful, no_means, drift: None, order }
     }
@@ -273,6 +273,7 @@ pub fn decide_on(request: &Request<'_>) -> Result<Analysis, AnalyseError> {
         notes: notes(&evidence, [baseline, candidate], look.course.as_ref()),
         alpha: policy.alpha,
         policy_digest: policy.digest(),
+        envelope: invariants::envelope_name(policy),
         corpus_digest: corpus_digest(baseline, candidate, &look.pairs),
         seed,
         course: look.course.clone(),
@@ -398,13 +399,7 @@ fn notes(evidence: &Evidence<'_>, runs: [&Run; 2], course: Option<&Course>) -> V
         notes
             .push(format!("{untold} tools are left out of the list of tools, those whose use changed least"));
     }
-    let decisions = evidence.pairs.trials().any(|record| record.has_envelope);
-    if evidence.policy.invariant.envelope == Some(true) && !decisions {
-        notes.push(
-            "invariant.envelope is on, and no exchange carries an envelope's decision: nothing was checked"
-                .to_owned(),
-        );
-    }
+    notes.extend(evidence.checked.notes.iter().cloned());
     notes
 }
 

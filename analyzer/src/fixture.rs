@@ -21,6 +21,8 @@ pub(crate) fn write(tool: &str, arguments: &str) -> ToolCall {
         reversible: None,
         idempotent: None,
         duration_us: Some(1000),
+        at: 0,
+        result: None,
     }
 }
 
@@ -56,7 +58,7 @@ pub(crate) fn record(case: &str, number: u32, calls: Vec<ToolCall>) -> TrialReco
         whole: None,
         slices: BTreeMap::new(),
     };
-    TrialRecord { trial, calls, turns_us: Vec::new(), has_envelope: false, embedding: None }
+    TrialRecord { trial, calls, turns_us: Vec::new(), has_envelope: false, embedding: None, said: Vec::new() }
 }
 
 pub(crate) fn run(lane: Lane, records: Vec<TrialRecord>) -> Run {

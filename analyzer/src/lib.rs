@@ -43,6 +43,6 @@ pub use embedding::{AnswerEmbedding, EmbeddingError};
 pub use finding::{Example, FINDINGS_PER_SUBJECT, Finding};
 pub use order::seeded_order;
 pub use policy::{Policy, PolicyError};
-pub use run::{Run, ToolCall, TrialRecord, agree_on_effects};
+pub use run::{Run, Said, ToolCall, TrialRecord, agree_on_effects};
 pub use verdict::{Answer, Verdict};
 pub use words::{effect_text, escaped, metric_words, sentence};

@@ -8,8 +8,12 @@ use serde::Serialize;
 
 use crate::stats::gaffke;
 
+mod invariants;
 mod parse;
 
+pub use invariants::{
+    DeclaredEnvelope, Forbidden, INVARIANTS, Idempotency, InvariantPolicy, MonotonicEffects, OrderRule,
+};
 pub use parse::PolicyError;
 
 /// Family-wise level of the block test, and the level of each approve test.
@@ -101,35 +105,6 @@ pub struct MetricSettings {
     pub k: Option<usize>,
     /// `tail_latency`: the bound, milliseconds; else the 95th percentile of both lanes together.
     pub bound_ms: Option<u64>,
-}
-
-/// The invariants that the policy declares; a violation blocks.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct InvariantPolicy {
-    /// JSON Schema that every final answer must satisfy.
-    pub answer_schema: Option<serde_json::Value>,
-    /// Side effects only move forward.
-    pub monotonic_effects: Option<MonotonicEffects>,
-    /// A write is not repeated with the same arguments.
-    pub idempotency: Option<Idempotency>,
-    /// No turn takes longer than this many milliseconds.
-    pub response_time_max_ms: Option<u64>,
-    /// The decisions of the capability envelope count; `None` where the policy does not say.
-    pub envelope: Option<bool>,
-}
-
-/// A write is never made again after another write came between, and writes keep the declared order.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct MonotonicEffects {
-    /// Tools in the only order in which a trial may use them; tools not listed are free.
-    pub order: Vec<String>,
-}
-
-/// A write that is not declared idempotent is made at most once with the same arguments.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Idempotency {
-    /// Only these tools; all where empty.
-    pub tools: Vec<String>,
 }
 
 /// How far a replay may stray from the recording before it says too little.

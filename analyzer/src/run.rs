@@ -75,6 +75,17 @@ pub struct TrialRecord {
     pub has_envelope: bool,
     /// Its answers as one direction; absent where they were not embedded.
     pub embedding: Option<AnswerEmbedding>,
+    /// What the caller said, in order; empty where no invariant looks at it.
+    pub said: Vec<Said>,
+}
+
+/// What the caller said in a turn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said {
+    /// How many of the trial's tool calls came before it.
+    pub before: usize,
+    /// The text.
+    pub text: String,
 }
 
 /// One tool call of a trial.
@@ -102,6 +113,10 @@ pub struct ToolCall {
     pub idempotent: Option<bool>,
     /// How long it took, microseconds.
     pub duration_us: Option<u64>,
+    /// When it started, UTC, microseconds since 1970.
+    pub at: i64,
+    /// What it returned, as text; absent where no invariant looks at it.
+    pub result: Option<String>,
 }
 
 impl Run {
@@ -136,6 +151,20 @@ impl ToolCall {
         let server_error = self.status.is_some_and(|status| status >= 500 && status != 503);
         let unanswered = self.ending != Ending::Complete || server_error;
         self.effect == Effect::Write && (unanswered || self.is_error != Some(true))
+    }
+
+    /// Whether the call was surely not carried out: the tool itself said so.
+    #[must_use]
+    pub fn was_refused(&self) -> bool {
+        let server_error = self.status.is_some_and(|status| status >= 500 && status != 503);
+        self.ending == Ending::Complete && !server_error && self.is_error == Some(true)
+    }
+
+    /// Whether the call was carried out, as far as its answer tells.
+    #[must_use]
+    pub fn succeeded(&self) -> bool {
+        let failed = self.status.is_some_and(|status| status >= 400);
+        self.ending == Ending::Complete && !failed && self.is_error != Some(true)
     }
 
     /// The arguments as they are compared and shown: canonical, else verbatim, else empty.

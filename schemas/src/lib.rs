@@ -7,6 +7,7 @@
 pub mod body;
 pub mod canonical;
 pub mod commit;
+pub mod envelope;
 pub mod exchange;
 pub mod id;
 pub mod keys;

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod gate;
+mod invariants;
 mod readme;
 mod real_data;
 mod store;

@@ -2,6 +2,7 @@
 
 use super::{Evidence, NoMeans};
 use crate::decide::{self, Tested};
+use crate::invariants::Doubtful;
 use crate::metrics::Measured;
 use crate::verdict::{Answer, Discovered, ExchangeResult, MetricState, Need, Reason, ReasonCode};
 use crate::words;
@@ -185,9 +186,12 @@ fn forbidden(evidence: &Evidence<'_>) -> Vec<Reason> {
         );
         reasons.push(reason(ReasonCode::MissingTrials, Some(&metric.name), detail));
     }
-    for name in &evidence.checked.unchecked {
-        let detail = format!("invariant {name} is declared, and no candidate trial shows what it is about");
-        reasons.push(reason(ReasonCode::InvariantUnchecked, Some(name), detail));
+    for doubt in &evidence.checked.doubts {
+        let code = match doubt.why {
+            Doubtful::Unchecked => ReasonCode::InvariantUnchecked,
+            Doubtful::TooFewCases => ReasonCode::BelowFloor,
+        };
+        reasons.push(reason(code, Some(doubt.name), doubt.detail.clone()));
     }
     for failure in &evidence.faithful.failures {
         reasons.push(reason(ReasonCode::ReplayUnfaithful, None, failure.clone()));

@@ -2,10 +2,9 @@
 
 use toml::{Table, Value};
 
-use super::{
-    FidelityPolicy, Idempotency, InvariantPolicy, METRICS, Margin, MetricSettings, MonotonicEffects, NeedPolicy, Policy,
-    SlicePolicy,
-};
+use super::{FidelityPolicy, INVARIANTS, METRICS, Margin, MetricSettings, NeedPolicy, Policy, SlicePolicy};
+
+mod invariants;
 
 /// A policy that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,9 +46,6 @@ fn nearest_text(nearest: Option<&str>) -> String {
     nearest.map(|name| format!(", did you mean `{name}`?")).unwrap_or_default()
 }
 
-const INVARIANTS: [&str; 5] =
-    ["answer_schema", "monotonic_effects", "idempotency", "response_time", "envelope"];
-
 pub(super) fn parse(text: &str) -> Result<Policy, PolicyError> {
     let table: Table =
         text.parse().map_err(|error: toml::de::Error| PolicyError::Syntax(error.to_string()))?;
@@ -76,7 +72,7 @@ pub(super) fn parse(text: &str) -> Result<Policy, PolicyError> {
         collect_metrics(table_at(value, "metric")?, "", &mut policy)?;
     }
     if let Some(value) = table.get("invariant") {
-        policy.invariant = invariants(table_at(value, "invariant")?)?;
+        policy.invariant = invariants::invariants(table_at(value, "invariant")?)?;
     }
     if let Some(value) = table.get("slice") {
         for (name, value) in table_at(value, "slice")? {
@@ -165,79 +161,6 @@ fn metric_settings(table: &Table, path: &str, name: &str) -> Result<MetricSettin
         }
     }
     Ok(settings)
-}
-
-fn invariants(table: &Table) -> Result<InvariantPolicy, PolicyError> {
-    known(table, "invariant", &INVARIANTS)?;
-    let mut policy = InvariantPolicy::default();
-    for (name, value) in table {
-        let path = format!("invariant.{name}");
-        let inner = table_at(value, &path)?;
-        let allowed: &[&str] = match name.as_str() {
-            "answer_schema" => &["on", "schema"],
-            "monotonic_effects" => &["on", "order"],
-            "idempotency" => &["on", "tools"],
-            "response_time" => &["on", "max_ms"],
-            _ => &["on"],
-        };
-        known(inner, &path, allowed)?;
-        let on = inner.get("on").map_or(Ok(true), |value| flag(value, &format!("{path}.on")))?;
-        if name == "envelope" {
-            policy.envelope = Some(on);
-        }
-        if !on {
-            continue;
-        }
-        match name.as_str() {
-            "answer_schema" => policy.answer_schema = Some(schema(inner, &path)?),
-            "monotonic_effects" => {
-                policy.monotonic_effects =
-                    Some(MonotonicEffects { order: texts_or_none(inner, &path, "order")? });
-            }
-            "idempotency" => {
-                policy.idempotency = Some(Idempotency { tools: texts_or_none(inner, &path, "tools")? });
-            }
-            "response_time" => {
-                let at = format!("{path}.max_ms");
-                let missing =
-                    || PolicyError::Missing { key: at.clone(), expected: "a number of milliseconds".into() };
-                let value = inner.get("max_ms").ok_or_else(missing)?;
-                policy.response_time_max_ms = Some(integer(value, &at, 1, 86_400_000)?);
-            }
-            _ => {}
-        }
-    }
-    Ok(policy)
-}
-
-fn schema(table: &Table, path: &str) -> Result<serde_json::Value, PolicyError> {
-    let at = format!("{path}.schema");
-    let expected = "a JSON Schema, as a table or as JSON in a string".to_owned();
-    let value = table
-        .get("schema")
-        .ok_or_else(|| PolicyError::Missing { key: at.clone(), expected: expected.clone() })?;
-    let schema = match value {
-        Value::String(text) => serde_json::from_str(text).map_err(|error| PolicyError::BadValue {
-            key: at.clone(),
-            found: format!("not JSON ({error})"),
-            expected: expected.clone(),
-        })?,
-        Value::Table(_) => serde_json::to_value(value).map_err(|error| PolicyError::BadValue {
-            key: at.clone(),
-            found: error.to_string(),
-            expected: expected.clone(),
-        })?,
-        Value::Integer(_) | Value::Float(_) | Value::Boolean(_) | Value::Datetime(_) | Value::Array(_) => {
-            return Err(bad(&at, value, &expected));
-        }
-    };
-    match jsonschema::validator_for(&schema) {
-        Ok(_) => Ok(schema),
-        Err(error) => {
-            let found = format!("not a JSON Schema ({error})");
-            Err(PolicyError::BadValue { key: at, found, expected })
-        }
-    }
 }
 
 fn fidelity(table: &Table, mut policy: FidelityPolicy) -> Result<FidelityPolicy, PolicyError> {

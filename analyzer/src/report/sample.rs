@@ -51,6 +51,7 @@ pub(super) fn record(case: &str, trial: u32, success: bool, calls: &[(&str, &str
         turns_us: vec![1_500_000],
         has_envelope: false,
         embedding: None,
+        said: Vec::new(),
     }
 }
 
@@ -67,6 +68,8 @@ fn call(tool: &str, arguments: &str, seq: u32) -> ToolCall {
         reversible: None,
         idempotent: None,
         duration_us: Some(1200),
+        at: 0,
+        result: None,
     }
 }
 
@@ -247,6 +250,7 @@ fn verdict(answer: Answer, code: ReasonCode, metrics: Vec<MetricResult>) -> Verd
             examples: vec![format!("{HOSTILE_CASE}-0")],
             details: vec![HOSTILE.to_owned()],
             violations_baseline: 0,
+            ..InvariantResult::default()
         }],
         metrics,
         absent: vec![AbsentMetric { name: "pass_k".to_owned(), why: "fewer than 3 trials".to_owned() }],
@@ -257,6 +261,7 @@ fn verdict(answer: Answer, code: ReasonCode, metrics: Vec<MetricResult>) -> Verd
         notes: vec![HOSTILE.to_owned()],
         alpha: 0.05,
         policy_digest: "0".repeat(64),
+        envelope: None,
         corpus_digest: "1".repeat(64),
         seed: 7,
         course: None,

@@ -16,6 +16,7 @@ use crate::command::Context;
 use crate::outcome::{Failure, Outcome};
 
 mod comparable;
+mod envelope;
 mod load;
 mod outputs;
 mod show;
@@ -48,6 +49,9 @@ pub(crate) struct Args {
     /// What `foreshadow calibrate` wrote about the baseline's sessions; shown beside the verdict.
     #[arg(long, value_name = "FILE")]
     calibration: Option<PathBuf>,
+    /// Capability envelope that every trial is checked against.
+    #[arg(long, value_name = "FILE")]
+    envelope: Option<PathBuf>,
     /// Seed of the permutations; the same seed gives the same verdict, to the byte.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -131,7 +135,10 @@ impl Look {
 /// Runs `foreshadow analyze`.
 pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Failure> {
     // The policy is read, and refused, before any data are seen.
-    let policy = read_policy(args.policy.as_ref())?;
+    let mut policy = read_policy(args.policy.as_ref())?;
+    if let Some(path) = &args.envelope {
+        policy.invariant.declared_envelope = Some(envelope::read(path).map_err(Failure::usage)?);
+    }
     let request = Request {
         baseline: args.baseline,
         candidate: args.candidate,
@@ -166,10 +173,11 @@ pub(crate) fn outcome(verdict: &Verdict) -> Outcome {
 /// Reads both runs, decides, and writes the verdict: all files of it or none.
 pub(crate) async fn analyze(request: &Request) -> Result<Analysis, Failure> {
     outputs::check(&request.out)?;
-    let mut baseline = load::run(&request.baseline, &request.keys).await?;
-    let mut candidate = load::run(&request.candidate, &request.keys).await?;
+    let invariants = &request.policy.invariant;
+    let mut baseline = load::run(&request.baseline, &request.keys, invariants).await?;
+    let mut candidate = load::run(&request.candidate, &request.keys, invariants).await?;
     let mut recorded = match &request.recorded {
-        Some(location) => Some(load::run(location, &request.keys).await?),
+        Some(location) => Some(load::run(location, &request.keys, invariants).await?),
         None => None,
     };
     let mut runs = vec![&mut baseline, &mut candidate];
@@ -203,7 +211,10 @@ fn command_line(request: &Request) -> String {
     if let Some(recorded) = &request.recorded {
         words.extend(["--recorded".to_owned(), quoted(recorded)]);
     }
-    if request.policy != Policy::default() {
+    let declared_envelope = request.policy.invariant.declared_envelope.clone();
+    let mut policy = Policy::default();
+    policy.invariant.declared_envelope.clone_from(&declared_envelope);
+    if request.policy != policy {
         words.push("--policy POLICY.toml".to_owned());
     }
     match &request.look {
@@ -211,6 +222,9 @@ fn command_line(request: &Request) -> String {
         Look::Anytime => words.push("--anytime".to_owned()),
         Look::Once => {}
         Look::Waves(grown) => return grown.command.clone(),
+    }
+    if declared_envelope.is_some() {
+        words.push("--envelope ENVELOPE.toml".to_owned());
     }
     words.extend([format!("--seed {} --out", request.seed), quoted(&request.out.display().to_string())]);
     words.join(" ")

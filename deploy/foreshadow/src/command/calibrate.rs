@@ -36,7 +36,7 @@ pub(crate) struct Args {
 /// Runs `foreshadow calibrate`.
 pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Failure> {
     let policy = analyze::read_policy(args.policy.as_ref())?;
-    let run = analyze::load_run(&args.run, &context.key_ring()?).await?;
+    let run = analyze::load_run(&args.run, &context.key_ring()?, &policy.invariant).await?;
     let Args { splits, looks, seed, out, .. } = args;
     let calibrated = tokio::task::spawn_blocking(move || {
         calibrate(&CalibrateRequest { policy: &policy, run: &run, seed, splits, looks })

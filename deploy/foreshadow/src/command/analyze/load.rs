@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use analyzer::{Run, ToolCall, TrialRecord};
+use analyzer::policy::InvariantPolicy;
+use analyzer::{Run, Said, ToolCall, TrialRecord};
 use anyhow::anyhow;
 use schemas::exchange::{Edge, Effect, Ending};
 use schemas::id::SessionId;
@@ -14,7 +15,7 @@ use store::lake::Lake;
 
 use crate::outcome::Failure;
 
-/// What is read of an exchange.
+/// What is read of every exchange.
 const COLUMNS: [&str; 15] = [
     "session",
     "seq",
@@ -32,6 +33,12 @@ const COLUMNS: [&str; 15] = [
     "operation.reversible",
     "operation.idempotent",
 ];
+
+/// What the caller said: read where an invariant looks at it.
+const INPUT: &str = "operation.input";
+
+/// What a tool returned: read where an invariant looks at it.
+const RESULT: &str = "operation.result";
 
 #[derive(Debug, Deserialize)]
 struct ExchangeRow {
@@ -55,13 +62,19 @@ struct OperationRow {
     is_error: Option<bool>,
     reversible: Option<bool>,
     idempotent: Option<bool>,
+    input: Option<String>,
+    result: Option<String>,
 }
 
-/// Reads a run.
+/// Reads a run, and of its texts what the invariants look at.
 ///
 /// # Errors
 /// Wrong usage where there is no run at this place or it is empty; failed work where its files cannot be read.
-pub(crate) async fn run(location: &str, keys: &KeyRing) -> Result<Run, Failure> {
+pub(crate) async fn run(
+    location: &str,
+    keys: &KeyRing,
+    invariants: &InvariantPolicy,
+) -> Result<Run, Failure> {
     let lake = Lake::open(location).map_err(Failure::usage)?.with_keys(keys.clone());
     let manifest = lake.manifest().await.map_err(Failure::work)?;
     let snapshot = lake.snapshot().await.map_err(Failure::work)?;
@@ -76,8 +89,11 @@ pub(crate) async fn run(location: &str, keys: &KeyRing) -> Result<Run, Failure> 
         return Err(Failure::usage(anyhow!("{location} {why}")));
     };
     let trials: Vec<Trial> = lake.read_table(&snapshot, Table::Trials, None).await.map_err(Failure::work)?;
+    let mut columns = COLUMNS.to_vec();
+    columns.extend(invariants.needs_turns().then_some(INPUT));
+    columns.extend(invariants.needs_results().then_some(RESULT));
     let mut exchanges: Vec<ExchangeRow> = if trials.iter().any(|trial| trial.has_transcript) {
-        lake.read_table(&snapshot, Table::Exchanges, Some(&COLUMNS)).await.map_err(Failure::work)?
+        lake.read_table(&snapshot, Table::Exchanges, Some(&columns)).await.map_err(Failure::work)?
     } else {
         Vec::new()
     };
@@ -88,13 +104,13 @@ pub(crate) async fn run(location: &str, keys: &KeyRing) -> Result<Run, Failure> 
     }
     let record = |trial: Trial| {
         let rows = by_session.remove(&trial.session).unwrap_or_default();
-        assemble(trial, rows)
+        assemble(trial, rows, invariants)
     };
     let trials = trials.into_iter().map(record).collect();
     Ok(Run { name: location.to_owned(), manifest, trials, notes: Vec::new() })
 }
 
-fn assemble(mut trial: Trial, rows: Vec<ExchangeRow>) -> TrialRecord {
+fn assemble(mut trial: Trial, rows: Vec<ExchangeRow>, invariants: &InvariantPolicy) -> TrialRecord {
     // Fewer exchanges than the trial says it has: some were lost, and what they did is not known.
     if trial.has_transcript && rows.len() < trial.exchanges as usize {
         trial.whole = Some(false);
@@ -102,15 +118,25 @@ fn assemble(mut trial: Trial, rows: Vec<ExchangeRow>) -> TrialRecord {
     let turns = rows.iter().filter(|row| row.edge == Edge::Turn);
     let turns_us = turns.filter_map(|row| row.duration_us).collect();
     let has_envelope = rows.iter().any(|row| row.envelope.is_some());
-    let calls = rows.into_iter().filter(|row| row.edge == Edge::Tool).filter_map(call).collect();
-    TrialRecord { trial, calls, turns_us, has_envelope, embedding: None }
+    let (mut calls, mut said) = (Vec::new(), Vec::new());
+    for row in rows {
+        match row.edge {
+            Edge::Turn => said.extend(row.operation.input.map(|text| Said { before: calls.len(), text })),
+            Edge::Model => {}
+            Edge::Tool => calls.extend(call(row, invariants)),
+        }
+    }
+    TrialRecord { trial, calls, turns_us, has_envelope, embedding: None, said }
 }
 
 /// A tool exchange that called no tool (an MCP `initialize`, a list) is none.
-fn call(row: ExchangeRow) -> Option<ToolCall> {
+fn call(row: ExchangeRow, invariants: &InvariantPolicy) -> Option<ToolCall> {
+    let tool = row.operation.tool?;
     Some(ToolCall {
         seq: row.seq,
-        tool: row.operation.tool?,
+        result: row.operation.result.filter(|_| invariants.needs_result_of(&tool)),
+        tool,
+        at: row.started_at,
         arguments: row.operation.arguments,
         arguments_verbatim: row.operation.arguments_verbatim,
         effect: row.operation.effect,

@@ -1,0 +1,94 @@
+//! Texts that must not stand in an answer nor in the arguments of a call.
+//!
+//! Arguments are searched leaf by leaf, so that JSON's escapes hide nothing; keys count as well as values.
+
+use regex::{Regex, RegexBuilder};
+use serde_json::Value;
+
+use super::{Breach, Check, calls};
+use crate::policy::Forbidden;
+use crate::run::TrialRecord;
+
+/// Characters around a match that are shown.
+const SHOWN: usize = 60;
+
+/// The texts, ready to be looked for.
+#[derive(Debug)]
+pub(crate) struct Texts {
+    /// Each with the name that violations are told by, and the text it was declared as.
+    pub(super) rules: Vec<Rule>,
+    pub(super) answer: bool,
+    pub(super) arguments: bool,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub(super) struct Rule {
+    pub(super) name: String,
+    pub(super) regex: Regex,
+}
+
+impl Texts {
+    pub(super) fn new(forbidden: &Forbidden) -> Self {
+        let literals = forbidden.literals.iter().map(|text| (format!("literal {text:?}"), regex::escape(text)));
+        let patterns = forbidden.patterns.iter().map(|text| (format!("pattern {text:?}"), text.clone()));
+        let rule = |(name, pattern): (String, String)| {
+            // What the policy took compiles; case folding only makes it larger.
+            let built = RegexBuilder::new(&pattern).case_insensitive(forbidden.ignore_case).build();
+            built.ok().map(|regex| Rule { name, regex })
+        };
+        Self {
+            rules: literals.chain(patterns).filter_map(rule).collect(),
+            answer: forbidden.answer,
+            arguments: forbidden.arguments,
+        }
+    }
+
+    pub(super) fn check(&self, record: &TrialRecord) -> Check {
+        let answer = record.trial.answer.as_deref().filter(|_| self.answer);
+        let has_calls = self.arguments && record.trial.has_transcript;
+        if answer.is_none() && !has_calls {
+            return Check::Unchecked;
+        }
+        let mut breaches = Vec::new();
+        for rule in &self.rules {
+            if let Some(found) = answer.and_then(|answer| rule.find(answer)) {
+                let breach = Breach::of_trial(format!("the answer says {found:?}"));
+                breaches.push(Breach { rule: Some(rule.name.clone()), ..breach });
+            }
+            for call in record.calls.iter().filter(|_| has_calls) {
+                let found = match calls::arguments(call) {
+                    Some(value) => in_value(rule, &value, ""),
+                    None => rule.find(call.arguments_text()).map(|found| (String::new(), found)),
+                };
+                if let Some((pointer, found)) = found {
+                    let breach = Breach::of_call(call, format!("arguments at `{pointer}` say {found:?}"));
+                    breaches.push(Breach { pointer, rule: Some(rule.name.clone()), ..breach });
+                }
+            }
+        }
+        Check::of(breaches)
+    }
+}
+
+impl Rule {
+    fn find(&self, text: &str) -> Option<String> {
+        let found = self.regex.find(text)?;
+        Some(found.as_str().chars().take(SHOWN).collect())
+    }
+}
+
+fn in_value(rule: &Rule, value: &Value, at: &str) -> Option<(String, String)> {
+    match value {
+        Value::Null => None,
+        Value::Bool(_) | Value::Number(_) => rule.find(&value.to_string()).map(|found| (at.to_owned(), found)),
+        Value::String(text) => rule.find(text).map(|found| (at.to_owned(), found)),
+        Value::Array(items) => {
+            items.iter().enumerate().find_map(|(place, item)| in_value(rule, item, &format!("{at}/{place}")))
+        }
+        Value::Object(map) => map.iter().find_map(|(key, item)| {
+            let at = format!("{at}/{}", key.replace('~', "~0").replace('/', "~1"));
+            rule.find(key).map(|found| (at.clone(), found)).or_else(|| in_value(rule, item, &at))
+        }),
+    }
+}

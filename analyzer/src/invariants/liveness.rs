@@ -1,0 +1,73 @@
+//! Whether an invariant can fail at all on these sessions: each rule is tried on changed trials of the baseline.
+//!
+//! A rule that no changed trial breaks (it names a tool that never occurs, or a schema that takes everything) asserts
+//! nothing here, and a verdict that leaned on it would look like a pass.
+
+use super::mutants::{self, Probe};
+use super::{Check, Invariant};
+use crate::run::TrialRecord;
+use crate::stats::stream::StreamKey;
+use crate::verdict::Liveness;
+
+/// Trials that each rule is tried on.
+const TRIALS_PER_RULE: usize = 16;
+
+/// Tries every rule of an invariant on trials of the baseline, which start at a place drawn by the seed.
+pub(super) fn probe(invariant: &Invariant<'_>, baseline: &[&TrialRecord], seed: u64) -> Liveness {
+    let mut liveness = Liveness::default();
+    let probes = mutants::probes(invariant);
+    let single = probes.len() == 1;
+    for one in &probes {
+        let start = start(invariant.name(), &one.rule, baseline.len(), seed);
+        let (mutants, failed) = try_rule(invariant, one, baseline, start);
+        liveness.mutants += mutants;
+        liveness.failed += failed;
+        if failed > 0 {
+            liveness.live = true;
+        } else {
+            let what = if single && one.rule.is_empty() { "it" } else { one.rule.as_str() };
+            let why = if mutants == 0 {
+                "no trial of the baseline has anything that it is about"
+            } else {
+                "whatever the trials are changed to, it is kept"
+            };
+            liveness.silent.push(format!("{what}: {why}"));
+        }
+    }
+    liveness
+}
+
+fn start(name: &str, rule: &str, trials: usize, seed: u64) -> usize {
+    let below = u32::try_from(trials.max(1)).unwrap_or(u32::MAX);
+    let drawn = StreamKey::new(seed, &format!("liveness {name} {rule}")).stream(0).below(below);
+    drawn as usize
+}
+
+/// How many changed trials were tried, and how many of them broke the rule.
+fn try_rule(
+    invariant: &Invariant<'_>,
+    probe: &Probe<'_>,
+    baseline: &[&TrialRecord],
+    start: usize,
+) -> (u64, u64) {
+    let (before, after) = baseline.split_at(start.min(baseline.len()));
+    let breaks = |record: &TrialRecord| match invariant.check(record) {
+        Check::Broken(breaches) => breaches.iter().any(|breach| (probe.expect)(breach)),
+        Check::Kept | Check::Unchecked => false,
+    };
+    let (mut tried, mut mutants, mut failed) = (0, 0, 0);
+    for record in after.iter().chain(before) {
+        let changed = (probe.mutate)(record);
+        // A trial that breaks the rule as it is shows nothing of what the change did.
+        if changed.is_empty() || breaks(record) {
+            continue;
+        }
+        mutants += crate::count::of(changed.len());
+        failed += crate::count::of(changed.iter().filter(|mutant| breaks(mutant)).count());
+        tried += 1;
+        if tried == TRIALS_PER_RULE {
+            break;
+        }
+    }
+    (mutants, failed)
+}

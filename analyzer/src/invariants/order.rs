@@ -1,0 +1,89 @@
+//! Order rules: one call has succeeded in the session before another is made, with an equal argument where asked for.
+
+use std::collections::BTreeSet;
+
+use schemas::canonical::canonical;
+use schemas::envelope::Pointer;
+
+use super::{Breach, Check, calls};
+use crate::policy::OrderRule;
+use crate::run::{ToolCall, TrialRecord};
+
+/// A rule with its pointers read.
+#[derive(Debug)]
+pub(crate) struct Precedence<'p> {
+    pub(super) rule: &'p OrderRule,
+    pub(super) same: Option<(Pointer, Pointer)>,
+}
+
+impl<'p> Precedence<'p> {
+    pub(super) fn new(rule: &'p OrderRule) -> Self {
+        // The policy took only pointers that parse.
+        let same = rule.same.as_ref();
+        let same = same.and_then(|(first, then)| Some((Pointer::parse(first)?, Pointer::parse(then)?)));
+        Self { rule, same }
+    }
+
+    pub(super) fn is_first(&self, call: &ToolCall) -> bool {
+        self.rule.first.contains(&call.tool)
+    }
+
+    pub(super) fn is_then(&self, call: &ToolCall) -> bool {
+        self.rule.then.contains(&call.tool)
+    }
+}
+
+/// Checks every rule. A call that the tool refused was still made: what was not looked up may not be asked for.
+pub(super) fn check(rules: &[Precedence<'_>], record: &TrialRecord) -> Check {
+    if !record.trial.has_transcript {
+        return Check::Unchecked;
+    }
+    let breaches = rules.iter().flat_map(|rule| broken(rule, record));
+    let mut breaches: Vec<Breach> = breaches.collect();
+    breaches.sort_by_key(|breach| breach.seq);
+    Check::of(breaches)
+}
+
+fn broken(rule: &Precedence<'_>, record: &TrialRecord) -> Vec<Breach> {
+    let mut breaches = Vec::new();
+    let mut happened = false;
+    let mut values: BTreeSet<String> = BTreeSet::new();
+    let name = rule.rule.name();
+    let told = |call: &ToolCall, pointer: &str, detail: String| Breach {
+        rule: Some(name.clone()),
+        pointer: pointer.to_owned(),
+        ..Breach::of_call(call, detail)
+    };
+    for call in &record.calls {
+        if rule.is_then(call) {
+            let before = rule.rule.first.join(" or ");
+            match &rule.same {
+                None if happened => {}
+                None => breaches.push(told(call, "", format!("made before {before} had succeeded"))),
+                Some((first, then)) => {
+                    let wanted = values_at(call, then);
+                    let missing = wanted.iter().find(|value| !values.contains(*value));
+                    if wanted.is_empty() {
+                        let detail = format!("has no argument {then} to be compared with {before}");
+                        breaches.push(told(call, then.as_str(), detail));
+                    } else if let Some(value) = missing {
+                        let detail = format!("{then} is {value}; {before} had not succeeded with that {first}");
+                        breaches.push(told(call, then.as_str(), detail));
+                    }
+                }
+            }
+        }
+        if rule.is_first(call) && call.succeeded() {
+            happened = true;
+            if let Some((first, _)) = &rule.same {
+                values.extend(values_at(call, first));
+            }
+        }
+    }
+    breaches
+}
+
+fn values_at(call: &ToolCall, place: &Pointer) -> Vec<String> {
+    let Some(arguments) = calls::arguments(call) else { return Vec::new() };
+    place.resolve(&arguments).unwrap_or_default().into_iter().map(|(_, value)| canonical(value)).collect()
+}

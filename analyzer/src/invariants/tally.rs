@@ -1,0 +1,313 @@
+//! Every voting trial of both lanes, and the recordings, against every declared invariant: exact rates and their bounds.
+//!
+//! Trials of one session are not independent, so bounds count sessions.
+
+use statrs::function::beta::beta_reg;
+
+use super::{Breach, Check, Invariant, enveloped, liveness};
+use crate::count::float;
+use crate::pairs::{PairedCase, Pairs};
+use crate::policy::Policy;
+use crate::run::TrialRecord;
+use crate::verdict::{BreachPlace, EnvelopeName, InvariantResult, InvariantState, LaneCheck, Liveness};
+
+/// How many violating sessions are named.
+const EXAMPLES: usize = 20;
+
+/// How many single breaches of them are told.
+const BREACHES: usize = 100;
+
+/// Level of the upper bound on the share of violating cases.
+const BOUND_LEVEL: f64 = 0.95;
+
+/// What came of all declared invariants.
+#[derive(Debug, Default)]
+pub(crate) struct Checked {
+    /// As the verdict lists them.
+    pub(crate) results: Vec<InvariantResult>,
+    /// Names of those that the baseline breaks too.
+    pub(crate) demoted: Vec<&'static str>,
+    /// What forbids approval.
+    pub(crate) doubts: Vec<Doubt>,
+    /// What the reader must know.
+    pub(crate) notes: Vec<String>,
+    /// Violating candidate trials: invariant, case, record, what was done.
+    pub(crate) broken: Vec<(&'static str, String, String, u32, String)>,
+}
+
+/// Something that an invariant cannot say of these trials.
+#[derive(Debug)]
+pub(crate) struct Doubt {
+    /// The invariant.
+    pub(crate) name: &'static str,
+    /// What kind of doubt.
+    pub(crate) why: Doubtful,
+    /// In words.
+    pub(crate) detail: String,
+}
+
+/// Kinds of doubt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Doubtful {
+    /// It was not checked, or could not have failed.
+    Unchecked,
+    /// Too few cases for the demanded bound.
+    TooFewCases,
+}
+
+/// Checks every voting trial of both runs, paired or not.
+pub(crate) fn check(policy: &Policy, pairs: &Pairs<'_>, seed: u64) -> Checked {
+    let mut checked = Checked::default();
+    for (invariant, again) in
+        Invariant::declared(&policy.invariant).into_iter().zip(Invariant::declared(&policy.invariant))
+    {
+        check_one(policy, &invariant, &again, pairs, seed, &mut checked);
+    }
+    judge_envelope(policy, pairs, &mut checked);
+    checked
+}
+
+/// What the verdict says of the envelope that trials were checked against.
+pub(crate) fn envelope_name(policy: &Policy) -> Option<EnvelopeName> {
+    let envelope = policy.invariant.enabled_envelope()?;
+    let told = |key: &schemas::envelope::NotChecked| format!("line {}: {}", key.line, key.key);
+    Some(EnvelopeName {
+        digest: envelope.digest().to_owned(),
+        agent: envelope.agent().map(str::to_owned),
+        version: envelope.version().map(str::to_owned),
+        not_checked: envelope.not_checked().iter().map(told).collect(),
+    })
+}
+
+/// A violation counts where a second evaluation, by a checker made anew from the policy, finds the same in the trial.
+fn confirmed(again: &Invariant<'_>, record: &TrialRecord, found: &[Breach]) -> bool {
+    matches!(again.check(record), Check::Broken(breaches) if breaches == found)
+}
+
+fn check_one(
+    policy: &Policy,
+    invariant: &Invariant<'_>,
+    again: &Invariant<'_>,
+    pairs: &Pairs<'_>,
+    seed: u64,
+    checked: &mut Checked,
+) {
+    let name = invariant.name();
+    let mut result = InvariantResult { name: name.to_owned(), ..InvariantResult::default() };
+    let mut lanes = [LaneCheck::default(); 3];
+    for case in &pairs.cases {
+        let mut candidate = Vec::with_capacity(case.candidate.trials.len());
+        for record in &case.candidate.trials {
+            let check = invariant.check(record);
+            match check {
+                Check::Broken(breaches) if !confirmed(again, record, &breaches) => result.unconfirmed += 1,
+                Check::Broken(breaches) => {
+                    note(&mut result, case, record, &breaches);
+                    let detail = words(&breaches);
+                    let session = record.trial.session.to_string();
+                    checked.broken.push((name, case.case.to_string(), session, record.trial.trial, detail));
+                    candidate.push(Some(true));
+                }
+                Check::Kept => candidate.push(Some(false)),
+                Check::Unchecked => candidate.push(None),
+            }
+        }
+        let state = |record: &&TrialRecord| match invariant.check(record) {
+            Check::Broken(_) => Some(true),
+            Check::Kept => Some(false),
+            Check::Unchecked => None,
+        };
+        add(&mut lanes[0], candidate.into_iter());
+        add(&mut lanes[1], case.baseline.trials.iter().map(state));
+        add(&mut lanes[2], case.recorded_any.iter().map(state));
+    }
+    for lane in &mut lanes {
+        lane.rate = if lane.cases == 0 { 0.0 } else { float(lane.violating_cases) / float(lane.cases) };
+        lane.upper_bound = upper_bound(lane.violating_cases, lane.cases);
+    }
+    [result.candidate, result.baseline, _] = lanes;
+    result.recorded = (lanes[2].trials > 0).then_some(lanes[2]);
+    result.violations = result.candidate.violations;
+    result.cases = result.candidate.cases;
+    result.upper_bound = result.candidate.upper_bound;
+    result.violations_baseline = result.baseline.violations;
+    result.max_rate = policy.invariant.max_rate.get(name).copied();
+    result.liveness = Some(live(invariant, &result, pairs, seed));
+    judge(name, &mut result, checked);
+    checked.results.push(result);
+}
+
+/// Counts the trials of a case: `Some(true)` breaks it, `Some(false)` keeps it, `None` does not show it.
+fn add(lane: &mut LaneCheck, trials: impl Iterator<Item = Option<bool>>) {
+    let (mut seen, mut broken) = (0, 0);
+    for is_broken in trials.flatten() {
+        seen += 1;
+        broken += u64::from(is_broken);
+    }
+    lane.trials += seen;
+    lane.violations += broken;
+    lane.cases += u64::from(seen > 0);
+    lane.violating_cases += u64::from(broken > 0);
+}
+
+fn note(result: &mut InvariantResult, case: &PairedCase<'_>, record: &TrialRecord, breaches: &[Breach]) {
+    if result.examples.len() >= EXAMPLES {
+        return;
+    }
+    let (trial, session) = (record.trial.trial, record.trial.session.to_string());
+    result.details.push(format!("case {}, trial {trial}: {}", case.case, words(breaches)));
+    let room = BREACHES.saturating_sub(result.breaches.len());
+    result.breaches.extend(breaches.iter().take(room).map(|breach| BreachPlace {
+        case: case.case.to_string(),
+        trial,
+        session: session.clone(),
+        seq: breach.seq,
+        tool: breach.tool.clone(),
+        rule: breach.rule.clone(),
+        pointer: breach.pointer.clone(),
+        detail: breach.detail.clone(),
+    }));
+    result.examples.push(session);
+}
+
+/// The first breach of a trial, and how many more there are.
+fn words(breaches: &[Breach]) -> String {
+    let first = breaches.first().map(Breach::words).unwrap_or_default();
+    match breaches.len() {
+        0 | 1 => first,
+        many => format!("{first} (and {} more)", many - 1),
+    }
+}
+
+/// The liveness of an invariant that the baseline keeps; one that it breaks has shown that it can fail.
+fn live(invariant: &Invariant<'_>, result: &InvariantResult, pairs: &Pairs<'_>, seed: u64) -> Liveness {
+    if result.violations_baseline > 0 {
+        return Liveness { live: true, ..Liveness::default() };
+    }
+    let baseline: Vec<&TrialRecord> =
+        pairs.cases.iter().flat_map(|case| &case.baseline.trials).copied().collect();
+    liveness::probe(invariant, &baseline, seed)
+}
+
+/// What the numbers mean, and what they forbid.
+fn judge(name: &'static str, result: &mut InvariantResult, checked: &mut Checked) {
+    let mut doubt = |why, detail: String| checked.doubts.push(Doubt { name, why, detail });
+    if result.cases == 0 {
+        result.state = InvariantState::Unchecked;
+        let detail = format!("invariant {name} is declared, and no candidate trial shows what it is about");
+        doubt(Doubtful::Unchecked, detail);
+    } else if result.violations_baseline > 0 {
+        result.state = InvariantState::Demoted;
+        checked.demoted.push(name);
+    } else if result.violations > 0 {
+        result.state = InvariantState::Violated;
+    }
+    let liveness = result.liveness.as_ref();
+    if let Some(dead) = liveness.filter(|liveness| !liveness.live && result.cases > 0) {
+        let detail = format!("invariant {name} cannot fail on these sessions ({})", dead.silent.join("; "));
+        doubt(Doubtful::Unchecked, detail);
+        if result.state == InvariantState::Kept {
+            result.state = InvariantState::NotLive;
+        }
+    }
+    if let Some(max_rate) = result.max_rate.filter(|max_rate| result.cases > 0 && result.upper_bound > *max_rate) {
+        let detail = too_few(name, result, max_rate);
+        doubt(Doubtful::TooFewCases, detail);
+        if result.state == InvariantState::Kept {
+            result.state = InvariantState::TooFewCases;
+        }
+    }
+    notes(name, result, &mut checked.notes);
+}
+
+fn too_few(name: &str, result: &InvariantResult, max_rate: f64) -> String {
+    let needed = ((1.0 - BOUND_LEVEL).ln() / (-max_rate).ln_1p()).ceil();
+    format!(
+        "invariant {name}: {} of {} cases break it, so at most {:.2} % of such cases do, and the policy wants at most {:.2} % \
+         ({needed:.0} cases without a violation show that)",
+        result.candidate.violating_cases,
+        result.cases,
+        100.0 * result.upper_bound,
+        100.0 * max_rate
+    )
+}
+
+fn notes(name: &str, result: &InvariantResult, notes: &mut Vec<String>) {
+    if result.unconfirmed > 0 {
+        notes.push(format!(
+            "{} violations of invariant {name} were not found again by a second evaluation and do not count",
+            result.unconfirmed
+        ));
+    }
+    if let Some(recorded) = result.recorded.filter(|recorded| recorded.violations > 0) {
+        notes.push(format!(
+            "the recording itself breaks invariant {name} in {} of {} cases",
+            recorded.violating_cases, recorded.cases
+        ));
+    }
+    let silent = result.liveness.as_ref().filter(|liveness| liveness.live).map(|liveness| &liveness.silent);
+    if let Some(silent) = silent.filter(|silent| !silent.is_empty()) {
+        notes.push(format!("parts of invariant {name} cannot fail on these sessions: {}", silent.join("; ")));
+    }
+}
+
+/// What is said of the envelope beside its violations.
+fn judge_envelope(policy: &Policy, pairs: &Pairs<'_>, checked: &mut Checked) {
+    let name = "envelope";
+    let Some(envelope) = policy.invariant.enabled_envelope() else {
+        if policy.invariant.envelope == Some(true) {
+            let detail = "invariant.envelope is on, and there is no envelope to check against; give it with --envelope FILE, \
+                          or turn it off"
+                .to_owned();
+            checked.doubts.push(Doubt { name, why: Doubtful::Unchecked, detail });
+        } else if policy.invariant.declared_envelope.is_some() {
+            checked.notes.push("an envelope is given, and the policy turns it off: nothing was checked against it".to_owned());
+        }
+        return;
+    };
+    let of_kind = |restricts: bool| {
+        let keys = envelope.not_checked().iter().filter(|key| key.restricts == restricts);
+        let told: Vec<String> = keys.map(|key| format!("{} (line {})", key.key, key.line)).collect();
+        (!told.is_empty()).then(|| told.join(", "))
+    };
+    if let Some(keys) = of_kind(true) {
+        let detail = format!(
+            "the envelope forbids more than this version can check: {keys}; nothing is approved under rules that nobody checked. \
+             Keep them in an envelope of their own until they are"
+        );
+        checked.doubts.push(Doubt { name, why: Doubtful::Unchecked, detail });
+    }
+    if let Some(keys) = of_kind(false) {
+        checked.notes.push(format!("the envelope says more than this version checks on trials: {keys}"));
+    }
+    let watched = envelope.tools().flat_map(|(_, tool)| tool.bounds()).any(|bound| !bound.enforced);
+    if watched {
+        let mut counts = std::collections::BTreeMap::new();
+        for record in pairs.cases.iter().flat_map(|case| &case.candidate.trials) {
+            for rule in enveloped::observed(envelope, record) {
+                *counts.entry(rule).or_insert(0_u64) += 1;
+            }
+        }
+        checked.notes.extend(counts.into_iter().map(|(rule, count)| {
+            format!("envelope rule {rule} is in observe mode: {count} candidate trials break it, which blocks nothing")
+        }));
+    }
+}
+
+/// Upper 95 % bound of a share (Clopper and Pearson 1934): `hits` of `cases`.
+pub(super) fn upper_bound(hits: u64, cases: u64) -> f64 {
+    if hits >= cases {
+        return 1.0;
+    }
+    let (x, n) = (float(hits), float(cases));
+    if hits == 0 {
+        return 1.0 - (1.0 - BOUND_LEVEL).powf(1.0 / n);
+    }
+    let (mut low, mut high) = (x / n, 1.0);
+    for _ in 0..60 {
+        let middle = 0.5 * (low + high);
+        // P(at most x of n) = 1 - I(p; x + 1, n - x).
+        if beta_reg(x + 1.0, n - x, middle) < BOUND_LEVEL { low = middle } else { high = middle }
+    }
+    0.5 * (low + high)
+}

@@ -1,0 +1,222 @@
+//! What an envelope remembers of one session: how many calls, what they summed up to, what was made, what was seen.
+//!
+//! Sums and uniqueness are reserved before a call is made and settled when its outcome is known, so that two calls under
+//! way together cannot both take the last of a cap. An outcome that nobody knows stays reserved.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::check::{self, Arguments, Call, Kind};
+use super::{Condition, Decimal, Envelope, Source, Window};
+use crate::canonical::canonical;
+
+/// Values that one set holds; those that come later are not taken, so a rule that needs them refuses.
+const MAX_SET_VALUES: usize = 10_000;
+
+/// Tool and rule.
+type RuleName = (String, String);
+
+/// The state of one session under one envelope.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Session {
+    calls: u64,
+    sums: BTreeMap<RuleName, BTreeMap<i64, Decimal>>,
+    made: BTreeMap<RuleName, BTreeMap<String, BTreeMap<i64, u32>>>,
+    sets: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// How a call turned out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome<'a> {
+    /// It was done; its result, where it is known.
+    Done(Option<&'a str>),
+    /// It was surely not done.
+    Refused,
+    /// Nobody knows whether it was done.
+    Unknown,
+}
+
+/// What a call took of sums and uniqueness, until it is settled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "a reservation is settled once the outcome is known"]
+pub struct Reserved {
+    at: i64,
+    sums: Vec<(RuleName, Decimal)>,
+    made: Vec<(RuleName, String)>,
+}
+
+impl Session {
+    /// How many calls were made.
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        self.calls
+    }
+
+    /// Takes what the caller said.
+    pub fn hear(&mut self, envelope: &Envelope, turn: &str) {
+        for (name, sources) in &envelope.sets {
+            for source in sources {
+                if let Source::Turn { pattern } = source {
+                    self.take_matches(name, pattern, turn);
+                }
+            }
+        }
+    }
+
+    /// Counts a call that is about to be made.
+    pub fn reserve(&mut self, envelope: &Envelope, call: &Call<'_>) -> Reserved {
+        self.calls += 1;
+        let mut reserved = Reserved { at: call.at, sums: Vec::new(), made: Vec::new() };
+        let (Some(tool), Arguments::Json(arguments)) = (envelope.tools.get(call.tool), call.arguments) else {
+            return reserved;
+        };
+        for bound in &tool.bounds {
+            let name = (call.tool.to_owned(), bound.id.clone());
+            match &bound.condition {
+                Condition::In { .. } | Condition::Range { .. } => {}
+                Condition::Sum { arg, .. } => {
+                    let values = check::numbers(bound, arg, arguments, Kind::Rate).unwrap_or_default();
+                    // A sum that cannot be counted was a violation of the call already.
+                    if let Some(taken) = check::added(Decimal::default(), &values) {
+                        let sum = self.sums.entry(name.clone()).or_default().entry(call.at).or_default();
+                        if let Some(more) = sum.plus(taken) {
+                            *sum = more;
+                            reserved.sums.push((name, taken));
+                        }
+                    }
+                }
+                Condition::Unique { args, .. } => {
+                    if let Ok(Some(key)) = check::key(bound, args, arguments) {
+                        let times = self.made.entry(name.clone()).or_default().entry(key.clone()).or_default();
+                        *times.entry(call.at).or_default() += 1;
+                        reserved.made.push((name, key));
+                    }
+                }
+            }
+        }
+        reserved
+    }
+
+    /// Settles a call: gives back what a refused one took, and takes the values that a done one brought.
+    pub fn settle(&mut self, envelope: &Envelope, call: &Call<'_>, reserved: Reserved, outcome: Outcome<'_>) {
+        match outcome {
+            Outcome::Unknown => {}
+            Outcome::Refused => self.release(reserved),
+            Outcome::Done(result) => self.learn(envelope, call, result),
+        }
+    }
+
+    fn release(&mut self, reserved: Reserved) {
+        for (name, taken) in reserved.sums {
+            let Some(sums) = self.sums.get_mut(&name) else { continue };
+            let Some(sum) = sums.get_mut(&reserved.at) else { continue };
+            *sum = sum.minus(taken).unwrap_or(*sum);
+            if *sum == Decimal::default() {
+                sums.remove(&reserved.at);
+            }
+            if sums.is_empty() {
+                self.sums.remove(&name);
+            }
+        }
+        for (name, key) in reserved.made {
+            let Some(keys) = self.made.get_mut(&name) else { continue };
+            let Some(times) = keys.get_mut(&key) else { continue };
+            let Some(count) = times.get_mut(&reserved.at) else { continue };
+            *count -= 1;
+            if *count == 0 {
+                times.remove(&reserved.at);
+            }
+            if times.is_empty() {
+                keys.remove(&key);
+            }
+            if keys.is_empty() {
+                self.made.remove(&name);
+            }
+        }
+    }
+
+    fn learn(&mut self, envelope: &Envelope, call: &Call<'_>, result: Option<&str>) {
+        for (name, sources) in &envelope.sets {
+            for source in sources {
+                match source {
+                    Source::Argument { tool, arg } if tool == call.tool => {
+                        if let Arguments::Json(arguments) = call.arguments {
+                            self.take_values(name, arg, arguments);
+                        }
+                    }
+                    Source::Result { tool, place } if tool == call.tool => {
+                        let parsed = result.and_then(|text| serde_json::from_str(text).ok());
+                        if let Some(value) = parsed {
+                            self.take_values(name, place, &value);
+                        }
+                    }
+                    Source::ResultText { tool, pattern } if tool == call.tool => {
+                        self.take_matches(name, pattern, result.unwrap_or_default());
+                    }
+                    Source::Argument { .. }
+                    | Source::Result { .. }
+                    | Source::ResultText { .. }
+                    | Source::Turn { .. } => {}
+                }
+            }
+        }
+    }
+
+    fn take_values(&mut self, name: &str, place: &super::Pointer, value: &Value) {
+        for (_, value) in place.resolve(value).unwrap_or_default() {
+            self.take(name, canonical(value));
+        }
+    }
+
+    fn take_matches(&mut self, name: &str, pattern: &regex::Regex, text: &str) {
+        for captures in pattern.captures_iter(text) {
+            let Some(found) = captures.get(1).or_else(|| captures.get(0)) else { continue };
+            self.take(name, canonical(&Value::String(found.as_str().to_owned())));
+            // An argument may hold the same number as a number.
+            let number = serde_json::from_str::<Value>(found.as_str()).ok().filter(Value::is_number);
+            if let Some(number) = number {
+                self.take(name, canonical(&number));
+            }
+        }
+    }
+
+    fn take(&mut self, name: &str, value: String) {
+        let set = self.sets.entry(name.to_owned()).or_default();
+        if set.len() < MAX_SET_VALUES {
+            set.insert(value);
+        }
+    }
+
+    /// Whether a set holds a value, in canonical JSON.
+    pub(super) fn holds(&self, set: &str, value: &str) -> bool {
+        self.sets.get(set).is_some_and(|values| values.contains(value))
+    }
+
+    /// What the calls of the window sum up to; `None` where that is too large.
+    pub(super) fn sum(&self, tool: &str, rule: &str, window: Window, at: i64) -> Option<Decimal> {
+        let Some(sums) = self.sums.get(&(tool.to_owned(), rule.to_owned())) else {
+            return Some(Decimal::default());
+        };
+        let mut sum = Decimal::default();
+        for (_, taken) in sums.iter().filter(|(when, _)| reaches(window, **when, at)) {
+            sum = sum.plus(*taken)?;
+        }
+        Some(sum)
+    }
+
+    /// Whether a call of the window had this key.
+    pub(super) fn has_seen(&self, tool: &str, rule: &str, key: &str, window: Window, at: i64) -> bool {
+        let keys = self.made.get(&(tool.to_owned(), rule.to_owned()));
+        let times = keys.and_then(|keys| keys.get(key));
+        times.is_some_and(|times| times.keys().any(|when| reaches(window, *when, at)))
+    }
+}
+
+/// Whether a window that ends at a time looks back at a call.
+fn reaches(window: Window, when: i64, at: i64) -> bool {
+    match window {
+        Window::Session => true,
+        Window::Rolling(span) => when >= at.saturating_sub(span),
+    }
+}
