@@ -266,6 +266,7 @@ pub fn decide_on(request: &Request<'_>) -> Result<Analysis, AnalyseError> {
         invariants: ground.checked.results.clone(),
         metrics: results(&ground, &look),
         absent: look.measurement.absent.clone(),
+        outcome: look.measurement.outcome.clone(),
         fidelity: ground.faithful.counts,
         drift: ground.drift.as_ref().map(|found| found.drift.clone()),
         tools: tools::rates(&look.pairs, seed),

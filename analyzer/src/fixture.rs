@@ -58,7 +58,15 @@ pub(crate) fn record(case: &str, number: u32, calls: Vec<ToolCall>) -> TrialReco
         whole: None,
         slices: BTreeMap::new(),
     };
-    TrialRecord { trial, calls, turns_us: Vec::new(), has_envelope: false, embedding: None, said: Vec::new() }
+    TrialRecord {
+        trial,
+        calls,
+        turns_us: Vec::new(),
+        has_envelope: false,
+        embedding: None,
+        said: Vec::new(),
+        scores: Vec::new(),
+    }
 }
 
 pub(crate) fn run(lane: Lane, records: Vec<TrialRecord>) -> Run {

@@ -24,6 +24,7 @@ mod invariants;
 mod metrics;
 mod need;
 mod order;
+pub mod outcome;
 mod pairs;
 pub mod policy;
 pub mod report;

@@ -3,6 +3,7 @@
 //! Here is what they share: how trial values become the table of a case's contrast under every relabelling. What the
 //! values are is in the files of the families. Nothing here tests or decides.
 
+use crate::outcome::OutcomeResult;
 use crate::pairs::Pairs;
 use crate::policy::{METRICS, Margin, MetricSpec, Policy, RATIO_RANGE_LN};
 use crate::run::TrialRecord;
@@ -76,6 +77,8 @@ pub(crate) struct Measurement {
     pub(crate) metrics: Vec<Measured>,
     pub(crate) absent: Vec<AbsentMetric>,
     pub(crate) notes: Vec<String>,
+    /// Where `success` comes from.
+    pub(crate) outcome: OutcomeResult,
 }
 
 impl Measurement {

@@ -9,11 +9,13 @@ use serde::Serialize;
 use crate::stats::gaffke;
 
 mod invariants;
+mod judge;
 mod parse;
 
 pub use invariants::{
     DeclaredEnvelope, Forbidden, INVARIANTS, Idempotency, InvariantPolicy, MonotonicEffects, OrderRule,
 };
+pub use judge::JudgePolicy;
 pub use parse::PolicyError;
 
 /// Family-wise level of the block test, and the level of each approve test.
@@ -173,6 +175,8 @@ pub struct Policy {
     pub drift: DriftPolicy,
     /// What sessions and trials cost.
     pub need: NeedPolicy,
+    /// What a judge must be shown to agree with labels before it votes.
+    pub judge: JudgePolicy,
 }
 
 impl Default for Policy {
@@ -188,6 +192,7 @@ impl Default for Policy {
             fidelity: FidelityPolicy { max_missed: DEFAULT_MAX_MISSED, equivalence: false },
             drift: DriftPolicy::default(),
             need: NeedPolicy { session_cost: 1.0, trial_cost: 1.0 },
+            judge: JudgePolicy::default(),
         }
     }
 }

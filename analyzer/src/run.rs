@@ -8,6 +8,7 @@ use schemas::exchange::{Effect, Ending};
 use schemas::trial::{Lane, RunManifest, Trial};
 
 use crate::embedding::AnswerEmbedding;
+use crate::outcome::TrialScore;
 
 /// A run: trials of one lane, and the recordings of their cases where the run carries them.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,6 +78,8 @@ pub struct TrialRecord {
     pub embedding: Option<AnswerEmbedding>,
     /// What the caller said, in order; empty where no invariant looks at it.
     pub said: Vec<Said>,
+    /// What evaluators say of it, in their order.
+    pub scores: Vec<TrialScore>,
 }
 
 /// What the caller said in a turn.

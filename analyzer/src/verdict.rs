@@ -4,6 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::outcome::OutcomeResult;
+
 mod calibration;
 mod course;
 mod slices;
@@ -663,6 +665,9 @@ pub struct Verdict {
     /// Metrics that could not be computed.
     #[serde(default)]
     pub absent: Vec<AbsentMetric>,
+    /// Where `success` comes from, and what the word of each evaluator is worth.
+    #[serde(default)]
+    pub outcome: OutcomeResult,
     /// How world answers were found; absent for imported runs, which is not perfect.
     pub fidelity: Option<FidelityCounts>,
     /// Whether the answers changed; absent where they were not embedded, which `absent` says of `semantic.drift`.

@@ -83,6 +83,9 @@ pub struct Config {
     /// What the agent's tools do outside.
     #[serde(rename = "tool", default)]
     pub tools: Vec<ToolConfig>,
+    /// Of `foreshadow score`, which reads it by itself.
+    #[serde(rename = "score")]
+    _score: Option<serde::de::IgnoredAny>,
 }
 
 /// How sessions are told apart.

@@ -5,4 +5,5 @@ mod gate;
 mod invariants;
 mod readme;
 mod real_data;
+mod score;
 mod store;

@@ -1,56 +1,55 @@
 //! Whether the work was done right: success, all-of-k success, agreement between trials, and what cannot be scored.
 //!
-//! `success` is a label or an evaluator's word where there is one; else the built-in end-state check.
+//! `success` is a label, an evaluator's word, or a judge's where it may vote ([`crate::outcome`]); else the built-in
+//! end-state check.
 
 use schemas::exchange::Effect;
+use schemas::score::ScoreKind;
 use schemas::trial::TrialEnding;
 
 use crate::invariants::{self, Invariant};
 use crate::metrics::scalar::{self, Functional, Scalar, Score};
 use crate::metrics::{Measured, Measurement, Setting, spec};
-use crate::pairs::PairedCase;
+use crate::outcome::{EvaluatorResult, OutcomeResult, Sources};
+use crate::pairs::{PairedCase, Pairs};
 use crate::policy::DEFAULT_K;
 use crate::run::TrialRecord;
 use crate::verdict::Unit;
 use crate::writes;
 
-/// Where `success` comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum SuccessSource {
-    /// Labels that came with the trials, or an evaluator's.
-    Label,
-    /// The end state is compared with the recording's.
-    EndState,
-}
-
-impl SuccessSource {
-    /// Labels, where any voting trial carries one.
-    fn of(setting: &Setting<'_>) -> Self {
-        let labelled = setting.pairs.trials().any(|record| record.trial.success.is_some());
-        if labelled { Self::Label } else { Self::EndState }
-    }
-}
 
 /// How success is judged on these runs.
-struct Judge<'a> {
-    source: SuccessSource,
+struct Judged<'a> {
+    sources: Sources<'a>,
+    /// Whether the end state may be asked where nobody else says anything.
+    end_state: bool,
     invariants: Vec<Invariant<'a>>,
 }
 
-impl Judge<'_> {
+impl<'a> Judged<'a> {
+    /// Finds who may say it, and why nothing can be judged at all, where that is so.
+    fn new(setting: Setting<'a>) -> (Self, Result<(), String>) {
+        let sources = Sources::new(setting.policy, setting.pairs);
+        let invariants = Invariant::declared(&setting.policy.invariant);
+        let possible = end_state_possible(setting);
+        // A case that people or checks could have judged and did not is missing, never judged by its end state.
+        let end_state = sources.only_judges() && possible.is_ok();
+        let nobody = if sources.is_empty() { possible } else { Ok(()) };
+        (Self { sources, end_state, invariants }, nobody)
+    }
+
     fn score(&self, case: &PairedCase<'_>, record: &TrialRecord) -> Score {
-        let trial = &record.trial;
-        match trial.ending {
+        match record.trial.ending {
             TrialEnding::Truncated | TrialEnding::Infrastructure => return Score::Missing,
             TrialEnding::Complete | TrialEnding::Failed | TrialEnding::TimedOut => {}
         }
-        match self.source {
-            SuccessSource::Label => match (trial.success, trial.ending) {
+        match self.sources.of(case) {
+            None if self.end_state => self.end_state(case, record),
+            source => match (source.and_then(|source| source.says(record)), record.trial.ending) {
                 (Some(success), _) => Score::Known(f64::from(u8::from(success))),
                 (None, TrialEnding::Complete) => Score::Missing,
                 (None, _) => Score::Known(0.0),
             },
-            SuccessSource::EndState => self.end_state(case, record),
         }
     }
 
@@ -64,28 +63,32 @@ impl Judge<'_> {
             && writes::distinct(record) == writes::distinct(recorded);
         Score::Known(f64::from(u8::from(good)))
     }
+
+    /// Who decided how many cases.
+    fn result(&self, pairs: &Pairs<'_>) -> OutcomeResult {
+        let fallback = |case: &PairedCase<'_>| {
+            let recorded = case.recorded.is_some_and(|recorded| recorded.trial.has_transcript);
+            if self.end_state && recorded { "end_state" } else { "none" }
+        };
+        let decided_by = self.sources.counts(pairs, fallback);
+        OutcomeResult { decided_by, evaluators: self.sources.evaluators.clone() }
+    }
 }
 
 /// Measures success, pass_k and agreement.
 pub(crate) fn measure(setting: Setting<'_>, measurement: &mut Measurement) {
-    let source = SuccessSource::of(&setting);
-    if source == SuccessSource::EndState {
-        if let Err(why) = end_state_possible(setting) {
-            for name in ["success", "pass_k", "agreement"] {
-                measurement.take(name, Err(why.clone()));
-            }
-            return;
+    let (judged, possible) = Judged::new(setting);
+    measurement.outcome = judged.result(setting.pairs);
+    note_evaluators(&measurement.outcome.evaluators, &mut measurement.notes);
+    if let Err(why) = possible {
+        for name in ["success", "pass_k", "agreement"] {
+            measurement.take(name, Err(why.clone()));
         }
-        measurement.notes.push(
-            "success is the built-in end-state check (trial complete, declared invariants kept, the recording's writes \
-             made and no others): no trial carries a label"
-                .to_owned(),
-        );
+        return;
     }
-    note_labels(setting, source, measurement);
-    let judge = Judge { source, invariants: Invariant::declared(&setting.policy.invariant) };
+    note_sources(setting, &judged, measurement);
     let of = |functional| Scalar {
-        score: |case: &PairedCase<'_>, record: &TrialRecord| judge.score(case, record),
+        score: |case: &PairedCase<'_>, record: &TrialRecord| judged.score(case, record),
         functional,
         more_is_better: true,
         scale: 1.0,
@@ -104,10 +107,9 @@ pub(crate) fn measure(setting: Setting<'_>, measurement: &mut Measurement) {
 
 /// Says of a voting trial whether it did the work, as `success` counts it; nothing where that is not known.
 pub(crate) fn succeeded(setting: Setting<'_>) -> impl Fn(&PairedCase<'_>, &TrialRecord) -> Option<bool> {
-    let source = SuccessSource::of(&setting);
-    let judge = Judge { source, invariants: Invariant::declared(&setting.policy.invariant) };
-    let is_possible = source == SuccessSource::Label || end_state_possible(setting).is_ok();
-    move |case, record| match judge.score(case, record) {
+    let (judged, possible) = Judged::new(setting);
+    let is_possible = possible.is_ok();
+    move |case, record| match judged.score(case, record) {
         Score::Known(value) if is_possible => Some(value > 0.5),
         Score::Known(_) | Score::Missing | Score::Absent => None,
     }
@@ -143,22 +145,57 @@ fn end_state_possible(setting: Setting<'_>) -> Result<(), String> {
     ))
 }
 
-fn note_labels(setting: Setting<'_>, source: SuccessSource, measurement: &mut Measurement) {
-    if source == SuccessSource::EndState {
+/// Says where success comes from, and what does not enter it.
+fn note_sources(setting: Setting<'_>, judged: &Judged<'_>, measurement: &mut Measurement) {
+    let notes = &mut measurement.notes;
+    if judged.sources.is_empty() {
+        notes.push(
+            "success is the built-in end-state check (trial complete, declared invariants kept, the recording's writes \
+             made and no others): no trial carries a label"
+                .to_owned(),
+        );
         let left_out = setting.pairs.paired().filter(|case| case.recorded.is_none()).count();
         if left_out > 0 {
-            measurement.notes.push(format!(
+            notes.push(format!(
                 "{left_out} cases do not enter success: they have no recording, or the recording itself failed"
             ));
         }
         return;
     }
-    let mut sources: Vec<&str> =
-        setting.pairs.trials().filter_map(|record| record.trial.success_source.as_deref()).collect();
-    sources.sort_unstable();
-    sources.dedup();
-    if !sources.is_empty() {
-        measurement.notes.push(format!("success comes from: {}", sources.join(", ")));
+    let counts: Vec<String> = measurement
+        .outcome
+        .decided_by
+        .iter()
+        .map(|count| match count.source.as_str() {
+            "none" => format!("nobody may say it of {} cases, which count as missing", count.cases),
+            "end_state" => format!("the built-in end-state check in {} cases", count.cases),
+            source => format!("{source} in {} cases", count.cases),
+        })
+        .collect();
+    if !counts.is_empty() {
+        notes.push(format!("success comes from: {}", counts.join(", ")));
+    }
+}
+
+/// Says of every judge whether it votes, and of every other evaluator how it agrees with labels where there are any.
+fn note_evaluators(evaluators: &[EvaluatorResult], notes: &mut Vec<String>) {
+    for one in evaluators {
+        let (kind, name) = (&one.kind, &one.name);
+        if one.errors > 0 {
+            let all = one.scored + one.errors;
+            notes.push(format!("{kind} {name} could not score {} of {all} trials", one.errors));
+        }
+        if one.kind != ScoreKind::Judge.as_str() && one.votes {
+            continue;
+        }
+        let says = |votes: bool| if votes { "votes" } else { "does not vote" };
+        if one.slices.is_empty() || !one.votes {
+            notes.push(format!("{kind} {name} {}: {}", says(one.votes), one.overall.why));
+        }
+        for slice in &one.slices {
+            let place = slice.slice.as_deref().filter(|slice| !slice.is_empty()).unwrap_or("no slice");
+            notes.push(format!("{kind} {name} {} on {place}: {}", says(slice.votes), slice.why));
+        }
     }
 }
 

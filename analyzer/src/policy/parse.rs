@@ -2,7 +2,9 @@
 
 use toml::{Table, Value};
 
-use super::{FidelityPolicy, INVARIANTS, METRICS, Margin, MetricSettings, NeedPolicy, Policy, SlicePolicy};
+use super::{
+    FidelityPolicy, INVARIANTS, JudgePolicy, METRICS, Margin, MetricSettings, NeedPolicy, Policy, SlicePolicy,
+};
 
 mod invariants;
 
@@ -46,10 +48,26 @@ fn nearest_text(nearest: Option<&str>) -> String {
     nearest.map(|name| format!(", did you mean `{name}`?")).unwrap_or_default()
 }
 
+/// What stands at the top.
+const SECTIONS: [&str; 12] = [
+    "policy",
+    "alpha",
+    "looks",
+    "strict",
+    "metrics",
+    "metric",
+    "invariant",
+    "slice",
+    "fidelity",
+    "need",
+    "drift",
+    "judge",
+];
+
 pub(super) fn parse(text: &str) -> Result<Policy, PolicyError> {
     let table: Table =
         text.parse().map_err(|error: toml::de::Error| PolicyError::Syntax(error.to_string()))?;
-    known(&table, "", &["policy", "alpha", "looks", "strict", "metrics", "metric", "invariant", "slice", "fidelity", "need", "drift"])?;
+    known(&table, "", &SECTIONS)?;
     match table.get("policy") {
         None | Some(Value::Integer(1)) => {}
         Some(found) => return Err(bad("policy", found, "1, the version that this build reads")),
@@ -88,6 +106,9 @@ pub(super) fn parse(text: &str) -> Result<Policy, PolicyError> {
     }
     if let Some(value) = table.get("need") {
         policy.need = need(table_at(value, "need")?, policy.need)?;
+    }
+    if let Some(value) = table.get("judge") {
+        policy.judge = judge(table_at(value, "judge")?)?;
     }
     Ok(policy)
 }
@@ -228,6 +249,22 @@ fn need(table: &Table, mut policy: NeedPolicy) -> Result<NeedPolicy, PolicyError
     }
     if let Some(value) = table.get("trial_cost") {
         policy.trial_cost = number(value, "need.trial_cost", 1e-9, 1e9)?;
+    }
+    Ok(policy)
+}
+
+fn judge(table: &Table) -> Result<JudgePolicy, PolicyError> {
+    known(table, "judge", &["alpha", "min_cases", "min_agreement", "min_kappa"])?;
+    let mut policy = JudgePolicy::default();
+    for (key, value) in table {
+        let at = format!("judge.{key}");
+        match key.as_str() {
+            "alpha" => policy.alpha = number(value, &at, 0.0001, 0.5)?,
+            "min_cases" => policy.min_cases = integer(value, &at, 5, 1_000_000)?,
+            "min_agreement" => policy.min_agreement = number(value, &at, 0.5, 1.0)?,
+            "min_kappa" => policy.min_kappa = number(value, &at, 0.0, 1.0)?,
+            _ => {}
+        }
     }
     Ok(policy)
 }

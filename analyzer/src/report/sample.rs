@@ -8,6 +8,7 @@ use schemas::trial::{Fidelity, Lane, RunManifest, Trial, TrialEnding};
 
 use crate::analysis::{Analysis, CaseContrast, MetricDetail};
 use crate::finding::{Example, Finding};
+use crate::outcome::OutcomeResult;
 use crate::policy::Policy;
 use crate::report::Evidence;
 use crate::run::{Run, ToolCall, TrialRecord};
@@ -52,6 +53,7 @@ pub(super) fn record(case: &str, trial: u32, success: bool, calls: &[(&str, &str
         has_envelope: false,
         embedding: None,
         said: Vec::new(),
+        scores: Vec::new(),
     }
 }
 
@@ -253,6 +255,7 @@ fn verdict(answer: Answer, code: ReasonCode, metrics: Vec<MetricResult>) -> Verd
             ..InvariantResult::default()
         }],
         metrics,
+        outcome: OutcomeResult::default(),
         absent: vec![AbsentMetric { name: "pass_k".to_owned(), why: "fewer than 3 trials".to_owned() }],
         fidelity: Some(FidelityCounts { exact: 10, missed: 1, ..FidelityCounts::default() }),
         drift: None,

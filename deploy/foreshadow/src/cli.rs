@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::command::{analyze, archive, calibrate, demo, gate, import, record, replay, sessions, upkeep};
+use crate::command::{
+    analyze, archive, calibrate, demo, gate, import, record, replay, score, sessions, upkeep,
+};
 use crate::screen::Color;
 
 /// The configuration that is taken where none is named; it need not exist for commands that only look for keys in it.
@@ -19,7 +21,7 @@ pub(crate) const DEFAULT_CONFIG: &str = "foreshadow.toml";
     after_help = "Exit codes: 0 approve or success, 1 the work failed, 2 wrong usage or configuration, 3 block, 4 inconclusive."
 )]
 pub(crate) struct Cli {
-    /// Configuration of `foreshadow record` and `archive`, and of the keys of an encrypted store.
+    /// Configuration of `foreshadow record`, `archive` and `score`, and of the keys of an encrypted store.
     #[arg(
         long,
         global = true,
@@ -69,6 +71,8 @@ pub(crate) enum Command {
     Store(upkeep::Args),
     /// Replay recorded sessions against a candidate, with every side effect virtualised.
     Replay(replay::Args),
+    /// Ask evaluators, judges and a sentence model about the trials of a run.
+    Score(score::Args),
     /// Compare two runs and decide.
     Analyze(analyze::Args),
     /// Replay both builds in waves and decide after each: what a pipeline calls.

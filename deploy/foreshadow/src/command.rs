@@ -18,6 +18,7 @@ pub(crate) mod gate;
 pub(crate) mod import;
 pub(crate) mod record;
 pub(crate) mod replay;
+pub(crate) mod score;
 pub(crate) mod sessions;
 pub(crate) mod upkeep;
 
@@ -66,6 +67,7 @@ pub(crate) async fn run(cli: Cli, screen: &Screen) -> Result<Outcome, Failure> {
         Command::Sessions(args) => Box::pin(sessions::run(args, &context)).await,
         Command::Store(args) => Box::pin(upkeep::run(args, &context)).await,
         Command::Replay(args) => Box::pin(replay::run(args, &context)).await,
+        Command::Score(args) => Box::pin(score::run(args, &context)).await,
         Command::Analyze(args) => Box::pin(analyze::run(args, &context)).await,
         Command::Calibrate(args) => Box::pin(calibrate::run(args, &context)).await,
         Command::Gate(args) => Box::pin(gate::run(args, &context)).await,

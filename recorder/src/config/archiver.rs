@@ -53,6 +53,8 @@ struct File {
     _listen: Option<IgnoredAny>,
     #[serde(rename = "route")]
     _routes: Option<IgnoredAny>,
+    #[serde(rename = "score")]
+    _score: Option<IgnoredAny>,
     #[serde(rename = "tool")]
     _tools: Option<IgnoredAny>,
 }

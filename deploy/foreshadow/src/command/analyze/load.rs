@@ -15,6 +15,8 @@ use store::lake::Lake;
 
 use crate::outcome::Failure;
 
+mod embeddings;
+
 /// What is read of every exchange.
 const COLUMNS: [&str; 15] = [
     "session",
@@ -107,7 +109,11 @@ pub(crate) async fn run(
         assemble(trial, rows, invariants)
     };
     let trials = trials.into_iter().map(record).collect();
-    Ok(Run { name: location.to_owned(), manifest, trials, notes: Vec::new() })
+    let mut run = Run { name: location.to_owned(), manifest, trials, notes: Vec::new() };
+    let scores = lake.read_table(&snapshot, Table::Scores, None).await.map_err(Failure::work)?;
+    analyzer::outcome::attach_scores(&mut run, scores);
+    embeddings::attach(&mut run, &lake, &snapshot).await.map_err(Failure::work)?;
+    Ok(run)
 }
 
 fn assemble(mut trial: Trial, rows: Vec<ExchangeRow>, invariants: &InvariantPolicy) -> TrialRecord {
@@ -126,7 +132,7 @@ fn assemble(mut trial: Trial, rows: Vec<ExchangeRow>, invariants: &InvariantPoli
             Edge::Tool => calls.extend(call(row, invariants)),
         }
     }
-    TrialRecord { trial, calls, turns_us, has_envelope, embedding: None, said }
+    TrialRecord { trial, calls, turns_us, has_envelope, embedding: None, said, scores: Vec::new() }
 }
 
 /// A tool exchange that called no tool (an MCP `initialize`, a list) is none.

@@ -1,5 +1,6 @@
 //! The loop once: record, replay three builds, decide on two changes.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Context as _;
@@ -7,6 +8,8 @@ use replayer::{Summary, World};
 use schemas::keys::RootKey;
 use schemas::trial::Lane;
 use serde::{Serialize, Serializer};
+use store::lake::Lake;
+use tokio_util::sync::CancellationToken;
 
 use super::folder::Folder;
 use super::model::ModelServer;
@@ -15,7 +18,7 @@ use super::shop::{Books, Case};
 use super::tools::{self, ToolServer};
 use super::trials::{self, Replay};
 use super::{builds, files};
-use crate::command::analyze;
+use crate::command::{analyze, score};
 use crate::outcome::Failure;
 use crate::screen::Screen;
 
@@ -118,6 +121,12 @@ pub(super) async fn run(
     screen.line(format!("   Writes that reached the shop meanwhile: {escaped_writes}."));
     tools.stop().await;
     model.stop().await;
+    let clock = Instant::now();
+    let embedded = embed_all(folder, screen).await?;
+    screen.line(format!(
+        "   {embedded} answers as vectors, by the model inside the binary ({:.1} s)",
+        clock.elapsed().as_secs_f64()
+    ));
 
     screen.line("\n3. Decide: each change against the current build, session by session.");
     let decided = decide_all(folder, seed).await?;
@@ -172,6 +181,20 @@ fn in_words(summary: &Summary, model_calls: u64) -> String {
         fidelity.missed,
         summary.duplicated_writes,
     )
+}
+
+/// Turns the answers of all runs into vectors, so that their meaning is compared too; returns how many.
+async fn embed_all(folder: &Folder, screen: &Screen) -> Result<u64, Failure> {
+    let mut embedded = 0;
+    for name in ["baseline", "harmless", "regressed"] {
+        let run = folder.location(&format!("runs/{name}"));
+        let lake = Lake::open(&run).map_err(Failure::work)?;
+        let (config, cancel) = (score::ScoreConfig::default(), CancellationToken::new());
+        let request = score::Request { run, config, base: PathBuf::new(), cancel };
+        let report = score::score(&request, &lake, screen).await?;
+        embedded += report.embeddings.map_or(0, |embeddings| embeddings.embedded);
+    }
+    Ok(embedded)
 }
 
 async fn decide_all(folder: &Folder, seed: u64) -> Result<Vec<Decided>, Failure> {

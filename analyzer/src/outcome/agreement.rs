@@ -1,0 +1,335 @@
+//! What an evaluator's word is worth: its agreement with labels, measured on every trial that has both.
+//!
+//! Trials of one case are alike, so the bounds count cases: the share of a case's trials in which both agree is one
+//! value between 0 and 1, and the lower bound of its mean is Gaffke's, which for one trial a case is Clopper and
+//! Pearson's exact one. Raw agreement alone is not enough: where 95 % of the work succeeds, a judge that always says
+//! "pass" agrees in 95 %. So Cohen's kappa is bounded too: it grows with the share of successes that are passed and
+//! with the share of failures that are caught, so both of their lower bounds, each at half the level, bound it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use schemas::id::CaseId;
+use schemas::score::ScoreKind;
+use serde::{Deserialize, Serialize};
+
+use super::Evaluator;
+use crate::count;
+use crate::pairs::Pairs;
+use crate::policy::JudgePolicy;
+use crate::run::TrialRecord;
+use crate::stats::gaffke::Sample;
+use crate::stats::variance::float;
+
+/// How well an evaluator agrees with labels, in one slice or over all trials.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Agreement {
+    /// `NAME=VALUE`; absent over all trials.
+    pub slice: Option<String>,
+    /// Trials that have both a label and its word.
+    pub labels: u64,
+    /// Cases of these trials.
+    pub cases: u64,
+    /// Labels that are successes.
+    pub successes: u64,
+    /// Of these, how many it passed.
+    pub successes_passed: u64,
+    /// Labels that are failures.
+    pub failures: u64,
+    /// Of these, how many it caught.
+    pub failures_caught: u64,
+    /// Share of the trials in which both agree; absent without any.
+    pub agreement: Option<f64>,
+    /// Lower bound of it.
+    pub agreement_lower: Option<f64>,
+    /// Cohen's kappa; absent where chance alone would agree always.
+    pub kappa: Option<f64>,
+    /// Lower bound of it.
+    pub kappa_lower: Option<f64>,
+    /// Whether its word may decide here.
+    pub votes: bool,
+    /// Why, with the numbers.
+    pub why: String,
+}
+
+/// An evaluator and what its word is worth.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EvaluatorResult {
+    /// Its name.
+    pub name: String,
+    /// `label`, `command`, `http` or `judge`.
+    pub kind: String,
+    /// Digest of its configuration; both where the runs were scored by two versions.
+    pub digest: String,
+    /// Trials of both runs that it scored, recordings apart.
+    pub scored: u64,
+    /// Trials of both runs that it was asked of and could not score.
+    pub errors: u64,
+    /// Whether its word may decide anywhere.
+    pub votes: bool,
+    /// Its agreement with labels over all trials.
+    pub overall: Agreement,
+    /// Its agreement in each slice that it is measured in, by name; empty where that is all trials together.
+    pub slices: Vec<Agreement>,
+}
+
+/// Labelled trials of one case: how many, and in how many both agree; of successes, then of failures.
+#[derive(Debug, Clone, Copy, Default)]
+struct Tally {
+    successes: usize,
+    passed: usize,
+    failures: usize,
+    caught: usize,
+}
+
+impl Tally {
+    fn add(&mut self, label: bool, word: bool) {
+        if label {
+            self.successes += 1;
+            self.passed += usize::from(word);
+        } else {
+            self.failures += 1;
+            self.caught += usize::from(!word);
+        }
+    }
+}
+
+/// The tallies of one slice, by case.
+type Tallies<'a> = BTreeMap<&'a CaseId, Tally>;
+
+/// What one evaluator said.
+#[derive(Debug, Default)]
+struct Words<'a> {
+    /// By digest.
+    versions: BTreeMap<&'a str, Arc<Evaluator>>,
+    scored: usize,
+    errors: usize,
+    slices: BTreeMap<&'a str, Tallies<'a>>,
+}
+
+/// Everything that evaluators said, by name.
+#[derive(Debug, Default)]
+pub(super) struct Known<'a>(BTreeMap<&'a str, Words<'a>>);
+
+impl<'a> Known<'a> {
+    /// Collects it from the trials of both runs and from the recordings.
+    pub(super) fn collect(pairs: &'a Pairs<'a>) -> Self {
+        let mut known = Self::default();
+        for case in &pairs.cases {
+            for record in case.baseline.trials.iter().chain(&case.candidate.trials) {
+                known.add(case.case, record, true);
+            }
+            if let Some(record) = case.recorded_any {
+                known.add(case.case, record, false);
+            }
+        }
+        known
+    }
+
+    fn add(&mut self, case: &'a CaseId, record: &'a TrialRecord, own: bool) {
+        if record.scores.is_empty() {
+            return;
+        }
+        let given = record.scores.iter().find(|score| score.evaluator.kind == ScoreKind::Label);
+        let label = record.trial.success.or_else(|| given.and_then(|score| score.success));
+        for score in &record.scores {
+            let words = self.0.entry(score.evaluator.name.as_str()).or_default();
+            if own {
+                let version = words.versions.entry(score.evaluator.digest.as_str());
+                version.or_insert_with(|| score.evaluator.clone());
+                words.scored += usize::from(score.success.is_some());
+                words.errors += usize::from(score.success.is_none());
+            }
+            let tallies = words.slices.entry(score.slice.as_deref().unwrap_or_default()).or_default();
+            // A label is not measured against itself.
+            let other = score.evaluator.kind != ScoreKind::Label || record.trial.success.is_some();
+            if let (Some(label), Some(word), true) = (label, score.success, other) {
+                tallies.entry(case).or_default().add(label, word);
+            }
+        }
+    }
+
+    /// The evaluators in their order, each with what it is worth. Those that spoke only of recordings are left out.
+    pub(super) fn measure(&self, policy: &JudgePolicy) -> Vec<MeasuredEvaluator> {
+        let mut all: Vec<MeasuredEvaluator> =
+            self.0.values().filter_map(|words| words.measure(policy)).collect();
+        all.sort_by(|a, b| a.evaluator.order().cmp(&b.evaluator.order()));
+        all
+    }
+}
+
+/// An evaluator, and what is reported of it.
+pub(super) struct MeasuredEvaluator {
+    pub(super) evaluator: Arc<Evaluator>,
+    pub(super) result: EvaluatorResult,
+}
+
+impl MeasuredEvaluator {
+    /// In which slices it may vote, `None` inside for everywhere; nothing where it may not.
+    pub(super) fn may_vote(&self) -> Option<Option<BTreeSet<String>>> {
+        if !self.result.votes {
+            return None;
+        }
+        if self.evaluator.kind != ScoreKind::Judge {
+            return Some(None);
+        }
+        let slices = if self.result.slices.is_empty() {
+            std::slice::from_ref(&self.result.overall)
+        } else {
+            &self.result.slices
+        };
+        let voting = slices.iter().filter(|slice| slice.votes);
+        Some(Some(voting.map(|slice| slice.slice.clone().unwrap_or_default()).collect()))
+    }
+}
+
+impl<'a> Words<'a> {
+    /// The tallies of all slices.
+    fn together(&self) -> Tallies<'a> {
+        let mut together = Tallies::new();
+        for (case, tally) in self.slices.values().flatten() {
+            let sum = together.entry(*case).or_default();
+            sum.successes += tally.successes;
+            sum.passed += tally.passed;
+            sum.failures += tally.failures;
+            sum.caught += tally.caught;
+        }
+        together
+    }
+
+    fn measure(&self, policy: &JudgePolicy) -> Option<MeasuredEvaluator> {
+        let evaluator = self.versions.values().next()?.clone();
+        let is_judge = evaluator.kind == ScoreKind::Judge;
+        let digests: Vec<&str> = self.versions.keys().copied().collect();
+        let one_version = digests.len() == 1;
+        let together = self.together();
+        let measured = |slice: Option<&str>, tallies: &Tallies<'_>| {
+            let mut agreement = Agreement::measure(slice, tallies, policy);
+            if !one_version {
+                agreement.votes = false;
+                agreement.why =
+                    "the runs were scored by two versions of it: score both with one configuration"
+                        .to_owned();
+            } else if !is_judge {
+                agreement.votes = true;
+                agreement.why = format!("a {} votes everywhere", evaluator.kind.as_str());
+            }
+            agreement
+        };
+        let mut overall = measured(None, &together);
+        let in_slices = self.slices.keys().any(|slice| !slice.is_empty());
+        let slices: Vec<Agreement> = if in_slices {
+            self.slices.iter().map(|(slice, tallies)| measured(Some(*slice), tallies)).collect()
+        } else {
+            Vec::new()
+        };
+        if in_slices && is_judge && one_version {
+            let voting = slices.iter().filter(|slice| slice.votes).count();
+            overall.votes = voting > 0;
+            overall.why = format!("votes in {voting} of {} slices", slices.len());
+        }
+        let result = EvaluatorResult {
+            name: evaluator.name.clone(),
+            kind: evaluator.kind.as_str().to_owned(),
+            digest: digests.join(", "),
+            scored: count::of(self.scored),
+            errors: count::of(self.errors),
+            votes: overall.votes,
+            overall,
+            slices,
+        };
+        Some(MeasuredEvaluator { evaluator, result })
+    }
+}
+
+impl Agreement {
+    fn measure(slice: Option<&str>, tallies: &Tallies<'_>, policy: &JudgePolicy) -> Self {
+        let sum = |of: fn(&Tally) -> usize| tallies.values().map(of).sum::<usize>();
+        let (successes, passed) = (sum(|tally| tally.successes), sum(|tally| tally.passed));
+        let (failures, caught) = (sum(|tally| tally.failures), sum(|tally| tally.caught));
+        let labels = successes + failures;
+        let agreement = (labels > 0).then(|| float(passed + caught) / float(labels));
+        let bound = |level: f64, of: fn(&Tally) -> (usize, usize)| {
+            let shares: Vec<f64> = tallies
+                .values()
+                .map(of)
+                .filter(|(all, _)| *all > 0)
+                .map(|(all, agreed)| float(agreed) / float(all))
+                .collect();
+            (!shares.is_empty()).then(|| Sample::new(&shares, 0.0).lower_bound(level))
+        };
+        let both = |tally: &Tally| (tally.successes + tally.failures, tally.passed + tally.caught);
+        let agreement_lower = bound(policy.alpha, both).zip(agreement).map(|(lower, mean)| lower.min(mean));
+        let half = 0.5 * policy.alpha;
+        let lowers = bound(half, |tally| (tally.successes, tally.passed))
+            .zip(bound(half, |tally| (tally.failures, tally.caught)));
+        let kappa = kappa(float(successes), float(passed), float(failures), float(caught));
+        let kappa_lower = lowers.zip(kappa).and_then(|((passed, caught), estimate)| {
+            let (successes, failures) = (float(successes), float(failures));
+            let lower = self::kappa(successes, successes * passed, failures, failures * caught)?;
+            Some(lower.min(estimate))
+        });
+        let mut measured = Self {
+            slice: slice.map(str::to_owned),
+            labels: count::of(labels),
+            cases: count::of(tallies.len()),
+            successes: count::of(successes),
+            successes_passed: count::of(passed),
+            failures: count::of(failures),
+            failures_caught: count::of(caught),
+            agreement,
+            agreement_lower,
+            kappa,
+            kappa_lower,
+            votes: false,
+            why: String::new(),
+        };
+        (measured.votes, measured.why) = measured.passes(policy);
+        measured
+    }
+
+    /// Whether it is shown to agree well enough, and why.
+    fn passes(&self, policy: &JudgePolicy) -> (bool, String) {
+        if self.cases < policy.min_cases {
+            let why = format!("{} labelled cases, {} are needed", self.cases, policy.min_cases);
+            return (false, why);
+        }
+        if self.successes == 0 || self.failures == 0 {
+            let all = if self.failures == 0 { "successes" } else { "failures" };
+            return (
+                false,
+                format!("all {} labels are {all}: nothing shows that it sees the difference", self.labels),
+            );
+        }
+        let percent = |share: Option<f64>| 100.0 * share.unwrap_or(0.0);
+        let why = format!(
+            "agreement {:.1} % (at least {:.1} %, needed {:.1} %), kappa {:.2} (at least {:.2}, needed {:.2}), {} of {} \
+             failures caught, {} labels in {} cases",
+            percent(self.agreement),
+            percent(self.agreement_lower),
+            100.0 * policy.min_agreement,
+            self.kappa.unwrap_or(0.0),
+            self.kappa_lower.unwrap_or(-1.0),
+            policy.min_kappa,
+            self.failures_caught,
+            self.failures,
+            self.labels,
+            self.cases,
+        );
+        let agrees = self.agreement_lower.is_some_and(|lower| lower >= policy.min_agreement);
+        let beyond_chance = self.kappa_lower.is_some_and(|lower| lower >= policy.min_kappa);
+        (agrees && beyond_chance, why)
+    }
+}
+
+/// Cohen's kappa (1960) of labels and words; nothing where chance alone would agree always.
+fn kappa(successes: f64, passed: f64, failures: f64, caught: f64) -> Option<f64> {
+    let all = successes + failures;
+    if all <= 0.0 {
+        return None;
+    }
+    let words = passed + (failures - caught);
+    let chance = (successes * words + failures * (all - words)) / (all * all);
+    let agreed = (passed + caught) / all;
+    (chance < 1.0 - 1e-12).then(|| (agreed - chance) / (1.0 - chance))
+}

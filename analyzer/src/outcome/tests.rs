@@ -1,0 +1,221 @@
+//! Who decides, and when a judge may.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use schemas::score::{Score, ScoreKind};
+use schemas::trial::{Lane, TrialEnding};
+
+use super::*;
+use crate::fixture::{record, run};
+use crate::policy::Policy;
+use crate::run::Run;
+use crate::{Analysis, analyse};
+
+fn evaluator(name: &str, kind: ScoreKind) -> Arc<Evaluator> {
+    Arc::new(Evaluator { name: name.to_owned(), kind, rank: 0, digest: format!("{name}-1") })
+}
+
+fn says(evaluator: &Arc<Evaluator>, success: Option<bool>, slice: Option<&str>) -> TrialScore {
+    TrialScore { evaluator: evaluator.clone(), success, slice: slice.map(Arc::from) }
+}
+
+/// Two equal runs with a judge's words: (label, word, slice, how many cases), one trial of each case in each lane; the
+/// candidate's trials carry no label.
+fn judged(judge: &Arc<Evaluator>, cells: &[(bool, bool, Option<&str>, usize)]) -> (Run, Run) {
+    let mut lanes = [Vec::new(), Vec::new()];
+    let mut number = 0;
+    for (label, word, slice, cases) in cells {
+        for _ in 0..*cases {
+            number += 1;
+            for (place, trials) in lanes.iter_mut().enumerate() {
+                let mut one = record(&format!("case-{number:04}"), 0, vec![]);
+                one.trial.has_transcript = false;
+                one.trial.success = (place == 0).then_some(*label);
+                one.scores = vec![says(judge, Some(*word), *slice)];
+                trials.push(one);
+            }
+        }
+    }
+    let [baseline, candidate] = lanes;
+    (run(Lane::Baseline, baseline), run(Lane::Candidate, candidate))
+}
+
+fn decide(baseline: &Run, candidate: &Run) -> Analysis {
+    analyse(&Policy::default(), baseline, candidate, None, 1).expect("two runs")
+}
+
+fn counts(analysis: &Analysis) -> BTreeMap<&str, u64> {
+    analysis.verdict.outcome.decided_by.iter().map(|count| (count.source.as_str(), count.cases)).collect()
+}
+
+fn close(found: Option<f64>, expected: f64) {
+    assert!(found.is_some_and(|found| (found - expected).abs() < 1e-8), "{found:?} is not {expected}");
+}
+
+#[test]
+fn published_judges_of_airline_sessions_do_not_vote() {
+    // The confusion of three judges with the true reward of 50 sessions, and the bounds that SciPy's beta.ppf gives.
+    let judges = [
+        ([18, 5, 11, 16], 0.68, 0.555_376_704_181_158_9, 0.368_088_467_614_533_8, -0.048_045_238_107_421_65),
+        ([14, 9, 21, 6], 0.40, 0.283_130_590_915_852_7, -0.162_790_697_674_418_7, -0.511_022_614_204_325_3),
+        ([22, 1, 24, 3], 0.50, 0.376_245_891_209_321_2, 0.062_968_515_742_128_96, -0.183_370_341_098_751_8),
+    ];
+    for ([passed, failed, let_pass, caught], agreement, agreement_lower, kappa, kappa_lower) in judges {
+        let judge = evaluator("j", ScoreKind::Judge);
+        let cells = [
+            (true, true, None, passed),
+            (true, false, None, failed),
+            (false, true, None, let_pass),
+            (false, false, None, caught),
+        ];
+        let (baseline, candidate) = judged(&judge, &cells);
+        let analysis = decide(&baseline, &candidate);
+        let found = &analysis.verdict.outcome.evaluators[0].overall;
+        assert_eq!((found.labels, found.failures, found.failures_caught), (50, 27, caught as u64));
+        close(found.agreement, agreement);
+        close(found.agreement_lower, agreement_lower);
+        close(found.kappa, kappa);
+        close(found.kappa_lower, kappa_lower);
+        assert!(!found.votes && found.why.contains("needed 75.0 %"), "{}", found.why);
+        // The baseline's labels speak of half of the trials and nobody of the others.
+        assert_eq!(counts(&analysis), BTreeMap::from([("label", 50)]));
+        let note = analysis.verdict.notes.iter().find(|note| note.starts_with("judge j does not vote"));
+        assert!(note.is_some(), "{:?}", analysis.verdict.notes);
+    }
+}
+
+#[test]
+fn a_judge_that_is_shown_to_agree_decides_where_labels_cover_one_lane() {
+    let judge = evaluator("good", ScoreKind::Judge);
+    let cells =
+        [(true, true, None, 47), (true, false, None, 3), (false, true, None, 4), (false, false, None, 46)];
+    let (baseline, candidate) = judged(&judge, &cells);
+    let analysis = decide(&baseline, &candidate);
+    let found = &analysis.verdict.outcome.evaluators[0];
+    close(found.overall.kappa, 0.86);
+    close(found.overall.kappa_lower, 0.642_175_269_800_264_3);
+    assert!(found.votes, "{}", found.overall.why);
+    assert_eq!(counts(&analysis), BTreeMap::from([("judge:good", 100)]));
+    let success = analysis.verdict.metrics.iter().find(|metric| metric.name == "success").expect("measured");
+    assert_eq!((success.baseline, success.candidate), (0.51, 0.51), "both lanes by the judge");
+}
+
+#[test]
+fn a_judge_that_always_passes_agrees_and_does_not_vote() {
+    let judge = evaluator("yes", ScoreKind::Judge);
+    let (baseline, candidate) = judged(&judge, &[(true, true, None, 95), (false, true, None, 5)]);
+    let found = decide(&baseline, &candidate).verdict.outcome.evaluators.remove(0).overall;
+    assert!(found.agreement_lower.is_some_and(|lower| lower > 0.89), "{found:?}");
+    assert!(!found.votes);
+    let (baseline, candidate) = judged(&judge, &[(true, true, None, 95)]);
+    let found = decide(&baseline, &candidate).verdict.outcome.evaluators.remove(0).overall;
+    assert!(!found.votes && found.why.contains("all 95 labels are successes"), "{}", found.why);
+}
+
+#[test]
+fn a_judge_votes_slice_by_slice() {
+    let judge = evaluator("j", ScoreKind::Judge);
+    let (good, bad, few) = (Some("d=good"), Some("d=bad"), Some("d=few"));
+    let cells = [
+        (true, true, good, 30),
+        (false, false, good, 30),
+        (true, true, bad, 20),
+        (false, true, bad, 20),
+        (true, true, few, 5),
+        (false, false, few, 5),
+    ];
+    let (baseline, mut candidate) = judged(&judge, &cells);
+    let analysis = decide(&baseline, &candidate);
+    let slices = &analysis.verdict.outcome.evaluators[0].slices;
+    let votes: Vec<_> = slices.iter().map(|one| (one.slice.as_deref().unwrap_or(""), one.votes)).collect();
+    assert_eq!(votes, [("d=bad", false), ("d=few", false), ("d=good", true)]);
+    assert!(slices[1].why.contains("10 labelled cases, 30 are needed"), "{}", slices[1].why);
+    assert_eq!(counts(&analysis), BTreeMap::from([("judge:j", 60), ("label", 50)]));
+    // Another version of the judge in one lane: neither word counts any more.
+    let other = Arc::new(Evaluator { digest: "j-2".to_owned(), ..(*judge).clone() });
+    candidate.trials.iter_mut().for_each(|one| one.scores[0].evaluator = other.clone());
+    let analysis = decide(&baseline, &candidate);
+    let found = &analysis.verdict.outcome.evaluators[0];
+    assert!(!found.votes && found.overall.why.contains("two versions"), "{}", found.overall.why);
+    assert_eq!(counts(&analysis), BTreeMap::from([("label", 110)]));
+}
+
+#[test]
+fn one_source_decides_a_case_and_the_first_in_order_where_several_cover_it() {
+    let (check, person) = (evaluator("check", ScoreKind::Command), evaluator("people", ScoreKind::Label));
+    let mut lanes = [Vec::new(), Vec::new()];
+    for trials in &mut lanes {
+        for (case, people, checked) in
+            [("both", true, true), ("people", true, false), ("check", false, true), ("nobody", false, false)]
+        {
+            let mut one = record(case, 0, vec![]);
+            one.scores.push(says(&check, checked.then_some(false), None));
+            one.scores.push(says(&person, people.then_some(true), None));
+            trials.push(one);
+        }
+        let mut timed_out = record("timed-out", 0, vec![]);
+        timed_out.trial.ending = TrialEnding::TimedOut;
+        trials.push(timed_out);
+    }
+    let [baseline, candidate] = lanes;
+    let analysis = decide(&run(Lane::Baseline, baseline), &run(Lane::Candidate, candidate));
+    let expected = [("evaluator:check", 1), ("label:people", 3), ("none", 1)];
+    assert_eq!(counts(&analysis), BTreeMap::from(expected));
+    let success = analysis.verdict.metrics.iter().find(|metric| metric.name == "success").expect("measured");
+    assert_eq!(success.cases, 4, "the case that nobody speaks of is missing, the one without an end failed");
+    assert!((success.baseline - 0.5).abs() < 1e-12, "{}", success.baseline);
+    let errors: Vec<_> = analysis.verdict.outcome.evaluators.iter().map(|one| one.errors).collect();
+    assert_eq!(errors, [4, 4]);
+}
+
+fn row(session: &str, digest: &str, scored_at: i64, success: Option<bool>) -> Score {
+    let trial = record("c", 0, vec![]).trial;
+    Score {
+        tenant: trial.tenant,
+        agent: trial.agent,
+        lane: trial.lane,
+        case: trial.case,
+        trial: 0,
+        session: schemas::id::SessionId::parse(session).expect("id"),
+        trial_started_at: None,
+        evaluator: "e".to_owned(),
+        kind: ScoreKind::Http,
+        rank: 0,
+        evaluator_digest: digest.to_owned(),
+        scored_at,
+        success,
+        value: None,
+        reason: None,
+        slice: None,
+        model: None,
+        input_tokens: None,
+        output_tokens: None,
+        cost_usd: None,
+        error: success.is_none().then(|| "no answer".to_owned()),
+    }
+}
+
+#[test]
+fn of_rows_the_last_version_holds_and_an_error_never_hides_a_score() {
+    let mut one = run(Lane::Candidate, vec![record("c", 0, vec![]), record("c", 1, vec![])]);
+    let rows = vec![
+        row("c~0", "new", 7, None),
+        row("c~0", "old", 5, Some(false)),
+        row("c~0", "new", 8, Some(true)),
+        row("c~0", "new", 9, None),
+        row("c~1", "new", 7, None),
+        row("gone", "new", 7, Some(true)),
+    ];
+    attach_scores(&mut one, rows.clone());
+    let found = |place: usize| one.trials[place].scores.iter().map(|score| score.success).collect::<Vec<_>>();
+    assert_eq!((found(0), found(1)), (vec![Some(true)], vec![None]));
+    assert!(
+        one.notes[0].contains("earlier versions of e") && one.notes[1].contains("1 sessions"),
+        "{:?}",
+        one.notes
+    );
+    let mut turned = run(Lane::Candidate, vec![record("c", 0, vec![]), record("c", 1, vec![])]);
+    attach_scores(&mut turned, rows.into_iter().rev().collect());
+    assert_eq!(turned, one, "the order of the rows does not matter");
+}

@@ -1,0 +1,95 @@
+//! The `embeddings` table of a run, put to its trials: one direction for all answers of a trial.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use analyzer::{AnswerEmbedding, Run};
+use schemas::id::SessionId;
+use schemas::table::Table;
+use serde::Deserialize;
+use store::lake::{Lake, LakeError, Snapshot};
+
+#[derive(Debug, Deserialize)]
+struct ModelRow {
+    model: String,
+    model_digest: String,
+    embedded_at: Option<i64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct VectorRow {
+    session: SessionId,
+    turn: Option<u32>,
+    model_digest: String,
+    vector: Vec<f32>,
+}
+
+const VECTOR_COLUMNS: [&str; 4] = ["session", "turn", "model_digest", "vector"];
+
+/// Answers of one trial by turn.
+type Turns = BTreeMap<Option<u32>, Vec<f32>>;
+
+/// Gives the trials of a run their answers' directions. Where several models embedded it, the last one holds. Remarks
+/// what is missing.
+pub(super) async fn attach(run: &mut Run, lake: &Lake, snapshot: &Snapshot) -> Result<(), LakeError> {
+    let Some((digest, model)) = model(run, lake, snapshot).await? else {
+        if run.own().any(|record| record.trial.answer.is_some()) {
+            run.notes.push(format!(
+                "run {}: its answers have no embeddings, so their meaning is not compared; `foreshadow score {}` makes them",
+                run.name, run.name
+            ));
+        }
+        return Ok(());
+    };
+    let mut by_session: HashMap<SessionId, Turns> = HashMap::new();
+    for file in snapshot.files(Table::Embeddings) {
+        let each = |rows: Vec<VectorRow>| {
+            for row in rows.into_iter().filter(|row| row.model_digest == digest) {
+                by_session.entry(row.session).or_default().insert(row.turn, row.vector);
+            }
+        };
+        lake.read_each(file, Some(&VECTOR_COLUMNS), each).await?;
+    }
+    let mut without = 0_usize;
+    for record in &mut run.trials {
+        let Some(turns) = by_session.remove(&record.trial.session) else { continue };
+        let turns: Vec<Vec<f32>> = turns.into_values().collect();
+        match AnswerEmbedding::of_turns(&model, &turns) {
+            Ok(embedding) => record.embedding = Some(embedding),
+            Err(_) => without += 1,
+        }
+    }
+    if without > 0 {
+        run.notes.push(format!("run {}: the answers of {without} trials have no direction", run.name));
+    }
+    Ok(())
+}
+
+/// The digest of the model that embedded last, and its name, which tells it from others of the same name.
+async fn model(
+    run: &mut Run,
+    lake: &Lake,
+    snapshot: &Snapshot,
+) -> Result<Option<(String, Arc<str>)>, LakeError> {
+    let mut models: BTreeMap<String, (Option<i64>, String)> = BTreeMap::new();
+    for file in snapshot.files(Table::Embeddings) {
+        let each = |rows: Vec<ModelRow>| {
+            for row in rows {
+                let held = models.entry(row.model_digest).or_insert((None, row.model));
+                held.0 = held.0.max(row.embedded_at);
+            }
+        };
+        lake.read_each(file, Some(&["model", "model_digest", "embedded_at"]), each).await?;
+    }
+    let others = models.len().saturating_sub(1);
+    let last = models.into_iter().max_by(|a, b| (a.1.0, &a.0).cmp(&(b.1.0, &b.0)));
+    let Some((digest, (_, name))) = last else { return Ok(None) };
+    if others > 0 {
+        run.notes
+            .push(format!("run {}: embeddings by {others} other models than {name} are left out", run.name));
+    }
+    // Of an endpoint's model the name alone says too little: another address may answer to it.
+    let is_own = blake3::hash(name.as_bytes()).to_hex().as_str() == digest;
+    let shown = if is_own { name } else { format!("{name} ({})", digest.get(..8).unwrap_or(&digest)) };
+    Ok(Some((digest, Arc::from(shown))))
+}

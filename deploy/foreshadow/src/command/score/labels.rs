@@ -1,0 +1,103 @@
+//! Labels that people gave after the fact: a CSV file of cases, trials and whether the work was done right.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+use schemas::trial::{Lane, Trial};
+use serde::Deserialize;
+
+use super::answer::Said;
+
+/// One row. `lane` is the run's own where it is not there.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Row {
+    case: String,
+    trial: u32,
+    success: String,
+    #[serde(default)]
+    lane: Option<Lane>,
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+/// Labels by lane, case and trial.
+#[derive(Debug)]
+pub(super) struct Labels(HashMap<(Option<Lane>, String, u32), Said>);
+
+impl Labels {
+    /// Reads a file; gives the digest of its content too.
+    ///
+    /// # Errors
+    /// Names the file, the line, what was expected and what was found.
+    pub(super) fn read(path: &Path) -> anyhow::Result<(Self, String)> {
+        let content = std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
+        let digest = blake3::hash(&content).to_hex().to_string();
+        let labels = Self::parse(&content).with_context(|| format!("{}", path.display()))?;
+        Ok((labels, digest))
+    }
+
+    fn parse(content: &[u8]) -> anyhow::Result<Self> {
+        let mut labels = HashMap::new();
+        let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(content);
+        for row in reader.deserialize() {
+            let row: Row = row.context("expected rows of case,trial,success and any of lane,reason")?;
+            let success = match row.success.to_ascii_lowercase().as_str() {
+                "true" | "1" | "yes" | "pass" => true,
+                "false" | "0" | "no" | "fail" => false,
+                found => bail!(
+                    "case {}, trial {}: success is {found:?}, expected true or false",
+                    row.case,
+                    row.trial
+                ),
+            };
+            let said = Said { success, value: None, reason: row.reason.filter(|reason| !reason.is_empty()) };
+            let key = (row.lane, row.case, row.trial);
+            if let Some(other) = labels.insert(key.clone(), said.clone())
+                && other.success != said.success
+            {
+                bail!("case {}, trial {} is labelled true and false; keep one of the rows", key.1, key.2);
+            }
+        }
+        Ok(Self(labels))
+    }
+
+    /// What a person said of a trial of a run whose own lane this is.
+    pub(super) fn of(&self, trial: &Trial, own: Lane) -> Option<&Said> {
+        let of_lane = |lane| self.0.get(&(lane, trial.case.to_string(), trial.trial));
+        of_lane(Some(trial.lane)).or_else(|| (trial.lane == own).then(|| of_lane(None)).flatten())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::view::tests::trial;
+    use super::*;
+
+    #[test]
+    fn a_label_is_found_by_lane_case_and_trial() {
+        let text =
+            b"case,trial,success,lane,reason\nc,0,true,,\nc,1,no,candidate,wrong city\nr,0,1,recorded,";
+        let labels = Labels::parse(text).expect("labels");
+        let of = |case: &str, number| {
+            labels.of(&trial(case, number, ""), Lane::Candidate).map(|said| said.success)
+        };
+        assert_eq!((of("c", 0), of("c", 1), of("c", 2), of("r", 0)), (Some(true), Some(false), None, None));
+        let reason = labels.of(&trial("c", 1, ""), Lane::Candidate).and_then(|said| said.reason.clone());
+        assert_eq!(reason.as_deref(), Some("wrong city"));
+        let mut recording = trial("r", 0, "");
+        recording.lane = Lane::Recorded;
+        assert!(labels.of(&recording, Lane::Candidate).is_some());
+    }
+
+    #[test]
+    fn a_wrong_row_is_named() {
+        let refused = |text: &[u8]| format!("{:#}", Labels::parse(text).expect_err("refused"));
+        let error = refused(b"case,trial,success\nc,0,true\nc,x,true");
+        assert!(error.contains("line: 3") || error.contains("line 3"), "{error}");
+        assert!(refused(b"case,trial,success\nc,0,maybe").contains("\"maybe\""));
+        assert!(refused(b"case,trial,success\nc,0,true\nc,0,false").contains("true and false"));
+        assert!(refused(b"case,success\nc,true").contains("trial"));
+    }
+}

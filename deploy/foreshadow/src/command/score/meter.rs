@@ -1,0 +1,125 @@
+//! What evaluations cost, and the bounds on it: requests, tokens, dollars.
+//!
+//! What a request may cost is set aside before it is made and replaced by what it did cost, so that requests under way
+//! together do not pass a bound that each alone would keep.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::config::Limits;
+
+/// Tokens and dollars.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Cost {
+    /// Tokens read and written.
+    pub(super) tokens: u64,
+    /// US dollars.
+    pub(super) usd: f64,
+}
+
+#[derive(Debug, Default)]
+struct Spent {
+    requests: u64,
+    cost: Cost,
+    /// Set aside for requests under way.
+    reserved: Cost,
+    /// The bound that was reached first.
+    reached: Option<&'static str>,
+}
+
+/// Counts what is spent.
+#[derive(Debug)]
+pub(super) struct Meter {
+    max_requests: Option<u64>,
+    max_tokens: Option<u64>,
+    max_usd: Option<f64>,
+    spent: Mutex<Spent>,
+}
+
+impl Meter {
+    /// A meter that starts from what earlier starts spent.
+    pub(super) fn new(limits: &Limits, earlier: Cost) -> Self {
+        Self {
+            max_requests: limits.max_requests,
+            max_tokens: limits.max_tokens,
+            max_usd: limits.max_usd,
+            spent: Mutex::new(Spent { cost: earlier, ..Spent::default() }),
+        }
+    }
+
+    fn spent(&self) -> MutexGuard<'_, Spent> {
+        // Numbers are never left half-changed.
+        self.spent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets aside what a request may cost; `false` where it would pass a bound.
+    pub(super) fn reserve(&self, estimate: Cost) -> bool {
+        let mut spent = self.spent();
+        let tokens = spent.cost.tokens + spent.reserved.tokens + estimate.tokens;
+        let usd = spent.cost.usd + spent.reserved.usd + estimate.usd;
+        let reached = if self.max_tokens.is_some_and(|most| tokens > most) {
+            Some("limits.max-tokens")
+        } else if self.max_usd.is_some_and(|most| usd > most) {
+            Some("limits.max-usd")
+        } else {
+            None
+        };
+        if reached.is_some() {
+            spent.reached = spent.reached.or(reached);
+            return false;
+        }
+        spent.reserved.tokens += estimate.tokens;
+        spent.reserved.usd += estimate.usd;
+        true
+    }
+
+    /// Replaces what was set aside by what it was.
+    pub(super) fn settle(&self, estimate: Cost, cost: Cost) {
+        let mut spent = self.spent();
+        spent.reserved.tokens = spent.reserved.tokens.saturating_sub(estimate.tokens);
+        spent.reserved.usd = (spent.reserved.usd - estimate.usd).max(0.0);
+        spent.cost.tokens += cost.tokens;
+        spent.cost.usd += cost.usd;
+    }
+
+    /// Counts a request, or the start of a program; `false` where no more may be made.
+    pub(super) fn take_request(&self) -> bool {
+        let mut spent = self.spent();
+        if self.max_requests.is_some_and(|most| spent.requests >= most) {
+            spent.reached = spent.reached.or(Some("limits.max-requests"));
+            return false;
+        }
+        spent.requests += 1;
+        true
+    }
+
+    /// Requests of this start, and the cost of all starts.
+    pub(super) fn total(&self) -> (u64, Cost) {
+        let spent = self.spent();
+        (spent.requests, spent.cost)
+    }
+
+    /// The bound that was reached.
+    pub(super) fn reached(&self) -> Option<&'static str> {
+        self.spent().reached
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_under_way_counts() {
+        let limits =
+            Limits { max_tokens: Some(100), max_usd: Some(1.0), max_requests: Some(2), ..Limits::default() };
+        let meter = Meter::new(&limits, Cost { tokens: 20, usd: 0.0 });
+        let (part, small) = (Cost { tokens: 50, usd: 0.5 }, Cost { tokens: 1, usd: 0.1 });
+        assert!(meter.reserve(part));
+        assert!(!meter.reserve(part), "20 + 50 + 50 is over 100");
+        assert_eq!(meter.reached(), Some("limits.max-tokens"));
+        meter.settle(part, small);
+        assert!(meter.reserve(part) && !meter.reserve(Cost { tokens: 0, usd: 0.5 }));
+        assert!(meter.take_request() && meter.take_request() && !meter.take_request());
+        assert_eq!(meter.total(), (2, Cost { tokens: 21, usd: 0.1 }));
+    }
+}
