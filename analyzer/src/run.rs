@@ -136,6 +136,12 @@ impl Run {
 }
 
 impl TrialRecord {
+    /// A trial of which only its row is known, as of an outcome table.
+    #[must_use]
+    pub fn without_transcript(trial: Trial) -> Self {
+        Self { trial, calls: Vec::new(), turns_us: Vec::new(), has_envelope: false, embedding: None }
+    }
+
     /// A torn trial never votes: exchanges of it were lost.
     #[must_use]
     pub fn is_torn(&self) -> bool {

@@ -36,7 +36,7 @@ pub enum Format {
     Tau2,
     /// AgentDojo runs: one a line, with `messages` and `metadata`.
     AgentDojo,
-    /// A CSV table of trials without transcripts.
+    /// A table of trials without transcripts, CSV or Parquet.
     Outcomes,
 }
 

@@ -26,7 +26,7 @@ const CHUNK: u32 = 250;
 const HARMLESS: usize = 300;
 
 /// Up to this many relabellings of all cases together are enumerated.
-pub const ENUMERATED: u64 = 16_384;
+pub const ENUMERATED: u64 = 32_768;
 
 /// Relative slack within which two statistics count as tied.
 const TIE: f64 = 1e-12;

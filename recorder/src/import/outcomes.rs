@@ -1,9 +1,10 @@
-//! Tables of trials without transcripts: CSV with `case`, `trial` and `success`, and what else is known of a trial.
+//! Tables of trials without transcripts, CSV or Parquet, with `case`, `trial` and `success`, and what else is known of a
+//! trial.
 //!
-//! Known columns: `seconds`, `input_tokens`, `output_tokens`, `cost`, `error`, `answer`, and `slice.NAME` for every
-//! slice. Other columns are ignored and named. Parquet tables are not read in this version.
+//! Known columns: `seconds`, `input_tokens`, `output_tokens`, `cost`, `error`, `answer`, `slice.NAME` for every slice,
+//! and in Parquet `embedding`. Other columns are ignored and named.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use schemas::exchange::Usage;
 use schemas::trial::TrialEnding;
@@ -12,6 +13,8 @@ use super::tally::SetAside;
 use super::transcript::{Reported, Transcript};
 use super::wire::is_success;
 use super::{Parsed, Source};
+
+mod columnar;
 
 /// Columns without which there is no trial.
 const NEEDED: [&str; 3] = ["case", "trial", "success"];
@@ -48,6 +51,26 @@ pub enum ColumnsError {
         /// What is wrong.
         detail: String,
     },
+    /// A column whose values cannot be what is wanted.
+    #[error("{file}: column {column:?} has type {found}; expected {expected}")]
+    Type {
+        /// The file.
+        file: String,
+        /// The column.
+        column: String,
+        /// What its values should be.
+        expected: &'static str,
+        /// Its type.
+        found: String,
+    },
+    /// A Parquet file that is none.
+    #[error("{file} is not a readable Parquet file ({detail}); it may be truncated: copy it again")]
+    Parquet {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        detail: String,
+    },
     /// A renaming that is none.
     #[error(
         "column {text:?}: expected NAME=COLUMN or NAME=COLUMN+COLUMN, NAME one of case, trial, success, seconds, input_tokens, output_tokens, cost, error, answer, slice.NAME"
@@ -58,9 +81,13 @@ pub enum ColumnsError {
     },
 }
 
-/// Which columns of a table hold what; by default each has the name of what it holds.
+/// Which columns of a table hold what (by default each has the name of what it holds), and which errors in them were not
+/// the agent's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Columns(BTreeMap<String, Vec<String>>);
+pub struct Columns {
+    renamed: BTreeMap<String, Vec<String>>,
+    infrastructure: Vec<String>,
+}
 
 impl Columns {
     /// Adds `NAME=COLUMN`, or `NAME=COLUMN+COLUMN` for several columns joined by `/`.
@@ -77,8 +104,24 @@ impl Columns {
         {
             return Err(bad());
         }
-        self.0.insert(name.to_owned(), columns);
+        self.renamed.insert(name.to_owned(), columns);
         Ok(())
+    }
+
+    /// Adds a text by which an error is known as a failure of the surroundings (a provider's outage, a broken harness):
+    /// such a trial says nothing of the agent and is missing, not failed. The same texts must be given for every run
+    /// that is compared, and before it is seen.
+    pub fn infrastructure(&mut self, text: &str) {
+        self.infrastructure.push(text.to_owned());
+    }
+
+    fn ending(&self, error: Option<&str>) -> TrialEnding {
+        let is_known = |error: &str| self.infrastructure.iter().any(|text| error.contains(text.as_str()));
+        match error {
+            None => TrialEnding::Complete,
+            Some(error) if is_known(error) => TrialEnding::Infrastructure,
+            Some(_) => TrialEnding::Failed,
+        }
     }
 }
 
@@ -89,20 +132,29 @@ struct Places {
     names: Vec<String>,
 }
 
+impl Places {
+    /// Every column that is read.
+    fn used(&self) -> BTreeSet<usize> {
+        self.named.values().chain(self.slices.values()).flatten().copied().collect()
+    }
+}
+
 /// Reads every row of the table.
 ///
 /// # Errors
-/// The header lacks a column.
+/// The header lacks a column, or a Parquet file cannot be read.
 pub(super) fn read(source: &Source, columns: &Columns) -> Result<Parsed, ColumnsError> {
+    if source.is_parquet() { columnar::read(source, columns) } else { read_csv(source, columns) }
+}
+
+fn read_csv(source: &Source, columns: &Columns) -> Result<Parsed, ColumnsError> {
     let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(source.bytes());
     let header = reader.headers().map_err(|error| ColumnsError::Header {
         file: source.file().to_owned(),
         detail: error.to_string(),
     })?;
     let names: Vec<String> = header.iter().map(|name| name.trim().to_owned()).collect();
-    let mut parsed = Parsed::default();
-    let places = places(source, columns, names, &mut parsed.ignored_columns)?;
-    let mut seen: BTreeMap<(String, u32), u64> = BTreeMap::new();
+    let mut intake = Intake::new(source, columns, names)?;
     let mut record = csv::StringRecord::new();
     loop {
         let line = reader.position().line();
@@ -110,23 +162,43 @@ pub(super) fn read(source: &Source, columns: &Columns) -> Result<Parsed, Columns
             Ok(false) => break,
             Err(error) => {
                 let line = error.position().map_or(line, csv::Position::line);
-                parsed.set_aside.push(source.set_aside(
-                    line,
-                    "",
-                    format!("expected a row of UTF-8 text: {error}"),
-                ));
+                let detail = format!("expected a row of UTF-8 text: {error}");
+                intake.parsed.set_aside.push(source.set_aside(line, "", detail));
             }
             Ok(true) => {
                 let line = record.position().map_or(line, csv::Position::line);
-                let row = Row { source, line, record: &record, places: &places };
-                match row.transcript().and_then(|transcript| unseen(&row, &mut seen, transcript)) {
-                    Ok(transcript) => parsed.transcripts.push(transcript),
-                    Err(aside) => parsed.set_aside.push(aside),
-                }
+                intake.take(line, &record, None);
             }
         }
     }
-    Ok(parsed)
+    Ok(intake.parsed)
+}
+
+/// Rows on their way to transcripts.
+struct Intake<'a> {
+    source: &'a Source,
+    columns: &'a Columns,
+    places: Places,
+    /// The first line of each trial.
+    seen: HashMap<(String, u32), u64>,
+    parsed: Parsed,
+}
+
+impl<'a> Intake<'a> {
+    fn new(source: &'a Source, columns: &'a Columns, names: Vec<String>) -> Result<Self, ColumnsError> {
+        let mut parsed = Parsed::default();
+        let places = places(source, columns, names, &mut parsed.ignored_columns)?;
+        Ok(Self { source, columns, places, seen: HashMap::new(), parsed })
+    }
+
+    /// Takes a row, or sets it aside; `line` is where it stands in the file, from 1.
+    fn take(&mut self, line: u64, record: &csv::StringRecord, embedding: Option<Vec<f32>>) {
+        let row = Row { source: self.source, columns: self.columns, line, record, places: &self.places };
+        match row.transcript(embedding).and_then(|one| unseen(&row, &mut self.seen, one)) {
+            Ok(transcript) => self.parsed.transcripts.push(transcript),
+            Err(aside) => self.parsed.set_aside.push(aside),
+        }
+    }
 }
 
 fn places(
@@ -135,7 +207,7 @@ fn places(
     names: Vec<String>,
     ignored: &mut Vec<String>,
 ) -> Result<Places, ColumnsError> {
-    let mut wanted: BTreeMap<String, Vec<String>> = columns.0.clone();
+    let mut wanted: BTreeMap<String, Vec<String>> = columns.renamed.clone();
     for name in &names {
         let is_read =
             NEEDED.contains(&name.as_str()) || KNOWN.contains(&name.as_str()) || name.starts_with(SLICE);
@@ -147,7 +219,6 @@ fn places(
         wanted.entry(name.to_owned()).or_insert_with(|| vec![name.to_owned()]);
     }
     let mut places = Places { named: BTreeMap::new(), slices: BTreeMap::new(), names };
-    let mut used = BTreeSet::new();
     for (name, columns) in wanted {
         let mut found = Vec::with_capacity(columns.len());
         for column in columns {
@@ -159,7 +230,6 @@ fn places(
                     found: places.names.join(","),
                 }
             })?;
-            used.insert(place);
             found.push(place);
         }
         match name.strip_prefix(SLICE) {
@@ -167,6 +237,7 @@ fn places(
             None => places.named.insert(name, found),
         };
     }
+    let used = places.used();
     let unused = places.names.iter().enumerate().filter(|(place, _)| !used.contains(place));
     ignored.extend(unused.map(|(_, name)| name.clone()));
     Ok(places)
@@ -175,7 +246,7 @@ fn places(
 /// Refuses a second row of the same trial: it would vote twice.
 fn unseen(
     row: &Row<'_>,
-    seen: &mut BTreeMap<(String, u32), u64>,
+    seen: &mut HashMap<(String, u32), u64>,
     one: Transcript,
 ) -> Result<Transcript, SetAside> {
     let mut key = one.case.clone();
@@ -195,6 +266,7 @@ fn unseen(
 
 struct Row<'a> {
     source: &'a Source,
+    columns: &'a Columns,
     line: u64,
     record: &'a csv::StringRecord,
     places: &'a Places,
@@ -232,7 +304,7 @@ impl Row<'_> {
         Ok(number.map(|number| number.round() as u64))
     }
 
-    fn transcript(&self) -> Result<Transcript, SetAside> {
+    fn transcript(&self, embedding: Option<Vec<f32>>) -> Result<Transcript, SetAside> {
         let columns = self.places.names.len();
         if self.record.len() != columns {
             return Err(self.wrong("", &format!("{columns} columns"), &self.record.len().to_string()));
@@ -263,10 +335,10 @@ impl Row<'_> {
             model: None,
             opening: None,
             messages: Vec::new(),
-            reported: Reported { duration_us, usage, answer: self.text("answer") },
+            reported: Reported { duration_us, usage, answer: self.text("answer"), embedding },
             started_at: None,
             success: self.success()?,
-            ending: if error.is_some() { TrialEnding::Failed } else { TrialEnding::Complete },
+            ending: self.columns.ending(error.as_deref()),
             ending_detail: error,
             slices: slices.filter(|(_, value)| !value.is_empty()).collect(),
             oddities: Vec::new(),
@@ -276,7 +348,9 @@ impl Row<'_> {
     /// A number, or a text that ends with one (`run-3`).
     fn trial(&self) -> Result<u32, SetAside> {
         let text = self.text("trial").unwrap_or_default();
-        let digits = text.trim_start_matches(|letter: char| !letter.is_ascii_digit());
+        let is_negative = text.parse::<f64>().is_ok_and(|number| number < 0.0);
+        let digits = if is_negative { "" } else { text.as_str() };
+        let digits = digits.trim_start_matches(|letter: char| !letter.is_ascii_digit());
         digits.parse().map_err(|_| {
             self.wrong("trial", "a whole number, or a text that ends with one", &format!("{text:?}"))
         })
@@ -340,6 +414,18 @@ mod tests {
             message,
             "t.csv:5: success: expected 0, 1, true, false, or nothing where unknown, found \"maybe\""
         );
+    }
+
+    #[test]
+    fn an_error_of_the_surroundings_is_told_by_its_text() {
+        let mut columns = Columns::default();
+        columns.infrastructure("502");
+        let text = "case,trial,success,error\na,0,0,HTTP 502\na,1,0,too long\na,-1,1,\n";
+        let source = Source::unpack("t.csv", text.as_bytes().to_vec()).expect("reads");
+        let parsed = read(&source, &columns).expect("a whole header");
+        let endings: Vec<_> = parsed.transcripts.iter().map(|one| one.ending).collect();
+        assert_eq!(endings, [TrialEnding::Infrastructure, TrialEnding::Failed]);
+        assert_eq!((parsed.set_aside.len(), parsed.set_aside[0].line), (1, 4));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The bytes of a file: unpacked where they are zstd, cut into items.
 //!
-//! Compression is told by its magic bytes, never by the file's name. Does not open files.
+//! Compression and Parquet are told by their magic bytes, never by the file's name. Does not open files.
 
 use std::io::Read as _;
 
@@ -75,7 +75,7 @@ impl Source {
     pub fn unpack(file: &str, raw: Vec<u8>) -> Result<Self, SourceError> {
         let foreign = |kind, instead| Err(SourceError::Foreign { file: file.to_owned(), kind, instead });
         if raw.starts_with(&PARQUET_MAGIC) {
-            return foreign("Parquet", "outcome tables are read as CSV in this version");
+            return foreign("Parquet", "only an outcome table may be Parquet (--format outcomes)");
         }
         if raw.starts_with(&GZIP_MAGIC) {
             return foreign("gzip", "unpack it first");
@@ -86,6 +86,22 @@ impl Source {
             return Err(SourceError::Empty { file: file.to_owned() });
         }
         Ok(Self { file: file.to_owned(), stem: stem(file), bytes, broken_off })
+    }
+
+    /// Takes the bytes of an outcome table, which may be Parquet; anything else is unpacked.
+    ///
+    /// # Errors
+    /// As [`Self::unpack`].
+    pub fn table(file: &str, raw: Vec<u8>) -> Result<Self, SourceError> {
+        if raw.starts_with(&PARQUET_MAGIC) {
+            return Ok(Self { file: file.to_owned(), stem: stem(file), bytes: raw, broken_off: None });
+        }
+        Self::unpack(file, raw)
+    }
+
+    /// Whether it is a Parquet file.
+    pub(super) fn is_parquet(&self) -> bool {
+        self.bytes.starts_with(&PARQUET_MAGIC)
     }
 
     /// How messages name it.
@@ -181,8 +197,8 @@ fn unzstd(file: &str, raw: &[u8]) -> Result<(Vec<u8>, Option<String>), SourceErr
 fn stem(file: &str) -> String {
     let name = file.rsplit(['/', '\\']).next().unwrap_or(file);
     let name = name.strip_suffix(".zst").unwrap_or(name);
-    let name =
-        [".jsonl", ".json", ".csv"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
+    let suffixes = [".jsonl", ".json", ".csv", ".parquet"];
+    let name = suffixes.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
     name.chars().filter(|letter| !letter.is_control()).collect()
 }
 
@@ -215,6 +231,7 @@ mod tests {
         assert!(matches!(Source::unpack("a", vec![]), Err(SourceError::Empty { .. })));
         assert!(matches!(Source::unpack("a", b" \n".to_vec()), Err(SourceError::Empty { .. })));
         assert!(matches!(Source::unpack("a", b"PAR1....".to_vec()), Err(SourceError::Foreign { .. })));
+        assert!(Source::table("a", b"PAR1....".to_vec()).is_ok_and(|source| source.is_parquet()));
         let cut = zstd::encode_all(&b"{}"[..], 1).expect("packs")[..6].to_vec();
         assert!(matches!(Source::unpack("a", cut), Err(SourceError::Unpack { .. })));
     }

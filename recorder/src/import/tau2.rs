@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 
-use schemas::exchange::Usage;
 use schemas::trial::TrialEnding;
 use serde::Deserialize;
 use serde_json::Value;
@@ -176,7 +175,7 @@ fn transcript(
         agent: domain.clone(),
         model: setting.model.clone(),
         messages,
-        reported: Reported { duration_us: None, usage: Usage::default(), answer: None },
+        reported: Reported::default(),
         started_at: row.start_time.as_deref().and_then(time::parse),
         success: row.reward_info.and_then(|info| info.reward).map(wire::is_success),
         ending,

@@ -71,6 +71,8 @@ pub struct Reported {
     pub usage: Usage,
     /// The agent's last answer.
     pub answer: Option<String>,
+    /// The embedding of that answer; finite numbers, not all 0.
+    pub embedding: Option<Vec<f32>>,
 }
 
 /// One past session.

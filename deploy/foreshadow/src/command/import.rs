@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
-use recorder::import::{Format, ImportInto, ImportPlan, Weaver};
+use recorder::import::{Columns, Format, ImportInto, ImportPlan, Weaver};
 use schemas::id::{AgentId, BuildId, IncarnationId, TenantId};
 use schemas::tools::ToolCatalog;
 use schemas::trial::Lane;
@@ -72,6 +72,10 @@ pub(crate) struct Args {
     /// In an outcome table, read NAME from another column, or from several joined by `/` (`case=service+task`).
     #[arg(long = "column", value_name = "NAME=COLUMN")]
     columns: Vec<String>,
+    /// In an outcome table, an error with this text is a failure of the surroundings (a provider's outage), not of the
+    /// agent: the trial is missing, not failed; may be given several times, and must be the same for both runs.
+    #[arg(long, value_name = "TEXT")]
+    infrastructure: Vec<String>,
 }
 
 /// A format by its name on the command line.
@@ -84,7 +88,8 @@ enum FormatName {
     /// AgentDojo runs.
     #[value(name = "agentdojo")]
     AgentDojo,
-    /// CSV table of trials: case,trial,success and any of seconds,input_tokens,output_tokens,cost,error,answer,slice.NAME.
+    /// CSV or Parquet table of trials: case,trial,success and any of seconds,input_tokens,output_tokens,cost,error,answer,
+    /// slice.NAME; in Parquet also embedding, a list of numbers.
     Outcomes,
 }
 
@@ -135,7 +140,7 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Fa
     let lake = context.open_lake(location)?;
     let mut place = Place::look(&lake, &into, args.selected, args.format.into()).await?;
     let selection =
-        Selection::parse(args.trial, &args.filters, args.limit, &args.columns).map_err(Failure::usage)?;
+        Selection::parse(args.trial, &args.filters, args.limit, columns(&args)?).map_err(Failure::usage)?;
     let tools = match &args.tools {
         Some(path) => read_tools(path).map_err(Failure::usage)?,
         None => ToolCatalog::default(),
@@ -163,6 +168,20 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Fa
     }
     summary.show(context.screen);
     Ok(Outcome::Success)
+}
+
+/// How an outcome table is read.
+fn columns(args: &Args) -> Result<Columns, Failure> {
+    let mut columns = Columns::default();
+    for column in &args.columns {
+        columns.rename(column).map_err(Failure::usage)?;
+    }
+    if args.infrastructure.iter().any(String::is_empty) {
+        let error = "--infrastructure \"\": every error holds an empty text; give a part of the errors that are meant";
+        return Err(Failure::usage(anyhow::anyhow!(error)));
+    }
+    args.infrastructure.iter().for_each(|text| columns.infrastructure(text));
+    Ok(columns)
 }
 
 fn into(args: &Args) -> Result<ImportInto, Failure> {

@@ -22,12 +22,8 @@ impl Selection {
         trial: Option<u32>,
         filters: &[String],
         limit: Option<usize>,
-        columns: &[String],
+        columns: Columns,
     ) -> anyhow::Result<Self> {
-        let mut renamed = Columns::default();
-        for column in columns {
-            renamed.rename(column)?;
-        }
         let split = |text: &String| {
             let parts = text.split_once('=').map(|(slice, value)| (slice.to_owned(), value.to_owned()));
             parts.with_context(|| format!("--where {text:?}: expected SLICE=VALUE, for example attack=none"))
@@ -45,7 +41,7 @@ impl Selection {
                 .take(80)
                 .collect()
         });
-        Ok(Self { trial, filters: parts, limit, columns: renamed, tag })
+        Ok(Self { trial, filters: parts, limit, columns, tag })
     }
 
     /// The name of the file's commit: the same content and selection have the same.
@@ -84,7 +80,11 @@ pub(super) fn gather(
         let name = path.display().to_string();
         let raw =
             std::fs::read(path).with_context(|| format!("{name} cannot be read")).map_err(Failure::usage)?;
-        let source = Source::unpack(&name, raw).map_err(Failure::work)?;
+        let source = match format {
+            Format::Outcomes => Source::table(&name, raw),
+            Format::TauBench | Format::Tau2 | Format::AgentDojo => Source::unpack(&name, raw),
+        };
+        let source = source.map_err(Failure::work)?;
         let parsed = import::read(format, &source, &selection.columns).map_err(Failure::usage)?;
         let found = parsed.transcripts.len();
         let mut transcripts = parsed.transcripts;

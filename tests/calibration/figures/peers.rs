@@ -1,0 +1,200 @@
+//! Other tools on the same simulated tables: how often they block identical builds and let a regression pass.
+//!
+//! statgate is asked itself (PyPI). The rules of Kayenta and Flagger are written down here from their documentation, each
+//! in the reading that favours it; pooled tests of trials stand for the tools that take every trial for independent.
+
+use analyzer::Answer;
+use serde_json::{Value, json};
+
+use super::{SUCCESS, Scale, decide, policy};
+use crate::classical::{fisher, float, mann_whitney, paired_t, wilcoxon};
+use crate::dice::Dice;
+use crate::rate::{Rate, repeat};
+use crate::reference::ask;
+use crate::report::{Row, Standing};
+use crate::table::{Outcome, Table};
+use crate::world::{Change, Extras, Sessions, draw};
+
+const SESSIONS: Sessions = Sessions { count: 100, mean: 0.9, concentration: 1.0, trials: (5, 5) };
+const MARGIN: f64 = 0.05;
+
+/// What is simulated: identical builds, sessions that differ without a change of the mean, and two regressions.
+const WORLDS: [(&str, Change); 4] = [
+    ("identical", Change::None),
+    ("redrawn", Change::Redrawn),
+    ("-.05", Change::Scaled(0.05 / 0.90)),
+    ("-.10 in a tenth of the sessions", Change::Clustered(0.10 / 0.90)),
+];
+
+/// What a rule says of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Said {
+    blocks: bool,
+    passes: bool,
+}
+
+fn shares(table: &[Vec<Outcome>]) -> Vec<f64> {
+    let good = |trials: &Vec<Outcome>| trials.iter().filter(|trial| trial.success).count();
+    table.iter().map(|trials| float(good(trials)) / float(trials.len())).collect()
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / float(values.len())
+}
+
+/// Fails or passes, with nothing between.
+fn either(blocks: bool) -> Said {
+    Said { blocks, passes: !blocks }
+}
+
+/// Kayenta's Mann-Whitney classifier at confidence .98 on the sessions' shares of success: a metric fails where the whole
+/// interval of the shift lies beyond a quarter of its estimate; anything else passes.
+fn kayenta((before, after): &(Table, Table)) -> Said {
+    let (x, y) = (shares(after), shares(before));
+    let mut shifts: Vec<f64> = x.iter().flat_map(|a| y.iter().map(move |b| a - b)).collect();
+    shifts.sort_by(f64::total_cmp);
+    let (m, n) = (float(x.len()), float(y.len()));
+    // Normal limit of the order statistics that bound the Hodges-Lehmann estimate at 98 %.
+    let reach = 2.326_347_874 * (m * n * (m + n + 1.0) / 12.0).sqrt();
+    let place = (0..shifts.len()).find(|place| float(*place) >= m * n / 2.0 - reach).unwrap_or(0);
+    let (high, estimate) = (shifts[shifts.len() - 1 - place], shifts[shifts.len() / 2]);
+    either(high < -0.25 * estimate.abs() && high < 0.0)
+}
+
+/// Flagger's check of a metric against a fixed least value, here the truth before the change less the margin.
+fn flagger((_, after): &(Table, Table)) -> Said {
+    either(mean(&shares(after)) < SESSIONS.mean - MARGIN)
+}
+
+/// Fisher's test of all trials as if they were independent, at .05.
+fn pooled_fisher((before, after): &(Table, Table)) -> Said {
+    let count = |table: &Table, wanted: bool| {
+        table.iter().flatten().filter(|trial| trial.success == wanted).count()
+    };
+    let table = [count(after, true), count(after, false), count(before, true), count(before, false)];
+    either(fisher(table).less <= 0.05)
+}
+
+/// Mann and Whitney's test of all trials as if they were independent, at .05.
+fn pooled_mann_whitney((before, after): &(Table, Table)) -> Said {
+    let values = |table: &Table| -> Vec<f64> {
+        table.iter().flatten().map(|trial| f64::from(u8::from(trial.success))).collect()
+    };
+    either(mann_whitney(&values(after), &values(before)).less <= 0.05)
+}
+
+fn differences((before, after): &(Table, Table)) -> Vec<f64> {
+    shares(before).iter().zip(shares(after)).map(|(before, after)| after - before).collect()
+}
+
+/// Wilcoxon's signed ranks of the sessions' differences, at .05.
+fn signed_ranks(tables: &(Table, Table)) -> Said {
+    either(wilcoxon(&differences(tables)).less <= 0.05)
+}
+
+/// Blocks by Student's t of the sessions' differences at .05, passes by non-inferiority with t.
+fn student(tables: &(Table, Table)) -> Said {
+    let differences = differences(tables);
+    let moved: Vec<f64> = differences.iter().map(|value| value + MARGIN).collect();
+    Said { blocks: paired_t(&differences).less <= 0.05, passes: paired_t(&moved).greater <= 0.05 }
+}
+
+type Rule<'a> = (&'a str, &'a (dyn Fn(&(Table, Table), &mut Dice) -> Said + Sync));
+
+fn row(name: &str, results: &[[Rate; 2]]) -> Row {
+    let [identical, redrawn, everywhere, tenth] = results else { unreachable!("a result for each world") };
+    Row {
+        id: "peer",
+        figure: name.to_owned(),
+        required: String::new(),
+        measured: format!(
+            "blocks identical builds {:.3}, sessions redrawn {:.3}; lets pass -.05 {:.3}, a broken tenth {:.3}; \
+             passes identical builds {:.3} (N={})",
+            identical[0].share(),
+            redrawn[0].share(),
+            everywhere[1].share(),
+            tenth[1].share(),
+            identical[1].share(),
+            identical[0].of
+        ),
+        standing: Standing::Beside,
+    }
+}
+
+/// Every rule on the same tables, ours first.
+pub(crate) fn peers(scale: Scale) -> Vec<Row> {
+    let policy = policy(SUCCESS);
+    let ours = |tables: &(Table, Table), dice: &mut Dice| {
+        let answer = decide(&policy, tables, dice).verdict;
+        Said { blocks: answer == Answer::Block, passes: answer == Answer::Approve }
+    };
+    let rules: [Rule<'_>; 7] = [
+        ("foreshadow, success only, margin .05", &ours),
+        ("Kayenta's rule, on session means", &|tables, _| kayenta(tables)),
+        ("Flagger's rule, threshold = truth - .05", &|tables, _| flagger(tables)),
+        ("Fisher on pooled trials", &|tables, _| pooled_fisher(tables)),
+        ("Mann-Whitney on pooled trials", &|tables, _| pooled_mann_whitney(tables)),
+        ("signed ranks of session differences", &|tables, _| signed_ranks(tables)),
+        ("Student's t, block and non-inferiority", &|tables, _| student(tables)),
+    ];
+    let times = scale.times(2000, 100);
+    let mut rows: Vec<Row> = rules
+        .iter()
+        .map(|(name, rule)| {
+            let results = WORLDS.map(|(world, change)| {
+                repeat(&format!("peers {world}"), times, |dice| {
+                    let tables = draw(dice, &SESSIONS, change, Extras::None);
+                    let said = rule(&tables, dice);
+                    [said.blocks, said.passes]
+                })
+            });
+            row(name, &results)
+        })
+        .collect();
+    rows.extend(statgate(scale.times(300, 10)));
+    rows
+}
+
+/// statgate's own verdicts at its margin of .05; nothing where it is not installed.
+fn statgate(times: u32) -> Option<Row> {
+    let mut results = Vec::new();
+    for (world, change) in WORLDS {
+        let tables: Vec<Value> = (0..times)
+            .map(|number| {
+                let mut dice = Dice::new(&format!("peers {world}"), u64::from(number));
+                let (before, after) = draw(&mut dice, &SESSIONS, change, Extras::None);
+                let plain = |table: &Table| -> Vec<Vec<bool>> {
+                    table.iter().map(|trials| trials.iter().map(|trial| trial.success).collect()).collect()
+                };
+                json!([plain(&before), plain(&after)])
+            })
+            .collect();
+        let answers = ask("statgate", &json!({"tables": tables, "margin": MARGIN}))?;
+        let said = |word: &str| {
+            let all = answers.as_array().map_or(&[][..], Vec::as_slice);
+            Rate { hits: u32::try_from(all.iter().filter(|answer| **answer == word).count()).expect("few"), of: times }
+        };
+        results.push([said("BLOCK"), said("SHIP")]);
+    }
+    Some(row("statgate 0.1.1 (PyPI), margin .05", &results))
+}
+
+#[test]
+fn peers_are_asked_on_the_same_tables() {
+    let rows = peers(Scale::Short);
+    rows.iter().for_each(Row::print);
+    assert!(rows.len() >= 7);
+    // The rules must be able to say both.
+    let table = |after: bool| -> (Table, Table) {
+        (vec![vec![Outcome::of(true); 4]; 60], vec![vec![Outcome::of(after); 4]; 60])
+    };
+    for rule in [kayenta, flagger, pooled_fisher, pooled_mann_whitney, signed_ranks, student] {
+        assert!(rule(&table(false)).blocks && !rule(&table(true)).blocks && rule(&table(true)).passes);
+    }
+}
+
+#[test]
+#[ignore = "full size: tests/calibration/run"]
+fn full_peers() {
+    peers(Scale::full()).iter().for_each(Row::print);
+}

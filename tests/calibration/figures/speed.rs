@@ -1,0 +1,144 @@
+//! How long a decision takes, and how much memory. Measured by the named command only; asserted nowhere.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use schemas::trial::Lane;
+use tests::binary;
+
+use super::{Scale, policy};
+use crate::dice::Dice;
+use crate::report::{Row, Standing};
+use crate::table::{self, Table};
+use crate::world::{Change, Extras, Sessions, draw};
+
+/// Eight metrics that decide: what outcome tables can give.
+const EIGHT_METRICS: &str = "policy = 1\n\
+    [metric.agreement]\ndecides = true\nrequired = true\n\
+    [metric.latency]\ndecides = true\nrequired = true\n\
+    [metric.tail_latency]\ndecides = true\n\
+    [metric.tokens]\ndecides = true\nrequired = true\n\
+    [metric.cost]\ndecides = true\nrequired = true\n";
+
+fn tables(name: &str, count: usize, change: Change) -> (Table, Table) {
+    let sessions = Sessions { count, mean: 0.9, concentration: 1.0, trials: (8, 8) };
+    draw(&mut Dice::new(name, 0), &sessions, change, Extras::Effort(1.0))
+}
+
+/// P3: the decision alone, as the library makes it.
+fn decision() -> Row {
+    let policy = policy(EIGHT_METRICS);
+    let (before, after) = tables("P3", 1000, Change::Scaled(0.03));
+    let (baseline, candidate) = (table::run(Lane::Baseline, &before), table::run(Lane::Candidate, &after));
+    let mut best = Duration::MAX;
+    let mut metrics = 0;
+    for _ in 0..3 {
+        let start = Instant::now();
+        let analysis = analyzer::analyse(&policy, &baseline, &candidate, None, 1).expect("both hold trials");
+        best = best.min(start.elapsed());
+        metrics = analysis.verdict.metrics.len();
+    }
+    let threads = rayon::current_num_threads();
+    Row {
+        id: "P3",
+        figure: format!("decision on 1,000 cases x 8 trials in each lane, {metrics} metrics"),
+        required: "<= 1 s on two cores".to_owned(),
+        measured: format!("{:.2} s, best of 3, {threads} threads", best.as_secs_f64()),
+        standing: Standing::of(best <= Duration::from_secs(1)),
+    }
+}
+
+/// A finished command: how long it took and the most memory that it held.
+struct Spent {
+    time: Duration,
+    most_bytes: u64,
+}
+
+/// Runs the binary and watches its memory.
+fn watched(folder: &Path, args: &[&str]) -> Spent {
+    let start = Instant::now();
+    let mut child = binary::command(folder)
+        .args(args)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the binary starts");
+    let status = format!("/proc/{}/status", child.id());
+    let mut most_bytes = 0;
+    loop {
+        // The kernel keeps the maximum itself; it is read until the process is gone.
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let peak = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let peak = peak.and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+        most_bytes = most_bytes.max(peak.unwrap_or(0) * 1024);
+        if let Some(ended) = child.try_wait().expect("is watched") {
+            assert!(matches!(ended.code(), Some(0 | 3 | 4)), "{args:?} ended with {ended}");
+            return Spent { time: start.elapsed(), most_bytes };
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Import of both tables and the analysis, through the binary.
+fn through_binary(count: usize) -> (Spent, Spent) {
+    let folder = tempfile::tempdir().expect("temp");
+    let (before, after) = tables("scale", count, Change::None);
+    let mut import = Spent { time: Duration::ZERO, most_bytes: 0 };
+    for (lane, table) in [("baseline", &before), ("candidate", &after)] {
+        let file = format!("{lane}.csv");
+        std::fs::write(folder.path().join(&file), table::csv(table)).expect("writes");
+        let args = ["import", "--format", "outcomes", &file, "--run", lane, "--build", lane, "--lane", lane];
+        let spent = watched(folder.path(), &args);
+        import.time += spent.time;
+        import.most_bytes = import.most_bytes.max(spent.most_bytes);
+    }
+    let args = ["analyze", "--baseline", "baseline", "--candidate", "candidate", "--out", "out"];
+    (import, watched(folder.path(), &args))
+}
+
+fn megabytes(bytes: u64) -> u64 {
+    bytes / 1_000_000
+}
+
+/// Two runs of 500 cases by 8 trials, and a million trials in all.
+pub(crate) fn scale(scale: Scale) -> Vec<Row> {
+    let (import, analyze) = through_binary(500);
+    let all = (import.time + analyze.time).as_secs_f64();
+    let mut rows = vec![
+        decision(),
+        Row {
+            id: "7",
+            figure: "two tables of 500 cases x 8 trials: import both, then analyze, three processes".to_owned(),
+            required: "well under 1 s in all".to_owned(),
+            measured: format!("{:.2} s + {:.2} s", import.time.as_secs_f64(), analyze.time.as_secs_f64()),
+            standing: Standing::of(all < 1.0),
+        },
+    ];
+    let most = scale.times(62_500, 1) as usize;
+    let small = through_binary(most / 4);
+    let large = through_binary(most);
+    let ratio = large.1.time.as_secs_f64() / small.1.time.as_secs_f64();
+    rows.push(Row {
+        id: "scale",
+        figure: format!("{} trials in two runs analyzed, against a quarter of them", 16 * most),
+        required: "time linear (4), memory bounded".to_owned(),
+        measured: format!(
+            "{:.1} s against {:.1} s ({ratio:.1} times); {} MB against {} MB; import {:.1} s, {} MB",
+            large.1.time.as_secs_f64(),
+            small.1.time.as_secs_f64(),
+            megabytes(large.1.most_bytes),
+            megabytes(small.1.most_bytes),
+            large.0.time.as_secs_f64(),
+            megabytes(large.0.most_bytes)
+        ),
+        standing: Standing::of(ratio < 5.0),
+    });
+    rows
+}
+
+#[test]
+#[ignore = "measures time: tests/calibration/run"]
+fn full_scale() {
+    scale(Scale::full()).iter().for_each(Row::print);
+}
