@@ -242,7 +242,7 @@ pub fn decide_on(request: &Request<'_>) -> Result<Analysis, AnalyseError> {
     let pairs = Pairs::new(baseline, candidate, request.recorded)?;
     let mut ground = Ground::new(*request, pairs, no_means(baseline, candidate));
     // Why it could not be tested is what the metric `semantic.drift` is absent for.
-    ground.drift = drift::judge(policy, &ground.pairs, seed).ok();
+    ground.drift = drift::judge(policy, [baseline, candidate], &ground.pairs, seed).ok();
     let mut look = looking::look(&ground);
     look.bound(&ground);
     let evidence = look.evidence(&ground);
