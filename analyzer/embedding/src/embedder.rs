@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use pulp::Arch;
 use rayon::prelude::*;
 
 use crate::model::sums_of_states;
@@ -66,7 +67,8 @@ impl Embedder {
     /// each among them, then brought to length 1: the windows' means weighted by their sizes. Meaning that spans two
     /// windows is seen by neither. Time and memory grow linearly with the text.
     ///
-    /// An empty text, or one of white space and control characters, has a vector too (that of no words).
+    /// An empty text, or one of white space and control characters, has a vector too (that of no words). A name of a
+    /// special piece in a text, such as `[SEP]`, stands for that piece, as in the model's own tokenizer.
     ///
     /// Runs on rayon's current thread pool. The vector of a text does not depend on the other texts, on the number
     /// of threads, or on the processor.
@@ -110,7 +112,7 @@ impl Embedder {
         };
         let framed: Vec<Vec<u16>> = windows.iter().map(between).collect();
         let framed: Vec<&[u16]> = framed.iter().map(Vec::as_slice).collect();
-        sums_of_states(&self.weights, &framed)
+        sums_of_states(Arch::new(), &self.weights, &framed)
     }
 }
 

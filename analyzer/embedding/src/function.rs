@@ -47,11 +47,28 @@ pub(crate) fn gelu(x: f32) -> f32 {
 
 /// The sum of the lanes, halves onto halves.
 #[inline(always)]
-pub(crate) fn sum_of_lanes(mut lanes: [f32; PANEL]) -> f32 {
+pub(crate) fn sum_of_lanes(lanes: [f32; PANEL]) -> f32 {
+    folded(lanes, |a, b| a + b)
+}
+
+/// The greatest of the lanes.
+#[inline(always)]
+pub(crate) fn greatest_of_lanes(lanes: [f32; PANEL]) -> f32 {
+    folded(lanes, greater)
+}
+
+/// The greater of two numbers that are numbers.
+#[inline(always)]
+pub(crate) fn greater(a: f32, b: f32) -> f32 {
+    if a > b { a } else { b }
+}
+
+#[inline(always)]
+fn folded(mut lanes: [f32; PANEL], two: impl Fn(f32, f32) -> f32) -> f32 {
     let mut width = PANEL / 2;
     while width > 0 {
         for lane in 0..width {
-            lanes[lane] += lanes[lane + width];
+            lanes[lane] = two(lanes[lane], lanes[lane + width]);
         }
         width /= 2;
     }

@@ -1,7 +1,8 @@
 //! Products of matrices in tiles of 12 rows by 32 columns, by the widest vectors the processor has.
 //!
-//! An element of a product is summed over the inner dimension from first to last, one fused multiply-add a step, from
-//! 0. So it depends on its row and its column alone: not on the other rows, nor on the width of the vectors.
+//! An element of a product is summed over the inner dimension from first to last, one fused multiply-add a step. So it
+//! depends on its row and its column alone: not on the other rows, nor on the width of the vectors. The inner
+//! dimension is part of the type: with every distance known, rows are read where they are.
 
 use pulp::Simd;
 
@@ -14,51 +15,26 @@ pub(crate) const PANEL: usize = 32;
 /// Part of a product.
 pub(crate) type Tile = [[f32; PANEL]; ROWS];
 
-/// Rows of a left factor, 12 by 12: of each block all first elements, then all second ones, and so on.
-#[derive(Debug)]
-pub(crate) struct Packed {
-    inputs: usize,
-    columns: Vec<[f32; ROWS]>,
-}
-
-impl Packed {
-    /// Zeros for this many blocks of rows of `inputs` elements.
-    pub(crate) fn zeros(blocks: usize, inputs: usize) -> Self {
-        Self { inputs, columns: vec![[0.0; ROWS]; blocks * inputs] }
-    }
-
-    /// The blocks in their order, each as its columns.
-    pub(crate) fn blocks(&self) -> impl Iterator<Item = &[[f32; ROWS]]> {
-        self.columns.chunks_exact(self.inputs)
-    }
-
-    /// Puts a tile where its block and its panel of columns are.
-    #[inline(always)]
-    pub(crate) fn put(&mut self, block: usize, panel: usize, tile: &Tile) {
-        let start = block * self.inputs + panel * PANEL;
-        for (column, into) in self.columns[start..start + PANEL].iter_mut().enumerate() {
-            for (into, row) in into.iter_mut().zip(tile) {
-                *into = row[column];
-            }
-        }
-    }
-}
-
-/// The product of a block of rows (as its columns) and a panel of columns (as its rows); both as long as each other.
+/// Adds to a tile the product of 12 rows and a panel of 32 columns.
 #[inline(always)]
-pub(crate) fn product<S: Simd>(simd: S, rows: &[[f32; ROWS]], panel: &[[f32; PANEL]], tile: &mut Tile) {
+pub(crate) fn add_product<S: Simd, const K: usize>(
+    simd: S,
+    rows: &[[f32; K]; ROWS],
+    panel: &[[f32; PANEL]; K],
+    tile: &mut Tile,
+) {
     // As many sums at a time as stay in registers.
     match S::F32_LANES {
-        16 => part::<S, 12, 2>(simd, rows, panel, tile, (0, 0)),
+        16 => part::<S, K, 12, 2>(simd, rows, panel, tile, (0, 0)),
         8 => {
             for corner in [(0, 0), (6, 0), (0, 16), (6, 16)] {
-                part::<S, 6, 2>(simd, rows, panel, tile, corner);
+                part::<S, K, 6, 2>(simd, rows, panel, tile, corner);
             }
         }
         lanes => {
             for row in [0, 6] {
                 for column in (0..PANEL).step_by(4 * lanes) {
-                    part::<S, 6, 4>(simd, rows, panel, tile, (row, column));
+                    part::<S, K, 6, 4>(simd, rows, panel, tile, (row, column));
                 }
             }
         }
@@ -67,28 +43,29 @@ pub(crate) fn product<S: Simd>(simd: S, rows: &[[f32; ROWS]], panel: &[[f32; PAN
 
 /// The part of a tile of `R` rows and `V` vectors from a corner (row, column) on.
 #[inline(always)]
-fn part<S: Simd, const R: usize, const V: usize>(
+fn part<S: Simd, const K: usize, const R: usize, const V: usize>(
     simd: S,
-    rows: &[[f32; ROWS]],
-    panel: &[[f32; PANEL]],
+    rows: &[[f32; K]; ROWS],
+    panel: &[[f32; PANEL]; K],
     tile: &mut Tile,
     (row, column): (usize, usize),
 ) {
     let columns = column..column + V * S::F32_LANES;
     let mut sums = [[simd.splat_f32s(0.0); V]; R];
-    for (left, right) in rows.iter().zip(panel) {
+    for (sums, from) in sums.iter_mut().zip(&tile[row..row + R]) {
+        sums.copy_from_slice(S::as_simd_f32s(&from[columns.clone()]).0);
+    }
+    for (k, right) in panel.iter().enumerate() {
         let right = S::as_simd_f32s(&right[columns.clone()]).0;
-        for (sums, left) in sums.iter_mut().zip(&left[row..row + R]) {
-            let left = simd.splat_f32s(*left);
+        for (sums, row) in sums.iter_mut().zip(&rows[row..row + R]) {
+            let left = simd.splat_f32s(row[k]);
             for (sum, right) in sums.iter_mut().zip(right) {
                 *sum = simd.mul_add_f32s(left, *right, *sum);
             }
         }
     }
     for (into, sums) in tile[row..row + R].iter_mut().zip(&sums) {
-        for (into, sum) in S::as_mut_simd_f32s(&mut into[columns.clone()]).0.iter_mut().zip(sums) {
-            *into = *sum;
-        }
+        S::as_mut_simd_f32s(&mut into[columns.clone()]).0.copy_from_slice(sums);
     }
 }
 
@@ -98,19 +75,19 @@ mod tests {
 
     use super::*;
 
-    struct Product<'a> {
-        rows: &'a [[f32; ROWS]],
-        panel: &'a [[f32; PANEL]],
+    struct Product<'a, const K: usize> {
+        rows: &'a [[f32; K]; ROWS],
+        panel: &'a [[f32; PANEL]; K],
+        onto: Tile,
     }
 
-    impl WithSimd for Product<'_> {
+    impl<const K: usize> WithSimd for Product<'_, K> {
         type Output = Tile;
 
         #[inline(always)]
-        fn with_simd<S: Simd>(self, simd: S) -> Tile {
-            let mut tile = [[f32::NAN; PANEL]; ROWS];
-            product(simd, self.rows, self.panel, &mut tile);
-            tile
+        fn with_simd<S: Simd>(mut self, simd: S) -> Tile {
+            add_product(simd, self.rows, self.panel, &mut self.onto);
+            self.onto
         }
     }
 
@@ -119,28 +96,33 @@ mod tests {
         f32::from(bits) / 65_521.0 - 0.5
     }
 
-    #[test]
-    fn every_width_of_vectors_gives_the_bits_of_the_plain_sum() {
-        for inner in [1, 2, 31, 32, 384] {
-            let rows: Vec<[f32; ROWS]> =
-                (0..inner).map(|k| std::array::from_fn(|row| number(k * ROWS + row))).collect();
-            let panel: Vec<[f32; PANEL]> =
-                (0..inner).map(|k| std::array::from_fn(|column| number(7 + k * PANEL + column))).collect();
-            let mut plain = [[0.0_f32; PANEL]; ROWS];
-            for (left, right) in rows.iter().zip(&panel) {
-                for row in 0..ROWS {
-                    for column in 0..PANEL {
-                        plain[row][column] = left[row].mul_add(right[column], plain[row][column]);
-                    }
+    fn check<const K: usize>() {
+        let rows: [[f32; K]; ROWS] = std::array::from_fn(|row| std::array::from_fn(|k| number(row * K + k)));
+        let panel: [[f32; PANEL]; K] =
+            std::array::from_fn(|k| std::array::from_fn(|column| number(7 + k * PANEL + column)));
+        let onto: Tile = std::array::from_fn(|row| std::array::from_fn(|column| number(row * 99 + column)));
+        let mut plain = onto;
+        for (row, sums) in rows.iter().zip(&mut plain) {
+            for (left, right) in row.iter().zip(&panel) {
+                for (sum, right) in sums.iter_mut().zip(right) {
+                    *sum = left.mul_add(*right, *sum);
                 }
             }
-            let product = || Product { rows: &rows, panel: &panel };
-            assert_eq!(Simd::vectorize(Scalar::new(), product()), plain);
-            assert_eq!(Arch::new().dispatch(product()), plain);
-            #[cfg(target_arch = "x86_64")]
-            if let Some(simd) = pulp::x86::V3::try_new() {
-                assert_eq!(Simd::vectorize(simd, product()), plain);
-            }
         }
+        let product = || Product { rows: &rows, panel: &panel, onto };
+        assert_eq!(Simd::vectorize(Scalar::new(), product()), plain);
+        assert_eq!(Arch::new().dispatch(product()), plain);
+        #[cfg(target_arch = "x86_64")]
+        if let Some(simd) = pulp::x86::V3::try_new() {
+            assert_eq!(Simd::vectorize(simd, product()), plain);
+        }
+    }
+
+    #[test]
+    fn every_width_of_vectors_gives_the_bits_of_the_plain_sum() {
+        check::<1>();
+        check::<31>();
+        check::<32>();
+        check::<384>();
     }
 }

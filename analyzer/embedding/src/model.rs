@@ -1,41 +1,36 @@
 //! The transformer: windows of word pieces to the sum of their last hidden states.
 //!
 //! All windows of a call go through the dense layers as rows of one matrix, and each through an attention of its own;
-//! nothing is padded but the last rows of a tile.
+//! nothing is padded but the last rows of a tile. Loops are written out where an iterator with a closure would be
+//! shorter: a closure may be compiled apart, without the vector code of its caller.
 
 use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 
-use crate::function::{exp, gelu, layer_norm, sum_of_lanes};
-use crate::matrix::{PANEL, Packed, ROWS, Tile, product};
-use crate::weights::{Dense, HEADS, HIDDEN, Norm, Row, Weights};
+use crate::function::{exp, gelu, greater, greatest_of_lanes, layer_norm, sum_of_lanes};
+use crate::matrix::{PANEL, ROWS, Tile, add_product};
+use crate::weights::{Dense, HEADS, HIDDEN, Norm, Row, WIDE, Weights};
 
 /// Sums the last hidden states of each window, `[CLS]` and `[SEP]` among them; a window has at most 256 word pieces.
-pub(crate) fn sums_of_states(weights: &Weights, windows: &[&[u16]]) -> Vec<Row> {
-    let arch = Arch::new();
+/// `arch` says which vector code to run; the bits are the same by any.
+pub(crate) fn sums_of_states(arch: Arch, weights: &Weights, windows: &[&[u16]]) -> Vec<Row> {
     let spans = spans(windows);
-    let blocks = spans.last().map_or(0, |span| span.end).div_ceil(ROWS);
-    let mut states = vec![[0.0; HIDDEN]; blocks * ROWS];
-    let mut packed = Packed::zeros(blocks, HIDDEN);
-    for (window, span) in windows.iter().zip(&spans) {
-        for (place, (word, row)) in window.iter().zip(&mut states[span.clone()]).enumerate() {
-            weights.start(*word, place, row);
-        }
-    }
-    arch.dispatch(Normalise { states: &mut states, norm: &weights.norm, packed: &mut packed });
-    let mut heads = vec![[0.0; PANEL]; 3 * HEADS * blocks * ROWS];
-    let mut mixed = vec![[0.0; HIDDEN]; blocks * ROWS];
-    let mut wide = Packed::zeros(blocks, weights.layers[0].narrow.inputs());
+    let rows = spans.last().map_or(0, |span| span.end).next_multiple_of(ROWS);
+    let mut states = vec![[0.0; HIDDEN]; rows];
+    let mut heads = vec![[0.0; PANEL]; 3 * HEADS * rows];
+    let mut mixed = vec![[0.0; HIDDEN]; rows];
+    let mut wide = vec![[0.0; WIDE]; rows];
+    arch.dispatch(Start { weights, windows, spans: &spans, states: &mut states });
+    arch.dispatch(Normalise { states: &mut states, norm: &weights.norm });
     for layer in &weights.layers {
-        arch.dispatch(Layer { input: &packed, dense: &layer.ask, output: Output::Heads(&mut heads) });
+        arch.dispatch(Layer { input: &states, dense: &layer.ask, output: Output::Heads(&mut heads) });
         arch.dispatch(Attention { heads: &heads, spans: &spans, mixed: &mut mixed });
-        arch.dispatch(Pack { states: &mixed, packed: &mut packed });
-        arch.dispatch(Layer { input: &packed, dense: &layer.mix, output: Output::Added(&mut states) });
-        arch.dispatch(Normalise { states: &mut states, norm: &layer.mix_norm, packed: &mut packed });
-        arch.dispatch(Layer { input: &packed, dense: &layer.widen, output: Output::Gelu(&mut wide) });
+        arch.dispatch(Layer { input: &mixed, dense: &layer.mix, output: Output::Added(&mut states) });
+        arch.dispatch(Normalise { states: &mut states, norm: &layer.mix_norm });
+        arch.dispatch(Layer { input: &states, dense: &layer.widen, output: Output::Gelu(&mut wide) });
         arch.dispatch(Layer { input: &wide, dense: &layer.narrow, output: Output::Added(&mut states) });
-        arch.dispatch(Normalise { states: &mut states, norm: &layer.narrow_norm, packed: &mut packed });
+        arch.dispatch(Normalise { states: &mut states, norm: &layer.narrow_norm });
     }
     spans.into_iter().map(|span| sum_of_rows(&states[span])).collect()
 }
@@ -61,49 +56,48 @@ fn sum_of_rows(rows: &[Row]) -> Row {
     sum
 }
 
-/// Normalises every row and packs them.
+/// Sets the rows of each window to what its word pieces start as.
+struct Start<'a> {
+    weights: &'a Weights,
+    windows: &'a [&'a [u16]],
+    spans: &'a [Range<usize>],
+    states: &'a mut [Row],
+}
+
+impl WithSimd for Start<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        for (window, span) in self.windows.iter().zip(self.spans) {
+            for (place, (word, row)) in window.iter().zip(&mut self.states[span.clone()]).enumerate() {
+                self.weights.start(*word, place, row);
+            }
+        }
+    }
+}
+
+/// Normalises every row.
 struct Normalise<'a> {
     states: &'a mut [Row],
     norm: &'a Norm,
-    packed: &'a mut Packed,
 }
 
 impl WithSimd for Normalise<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        for row in &mut *self.states {
-            layer_norm(row, &self.norm.weight, &self.norm.bias);
-        }
-        Pack { states: self.states, packed: self.packed }.with_simd(simd);
-    }
-}
-
-/// Packs rows for a product.
-struct Pack<'a> {
-    states: &'a [Row],
-    packed: &'a mut Packed,
-}
-
-impl WithSimd for Pack<'_> {
-    type Output = ();
-
-    #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        for (block, rows) in self.states.as_chunks::<ROWS>().0.iter().enumerate() {
-            for panel in 0..HIDDEN / PANEL {
-                let part = |row: &Row| row.as_chunks::<PANEL>().0[panel];
-                self.packed.put(block, panel, &rows.each_ref().map(part));
-            }
+        for row in self.states {
+            layer_norm(row, &self.norm.weight, &self.norm.bias);
         }
     }
 }
 
 /// A dense layer.
-struct Layer<'a> {
-    input: &'a Packed,
-    dense: &'a Dense,
+struct Layer<'a, const K: usize> {
+    input: &'a [[f32; K]],
+    dense: &'a Dense<K>,
     output: Output<'a>,
 }
 
@@ -113,21 +107,22 @@ enum Output<'a> {
     Heads(&'a mut [[f32; PANEL]]),
     /// Added to rows.
     Added(&'a mut [Row]),
-    /// Through the activation, packed for the next layer.
-    Gelu(&'a mut Packed),
+    /// Through the activation.
+    Gelu(&'a mut [[f32; WIDE]]),
 }
 
-impl WithSimd for Layer<'_> {
+impl<const K: usize> WithSimd for Layer<'_, K> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
-        let mut weights = vec![[0.0; PANEL]; self.dense.inputs()];
+        let mut room = vec![[0.0; PANEL]; K];
+        let weights = room.first_chunk_mut().expect("room for K rows was made");
         for (panel, bias) in self.dense.biases().iter().enumerate() {
-            self.dense.unpack(panel, &mut weights);
-            for (block, rows) in self.input.blocks().enumerate() {
+            self.dense.unpack(simd, panel, weights);
+            for (block, rows) in self.input.as_chunks().0.iter().enumerate() {
                 let mut tile = [[0.0; PANEL]; ROWS];
-                product(simd, rows, &weights, &mut tile);
+                add_product(simd, rows, weights, &mut tile);
                 for row in &mut tile {
                     for (x, bias) in row.iter_mut().zip(bias) {
                         *x += bias;
@@ -154,13 +149,13 @@ impl Output<'_> {
                     }
                 }
             }
-            Self::Gelu(packed) => {
-                for row in &mut tile {
-                    for x in row {
-                        *x = gelu(*x);
-                    }
+            Self::Gelu(wide) => {
+                for x in tile.as_flattened_mut() {
+                    *x = gelu(*x);
                 }
-                packed.put(block, panel, &tile);
+                for (wide, row) in wide[block * ROWS..][..ROWS].iter_mut().zip(&tile) {
+                    wide.as_chunks_mut::<PANEL>().0[panel] = *row;
+                }
             }
         }
     }
@@ -180,20 +175,14 @@ impl WithSimd for Attention<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let rows = self.heads.len() / (3 * HEADS);
-        let longest = self.spans.iter().map(ExactSizeIterator::len).max().unwrap_or(0);
-        let mut scratch = Scratch {
-            keys: vec![[[0.0; PANEL]; PANEL]; longest.div_ceil(PANEL)],
-            scores: vec![[[0.0; PANEL]; ROWS]; longest.div_ceil(PANEL)],
-            shares: vec![[0.0; ROWS]; longest.next_multiple_of(PANEL)],
-        };
+        let mut one = Head::default();
         for span in self.spans {
             let part = |number: usize| &self.heads[number * rows..][span.clone()];
-            let mixed = &mut self.mixed[span.clone()];
             for head in 0..HEADS {
-                let (queries, keys, values) = (part(head), part(HEADS + head), part(2 * HEADS + head));
-                scratch.set_keys(keys);
-                for (queries, mixed) in queries.chunks(ROWS).zip(mixed.chunks_mut(ROWS)) {
-                    let tile = scratch.attend(simd, queries, values);
+                one.read(part(HEADS + head), part(2 * HEADS + head));
+                let blocks = part(head).chunks(ROWS).zip(self.mixed[span.clone()].chunks_mut(ROWS));
+                for (queries, mixed) in blocks {
+                    let tile = one.attend(simd, queries);
                     for (row, mixed) in tile.iter().zip(mixed) {
                         mixed.as_chunks_mut::<PANEL>().0[head] = *row;
                     }
@@ -203,47 +192,56 @@ impl WithSimd for Attention<'_> {
     }
 }
 
-/// What one head of one window works with.
-struct Scratch {
-    /// The keys as columns, 32 a panel.
+/// One head of one window.
+#[derive(Default)]
+struct Head {
+    /// How many keys and values there are.
+    count: usize,
+    /// The keys as columns, 32 a panel; zeros after the last.
     keys: Vec<[[f32; PANEL]; PANEL]>,
-    /// For 12 queries, their products with the keys of each panel.
+    /// The values, 32 a panel; zeros after the last.
+    values: Vec<[[f32; PANEL]; PANEL]>,
+    /// The products of 12 queries with the keys of each panel, then the shares they give them.
     scores: Vec<Tile>,
-    /// For each key, the share that each of 12 queries gives it.
-    shares: Vec<[f32; ROWS]>,
 }
 
-impl Scratch {
+impl Head {
     #[inline(always)]
-    fn set_keys(&mut self, keys: &[[f32; PANEL]]) {
+    fn read(&mut self, keys: &[[f32; PANEL]], values: &[[f32; PANEL]]) {
+        self.count = keys.len();
+        let panels = self.count.div_ceil(PANEL);
+        self.keys.resize(panels, [[0.0; PANEL]; PANEL]);
+        self.values.resize(panels, [[0.0; PANEL]; PANEL]);
+        self.scores.resize(panels, [[0.0; PANEL]; ROWS]);
         for (panel, keys) in self.keys.iter_mut().zip(keys.chunks(PANEL)) {
+            let keys: [_; PANEL] = filled(keys);
             for (row, into) in panel.iter_mut().enumerate() {
-                *into = std::array::from_fn(|column| keys.get(column).map_or(0.0, |key| key[row]));
+                for (into, key) in into.iter_mut().zip(&keys) {
+                    *into = key[row];
+                }
             }
+        }
+        for (panel, values) in self.values.iter_mut().zip(values.chunks(PANEL)) {
+            *panel = filled(values);
         }
     }
 
     /// The mean of the values for each of at most 12 queries, weighted by e^(query * key / sqrt(32)).
     #[inline(always)]
-    fn attend<S: Simd>(&mut self, simd: S, queries: &[[f32; PANEL]], values: &[[f32; PANEL]]) -> Tile {
-        let columns: [[f32; ROWS]; PANEL] = std::array::from_fn(|column| {
-            std::array::from_fn(|row| queries.get(row).map_or(0.0, |query| query[column]))
-        });
-        let panels = values.len().div_ceil(PANEL);
-        for (keys, scores) in self.keys[..panels].iter().zip(&mut self.scores) {
-            product(simd, &columns, keys, scores);
+    fn attend<S: Simd>(&mut self, simd: S, queries: &[[f32; PANEL]]) -> Tile {
+        let queries: Tile = filled(queries);
+        for (keys, scores) in self.keys.iter().zip(&mut self.scores) {
+            *scores = [[0.0; PANEL]; ROWS];
+            add_product(simd, &queries, keys, scores);
         }
         let mut sums = [0.0; ROWS];
         for (row, sum) in sums.iter_mut().enumerate() {
-            *sum = soften(&mut self.scores[..panels], row, values.len());
-        }
-        for (scores, shares) in self.scores[..panels].iter().zip(self.shares.as_chunks_mut::<PANEL>().0) {
-            for (column, shares) in shares.iter_mut().enumerate() {
-                *shares = std::array::from_fn(|row| scores[row][column]);
-            }
+            *sum = soften(&mut self.scores, row, self.count);
         }
         let mut tile = [[0.0; PANEL]; ROWS];
-        product(simd, &self.shares[..values.len()], values, &mut tile);
+        for (shares, values) in self.scores.iter().zip(&self.values) {
+            add_product(simd, shares, values, &mut tile);
+        }
         for (row, sum) in tile.iter_mut().zip(&sums) {
             for x in row {
                 *x /= sum;
@@ -253,29 +251,60 @@ impl Scratch {
     }
 }
 
-/// Takes the scores of a row to e^((score - greatest) / sqrt(32)) and returns their sum; the last panel may hold more
-/// columns than there are keys.
+/// At most `N` rows, then zeros.
+#[inline(always)]
+fn filled<const N: usize>(rows: &[[f32; PANEL]]) -> [[f32; PANEL]; N] {
+    let mut filled = [[0.0; PANEL]; N];
+    filled[..rows.len()].copy_from_slice(rows);
+    filled
+}
+
+/// Takes the scores of a row to e^((score - greatest) / sqrt(32)) and returns their sum. What is in the last panel after
+/// so many keys becomes 0.
 #[inline(always)]
 fn soften(scores: &mut [Tile], row: usize, keys: usize) -> f32 {
     let scale = 1.0 / 32.0_f32.sqrt();
-    let beyond = keys.next_multiple_of(PANEL) - keys;
+    let unused = scores.len() * PANEL - keys;
     if let Some(last) = scores.last_mut() {
-        last[row][PANEL - beyond..].fill(f32::NEG_INFINITY);
+        last[row][PANEL - unused..].fill(f32::NEG_INFINITY);
     }
     let mut greatest = [f32::NEG_INFINITY; PANEL];
     for tile in &*scores {
         for (greatest, score) in greatest.iter_mut().zip(&tile[row]) {
-            *greatest = if *score > *greatest { *score } else { *greatest };
+            *greatest = greater(*greatest, *score);
         }
     }
-    let greatest = greatest.into_iter().fold(f32::NEG_INFINITY, f32::max);
-    let mut lanes = [0.0; PANEL];
+    let greatest = greatest_of_lanes(greatest);
     for tile in &mut *scores {
-        for (lane, score) in lanes.iter_mut().zip(&mut tile[row]) {
-            let share = exp((*score - greatest) * scale);
-            *score = share;
+        for score in &mut tile[row] {
+            *score = exp((*score - greatest) * scale);
+        }
+    }
+    if let Some(last) = scores.last_mut() {
+        last[row][PANEL - unused..].fill(0.0);
+    }
+    let mut lanes = [0.0; PANEL];
+    for tile in &*scores {
+        for (lane, share) in lanes.iter_mut().zip(&tile[row]) {
             *lane += share;
         }
     }
     sum_of_lanes(lanes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn every_processor_gives_the_same_bits() {
+        let weights = Weights::compiled_in();
+        let windows: [&[u16]; 2] = [&[101, 7592, 2088, 102], &[101, 102]];
+        let plain = sums_of_states(Arch::Scalar, &weights, &windows);
+        assert!(plain == sums_of_states(Arch::new(), &weights, &windows), "the widest vectors");
+        if let Some(simd) = pulp::x86::V3::try_new() {
+            assert!(plain == sums_of_states(Arch::V3(simd), &weights, &windows), "vectors of 8");
+        }
+    }
 }

@@ -204,6 +204,25 @@ mod tests {
         assert_eq!(digest, EVERY_CHARACTER);
     }
 
+    #[test]
+    fn a_million_bytes_of_anything_are_cut_in_one_go() {
+        let tokenizer = Tokenizer::compiled_in();
+        let count = |unit: &str| tokenizer.pieces(&unit.repeat(1_000_000 / unit.len())).len();
+        assert_eq!(
+            (count("x"), count("e\u{301}"), count("a\u{301}\u{327}")),
+            (1, 1, 1),
+            "a long word is unknown"
+        );
+        assert_eq!((count(" "), count("\0"), count("\u{301}"), count("\u{200b}\n")), (0, 0, 0, 0));
+        assert_eq!(
+            (count("["), count("[CLS"), count("[CLS]"), count("ok ")),
+            (1_000_000, 750_000, 200_000, 333_333)
+        );
+        assert_eq!(count("\u{4e0d}"), 333_333);
+        let marks = format!("a{}b", "\u{301}\u{327}".repeat(250_000));
+        assert_eq!(tokenizer.pieces(&marks), tokenizer.pieces("ab"));
+    }
+
     proptest! {
         #[test]
         fn pieces_are_of_the_vocabulary_and_no_more_than_decomposed_characters(text in any::<String>()) {

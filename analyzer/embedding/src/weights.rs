@@ -1,5 +1,7 @@
 //! The weights that are compiled in, as `weights/make` lays them out (`weights/README.md`).
 
+use pulp::Simd;
+
 use crate::matrix::PANEL;
 
 /// Numbers of a hidden state.
@@ -15,7 +17,8 @@ pub(crate) const VOCABULARY: usize = 30_522;
 pub(crate) const PLACES: usize = 256;
 
 const LAYERS: usize = 6;
-const WIDE: usize = 4 * HIDDEN;
+/// Numbers of a state within the second half of a layer.
+pub(crate) const WIDE: usize = 4 * HIDDEN;
 
 /// Inputs of a dense layer that share a scale.
 const GROUP: usize = 64;
@@ -34,11 +37,10 @@ pub(crate) struct Norm {
     pub(crate) bias: Row,
 }
 
-/// A dense layer in panels of 32 outputs: int8 weights, a scale for each 64 inputs of an output, a bias.
+/// A dense layer of `K` inputs in panels of 32 outputs: int8 weights, a scale for each 64 inputs of an output, a bias.
 #[derive(Debug)]
-pub(crate) struct Dense {
-    inputs: usize,
-    weights: &'static [[u8; PANEL]],
+pub(crate) struct Dense<const K: usize> {
+    weights: &'static [[[u8; PANEL]; K]],
     scales: Vec<[f32; PANEL]>,
     biases: Vec<[f32; PANEL]>,
 }
@@ -47,11 +49,11 @@ pub(crate) struct Dense {
 #[derive(Debug)]
 pub(crate) struct Layer {
     /// Queries, keys and values: a panel a head, 12 of each.
-    pub(crate) ask: Dense,
-    pub(crate) mix: Dense,
+    pub(crate) ask: Dense<HIDDEN>,
+    pub(crate) mix: Dense<HIDDEN>,
     pub(crate) mix_norm: Norm,
-    pub(crate) widen: Dense,
-    pub(crate) narrow: Dense,
+    pub(crate) widen: Dense<HIDDEN>,
+    pub(crate) narrow: Dense<WIDE>,
     pub(crate) narrow_norm: Norm,
 }
 
@@ -90,12 +92,7 @@ impl Weights {
     }
 }
 
-impl Dense {
-    /// Inputs of the layer.
-    pub(crate) fn inputs(&self) -> usize {
-        self.inputs
-    }
-
+impl<const K: usize> Dense<K> {
     /// The biases, a panel at a time.
     pub(crate) fn biases(&self) -> &[[f32; PANEL]] {
         &self.biases
@@ -103,14 +100,16 @@ impl Dense {
 
     /// The weights of a panel as real numbers: for each input, one for each of the 32 outputs.
     #[inline(always)]
-    pub(crate) fn unpack(&self, panel: usize, into: &mut [[f32; PANEL]]) {
-        let weights = &self.weights[panel * self.inputs..][..self.inputs];
-        let scales = &self.scales[panel * (self.inputs / GROUP)..][..self.inputs / GROUP];
-        let groups = into.chunks_exact_mut(GROUP).zip(weights.chunks_exact(GROUP));
-        for ((into, weights), scales) in groups.zip(scales) {
-            for (into, weights) in into.iter_mut().zip(weights) {
-                for ((into, whole), scale) in into.iter_mut().zip(weights).zip(scales) {
-                    *into = f32::from(whole.cast_signed()) * scale;
+    pub(crate) fn unpack<S: Simd>(&self, simd: S, panel: usize, into: &mut [[f32; PANEL]; K]) {
+        for (into, whole) in into.as_flattened_mut().iter_mut().zip(self.weights[panel].as_flattened()) {
+            *into = f32::from(whole.cast_signed());
+        }
+        let scales = &self.scales[panel * (K / GROUP)..][..K / GROUP];
+        for (into, scales) in into.chunks_exact_mut(GROUP).zip(scales) {
+            let scales = S::as_simd_f32s(scales).0;
+            for into in into {
+                for (into, scale) in S::as_mut_simd_f32s(into).0.iter_mut().zip(scales) {
+                    *into = simd.mul_f32s(*into, *scale);
                 }
             }
         }
@@ -137,20 +136,20 @@ impl File {
         Norm { weight: row(), bias: row() }
     }
 
-    fn dense(&mut self, inputs: usize, outputs: usize) -> Dense {
-        let weights = self.take(inputs * outputs).as_chunks().0;
-        let scales = self.floats(inputs / GROUP * outputs).as_chunks().0.to_vec();
+    fn dense<const K: usize>(&mut self, outputs: usize) -> Dense<K> {
+        let weights = self.take(K * outputs).as_chunks().0.as_chunks().0;
+        let scales = self.floats(K / GROUP * outputs).as_chunks().0.to_vec();
         let biases = self.floats(outputs).as_chunks().0.to_vec();
-        Dense { inputs, weights, scales, biases }
+        Dense { weights, scales, biases }
     }
 
     fn layer(&mut self) -> Layer {
         Layer {
-            ask: self.dense(HIDDEN, 3 * HIDDEN),
-            mix: self.dense(HIDDEN, HIDDEN),
+            ask: self.dense(3 * HIDDEN),
+            mix: self.dense(HIDDEN),
             mix_norm: self.norm(),
-            widen: self.dense(HIDDEN, WIDE),
-            narrow: self.dense(WIDE, HIDDEN),
+            widen: self.dense(WIDE),
+            narrow: self.dense(HIDDEN),
             narrow_norm: self.norm(),
         }
     }

@@ -1,6 +1,7 @@
 //! The vectors against those of the full model, and that a text has one vector.
 
 use embedding::{DIMENSIONS, Embedder, Vector, WINDOW};
+use proptest::prelude::*;
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -88,6 +89,20 @@ fn texts_of_one_meaning_are_nearer_than_others() {
     let vectors = Embedder::new().embed(&texts);
     let near = |a: usize, b: usize| cosine(&vectors[a], &vectors[b].map(f64::from));
     assert!(near(0, 1) > 0.4 && near(0, 2) < 0.2, "{} {}", near(0, 1), near(0, 2));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4))]
+
+    #[test]
+    fn any_text_has_a_unit_vector(texts in prop::collection::vec(any::<String>(), 1..24)) {
+        let vectors = Embedder::new().embed(&borrowed(&texts));
+        prop_assert_eq!(vectors.len(), texts.len());
+        for (vector, text) in vectors.iter().zip(&texts) {
+            let length = vector.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
+            prop_assert!((length - 1.0).abs() < 1e-6, "length {} for {:?}", length, text);
+        }
+    }
 }
 
 #[test]
