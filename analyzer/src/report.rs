@@ -1,4 +1,4 @@
-//! The verdict for people and pipelines: `report.html`, `summary.md` and `junit.xml`, as text.
+//! The verdict for people and pipelines: `report.html`, `summary.md`, `junit.xml` and `otlp.json`, as text.
 //!
 //! Pure functions of values: nothing is read, written or fetched here, and no number is computed that decides
 //! anything. The page is one file that asks the network for nothing. Text that comes from sessions is hostile: it is
@@ -9,20 +9,28 @@ use crate::policy::Policy;
 use crate::run::Run;
 
 mod cases;
+mod effects;
+mod figures;
 mod junit;
+mod link;
+mod otlp;
+mod pack;
 mod page;
 mod phrases;
-mod plot;
 #[cfg(test)]
 mod sample;
 mod summary;
 mod text;
 mod tools;
 mod trace;
+mod transcript;
 
+pub use cases::texts_wanted;
 pub use junit::junit_xml;
+pub use otlp::otlp_json;
 pub use page::report_html;
 pub use summary::summary_md;
+pub use transcript::{Texts, Transcript, Turn};
 
 /// What was analyzed: the report shows the sessions behind the numbers.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +43,8 @@ pub struct Evidence<'a> {
     pub recorded: Option<&'a Run>,
     /// The policy that decided.
     pub policy: &'a Policy,
+    /// What was said in the trials of [`texts_wanted`], where it is known.
+    pub texts: &'a Texts,
 }
 
 /// What the report is told of its surroundings.

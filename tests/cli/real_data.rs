@@ -36,7 +36,7 @@ fn analyze(folder: &Path, baseline: &str, candidate: &str, policy: Option<&str>)
         serde_json::from_slice(&std::fs::read(out.join("verdict.json")).expect("is written"))
             .expect("is JSON");
     assert_eq!(printed, written);
-    for name in ["report.html", "summary.md", "junit.xml"] {
+    for name in ["report.html", "summary.md", "junit.xml", "otlp.json"] {
         assert!(out.join(name).metadata().expect("is written").len() > 200, "{name} is nearly empty");
     }
     let word = match code {

@@ -1,30 +1,40 @@
 //! The cases behind the verdict, the worst first, as the page's script shows them.
 //!
-//! Every text is made visible here; the script only ever sets it as text.
+//! Every text is made visible here; the script only ever sets it as text. The list lies in the page whole; what happened
+//! in the trials lies beside it in compressed blocks, each inflated when one of its cases is opened.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use schemas::trial::TrialEnding;
+use rayon::prelude::*;
+use schemas::trial::Lane;
 use serde::Serialize;
 
-use super::trace::{self, LANES, Step};
-use super::{Evidence, phrases, text};
+use super::effects::{self, CaseEffect, Kind};
+use super::transcript::Texts;
+use super::{Evidence, link, pack, phrases, text};
 use crate::analysis::{AnalyseError, Analysis};
 use crate::finding::Finding;
 use crate::metrics::{self, Setting};
 use crate::pairs::Pairs;
-use crate::run::{ToolCall, TrialRecord};
+use crate::run::TrialRecord;
 use crate::verdict::{MetricResult, Unit};
 use crate::words;
 
+mod traces;
+
+use traces::TraceView;
+
 /// Cases listed on the page.
-const CASES_LISTED: usize = 2000;
+const CASES_LISTED: usize = 5000;
 
-/// Cases whose trials are shown call by call.
-const CASES_TRACED: usize = 50;
+/// Cases of which one block holds what happened.
+const CASES_PER_BLOCK: usize = 16;
 
-/// Arguments of a call shown, characters.
-const ARGUMENTS_SHOWN: usize = 300;
+/// Bytes of all blocks in base64; cases that no longer fit are listed without what happened in their trials.
+const BLOCKS_BYTES: usize = 6 << 20;
+
+/// Cases that are shown with what was said in them, not only with their tool calls.
+const CASES_WITH_TEXTS: usize = 60;
 
 /// Text of an answer or a note shown, characters.
 const TEXT_SHOWN: usize = 1200;
@@ -32,8 +42,8 @@ const TEXT_SHOWN: usize = 1200;
 /// Findings shown per case.
 const FINDINGS_SHOWN: usize = 12;
 
-/// Trials of a lane marked with how they ended.
-const MARKS_SHOWN: usize = 50;
+/// Ways in which writes differ shown per case.
+const EFFECTS_SHOWN: usize = 8;
 
 /// A trial and what is known of its outcome.
 #[derive(Clone, Copy)]
@@ -68,7 +78,7 @@ pub(super) fn by_case<'a>(
     evidence: &Evidence<'a>,
     seed: u64,
 ) -> Result<BTreeMap<&'a str, Sides<'a>>, AnalyseError> {
-    let Evidence { baseline, candidate, recorded, policy } = *evidence;
+    let Evidence { baseline, candidate, recorded, policy, texts: _ } = *evidence;
     let pairs = Pairs::new(baseline, candidate, recorded)?;
     let succeeded = metrics::succeeded(Setting { policy, pairs: &pairs, seed });
     let mut cases: BTreeMap<&str, Sides<'_>> = BTreeMap::new();
@@ -94,16 +104,38 @@ pub(super) fn by_case<'a>(
     Ok(cases)
 }
 
+/// The sessions whose texts the page shows beside their tool calls: those of the worst cases.
+///
+/// # Errors
+/// The runs cannot be paired; what was analyzed can.
+pub fn texts_wanted(
+    analysis: &Analysis,
+    evidence: &Evidence<'_>,
+) -> Result<BTreeSet<(Lane, String)>, AnalyseError> {
+    let by_case = by_case(evidence, analysis.verdict.seed)?;
+    let ranked = ranked(analysis, &by_case);
+    let worst = ranked.iter().take(CASES_WITH_TEXTS);
+    let sides = worst.filter_map(|case| Some((case, by_case.get(case.name)?)));
+    Ok(sides.flat_map(|(case, sides)| traces::sessions(sides, &case.findings)).collect())
+}
+
 /// The list of cases, as it lies in the page.
 #[derive(Debug, Serialize)]
 pub(super) struct Cases {
     pub(super) cases: Vec<CaseView>,
     /// Metrics and invariants that cases can be filtered by.
     subjects: Vec<String>,
+    /// Tools whose writes differ in some case.
+    tools: Vec<String>,
     /// Cases that are not listed.
     pub(super) left_out: usize,
-    /// Cases that are shown call by call.
+    /// Cases whose trials are in the page.
     pub(super) traced: usize,
+    /// Cases whose trials have something to show.
+    pub(super) traceable: usize,
+    /// What happened in the trials, compressed.
+    #[serde(skip)]
+    pub(super) blocks: Vec<String>,
 }
 
 /// One case.
@@ -114,8 +146,13 @@ pub(super) struct CaseView {
     slices: Vec<String>,
     metrics: Vec<MetricView>,
     pub(super) findings: Vec<FindingView>,
-    /// Absent where the case is not among those shown call by call.
-    trace: Option<TraceView>,
+    effects: Vec<EffectView>,
+    /// Trials that did the work of those with an outcome: baseline, candidate.
+    tally: Option<[String; 2]>,
+    /// The line at which the candidate first goes another way in the trial that is shown first.
+    first: Option<usize>,
+    /// The block that holds what happened, and the place in it; absent where it is not in the page.
+    block: Option<[usize; 2]>,
 }
 
 /// What a metric says of one case.
@@ -136,54 +173,12 @@ pub(super) struct FindingView {
     pub(super) detail: String,
 }
 
-/// Trials side by side.
+/// In how many of the candidate's trials the writes of a tool differ.
 #[derive(Debug, Serialize)]
-struct TraceView {
-    lanes: Vec<LaneView>,
-    lines: Vec<LineView>,
-    /// The line at which the candidate first goes another way.
-    first: Option<usize>,
-    /// Whether there is a candidate and something to compare it with.
-    compared: bool,
-}
-
-/// One lane of a case.
-#[derive(Debug, Serialize)]
-struct LaneView {
-    lane: &'static str,
-    marks: Vec<Mark>,
-    marks_left_out: usize,
-    trial: u32,
-    session: String,
-    notes: Vec<String>,
-    answer: String,
-    calls: usize,
-    calls_left_out: usize,
-}
-
-/// How one trial of a lane ended.
-#[derive(Debug, Serialize)]
-struct Mark {
-    trial: u32,
-    tone: &'static str,
-    word: &'static str,
-}
-
-/// Calls beside each other.
-#[derive(Debug, Serialize)]
-struct LineView {
-    step: Step,
-    cells: Vec<Option<CallView>>,
-}
-
-/// One call.
-#[derive(Debug, Serialize)]
-struct CallView {
+struct EffectView {
     tool: String,
-    arguments: String,
-    effect: &'static str,
-    flags: Vec<String>,
-    time: String,
+    kind: Kind,
+    trials: String,
 }
 
 /// What is put together for a case before it is shown.
@@ -194,7 +189,57 @@ struct Case<'a> {
 }
 
 /// Lists the cases, the worst first.
-pub(super) fn cases(analysis: &Analysis, trials: &BTreeMap<&str, Sides<'_>>) -> Cases {
+pub(super) fn cases(analysis: &Analysis, trials: &BTreeMap<&str, Sides<'_>>, texts: &Texts) -> Cases {
+    let mut ranked = ranked(analysis, trials);
+    let left_out = ranked.len().saturating_sub(CASES_LISTED);
+    ranked.truncate(CASES_LISTED);
+    let shown: Vec<(CaseView, Option<TraceView>)> =
+        ranked.par_iter().map(|case| case.view(trials.get(case.name), texts)).collect();
+    let traceable = shown.iter().filter(|(_, trace)| trace.is_some()).count();
+    let (mut views, traces): (Vec<CaseView>, Vec<Option<TraceView>>) = shown.into_iter().unzip();
+    let blocks = blocks(&mut views, &traces);
+    let tools: BTreeSet<&str> =
+        views.iter().flat_map(|case| &case.effects).map(|effect| effect.tool.as_str()).collect();
+    Cases {
+        tools: tools.into_iter().map(str::to_owned).collect(),
+        traced: views.iter().filter(|case| case.block.is_some()).count(),
+        traceable,
+        cases: views,
+        subjects: subjects(analysis),
+        left_out,
+        blocks,
+    }
+}
+
+/// Packs what happened, worst case first, until the page has had enough, and tells each case where its own lies.
+fn blocks(views: &mut [CaseView], traces: &[Option<TraceView>]) -> Vec<String> {
+    let there: Vec<usize> = (0..traces.len()).filter(|place| traces[*place].is_some()).collect();
+    let groups: Vec<&[usize]> = there.chunks(CASES_PER_BLOCK).collect();
+    let packed: Vec<String> = (groups.par_iter())
+        .map(|group| {
+            let group: Vec<&Option<TraceView>> = group.iter().map(|place| &traces[*place]).collect();
+            pack::packed(
+                &serde_json::to_string(&group).expect("traces hold only text keys and finite numbers"),
+            )
+        })
+        .collect();
+    let mut bytes = 0;
+    let mut kept = Vec::new();
+    for (number, (group, block)) in groups.into_iter().zip(packed).enumerate() {
+        bytes += block.len();
+        if bytes > BLOCKS_BYTES {
+            break;
+        }
+        for (place, case) in group.iter().enumerate() {
+            views[*case].block = Some([number, place]);
+        }
+        kept.push(block);
+    }
+    kept
+}
+
+/// All cases, those that broke an invariant first, then by the largest loss.
+fn ranked<'a>(analysis: &'a Analysis, trials: &BTreeMap<&'a str, Sides<'_>>) -> Vec<Case<'a>> {
     let mut gathered: BTreeMap<&str, Case<'_>> = BTreeMap::new();
     let empty = |name| Case { name, contrasts: Vec::new(), findings: Vec::new() };
     for name in trials.iter().filter(|(_, sides)| sides.is_paired()).map(|(name, _)| *name) {
@@ -211,19 +256,7 @@ pub(super) fn cases(analysis: &Analysis, trials: &BTreeMap<&str, Sides<'_>>) -> 
     }
     let mut ranked: Vec<Case<'_>> = gathered.into_values().collect();
     ranked.sort_by(|a, b| a.rank().0.cmp(&b.rank().0).then(a.rank().1.total_cmp(&b.rank().1)));
-    let left_out = ranked.len().saturating_sub(CASES_LISTED);
-    ranked.truncate(CASES_LISTED);
-    let views: Vec<CaseView> = ranked
-        .iter()
-        .enumerate()
-        .map(|(place, case)| case.view(trials.get(case.name), place < CASES_TRACED))
-        .collect();
-    Cases {
-        traced: views.iter().filter(|case| case.trace.is_some()).count(),
-        cases: views,
-        subjects: subjects(analysis),
-        left_out,
-    }
+    ranked
 }
 
 /// Invariants that are broken, and the metrics, in the verdict's order.
@@ -233,19 +266,6 @@ fn subjects(analysis: &Analysis) -> Vec<String> {
     let mut names: Vec<String> = broken.map(|invariant| text::name(&invariant.name)).collect();
     names.extend(verdict.metrics.iter().map(|metric| text::name(&metric.name)));
     names
-}
-
-/// The name under which a case can be linked to: `case-` and the name, all but plain characters as hexadecimal bytes.
-pub(super) fn anchor(case: &str) -> String {
-    let mut anchor = String::from("case-");
-    for byte in case.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.') {
-            anchor.push(char::from(byte));
-        } else {
-            anchor.push_str(&format!("_{byte:02x}"));
-        }
-    }
-    anchor
 }
 
 impl Case<'_> {
@@ -263,18 +283,40 @@ impl Case<'_> {
         fresh.take(FINDINGS_SHOWN).map(|finding| finding_view(finding)).collect()
     }
 
-    fn view(&self, sides: Option<&Sides<'_>>, traced: bool) -> CaseView {
-        let trace = sides.filter(|_| traced).and_then(|sides| trace_of(sides, &self.findings));
+    fn view(&self, sides: Option<&Sides<'_>>, texts: &Texts) -> (CaseView, Option<TraceView>) {
+        let trace = sides.and_then(|sides| traces::trace(sides, &self.findings, texts));
         let records = sides.into_iter().flat_map(|sides| sides.candidate.iter().chain(&sides.baseline));
         let slices = records.take(1).flat_map(|shown| &shown.record.trial.slices);
-        CaseView {
+        let effects = sides.map(effects::of_case).unwrap_or_default();
+        let view = CaseView {
             case: text::name(self.name),
-            anchor: anchor(self.name),
+            anchor: link::anchor(self.name),
             slices: slices.map(|(name, value)| text::name(&format!("{name}={value}"))).collect(),
             metrics: self.contrasts.iter().filter_map(metric_view).collect(),
             findings: self.findings(),
-            trace,
-        }
+            effects: effects.iter().take(EFFECTS_SHOWN).map(effect_view).collect(),
+            tally: sides.and_then(tally),
+            first: trace.as_ref().and_then(TraceView::first),
+            block: None,
+        };
+        (view, trace)
+    }
+}
+
+fn tally(sides: &Sides<'_>) -> Option<[String; 2]> {
+    let lanes = [&sides.baseline, &sides.candidate].map(|trials| {
+        let known: Vec<bool> = trials.iter().filter_map(|shown| shown.success).collect();
+        (known.iter().filter(|success| **success).count(), known.len())
+    });
+    let known = lanes.iter().all(|(_, of)| *of > 0);
+    known.then(|| lanes.map(|(good, of)| format!("{good}/{of}")))
+}
+
+fn effect_view(effect: &CaseEffect) -> EffectView {
+    EffectView {
+        tool: text::name(&effect.tool),
+        kind: effect.kind,
+        trials: format!("{} of {}", effect.trials, effect.of),
     }
 }
 
@@ -302,176 +344,55 @@ fn metric_view(contrast: &(&MetricResult, f64, f64, f64)) -> Option<MetricView> 
     })
 }
 
-fn trace_of(sides: &Sides<'_>, findings: &[&Finding]) -> Option<TraceView> {
-    let recorded: Vec<Shown<'_>> = sides.recorded.into_iter().collect();
-    let chosen: [Option<&TrialRecord>; LANES] = [
-        sides.recorded.map(|shown| shown.record),
-        choose(&sides.baseline, findings, "baseline", true),
-        choose(&sides.candidate, findings, "candidate", false),
-    ];
-    let sides = [&recorded, &sides.baseline, &sides.candidate];
-    let lines = trace::line_up(&chosen);
-    let steps = trace::steps(&lines, &chosen);
-    let lanes: Vec<LaneView> = ["recorded", "baseline", "candidate"]
-        .into_iter()
-        .zip(chosen)
-        .zip(sides)
-        .filter_map(|((lane, record), all)| record.map(|record| lane_view(lane, record, all)))
-        .collect();
-    let shown: Vec<LineView> = (lines.iter().zip(&steps))
-        .map(|(places, step)| LineView {
-            step: *step,
-            cells: (0..LANES)
-                .filter(|lane| chosen[*lane].is_some())
-                .map(|lane| {
-                    let call = trace::call(&chosen, places, lane)?;
-                    Some(call_view(call, chosen[lane].map_or(&[][..], |record| &record.calls)))
-                })
-                .collect(),
-        })
-        .collect();
-    (!lanes.is_empty()).then(|| TraceView {
-        first: steps.iter().position(|step| *step != Step::Same),
-        compared: chosen[2].is_some() && chosen[..2].iter().any(Option::is_some),
-        lanes,
-        lines: shown,
-    })
-}
-
-/// The trial that a finding names, else the one that shows the difference: a good baseline, a bad candidate.
-fn choose<'a>(
-    trials: &[Shown<'a>],
-    findings: &[&Finding],
-    lane: &str,
-    good: bool,
-) -> Option<&'a TrialRecord> {
-    let named = findings.iter().flat_map(|finding| &finding.examples).find(|example| example.lane == lane);
-    let by_name = named.and_then(|example| {
-        trials.iter().find(|shown| {
-            let trial = &shown.record.trial;
-            trial.trial == example.trial && trial.session.as_str() == example.session
-        })
-    });
-    let telling = || trials.iter().find(|shown| shown.success == Some(good));
-    by_name.or_else(telling).or(trials.first()).map(|shown| shown.record)
-}
-
-fn lane_view(lane: &'static str, record: &TrialRecord, all: &[Shown<'_>]) -> LaneView {
-    let trial = &record.trial;
-    let mut notes = Vec::new();
-    if trial.ending != TrialEnding::Complete {
-        let why = trial.ending_detail.as_deref().unwrap_or_default();
-        notes.push(format!("{}: {why}", phrases::ending(trial.ending)));
-    }
-    notes.extend(
-        trial
-            .divergences
-            .iter()
-            .take(5)
-            .map(|left| format!("left the recording ({}): {}", left.kind, left.detail)),
-    );
-    let planned = trial.fault_plan.iter().filter(|plan| plan.trim() != "[]");
-    notes.extend(planned.map(|plan| format!("faults: {plan}")));
-    if !trial.has_transcript {
-        notes.push("no transcript was stored with this trial".to_owned());
-    }
-    LaneView {
-        lane,
-        marks: all.iter().take(MARKS_SHOWN).map(mark).collect(),
-        marks_left_out: all.len().saturating_sub(MARKS_SHOWN),
-        trial: trial.trial,
-        session: text::name(trial.session.as_str()),
-        notes: notes.iter().map(|note| text::visible(&text::shortened(note, TEXT_SHOWN))).collect(),
-        answer: trial
-            .answer
-            .as_deref()
-            .map(|answer| text::visible_lines(&text::shortened(answer, TEXT_SHOWN)))
-            .unwrap_or_default(),
-        calls: record.calls.len(),
-        calls_left_out: record.calls.len().saturating_sub(trace::CALLS_SHOWN),
-    }
-}
-
-fn mark(shown: &Shown<'_>) -> Mark {
-    let record = shown.record;
-    let (tone, word) = match (record.is_torn(), record.trial.ending, shown.success) {
-        (true, _, _) => (phrases::OPEN, "torn"),
-        (false, TrialEnding::Truncated, _) => (phrases::WARN, "left the recording"),
-        (false, TrialEnding::Infrastructure, _) => (phrases::OPEN, "harness failed"),
-        (false, TrialEnding::Failed | TrialEnding::TimedOut, _) => {
-            (phrases::BAD, phrases::ending(record.trial.ending))
-        }
-        (false, TrialEnding::Complete, Some(true)) => (phrases::GOOD, "success"),
-        (false, TrialEnding::Complete, Some(false)) => (phrases::BAD, "failure"),
-        (false, TrialEnding::Complete, None) => (phrases::OPEN, "complete"),
-    };
-    Mark { trial: record.trial.trial, tone, word }
-}
-
-fn call_view(call: &ToolCall, all: &[ToolCall]) -> CallView {
-    let mut flags = Vec::new();
-    let same = |other: &&ToolCall| {
-        other.seq < call.seq && other.tool == call.tool && other.arguments_text() == call.arguments_text()
-    };
-    if call.wrote() && call.idempotent != Some(true) && all.iter().filter(same).any(ToolCall::wrote) {
-        flags.push("repeated write".to_owned());
-    }
-    if call.is_error == Some(true) {
-        flags.push("tool error".to_owned());
-    }
-    if let Some(status) = call.status.filter(|status| *status >= 400) {
-        flags.push(format!("HTTP {status}"));
-    }
-    if call.arguments.is_none() && call.arguments_verbatim.is_some() {
-        flags.push("arguments are not JSON".to_owned());
-    }
-    match call.ending {
-        schemas::exchange::Ending::Complete => {}
-        schemas::exchange::Ending::Failed => flags.push("no answer".to_owned()),
-        schemas::exchange::Ending::Truncated => flags.push("answer broken off".to_owned()),
-        schemas::exchange::Ending::Cancelled => flags.push("cancelled".to_owned()),
-    }
-    CallView {
-        tool: text::name(&call.tool),
-        arguments: text::visible(&text::shortened(call.arguments_text(), ARGUMENTS_SHOWN)),
-        effect: phrases::effect(call.effect),
-        flags,
-        time: call.duration_us.map(text::duration).unwrap_or_default(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::report::sample;
     use crate::verdict::Answer;
 
-    #[test]
-    fn the_worst_case_comes_first_with_its_first_divergence() {
+    fn listed() -> Cases {
         let runs = sample::runs();
         let analysis = sample::analysis(Answer::Block);
-        let listed = cases(&analysis, &by_case(&runs.evidence(), 7).unwrap());
+        cases(&analysis, &by_case(&runs.evidence(), 7).unwrap(), runs.evidence().texts)
+    }
+
+    #[test]
+    fn the_worst_case_comes_first_with_its_first_divergence() {
+        let listed = listed();
         assert_eq!((listed.cases.len(), listed.left_out, listed.traced), (3, 0, 3));
         let worst = &listed.cases[0];
         assert_eq!(worst.case, sample::HOSTILE_CASE);
         assert_eq!(worst.findings.len(), 2);
-        let trace = worst.trace.as_ref().unwrap();
-        assert_eq!(trace.lanes.len(), 3);
-        assert_eq!(trace.first, Some(0));
-        let flags: Vec<_> =
-            trace.lines.iter().filter_map(|line| line.cells[2].as_ref()).map(|call| &call.flags).collect();
+        assert_eq!(worst.first, Some(1), "the caller speaks first");
+        assert_eq!(worst.tally, Some(["1/1".to_owned(), "0/1".to_owned()]));
+        let [effect] = &worst.effects[..] else { panic!("{:?}", worst.effects) };
         assert_eq!(
-            flags.iter().flat_map(|flags| flags.iter()).filter(|flag| *flag == "repeated write").count(),
-            1
+            (effect.tool.as_str(), effect.kind, effect.trials.as_str()),
+            ("refund", Kind::Duplicated, "1 of 1")
         );
-        let same = listed.cases[1].trace.as_ref().unwrap();
-        assert_eq!((same.first, same.compared), (None, true));
+        assert_eq!(listed.cases[1].first, None);
+        assert_eq!(listed.tools, ["refund"]);
     }
 
     #[test]
-    fn an_anchor_is_plain_and_unique() {
-        assert_eq!(anchor("retail-12"), "case-retail-12");
-        assert_eq!(anchor("a_b c"), "case-a_5fb_20c");
-        assert_ne!(anchor("a b"), anchor("a_20b"));
+    fn every_case_finds_what_happened_in_its_block() {
+        let listed = listed();
+        assert_eq!(listed.blocks.len(), 1);
+        let block: serde_json::Value = serde_json::from_str(&pack::unpacked(&listed.blocks[0])).unwrap();
+        for case in &listed.cases {
+            let [number, place] = case.block.unwrap();
+            assert_eq!(number, 0);
+            let trace = &block[place];
+            assert_eq!(trace["lanes"].as_array().unwrap().len(), 3);
+            assert_eq!(trace["views"][0]["first"], serde_json::json!(case.first));
+        }
+    }
+
+    #[test]
+    fn the_texts_of_the_worst_cases_are_asked_for() {
+        let runs = sample::runs();
+        let wanted = texts_wanted(&sample::analysis(Answer::Block), &runs.evidence()).unwrap();
+        assert!(wanted.contains(&(Lane::Candidate, format!("{}-0", sample::HOSTILE_CASE))));
+        assert_eq!(wanted.len(), 9, "three cases in three lanes: {wanted:?}");
     }
 }

@@ -12,7 +12,6 @@ use quick_xml::events::{BytesDecl, BytesText, Event};
 use super::{ReportError, phrases, text};
 use crate::analysis::Analysis;
 use crate::verdict::{Answer, InvariantResult, MetricResult, MetricState, Verdict};
-use crate::words;
 
 /// Violating sessions named in a failure.
 const EXAMPLES_SHOWN: usize = 20;
@@ -174,12 +173,7 @@ fn verdict_test(verdict: &Verdict) -> Test {
 }
 
 fn invariant_test(invariant: &InvariantResult) -> Test {
-    let counts = format!(
-        "{} in {}, {} in the baseline",
-        text::counted(invariant.violations, "violation", "violations"),
-        text::counted(invariant.cases, "case", "cases"),
-        text::count(invariant.violations_baseline),
-    );
+    let counts = phrases::invariant_line(invariant);
     let details = invariant.details.iter().map(String::as_str).chain(std::iter::repeat(""));
     let examples = invariant.examples.iter().zip(details).take(EXAMPLES_SHOWN);
     let listed: Vec<String> = examples.map(|(session, detail)| format!("{session}: {detail}")).collect();
@@ -197,19 +191,7 @@ fn invariant_test(invariant: &InvariantResult) -> Test {
 }
 
 fn metric_test(metric: &MetricResult) -> Test {
-    let (_, state) = phrases::state(metric);
-    let line = format!(
-        "{state} ({}): baseline {}, candidate {}, effect {}, interval {}, margin {}, {}, p block {}, p approve {}",
-        phrases::role(metric),
-        words::value(metric.unit, metric.baseline),
-        words::value(metric.unit, metric.candidate),
-        words::effect(metric.unit, metric.effect),
-        phrases::interval(metric),
-        phrases::margin(metric),
-        text::counted(metric.cases, "case", "cases"),
-        text::p_value(metric.p_block_adjusted.unwrap_or(metric.p_block)),
-        text::p_value(metric.p_approve),
-    );
+    let line = phrases::metric_line(metric);
     let result = match metric.state {
         MetricState::Deteriorated if metric.decides => TestResult::Failed("deteriorated", line.clone()),
         MetricState::Undecided => TestResult::Skipped(line.clone()),

@@ -2,17 +2,40 @@
 
 use minijinja::value::{Serde, Value};
 use minijinja::{Environment, context};
-use schemas::trial::{Fidelity, TrialEnding};
 use serde::Serialize;
 
 use super::cases::{self, Cases};
-use super::plot::{self, Plot};
 use super::tools::{self, Tools};
-use super::{Evidence, Frame, ReportError, phrases, text};
+use super::{Evidence, Frame, ReportError, figures, pack, phrases, text};
 use crate::analysis::Analysis;
-use crate::run::Run;
 use crate::verdict::{Answer, InvariantResult, MetricResult, Reason, Verdict};
 use crate::words;
+
+pub(super) mod drift;
+mod trust;
+
+use drift::DriftView;
+use trust::FidelityView;
+
+/// The charting library with the licences of all its parts, as the page carries it.
+const CHARTS: &str =
+    concat!("/*\n", include_str!("charts/LICENSES.txt"), "*/\n", include_str!("charts/plot.js"));
+
+/// The style sheet that the charting library puts into each chart of class `chart`.
+const CHART_STYLE: &str = ":where(.chart) {
+  --plot-background: white;
+  display: block;
+  height: auto;
+  height: intrinsic;
+  max-width: 100%;
+}
+:where(.chart text),
+:where(.chart tspan) {
+  white-space: pre;
+}";
+
+/// Sets the reader's choice of light or dark before anything is painted.
+const THEME: &str = include_str!("theme.js");
 
 /// Cases named at the top of the page.
 const LEADING_CASES: usize = 5;
@@ -30,30 +53,26 @@ pub fn report_html(
     frame: &Frame,
 ) -> Result<String, ReportError> {
     let by_case = cases::by_case(evidence, analysis.verdict.seed)?;
-    let cases = cases::cases(analysis, &by_case);
-    let page = page(analysis, evidence, frame, &cases, tools::tools(&by_case));
-    let data = script_safe(&serde_json::to_string(&cases)?);
-    // Only scripts and styles that carry it run; who writes a session cannot know it beforehand.
-    let nonce = blake3::hash(format!("{}\0{data}", analysis.verdict.corpus_digest).as_bytes()).to_hex();
+    let cases = cases::cases(analysis, &by_case, evidence.texts);
+    let page = page(analysis, evidence, frame, &cases, tools::tools(&by_case, &analysis.verdict.tools));
+    let (style, script) = (include_str!("page.css"), include_str!("page.js"));
+    let safe = |text: String| Value::from_safe_string(text);
     let mut environment = Environment::new();
     environment.add_template("report.html", include_str!("page.html"))?;
     let template = environment.get_template("report.html")?;
     Ok(template.render(context! {
         page => Value::from(Serde(&page)),
-        nonce => &nonce.as_str()[..32],
-        style => Value::from_safe_string(include_str!("page.css").to_owned()),
-        script => Value::from_safe_string(include_str!("page.js").to_owned()),
-        data => Value::from_safe_string(data),
+        // Nothing runs and nothing styles the page but these very texts.
+        scripts => safe([THEME, script, CHARTS].map(pack::source).join(" ")),
+        styles => safe([style, CHART_STYLE].map(pack::source).join(" ")),
+        style => safe(style.to_owned()),
+        theme => safe(THEME.to_owned()),
+        script => safe(script.to_owned()),
+        charts => safe(pack::packed(CHARTS)),
+        figures => safe(pack::script_safe(&serde_json::to_string(&figures::figures(analysis))?)),
+        cases => safe(pack::packed(&serde_json::to_string(&cases)?)),
+        blocks => cases.blocks.iter().map(|block| safe(block.clone())).collect::<Vec<_>>(),
     })?)
-}
-
-/// JSON that cannot end the script element that it lies in.
-fn script_safe(json: &str) -> String {
-    json.replace('<', "\\u003c")
-        .replace('>', "\\u003e")
-        .replace('&', "\\u0026")
-        .replace('\u{2028}', "\\u2028")
-        .replace('\u{2029}', "\\u2029")
 }
 
 /// Everything that the template shows; the cases lie beside it.
@@ -74,11 +93,12 @@ struct Page {
     reasons: Vec<ReasonView>,
     leading: Vec<Leading>,
     notes: Vec<String>,
-    plot: Plot,
+    has_intervals: bool,
     metrics: Vec<MetricView>,
     absent: Vec<[String; 2]>,
     alpha: String,
     invariants: Vec<InvariantView>,
+    drift: Option<DriftView>,
     tools: Tools,
     cases: CaseCounts,
     fidelity: Option<FidelityView>,
@@ -151,22 +171,9 @@ struct CaseCounts {
     listed: usize,
     left_out: usize,
     traced: usize,
-    untraced: usize,
-}
-
-#[derive(Debug, Serialize)]
-struct FidelityView {
-    rows: Vec<FidelityRow>,
-    totals: [String; 2],
-}
-
-#[derive(Debug, Serialize)]
-struct FidelityRow {
-    name: &'static str,
-    meaning: &'static str,
-    baseline: String,
-    candidate: String,
-    tone: &'static str,
+    /// Cases that would have something to show and are left out for the page's size.
+    trimmed: usize,
+    bytes: String,
 }
 
 fn page(analysis: &Analysis, evidence: &Evidence<'_>, frame: &Frame, cases: &Cases, tools: Tools) -> Page {
@@ -191,21 +198,23 @@ fn page(analysis: &Analysis, evidence: &Evidence<'_>, frame: &Frame, cases: &Cas
         reasons: verdict.reasons.iter().map(reason_view).collect(),
         leading: leading(cases),
         notes: verdict.notes.iter().map(|note| text::visible(note)).collect(),
-        plot: plot::plot(verdict),
+        has_intervals: verdict.metrics.iter().any(|metric| metric.margin > 0.0),
         metrics: verdict.metrics.iter().map(metric_view).collect(),
         absent: verdict.absent.iter().map(|one| [text::name(&one.name), text::visible(&one.why)]).collect(),
         alpha: format!("{}", verdict.alpha),
         invariants: verdict.invariants.iter().map(invariant_view).collect(),
+        drift: verdict.drift.as_ref().map(drift::drift),
         tools,
         cases: CaseCounts {
             listed: cases.cases.len(),
             left_out: cases.left_out,
             traced: cases.traced,
-            untraced: cases.cases.len() - cases.traced,
+            trimmed: cases.traceable - cases.traced,
+            bytes: text::bytes(cases.blocks.iter().map(String::len).sum()),
         },
-        fidelity: verdict.fidelity.as_ref().map(|_| fidelity_view(evidence)),
-        lanes: lanes(verdict, evidence),
-        pairs: pairs(verdict),
+        fidelity: verdict.fidelity.as_ref().map(|_| trust::fidelity_view(evidence)),
+        lanes: trust::lanes(verdict, evidence),
+        pairs: trust::pairs(verdict),
         policy: text::visible_lines(&policy_text(evidence)),
         identity: identity(verdict),
         commands: frame.commands.iter().map(|command| text::visible(command)).collect(),
@@ -330,12 +339,7 @@ fn metric_view(metric: &MetricResult) -> MetricView {
 }
 
 fn invariant_view(invariant: &InvariantResult) -> InvariantView {
-    let (tone, state) = match (invariant.violations, invariant.violations_baseline) {
-        _ if invariant.cases == 0 => (phrases::OPEN, "not checked"),
-        (0, _) => (phrases::GOOD, "kept"),
-        (_, 0) => (phrases::BAD, "violated, blocks"),
-        (_, _) => (phrases::WARN, "violated by both, compared as a rate"),
-    };
+    let (tone, state) = phrases::invariant(invariant);
     let details = invariant.details.iter().map(String::as_str).chain(std::iter::repeat(""));
     let examples = invariant.examples.iter().zip(details).take(EXAMPLES_SHOWN);
     InvariantView {
@@ -351,88 +355,6 @@ fn invariant_view(invariant: &InvariantResult) -> InvariantView {
             .collect(),
         examples_left_out: invariant.examples.len().saturating_sub(EXAMPLES_SHOWN),
     }
-}
-
-fn fidelity_view(evidence: &Evidence<'_>) -> FidelityView {
-    let counts = [evidence.baseline, evidence.candidate].map(|run| {
-        let mut sum = Fidelity::default();
-        run.own().filter_map(|record| record.trial.fidelity.as_ref()).for_each(|one| sum.add(one));
-        sum
-    });
-    let row = |name, meaning, of: fn(&Fidelity) -> u32| {
-        let shown = |lane: &Fidelity| match lane.total() {
-            0 => "not applicable".to_owned(),
-            total => format!(
-                "{} ({})",
-                text::count(u64::from(of(lane))),
-                text::percent(f64::from(of(lane)) / f64::from(total))
-            ),
-        };
-        let is_bad = name == "missed" && counts.iter().any(|lane| of(lane) > 0);
-        let tone = if is_bad { phrases::WARN } else { phrases::OPEN };
-        FidelityRow { name, meaning, baseline: shown(&counts[0]), candidate: shown(&counts[1]), tone }
-    };
-    FidelityView {
-        rows: vec![
-            row("exact", "the recording held the same arguments", |lane| lane.exact),
-            row("normalised", "the same after ids, times and spelling were evened out", |lane| {
-                lane.normalised
-            }),
-            row("overlaid", "answered from a write of the same trial", |lane| lane.overlaid),
-            row("derived", "derived from other recordings", |lane| lane.derived),
-            row("live", "let through to the real service", |lane| lane.live),
-            row("faulted", "answered by an injected fault", |lane| lane.faulted),
-            row("missed", "not answerable: the agent got an error", |lane| lane.missed),
-        ],
-        totals: [0, 1].map(|lane: usize| text::count(u64::from(counts[lane].total()))),
-    }
-}
-
-/// What became of the trials of each lane.
-fn lanes(verdict: &Verdict, evidence: &Evidence<'_>) -> Vec<[String; 3]> {
-    let runs = [evidence.baseline, evidence.candidate];
-    let row = |name: &str, of: &dyn Fn(&Run) -> String| {
-        let [baseline, candidate] = runs.map(of);
-        [name.to_owned(), baseline, candidate]
-    };
-    let ended = |ending: TrialEnding| {
-        move |run: &Run| {
-            text::count(crate::count::of(run.own().filter(|record| record.trial.ending == ending).count()))
-        }
-    };
-    let pairs = &verdict.pairs;
-    let missing = [pairs.missing_baseline, pairs.missing_candidate].map(text::count);
-    let alone = [pairs.unpaired_baseline, pairs.unpaired_candidate].map(text::count);
-    let [missing_baseline, missing_candidate] = missing;
-    let [alone_baseline, alone_candidate] = alone;
-    vec![
-        row("Run", &|run| text::name(&run.name)),
-        row("Build", &|run| text::name(run.manifest.build.as_str())),
-        row("Where it comes from", &|run| text::name(&run.manifest.source)),
-        row("Trials", &|run| text::count(crate::count::of(run.own().count()))),
-        row("… complete", &ended(TrialEnding::Complete)),
-        row("… failed", &ended(TrialEnding::Failed)),
-        row("… timed out", &ended(TrialEnding::TimedOut)),
-        row("… left the recording (unscorable)", &ended(TrialEnding::Truncated)),
-        row("… lost to the harness", &ended(TrialEnding::Infrastructure)),
-        row("… torn: exchanges were lost, no vote", &|run| {
-            text::count(crate::count::of(run.own().filter(|record| record.is_torn()).count()))
-        }),
-        row("… without a transcript", &|run| {
-            text::count(crate::count::of(run.own().filter(|record| !record.trial.has_transcript).count()))
-        }),
-        ["Trials without an outcome, counted both ways".to_owned(), missing_baseline, missing_candidate],
-        ["Cases that only this run has".to_owned(), alone_baseline, alone_candidate],
-    ]
-}
-
-fn pairs(verdict: &Verdict) -> Vec<[String; 2]> {
-    let pairs = &verdict.pairs;
-    vec![
-        ["Cases in either run".to_owned(), text::count(pairs.cases)],
-        ["Cases paired".to_owned(), text::count(pairs.paired)],
-        ["Trials that did not vote because exchanges of them were lost".to_owned(), text::count(pairs.torn)],
-    ]
 }
 
 /// The policy as understood, defaults included.
@@ -471,8 +393,8 @@ mod tests {
     #[test]
     fn hostile_text_is_shown_and_never_run() {
         let html = render(Answer::Block);
-        assert_eq!(html.matches("<script").count(), 3, "head, data, body script");
-        assert_eq!(html.matches("</script").count(), 3);
+        assert_eq!(html.matches("<script").count(), 6, "theme, figures, cases, one block, charts, script");
+        assert_eq!(html.matches("</script").count(), 6);
         assert!(!html.contains("<img"), "a tag from a session got in");
         assert!(!html.contains("<b>x</b>"));
         for hidden in ['\u{0}', '\u{1b}', '\u{202e}'] {
@@ -482,22 +404,36 @@ mod tests {
     }
 
     #[test]
+    fn only_the_texts_that_the_page_was_made_with_run() {
+        let html = render(Answer::Approve);
+        let (_, policy) = html.split_once("Content-Security-Policy\" content=\"").unwrap();
+        let (policy, _) = policy.split_once("\">").unwrap();
+        assert!(policy.starts_with("default-src 'none'; script-src 'sha256-"), "{policy}");
+        assert!(!policy.contains("unsafe") && !policy.contains("nonce"), "{policy}");
+        let element = |start: &str, end: &str| html.split_once(start).unwrap().1.split_once(end).unwrap().0;
+        for text in [element("<style>", "</style>"), element("<script id=\"main-script\">", "</script>")] {
+            assert!(policy.contains(&pack::source(text)), "{policy}");
+        }
+        let charts = pack::unpacked(element("id=\"charts\">", "</script>"));
+        assert!(policy.contains(&pack::source(&charts)) && charts.contains("Copyright"));
+    }
+
+    #[test]
     fn the_page_asks_the_network_for_nothing() {
         let html = render(Answer::Approve);
-        assert!(html.contains("default-src &#39;none&#39;") || html.contains("default-src 'none'"));
         for fetch in ["src=\"", "href=\"http", "@import", "url(", "fetch(", "XMLHttpRequest", "innerHTML"] {
             assert!(!html.contains(fetch), "{fetch} is in the page");
         }
     }
 
     #[test]
-    fn the_data_reads_back_as_json() {
+    fn the_list_of_cases_comes_back() {
         let html = render(Answer::Block);
-        let (_, rest) = html.split_once("id=\"data\">").unwrap();
-        let (json, _) = rest.split_once("</script>").unwrap();
-        let data: serde_json::Value = serde_json::from_str(json).unwrap();
+        let (_, rest) = html.split_once("id=\"cases-data\">").unwrap();
+        let (packed, _) = rest.split_once("</script>").unwrap();
+        let data: serde_json::Value = serde_json::from_str(&pack::unpacked(packed)).unwrap();
         assert_eq!(data["cases"][0]["case"], sample::HOSTILE_CASE);
-        assert_eq!(data["cases"][0]["trace"]["first"], 0);
+        assert_eq!(data["cases"][0]["first"], 1);
     }
 
     #[test]

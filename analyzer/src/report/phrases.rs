@@ -4,7 +4,7 @@ use schemas::exchange::Effect;
 use schemas::trial::TrialEnding;
 
 use super::text;
-use crate::verdict::{Answer, MetricResult, MetricState, ReasonCode, Verdict};
+use crate::verdict::{Answer, InvariantResult, MetricResult, MetricState, ReasonCode, Verdict};
 use crate::words;
 
 /// How a line is coloured and marked; never by colour alone.
@@ -25,9 +25,44 @@ pub(super) fn answer(answer: Answer) -> &'static str {
     }
 }
 
-/// The first reason, as a sentence.
+/// Metrics named in the sentence of an approval.
+const APPROVED_NAMED: usize = 3;
+
+/// The verdict's reason in one sentence: what a metric did where the first reason is about one, else the reason itself.
 pub(super) fn why(verdict: &Verdict) -> String {
-    sentence(verdict.reasons.first().map_or("no reason was given", |reason| reason.detail.as_str()))
+    let Some(first) = verdict.reasons.first() else { return "No reason was given.".to_owned() };
+    let of = |name: &Option<String>| {
+        name.as_ref().and_then(|name| verdict.metrics.iter().find(|metric| &metric.name == name))
+    };
+    match (first.code, of(&first.metric)) {
+        (ReasonCode::Deteriorated, Some(metric)) => sentence(&format!(
+            "{} went from {} to {} over {}: {}, where {} is tolerated",
+            text::name(&metric.name),
+            words::value(metric.unit, metric.baseline),
+            words::value(metric.unit, metric.candidate),
+            text::counted(metric.cases, "case", "cases"),
+            words::effect(metric.unit, metric.effect),
+            margin(metric),
+        )),
+        (ReasonCode::NonInferior, Some(metric)) => {
+            let kept = verdict.reasons.iter().filter(|reason| reason.code == ReasonCode::NonInferior);
+            let kept: Vec<&MetricResult> = kept.filter_map(|reason| of(&reason.metric)).collect();
+            let shown = kept.iter().take(APPROVED_NAMED).map(|metric| {
+                let [before, after] =
+                    [metric.baseline, metric.candidate].map(|value| words::value(metric.unit, value));
+                format!("{} ({before} \u{2192} {after})", text::name(&metric.name))
+            });
+            let more = kept.len().saturating_sub(APPROVED_NAMED);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            sentence(&format!(
+                "{}{more} {} shown not to get worse than tolerated, over {}",
+                shown.collect::<Vec<_>>().join(", "),
+                if kept.len() == 1 { "is" } else { "are" },
+                text::counted(metric.cases, "case", "cases"),
+            ))
+        }
+        _ => sentence(&first.detail),
+    }
 }
 
 /// A fragment with a capital letter and a full stop.
@@ -93,6 +128,43 @@ pub(super) fn state(metric: &MetricResult) -> (&'static str, &'static str) {
         MetricState::DeterioratedWithinMargin => (WARN, "worse, within margin"),
         MetricState::Undecided => (OPEN, "undecided"),
     }
+}
+
+/// The colour and the words of an invariant's state.
+pub(super) fn invariant(invariant: &InvariantResult) -> (&'static str, &'static str) {
+    match (invariant.violations, invariant.violations_baseline) {
+        _ if invariant.cases == 0 => (OPEN, "not checked"),
+        (0, _) => (GOOD, "kept"),
+        (_, 0) => (BAD, "violated, blocks"),
+        (_, _) => (WARN, "violated by both, compared as a rate"),
+    }
+}
+
+/// How an invariant fared, in one line.
+pub(super) fn invariant_line(invariant: &InvariantResult) -> String {
+    format!(
+        "{} in {}, {} in the baseline",
+        text::counted(invariant.violations, "violation", "violations"),
+        text::counted(invariant.cases, "case", "cases"),
+        text::count(invariant.violations_baseline),
+    )
+}
+
+/// How a metric fared, in one line with its numbers.
+pub(super) fn metric_line(metric: &MetricResult) -> String {
+    let (_, state) = state(metric);
+    format!(
+        "{state} ({}): baseline {}, candidate {}, effect {}, interval {}, margin {}, {}, p block {}, p approve {}",
+        role(metric),
+        words::value(metric.unit, metric.baseline),
+        words::value(metric.unit, metric.candidate),
+        words::effect(metric.unit, metric.effect),
+        interval(metric),
+        margin(metric),
+        text::counted(metric.cases, "case", "cases"),
+        text::p_value(metric.p_block_adjusted.unwrap_or(metric.p_block)),
+        text::p_value(metric.p_approve),
+    )
 }
 
 /// Whether the margin is shown to be kept.

@@ -10,7 +10,7 @@ use crate::analysis::{Analysis, CaseContrast, MetricDetail};
 use crate::finding::{Example, Finding};
 use crate::outcome::OutcomeResult;
 use crate::policy::Policy;
-use crate::report::Evidence;
+use crate::report::{Evidence, Texts, Transcript, Turn};
 use crate::run::{Run, ToolCall, TrialRecord};
 use crate::verdict::*;
 
@@ -111,6 +111,7 @@ pub(super) struct Runs {
     baseline: Run,
     candidate: Run,
     policy: Policy,
+    texts: Texts,
 }
 
 impl Runs {
@@ -120,6 +121,7 @@ impl Runs {
             candidate: &self.candidate,
             recorded: None,
             policy: &self.policy,
+            texts: &self.texts,
         }
     }
 }
@@ -136,7 +138,16 @@ pub(super) fn runs() -> Runs {
         baseline: run("runs/base", Lane::Baseline, baseline, recordings.clone()),
         candidate: run("runs/cand", Lane::Candidate, candidate, recordings),
         policy: Policy::default(),
+        texts: texts(),
     }
+}
+
+/// What was said in the hostile case.
+fn texts() -> Texts {
+    let said = Turn { seq: 0, input: Some(HOSTILE.to_owned()), output: Some(format!("Done. {HOSTILE}")) };
+    let transcript = Transcript { turns: vec![said], results: BTreeMap::from([(0, HOSTILE.to_owned())]) };
+    let lanes = [Lane::Recorded, Lane::Baseline, Lane::Candidate].into_iter();
+    lanes.map(|lane| ((lane, format!("{HOSTILE_CASE}-0")), transcript.clone())).collect()
 }
 
 /// The case whose name and text are hostile.

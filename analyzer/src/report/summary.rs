@@ -4,7 +4,7 @@
 
 use super::{Frame, phrases, text};
 use crate::analysis::Analysis;
-use crate::verdict::{Answer, MetricResult, Verdict};
+use crate::verdict::{Answer, MetricResult, MetricState, Reason, ReasonCode, Verdict};
 use crate::words;
 
 /// Reasons listed.
@@ -63,22 +63,44 @@ fn metrics(verdict: &Verdict, lines: &mut Vec<String>) {
     if verdict.metrics.is_empty() {
         return;
     }
+    let decides = |metric: &&MetricResult| metric.decides || metric.required;
+    let (deciding, reported): (Vec<&MetricResult>, Vec<&MetricResult>) =
+        verdict.metrics.iter().partition(decides);
+    table(&deciding, lines);
+    if deciding.is_empty() {
+        table(&reported, lines);
+    } else if !reported.is_empty() {
+        let worse = reported.iter().filter(|metric| metric.state == MetricState::Deteriorated).count();
+        let worse = if worse > 0 { format!(", {worse} of them worse") } else { String::new() };
+        let count = text::counted(crate::count::of(reported.len()), "metric is", "metrics are");
+        folded(&format!("{count} reported only{worse}"), lines, |lines| table(&reported, lines));
+    }
+}
+
+/// Lines that are shown when somebody opens them.
+fn folded(title: &str, lines: &mut Vec<String>, inside: impl FnOnce(&mut Vec<String>)) {
+    lines.extend([String::new(), format!("<details><summary>{title}</summary>")]);
+    inside(lines);
+    lines.extend([String::new(), "</details>".to_owned()]);
+}
+
+fn table(metrics: &[&MetricResult], lines: &mut Vec<String>) {
+    if metrics.is_empty() {
+        return;
+    }
     lines.push(String::new());
     lines.push(
         "| | metric | baseline | candidate | effect (+ is better) | interval | margin | state |".to_owned(),
     );
     lines.push("|---|---|---:|---:|---:|---:|---:|---|".to_owned());
-    let decides = |metric: &&MetricResult| metric.decides || metric.required;
-    let deciding = verdict.metrics.iter().filter(decides);
-    let reported = verdict.metrics.iter().filter(|metric| !decides(metric));
-    for metric in deciding.chain(reported) {
+    for metric in metrics {
         let (tone, state) = phrases::state(metric);
         let cells = [
             mark(tone).to_owned(),
             text::markdown(&text::name(&metric.name)),
             words::value(metric.unit, metric.baseline),
             words::value(metric.unit, metric.candidate),
-            words::effect(metric.unit, metric.effect),
+            format!("**{}**", words::effect(metric.unit, metric.effect)),
             phrases::interval(metric),
             phrases::margin(metric),
             format!("{state} ({})", phrases::role(metric)),
@@ -104,12 +126,7 @@ fn invariants(verdict: &Verdict, lines: &mut Vec<String>) {
     lines.push("| | invariant | violations | baseline | cases | at most (95%) |".to_owned());
     lines.push("|---|---|---:|---:|---:|---:|".to_owned());
     for invariant in &verdict.invariants {
-        let tone = match (invariant.violations, invariant.violations_baseline) {
-            _ if invariant.cases == 0 => phrases::OPEN,
-            (0, _) => phrases::GOOD,
-            (_, 0) => phrases::BAD,
-            (_, _) => phrases::WARN,
-        };
+        let (tone, _) = phrases::invariant(invariant);
         lines.push(format!(
             "| {} | {} | {} | {} | {} | {} |",
             mark(tone),
@@ -122,15 +139,30 @@ fn invariants(verdict: &Verdict, lines: &mut Vec<String>) {
     }
 }
 
+/// What the table of metrics does not say already is shown, the rest folded.
 fn reasons(verdict: &Verdict, lines: &mut Vec<String>) {
-    if verdict.reasons.is_empty() {
-        return;
+    let in_table = |reason: &&Reason| {
+        matches!(reason.code, ReasonCode::Deteriorated | ReasonCode::NonInferior)
+            && verdict.metrics.iter().any(|metric| Some(&metric.name) == reason.metric.as_ref())
+    };
+    let (folded_away, shown): (Vec<&Reason>, Vec<&Reason>) = verdict.reasons.iter().partition(in_table);
+    if !shown.is_empty() {
+        lines.push(String::new());
+        list(&shown, lines);
     }
-    lines.extend([String::new(), "**Reasons**".to_owned(), String::new()]);
-    for reason in verdict.reasons.iter().take(REASONS_SHOWN) {
+    if !folded_away.is_empty() {
+        folded("The tests behind it", lines, |lines| {
+            lines.push(String::new());
+            list(&folded_away, lines);
+        });
+    }
+}
+
+fn list(reasons: &[&Reason], lines: &mut Vec<String>) {
+    for reason in reasons.iter().take(REASONS_SHOWN) {
         lines.push(format!("- `{}` {}", reason.code.as_str(), text::markdown(&reason.detail)));
     }
-    if let Some(more) = verdict.reasons.len().checked_sub(REASONS_SHOWN).filter(|more| *more > 0) {
+    if let Some(more) = reasons.len().checked_sub(REASONS_SHOWN).filter(|more| *more > 0) {
         lines.push(format!("- … {more} more in `report.html`"));
     }
 }
@@ -145,23 +177,20 @@ fn worst_cases(analysis: &Analysis, lines: &mut Vec<String>) {
         return;
     }
     let more = analysis.findings.len() > worst.len();
-    lines.extend([
-        String::new(),
-        "<details><summary>Cases to look at first</summary>".to_owned(),
-        String::new(),
-    ]);
-    for finding in worst {
-        lines.push(format!(
-            "- **{}** ({}): {}",
-            text::markdown(&text::name(&finding.case)),
-            text::markdown(&text::name(&finding.subject)),
-            text::markdown(&text::shortened(&finding.detail, DETAIL_SHOWN)),
-        ));
-    }
-    if more {
-        lines.push("- … more in `report.html`".to_owned());
-    }
-    lines.extend([String::new(), "</details>".to_owned()]);
+    folded("Cases to look at first", lines, |lines| {
+        lines.push(String::new());
+        for finding in worst {
+            lines.push(format!(
+                "- **{}** ({}): {}",
+                text::markdown(&text::name(&finding.case)),
+                text::markdown(&text::name(&finding.subject)),
+                text::markdown(&text::shortened(&finding.detail, DETAIL_SHOWN)),
+            ));
+        }
+        if more {
+            lines.push("- … more in `report.html`".to_owned());
+        }
+    });
 }
 
 fn footing(verdict: &Verdict, lines: &mut Vec<String>) {
@@ -170,7 +199,7 @@ fn footing(verdict: &Verdict, lines: &mut Vec<String>) {
         lines.extend([format!("> {}", text::markdown(note)), String::new()]);
     }
     lines.push(format!(
-        "Full report: `report.html` (tool calls side by side), `verdict.json`. Policy `{}`, seed {}, foreshadow {}.",
+        "Full report: `report.html` (sessions side by side), `verdict.json`. Policy `{}`, seed {}, foreshadow {}.",
         verdict.policy_digest.get(..12).unwrap_or(&verdict.policy_digest),
         verdict.seed,
         text::markdown(&verdict.tool_version),
@@ -192,7 +221,7 @@ mod tests {
     fn reads_as_a_verdict_and_hostile_text_stays_text() {
         let summary = summary_md(&sample::analysis(Answer::Block), &Frame::default());
         assert!(summary.starts_with("## ⛔ Foreshadow: Block\n\n**"), "{summary}");
-        assert!(summary.contains("| ⛔ | success | 90.0 % | 57.0 % | -33.0 points |"), "{summary}");
+        assert!(summary.contains("| ⛔ | success | 90.0 % | 57.0 % | **-33.0 points** |"), "{summary}");
         assert!(summary.contains("- `deteriorated` success fell by 33.0 points"), "{summary}");
         for active in ["<img", "<b>", "</script>", "@team", "://", "\u{202e}", "\u{0}"] {
             assert!(!summary.contains(active), "{active:?} is in {summary}");

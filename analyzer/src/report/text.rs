@@ -79,7 +79,8 @@ pub(super) fn markdown(text: &str) -> String {
             '#' => escaped.push_str("&#35;"),
             // A bare address would become a link.
             '\u{2024}' => escaped.push_str("&#46;"),
-            '\\' | '`' | '*' | '_' | '{' | '}' | '[' | ']' | '(' | ')' | '!' | '|' | '~' | '$' => {
+            // Without brackets there is no link, so parentheses may stay.
+            '\\' | '`' | '*' | '_' | '[' | ']' | '!' | '|' | '~' | '$' => {
                 escaped.push('\\');
                 escaped.push(character);
             }
@@ -105,6 +106,15 @@ pub(super) fn count(number: u64) -> String {
         grouped.push(digit);
     }
     grouped
+}
+
+/// A size as mebibytes or kibibytes.
+pub(super) fn bytes(size: usize) -> String {
+    if size >= 1 << 20 {
+        format!("{}.{} MiB", size >> 20, ((size & 0xf_ffff) * 10) >> 20)
+    } else {
+        format!("{} KiB", size.div_ceil(1024))
+    }
 }
 
 /// "1 case", "2 cases".
@@ -145,13 +155,14 @@ mod tests {
             assert!(!escaped.contains(active), "{active:?} is left in {escaped}");
         }
         assert!(escaped.starts_with("\\|\\`x\\`\\|&lt;img"), "{escaped}");
-        assert!(escaped.contains("\\[a\\]\\("), "{escaped}");
+        assert!(escaped.contains("\\[a\\]("), "{escaped}");
     }
 
     #[test]
     fn numbers_read_as_a_person_writes_them() {
         assert_eq!(count(1_234_567), "1,234,567");
         assert_eq!(count(12), "12");
+        assert_eq!((bytes(1).as_str(), bytes((3 << 20) + (1 << 19)).as_str()), ("1 KiB", "3.5 MiB"));
         assert_eq!(p_value(0.0001), "<0.001");
         assert_eq!(counted(1, "case", "cases"), "1 case");
         assert_eq!(duration(1_250_000), "1.2 s");

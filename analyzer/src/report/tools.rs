@@ -6,9 +6,10 @@ use schemas::exchange::Effect;
 use serde::Serialize;
 
 use super::cases::Sides;
+use super::effects::{self, Kind, Reference};
 use super::{phrases, text};
 use crate::run::TrialRecord;
-use crate::writes::{self, Write};
+use crate::verdict::ToolRate;
 
 /// Tools listed; the rest are counted.
 const TOOLS_LISTED: usize = 100;
@@ -25,22 +26,26 @@ pub(super) struct Tools {
     has_recording: bool,
     /// Tools whose effect nobody declared: their writes are not in the table.
     undeclared: usize,
+    /// What a person reads first: the candidate's writes that differ more often than the baseline's.
+    headlines: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
 struct ToolRow {
     tool: String,
+    /// The tool's name as the filter of cases takes it.
+    filter: String,
     effect: &'static str,
     /// Calls per trial: baseline, candidate.
     calls: [String; 2],
     calls_change: String,
     calls_tone: &'static str,
+    /// Chance of such a change in the share of trials that call it, were there none; empty where it was not tested.
+    p_called: String,
     /// Trials in which the tool reported an error.
     errors: Pair,
-    duplicated: Pair,
-    missing: Pair,
-    extra: Pair,
-    changed: Pair,
+    /// By kind, in the order of [`Kind::ALL`].
+    kinds: Vec<Pair>,
 }
 
 /// Trials of each lane in which something happened.
@@ -63,10 +68,7 @@ struct Trials {
 struct Use {
     calls: u64,
     errors: u64,
-    duplicated: u64,
-    missing: u64,
-    extra: u64,
-    changed: u64,
+    kinds: [u64; Kind::ALL.len()],
 }
 
 #[derive(Default)]
@@ -77,21 +79,34 @@ struct Lane {
     tools: BTreeMap<String, Use>,
 }
 
+impl Use {
+    fn of(&self, kind: Kind) -> u64 {
+        Kind::ALL.iter().zip(self.kinds).filter(|(one, _)| **one == kind).map(|(_, count)| count).sum()
+    }
+}
+
 /// Counts the tool calls of the paired cases.
-pub(super) fn tools(cases: &BTreeMap<&str, Sides<'_>>) -> Tools {
+pub(super) fn tools(cases: &BTreeMap<&str, Sides<'_>>, rates: &[ToolRate]) -> Tools {
     let mut lanes = [Lane::default(), Lane::default()];
     let mut effects: BTreeMap<&str, Effect> = BTreeMap::new();
     for sides in cases.values().filter(|sides| sides.is_paired()) {
-        let recorded = sides.reference.filter(|record| record.trial.has_transcript).map(writes::distinct);
+        let reference = sides.reference.filter(|record| record.trial.has_transcript).map(Reference::of);
         for (lane, trials) in lanes.iter_mut().zip([&sides.baseline, &sides.candidate]) {
-            for record in trials.iter().map(|shown| shown.record).filter(|record| votes(record)) {
-                lane.add(record, recorded.as_ref());
+            for record in trials.iter().map(|shown| shown.record).filter(|record| effects::votes(record)) {
+                lane.add(record, reference.as_ref());
                 effects.extend(record.calls.iter().map(|call| (call.tool.as_str(), call.effect)));
             }
         }
     }
+    // A write that only the recording makes is missing from both.
+    let missing = lanes.iter().flat_map(|lane| lane.tools.keys());
+    let mut effects: BTreeMap<String, Effect> =
+        effects.into_iter().map(|(tool, effect)| (tool.to_owned(), effect)).collect();
+    for tool in missing {
+        effects.entry(tool.clone()).or_insert(Effect::Write);
+    }
     let mut rows: Vec<(bool, f64, ToolRow)> =
-        effects.iter().map(|(tool, effect)| tool_row(tool, *effect, &lanes)).collect();
+        effects.iter().map(|(tool, effect)| tool_row(tool, *effect, &lanes, rates)).collect();
     rows.sort_by(|a, b| b.0.cmp(&a.0).then(b.1.total_cmp(&a.1)).then_with(|| a.2.tool.cmp(&b.2.tool)));
     Tools {
         left_out: rows.len().saturating_sub(TOOLS_LISTED),
@@ -99,17 +114,44 @@ pub(super) fn tools(cases: &BTreeMap<&str, Sides<'_>>) -> Tools {
         trials: [0, 1].map(|lane: usize| text::count(lanes[lane].trials)),
         has_recording: lanes.iter().any(|lane| lane.compared > 0),
         undeclared: effects.values().filter(|effect| **effect == Effect::Unknown).count(),
+        headlines: headlines(&effects, &lanes),
     }
 }
 
-/// Whether its calls are counted.
-fn votes(record: &TrialRecord) -> bool {
-    record.trial.has_transcript && !record.is_torn()
+/// Kinds and tools by which the candidate departs in at least one trial in a hundred more than the baseline.
+fn headlines(effects: &BTreeMap<String, Effect>, lanes: &[Lane; 2]) -> Vec<String> {
+    let mut found: Vec<(f64, String)> = Vec::new();
+    for tool in effects.keys() {
+        let uses = [0, 1].map(|lane: usize| lanes[lane].tools.get(tool).copied().unwrap_or_default());
+        for kind in Kind::ALL {
+            let shares = [0, 1].map(|lane: usize| lanes[lane].rate(uses[lane].of(kind)));
+            // What is changed is missing and extra too: it is told once.
+            let told =
+                matches!(kind, Kind::Missing | Kind::Extra) && uses[1].of(Kind::Changed) >= uses[1].of(kind);
+            let rise = shares[1] - shares[0];
+            if rise >= 0.01 && !told {
+                let of = |lane: usize| {
+                    format!("{} of {}", text::count(uses[lane].of(kind)), text::count(lanes[lane].trials))
+                };
+                let line = format!(
+                    "{} {} in {} candidate trials, {} baseline trials",
+                    text::name(tool),
+                    kind.as_str(),
+                    of(1),
+                    of(0)
+                );
+                found.push((rise, line));
+            }
+        }
+    }
+    found.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+    found.into_iter().take(6).map(|(_, line)| line).collect()
 }
 
 impl Lane {
-    fn add(&mut self, record: &TrialRecord, recorded: Option<&BTreeSet<Write>>) {
+    fn add(&mut self, record: &TrialRecord, reference: Option<&Reference>) {
         self.trials += 1;
+        self.compared += u64::from(reference.is_some());
         let mut failing: BTreeSet<&str> = BTreeSet::new();
         for call in &record.calls {
             self.tools.entry(call.tool.clone()).or_default().calls += 1;
@@ -120,30 +162,11 @@ impl Lane {
         for tool in failing {
             self.tools.entry(tool.to_owned()).or_default().errors += 1;
         }
-        let used: BTreeSet<&str> = record.calls.iter().map(|call| call.tool.as_str()).collect();
-        for tool in used {
-            if writes::repeated(record, &[tool.to_owned()]).is_some() {
-                self.tools.entry(tool.to_owned()).or_default().duplicated += 1;
+        for (kind, tool) in effects::departures(record, reference) {
+            let counts = &mut self.tools.entry(tool).or_default().kinds;
+            for (count, one) in counts.iter_mut().zip(Kind::ALL) {
+                *count += u64::from(one == kind);
             }
-        }
-        if let Some(recorded) = recorded {
-            self.compared += 1;
-            self.compare(&writes::distinct(record), recorded);
-        }
-    }
-
-    /// Counts the tools whose writes differ from the recording's; a changed write is a missing and an extra one too.
-    fn compare(&mut self, made: &BTreeSet<Write>, recorded: &BTreeSet<Write>) {
-        let tools_of = |writes: Vec<&Write>| -> BTreeSet<String> {
-            writes.into_iter().map(|write| write.0.clone()).collect()
-        };
-        let missing = tools_of(recorded.difference(made).collect());
-        let extra = tools_of(made.difference(recorded).collect());
-        for tool in missing.union(&extra) {
-            let counts = self.tools.entry(tool.clone()).or_default();
-            counts.missing += u64::from(missing.contains(tool));
-            counts.extra += u64::from(extra.contains(tool));
-            counts.changed += u64::from(missing.contains(tool) && extra.contains(tool));
         }
     }
 
@@ -153,10 +176,10 @@ impl Lane {
 }
 
 /// The row with its sort keys: writes first, then the largest change in calls.
-fn tool_row(tool: &str, effect: Effect, lanes: &[Lane; 2]) -> (bool, f64, ToolRow) {
+fn tool_row(tool: &str, effect: Effect, lanes: &[Lane; 2], rates: &[ToolRate]) -> (bool, f64, ToolRow) {
     let uses = [0, 1].map(|lane: usize| lanes[lane].tools.get(tool).copied().unwrap_or_default());
-    let rates = [0, 1].map(|lane: usize| lanes[lane].rate(uses[lane].calls));
-    let pair = |of: fn(&Use) -> u64| -> Pair {
+    let per_trial = [0, 1].map(|lane: usize| lanes[lane].rate(uses[lane].calls));
+    let pair = |of: &dyn Fn(&Use) -> u64| -> Pair {
         let shares = [0, 1].map(|lane: usize| lanes[lane].rate(of(&uses[lane])));
         let [baseline, candidate] = [0, 1].map(|lane: usize| {
             let count = of(&uses[lane]);
@@ -166,18 +189,19 @@ fn tool_row(tool: &str, effect: Effect, lanes: &[Lane; 2]) -> (bool, f64, ToolRo
         let tone = if shares[1] > shares[0] + 0.01 { phrases::BAD } else { phrases::OPEN };
         Pair { baseline, candidate, tone }
     };
-    let change = rates[1] - rates[0];
+    let change = per_trial[1] - per_trial[0];
     let row = ToolRow {
         tool: text::name(tool),
+        filter: crate::report::link::encoded(tool),
         effect: phrases::effect(effect),
-        calls: rates.map(|rate| format!("{rate:.2}")),
-        calls_change: change_text(rates),
-        calls_tone: if change.abs() > 0.1 * rates[0].max(0.1) { phrases::WARN } else { phrases::OPEN },
-        errors: Pair { tone: phrases::OPEN, ..pair(|of| of.errors) },
-        duplicated: pair(|of| of.duplicated),
-        missing: pair(|of| of.missing),
-        extra: pair(|of| of.extra),
-        changed: pair(|of| of.changed),
+        calls: per_trial.map(|rate| format!("{rate:.2}")),
+        calls_change: change_text(per_trial),
+        calls_tone: if change.abs() > 0.1 * per_trial[0].max(0.1) { phrases::WARN } else { phrases::OPEN },
+        p_called: (rates.iter())
+            .find(|rate| rate.tool == tool)
+            .map_or_else(String::new, |rate| text::p_value(rate.p_called)),
+        errors: Pair { tone: phrases::OPEN, ..pair(&|of| of.errors) },
+        kinds: (0..Kind::ALL.len()).map(|place| pair(&|of| of.kinds[place])).collect(),
     };
     (effect == Effect::Write, change.abs(), row)
 }
@@ -203,14 +227,16 @@ mod tests {
     #[test]
     fn a_doubled_write_is_counted_against_the_candidate_alone() {
         let runs = sample::runs();
-        let tools = tools(&cases::by_case(&runs.evidence(), 7).unwrap());
+        let tools = tools(&cases::by_case(&runs.evidence(), 7).unwrap(), &[]);
         assert!(tools.has_recording);
         let refund = &tools.rows[0];
         assert_eq!((refund.tool.as_str(), refund.effect), ("refund", "write"));
-        assert_eq!(refund.duplicated.baseline, Trials { count: "0".to_owned(), share: None });
+        let [duplicated, missing, _, _, reordered] = &refund.kinds[..] else { panic!("five kinds") };
+        assert_eq!(duplicated.baseline, Trials { count: "0".to_owned(), share: None });
         let once = Trials { count: "1".to_owned(), share: Some("33.3 %".to_owned()) };
-        assert_eq!(refund.duplicated.candidate, once);
-        assert_eq!(refund.missing.candidate.count, "0");
+        assert_eq!(duplicated.candidate, once);
+        assert_eq!((missing.candidate.count.as_str(), reordered.candidate.count.as_str()), ("0", "0"));
         assert_eq!(refund.calls_change, "+33%");
+        assert_eq!(tools.headlines, ["refund duplicated in 1 of 3 candidate trials, 0 of 3 baseline trials"]);
     }
 }

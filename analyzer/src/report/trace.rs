@@ -1,25 +1,27 @@
-//! Tool calls of several trials of one case side by side, and the first place where the candidate goes another way.
+//! What happened in several trials of one case side by side, and the first place where the candidate goes another way.
 //!
-//! Calls are lined up by tool and arguments, never by time. Nothing here decides: it is for a person to read.
+//! Turns are lined up by their number, calls by tool and arguments, nothing by time. Only calls can differ: two builds
+//! never say the same words. Nothing here decides: it is for a person to read.
 
 use serde::Serialize;
 
-use crate::run::{ToolCall, TrialRecord};
-
-/// Calls of one trial that are lined up; what comes after is counted, not shown.
-pub(super) const CALLS_SHOWN: usize = 60;
+use super::transcript::Event;
+use crate::run::ToolCall;
 
 /// Columns: recorded, baseline, candidate.
 pub(super) const LANES: usize = 3;
 
-/// Calls that stand beside each other: for each lane the place of its call.
+/// What happened in each lane; nothing for a lane that is not there.
+pub(super) type Side<'a> = Option<&'a [Event<'a>]>;
+
+/// Events that stand beside each other: for each lane the place of its event.
 pub(super) type Places = [Option<usize>; LANES];
 
-/// How the candidate's call of a line compares with the reference's.
+/// How the candidate's event of a line compares with the reference's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Step {
-    /// The same tool with the same arguments, or neither has a call here.
+    /// The same tool with the same arguments, or something said, or neither has a call here.
     Same,
     /// The same tool with other arguments.
     Arguments,
@@ -29,24 +31,23 @@ pub(super) enum Step {
     Extra,
 }
 
-/// Lines up the first [`CALLS_SHOWN`] calls of each lane that is there.
-pub(super) fn line_up(lanes: &[Option<&TrialRecord>; LANES]) -> Vec<Places> {
+/// Lines up the events of each lane that is there.
+pub(super) fn line_up(sides: &[Side<'_>; LANES]) -> Vec<Places> {
     let mut lines: Vec<Places> = Vec::new();
-    for lane in 0..LANES {
-        let Some(record) = lanes[lane] else { continue };
-        let calls = &record.calls[..record.calls.len().min(CALLS_SHOWN)];
-        lines = merge(&lines, calls, lane, lanes);
+    for (lane, side) in sides.iter().enumerate() {
+        let Some(events) = side else { continue };
+        lines = merge(&lines, events, lane, sides);
     }
     lines
 }
 
 /// Compares the candidate with the reference: the baseline where it is there, else the recording.
-pub(super) fn steps(lines: &[Places], lanes: &[Option<&TrialRecord>; LANES]) -> Vec<Step> {
-    let reference = usize::from(lanes[1].is_some());
-    if lanes[reference].is_none() || lanes[2].is_none() {
+pub(super) fn steps(lines: &[Places], sides: &[Side<'_>; LANES]) -> Vec<Step> {
+    let reference = usize::from(sides[1].is_some());
+    if sides[reference].is_none() || sides[2].is_none() {
         return vec![Step::Same; lines.len()];
     }
-    lines.iter().map(|places| step(call(lanes, places, reference), call(lanes, places, 2))).collect()
+    lines.iter().map(|places| step(call(sides, places, reference), call(sides, places, 2))).collect()
 }
 
 fn step(reference: Option<&ToolCall>, candidate: Option<&ToolCall>) -> Step {
@@ -59,49 +60,55 @@ fn step(reference: Option<&ToolCall>, candidate: Option<&ToolCall>) -> Step {
     }
 }
 
-/// The call of a lane on a line.
-pub(super) fn call<'a>(
-    lanes: &[Option<&'a TrialRecord>; LANES],
-    places: &Places,
-    lane: usize,
-) -> Option<&'a ToolCall> {
-    lanes[lane].and_then(|record| record.calls.get(places[lane]?))
+fn event<'a>(sides: &[Side<'a>; LANES], places: &Places, lane: usize) -> Option<Event<'a>> {
+    sides[lane].and_then(|events| events.get(places[lane]?).copied())
 }
 
-/// How well a call fits a line: 3 for the same arguments, 1 for the same tool, nothing for another tool.
-fn fit(line: &Places, call_of: &ToolCall, lanes: &[Option<&TrialRecord>; LANES]) -> Option<u32> {
-    let present = (0..LANES).filter_map(|lane| call(lanes, line, lane));
-    present
-        .filter(|other| other.tool == call_of.tool)
-        .map(|other| if other.arguments_text() == call_of.arguments_text() { 3 } else { 1 })
-        .max()
+/// The call of a lane on a line.
+fn call<'a>(sides: &[Side<'a>; LANES], places: &Places, lane: usize) -> Option<&'a ToolCall> {
+    match event(sides, places, lane)? {
+        Event::Call(call, _) => Some(call),
+        Event::Caller(..) | Event::Agent(..) => None,
+    }
+}
+
+/// How well two events fit: a turn's beginning must meet its like, then the same arguments, then the same tool.
+fn likeness(one: Event<'_>, other: Event<'_>) -> Option<u32> {
+    match (one, other) {
+        (Event::Caller(a, _), Event::Caller(b, _)) => (a == b).then_some(1000),
+        (Event::Agent(a, _), Event::Agent(b, _)) => (a == b).then_some(1),
+        (Event::Call(a, _), Event::Call(b, _)) if a.tool == b.tool => {
+            Some(if a.arguments_text() == b.arguments_text() { 3 } else { 1 })
+        }
+        (Event::Caller(..) | Event::Agent(..) | Event::Call(..), _) => None,
+    }
+}
+
+/// How well an event fits a line.
+fn fit(line: &Places, of: Event<'_>, sides: &[Side<'_>; LANES]) -> Option<u32> {
+    (0..LANES).filter_map(|lane| likeness(event(sides, line, lane)?, of)).max()
 }
 
 /// Needleman and Wunsch without a price for gaps; ties go to the match, then to the line already there.
-fn merge(
-    lines: &[Places],
-    calls: &[ToolCall],
-    lane: usize,
-    lanes: &[Option<&TrialRecord>; LANES],
-) -> Vec<Places> {
+fn merge(lines: &[Places], events: &[Event<'_>], lane: usize, sides: &[Side<'_>; LANES]) -> Vec<Places> {
     let fits: Vec<Vec<Option<u32>>> =
-        lines.iter().map(|line| calls.iter().map(|of| fit(line, of, lanes)).collect()).collect();
-    // best[i][j]: the score of lining up everything from line i and call j on.
-    let mut best = vec![vec![0_u32; calls.len() + 1]; lines.len() + 1];
+        lines.iter().map(|line| events.iter().map(|of| fit(line, *of, sides)).collect()).collect();
+    // best[i][j]: the score of lining up everything from line i and event j on.
+    let mut best = vec![vec![0_u32; events.len() + 1]; lines.len() + 1];
     for i in (0..lines.len()).rev() {
-        for j in (0..calls.len()).rev() {
+        for j in (0..events.len()).rev() {
             let matched = fits[i][j].map_or(0, |points| points + best[i + 1][j + 1]);
             best[i][j] = matched.max(best[i + 1][j]).max(best[i][j + 1]);
         }
     }
     let (mut i, mut j) = (0, 0);
-    let mut merged = Vec::with_capacity(lines.len() + calls.len());
-    while i < lines.len() || j < calls.len() {
+    let mut merged = Vec::with_capacity(lines.len() + events.len());
+    while i < lines.len() || j < events.len() {
         let mut line = if i < lines.len() { lines[i] } else { [None; LANES] };
         let fits_here = i < lines.len()
-            && j < calls.len()
+            && j < events.len()
             && fits[i][j].is_some_and(|points| points + best[i + 1][j + 1] == best[i][j]);
-        let takes_line = j == calls.len() || (i < lines.len() && best[i + 1][j] >= best[i][j + 1]);
+        let takes_line = j == events.len() || (i < lines.len() && best[i + 1][j] >= best[i][j + 1]);
         if fits_here {
             line[lane] = Some(j);
             (i, j) = (i + 1, j + 1);
@@ -121,13 +128,19 @@ fn merge(
 mod tests {
     use super::*;
     use crate::report::sample;
+    use crate::report::transcript::events;
+    use crate::run::TrialRecord;
+
+    fn compared(records: &[Option<TrialRecord>; LANES]) -> (Vec<Places>, Vec<Step>) {
+        let told = [0, 1, 2].map(|lane: usize| records[lane].as_ref().map(|record| events(record, None)));
+        let sides = [0, 1, 2].map(|lane: usize| told[lane].as_deref());
+        let lines = line_up(&sides);
+        let steps = steps(&lines, &sides);
+        (lines, steps)
+    }
 
     fn lines(lanes: [&[(&str, &str)]; LANES]) -> (Vec<Places>, Vec<Step>) {
-        let records = lanes.map(|calls| sample::record("c", 0, true, calls));
-        let lanes = [0, 1, 2].map(|lane: usize| Some(&records[lane]));
-        let lines = line_up(&lanes);
-        let steps = steps(&lines, &lanes);
-        (lines, steps)
+        compared(&lanes.map(|calls| Some(sample::record("c", 0, true, calls))))
     }
 
     #[test]
@@ -148,9 +161,32 @@ mod tests {
     }
 
     #[test]
+    fn turns_meet_by_number_and_words_never_differ() {
+        let call = sample::record("c", 0, true, &[("look", "1"), ("look", "2")]);
+        let (first, second) = (&call.calls[0], &call.calls[1]);
+        let before = [
+            Event::Caller(0, "hi"),
+            Event::Call(first, None),
+            Event::Agent(0, "done"),
+            Event::Caller(1, "bye"),
+        ];
+        let after = [
+            Event::Caller(0, "hi"),
+            Event::Agent(0, "well"),
+            Event::Caller(1, "bye"),
+            Event::Call(second, None),
+        ];
+        let sides = [None, Some(&before[..]), Some(&after[..])];
+        let lines = line_up(&sides);
+        let at = |lane: usize| lines.iter().map(|line| line[lane]).collect::<Vec<_>>();
+        assert_eq!(at(1), [Some(0), Some(1), Some(2), Some(3), None]);
+        assert_eq!(at(2), [Some(0), None, Some(1), Some(2), Some(3)]);
+        assert_eq!(steps(&lines, &sides), [Step::Same, Step::Missing, Step::Same, Step::Same, Step::Extra]);
+    }
+
+    #[test]
     fn without_a_reference_nothing_is_marked() {
         let record = sample::record("c", 0, true, &[("look", "1")]);
-        let lanes = [None, None, Some(&record)];
-        assert_eq!(steps(&line_up(&lanes), &lanes), [Step::Same]);
+        assert_eq!(compared(&[None, None, Some(record)]).1, [Step::Same]);
     }
 }

@@ -5,9 +5,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use analyzer::report::{Evidence, Frame};
+use analyzer::report::{Evidence, Frame, Texts, texts_wanted};
 use analyzer::verdict::{CALIBRATION_FORMAT, Calibration};
-use analyzer::{Analysis, Answer, Looking, Policy, Verdict, Waves};
+use analyzer::{Analysis, Answer, Looking, Policy, Run, Verdict, Waves};
 use anyhow::{Context as _, anyhow};
 use schemas::id::CaseId;
 use store::keyring::KeyRing;
@@ -18,8 +18,12 @@ use crate::outcome::{Failure, Outcome};
 mod comparable;
 mod envelope;
 mod load;
+mod otlp;
 mod outputs;
 mod show;
+mod texts;
+
+use otlp::Collector;
 
 pub(crate) use load::run as load_run;
 pub(crate) use show::show;
@@ -55,9 +59,15 @@ pub(crate) struct Args {
     /// Seed of the permutations; the same seed gives the same verdict, to the byte.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Folder that the verdict is written to: verdict.json, report.html, summary.md, junit.xml.
+    /// Folder that the verdict is written to: verdict.json, report.html, summary.md, junit.xml, otlp.json.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Sends otlp.json, the verdict as OpenTelemetry events, to this collector too (OTLP over HTTP, as JSON).
+    #[arg(long, value_name = "URL")]
+    otlp: Option<String>,
+    /// Headers of `--otlp`, `name=value` by commas.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_HEADERS", hide_env_values = true, value_name = "HEADERS")]
+    otlp_headers: Option<String>,
 }
 
 /// What is compared, by which policy, and where the verdict goes.
@@ -139,6 +149,12 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Fa
     if let Some(path) = &args.envelope {
         policy.invariant.declared_envelope = Some(envelope::read(path).map_err(Failure::usage)?);
     }
+    let collector = match &args.otlp {
+        Some(address) => {
+            Some(Collector::parse(address, args.otlp_headers.as_deref()).map_err(Failure::usage)?)
+        }
+        None => None,
+    };
     let request = Request {
         baseline: args.baseline,
         candidate: args.candidate,
@@ -157,6 +173,17 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Fa
     let analysis = analyze(&request).await?;
     show(&analysis, context.screen);
     context.screen.line(format!("\nwritten to {}", request.out.display()));
+    if let Some(collector) = collector {
+        let events = request.out.join("otlp.json");
+        let sent =
+            match std::fs::read(&events).with_context(|| format!("{} cannot be read", events.display())) {
+                Ok(events) => collector.send(events).await,
+                Err(error) => Err(error),
+            };
+        if let Err(error) = sent {
+            context.screen.note(format!("the verdict stands, but its events were not sent: {error:#}"));
+        }
+    }
     context.screen.result(&analysis.verdict);
     Ok(outcome(&analysis.verdict))
 }
@@ -184,10 +211,9 @@ pub(crate) async fn analyze(request: &Request) -> Result<Analysis, Failure> {
     runs.extend(recorded.as_mut());
     analyzer::agree_on_effects(&mut runs);
     comparable::check(&mut baseline, &mut candidate).map_err(Failure::usage)?;
-    let request = request.clone();
+    let asked_for = request.clone();
     let decided = tokio::task::spawn_blocking(move || {
-        let Request { policy, seed, out, look, calibration, .. } = &request;
-        let frame = Frame { title: String::new(), commands: vec![command_line(&request)] };
+        let Request { policy, seed, look, calibration, .. } = &asked_for;
         let asked = analyzer::Request {
             recorded: recorded.as_ref(),
             looking: look.looking(),
@@ -196,12 +222,49 @@ pub(crate) async fn analyze(request: &Request) -> Result<Analysis, Failure> {
             ..analyzer::Request::new(policy, &baseline, &candidate, *seed)
         };
         let analysis = analyzer::decide_on(&asked).map_err(Failure::usage)?;
-        let evidence =
-            Evidence { baseline: &baseline, candidate: &candidate, recorded: recorded.as_ref(), policy };
-        outputs::write(out, &analysis, &evidence, &frame)?;
-        Ok(analysis)
+        let policy = policy.clone();
+        Ok::<_, Failure>(Decided { baseline, candidate, recorded, policy, analysis })
     });
-    decided.await.map_err(|error| Failure::work(anyhow!(error).context("the decision broke off")))?
+    let decided = decided.await.map_err(|error| broke_off(error.into()))??;
+    write(decided, request).await
+}
+
+/// What was decided, and on what.
+struct Decided {
+    baseline: Run,
+    candidate: Run,
+    recorded: Option<Run>,
+    policy: Policy,
+    analysis: Analysis,
+}
+
+impl Decided {
+    fn evidence<'a>(&'a self, texts: &'a Texts) -> Evidence<'a> {
+        Evidence {
+            baseline: &self.baseline,
+            candidate: &self.candidate,
+            recorded: self.recorded.as_ref(),
+            policy: &self.policy,
+            texts,
+        }
+    }
+}
+
+/// Writes the verdict with what was said in the sessions that its report shows.
+async fn write(decided: Decided, request: &Request) -> Result<Analysis, Failure> {
+    let wanted = texts_wanted(&decided.analysis, &decided.evidence(&Texts::new())).map_err(Failure::work)?;
+    let texts = texts::load(request, &wanted).await?;
+    let frame = Frame { title: String::new(), commands: vec![command_line(request)] };
+    let out = request.out.clone();
+    let written = tokio::task::spawn_blocking(move || {
+        outputs::write(&out, &decided.analysis, &decided.evidence(&texts), &frame)?;
+        Ok(decided.analysis)
+    });
+    written.await.map_err(|error| broke_off(error.into()))?
+}
+
+fn broke_off(error: anyhow::Error) -> Failure {
+    Failure::work(error.context("the decision broke off"))
 }
 
 /// The command that leads to the same verdict; a policy is named by what it holds, for its file is not known here.

@@ -5,9 +5,10 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use analyzer::Analysis;
-use analyzer::report::{Evidence, Frame, junit_xml, report_html, summary_md};
+use analyzer::report::{Evidence, Frame, junit_xml, otlp_json, report_html, summary_md};
 use anyhow::{Context as _, anyhow};
 
+use crate::clock;
 use crate::outcome::Failure;
 
 /// Says early that a verdict cannot go there.
@@ -32,6 +33,7 @@ pub(super) fn write(
         ("report.html", report_html(analysis, evidence, frame).map_err(anyhow::Error::new)?),
         ("summary.md", summary_md(analysis, frame)),
         ("junit.xml", junit_xml(analysis).map_err(anyhow::Error::new)?),
+        ("otlp.json", otlp_json(analysis, evidence, now_nanos())),
         // Last: where it is, the others are.
         ("verdict.json", verdict),
     ];
@@ -45,6 +47,10 @@ pub(super) fn write(
         }
     }
     Ok(result?)
+}
+
+fn now_nanos() -> u64 {
+    u64::try_from(clock::now_micros()).unwrap_or_default().saturating_mul(1000)
 }
 
 fn stage_and_rename(

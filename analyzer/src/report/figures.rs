@@ -1,0 +1,154 @@
+//! What the page's charts are drawn from, in the units in which they are drawn. The charts themselves are drawn by the
+//! charting library that the page carries (`charts/`).
+
+use serde::Serialize;
+
+use super::page::drift::{self, DriftPoint};
+use super::{phrases, text};
+use crate::analysis::{Analysis, MetricDetail};
+use crate::verdict::{MetricResult, Unit, Verdict};
+use crate::words;
+
+/// The farthest the scale reaches to the worse side, margins; beyond it an interval is cut and marked so.
+const FARTHEST_WORSE: f64 = -12.0;
+
+/// The farthest the scale reaches to the better side, margins.
+const FARTHEST_BETTER: f64 = 8.0;
+
+/// Everything that is drawn.
+#[derive(Debug, Serialize)]
+pub(super) struct Figures {
+    /// The level of the tests.
+    alpha: f64,
+    intervals: Intervals,
+    moves: Vec<Moves>,
+    drift: Vec<DriftPoint>,
+}
+
+/// Every metric's interval on one scale, on which zero is "no change" and -1 the tolerated margin.
+#[derive(Debug, Serialize)]
+struct Intervals {
+    low: f64,
+    high: f64,
+    rows: Vec<Row>,
+}
+
+/// One interval, cut to the scale.
+#[derive(Debug, Serialize)]
+struct Row {
+    name: String,
+    tone: &'static str,
+    state: &'static str,
+    decides: bool,
+    low: f64,
+    high: f64,
+    cut_low: bool,
+    cut_high: bool,
+    /// Absent where it lies beyond the scale.
+    effect: Option<f64>,
+    effect_text: String,
+    interval_text: String,
+    margin_text: String,
+}
+
+/// In how many cases a metric got worse, stayed, got better.
+#[derive(Debug, Serialize)]
+struct Moves {
+    name: String,
+    worse: usize,
+    same: usize,
+    better: usize,
+}
+
+/// Gathers what is drawn.
+pub(super) fn figures(analysis: &Analysis) -> Figures {
+    let pairs = analysis.verdict.metrics.iter().zip(&analysis.details);
+    let deciding = pairs.filter(|(metric, _)| decides(metric));
+    Figures {
+        alpha: analysis.verdict.alpha,
+        intervals: intervals(&analysis.verdict),
+        moves: deciding.map(|(metric, detail)| moves(metric, detail)).collect(),
+        drift: drift::points(analysis),
+    }
+}
+
+fn decides(metric: &MetricResult) -> bool {
+    metric.decides || metric.required
+}
+
+/// Places the metrics that have a margin, the deciding ones first.
+fn intervals(verdict: &Verdict) -> Intervals {
+    let drawn: Vec<&MetricResult> = verdict.metrics.iter().filter(|metric| metric.margin > 0.0).collect();
+    let lowest = drawn.iter().map(|metric| metric.interval[0] / metric.margin).fold(-1.0, f64::min);
+    let highest = drawn.iter().map(|metric| metric.interval[1] / metric.margin).fold(0.0, f64::max);
+    let low = (lowest - 0.3).clamp(FARTHEST_WORSE, -1.6);
+    let high = (highest + 0.3).clamp(0.8, FARTHEST_BETTER);
+    let first = drawn.iter().filter(|metric| decides(metric));
+    let rest = drawn.iter().filter(|metric| !decides(metric));
+    Intervals { low, high, rows: first.chain(rest).map(|metric| row(metric, low, high)).collect() }
+}
+
+fn row(metric: &MetricResult, lowest: f64, highest: f64) -> Row {
+    let [low, high] = metric.interval.map(|end| end / metric.margin);
+    let effect = metric.effect / metric.margin;
+    let (tone, state) = phrases::state(metric);
+    Row {
+        name: text::name(&metric.name),
+        tone,
+        state,
+        decides: decides(metric),
+        low: rounded(low.clamp(lowest, highest)),
+        high: rounded(high.clamp(lowest, highest)),
+        cut_low: low < lowest,
+        cut_high: high > highest,
+        effect: (lowest..=highest).contains(&effect).then(|| rounded(effect)),
+        effect_text: words::effect(metric.unit, metric.effect),
+        interval_text: phrases::interval(metric),
+        margin_text: phrases::margin(metric),
+    }
+}
+
+/// To four places: nothing smaller can be seen.
+pub(super) fn rounded(value: f64) -> f64 {
+    (value * 1e4).round() / 1e4
+}
+
+fn moves(metric: &MetricResult, detail: &MetricDetail) -> Moves {
+    // A share moves or does not; of a measured value only what exceeds the margin is told.
+    let least = match metric.unit {
+        Unit::Share => 0.0,
+        Unit::Distance | Unit::Seconds | Unit::Tokens | Unit::Usd => metric.margin,
+    };
+    let worse = detail.contrasts.iter().filter(|case| case.effect < -least).count();
+    let better = detail.contrasts.iter().filter(|case| case.effect > least).count();
+    Moves { name: text::name(&metric.name), worse, same: detail.contrasts.len() - worse - better, better }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::sample;
+    use crate::verdict::Answer;
+
+    #[test]
+    fn every_interval_lies_in_the_picture_and_a_cut_one_says_so() {
+        let figures = figures(&sample::analysis(Answer::Block));
+        let Intervals { low, high, rows } = &figures.intervals;
+        assert!(*low <= -1.6 && *high >= 0.8);
+        assert_eq!(rows.iter().map(|row| row.decides).collect::<Vec<_>>(), [true, true, false]);
+        for row in rows {
+            assert!(*low <= row.low && row.low <= row.high && row.high <= *high, "{row:?}");
+        }
+        assert!(rows[0].interval_text.starts_with("-39.0 to"), "{:?}", rows[0]);
+        assert!(!rows[0].cut_low && rows[0].effect.is_some());
+        let far = row(&sample::analysis(Answer::Block).verdict.metrics[0], -2.0, 2.0);
+        assert!(far.cut_low && far.effect.is_none() && far.low == -2.0, "{far:?}");
+    }
+
+    #[test]
+    fn cases_are_counted_by_where_they_went() {
+        let figures = figures(&sample::analysis(Answer::Block));
+        let [success, _] = &figures.moves[..] else { panic!("two deciding metrics") };
+        assert_eq!((success.worse, success.same, success.better), (1, 2, 0));
+    }
+}

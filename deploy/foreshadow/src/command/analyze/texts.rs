@@ -1,0 +1,90 @@
+//! What was said in the sessions that the report shows: read when the decision is made, and of these sessions alone.
+
+use std::collections::BTreeSet;
+
+use analyzer::report::{Texts, Transcript, Turn};
+use schemas::exchange::Edge;
+use schemas::id::SessionId;
+use schemas::table::Table;
+use schemas::trial::Lane;
+use serde::Deserialize;
+use store::lake::Lake;
+
+use super::Request;
+use crate::outcome::Failure;
+
+/// What is read of an exchange.
+const COLUMNS: [&str; 6] =
+    ["session", "seq", "edge", "operation.input", "operation.output", "operation.result"];
+
+#[derive(Debug, Deserialize)]
+struct TextRow {
+    session: SessionId,
+    seq: u32,
+    edge: Edge,
+    operation: OperationTexts,
+}
+
+#[derive(Debug, Deserialize)]
+struct OperationTexts {
+    input: Option<String>,
+    output: Option<String>,
+    result: Option<String>,
+}
+
+/// Reads the texts of these sessions; a run holds the trials of its lane and may hold recordings.
+///
+/// # Errors
+/// Failed work where files of a run cannot be read.
+pub(super) async fn load(request: &Request, wanted: &BTreeSet<(Lane, String)>) -> Result<Texts, Failure> {
+    let runs = [
+        (Some(&request.baseline), Lane::Baseline),
+        (Some(&request.candidate), Lane::Candidate),
+        (request.recorded.as_ref(), Lane::Recorded),
+    ];
+    let mut texts = Texts::new();
+    for (location, own) in runs {
+        let Some(location) = location else { continue };
+        for lane in BTreeSet::from([own, Lane::Recorded]) {
+            let still = wanted.iter().filter(|name| name.0 == lane && !texts.contains_key(*name));
+            let sessions: BTreeSet<SessionId> =
+                still.filter_map(|(_, session)| SessionId::parse(session).ok()).collect();
+            if !sessions.is_empty() {
+                read(request, location, lane, &sessions, &mut texts).await?;
+            }
+        }
+    }
+    Ok(texts)
+}
+
+async fn read(
+    request: &Request,
+    location: &str,
+    lane: Lane,
+    sessions: &BTreeSet<SessionId>,
+    texts: &mut Texts,
+) -> Result<(), Failure> {
+    let lake = Lake::open(location).map_err(Failure::usage)?.with_keys(request.keys.clone());
+    let snapshot = lake.snapshot().await.map_err(Failure::work)?;
+    let rows: Vec<TextRow> = lake
+        .rows_of_sessions(&snapshot, Table::Exchanges, sessions, Some(&COLUMNS))
+        .await
+        .map_err(Failure::work)?;
+    for row in rows {
+        let TextRow { session, seq, edge, operation } = row;
+        let transcript: &mut Transcript = texts.entry((lane, session.to_string())).or_default();
+        match edge {
+            Edge::Turn => {
+                transcript.turns.push(Turn { seq, input: operation.input, output: operation.output });
+            }
+            Edge::Tool => {
+                transcript.results.extend(operation.result.map(|result| (seq, result)));
+            }
+            Edge::Model => {}
+        }
+    }
+    for transcript in texts.values_mut() {
+        transcript.turns.sort_by_key(|turn| turn.seq);
+    }
+    Ok(())
+}
