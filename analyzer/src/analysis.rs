@@ -307,11 +307,11 @@ fn needed(ground: &Ground<'_>, look: &Look<'_>, answer: Answer) -> Need {
         Answer::Inconclusive if !ground.request.forecast => Need::default(),
         Answer::Inconclusive => {
             let counts = look.pairs.counts;
-            let costs: Vec<f64> =
-                look.pairs.trials().filter_map(|record| record.trial.cost_usd).collect();
+            let costs: Vec<f64> = look.pairs.trials().filter_map(|record| record.trial.cost_usd).collect();
             let pairs = crate::count::float(2 * counts.paired.max(1));
             let supply = need::Supply {
-                trials: (crate::count::float(counts.trials_baseline + counts.trials_candidate) / pairs).max(1.0),
+                trials: (crate::count::float(counts.trials_baseline + counts.trials_candidate) / pairs)
+                    .max(1.0),
                 have: counts.paired,
                 corpus: ground.request.corpus_cases,
                 trial_usd: (!costs.is_empty()).then(|| mean(&costs)),

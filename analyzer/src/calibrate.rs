@@ -14,9 +14,7 @@ use crate::run::Run;
 use crate::stats::stream::StreamKey;
 use crate::stats::variance::{float, mean};
 use crate::stats::{gaffke, interval, normal, spending};
-use crate::verdict::{
-    CALIBRATION_FORMAT, Calibration, CalibrationAnswers, CalibrationMetric, CostForecast,
-};
+use crate::verdict::{CALIBRATION_FORMAT, Calibration, CalibrationAnswers, CalibrationMetric, CostForecast};
 use crate::words;
 
 /// Probability with which a change is to be seen.
@@ -44,7 +42,9 @@ pub enum CalibrateError {
     #[error(transparent)]
     Pairs(#[from] PairError),
     /// No case has two trials.
-    #[error("run {run} has no case with two trials that vote, so it cannot be split into two arms; replay it with --trials 2 or more")]
+    #[error(
+        "run {run} has no case with two trials that vote, so it cannot be split into two arms; replay it with --trials 2 or more"
+    )]
     NoRepeats {
         /// The run.
         run: String,
@@ -73,7 +73,8 @@ pub fn calibrate(request: &CalibrateRequest<'_>) -> Result<Calibration, Calibrat
     decided.iter().for_each(|split| answers.add(split.answer));
     let arms = first.cases.iter().map(|case| (case.baseline.trials.len(), case.candidate.trials.len()));
     let inverse = mean(&arms.map(|(a, b)| 1.0 / float(a) + 1.0 / float(b)).collect::<Vec<_>>());
-    let held: usize = first.cases.iter().map(|case| case.baseline.trials.len() + case.candidate.trials.len()).sum();
+    let held: usize =
+        first.cases.iter().map(|case| case.baseline.trials.len() + case.candidate.trials.len()).sum();
     let trials = float(held) / float(first.cases.len());
     let plan = Plan { policy, cases: first.cases.len(), trials, inverse, looks };
     Ok(Calibration {
@@ -147,7 +148,8 @@ fn metrics(plan: &Plan<'_>, decided: &[Aftermath]) -> Vec<CalibrationMetric> {
 
 /// What the last look must reach.
 fn last_boundary(alpha: f64, looks: u32) -> f64 {
-    let fractions: Vec<f64> = (1..=looks.max(1)).map(|look| f64::from(look) / f64::from(looks.max(1))).collect();
+    let fractions: Vec<f64> =
+        (1..=looks.max(1)).map(|look| f64::from(look) / f64::from(looks.max(1))).collect();
     spending::boundaries(alpha, &fractions).last().copied().unwrap_or_else(|| -normal::quantile(alpha))
 }
 

@@ -58,9 +58,8 @@ pub(crate) fn search(pairs: &Pairs<'_>, metric: &Measured, alpha: f64, seed: u64
     if conditions.is_empty() {
         return None;
     }
-    let bounded = |most: usize, least: usize| {
-        (most * MANY_CASES / metric.observed.len().max(1)).clamp(least, most)
-    };
+    let bounded =
+        |most: usize, least: usize| (most * MANY_CASES / metric.observed.len().max(1)).clamp(least, most);
     let (slices, left_out) = lattice(&conditions, bounded(MOST_SLICES, 100));
     let relabellings = bounded(RELABELLINGS, 100);
     let contrasts = Relabelled::new(&metric.observed, relabellings, StreamKey::new(seed, "slices"));
@@ -131,7 +130,9 @@ fn properties(case: &PairedCase<'_>) -> Vec<(String, String)> {
     let slices = case.slices.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
     let calls = case.recorded_any.iter().flat_map(|record| &record.calls);
     let tools: BTreeSet<&str> = calls.map(|call| call.tool.as_str()).collect();
-    slices.chain(tools.into_iter().map(|tool| (format!("recording calls {tool}"), "yes".to_owned()))).collect()
+    slices
+        .chain(tools.into_iter().map(|tool| (format!("recording calls {tool}"), "yes".to_owned())))
+        .collect()
 }
 
 fn size(cases: &[u64]) -> usize {
@@ -273,7 +274,10 @@ fn places(cases: &[u64]) -> impl Iterator<Item = usize> {
 
 /// A contrast in single precision: lies within -1.5 and 1.5, so nothing is lost but digits.
 fn single(value: f64) -> f32 {
-    #[expect(clippy::cast_possible_truncation, reason = "digits beyond single precision do not matter to a score")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "digits beyond single precision do not matter to a score"
+    )]
     let single = value as f32;
     single
 }
@@ -299,7 +303,9 @@ mod tests {
                     record.trial.slices.insert(property.to_owned(), slices.below(values).to_string());
                 }
                 let mut own = StreamKey::new(seed, lane.as_str()).stream(number as u64);
-                let inside = |(key, value): (&str, &str)| record.trial.slices.get(key).is_some_and(|held| held == value);
+                let inside = |(key, value): (&str, &str)| {
+                    record.trial.slices.get(key).is_some_and(|held| held == value)
+                };
                 let fails = lane == Lane::Candidate && broken.is_some_and(inside) && own.below(2) == 0;
                 record.trial.success = Some(!fails && own.below(10) > 0);
             }

@@ -31,14 +31,12 @@ pub(crate) struct Found {
 ///
 /// # Errors
 /// Says why there is nothing to test.
-pub(crate) fn judge(
-    policy: &Policy,
-    runs: [&Run; 2],
-    pairs: &Pairs<'_>,
-    seed: u64,
-) -> Result<Found, String> {
+pub(crate) fn judge(policy: &Policy, runs: [&Run; 2], pairs: &Pairs<'_>, seed: u64) -> Result<Found, String> {
     if runs[0].manifest.lane == Lane::Recorded && runs.iter().any(|run| run.manifest.selected) {
-        return Err("the recordings were picked by their outcome, so they are not exchangeable with any re-run".to_owned());
+        return Err(
+            "the recordings were picked by their outcome, so they are not exchangeable with any re-run"
+                .to_owned(),
+        );
     }
     let model = one_model(pairs)?;
     let embedded = Embedded::new(pairs)?;

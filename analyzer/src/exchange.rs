@@ -48,8 +48,7 @@ pub(crate) fn compare(pairs: &Pairs<'_>, seed: u64) -> Vec<ExchangeResult> {
 }
 
 fn compare_by(pairs: &Pairs<'_>, description: &Description, seed: u64) -> Option<ExchangeResult> {
-    let tables: Vec<Vec<f64>> =
-        pairs.paired().filter_map(|case| case_table(case, description)).collect();
+    let tables: Vec<Vec<f64>> = pairs.paired().filter_map(|case| case_table(case, description)).collect();
     if tables.is_empty() {
         return None;
     }
@@ -62,7 +61,8 @@ fn compare_by(pairs: &Pairs<'_>, description: &Description, seed: u64) -> Option
 /// The recording first, then the candidate's trials in an order that their numbers do not matter to.
 fn case_table(case: &PairedCase<'_>, description: &Description) -> Option<Vec<f64>> {
     let recording: &TrialRecord = case.baseline.trials.first()?;
-    let trials: Vec<&TrialRecord> = std::iter::once(recording).chain(case.candidate.trials.iter().copied()).collect();
+    let trials: Vec<&TrialRecord> =
+        std::iter::once(recording).chain(case.candidate.trials.iter().copied()).collect();
     let distances = (description.distances)(&trials)?;
     let size = trials.len();
     let mut table = table(size, |a, b| distances[a * size + b])?;

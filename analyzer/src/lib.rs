@@ -36,7 +36,8 @@ mod words;
 mod writes;
 
 pub use analysis::{
-    AnalyseError, Analysis, CaseContrast, Looking, MetricDetail, PLAN_SHARE, Request, Waves, analyse, decide_on,
+    AnalyseError, Analysis, CaseContrast, Looking, MetricDetail, PLAN_SHARE, Request, Waves, analyse,
+    decide_on,
 };
 pub use calibrate::{CalibrateError, CalibrateRequest, calibrate};
 pub use drift::{DriftMap, DriftPoint};

@@ -85,7 +85,9 @@ pub(crate) fn plan(metrics: &[Measured], tests: &Tests<'_>, supply: &Supply) -> 
 fn in_words(need: &Need, supply: &Supply) -> String {
     let Need { cases, trials, predicted_approve, .. } = need;
     let what = match need.advice {
-        Some(NeedAdvice::AddSessions) => "; add sessions, not trials: most of the variance is between sessions",
+        Some(NeedAdvice::AddSessions) => {
+            "; add sessions, not trials: most of the variance is between sessions"
+        }
         Some(NeedAdvice::AddSessionsOrTrials) => "; more trials of each case help too",
         None => "",
     };
@@ -147,7 +149,8 @@ fn best_trials(forecast: &Forecast<'_>, metrics: &[Measured], supply: &Supply) -
     let free = (session_cost * parts.within / (2.0 * trial_cost * parts.between.max(1e-9))).sqrt();
     let z = z(forecast);
     let floor = crate::count::float(metric.floor);
-    let enough = (1..=16_u32).map(f64::from).find(|trials| metric.guess(z, metric.variance_at(*trials)) <= floor);
+    let enough =
+        (1..=16_u32).map(f64::from).find(|trials| metric.guess(z, metric.variance_at(*trials)) <= floor);
     let least = required(metrics).map(|metric| metric.least).max().unwrap_or(1);
     let best = free.min(enough.unwrap_or(MOST_TRIALS)).clamp(1.0, MOST_TRIALS);
     Some(crate::count::whole(best).max(crate::count::of(least)))
@@ -235,6 +238,8 @@ mod tests {
         let metric = Planned::made_up(vec![0.0; 100], 0.05, parts, 4.0);
         assert_eq!(crate::count::whole(metric.guess(z, parts.at(1.0)).ceil()), 235);
         assert_eq!(crate::count::whole(metric.guess(z, parts.at(4.0)).ceil()), 69);
-        assert!((metric.variance_at(1.0) / metric.variance_at(4.0) - parts.at(1.0) / parts.at(4.0)).abs() < 1e-9);
+        assert!(
+            (metric.variance_at(1.0) / metric.variance_at(4.0) - parts.at(1.0) / parts.at(4.0)).abs() < 1e-9
+        );
     }
 }

@@ -139,7 +139,15 @@ impl TrialRecord {
     /// A trial of which only its row is known, as of an outcome table.
     #[must_use]
     pub fn without_transcript(trial: Trial) -> Self {
-        Self { trial, calls: Vec::new(), turns_us: Vec::new(), has_envelope: false, embedding: None }
+        Self {
+            trial,
+            calls: Vec::new(),
+            turns_us: Vec::new(),
+            has_envelope: false,
+            embedding: None,
+            said: Vec::new(),
+            scores: Vec::new(),
+        }
     }
 
     /// A torn trial never votes: exchanges of it were lost.

@@ -11,9 +11,7 @@ mod change;
 mod course;
 mod slices;
 
-pub use calibration::{
-    CALIBRATION_FORMAT, Calibration, CalibrationAnswers, CalibrationMetric, CostForecast,
-};
+pub use calibration::{CALIBRATION_FORMAT, Calibration, CalibrationAnswers, CalibrationMetric, CostForecast};
 pub use change::{Drift, DriftEffect, DriftStatistic, MovedCase, Relabelled, ToolRate};
 pub use course::{Course, CourseKind, LookMetric, LookResult};
 pub use slices::{Discovered, DiscoveredSlice, SliceResult};
@@ -569,4 +567,32 @@ pub struct Verdict {
     /// How the decision does on sessions of the baseline, where `foreshadow calibrate` measured it.
     #[serde(default)]
     pub calibration: Option<Calibration>,
+}
+
+/// What a number of cases more would bring.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NeedRow {
+    /// Cases to add.
+    pub extra_cases: u64,
+    /// Cases in all.
+    pub cases: u64,
+    /// Trials in each lane of each case that is added.
+    pub trials: u64,
+    /// Predicted probability of approval then.
+    pub predicted_approve: f64,
+    /// Trials to add, both lanes.
+    pub trials_added: u64,
+    /// What these cost, US dollars, at the mean cost of the trials that are there.
+    #[serde(default)]
+    pub cost_usd: Option<f64>,
+}
+
+/// What helps more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NeedAdvice {
+    /// Most of the variance is between cases: more trials of the same cases cannot remove it.
+    AddSessions,
+    /// Most of the variance is within cases: more trials of each help as well.
+    AddSessionsOrTrials,
 }

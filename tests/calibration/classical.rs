@@ -160,7 +160,8 @@ pub(crate) fn wilcoxon(differences: &[f64]) -> Tails {
 
 /// Fisher's exact test of `[[a, b], [c, d]]` (`scipy.stats.fisher_exact`).
 pub(crate) fn fisher([a, b, c, d]: [usize; 4]) -> Tails {
-    let choose = |n: usize, k: usize| ln_gamma(float(n + 1)) - ln_gamma(float(k + 1)) - ln_gamma(float(n - k + 1));
+    let choose =
+        |n: usize, k: usize| ln_gamma(float(n + 1)) - ln_gamma(float(k + 1)) - ln_gamma(float(n - k + 1));
     let (good, first, all) = (a + c, a + b, a + b + c + d);
     let chance = |x: usize| (choose(good, x) + choose(all - good, first - x) - choose(all, first)).exp();
     let least = (good + first).saturating_sub(all);

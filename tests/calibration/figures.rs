@@ -36,7 +36,11 @@ impl Scale {
     pub(crate) fn times(self, full: u32, short: u32) -> u32 {
         match self {
             Self::Short => short,
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a small count")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a share of a small count"
+            )]
             Self::Full(share) => (f64::from(full) * share).round().max(1.0) as u32,
         }
     }
@@ -78,7 +82,8 @@ pub(crate) fn decide_in(
     looking: Looking<'_>,
     dice: &mut Dice,
 ) -> Verdict {
-    let (baseline, candidate) = (table::run(Lane::Baseline, &trials.0), table::run(Lane::Candidate, &trials.1));
+    let (baseline, candidate) =
+        (table::run(Lane::Baseline, &trials.0), table::run(Lane::Candidate, &trials.1));
     let seed = u64::try_from(dice.below(1 << 31)).expect("31 bits");
     let request = Request { looking, forecast: false, ..Request::new(policy, &baseline, &candidate, seed) };
     analyzer::decide_on(&request).expect("both runs hold trials").verdict

@@ -127,7 +127,9 @@ mod tests {
         assert!((Rate::limit(2000, 0.05) - 0.0655).abs() < 3e-4, "{}", Rate::limit(2000, 0.05));
         assert!((Rate::limit(10_000, 0.05) - 0.0569).abs() < 3e-4, "{}", Rate::limit(10_000, 0.05));
         assert_eq!((most_hits(10, 0.0), most_hits(10, 1.0)), (0, 10));
-        assert!(Rate { hits: 70, of: 100 }.is_at_least(0.80) && !Rate { hits: 60, of: 100 }.is_at_least(0.80));
+        assert!(
+            Rate { hits: 70, of: 100 }.is_at_least(0.80) && !Rate { hits: 60, of: 100 }.is_at_least(0.80)
+        );
     }
 
     #[test]

@@ -58,8 +58,9 @@ fn a_gate_stops_early_and_its_plan_is_kept() {
     for name in ["verdict.json", "report.html", "summary.md", "junit.xml"] {
         assert!(folder.join("verdict").join(name).exists(), "{name} is missing");
     }
-    let frozen: Value = serde_json::from_slice(&std::fs::read(folder.join("runs/gate.json")).expect("is kept"))
-        .expect("is JSON");
+    let frozen: Value =
+        serde_json::from_slice(&std::fs::read(folder.join("runs/gate.json")).expect("is kept"))
+            .expect("is JSON");
     assert_eq!(frozen["policy_digest"], verdict["policy_digest"]);
     // Resumed, it says the same without a trial more; with another policy it is refused.
     let again = run(folder, &["--json", "gate", "--config", "gate.toml", "--resume"]).1;
@@ -94,8 +95,7 @@ fn finished_runs_are_looked_at_in_waves_and_calibrated() {
     let folder = folder.path();
     let file = data("tau2-bench/telecom-no-user__gpt-4.1.jsonl.zst");
     for (lane, build) in [("baseline", "a"), ("candidate", "b")] {
-        let args =
-            ["import", "--format", "tau2", &file, "--run", build, "--build", build, "--lane", lane];
+        let args = ["import", "--format", "tau2", &file, "--run", build, "--build", build, "--lane", lane];
         let output = binary::run(folder, &args);
         assert!(output.status.success(), "{}", binary::printed(&output));
     }
@@ -115,7 +115,8 @@ fn finished_runs_are_looked_at_in_waves_and_calibrated() {
         run(folder, &["--json", "calibrate", "--run", "a", "--splits", "20", "--out", "calibration.json"]);
     assert_eq!((code, calibration["splits"].as_u64()), (0, Some(20)));
     assert!(calibration["false_block"].as_f64().is_some_and(|rate| rate <= 0.25), "{calibration}");
-    let args = ["--json", "analyze", "--baseline", "a", "--candidate", "b", "--calibration", "calibration.json"];
+    let args =
+        ["--json", "analyze", "--baseline", "a", "--candidate", "b", "--calibration", "calibration.json"];
     let (_, verdict) = run(folder, &[&args[..], &["--out", "one"]].concat());
     assert_eq!(verdict["calibration"], calibration);
 }

@@ -73,7 +73,20 @@ fn run_ok(folder: &Path, args: &[&str]) {
 fn import(folder: &Path, file: &Path, run: &str, lane: &str) {
     let (file, tools) = (file.to_string_lossy(), data("tools.retail.json"));
     let tools = tools.to_string_lossy();
-    let args = ["import", "--format", "tau-bench", &file, "--run", run, "--build", run, "--lane", lane, "--tools", &tools];
+    let args = [
+        "import",
+        "--format",
+        "tau-bench",
+        &file,
+        "--run",
+        run,
+        "--build",
+        run,
+        "--lane",
+        lane,
+        "--tools",
+        &tools,
+    ];
     run_ok(folder, &args);
 }
 
@@ -126,7 +139,11 @@ impl Decided {
     fn blocked_on(&self, name: &str) -> &Value {
         assert_eq!(self.code, 3, "{:#}", self.verdict["reasons"]);
         let first = &self.verdict["reasons"][0];
-        assert_eq!((&first["code"], &first["metric"]), (&"invariant_violated".into(), &name.into()), "{first:#}");
+        assert_eq!(
+            (&first["code"], &first["metric"]),
+            (&"invariant_violated".into(), &name.into()),
+            "{first:#}"
+        );
         let invariant = self.invariant(name);
         assert_eq!(invariant["state"], "violated", "{invariant:#}");
         assert_eq!((&invariant["unconfirmed"], &invariant["liveness"]["live"]), (&0.into(), &true.into()));
@@ -136,7 +153,8 @@ impl Decided {
 
 fn analyze(folder: &Path, baseline: &str, candidate: &str, policy: &str, envelope: Option<&str>) -> Decided {
     std::fs::write(folder.join("policy.toml"), policy).expect("writes");
-    let mut args = vec!["--json", "analyze", "--baseline", baseline, "--candidate", candidate, "--out", "out"];
+    let mut args =
+        vec!["--json", "analyze", "--baseline", baseline, "--candidate", candidate, "--out", "out"];
     args.extend(["--policy", "policy.toml"]);
     if let Some(text) = envelope {
         std::fs::write(folder.join("envelope.toml"), text).expect("writes");
@@ -174,9 +192,13 @@ fn answers_and_times() {
     let breach = analyze(folder, "base", "slow", &time, None);
     assert_eq!(breach.blocked_on("response_time")["case"], "c7");
     assert_eq!(analyze(folder, "base", "said", &time, None).code, 0);
-    let schema = policy("[invariant.answer_schema]\nschema = { type = \"object\", required = [\"status\"] }\n");
+    let schema =
+        policy("[invariant.answer_schema]\nschema = { type = \"object\", required = [\"status\"] }\n");
     let breach = analyze(folder, "base", "said", &schema, None);
-    assert_eq!(breach.blocked_on("answer_schema")["session"], breach.invariant("answer_schema")["examples"][0]);
+    assert_eq!(
+        breach.blocked_on("answer_schema")["session"],
+        breach.invariant("answer_schema")["examples"][0]
+    );
     let forbidden = policy("[invariant.forbidden]\npatterns = ['AKIA[0-9A-Z]{16}']\n");
     let breach = analyze(folder, "base", "said", &forbidden, None);
     assert_eq!(breach.blocked_on("forbidden")["rule"], "pattern \"AKIA[0-9A-Z]{16}\"");
@@ -186,11 +208,16 @@ fn answers_and_times() {
     assert_ne!(demoted.code, 3, "{:#}", demoted.verdict["reasons"]);
     assert_eq!(demoted.invariant("response_time")["state"], "demoted");
     assert!(demoted.has_reason("baseline_violates_invariant", "response_time"));
-    assert!(demoted.verdict["metrics"].as_array().is_some_and(|all| all.iter().any(|one| one["name"] == "invariant.response_time")));
+    assert!(
+        demoted.verdict["metrics"]
+            .as_array()
+            .is_some_and(|all| all.iter().any(|one| one["name"] == "invariant.response_time"))
+    );
     let vacuous = analyze(folder, "base", "said", &policy("[invariant.answer_schema]\nschema = {}\n"), None);
     assert_eq!((vacuous.code, &vacuous.invariant("answer_schema")["state"]), (4, &"not_live".into()));
     assert!(vacuous.has_reason("invariant_unchecked", "answer_schema"));
-    let bounded = |rate: &str| policy(&format!("[invariant.response_time]\nmax_ms = 30000\nmax_rate = {rate}\n"));
+    let bounded =
+        |rate: &str| policy(&format!("[invariant.response_time]\nmax_ms = 30000\nmax_rate = {rate}\n"));
     assert_eq!(analyze(folder, "base", "said", &bounded("0.03"), None).code, 0, "99 cases are enough");
     let few = analyze(folder, "base", "said", &bounded("0.02"), None);
     assert_eq!((few.code, few.has_reason("below_floor", "response_time")), (4, true), "149 are needed");
@@ -202,7 +229,9 @@ fn tool_calls_of_real_sessions() {
     let folder = folder.path();
     import(folder, &data("baseline-tool-calling.jsonl.zst"), "base", "baseline");
     import(folder, &data("variant-assertions-v2.jsonl.zst"), "v2", "candidate");
-    let only = |text: &str| format!("policy = 1\nmetrics = [\"success\"]\n[metric.success]\ndecides = false\n{text}");
+    let only = |text: &str| {
+        format!("policy = 1\nmetrics = [\"success\"]\n[metric.success]\ndecides = false\n{text}")
+    };
 
     let repeats = only("[invariant.idempotency]\n");
     let decided = analyze(folder, "base", "v2", &repeats, None);
@@ -214,7 +243,8 @@ fn tool_calls_of_real_sessions() {
         let looks = calls(messages, |tool| tool == "get_order_details");
         // The answers follow their calls, so both go.
         let goes = |place: &usize| looks.iter().any(|look| place == look || *place == look + 1);
-        let kept = (0..messages.len()).filter(|place| !goes(place)).map(|place| messages[place].clone()).collect();
+        let kept =
+            (0..messages.len()).filter(|place| !goes(place)).map(|place| messages[place].clone()).collect();
         let changes = !writes.is_empty() && !looks.is_empty();
         if changes {
             *messages = kept;
@@ -228,9 +258,13 @@ fn tool_calls_of_real_sessions() {
     let decided = analyze(folder, "base", "skipped", &order, None);
     assert_eq!(decided.blocked_on("order")["case"], Value::String(skipped.clone()));
 
-    let schemas = only("[invariant.tool_arguments.schemas]\nget_order_details = { properties = { order_id = { pattern = \"^#W[0-9]{7}$\" } } }\n");
+    let schemas = only(
+        "[invariant.tool_arguments.schemas]\nget_order_details = { properties = { order_id = { pattern = \"^#W[0-9]{7}$\" } } }\n",
+    );
     let bad = changed(folder, "bad", |messages| {
-        let Some(place) = calls(messages, |tool| tool == "get_order_details").first().copied() else { return false };
+        let Some(place) = calls(messages, |tool| tool == "get_order_details").first().copied() else {
+            return false;
+        };
         messages[place]["tool_calls"][0]["function"]["arguments"] = "{\"order_id\": \"W1\"}".into();
         true
     });
@@ -239,7 +273,9 @@ fn tool_calls_of_real_sessions() {
     assert_eq!((&breach["case"], &breach["pointer"]), (&Value::String(bad), &"/order_id".into()));
 
     let backwards = changed(folder, "backwards", |messages| {
-        let Some(place) = calls(messages, |tool| tool == "cancel_pending_order").first().copied() else { return false };
+        let Some(place) = calls(messages, |tool| tool == "cancel_pending_order").first().copied() else {
+            return false;
+        };
         let mut exchange = [messages[place].clone(), messages[place + 1].clone()];
         exchange[0]["tool_calls"][0]["function"]["name"] = "exchange_delivered_order_items".into();
         exchange[0]["tool_calls"][0]["id"] = "call_again".into();
@@ -247,7 +283,9 @@ fn tool_calls_of_real_sessions() {
         messages.splice(place..place, exchange);
         true
     });
-    let forward = only("[invariant.monotonic_effects]\norder = [\"cancel_pending_order\", \"exchange_delivered_order_items\"]\n");
+    let forward = only(
+        "[invariant.monotonic_effects]\norder = [\"cancel_pending_order\", \"exchange_delivered_order_items\"]\n",
+    );
     let decided = analyze(folder, "base", "backwards", &forward, None);
     assert_eq!(decided.blocked_on("monotonic_effects")["case"], Value::String(backwards));
 
@@ -269,7 +307,10 @@ fn the_envelope_of_real_sessions() {
     let kept = analyze(folder, "base", "same", policy, Some(&envelope));
     assert_eq!(kept.code, 0, "{:#}", kept.verdict["reasons"]);
     let result = kept.invariant("envelope");
-    assert_eq!((&result["violations"], &result["baseline"]["trials"], &result["state"]), (&0.into(), &50.into(), &"kept".into()));
+    assert_eq!(
+        (&result["violations"], &result["baseline"]["trials"], &result["state"]),
+        (&0.into(), &50.into(), &"kept".into())
+    );
     assert!(result["liveness"]["failed"].as_u64() > Some(0), "{result:#}");
     let named = &kept.verdict["envelope"];
     assert_eq!((&named["agent"], &named["version"]), (&"retail".into(), &"7".into()));
@@ -277,7 +318,10 @@ fn the_envelope_of_real_sessions() {
 
     let decided = analyze(folder, "base", "v1", policy, Some(&envelope));
     let breach = decided.blocked_on("envelope");
-    assert_eq!((&breach["tool"], &breach["rule"]), (&"get_input_from_user".into(), &"undeclared_tool".into()));
+    assert_eq!(
+        (&breach["tool"], &breach["rule"]),
+        (&"get_input_from_user".into(), &"undeclared_tool".into())
+    );
     assert!(breach["seq"].is_number() && breach["session"].is_string(), "{breach:#}");
     let first = decided.verdict["reasons"][0]["detail"].as_str().unwrap_or_default();
     for word in ["case ", "trial 0", "call ", "get_input_from_user", "rule undeclared_tool"] {
@@ -298,10 +342,14 @@ fn an_envelope_with_a_mistake_is_refused_with_its_line() {
     let folder = folder.path();
     table(folder, "base", "baseline", |_| GOOD);
     table(folder, "cand", "candidate", |_| GOOD);
-    let args = ["analyze", "--baseline", "base", "--candidate", "cand", "--out", "out", "--envelope", "e.toml"];
+    let args =
+        ["analyze", "--baseline", "base", "--candidate", "cand", "--out", "out", "--envelope", "e.toml"];
     for (text, words) in [
         ("envelope = 1\nagnet = \"a\"\n", ["line 2", "agnet", "agent"]),
-        ("envelope = 1\n[[tool]]\nname = \"t\"\nargs_schema = \"no.json\"\n", ["line 4", "no.json", "cannot be read"]),
+        (
+            "envelope = 1\n[[tool]]\nname = \"t\"\nargs_schema = \"no.json\"\n",
+            ["line 4", "no.json", "cannot be read"],
+        ),
         ("envelope = 3\n", ["line 1", "`envelope` is 3", "expected 1"]),
     ] {
         std::fs::write(folder.join("e.toml"), text).expect("writes");

@@ -113,7 +113,8 @@ fn collector() -> (SocketAddr, JoinHandle<(String, Vec<u8>)>) {
         while !head.ends_with("\r\n\r\n") {
             assert!(reader.read_line(&mut head).expect("reads") > 0, "the request breaks off: {head}");
         }
-        let length = head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
+        let length =
+            head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
         let mut body = vec![0; length.expect("says how long it is")];
         reader.read_exact(&mut body).expect("reads");
         (&stream).write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}").expect("writes");

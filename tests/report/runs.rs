@@ -119,6 +119,8 @@ fn record(shape: Shape, lane: Lane, case: u32, trial: u32) -> TrialRecord {
         turns_us: vec![900_000],
         has_envelope: false,
         embedding: embedding(lane, case, trial),
+        said: Vec::new(),
+        scores: Vec::new(),
     }
 }
 
@@ -161,6 +163,8 @@ fn look_up(shape: Shape, case: u32, seq: u32) -> ToolCall {
         reversible: None,
         idempotent: None,
         duration_us: Some(12_000),
+        at: 0,
+        result: None,
     }
 }
 

@@ -103,7 +103,9 @@ pub(super) fn tested<'l>(look: &'l Look<'_>) -> impl Iterator<Item = (&'l Measur
 }
 
 /// The tests of the metrics proper, with their bounds.
-pub(super) fn proper<'l>(look: &'l Look<'_>) -> impl Iterator<Item = (&'l Measured, &'l Tested, &'l [f64; 2])> {
+pub(super) fn proper<'l>(
+    look: &'l Look<'_>,
+) -> impl Iterator<Item = (&'l Measured, &'l Tested, &'l [f64; 2])> {
     let all = look.measurement.metrics.iter().zip(&look.tested).zip(&look.intervals);
     all.filter(|((metric, _), _)| metric.slice.is_none())
         .map(|((metric, test), interval)| (metric, test, interval))

@@ -194,17 +194,10 @@ impl Past {
     }
 }
 
-fn planned<'a>(
-    ground: &'a Ground<'a>,
-    ends: &[usize],
-    planned: usize,
-    share: f64,
-    stops: bool,
-) -> Look<'a> {
+fn planned<'a>(ground: &'a Ground<'a>, ends: &[usize], planned: usize, share: f64, stops: bool) -> Look<'a> {
     let alpha = ground.request.policy.alpha * share;
     let fraction = |end: usize| float(end) / float(planned.max(1));
-    let inside: Vec<f64> =
-        ends.iter().filter(|end| **end <= planned).map(|end| fraction(*end)).collect();
+    let inside: Vec<f64> = ends.iter().filter(|end| **end <= planned).map(|end| fraction(*end)).collect();
     let limits = boundaries(alpha, &inside);
     let mut past = Past {
         schedule: Schedule::new(alpha, &inside),

@@ -64,7 +64,8 @@ fn for_review(
     };
     let mut reasons: Vec<Reason> = differs.map(say).collect();
     if let Some((found, worst)) = discovered.and_then(|found| Some((found, found.slices.first()?))) {
-        let criteria: Vec<String> = worst.criteria.iter().map(|(key, value)| format!("{key} = {value}")).collect();
+        let criteria: Vec<String> =
+            worst.criteria.iter().map(|(key, value)| format!("{key} = {value}")).collect();
         let detail = format!(
             "{} stands out in {} of {} slices searched, most of all in {} ({} cases, {:+.1} points there and {:+.1} elsewhere);              look at these sessions and add sessions there",
             found.metric,

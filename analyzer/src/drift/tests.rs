@@ -92,7 +92,11 @@ fn a_recording_alone_is_tested_by_its_place_among_the_candidates_trials() {
     assert!(same.p_smallest > 0.02, "{same:?}");
     before.manifest.selected = true;
     let picked = decide("", &before, &run(Lane::Candidate, 4, 30)).verdict;
-    assert!(picked.drift.is_none(), "recordings picked by their outcome are not exchangeable: {:?}", picked.drift);
+    assert!(
+        picked.drift.is_none(),
+        "recordings picked by their outcome are not exchangeable: {:?}",
+        picked.drift
+    );
 }
 
 #[test]

@@ -75,6 +75,7 @@ pub(super) fn check_repeats(tools: &[String], record: &TrialRecord) -> Check {
     let same = |call: &&ToolCall| call.wrote() && call.tool == tool && call.arguments_text() == arguments;
     let second = record.calls.iter().filter(same).nth(1);
     let detail = format!("{tool}({arguments}) made {count} times");
-    let breach = second.map_or_else(|| Breach::of_trial(detail.clone()), |call| Breach::of_call(call, detail.clone()));
+    let breach =
+        second.map_or_else(|| Breach::of_trial(detail.clone()), |call| Breach::of_call(call, detail.clone()));
     Check::Broken(vec![breach])
 }

@@ -30,7 +30,8 @@ pub(super) struct Rule {
 
 impl Texts {
     pub(super) fn new(forbidden: &Forbidden) -> Self {
-        let literals = forbidden.literals.iter().map(|text| (format!("literal {text:?}"), regex::escape(text)));
+        let literals =
+            forbidden.literals.iter().map(|text| (format!("literal {text:?}"), regex::escape(text)));
         let patterns = forbidden.patterns.iter().map(|text| (format!("pattern {text:?}"), text.clone()));
         let rule = |(name, pattern): (String, String)| {
             // What the policy took compiles; case folding only makes it larger.
@@ -81,7 +82,9 @@ impl Rule {
 fn in_value(rule: &Rule, value: &Value, at: &str) -> Option<(String, String)> {
     match value {
         Value::Null => None,
-        Value::Bool(_) | Value::Number(_) => rule.find(&value.to_string()).map(|found| (at.to_owned(), found)),
+        Value::Bool(_) | Value::Number(_) => {
+            rule.find(&value.to_string()).map(|found| (at.to_owned(), found))
+        }
         Value::String(text) => rule.find(text).map(|found| (at.to_owned(), found)),
         Value::Array(items) => {
             items.iter().enumerate().find_map(|(place, item)| in_value(rule, item, &format!("{at}/{place}")))

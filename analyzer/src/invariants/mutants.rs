@@ -3,11 +3,11 @@
 //! A mutant breaks what the rule forbids and nothing is known of it but that; whether the rule notices is for the check
 //! itself to show.
 
+use schemas::canonical::canonical;
 use schemas::envelope::{
     ARGS_SCHEMA, Bound, Condition, Decimal, Envelope, MAX_CALLS, OUTPUT_MAX_BYTES, OUTPUT_SCHEMA, Pointer,
     UNDECLARED_ARGUMENT, UNDECLARED_TOOL, Undeclared,
 };
-use schemas::canonical::canonical;
 use schemas::exchange::Ending;
 use serde_json::{Value, json};
 
@@ -65,12 +65,18 @@ pub(super) fn probes<'i>(invariant: &'i Invariant<'_>) -> Vec<Probe<'i>> {
             }
             probes
         }
-        Invariant::Idempotency(tools) => vec![Probe::new(String::new(), move |record| made_twice(record, tools))],
-        Invariant::ResponseTime(max_ms) => vec![Probe::new(String::new(), move |record| slowed(record, *max_ms))],
+        Invariant::Idempotency(tools) => {
+            vec![Probe::new(String::new(), move |record| made_twice(record, tools))]
+        }
+        Invariant::ResponseTime(max_ms) => {
+            vec![Probe::new(String::new(), move |record| slowed(record, *max_ms))]
+        }
         Invariant::Forbidden(texts) => {
             let probe = |rule: &'i Rule| {
-                Probe::new(rule.name.clone(), move |record| saying(record, rule, texts.answer, texts.arguments))
-                    .expecting(move |breach| breach.rule.as_ref() == Some(&rule.name))
+                Probe::new(rule.name.clone(), move |record| {
+                    saying(record, rule, texts.answer, texts.arguments)
+                })
+                .expecting(move |breach| breach.rule.as_ref() == Some(&rule.name))
             };
             texts.rules.iter().map(probe).collect()
         }
@@ -101,8 +107,14 @@ fn wrong_answers(record: &TrialRecord) -> Vec<TrialRecord> {
 }
 
 fn wrong_values(own: &Value) -> Vec<Value> {
-    let mut values =
-        vec![json!(null), json!(true), json!(-1.5), json!(STRANGER), json!([STRANGER]), json!({STRANGER: true})];
+    let mut values = vec![
+        json!(null),
+        json!(true),
+        json!(-1.5),
+        json!(STRANGER),
+        json!([STRANGER]),
+        json!({STRANGER: true}),
+    ];
     if let Value::Object(map) = own {
         for key in map.keys() {
             let mut less = map.clone();
@@ -198,7 +210,8 @@ fn made_again(record: &TrialRecord) -> Vec<TrialRecord> {
 /// The first write of a listed tool, and after it one of a tool that stands before it in the list; or the other way round.
 fn backwards(record: &TrialRecord, order: &[String]) -> Vec<TrialRecord> {
     let listed = record.calls.iter().filter(|call| call.wrote());
-    let found = listed.filter_map(|call| Some((call, order.iter().position(|tool| *tool == call.tool)?))).next();
+    let found =
+        listed.filter_map(|call| Some((call, order.iter().position(|tool| *tool == call.tool)?))).next();
     let Some((call, position)) = found else { return Vec::new() };
     let other = if position > 0 { position - 1 } else { 1 };
     let other = ToolCall { tool: order[other].clone(), ..call.clone() };
@@ -241,14 +254,17 @@ fn of_envelope(envelope: &Envelope) -> Vec<Probe<'_>> {
     }
     for (name, tool) in envelope.tools() {
         if tool.args_schema().is_some() {
-            let probe = Probe::new(format!("{name}/{ARGS_SCHEMA}"), move |record| wrong_arguments(record, name));
+            let probe =
+                Probe::new(format!("{name}/{ARGS_SCHEMA}"), move |record| wrong_arguments(record, name));
             probes.push(probe.expecting(move |breach| {
                 let rule = breach.rule.as_deref();
-                breach.tool.as_deref() == Some(name) && (rule == Some(ARGS_SCHEMA) || rule == Some(UNDECLARED_ARGUMENT))
+                breach.tool.as_deref() == Some(name)
+                    && (rule == Some(ARGS_SCHEMA) || rule == Some(UNDECLARED_ARGUMENT))
             }));
         }
         for bound in tool.bounds().iter().filter(|bound| bound.enforced) {
-            let probe = Probe::new(format!("{name}/{}", bound.id), move |record| out_of_bound(record, name, bound));
+            let probe =
+                Probe::new(format!("{name}/{}", bound.id), move |record| out_of_bound(record, name, bound));
             probes.push(probe.expecting(move |breach| {
                 breach.tool.as_deref() == Some(name) && breach.rule.as_deref() == Some(&bound.id)
             }));
@@ -262,9 +278,10 @@ fn of_envelope(envelope: &Envelope) -> Vec<Probe<'_>> {
             }
             mutants
         };
-        probes.push(Probe::new("output".to_owned(), answers).expecting(|breach| {
-            matches!(breach.rule.as_deref(), Some(OUTPUT_SCHEMA | OUTPUT_MAX_BYTES))
-        }));
+        probes
+            .push(Probe::new("output".to_owned(), answers).expecting(|breach| {
+                matches!(breach.rule.as_deref(), Some(OUTPUT_SCHEMA | OUTPUT_MAX_BYTES))
+            }));
     }
     probes
 }

@@ -67,7 +67,8 @@ fn broken(rule: &Precedence<'_>, record: &TrialRecord) -> Vec<Breach> {
                         let detail = format!("has no argument {then} to be compared with {before}");
                         breaches.push(told(call, then.as_str(), detail));
                     } else if let Some(value) = missing {
-                        let detail = format!("{then} is {value}; {before} had not succeeded with that {first}");
+                        let detail =
+                            format!("{then} is {value}; {before} had not succeeded with that {first}");
                         breaches.push(told(call, then.as_str(), detail));
                     }
                 }

@@ -56,7 +56,10 @@ fn member(class: &Class) -> Option<char> {
             let readable = |c: &char| c.is_ascii_alphanumeric();
             let ranges = || class.ranges().iter();
             let ascii = ranges().flat_map(|range| (range.start()..=range.end().min('z')).take(128));
-            ascii.clone().find(readable).or_else(|| ranges().next().map(regex_syntax::hir::ClassUnicodeRange::start))
+            ascii
+                .clone()
+                .find(readable)
+                .or_else(|| ranges().next().map(regex_syntax::hir::ClassUnicodeRange::start))
         }
         Class::Bytes(class) => {
             class.ranges().iter().map(|range| char::from(range.start())).find(char::is_ascii)

@@ -210,7 +210,9 @@ fn judge(name: &'static str, result: &mut InvariantResult, checked: &mut Checked
             result.state = InvariantState::NotLive;
         }
     }
-    if let Some(max_rate) = result.max_rate.filter(|max_rate| result.cases > 0 && result.upper_bound > *max_rate) {
+    if let Some(max_rate) =
+        result.max_rate.filter(|max_rate| result.cases > 0 && result.upper_bound > *max_rate)
+    {
         let detail = too_few(name, result, max_rate);
         doubt(Doubtful::TooFewCases, detail);
         if result.state == InvariantState::Kept {
@@ -261,7 +263,10 @@ fn judge_envelope(policy: &Policy, pairs: &Pairs<'_>, checked: &mut Checked) {
                 .to_owned();
             checked.doubts.push(Doubt { name, why: Doubtful::Unchecked, detail });
         } else if policy.invariant.declared_envelope.is_some() {
-            checked.notes.push("an envelope is given, and the policy turns it off: nothing was checked against it".to_owned());
+            checked.notes.push(
+                "an envelope is given, and the policy turns it off: nothing was checked against it"
+                    .to_owned(),
+            );
         }
         return;
     };

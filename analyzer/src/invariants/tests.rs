@@ -66,7 +66,8 @@ fn the_bound_is_clopper_pearson() {
 
 #[test]
 fn a_write_made_twice_is_a_violation_unless_declared_harmless() {
-    let twice = record("c", 0, vec![at(3, write("refund", "{\"id\":1}")), at(7, write("refund", "{\"id\":1}"))]);
+    let twice =
+        record("c", 0, vec![at(3, write("refund", "{\"id\":1}")), at(7, write("refund", "{\"id\":1}"))]);
     assert_eq!(breaches(&policy("[invariant.idempotency]"), &twice), [(Some(7), String::new())]);
     assert_eq!(breaches(&policy("[invariant.idempotency]\ntools = [\"mail\"]"), &twice), []);
     let mut harmless = twice;
@@ -103,7 +104,8 @@ fn answers_and_times_are_checked_where_they_are_known() {
 
 #[test]
 fn arguments_satisfy_the_schema_of_their_tool() {
-    let declared = policy("[invariant.tool_arguments.schemas]\nrefund = { type = \"object\", required = [\"id\"] }");
+    let declared =
+        policy("[invariant.tool_arguments.schemas]\nrefund = { type = \"object\", required = [\"id\"] }");
     let mut trial = record("c", 0, vec![write("mail", "[]"), at(4, write("refund", "{\"id\":1}"))]);
     assert_eq!(breaches(&declared, &trial), []);
     trial.calls[1].arguments = Some("{}".to_owned());
@@ -114,7 +116,9 @@ fn arguments_satisfy_the_schema_of_their_tool() {
 
 #[test]
 fn forbidden_texts_are_found_behind_escapes_and_in_keys() {
-    let declared = policy("[invariant.forbidden]\nliterals = [\"a\\\"b\"]\npatterns = ['\\b4[0-9]{15}\\b']\nignore_case = true");
+    let declared = policy(
+        "[invariant.forbidden]\nliterals = [\"a\\\"b\"]\npatterns = ['\\b4[0-9]{15}\\b']\nignore_case = true",
+    );
     let card = "4111111111111111";
     let mut trial = record("c", 0, vec![at(2, read("note", &json!({"text": ["x A\"B y"]}).to_string()))]);
     assert_eq!(breaches(&declared, &trial), [(Some(2), "literal \"a\\\"b\"".to_owned())]);
@@ -209,7 +213,10 @@ fn the_envelope_follows_a_session() {
     let find = ToolCall { result: Some("{\"id\":5}".to_owned()), ..read("find", "{}") };
     assert_eq!(of(&record("c", 0, vec![find.clone(), known(5)])), []);
     assert_eq!(of(&record("c", 0, vec![find, known(6)])), [(Some(0), "known".to_owned())]);
-    assert_eq!(of(&record("c", 0, vec![at(3, read("wipe", "{}"))])), [(Some(3), "undeclared_tool".to_owned())]);
+    assert_eq!(
+        of(&record("c", 0, vec![at(3, read("wipe", "{}"))])),
+        [(Some(3), "undeclared_tool".to_owned())]
+    );
 }
 
 #[test]
@@ -221,13 +228,20 @@ fn one_violation_blocks_and_the_place_is_told() {
     let (result, checked) = results(&declared, &good, &bad);
     assert_eq!((result.state, result.violations, result.cases), (InvariantState::Violated, 1, 20));
     assert_eq!((result.candidate.violating_cases, result.baseline.violations, result.unconfirmed), (1, 0, 0));
-    assert!((result.candidate.rate - 0.05).abs() < 1e-15 && (result.upper_bound - upper_bound(1, 20)).abs() < 1e-15);
+    assert!(
+        (result.candidate.rate - 0.05).abs() < 1e-15
+            && (result.upper_bound - upper_bound(1, 20)).abs() < 1e-15
+    );
     assert_eq!(result.examples, ["case-007~0"]);
     let breach = &result.breaches[0];
-    assert_eq!((breach.seq, breach.tool.as_deref(), breach.rule.as_deref()), (Some(6), Some("pay"), Some("payee")));
+    assert_eq!(
+        (breach.seq, breach.tool.as_deref(), breach.rule.as_deref()),
+        (Some(6), Some("pay"), Some("payee"))
+    );
     assert_eq!((breach.pointer.as_str(), breach.case.as_str()), ("/to", "case-007"));
     assert!(result.details[0].contains("call 6, pay, rule payee: /to is \"XX\""), "{:?}", result.details);
-    let watched = checked.notes.iter().any(|note| note.contains("pay/watched") && note.contains("20 candidate"));
+    let watched =
+        checked.notes.iter().any(|note| note.contains("pay/watched") && note.contains("20 candidate"));
     assert!(watched, "{:?}", checked.notes);
     let (result, checked) = results(&declared, &bad, &bad);
     assert_eq!((result.state, checked.demoted.as_slice()), (InvariantState::Demoted, &["envelope"][..]));
@@ -280,7 +294,11 @@ fn every_invariant_is_shown_to_fail_on_changed_trials() {
     let mut trial = record(
         "c",
         0,
-        vec![read("find", "{\"order\":1}"), write("reserve", "{\"order\":1}"), write("capture", "{\"order\":1}")],
+        vec![
+            read("find", "{\"order\":1}"),
+            write("reserve", "{\"order\":1}"),
+            write("capture", "{\"order\":1}"),
+        ],
     );
     trial.trial.answer = Some("{\"status\":\"done\"}".to_owned());
     trial.turns_us = vec![1000];
@@ -315,7 +333,10 @@ fn an_invariant_that_nothing_breaks_is_not_live() {
         let trials = vec![trial.clone(); 3];
         let (result, checked) = results(&policy(text), &trials, &trials);
         let liveness = result.liveness.expect("told");
-        assert!(!liveness.live && liveness.failed == 0 && !liveness.silent.is_empty(), "{text}: {liveness:?}");
+        assert!(
+            !liveness.live && liveness.failed == 0 && !liveness.silent.is_empty(),
+            "{text}: {liveness:?}"
+        );
         assert_eq!(result.state, InvariantState::NotLive, "{text}");
         let doubt = &checked.doubts[0];
         assert_eq!(doubt.why, Doubtful::Unchecked);

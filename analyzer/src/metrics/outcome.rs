@@ -17,7 +17,6 @@ use crate::run::TrialRecord;
 use crate::verdict::Unit;
 use crate::writes;
 
-
 /// How success is judged on these runs.
 struct Judged<'a> {
     sources: Sources<'a>,

@@ -19,7 +19,12 @@ pub(crate) fn measure(setting: Setting<'_>, metrics: &[Measured]) -> Vec<Measure
             .pairs
             .cases
             .iter()
-            .map(|case| slice.criteria.iter().all(|(key, value)| case.slices.get(key.as_str()) == Some(&value.as_str())))
+            .map(|case| {
+                slice
+                    .criteria
+                    .iter()
+                    .all(|(key, value)| case.slices.get(key.as_str()) == Some(&value.as_str()))
+            })
             .collect();
         for wanted in &slice.metrics {
             let Some(metric) = metrics.iter().find(|metric| metric.name == *wanted) else { continue };

@@ -190,5 +190,7 @@ impl Draws {
 
 /// The required metrics of a measurement.
 pub(super) fn required<'m>(metrics: &'m [Measured]) -> impl Iterator<Item = &'m Measured> {
-    metrics.iter().filter(|metric| metric.required && !crate::decide::tables(metric, Reading::Observed).is_empty())
+    metrics
+        .iter()
+        .filter(|metric| metric.required && !crate::decide::tables(metric, Reading::Observed).is_empty())
 }

@@ -119,7 +119,9 @@ fn one_below(weights: &[(f64, f64)]) -> f64 {
 /// The saddlepoint approximation of P(sum <= 0) (Lugannani and Rice 1980); nothing where it is rough: with hardly any
 /// weight on one side, or near the middle.
 fn approximate(weights: &[(f64, f64)]) -> Option<f64> {
-    let on = |side: fn(&f64) -> bool| weights.iter().filter(|(weight, _)| side(weight)).map(|(_, count)| count).sum::<f64>();
+    let on = |side: fn(&f64) -> bool| {
+        weights.iter().filter(|(weight, _)| side(weight)).map(|(_, count)| count).sum::<f64>()
+    };
     if on(|weight| *weight < 0.0) < 4.0 || on(|weight| *weight > 0.0) < 4.0 {
         return None;
     }

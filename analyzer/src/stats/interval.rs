@@ -31,9 +31,11 @@ mod tests {
     #[test]
     fn agrees_with_scipy() {
         // scipy.stats.binomtest(k, n).proportion_ci(.95, "exact"), see tests/calibration/reference.py.
-        for (hits, all, wanted) in
-            [(0, 200, [0.0, 0.018_275_340]), (7, 200, [0.014_185_526, 0.070_780_998]), (5, 5, [0.478_176_25, 1.0])]
-        {
+        for (hits, all, wanted) in [
+            (0, 200, [0.0, 0.018_275_340]),
+            (7, 200, [0.014_185_526, 0.070_780_998]),
+            (5, 5, [0.478_176_25, 1.0]),
+        ] {
             let found = clopper_pearson(hits, all, 0.95);
             assert!(found.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-6), "{found:?} {wanted:?}");
         }

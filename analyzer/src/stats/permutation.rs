@@ -208,7 +208,8 @@ mod tests {
                     })
                     .collect();
                 let tables = flips(&contrasts);
-                Tables::new(tables.iter().map(<[f64; 2]>::as_slice)).p_value(StreamKey::new(number, "uniform"))
+                Tables::new(tables.iter().map(<[f64; 2]>::as_slice))
+                    .p_value(StreamKey::new(number, "uniform"))
             })
             .collect();
         let share = |alpha: f64| ratio(p_values.iter().filter(|p| **p <= alpha).count(), 2000);

@@ -53,7 +53,8 @@ pub fn boundaries(alpha: f64, fractions: &[f64]) -> Vec<f64> {
         if step <= 1e-9 || spend <= 1e-300 {
             found.push(f64::INFINITY);
             if step > 1e-9 {
-                density = Some(Density::after(density.as_ref(), *t, step, f64::INFINITY, smallest(fractions)));
+                density =
+                    Some(Density::after(density.as_ref(), *t, step, f64::INFINITY, smallest(fractions)));
             }
             continue;
         }
@@ -135,7 +136,8 @@ fn nodes(low: f64, high: f64, width: f64) -> Vec<(f64, f64)> {
     let mut points = Vec::new();
     for panel in 0..panels {
         let middle = low + half * (2.0 * crate::count::float(panel) + 1.0);
-        let side = |sign: f64| move |(node, weight): &(f64, f64)| (middle + sign * half * node, half * weight);
+        let side =
+            |sign: f64| move |(node, weight): &(f64, f64)| (middle + sign * half * node, half * weight);
         points.extend(NODES.iter().rev().map(side(-1.0)));
         points.extend(NODES.iter().map(side(1.0)));
     }
@@ -166,7 +168,8 @@ impl Schedule {
     #[must_use]
     pub fn new(alpha: f64, fractions: &[f64]) -> Self {
         let exact = -normal::quantile(alpha);
-        let mut levels: Vec<f64> = (0..LEVELS).map(|number| HIGHEST - GRID_STEP * f64::from(number)).collect();
+        let mut levels: Vec<f64> =
+            (0..LEVELS).map(|number| HIGHEST - GRID_STEP * f64::from(number)).collect();
         levels.retain(|level| (level - exact).abs() > 1e-6);
         levels.push(exact);
         levels.sort_by(|a, b| b.total_cmp(a));
@@ -205,7 +208,8 @@ impl Schedule {
             return normal::cdf(-level);
         }
         let (stricter, above) = (self.levels[first - 1], self.row(first - 1)[look]);
-        let share = if above.is_finite() && above > bound { (reached - bound) / (above - bound) } else { 0.0 };
+        let share =
+            if above.is_finite() && above > bound { (reached - bound) / (above - bound) } else { 0.0 };
         normal::cdf(-(level + share * (stricter - level)))
     }
 }
@@ -225,10 +229,7 @@ mod tests {
 
     #[test]
     fn boundaries_are_those_of_the_design() {
-        let expected = [
-            (0.05, [3.7496, 2.5399, 2.0161, 1.7202]),
-            (0.04, [3.9444, 2.6815, 2.1305, 1.8182]),
-        ];
+        let expected = [(0.05, [3.7496, 2.5399, 2.0161, 1.7202]), (0.04, [3.9444, 2.6815, 2.1305, 1.8182])];
         for (alpha, wanted) in expected {
             for (found, wanted) in boundaries(alpha, &QUARTERS).iter().zip(wanted) {
                 assert!((found - wanted).abs() < 2e-4, "alpha {alpha}: {found} {wanted}");

@@ -13,7 +13,8 @@ use store::lake::{Lake, Snapshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Cases, Dispatch, Progress, ReplayError, Tell, empty_summary, manifest_of, preflight, prepare, record, stage,
+    Cases, Dispatch, Progress, ReplayError, Tell, empty_summary, manifest_of, preflight, prepare, record,
+    stage,
 };
 use crate::corpus::{TornSession, UnusableSession};
 use crate::ledger::Ledger;

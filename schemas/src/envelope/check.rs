@@ -134,7 +134,13 @@ impl Envelope {
             && answer.len() as u64 > most
         {
             let observed = format!("{} bytes", answer.len());
-            found.push(violation(OUTPUT_MAX_BYTES, Kind::Output, "", &format!("at most {most} bytes"), observed));
+            found.push(violation(
+                OUTPUT_MAX_BYTES,
+                Kind::Output,
+                "",
+                &format!("at most {most} bytes"),
+                observed,
+            ));
         }
         found
     }
@@ -227,7 +233,13 @@ fn check_bound(bound: &Bound, session: &Session, call: &Call<'_>, arguments: &Va
                     let observed = format!("a sum of {sum}");
                     Some(violation(id, Kind::Rate, "", &format!("{expected} of {arg}"), observed))
                 }
-                None => Some(violation(id, Kind::Rate, arg.as_str(), &expected, "too large to be summed".to_owned())),
+                None => Some(violation(
+                    id,
+                    Kind::Rate,
+                    arg.as_str(),
+                    &expected,
+                    "too large to be summed".to_owned(),
+                )),
             }
         }
         Condition::Unique { args, window } => {

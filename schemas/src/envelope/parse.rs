@@ -64,7 +64,8 @@ impl Envelope {
             return Err(reading.bad(file.envelope.span().start, "envelope", found, expected));
         }
         let undeclared_tool = undeclared(file.defaults.undeclared_tool);
-        let max_calls = reading.count(file.defaults.max_calls_per_session, "defaults.max_calls_per_session")?;
+        let max_calls =
+            reading.count(file.defaults.max_calls_per_session, "defaults.max_calls_per_session")?;
         let mut not_checked = Vec::new();
         let fixed = [
             (file.identity, "identity", false),
@@ -94,17 +95,7 @@ impl Envelope {
         not_checked.sort_by(|a, b| (a.line, &a.key).cmp(&(b.line, &b.key)));
         let digest = reading.digest(&whole);
         let (agent, version) = (file.agent, file.version);
-        Ok(Self {
-            agent,
-            version,
-            digest,
-            undeclared_tool,
-            max_calls,
-            tools,
-            sets,
-            output,
-            not_checked,
-        })
+        Ok(Self { agent, version, digest, undeclared_tool, max_calls, tools, sets, output, not_checked })
     }
 }
 
@@ -195,7 +186,11 @@ impl Reading<'_> {
             let place = Place { reading: self, at: bound.span().start, tool: &name };
             let bound = rules::bound(&place, bound.into_inner(), sets)?;
             if bounds.iter().any(|other| other.id == bound.id) {
-                return Err(place.bad("id", format!("{:?} again", bound.id), "an id of its own for every bound"));
+                return Err(place.bad(
+                    "id",
+                    format!("{:?} again", bound.id),
+                    "an id of its own for every bound",
+                ));
             }
             bounds.push(bound);
         }
@@ -253,8 +248,9 @@ impl Reading<'_> {
                 .map_err(|error| self.bad(at, key, error.to_string(), EXPECTED)),
             Value::String(text) if text.trim_start().starts_with('{') => parsed(text, "a text"),
             Value::String(path) => {
-                let text = (self.schema_file)(path)
-                    .map_err(|why| self.bad(at, key, format!("file {path:?}, which cannot be read ({why})"), EXPECTED))?;
+                let text = (self.schema_file)(path).map_err(|why| {
+                    self.bad(at, key, format!("file {path:?}, which cannot be read ({why})"), EXPECTED)
+                })?;
                 let schema: Json = parsed(&text, &format!("file {path:?}"))?;
                 self.read.borrow_mut().insert(path.clone(), schema.clone());
                 Ok(schema)
@@ -271,7 +267,8 @@ impl Reading<'_> {
         // The linear engine: a pattern of a schema meets text that an attacker writes.
         let options = jsonschema::options().with_pattern_options(PatternOptions::regex());
         options.build(schema).map_err(|error| {
-            let expected = "a JSON Schema without look-around in patterns and without references to other files";
+            let expected =
+                "a JSON Schema without look-around in patterns and without references to other files";
             self.bad(at, key, format!("no JSON Schema that can be used ({error})"), expected)
         })
     }

@@ -131,7 +131,9 @@ mod tests {
         assert_eq!(texts("/to/*"), ["/to/0=\"a\"", "/to/1=\"b\""]);
         assert_eq!(texts("/to/1"), ["/to/1=\"b\""]);
         assert_eq!(texts("/by/*/id"), ["/by/x/id=1", "/by/y~1z/id=2"]);
-        for (text, missing) in [("/cc", "/cc"), ("/none", "/none"), ("/to/0/*", "/to/0/*"), ("/by/*/no", "/by/x/no")] {
+        for (text, missing) in
+            [("/cc", "/cc"), ("/none", "/none"), ("/to/0/*", "/to/0/*"), ("/by/*/no", "/by/x/no")]
+        {
             assert_eq!(pointer(text).resolve(&value), Err(Absent { pointer: missing.to_owned() }));
         }
         assert_eq!(pointer("/a/*").resolve(&json!({"a": []})), Ok(vec![]));

@@ -98,7 +98,9 @@ pub(super) fn bound(
         }
         _ => {
             refuse("per", file.per.is_some())?;
-            let arg = file.arg.ok_or_else(|| needs("arg", "a JSON pointer into the arguments, such as \"/order_id\""))?;
+            let arg = file
+                .arg
+                .ok_or_else(|| needs("arg", "a JSON pointer into the arguments, such as \"/order_id\""))?;
             let arg = place.pointer(&format!("{id}.arg"), &arg)?;
             match file.within {
                 Some(value) => Condition::In { arg, allowed: allowed(place, &id, &value, sets)? },
@@ -219,7 +221,9 @@ fn source(reading: &Reading<'_>, at: usize, key: &str, file: &SourceFile) -> Res
         let expected = "a JSON pointer that begins with `/`";
         Pointer::parse(text).ok_or_else(|| reading.bad(at, key, format!("{text:?}"), expected))
     };
-    let regex = |text: &str| pattern(text).map_err(|why| reading.bad(at, key, why, "a regular expression without look-around"));
+    let regex = |text: &str| {
+        pattern(text).map_err(|why| reading.bad(at, key, why, "a regular expression without look-around"))
+    };
     match (&file.tool, &file.arg, &file.result, &file.result_pattern, &file.turn) {
         (Some(tool), Some(arg), None, None, None) => {
             Ok(Source::Argument { tool: tool.clone(), arg: pointer(arg)? })
@@ -240,5 +244,7 @@ fn source(reading: &Reading<'_>, at: usize, key: &str, file: &SourceFile) -> Res
 
 fn pattern(text: &str) -> Result<Regex, String> {
     let built = RegexBuilder::new(text).size_limit(MAX_PATTERN_BYTES).build();
-    built.map_err(|error| format!("{text:?} ({})", error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")))
+    built.map_err(|error| {
+        format!("{text:?} ({})", error.to_string().split_whitespace().collect::<Vec<_>>().join(" "))
+    })
 }

@@ -88,7 +88,8 @@ impl Session {
                 }
                 Condition::Unique { args, .. } => {
                     if let Ok(Some(key)) = check::key(bound, args, arguments) {
-                        let times = self.made.entry(name.clone()).or_default().entry(key.clone()).or_default();
+                        let times =
+                            self.made.entry(name.clone()).or_default().entry(key.clone()).or_default();
                         *times.entry(call.at).or_default() += 1;
                         reserved.made.push((name, key));
                     }

@@ -59,7 +59,8 @@ change_window = "60m"
 fn parse(text: &str) -> Result<Envelope, EnvelopeError> {
     Envelope::parse(text, &|path| match path {
         "order.json" => {
-            Ok(r#"{"type":"object","properties":{"order_id":{"type":"string","pattern":"^W[0-9]+$"}}}"#.to_owned())
+            Ok(r#"{"type":"object","properties":{"order_id":{"type":"string","pattern":"^W[0-9]+$"}}}"#
+                .to_owned())
         }
         other => Err(format!("there is no {other}")),
     })
@@ -74,7 +75,13 @@ fn call<'a>(tool: &'a str, arguments: &'a Value) -> Call<'a> {
 }
 
 /// Checks a call, makes it whatever the check says, and tells the rules it broke.
-fn make(envelope: &Envelope, session: &mut Session, tool: &str, arguments: &Value, outcome: Outcome<'_>) -> Vec<String> {
+fn make(
+    envelope: &Envelope,
+    session: &mut Session,
+    tool: &str,
+    arguments: &Value,
+    outcome: Outcome<'_>,
+) -> Vec<String> {
     let call = call(tool, arguments);
     let rules = envelope.check(session, &call).into_iter().map(|violation| violation.rule).collect();
     let reserved = session.reserve(envelope, &call);
@@ -89,7 +96,8 @@ fn every_rule_of_the_example_is_kept_and_broken() {
     let envelope = refunds();
     let mut session = Session::default();
     let refund = |order: &str, amount: f64| json!({"order_id": order, "amount": amount});
-    let mut step = |tool: &str, arguments: &Value, outcome| make(&envelope, &mut session, tool, arguments, outcome);
+    let mut step =
+        |tool: &str, arguments: &Value, outcome| make(&envelope, &mut session, tool, arguments, outcome);
     assert_eq!(step("refund", &refund("W1", 10.0), Outcome::Refused), ["own-order"], "not looked up");
     assert_eq!(step("find_order", &json!({"order_id": "W1"}), DONE), [""; 0]);
     assert_eq!(step("refund", &refund("W1", 200.0), DONE), [""; 0]);
@@ -98,12 +106,16 @@ fn every_rule_of_the_example_is_kept_and_broken() {
     assert_eq!(too_much, ["cap-call", "cap-session", MAX_CALLS]);
 
     let mut session = Session::default();
-    let mut step = |tool: &str, arguments: &Value, outcome| make(&envelope, &mut session, tool, arguments, outcome);
+    let mut step =
+        |tool: &str, arguments: &Value, outcome| make(&envelope, &mut session, tool, arguments, outcome);
     assert_eq!(step("wipe", &json!({}), DONE), [UNDECLARED_TOOL]);
     let mut both = step("find_order", &json!({"order_id": "1", "all": true}), DONE);
     both.sort();
     assert_eq!(both, [ARGS_SCHEMA, UNDECLARED_ARGUMENT]);
-    assert_eq!(step("refund", &json!({"order_id": "1", "amount": "9"}), DONE), [ARGS_SCHEMA, "cap-call", "cap-session"]);
+    assert_eq!(
+        step("refund", &json!({"order_id": "1", "amount": "9"}), DONE),
+        [ARGS_SCHEMA, "cap-call", "cap-session"]
+    );
 }
 
 #[test]
@@ -121,7 +133,11 @@ fn sets_hold_what_succeeded_and_what_the_caller_said() {
     session.hear(&envelope, "please write to b@home today");
     assert_eq!(make(&envelope, &mut session, "send", &to("b@home"), DONE), [""; 0]);
     assert_eq!(make(&envelope, &mut session, "send", &to("a@shop"), DONE), ["to-customer"]);
-    assert_eq!(make(&envelope, &mut session, "send", &json!({"to": "b@home"}), DONE), ["to-customer"], "no list");
+    assert_eq!(
+        make(&envelope, &mut session, "send", &json!({"to": "b@home"}), DONE),
+        ["to-customer"],
+        "no list"
+    );
 }
 
 #[test]
@@ -158,7 +174,8 @@ fn windows_look_back_as_far_as_they_say() {
 fn answers_are_bounded() {
     let envelope = refunds();
     assert_eq!(envelope.check_output("done"), []);
-    let rules = |answer: &str| envelope.check_output(answer).into_iter().map(|one| one.rule).collect::<Vec<_>>();
+    let rules =
+        |answer: &str| envelope.check_output(answer).into_iter().map(|one| one.rule).collect::<Vec<_>>();
     assert_eq!(rules("a long answer"), [OUTPUT_MAX_BYTES]);
     assert_eq!(rules("[1]"), [OUTPUT_SCHEMA]);
 }
@@ -203,8 +220,10 @@ fn the_digest_names_the_content_and_not_the_spelling() {
 #[test]
 fn a_mistake_is_told_with_its_line_and_what_is_allowed() {
     let tool = |bound: &str| {
-        format!("envelope = 1\n[session.ids]\nfrom = [{{ tool = \"t\", arg = \"/id\" }}]\n[[tool]]\nname = \"t\"\n\
-                 undeclared_argument = \"allow\"\nbound = [\n  {bound},\n]\n")
+        format!(
+            "envelope = 1\n[session.ids]\nfrom = [{{ tool = \"t\", arg = \"/id\" }}]\n[[tool]]\nname = \"t\"\n\
+                 undeclared_argument = \"allow\"\nbound = [\n  {bound},\n]\n"
+        )
     };
     let cases: [(String, &[&str]); 19] = [
         (String::new(), &["line 1", "envelope"]),
@@ -214,18 +233,39 @@ fn a_mistake_is_told_with_its_line_and_what_is_allowed() {
         ("envelope = 1\n[defaults]\nundeclared_tool = \"deni\"".to_owned(), &["line 3", "`deni`", "`deny`"]),
         ("envelope = 1\n[defaults]\nmax_calls_per_session = 0".to_owned(), &["line 3", "is 0", "1 or more"]),
         ("envelope = 1\n[[tool]]\nname = \"t\"".to_owned(), &["line 3", "tool t", "args_schema", "allow"]),
-        (format!("{}[[tool]]\nname = \"t\"\nundeclared_argument = \"allow\"", tool("{ id = \"a\", arg = \"/a\", max = 1 }")), &["line 11", "\"t\" again"]),
-        ("envelope = 1\n[[tool]]\nname = \"t\"\nargs_schema = \"no.json\"".to_owned(), &["line 4", "no.json", "cannot be read"]),
-        ("envelope = 1\n[[tool]]\nname = \"t\"\nargs_schema = { type = \"objekt\" }".to_owned(), &["line 4", "args_schema of tool t", "no JSON Schema"]),
-        ("envelope = 1\n[[tool]]\nname = \"t\"\nargs_schema = 3".to_owned(), &["line 4", "a integer", "a table"]),
+        (
+            format!(
+                "{}[[tool]]\nname = \"t\"\nundeclared_argument = \"allow\"",
+                tool("{ id = \"a\", arg = \"/a\", max = 1 }")
+            ),
+            &["line 11", "\"t\" again"],
+        ),
+        (
+            "envelope = 1\n[[tool]]\nname = \"t\"\nargs_schema = \"no.json\"".to_owned(),
+            &["line 4", "no.json", "cannot be read"],
+        ),
+        (
+            "envelope = 1\n[[tool]]\nname = \"t\"\nargs_schema = { type = \"objekt\" }".to_owned(),
+            &["line 4", "args_schema of tool t", "no JSON Schema"],
+        ),
+        (
+            "envelope = 1\n[[tool]]\nname = \"t\"\nargs_schema = 3".to_owned(),
+            &["line 4", "a integer", "a table"],
+        ),
         (tool("{ id = \"a\", arg = \"a\", max = 1 }"), &["line 8", "bound.a.arg of tool t", "\"a\"", "`/`"]),
         (tool("{ id = \"a\", arg = \"/a\" }"), &["line 8", "without a condition", "exactly one"]),
         (tool("{ id = \"a\", arg = \"/a\", in = [1], max = 1 }"), &["line 8", "in and min or max"]),
         (tool("{ id = \"a\", sum = \"/a\" }"), &["line 8", "bound.a.max", "missing"]),
-        (tool("{ id = \"a\", arg = \"/a\", in = \"session.idz\" }"), &["line 8", "session.idz", "declared: ids"]),
+        (
+            tool("{ id = \"a\", arg = \"/a\", in = \"session.idz\" }"),
+            &["line 8", "session.idz", "declared: ids"],
+        ),
         (tool("{ id = \"a\", unique = [\"/a\"], per = \"1week\" }"), &["line 8", "1week", "24h"]),
         (tool("{ id = \"a\", arg = \"/a\", max = \"1\" }"), &["line 8", "bound.a.max", "a number"]),
-        (tool("{ id = \"a\", arg = \"/a\", max = 1 },\n  { id = \"a\", arg = \"/a\", max = 1 }"), &["line 9", "\"a\" again"]),
+        (
+            tool("{ id = \"a\", arg = \"/a\", max = 1 },\n  { id = \"a\", arg = \"/a\", max = 1 }"),
+            &["line 9", "\"a\" again"],
+        ),
     ];
     for (text, words) in cases {
         let error = parse(&text).expect_err(&text).to_string();

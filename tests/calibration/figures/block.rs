@@ -45,7 +45,10 @@ pub(crate) fn a1(scale: Scale) -> Vec<Row> {
         let Some((rate, cell)) = worst else { continue };
         rows.push(Row {
             id: "A1",
-            figure: format!("false block of identical builds, {LOOKS} looks, M={count}, K={}/{}, worst of 9 cells", trials.0, trials.1),
+            figure: format!(
+                "false block of identical builds, {LOOKS} looks, M={count}, K={}/{}, worst of 9 cells",
+                trials.0, trials.1
+            ),
             required: format!("<= {:.4} at this N", Rate::limit(rate.of, ALPHA)),
             measured: format!("{rate} at {cell}"),
             standing: Standing::of(rate.is_at_most(ALPHA)),
@@ -80,7 +83,8 @@ pub(crate) fn a2(scale: Scale) -> Vec<Row> {
                         metric.is_some_and(|metric| metric.p_block <= ALPHA)
                     })
                 });
-            let worst = [success, pass_k, agreement].into_iter().max_by_key(|rate| rate.hits).unwrap_or(success);
+            let worst =
+                [success, pass_k, agreement].into_iter().max_by_key(|rate| rate.hits).unwrap_or(success);
             // .065 of the acceptance table is what 2,000 repetitions of a true .05 may give.
             let limit = Rate::limit(success.of, ALPHA).max(0.065);
             rows.push(Row {

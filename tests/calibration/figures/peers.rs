@@ -68,9 +68,8 @@ fn flagger((_, after): &(Table, Table)) -> Said {
 
 /// Fisher's test of all trials as if they were independent, at .05.
 fn pooled_fisher((before, after): &(Table, Table)) -> Said {
-    let count = |table: &Table, wanted: bool| {
-        table.iter().flatten().filter(|trial| trial.success == wanted).count()
-    };
+    let count =
+        |table: &Table, wanted: bool| table.iter().flatten().filter(|trial| trial.success == wanted).count();
     let table = [count(after, true), count(after, false), count(before, true), count(before, false)];
     either(fisher(table).less <= 0.05)
 }
@@ -172,7 +171,10 @@ fn statgate(times: u32) -> Option<Row> {
         let answers = ask("statgate", &json!({"tables": tables, "margin": MARGIN}))?;
         let said = |word: &str| {
             let all = answers.as_array().map_or(&[][..], Vec::as_slice);
-            Rate { hits: u32::try_from(all.iter().filter(|answer| **answer == word).count()).expect("few"), of: times }
+            Rate {
+                hits: u32::try_from(all.iter().filter(|answer| **answer == word).count()).expect("few"),
+                of: times,
+            }
         };
         results.push([said("BLOCK"), said("SHIP")]);
     }

@@ -40,7 +40,12 @@ pub(crate) fn a6(scale: Scale) -> Vec<Row> {
         let [blocked] = repeat(&format!("A6 {count}"), scale.times(2000, 60), |dice| {
             [four(dice, &policy, count, Change::Scaled(0.05 / 0.90)).verdict == Answer::Block]
         });
-        rows.push(row("A6", format!("success falls by .05: blocked, four metrics, M={count}, K=5"), blocked, least));
+        rows.push(row(
+            "A6",
+            format!("success falls by .05: blocked, four metrics, M={count}, K=5"),
+            blocked,
+            least,
+        ));
     }
     rows
 }
@@ -56,7 +61,12 @@ pub(crate) fn a7(scale: Scale) -> Vec<Row> {
         let [approved] = repeat(&format!("A7 {count}"), scale.times(2000, 60), |dice| {
             [four(dice, &policy, count, Change::None).verdict == Answer::Approve]
         });
-        rows.push(row("A7", format!("identical builds: approved, four metrics, M={count}, K=5"), approved, least));
+        rows.push(row(
+            "A7",
+            format!("identical builds: approved, four metrics, M={count}, K=5"),
+            approved,
+            least,
+        ));
     }
     rows
 }
@@ -143,7 +153,8 @@ pub(crate) fn a11(scale: Scale) -> Vec<Row> {
 fn forecast(dice: &mut Dice, policy: &Policy) -> Option<Forecast> {
     let sessions = Sessions { count: 60, mean: 0.8, concentration: 2.0, trials: (4, 4) };
     let mut trials = draw(dice, &sessions, Change::None, Extras::None);
-    let (baseline, candidate) = (table::run(Lane::Baseline, &trials.0), table::run(Lane::Candidate, &trials.1));
+    let (baseline, candidate) =
+        (table::run(Lane::Baseline, &trials.0), table::run(Lane::Candidate, &trials.1));
     let request = Request::new(policy, &baseline, &candidate, 1);
     let verdict = analyzer::decide_on(&request).expect("both hold trials").verdict;
     if verdict.verdict != Answer::Inconclusive || !verdict.need.reachable {

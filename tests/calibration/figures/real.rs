@@ -104,7 +104,8 @@ fn mcpmark(path: &PathBuf) -> Vec<Row> {
     let rate = Rate { hits: sum(|one| one.blocked), of: sum(|one| one.pairs) };
     let [low, high] = rate.interval();
     let [cluster_low, cluster_high] = by_model(&answers.values().copied().collect::<Vec<_>>());
-    let blocked: Vec<&str> = answers.iter().filter(|(_, one)| one.blocked > 0).map(|(model, _)| *model).collect();
+    let blocked: Vec<&str> =
+        answers.iter().filter(|(_, one)| one.blocked > 0).map(|(model, _)| *model).collect();
     vec![Row {
         id: "mcpmark",
         figure: format!(
@@ -139,6 +140,7 @@ fn by_model(answers: &[Answers]) -> [f64; 2] {
 #[test]
 #[ignore = "needs data that may not be copied here: tests/calibration/run --data FOLDER"]
 fn full_mcpmark() {
-    let folder = std::env::var_os("FORESHADOW_TEST_DATA").expect("FORESHADOW_TEST_DATA names the data folder");
+    let folder =
+        std::env::var_os("FORESHADOW_TEST_DATA").expect("FORESHADOW_TEST_DATA names the data folder");
     mcpmark(&PathBuf::from(folder).join("mcpmark-outcomes/outcomes.csv.zst")).iter().for_each(Row::print);
 }

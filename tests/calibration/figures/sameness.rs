@@ -19,20 +19,26 @@ use crate::world::{Change, Extras, Sessions, draw};
 pub(crate) fn a12(scale: Scale) -> Vec<Row> {
     let policy = policy(FOUR_METRICS);
     let mut rows = Vec::new();
-    for (said, figure) in [(true, "selected corpus, said so"), (false, "selected corpus, not said, lane recorded")] {
+    for (said, figure) in
+        [(true, "selected corpus, said so"), (false, "selected corpus, not said, lane recorded")]
+    {
         let [inconclusive, blocked] = repeat(&format!("A12 {said}"), scale.times(500, 40), |dice| {
             let (recorded, candidate) = selected(dice);
             let mut baseline = table::run(Lane::Recorded, &recorded);
             baseline.manifest.selected = said;
             let candidate = table::run(Lane::Candidate, &candidate);
-            let verdict = analyzer::analyse(&policy, &baseline, &candidate, None, 1).expect("both hold trials");
+            let verdict =
+                analyzer::analyse(&policy, &baseline, &candidate, None, 1).expect("both hold trials");
             [verdict.verdict.verdict == Answer::Inconclusive, verdict.verdict.verdict == Answer::Block]
         });
         rows.push(Row {
             id: "A12",
             figure: format!("{figure}, no re-runs: inconclusive"),
             required: "100 %, never block".to_owned(),
-            measured: format!("{} of {} inconclusive, {} blocked", inconclusive.hits, inconclusive.of, blocked.hits),
+            measured: format!(
+                "{} of {} inconclusive, {} blocked",
+                inconclusive.hits, inconclusive.of, blocked.hits
+            ),
             standing: Standing::of(inconclusive.hits == inconclusive.of && blocked.hits == 0),
         });
     }
@@ -78,7 +84,8 @@ pub(crate) fn a13(scale: Scale) -> Vec<Row> {
         let trials = [(5, 5), (8, 8), (1, 5)][dice.below(3)];
         let sessions = Sessions { count: 40 + dice.below(80), mean: 0.8, concentration: 1.0, trials };
         let (before, after) = draw(dice, &sessions, change, Extras::Effort(1.0));
-        let (mut baseline, mut candidate) = (table::run(Lane::Baseline, &before), table::run(Lane::Candidate, &after));
+        let (mut baseline, mut candidate) =
+            (table::run(Lane::Baseline, &before), table::run(Lane::Candidate, &after));
         let expected = text(&policy, &baseline, &candidate);
         let same = [1, 2, 3, 7].iter().all(|threads| {
             disturb(dice, &mut baseline);
@@ -90,7 +97,8 @@ pub(crate) fn a13(scale: Scale) -> Vec<Row> {
     });
     vec![Row {
         id: "A13",
-        figure: "verdict.json where order, numbers of trials in an arm, and threads (1, 2, 3, 7) change".to_owned(),
+        figure: "verdict.json where order, numbers of trials in an arm, and threads (1, 2, 3, 7) change"
+            .to_owned(),
         required: "the same bytes".to_owned(),
         measured: format!("{} of {} the same", same.hits, same.of),
         standing: Standing::of(same.hits == same.of),
@@ -116,7 +124,8 @@ fn through_binary(folder: &Path, policy: &str, (before, after): &(Table, Table),
         .output()
         .expect("the binary starts");
     assert!(matches!(done.status.code(), Some(0 | 3 | 4)), "{}", binary::printed(&done));
-    serde_json::from_slice(&std::fs::read(folder.join("out/verdict.json")).expect("is written")).expect("is JSON")
+    serde_json::from_slice(&std::fs::read(folder.join("out/verdict.json")).expect("is written"))
+        .expect("is JSON")
 }
 
 /// The library that the figures ask and the binary that people run say the same.
@@ -135,8 +144,10 @@ pub(crate) fn binary_agrees(scale: Scale) -> Vec<Row> {
         let tables = draw(&mut dice, &sessions, change, Extras::Effort(1.0));
         let folder = tempfile::tempdir().expect("temp");
         let written = through_binary(folder.path(), text, &tables, if number % 2 == 0 { "1" } else { "2" });
-        let (baseline, candidate) = (table::run(Lane::Baseline, &tables.0), table::run(Lane::Candidate, &tables.1));
-        let analysis = analyzer::analyse(&policy(text), &baseline, &candidate, None, 11).expect("both hold trials");
+        let (baseline, candidate) =
+            (table::run(Lane::Baseline, &tables.0), table::run(Lane::Candidate, &tables.1));
+        let analysis =
+            analyzer::analyse(&policy(text), &baseline, &candidate, None, 11).expect("both hold trials");
         let expected: Verdict = analysis.verdict;
         let found: Verdict = serde_json::from_value(written).expect("is a verdict");
         assert_eq!(found, expected, "the binary and the library differ on table {number}");

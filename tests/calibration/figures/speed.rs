@@ -109,7 +109,8 @@ pub(crate) fn scale(scale: Scale) -> Vec<Row> {
         decision(),
         Row {
             id: "7",
-            figure: "two tables of 500 cases x 8 trials: import both, then analyze, three processes".to_owned(),
+            figure: "two tables of 500 cases x 8 trials: import both, then analyze, three processes"
+                .to_owned(),
             required: "well under 1 s in all".to_owned(),
             measured: format!("{:.2} s + {:.2} s", import.time.as_secs_f64(), analyze.time.as_secs_f64()),
             standing: Standing::of(all < 1.0),

@@ -51,12 +51,7 @@ fn keys(name: &str) -> &'static [&'static str] {
     }
 }
 
-fn declare(
-    policy: &mut InvariantPolicy,
-    name: &str,
-    inner: &Table,
-    path: &str,
-) -> Result<(), PolicyError> {
+fn declare(policy: &mut InvariantPolicy, name: &str, inner: &Table, path: &str) -> Result<(), PolicyError> {
     match name {
         "answer_schema" => {
             let at = format!("{path}.schema");
@@ -139,12 +134,19 @@ fn forbidden(table: &Table, path: &str) -> Result<Forbidden, PolicyError> {
         (forbidden.answer, forbidden.arguments) = (names("answer"), names("arguments"));
     }
     if forbidden.literals.is_empty() && forbidden.patterns.is_empty() {
-        return Err(missing(&format!("{path}.literals"), "texts in `literals`, or regular expressions in `patterns`"));
+        return Err(missing(
+            &format!("{path}.literals"),
+            "texts in `literals`, or regular expressions in `patterns`",
+        ));
     }
     for literal in &forbidden.literals {
         if literal.is_empty() {
             let value = Value::String(String::new());
-            return Err(bad(&format!("{path}.literals"), &value, "a text that is not empty: an empty one is everywhere"));
+            return Err(bad(
+                &format!("{path}.literals"),
+                &value,
+                "a text that is not empty: an empty one is everywhere",
+            ));
         }
     }
     for pattern in &forbidden.patterns {
@@ -152,7 +154,11 @@ fn forbidden(table: &Table, path: &str) -> Result<Forbidden, PolicyError> {
         match RegexBuilder::new(pattern).size_limit(MAX_PATTERN_BYTES).build() {
             Ok(regex) if regex.is_match("") => {
                 let value = Value::String(pattern.clone());
-                return Err(bad(&at, &value, "a regular expression that does not match an empty text: such a one is everywhere"));
+                return Err(bad(
+                    &at,
+                    &value,
+                    "a regular expression that does not match an empty text: such a one is everywhere",
+                ));
             }
             Ok(_) => {}
             Err(error) => {
@@ -247,7 +253,9 @@ mod tests {
         assert_eq!(order[0].name(), "a or b before c");
         assert_eq!(order[1].same, Some(("/x".to_owned(), "/x".to_owned())));
         assert_eq!(policy.envelope, Some(false));
-        assert!(Policy::parse("[invariant.forbidden]\non = false").expect("off").invariant.forbidden.is_none());
+        assert!(
+            Policy::parse("[invariant.forbidden]\non = false").expect("off").invariant.forbidden.is_none()
+        );
     }
 
     #[test]
@@ -258,10 +266,16 @@ mod tests {
             ("[invariant.forbidden]\nliterals = [\"\"]", ["forbidden.literals", "everywhere"]),
             ("[invariant.forbidden]\npatterns = [\"a*\"]", ["forbidden.patterns", "everywhere"]),
             ("[invariant.forbidden]\npatterns = [\"(\"]", ["forbidden.patterns", "unclosed"]),
-            ("[invariant.forbidden]\npatterns = [\"a\"]\nwithin = [\"anser\"]", ["within: anser", "`answer`"]),
+            (
+                "[invariant.forbidden]\npatterns = [\"a\"]\nwithin = [\"anser\"]",
+                ["within: anser", "`answer`"],
+            ),
             ("[invariant.order]\nrules = []", ["order.rules", "a list of rules"]),
             ("[invariant.order]\nrules = [{ first = \"a\" }]", ["order.rules[0].then", "missing"]),
-            ("[invariant.order]\nrules = [{ first = \"a\", then = \"b\", same = \"x\" }]", ["rules[0].same", "JSON pointer"]),
+            (
+                "[invariant.order]\nrules = [{ first = \"a\", then = \"b\", same = \"x\" }]",
+                ["rules[0].same", "JSON pointer"],
+            ),
             ("[invariant.tool_arguments]\non = true", ["tool_arguments.schemas", "missing"]),
             ("[invariant.tool_arguments.schemas]\na = { type = 1 }", ["schemas.a", "not a JSON Schema"]),
             ("[invariant.response_time]\nmax_ms = 10\nmax_rate = 1.5", ["response_time.max_rate", "0.9999"]),

@@ -311,7 +311,10 @@ pub(crate) fn read_calibration(path: Option<&Path>) -> Result<Option<Calibration
         let found: Calibration = serde_json::from_str(&text)
             .context("it is not what `foreshadow calibrate` writes; make it again with `--out FILE`")?;
         if found.format != CALIBRATION_FORMAT {
-            anyhow::bail!("it has format {}, this build reads {CALIBRATION_FORMAT}; make it again", found.format);
+            anyhow::bail!(
+                "it has format {}, this build reads {CALIBRATION_FORMAT}; make it again",
+                found.format
+            );
         }
         Ok(found)
     };

@@ -41,13 +41,13 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Fa
     let calibrated = tokio::task::spawn_blocking(move || {
         calibrate(&CalibrateRequest { policy: &policy, run: &run, seed, splits, looks })
     });
-    let calibrated = calibrated.await.map_err(|error| {
-        Failure::work(anyhow!(error).context("the calibration broke off"))
-    })?;
+    let calibrated = calibrated
+        .await
+        .map_err(|error| Failure::work(anyhow!(error).context("the calibration broke off")))?;
     let calibration = calibrated.map_err(Failure::usage)?;
     if let Some(path) = &out {
-        let mut text =
-            serde_json::to_string_pretty(&calibration).context("the calibration cannot be written as JSON")?;
+        let mut text = serde_json::to_string_pretty(&calibration)
+            .context("the calibration cannot be written as JSON")?;
         text.push('\n');
         std::fs::write(path, text).with_context(|| format!("{} cannot be written", path.display()))?;
     }

@@ -57,7 +57,8 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Fa
     let worlds = [bind(&baseline.1, &listen[0]).await?, bind(&candidate.1, &listen[1]).await?];
     let cancel = CancellationToken::new();
     let watch = tokio::spawn(replay::watch(cancel.clone()));
-    let decided = Box::pin(gate(&config, policy, plan, [baseline, candidate], &worlds, &cancel, context)).await;
+    let decided =
+        Box::pin(gate(&config, policy, plan, [baseline, candidate], &worlds, &cancel, context)).await;
     watch.abort();
     // It ends by the abort at the latest.
     let _ = watch.await;
@@ -103,7 +104,8 @@ async fn prepare(config: &GateConfig, args: &Args, context: &Context<'_>) -> Res
 
 async fn bind(listen: &std::net::SocketAddr, file: &str) -> Result<World, Failure> {
     World::bind(*listen).await.map_err(|error| {
-        let hint = format!("the world of {file}: both lanes run at once, so each file needs its own [world] listen");
+        let hint =
+            format!("the world of {file}: both lanes run at once, so each file needs its own [world] listen");
         Failure::usage(anyhow::Error::new(error).context(hint))
     })
 }

@@ -48,7 +48,12 @@ pub(super) fn read(source: &Source, columns: &Columns) -> Result<Parsed, Columns
     for place in &used {
         let field = schema.field(*place);
         if !is_readable(field.data_type()) {
-            return Err(wrong_type(source, field.name(), field.data_type(), "text, a number or a truth value"));
+            return Err(wrong_type(
+                source,
+                field.name(),
+                field.data_type(),
+                "text, a number or a truth value",
+            ));
         }
     }
     if let Some(place) = embedding
@@ -79,7 +84,13 @@ fn wrong_type(source: &Source, column: &str, found: &DataType, expected: &'stati
     ColumnsError::Type { file, column, expected, found: found.to_string() }
 }
 
-fn take(intake: &mut Intake<'_>, batch: &RecordBatch, used: &BTreeSet<usize>, embedded: bool, line: &mut u64) {
+fn take(
+    intake: &mut Intake<'_>,
+    batch: &RecordBatch,
+    used: &BTreeSet<usize>,
+    embedded: bool,
+    line: &mut u64,
+) {
     // Decoded columns stand in the file's order.
     let names = batch.schema();
     let column = |name: &str| batch.column_by_name(name);
@@ -171,7 +182,10 @@ fn vector(lists: &ArrayRef, row: usize) -> Result<Option<Vec<f32>>, String> {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "rounds to the nearest f32; what is too large is not finite")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "rounds to the nearest f32; what is too large is not finite"
+)]
 fn narrow(value: f64) -> f32 {
     value as f32
 }
@@ -228,7 +242,10 @@ mod tests {
         let parsed = parse(columns).expect("all there");
         assert_eq!(parsed.ignored_columns, ["mood"]);
         let [a, b] = &parsed.transcripts[..] else { panic!("two rows") };
-        assert_eq!((a.success, a.reported.duration_us, a.is_in("tier", "gold")), (Some(true), Some(1_500_000), true));
+        assert_eq!(
+            (a.success, a.reported.duration_us, a.is_in("tier", "gold")),
+            (Some(true), Some(1_500_000), true)
+        );
         assert_eq!(a.reported.embedding.as_deref(), Some([0.5, -1.0].as_slice()));
         assert_eq!((b.success, b.reported.duration_us, b.reported.embedding.as_ref()), (None, None, None));
         let asides: Vec<String> = parsed.set_aside.iter().map(ToString::to_string).collect();

@@ -11,8 +11,8 @@ use schemas::envelope::Envelope;
 /// # Errors
 /// Names the file, the line, the key, what was found and what was expected.
 pub(crate) fn read(path: &Path) -> anyhow::Result<DeclaredEnvelope> {
-    let text =
-        std::fs::read_to_string(path).with_context(|| format!("envelope {} cannot be read", path.display()))?;
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("envelope {} cannot be read", path.display()))?;
     let folder = path.parent().unwrap_or(Path::new(""));
     let schema_file = |name: &str| {
         let path = folder.join(name);

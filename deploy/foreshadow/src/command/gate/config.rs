@@ -91,11 +91,17 @@ impl GateConfig {
     pub(super) fn read(path: &Path) -> anyhow::Result<Self> {
         let what = || format!("configuration {} cannot be used for a gate", path.display());
         let text = std::fs::read_to_string(path).with_context(|| {
-            format!("configuration {} cannot be read; name one with a [gate] table by --config FILE", path.display())
+            format!(
+                "configuration {} cannot be read; name one with a [gate] table by --config FILE",
+                path.display()
+            )
         })?;
         let file: File = toml::from_str(&text).with_context(what)?;
         let gate = file.gate.with_context(|| {
-            format!("{} has no [gate] table; it names store, baseline, candidate, runs and out", path.display())
+            format!(
+                "{} has no [gate] table; it names store, baseline, candidate, runs and out",
+                path.display()
+            )
         })?;
         Ok(gate.below(path.parent().unwrap_or(Path::new(""))))
     }
@@ -138,7 +144,11 @@ impl GateConfig {
             store: self.store.clone(),
             candidate: candidate.clone(),
             run: self.run(lane),
-            lane: if lane == Lane::Baseline { replay::LaneName::Baseline } else { replay::LaneName::Candidate },
+            lane: if lane == Lane::Baseline {
+                replay::LaneName::Baseline
+            } else {
+                replay::LaneName::Candidate
+            },
             trials: self.trials,
             sessions,
             seed: self.seed,

@@ -77,7 +77,8 @@ impl Frozen {
                 let folder = path.parent().unwrap_or(Path::new(""));
                 std::fs::create_dir_all(folder)
                     .with_context(|| format!("folder {} cannot be made", folder.display()))?;
-                let text = serde_json::to_string_pretty(self).context("the plan cannot be written as JSON")?;
+                let text =
+                    serde_json::to_string_pretty(self).context("the plan cannot be written as JSON")?;
                 std::fs::write(path, text).with_context(|| format!("{} cannot be written", path.display()))
             }
             Err(error) => Err(error).with_context(|| format!("{} cannot be read", path.display())),
