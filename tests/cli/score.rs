@@ -81,14 +81,10 @@ fn verdict(word: &str) -> Reply {
     completion(&json!({"verdict": word, "reason": "seen"}).to_string())
 }
 
-#[tokio::test]
-async fn everybody_is_asked_once_and_analyze_says_who_decided() {
-    let folder = tempfile::tempdir().expect("temp");
-    let folder = folder.path();
-    import(folder, "base", "baseline", &rows(40, 2));
-    import(folder, "cand", "candidate", &rows(40, 2));
+/// A service that answers as a check, as a judge and as a sentence model.
+fn every_door() -> Service {
     // The word stands in the answer, which every door shows: as JSON to the service, as text to the judge.
-    let service = Service::start(|path, body, _| match path {
+    Service::start(|path, body, _| match path {
         "/check" => Reply::ok(json!({"score": if body.contains("good") { 0.9 } else { 0.1 }}).to_string()),
         "/v1/chat/completions" => verdict(if body.contains("answer good") { "pass" } else { "fail" }),
         "/v1/embeddings" => {
@@ -98,16 +94,12 @@ async fn everybody_is_asked_once_and_analyze_says_who_decided() {
             Reply::ok(json!({"data": (0..inputs).map(item).collect::<Vec<_>>()}).to_string())
         }
         _ => Reply::Whole(404, Vec::new()),
-    });
-    std::fs::write(
-        folder.join("check.sh"),
-        "grep -q good && echo '{\"success\": true}' || echo '{\"success\": false}'",
-    )
-    .expect("writes");
-    std::fs::write(folder.join("labels.csv"), "case,trial,success,reason\nc000,0,false,looked wrong\n")
-        .expect("writes");
-    let url = &service.url;
-    let config = format!(
+    })
+}
+
+/// A configuration that asks all of them, and a program, and has a label.
+fn everybody(url: &str) -> String {
+    format!(
         r#"
         [[score.labels]]
         name = "people"
@@ -130,7 +122,24 @@ async fn everybody_is_asked_once_and_analyze_says_who_decided() {
         model = "e"
         batch = 7
         "#
-    );
+    )
+}
+
+#[tokio::test]
+async fn everybody_is_asked_once_and_analyze_says_who_decided() {
+    let folder = tempfile::tempdir().expect("temp");
+    let folder = folder.path();
+    import(folder, "base", "baseline", &rows(40, 2));
+    import(folder, "cand", "candidate", &rows(40, 2));
+    let service = every_door();
+    std::fs::write(
+        folder.join("check.sh"),
+        "grep -q good && echo '{\"success\": true}' || echo '{\"success\": false}'",
+    )
+    .expect("writes");
+    std::fs::write(folder.join("labels.csv"), "case,trial,success,reason\nc000,0,false,looked wrong\n")
+        .expect("writes");
+    let config = everybody(&service.url);
     for run in ["base", "cand"] {
         let output = score(folder, run, &config);
         assert!(output.status.success(), "{}", printed(&output));

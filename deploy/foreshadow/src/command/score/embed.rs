@@ -43,7 +43,7 @@ pub(super) enum EmbedError {
 #[derive(Debug)]
 enum Way {
     BuiltIn(Arc<Embedder>),
-    Http { endpoint: Endpoint, batch: usize, max_text_bytes: usize },
+    Http { endpoint: Box<Endpoint>, batch: usize, max_text_bytes: usize },
 }
 
 /// What makes vectors.
@@ -96,7 +96,7 @@ impl Source {
         let endpoint = Endpoint::new(url, "/embeddings", headers, *timeout, retry, MAX_ANSWER_BYTES, env)?;
         let identity = json!({"url": url, "model": model, "max_text_bytes": max_text_bytes}).to_string();
         let digest = blake3::hash(identity.as_bytes()).to_hex().to_string();
-        let way = Way::Http { endpoint, batch: *batch, max_text_bytes: *max_text_bytes };
+        let way = Way::Http { endpoint: Box::new(endpoint), batch: *batch, max_text_bytes: *max_text_bytes };
         Ok(Self { way, model, digest })
     }
 

@@ -155,9 +155,9 @@ impl Judge {
         let slices: BTreeMap<String, String> = slices.collect();
         let values = context! {
             transcript, answer,
-            rubric => config.rubric,
-            pass_word => config.pass_word,
-            fail_word => config.fail_word,
+            rubric => &config.rubric,
+            pass_word => &config.pass_word,
+            fail_word => &config.fail_word,
             case => name_only(view.case()),
             slices,
         };
