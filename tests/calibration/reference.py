@@ -196,7 +196,7 @@ def figure_n9(input):
 
     paths = []
     for one in input["lists"]:
-        x, m = np.array(one["values"]), one["null"]
+        x, m = np.array(one["values"]), one["mean"]
         paths.append({"above": np.log(above(x, m)).tolist(), "below": np.log(below(x, m)).tolist()})
     return {"source": source, "paths": paths}
 
