@@ -17,11 +17,10 @@ fn run(folder: &Path, args: &[&str]) -> (i32, Value) {
     (code, serde_json::from_slice(&output.stdout).expect("prints JSON"))
 }
 
-/// A store of fifty recorded sessions, and two programs that answer every turn with one text.
+/// A store of a hundred recorded sessions, and two programs that answer every turn with one text.
 fn shop(folder: &Path, answers: [&str; 2]) {
     let (file, tools) = (data("tau-bench/gpt-4o-airline.jsonl.zst"), data("tau-bench/tools.airline.json"));
-    let args =
-        ["import", "--format", "tau-bench", &file, "--store", "store", "--tools", &tools, "--trial", "0"];
+    let args = ["import", "--format", "tau-bench", &file, "--store", "store", "--tools", &tools];
     let output = binary::run(folder, &args);
     assert!(output.status.success(), "{}", binary::printed(&output));
     for (name, answer) in ["current", "next"].into_iter().zip(answers) {
@@ -53,8 +52,8 @@ fn a_gate_stops_early_and_its_plan_is_kept() {
     assert_eq!(code, 0, "{}", verdict["reasons"]);
     let course = &verdict["course"];
     assert_eq!((course["kind"].as_str(), course["stopped_early"].as_bool()), (Some("looks"), Some(true)));
-    assert_eq!((course["cases"].as_u64(), course["planned_cases"].as_u64()), (Some(25), Some(50)));
-    assert_eq!(verdict["pairs"]["trials_candidate"], 25);
+    assert_eq!((course["cases"].as_u64(), course["planned_cases"].as_u64()), (Some(50), Some(100)));
+    assert_eq!(verdict["pairs"]["trials_candidate"], 50);
     for name in ["verdict.json", "report.html", "summary.md", "junit.xml"] {
         assert!(folder.join("verdict").join(name).exists(), "{name} is missing");
     }
@@ -76,7 +75,7 @@ fn a_gate_blocks_on_a_broken_invariant_and_refuses_what_cannot_be_approved() {
     let folder = tempfile::tempdir().expect("temp");
     let folder = folder.path();
     shop(folder, ["fine", "rude"]);
-    gate(folder, "", "");
+    gate(folder, "", "sessions = 40\n");
     let refused = binary::run(folder, &["gate", "--config", "gate.toml"]);
     assert_eq!(refused.status.code(), Some(2), "{}", binary::printed(&refused));
     assert!(binary::printed(&refused).contains("success needs at least 59 sessions"));
@@ -93,9 +92,9 @@ fn a_gate_blocks_on_a_broken_invariant_and_refuses_what_cannot_be_approved() {
 fn finished_runs_are_looked_at_in_waves_and_calibrated() {
     let folder = tempfile::tempdir().expect("temp");
     let folder = folder.path();
-    let file = data("tau2-bench/telecom-no-user__gpt-4.1.jsonl.zst");
+    let file = data("tau-bench/gpt-4o-airline.jsonl.zst");
     for (lane, build) in [("baseline", "a"), ("candidate", "b")] {
-        let args = ["import", "--format", "tau2", &file, "--run", build, "--build", build, "--lane", lane];
+        let args = ["import", "--format", "tau-bench", &file, "--run", build, "--build", build, "--lane", lane];
         let output = binary::run(folder, &args);
         assert!(output.status.success(), "{}", binary::printed(&output));
     }
