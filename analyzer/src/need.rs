@@ -49,7 +49,7 @@ pub(crate) struct Supply {
 pub(crate) fn plan(metrics: &[Measured], tests: &Tests<'_>, supply: &Supply) -> Need {
     let trials = crate::count::whole(supply.trials).max(1);
     let planned: Vec<Planned> =
-        required(metrics).map(|metric| Planned::new(metric, tests, supply.trials)).collect();
+        required(metrics).map(|metric| Planned::new(metric, tests, supply.trials, supply.have)).collect();
     if planned.is_empty() {
         return Need { detail: "no required metric could be computed".to_owned(), ..Need::default() };
     }
@@ -58,7 +58,7 @@ pub(crate) fn plan(metrics: &[Measured], tests: &Tests<'_>, supply: &Supply) -> 
         return Need { trials, detail: detail.to_owned(), ..Need::default() };
     }
     let key = StreamKey::new(tests.seed, "need");
-    let forecast = Forecast { planned, tests, key, have: supply.have };
+    let forecast = Forecast { planned, tests, key };
     let guess = forecast.first_guess(POWER, None, MOST_CASES);
     let Some((extra, predicted_approve)) = search(guess, |extra| forecast.predicted(extra, None)) else {
         let detail = format!("not reachable: over {MOST_CASES} cases of this kind would be needed");

@@ -1,5 +1,7 @@
 //! The whole decision on made-up runs whose truth is known.
 
+mod procedure;
+
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use schemas::id::CaseId;

@@ -33,10 +33,12 @@ pub(super) struct Planned {
     pub(super) components: Option<Components>,
     /// Trials in each lane of the cases that are there, on average.
     trials: f64,
+    /// Share of the cases that have the metric: all, or those of a slice.
+    share: f64,
 }
 
 impl Planned {
-    pub(super) fn new(metric: &Measured, tests: &Tests<'_>, trials: f64) -> Self {
+    pub(super) fn new(metric: &Measured, tests: &Tests<'_>, trials: f64, have: u64) -> Self {
         let contrasts: Vec<f64> = metric.observed.iter().map(CaseTable::observed).collect();
         let (middle, spread) = (mean(&contrasts), variance(&contrasts));
         let error = (spread / float(contrasts.len().max(1))).sqrt();
@@ -52,6 +54,7 @@ impl Planned {
             variance: spread,
             components: arms.and_then(|arms| Components::estimate(&contrasts, &arms)),
             trials,
+            share: (float(metric.observed.len()) / crate::count::float(have.max(1))).min(1.0),
         }
     }
 
@@ -67,6 +70,7 @@ impl Planned {
             variance: parts.at(trials),
             components: Some(parts),
             trials,
+            share: 1.0,
         }
     }
 
@@ -83,6 +87,11 @@ impl Planned {
         }
     }
 
+    /// Cases that have the metric once this many are added.
+    fn cases_with(&self, extra: u64) -> u64 {
+        crate::count::of(self.observed.len()) + crate::count::whole(crate::count::float(extra) * self.share)
+    }
+
     /// Cases in all of this variance that reach the margin, by a normal approximation (DECISION 1.6).
     pub(super) fn guess(&self, z: f64, variance: f64) -> f64 {
         let room = self.room();
@@ -92,6 +101,7 @@ impl Planned {
     /// Probability, by a normal approximation, that this many added cases approve.
     fn chance(&self, extra: f64, alpha: f64, trials: f64) -> f64 {
         let have = float(self.observed.len());
+        let extra = extra * self.share;
         let spread = self.variance_at(trials).max(1e-12);
         let all = have + extra;
         let total = (have * self.variance + extra * spread) / all;
@@ -106,14 +116,13 @@ pub(super) struct Forecast<'a> {
     pub(super) planned: Vec<Planned>,
     pub(super) tests: &'a Tests<'a>,
     pub(super) key: StreamKey,
-    pub(super) have: u64,
 }
 
 impl Forecast<'_> {
     /// Probability that every required metric passes with this many cases added, each with this many trials in each lane;
     /// where `trials` is absent, with as many as those that are there.
     pub(super) fn predicted(&self, extra: u64, trials: Option<f64>) -> f64 {
-        if self.planned.iter().any(|metric| self.have + extra < metric.floor) {
+        if self.planned.iter().any(|metric| metric.cases_with(extra) < metric.floor) {
             return 0.0;
         }
         let scales: Vec<f64> = self.planned.iter().map(|metric| scale(metric, trials)).collect();
@@ -130,7 +139,8 @@ impl Forecast<'_> {
     fn passes(&self, metric: &Planned, draws: &Draws, scale: f64) -> bool {
         let mut contrasts = metric.observed.clone();
         let held = u32::try_from(metric.observed.len()).unwrap_or(u32::MAX);
-        for (bits, is_turned) in &draws.0 {
+        let added = metric.cases_with(crate::count::of(draws.0.len())) - crate::count::of(metric.observed.len());
+        for (bits, is_turned) in draws.0.iter().take(usize::try_from(added).unwrap_or(usize::MAX)) {
             let drawn = metric.observed[scaled(*bits, held) as usize];
             let moved = if metric.assumed.abs() > 0.0 {
                 metric.assumed + scale * (drawn - metric.assumed)
@@ -158,14 +168,14 @@ impl Forecast<'_> {
             };
             self.planned.iter().map(of).product::<f64>()
         };
-        let floor = self.planned.iter().map(|metric| metric.floor).max().unwrap_or(1);
-        let (mut low, mut high) = (0, floor.saturating_sub(self.have).max(1));
-        while chance(high) < power && high < most {
+        let is_enough = |extra| self.planned.iter().all(|metric| metric.cases_with(extra) >= metric.floor);
+        let (mut low, mut high) = (0, 1);
+        while (chance(high) < power || !is_enough(high)) && high < most {
             (low, high) = (high, 2 * high);
         }
         while high - low > 1 + high / 50 {
             let middle = u64::midpoint(low, high);
-            if chance(middle) < power { low = middle } else { high = middle }
+            if chance(middle) < power || !is_enough(middle) { low = middle } else { high = middle }
         }
         high
     }

@@ -417,6 +417,21 @@ mod tests {
     }
 
     #[test]
+    fn slices_are_named_by_what_their_cases_have_in_common() {
+        let text = "strict = true\n[slice.refunds]\nwhere = { topic = \"refund\" }\ncritical = true\nmetrics = [\"success\", \"cost\"]";
+        let policy = Policy::parse(text).expect("a slice");
+        let slice = &policy.slice["refunds"];
+        assert!(policy.strict && slice.critical && !slice.required);
+        assert_eq!((slice.criteria["topic"].as_str(), slice.metrics.len()), ("refund", 2));
+        assert_ne!(policy.digest(), Policy::default().digest());
+        let error = Policy::parse("[slice.a]\ncritical = true").expect_err("of no cases").to_string();
+        assert!(error.contains("slice.a.where"), "{error}");
+        let error = Policy::parse("[slice.a]\nwhere = { tier = 3 }").expect_err("not a text").to_string();
+        assert!(error.contains("slice.a.where.tier"), "{error}");
+        assert!(Policy::parse("[need]\ntrial_cost = 0").is_err());
+    }
+
+    #[test]
     fn listing_metrics_silences_the_others() {
         let policy = Policy::parse("metrics = [\"success\"]").expect("a list");
         assert!(policy.decides("success", true) && policy.requires("success", true));
