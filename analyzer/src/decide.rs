@@ -2,6 +2,8 @@
 //!
 //! Invariants, fidelity and what forbids approval come from outside; here are only the metrics.
 
+use rayon::prelude::*;
+
 use crate::metrics::{CaseTable, Measured};
 use crate::stats::betting::{Bets, Side};
 use crate::stats::gaffke::{self, Sample};
@@ -79,7 +81,7 @@ pub(crate) fn test(metrics: &[Measured], reading: Reading, tests: &Tests<'_>) ->
 
 /// The p-values of every metric as if this were the only look; nothing is concluded from them yet.
 pub(crate) fn nominal(metrics: &[Measured], reading: Reading, tests: &Tests<'_>) -> Vec<Tested> {
-    metrics.iter().map(|metric| test_one(metric, reading, tests)).collect()
+    metrics.par_iter().map(|metric| test_one(metric, reading, tests)).collect()
 }
 
 /// Corrects the p-values of what may block, and says what is known of each metric.

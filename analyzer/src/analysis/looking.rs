@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
+use rayon::prelude::*;
 use schemas::id::CaseId;
 
 use super::{Evidence, Ground, reasons};
@@ -100,7 +101,7 @@ impl<'a> Look<'a> {
     /// Bounds the metrics' effects, at the level of this look.
     pub(super) fn bound(&mut self, ground: &Ground<'_>) {
         let tests = self.tests(ground);
-        let all = self.measurement.metrics.iter();
+        let all = self.measurement.metrics.par_iter();
         self.intervals = all.map(|metric| decide::interval(metric, self.level, &tests)).collect();
     }
 
