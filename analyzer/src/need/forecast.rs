@@ -14,9 +14,8 @@ use crate::stats::variance::{Components, float, mean, variance};
 /// Resamples per number of cases tried.
 pub(super) const RESAMPLES: u32 = 400;
 
-/// An effect within this many standard errors of none is taken for none. DECISION 1.6 proposes one; given that a look was
-/// inconclusive, identical builds lie beyond one standard error so often that the forecast would be far too gloomy.
-const SHRINK: f64 = 2.0;
+/// An effect within this many standard errors of none is taken for none.
+const SHRINK: f64 = 1.0;
 
 /// A required metric as the forecast sees it.
 pub(super) struct Planned {

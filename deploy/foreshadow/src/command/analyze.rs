@@ -25,6 +25,7 @@ mod texts;
 
 use otlp::Collector;
 
+pub(crate) use envelope::read as read_envelope;
 pub(crate) use load::run as load_run;
 pub(crate) use show::show;
 

@@ -14,10 +14,10 @@ use schemas::id::CaseId;
 use schemas::trial::Lane;
 use tokio_util::sync::CancellationToken;
 
-use self::config::GateConfig;
+use self::config::{GateConfig, Scoring};
 use self::frozen::Frozen;
 use crate::command::analyze::{self, Grown, Look, Request};
-use crate::command::{Context, replay};
+use crate::command::{Context, replay, score};
 use crate::outcome::{Failure, Outcome};
 use crate::screen::Screen;
 
@@ -40,7 +40,10 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Failure> {
     let config = GateConfig::read(&context.config).map_err(Failure::usage)?;
     // The policy is read, and refused, before any data are seen.
-    let policy = analyze::read_policy(config.policy.as_ref())?;
+    let mut policy = analyze::read_policy(config.policy.as_ref())?;
+    if let Some(path) = &config.envelope {
+        policy.invariant.declared_envelope = Some(analyze::read_envelope(path).map_err(Failure::usage)?);
+    }
     let prepared = prepare(&config, &args, context).await?;
     let plan = Course::new(&config, &policy, &args, &prepared[1])?;
     let frozen = Frozen::new(&config, &policy, &plan, &prepared[1]);
@@ -185,6 +188,9 @@ async fn gate(
     for (number, end) in ends.iter().enumerate() {
         let wanted: BTreeSet<&CaseId> = plan.order[..*end].iter().collect();
         play(&mut lanes, &wanted, cancel, context.screen).await?;
+        if let Some(scoring) = &config.scoring {
+            score_lanes(config, scoring, cancel, context).await?;
+        }
         request.look = Look::Waves(Grown {
             order: plan.order.clone(),
             ends: ends[..=number].to_vec(),
@@ -223,6 +229,27 @@ async fn play(
         return Err(Failure::work(anyhow!(
             "stopped between looks; what is finished is kept: repeat the command with --resume"
         )));
+    }
+    Ok(())
+}
+
+/// Asks about the trials that both lanes have by now; those asked about before are not asked about again.
+async fn score_lanes(
+    config: &GateConfig,
+    scoring: &Scoring,
+    cancel: &CancellationToken,
+    context: &Context<'_>,
+) -> Result<(), Failure> {
+    for lane in [Lane::Baseline, Lane::Candidate] {
+        let request = score::Request {
+            run: config.run(lane),
+            config: scoring.config.clone(),
+            base: scoring.base.clone(),
+            cancel: cancel.clone(),
+        };
+        let lake = context.open_lake(&request.run)?;
+        let report = Box::pin(score::score(&request, &lake, context.screen)).await?;
+        score::conclude(&report)?;
     }
     Ok(())
 }

@@ -136,7 +136,7 @@ async fn interrupted(cancel: CancellationToken) {
 }
 
 /// Whether the work is done.
-fn conclude(report: &Report) -> Result<Outcome, Failure> {
+pub(crate) fn conclude(report: &Report) -> Result<Outcome, Failure> {
     let stopped = report.stopped.as_ref().map(|stopped| match stopped {
         Stopped::Interrupted => "it was interrupted; what is finished is kept: repeat the command".to_owned(),
         Stopped::Bound { key } => {

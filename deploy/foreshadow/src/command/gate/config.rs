@@ -8,6 +8,7 @@ use schemas::trial::Lane;
 use serde::Deserialize;
 
 use crate::command::replay;
+use crate::command::score::ScoreConfig;
 
 /// What stands under `[gate]`; paths are relative to the file.
 #[derive(Debug, Clone, Deserialize)]
@@ -59,6 +60,22 @@ pub(crate) struct GateConfig {
     delay_cap: std::time::Duration,
     #[serde(default)]
     allow_open_egress: bool,
+    /// Capability envelope that every trial is checked against.
+    #[serde(default)]
+    pub(super) envelope: Option<PathBuf>,
+    /// Who is asked about the trials after each wave; absent without a `[score]` table.
+    #[serde(skip)]
+    pub(super) scoring: Option<Scoring>,
+}
+
+/// The `[score]` table of the file.
+#[derive(Debug, Clone)]
+pub(super) struct Scoring {
+    pub(super) config: ScoreConfig,
+    /// What its paths are relative to.
+    pub(super) base: PathBuf,
+    /// BLAKE3 of the table.
+    pub(super) digest: String,
 }
 
 fn default_trials() -> u32 {
@@ -82,8 +99,15 @@ fn default_cap() -> std::time::Duration {
 #[serde(deny_unknown_fields)]
 struct File {
     gate: Option<GateConfig>,
+    #[serde(default)]
+    score: Option<toml::Table>,
     #[serde(default, rename = "encryption")]
     _encryption: Option<toml::Table>,
+}
+
+fn digest(table: &toml::Table) -> anyhow::Result<String> {
+    let text = serde_json::to_string(table).context("the [score] table cannot be read")?;
+    Ok(blake3::hash(text.as_bytes()).to_hex().to_string())
 }
 
 impl GateConfig {
@@ -103,7 +127,16 @@ impl GateConfig {
                 path.display()
             )
         })?;
-        Ok(gate.below(path.parent().unwrap_or(Path::new(""))))
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let scoring = match &file.score {
+            Some(table) => Some(Scoring {
+                config: ScoreConfig::find(&text).with_context(what)?,
+                base: folder.to_owned(),
+                digest: digest(table)?,
+            }),
+            None => None,
+        };
+        Ok(Self { scoring, ..gate.below(folder) })
     }
 
     /// The paths taken from a folder.
@@ -114,7 +147,7 @@ impl GateConfig {
         for path in [&mut self.baseline, &mut self.candidate, &mut self.runs, &mut self.out] {
             *path = folder.join(&*path);
         }
-        for path in [&mut self.policy, &mut self.calibration, &mut self.faults, &mut self.tools] {
+        for path in [&mut self.policy, &mut self.calibration, &mut self.envelope, &mut self.faults, &mut self.tools] {
             if let Some(path) = path {
                 *path = folder.join(&*path);
             }

@@ -22,6 +22,9 @@ pub(super) struct Frozen {
     corpus_digest: String,
     /// BLAKE3 of the order in which sessions are played.
     order_digest: String,
+    /// BLAKE3 of the `[score]` table, where there is one.
+    #[serde(default)]
+    score_digest: Option<String>,
     seed: u64,
     /// Sessions that the plan ends with.
     sessions: usize,
@@ -43,6 +46,7 @@ impl Frozen {
             policy_digest: policy.digest(),
             corpus_digest: lane.0.corpus_digest().to_owned(),
             order_digest: hasher.finalize().to_hex().to_string(),
+            score_digest: config.scoring.as_ref().map(|scoring| scoring.digest.clone()),
             seed: config.seed,
             sessions: plan.planned,
             looks: plan.looks,
@@ -90,6 +94,11 @@ impl Frozen {
         let pairs = [
             ("policy (digest)", short(&held.policy_digest), short(&self.policy_digest)),
             ("corpus (digest)", short(&held.corpus_digest), short(&self.corpus_digest)),
+            (
+                "[score] table (digest)",
+                short(held.score_digest.as_deref().unwrap_or("none")),
+                short(self.score_digest.as_deref().unwrap_or("none")),
+            ),
             ("seed", held.seed.to_string(), self.seed.to_string()),
             ("number of sessions", held.sessions.to_string(), self.sessions.to_string()),
             ("number of looks", held.looks.to_string(), self.looks.to_string()),
@@ -114,6 +123,7 @@ mod tests {
             policy_digest: "a".repeat(64),
             corpus_digest: "b".repeat(64),
             order_digest: "c".repeat(64),
+            score_digest: None,
             seed: 1,
             sessions: 100,
             looks: 4,
