@@ -10,7 +10,7 @@ fn examples() -> Vec<String> {
 
 #[test]
 fn the_examples_parse() {
-    let (mut candidates, mut policies, mut configurations, mut parts) = (0, 0, 0, 0);
+    let (mut candidates, mut policies, mut envelopes, mut configurations, mut parts) = (0, 0, 0, 0, 0);
     let mut whole = String::new();
     for example in examples() {
         if example.starts_with("candidate = 1") {
@@ -20,6 +20,10 @@ fn the_examples_parse() {
         } else if example.starts_with("policy = 1") {
             policies += 1;
             let parsed = analyzer::Policy::parse(&example);
+            assert!(parsed.is_ok(), "{example}\n{:?}", parsed.err());
+        } else if example.starts_with("envelope = 1") {
+            envelopes += 1;
+            let parsed = schemas::envelope::Envelope::parse(&example, &|_| Ok("{}".to_owned()));
             assert!(parsed.is_ok(), "{example}\n{:?}", parsed.err());
         } else {
             if example.starts_with('[') {
@@ -33,5 +37,5 @@ fn the_examples_parse() {
             assert!(parsed.is_ok(), "{whole}\n{:?}", parsed.err());
         }
     }
-    assert_eq!((candidates, policies, configurations, parts), (2, 1, 1, 2));
+    assert_eq!((candidates, policies, envelopes, configurations, parts), (2, 1, 0, 1, 2));
 }

@@ -268,7 +268,7 @@ fn an_envelope_that_cannot_be_checked_in_full_is_told() {
     let good = [record("c", 0, vec![pay("DE1", 10)])];
     let (_, checked) = results(&enveloped(text), &good, &good);
     assert!(checked.doubts[0].detail.contains("require of tool pay (line 8)"), "{:?}", checked.doubts);
-    assert!(checked.notes.iter().any(|note| note.contains("breaker (line 5)")), "{:?}", checked.notes);
+    assert!(checked.notes.iter().any(|note| note.contains("breaker (line 4)")), "{:?}", checked.notes);
     let mut missing = Policy::parse("[invariant.envelope]\non = true").expect("a policy");
     let before = runs(Lane::Baseline, &good);
     let after = runs(Lane::Candidate, &good);

@@ -259,7 +259,7 @@ impl Reading<'_> {
             | Value::Float(_)
             | Value::Boolean(_)
             | Value::Datetime(_)
-            | Value::Array(_)) => Err(self.bad(at, key, format!("a {}", other.type_str()), EXPECTED)),
+            | Value::Array(_)) => Err(self.bad(at, key, format!("of type {}", other.type_str()), EXPECTED)),
         }
     }
 

@@ -250,7 +250,7 @@ fn a_mistake_is_told_with_its_line_and_what_is_allowed() {
         ),
         (
             "envelope = 1\n[[tool]]\nname = \"t\"\nargs_schema = 3".to_owned(),
-            &["line 4", "a integer", "a table"],
+            &["line 4", "of type integer", "a table"],
         ),
         (tool("{ id = \"a\", arg = \"a\", max = 1 }"), &["line 8", "bound.a.arg of tool t", "\"a\"", "`/`"]),
         (tool("{ id = \"a\", arg = \"/a\" }"), &["line 8", "without a condition", "exactly one"]),
