@@ -31,6 +31,11 @@ impl Shape {
     fn text(self, plain: String) -> String {
         if self.hostile { format!("{plain} {HOSTILE}") } else { plain }
     }
+
+    /// Identifiers hold no control characters; everything else they may.
+    fn id(self, plain: String) -> String {
+        self.text(plain).chars().filter(|letter| !letter.is_control()).collect()
+    }
 }
 
 /// A run of this lane with the recordings of its cases. The candidate fails in every fifth case and doubles a refund there.
@@ -46,7 +51,7 @@ pub(crate) fn run(shape: Shape, lane: Lane) -> Run {
             format: schemas::FORMAT,
             tool_version: "0.1.0".to_owned(),
             lane,
-            build: BuildId::parse(&shape.text(lane.as_str().to_owned()))
+            build: BuildId::parse(&shape.id(lane.as_str().to_owned()))
                 .expect("a build may be called anything"),
             source: "replay".to_owned(),
             model: None,
@@ -63,11 +68,11 @@ pub(crate) fn run(shape: Shape, lane: Lane) -> Run {
 }
 
 fn case_name(shape: Shape, case: u32) -> String {
-    shape.text(format!("case {case}"))
+    shape.id(format!("case {case}"))
 }
 
 fn session(shape: Shape, lane: Lane, case: u32, trial: u32) -> String {
-    shape.text(format!("{}-{case}-{trial}", lane.as_str()))
+    shape.id(format!("{}-{case}-{trial}", lane.as_str()))
 }
 
 fn fails(lane: Lane, case: u32, trial: u32) -> bool {
@@ -90,7 +95,7 @@ fn record(shape: Shape, lane: Lane, case: u32, trial: u32) -> TrialRecord {
     TrialRecord {
         trial: Trial {
             tenant: TenantId::parse("t").expect("plain"),
-            agent: AgentId::parse(&shape.text("agent".to_owned())).expect("an agent may be called anything"),
+            agent: AgentId::parse(&shape.id("agent".to_owned())).expect("an agent may be called anything"),
             build: None,
             lane,
             case: CaseId::parse(&case_name(shape, case)).expect("a case may be called anything"),

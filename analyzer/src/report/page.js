@@ -399,9 +399,9 @@
     const lanes = make("div", "lanes");
     lanes.append(...trace.lanes.map((lane) => laneHead(lane, view, choose)));
     const parts = [lanes];
-    const { lines, first } = trace.views[place];
+    const { lines, first, compared } = trace.views[place];
     if (lines.length) {
-      if (trace.compared && first === null) parts.push(make("p", "", "The tool calls of these trials do not differ."));
+      if (compared && first === null) parts.push(make("p", "", "The tool calls of these trials do not differ."));
       if (first !== null) {
         const jump = make("button", "jump", `Go to the first difference (line ${first + 1})`);
         jump.type = "button";

@@ -8,7 +8,7 @@ use super::cases::{self, Cases};
 use super::tools::{self, Tools};
 use super::{Evidence, Frame, ReportError, figures, pack, phrases, text};
 use crate::analysis::Analysis;
-use crate::verdict::{Answer, InvariantResult, MetricResult, Reason, Verdict};
+use crate::verdict::{Answer, InvariantResult, MetricResult, Reason, ReasonCode, Verdict};
 use crate::words;
 
 pub(super) mod drift;
@@ -265,6 +265,10 @@ fn facts(verdict: &Verdict) -> Vec<Fact> {
 /// Reasons after the first that weigh the same, by metric.
 fn also(verdict: &Verdict) -> Vec<String> {
     let Some(first) = verdict.reasons.first() else { return Vec::new() };
+    if first.code == ReasonCode::NonInferior {
+        // The sentence names them all.
+        return Vec::new();
+    }
     let weight = phrases::reason_tone(first.code);
     let others = verdict.reasons.iter().skip(1);
     let same = others.filter(|reason| phrases::reason_tone(reason.code) == weight);

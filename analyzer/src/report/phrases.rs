@@ -53,15 +53,24 @@ pub(super) fn why(verdict: &Verdict) -> String {
                 format!("{} ({before} \u{2192} {after})", text::name(&metric.name))
             });
             let more = kept.len().saturating_sub(APPROVED_NAMED);
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let more = (more > 0).then(|| format!("{more} more"));
             sentence(&format!(
-                "{}{more} {} shown not to get worse than tolerated, over {}",
-                shown.collect::<Vec<_>>().join(", "),
+                "{} {} shown not to get worse than tolerated, over {}",
+                listed(&shown.chain(more).collect::<Vec<_>>()),
                 if kept.len() == 1 { "is" } else { "are" },
                 text::counted(metric.cases, "case", "cases"),
             ))
         }
         _ => sentence(&first.detail),
+    }
+}
+
+/// "a", "a and b", "a, b and c".
+fn listed(names: &[String]) -> String {
+    match names {
+        [] => String::new(),
+        [only] => only.clone(),
+        [before @ .., last] => format!("{} and {last}", before.join(", ")),
     }
 }
 

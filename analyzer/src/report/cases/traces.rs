@@ -33,8 +33,6 @@ pub(super) struct TraceView {
     lanes: Vec<LaneView>,
     /// One for each trial of the candidate that can be looked at, the one to look at first first.
     views: Vec<View>,
-    /// Whether there is a candidate and something to compare it with.
-    compared: bool,
 }
 
 /// One lane of a case.
@@ -72,6 +70,8 @@ struct Mark {
 #[derive(Debug, Serialize)]
 struct View {
     trial: u32,
+    /// Whether the candidate's trial has a transcript, and something to compare it with has one.
+    compared: bool,
     first: Option<usize>,
     lines: Vec<(Step, Vec<Option<usize>>)>,
 }
@@ -159,11 +159,10 @@ pub(super) fn trace(sides: &Sides<'_>, findings: &[&Finding], texts: &Texts) -> 
             marks_left_out: all.len().saturating_sub(MARKS_SHOWN),
         });
     }
-    let compared = !lanes[2].1.is_empty() && shown.len() > 1;
     if shown.is_empty() {
         return None;
     }
-    Some(TraceView { events: distinct.events, lanes: shown, views, compared })
+    Some(TraceView { events: distinct.events, lanes: shown, views })
 }
 
 fn key(record: &TrialRecord, lane: Lane) -> (Lane, String) {
@@ -176,25 +175,28 @@ fn events<'a>(record: &'a TrialRecord, lane: Lane, texts: &'a Texts) -> Vec<Even
     events
 }
 
-/// Each candidate's trial beside the recording and the baseline; without a candidate, these two alone.
+/// Each candidate's trial beside the recording and the baseline.
 fn candidate_views(lanes: &[(Lane, Vec<&TrialRecord>); LANES], told: &[Vec<Vec<Event<'_>>>]) -> Vec<View> {
     let is_there: Vec<usize> = (0..LANES).filter(|lane| !lanes[*lane].1.is_empty()).collect();
-    let view = |trial: u32, candidate: Option<&Vec<Event<'_>>>| {
-        let side = |lane: usize| told[lane].first().map(Vec::as_slice);
-        let sides = [side(0), side(1), candidate.map(Vec::as_slice)];
+    // Nothing is known of the calls of a trial without a transcript: it is no reference, and differs in nothing.
+    let side = |lane: usize, place: usize| {
+        let record = lanes[lane].1.get(place)?;
+        record.trial.has_transcript.then(|| told[lane][place].as_slice())
+    };
+    let view = |place: usize| {
+        let sides = [side(0, 0), side(1, 0), side(2, place)];
         let lines = trace::line_up(&sides);
         let steps = trace::steps(&lines, &sides);
         let places = |line: &trace::Places| is_there.iter().map(|lane| line[*lane]).collect();
         View {
-            trial,
+            trial: lanes[2].1.get(place).map_or(0, |record| record.trial.trial),
+            compared: sides[2].is_some() && sides[..2].iter().any(Option::is_some),
             first: steps.iter().position(|step| *step != Step::Same),
             lines: lines.iter().zip(&steps).map(|(line, step)| (*step, places(line))).collect(),
         }
     };
-    if told[2].is_empty() {
-        return vec![view(0, None)];
-    }
-    lanes[2].1.iter().zip(&told[2]).map(|(record, events)| view(record.trial.trial, Some(events))).collect()
+    // Without a candidate the other two stand alone.
+    (0..lanes[2].1.len().max(1)).map(view).collect()
 }
 
 /// Every event once.
