@@ -3,10 +3,13 @@
 
 use serde::Serialize;
 
+use super::page::calibration::{self, CalibrationPoint};
+use super::page::course::{self, CoursePoint};
 use super::page::drift::{self, DriftPoint};
+use super::page::slices;
 use super::{phrases, text};
 use crate::analysis::{Analysis, MetricDetail};
-use crate::verdict::{MetricResult, Unit, Verdict};
+use crate::verdict::{MetricResult, SliceResult, Unit, Verdict};
 use crate::words;
 
 /// The farthest the scale reaches to the worse side, margins; beyond it an interval is cut and marked so.
@@ -23,6 +26,9 @@ pub(super) struct Figures {
     intervals: Intervals,
     moves: Vec<Moves>,
     drift: Vec<DriftPoint>,
+    course: Vec<CoursePoint>,
+    slices: Intervals,
+    calibration: Vec<CalibrationPoint>,
 }
 
 /// Every metric's interval on one scale, on which zero is "no change" and -1 the tolerated margin.
@@ -69,6 +75,9 @@ pub(super) fn figures(analysis: &Analysis) -> Figures {
         intervals: intervals(&analysis.verdict),
         moves: deciding.map(|(metric, detail)| moves(metric, detail)).collect(),
         drift: drift::points(analysis),
+        course: course::points(&analysis.verdict),
+        slices: slice_intervals(&analysis.verdict),
+        calibration: analysis.verdict.calibration.as_ref().map(calibration::points).unwrap_or_default(),
     }
 }
 
@@ -78,33 +87,86 @@ fn decides(metric: &MetricResult) -> bool {
 
 /// Places the metrics that have a margin, the deciding ones first.
 fn intervals(verdict: &Verdict) -> Intervals {
-    let drawn: Vec<&MetricResult> = verdict.metrics.iter().filter(|metric| metric.margin > 0.0).collect();
-    let lowest = drawn.iter().map(|metric| metric.interval[0] / metric.margin).fold(-1.0, f64::min);
-    let highest = drawn.iter().map(|metric| metric.interval[1] / metric.margin).fold(0.0, f64::max);
-    let low = (lowest - 0.3).clamp(FARTHEST_WORSE, -1.6);
-    let high = (highest + 0.3).clamp(0.8, FARTHEST_BETTER);
-    let first = drawn.iter().filter(|metric| decides(metric));
-    let rest = drawn.iter().filter(|metric| !decides(metric));
-    Intervals { low, high, rows: first.chain(rest).map(|metric| row(metric, low, high)).collect() }
+    let drawn: Vec<Drawn> =
+        verdict.metrics.iter().filter(|metric| metric.margin > 0.0).map(Drawn::metric).collect();
+    let (first, rest) = drawn.into_iter().partition(|drawn: &Drawn| drawn.decides);
+    on_one_scale(&[first, rest].concat())
 }
 
-fn row(metric: &MetricResult, lowest: f64, highest: f64) -> Row {
-    let [low, high] = metric.interval.map(|end| end / metric.margin);
-    let effect = metric.effect / metric.margin;
-    let (tone, state) = phrases::state(metric);
+/// The slices that the policy names, in its order.
+fn slice_intervals(verdict: &Verdict) -> Intervals {
+    let drawn: Vec<Drawn> =
+        verdict.slices.iter().filter(|slice| slice.margin > 0.0).map(Drawn::slice).collect();
+    on_one_scale(&drawn)
+}
+
+fn on_one_scale(drawn: &[Drawn]) -> Intervals {
+    let lowest = drawn.iter().map(|one| one.interval[0] / one.margin).fold(-1.0, f64::min);
+    let highest = drawn.iter().map(|one| one.interval[1] / one.margin).fold(0.0, f64::max);
+    let low = (lowest - 0.3).clamp(FARTHEST_WORSE, -1.6);
+    let high = (highest + 0.3).clamp(0.8, FARTHEST_BETTER);
+    Intervals { low, high, rows: drawn.iter().map(|one| row(one, low, high)).collect() }
+}
+
+/// What is drawn as an interval against a margin.
+#[derive(Debug, Clone)]
+struct Drawn {
+    name: String,
+    tone: &'static str,
+    state: &'static str,
+    decides: bool,
+    unit: Unit,
+    effect: f64,
+    interval: [f64; 2],
+    margin: f64,
+}
+
+impl Drawn {
+    fn metric(metric: &MetricResult) -> Self {
+        let (tone, state) = phrases::state(metric);
+        Self {
+            name: text::name(&metric.name),
+            tone,
+            state,
+            decides: decides(metric),
+            unit: metric.unit,
+            effect: metric.effect,
+            interval: metric.interval,
+            margin: metric.margin,
+        }
+    }
+
+    fn slice(slice: &SliceResult) -> Self {
+        let (tone, state) = slices::state(slice);
+        Self {
+            name: format!("{} \u{b7} {}", text::name(&slice.name), text::name(&slice.metric)),
+            tone,
+            state,
+            decides: slice.critical || slice.required,
+            unit: slice.unit,
+            effect: slice.effect,
+            interval: slice.interval,
+            margin: slice.margin,
+        }
+    }
+}
+
+fn row(drawn: &Drawn, lowest: f64, highest: f64) -> Row {
+    let [low, high] = drawn.interval.map(|end| end / drawn.margin);
+    let effect = drawn.effect / drawn.margin;
     Row {
-        name: text::name(&metric.name),
-        tone,
-        state,
-        decides: decides(metric),
+        name: drawn.name.clone(),
+        tone: drawn.tone,
+        state: drawn.state,
+        decides: drawn.decides,
         low: rounded(low.clamp(lowest, highest)),
         high: rounded(high.clamp(lowest, highest)),
         cut_low: low < lowest,
         cut_high: high > highest,
         effect: (lowest..=highest).contains(&effect).then(|| rounded(effect)),
-        effect_text: words::effect(metric.unit, metric.effect),
-        interval_text: phrases::interval(metric),
-        margin_text: phrases::margin(metric),
+        effect_text: words::effect(drawn.unit, drawn.effect),
+        interval_text: phrases::ends(drawn.unit, drawn.interval),
+        margin_text: words::effect(drawn.unit, -drawn.margin),
     }
 }
 
@@ -141,7 +203,7 @@ mod tests {
         }
         assert!(rows[0].interval_text.starts_with("-39.0 to"), "{:?}", rows[0]);
         assert!(!rows[0].cut_low && rows[0].effect.is_some());
-        let far = row(&sample::analysis(Answer::Block).verdict.metrics[0], -2.0, 2.0);
+        let far = row(&Drawn::metric(&sample::analysis(Answer::Block).verdict.metrics[0]), -2.0, 2.0);
         assert!(far.cut_low && far.effect.is_none() && far.low == -2.0, "{far:?}");
     }
 

@@ -11,7 +11,7 @@ use quick_xml::events::{BytesDecl, BytesText, Event};
 
 use super::{ReportError, phrases, text};
 use crate::analysis::Analysis;
-use crate::verdict::{Answer, InvariantResult, MetricResult, MetricState, Verdict};
+use crate::verdict::{Answer, InvariantResult, InvariantState, MetricResult, MetricState, Verdict};
 
 /// Violating sessions named in a failure.
 const EXAMPLES_SHOWN: usize = 20;
@@ -177,11 +177,14 @@ fn invariant_test(invariant: &InvariantResult) -> Test {
     let details = invariant.details.iter().map(String::as_str).chain(std::iter::repeat(""));
     let examples = invariant.examples.iter().zip(details).take(EXAMPLES_SHOWN);
     let listed: Vec<String> = examples.map(|(session, detail)| format!("{session}: {detail}")).collect();
-    let result = match (invariant.violations, invariant.violations_baseline) {
-        _ if invariant.cases == 0 => TestResult::Skipped("not checked on any trial".to_owned()),
-        (0, _) => TestResult::Passed,
-        (_, 0) => TestResult::Failed("invariant_violated", counts.clone()),
-        (_, _) => TestResult::Skipped(format!("{counts}: compared as a rate")),
+    let (_, state) = phrases::invariant(invariant);
+    let result = match invariant.state {
+        InvariantState::Kept => TestResult::Passed,
+        InvariantState::Violated => TestResult::Failed("invariant_violated", counts.clone()),
+        InvariantState::Demoted
+        | InvariantState::Unchecked
+        | InvariantState::NotLive
+        | InvariantState::TooFewCases => TestResult::Skipped(format!("{counts}: {state}")),
     };
     Test {
         name: invariant.name.clone(),

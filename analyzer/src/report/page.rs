@@ -8,13 +8,23 @@ use super::cases::{self, Cases};
 use super::tools::{self, Tools};
 use super::{Evidence, Frame, ReportError, figures, pack, phrases, text};
 use crate::analysis::Analysis;
-use crate::verdict::{Answer, InvariantResult, MetricResult, Reason, ReasonCode, Verdict};
+use crate::verdict::{Answer, ExchangeResult, MetricResult, NeedRow, Reason, ReasonCode, Verdict};
 use crate::words;
 
+pub(super) mod calibration;
+pub(super) mod course;
 pub(super) mod drift;
+mod invariants;
+mod outcome;
+pub(super) mod slices;
 mod trust;
 
+use calibration::CalibrationView;
+use course::CourseView;
 use drift::DriftView;
+use invariants::{EnvelopeView, InvariantView};
+use outcome::OutcomeView;
+use slices::SlicesView;
 use trust::FidelityView;
 
 /// The charting library with the licences of all its parts, as the page carries it.
@@ -39,9 +49,6 @@ const THEME: &str = include_str!("theme.js");
 
 /// Cases named at the top of the page.
 const LEADING_CASES: usize = 5;
-
-/// Violating sessions named per invariant.
-const EXAMPLES_SHOWN: usize = 5;
 
 /// Makes the page.
 ///
@@ -90,6 +97,7 @@ struct Page {
     advice: Vec<&'static str>,
     need: Option<String>,
     options: Vec<[String; 3]>,
+    forecast: Vec<[String; 5]>,
     reasons: Vec<ReasonView>,
     leading: Vec<Leading>,
     notes: Vec<String>,
@@ -98,7 +106,13 @@ struct Page {
     absent: Vec<[String; 2]>,
     alpha: String,
     invariants: Vec<InvariantView>,
+    envelope: Option<EnvelopeView>,
     drift: Option<DriftView>,
+    course: Option<CourseView>,
+    slices: Option<SlicesView>,
+    outcome: Option<OutcomeView>,
+    calibration: Option<CalibrationView>,
+    exchangeability: Vec<[String; 4]>,
     tools: Tools,
     cases: CaseCounts,
     fidelity: Option<FidelityView>,
@@ -154,19 +168,6 @@ struct MetricView {
 }
 
 #[derive(Debug, Serialize)]
-struct InvariantView {
-    name: String,
-    violations: String,
-    violations_baseline: String,
-    cases: String,
-    upper_bound: String,
-    tone: &'static str,
-    state: &'static str,
-    examples: Vec<[String; 2]>,
-    examples_left_out: usize,
-}
-
-#[derive(Debug, Serialize)]
 struct CaseCounts {
     listed: usize,
     left_out: usize,
@@ -195,6 +196,7 @@ fn page(analysis: &Analysis, evidence: &Evidence<'_>, frame: &Frame, cases: &Cas
         advice: advice(verdict),
         need: phrases::need(verdict),
         options: options(verdict),
+        forecast: forecast(verdict),
         reasons: verdict.reasons.iter().map(reason_view).collect(),
         leading: leading(cases),
         notes: verdict.notes.iter().map(|note| text::visible(note)).collect(),
@@ -202,8 +204,14 @@ fn page(analysis: &Analysis, evidence: &Evidence<'_>, frame: &Frame, cases: &Cas
         metrics: verdict.metrics.iter().map(metric_view).collect(),
         absent: verdict.absent.iter().map(|one| [text::name(&one.name), text::visible(&one.why)]).collect(),
         alpha: format!("{}", verdict.alpha),
-        invariants: verdict.invariants.iter().map(invariant_view).collect(),
+        invariants: verdict.invariants.iter().map(invariants::invariant).collect(),
+        envelope: verdict.envelope.as_ref().map(invariants::envelope),
         drift: verdict.drift.as_ref().map(drift::drift),
+        course: verdict.course.as_ref().map(course::course),
+        slices: slices::slices(verdict),
+        outcome: outcome::outcome(&verdict.outcome),
+        calibration: verdict.calibration.as_ref().map(calibration::calibration),
+        exchangeability: exchangeability(verdict),
         tools,
         cases: CaseCounts {
             listed: cases.cases.len(),
@@ -298,6 +306,23 @@ fn options(verdict: &Verdict) -> Vec<[String; 3]> {
     rows.map(|option| [option.trials, option.cases, option.trials_total].map(text::count)).collect()
 }
 
+/// What adding cases would bring: cases added, trials of each, trials added, probability, cost.
+fn forecast(verdict: &Verdict) -> Vec<[String; 5]> {
+    let row = |row: &NeedRow| {
+        let [cases, trials, added] = [row.extra_cases, row.trials, row.trials_added].map(text::count);
+        let cost = row.cost_usd.map_or_else(|| "not known".to_owned(), |usd| format!("${usd:.2}"));
+        [cases, trials, added, text::percent(row.predicted_approve), cost]
+    };
+    verdict.need.table.iter().map(row).collect()
+}
+
+fn exchangeability(verdict: &Verdict) -> Vec<[String; 4]> {
+    let row = |one: &ExchangeResult| {
+        [text::name(&one.name), text::count(one.cases), text::p_value(one.p), text::p_value(one.p_adjusted)]
+    };
+    verdict.exchangeability.iter().map(row).collect()
+}
+
 fn reason_view(reason: &Reason) -> ReasonView {
     ReasonView {
         code: reason.code.as_str(),
@@ -339,25 +364,6 @@ fn metric_view(metric: &MetricResult) -> MetricView {
         tone,
         floor: text::count(metric.floor),
         clipped: metric.clipped,
-    }
-}
-
-fn invariant_view(invariant: &InvariantResult) -> InvariantView {
-    let (tone, state) = phrases::invariant(invariant);
-    let details = invariant.details.iter().map(String::as_str).chain(std::iter::repeat(""));
-    let examples = invariant.examples.iter().zip(details).take(EXAMPLES_SHOWN);
-    InvariantView {
-        name: text::name(&invariant.name),
-        violations: text::count(invariant.violations),
-        violations_baseline: text::count(invariant.violations_baseline),
-        cases: text::count(invariant.cases),
-        upper_bound: text::percent(invariant.upper_bound),
-        tone,
-        state,
-        examples: examples
-            .map(|(session, detail)| [text::name(session), text::visible(&text::shortened(detail, 300))])
-            .collect(),
-        examples_left_out: invariant.examples.len().saturating_sub(EXAMPLES_SHOWN),
     }
 }
 

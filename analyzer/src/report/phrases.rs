@@ -4,7 +4,9 @@ use schemas::exchange::Effect;
 use schemas::trial::TrialEnding;
 
 use super::text;
-use crate::verdict::{Answer, InvariantResult, MetricResult, MetricState, ReasonCode, Verdict};
+use crate::verdict::{
+    Answer, InvariantResult, InvariantState, MetricResult, MetricState, ReasonCode, Unit, Verdict,
+};
 use crate::words;
 
 /// How a line is coloured and marked; never by colour alone.
@@ -85,9 +87,14 @@ fn sentence(fragment: &str) -> String {
     sentence
 }
 
-/// Both ends of an interval, in the metric's unit.
+/// Both ends of a metric's interval, in its unit.
 pub(super) fn interval(metric: &MetricResult) -> String {
-    let [low, high] = metric.interval.map(|end| words::effect(metric.unit, end));
+    ends(metric.unit, metric.interval)
+}
+
+/// Both ends of an interval of effects.
+pub(super) fn ends(unit: Unit, interval: [f64; 2]) -> String {
+    let [low, high] = interval.map(|end| words::effect(unit, end));
     match low.strip_suffix(" points") {
         Some(low) => format!("{low} to {high}"),
         None => format!("{low} to {high}"),
@@ -130,9 +137,14 @@ pub(super) fn exit_code(answer: Answer) -> u8 {
 
 /// The colour and the words of a metric's state.
 pub(super) fn state(metric: &MetricResult) -> (&'static str, &'static str) {
-    match metric.state {
+    metric_state(metric.state, metric.decides)
+}
+
+/// The same of what may or may not block.
+pub(super) fn metric_state(state: MetricState, decides: bool) -> (&'static str, &'static str) {
+    match state {
         MetricState::NonInferior => (GOOD, "within margin"),
-        MetricState::Deteriorated if metric.decides => (BAD, "worse, blocks"),
+        MetricState::Deteriorated if decides => (BAD, "worse, blocks"),
         MetricState::Deteriorated => (WARN, "worse"),
         MetricState::DeterioratedWithinMargin => (WARN, "worse, within margin"),
         MetricState::Undecided => (OPEN, "undecided"),
@@ -141,11 +153,13 @@ pub(super) fn state(metric: &MetricResult) -> (&'static str, &'static str) {
 
 /// The colour and the words of an invariant's state.
 pub(super) fn invariant(invariant: &InvariantResult) -> (&'static str, &'static str) {
-    match (invariant.violations, invariant.violations_baseline) {
-        _ if invariant.cases == 0 => (OPEN, "not checked"),
-        (0, _) => (GOOD, "kept"),
-        (_, 0) => (BAD, "violated, blocks"),
-        (_, _) => (WARN, "violated by both, compared as a rate"),
+    match invariant.state {
+        InvariantState::Kept => (GOOD, "kept"),
+        InvariantState::Violated => (BAD, "violated, blocks"),
+        InvariantState::Demoted => (WARN, "violated by both, compared as a rate"),
+        InvariantState::Unchecked => (OPEN, "not checked"),
+        InvariantState::NotLive => (WARN, "cannot fail, proves nothing"),
+        InvariantState::TooFewCases => (OPEN, "kept, by too few cases"),
     }
 }
 

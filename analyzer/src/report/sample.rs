@@ -263,6 +263,17 @@ fn verdict(answer: Answer, code: ReasonCode, metrics: Vec<MetricResult>) -> Verd
             examples: vec![format!("{HOSTILE_CASE}-0")],
             details: vec![HOSTILE.to_owned()],
             violations_baseline: 0,
+            state: InvariantState::Violated,
+            breaches: vec![BreachPlace {
+                case: HOSTILE_CASE.to_owned(),
+                session: format!("{HOSTILE_CASE}-0"),
+                tool: Some(HOSTILE.to_owned()),
+                rule: Some(HOSTILE.to_owned()),
+                pointer: HOSTILE.to_owned(),
+                detail: HOSTILE.to_owned(),
+                ..BreachPlace::default()
+            }],
+            liveness: Some(Liveness { live: true, mutants: 2, failed: 1, silent: vec![HOSTILE.to_owned()] }),
             ..InvariantResult::default()
         }],
         metrics,

@@ -1,0 +1,73 @@
+//! Where `success` comes from, and what the word of each evaluator is worth, for a reader.
+
+use serde::Serialize;
+
+use crate::outcome::{Agreement, OutcomeResult};
+use crate::report::{phrases, text};
+
+/// The section.
+#[derive(Debug, Serialize)]
+pub(super) struct OutcomeView {
+    decided_by: Vec<[String; 2]>,
+    evaluators: Vec<EvaluatorView>,
+}
+
+#[derive(Debug, Serialize)]
+struct EvaluatorView {
+    name: String,
+    kind: String,
+    scored: String,
+    errors: String,
+    rows: Vec<AgreementView>,
+}
+
+#[derive(Debug, Serialize)]
+struct AgreementView {
+    slice: String,
+    labels: String,
+    agreement: String,
+    kappa: String,
+    passed: String,
+    caught: String,
+    tone: &'static str,
+    state: &'static str,
+    why: String,
+}
+
+/// Nothing where no evaluator spoke and no source is named.
+pub(super) fn outcome(of: &OutcomeResult) -> Option<OutcomeView> {
+    (!of.decided_by.is_empty() || !of.evaluators.is_empty()).then(|| OutcomeView {
+        decided_by: (of.decided_by.iter())
+            .map(|source| [text::name(&source.source), text::count(source.cases)])
+            .collect(),
+        evaluators: (of.evaluators.iter())
+            .map(|evaluator| EvaluatorView {
+                name: text::name(&evaluator.name),
+                kind: text::name(&evaluator.kind),
+                scored: text::count(evaluator.scored),
+                errors: text::count(evaluator.errors),
+                rows: std::iter::once(&evaluator.overall).chain(&evaluator.slices).map(agreement).collect(),
+            })
+            .collect(),
+    })
+}
+
+fn agreement(of: &Agreement) -> AgreementView {
+    let bound = |value: Option<f64>, lower: Option<f64>, shown: fn(f64) -> String| match (value, lower) {
+        (Some(value), Some(lower)) => format!("{} (at least {})", shown(value), shown(lower)),
+        (Some(value), None) => shown(value),
+        (None, _) => "not known".to_owned(),
+    };
+    let (tone, state) = if of.votes { (phrases::GOOD, "votes") } else { (phrases::OPEN, "does not vote") };
+    AgreementView {
+        slice: of.slice.as_deref().map_or_else(|| "all trials".to_owned(), text::name),
+        labels: format!("{} in {}", text::count(of.labels), text::counted(of.cases, "case", "cases")),
+        agreement: bound(of.agreement, of.agreement_lower, text::percent),
+        kappa: bound(of.kappa, of.kappa_lower, |kappa| format!("{kappa:.2}")),
+        passed: format!("{} of {}", text::count(of.successes_passed), text::count(of.successes)),
+        caught: format!("{} of {}", text::count(of.failures_caught), text::count(of.failures)),
+        tone,
+        state,
+        why: text::visible(&of.why),
+    }
+}
