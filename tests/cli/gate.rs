@@ -57,6 +57,7 @@ fn a_gate_stops_early_and_its_plan_is_kept() {
     for name in ["verdict.json", "report.html", "summary.md", "junit.xml"] {
         assert!(folder.join("verdict").join(name).exists(), "{name} is missing");
     }
+    tests::verdict::read(&folder.join("verdict"));
     let frozen: Value =
         serde_json::from_slice(&std::fs::read(folder.join("runs/gate.json")).expect("is kept"))
             .expect("is JSON");

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tests::binary;
+use tests::{binary, verdict};
 
 fn data(path: &str) -> String {
     let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(path);
@@ -32,9 +32,7 @@ fn analyze(folder: &Path, baseline: &str, candidate: &str, policy: Option<&str>)
     assert!(matches!(code, 0 | 3 | 4), "{args:?}: {}", binary::printed(&output));
     let printed: Value = serde_json::from_slice(&output.stdout).expect("prints JSON");
     let out = folder.join(out);
-    let written: Value =
-        serde_json::from_slice(&std::fs::read(out.join("verdict.json")).expect("is written"))
-            .expect("is JSON");
+    let written = verdict::read(&out);
     assert_eq!(printed, written);
     for name in ["report.html", "summary.md", "junit.xml", "otlp.json"] {
         assert!(out.join(name).metadata().expect("is written").len() > 200, "{name} is nearly empty");

@@ -10,4 +10,5 @@ pub mod relay;
 pub mod service;
 pub mod traffic;
 pub mod upstream;
+pub mod verdict;
 pub mod witness;

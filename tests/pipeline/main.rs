@@ -1,7 +1,7 @@
 //! The whole path on embedded defaults, as `foreshadow demo` walks it.
 
 use serde_json::Value;
-use tests::binary;
+use tests::{binary, verdict};
 
 #[test]
 fn the_demo_approves_the_good_build_and_blocks_the_bad_one() {
@@ -12,7 +12,11 @@ fn the_demo_approves_the_good_build_and_blocks_the_bad_one() {
     let text = result.to_string();
     assert!(text.contains("approve") && text.contains("block"), "{result:#}");
     let reports = binary::files_below(folder.path()).into_iter().filter(|path| path.ends_with("report.html"));
-    assert_eq!(reports.count(), 2);
+    let reports: Vec<_> = reports.collect();
+    assert_eq!(reports.len(), 2);
+    for report in reports {
+        verdict::read(report.parent().expect("lies in a folder"));
+    }
 
     // What the demo recorded is whole, and a second look says the same.
     let listed =

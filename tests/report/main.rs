@@ -15,7 +15,7 @@ use analyzer::Policy;
 use analyzer::report::{Evidence, Frame, Texts, report_html, texts_wanted};
 use runs::Shape;
 use schemas::trial::Lane;
-use tests::binary;
+use tests::{binary, verdict};
 
 /// What the tests need and may not find.
 #[expect(clippy::print_stdout, reason = "who runs the test is told what was left out")]
@@ -39,6 +39,7 @@ fn python(python: &str, script: &str, args: &[&Path]) {
 fn analyzed(shape: Shape, policy: &Policy) -> String {
     let (baseline, candidate) = (runs::run(shape, Lane::Baseline), runs::run(shape, Lane::Candidate));
     let analysis = analyzer::analyse(policy, &baseline, &candidate, None, 7).expect("two runs");
+    verdict::assert_conforms(&serde_json::to_value(&analysis.verdict).expect("JSON"));
     let none = Texts::new();
     let evidence =
         Evidence { baseline: &baseline, candidate: &candidate, recorded: None, policy, texts: &none };
@@ -67,6 +68,7 @@ fn real(folder: &Path) -> PathBuf {
     }
     let done = binary::run(folder, &["analyze", "--baseline", "base", "--candidate", "v1", "--out", "real"]);
     assert_eq!(done.status.code(), Some(3), "{}", binary::printed(&done));
+    verdict::read(&folder.join("real"));
     folder.join("real")
 }
 
