@@ -95,7 +95,8 @@ fn finished_runs_are_looked_at_in_waves_and_calibrated() {
     let folder = folder.path();
     let file = data("tau-bench/gpt-4o-airline.jsonl.zst");
     for (lane, build) in [("baseline", "a"), ("candidate", "b")] {
-        let args = ["import", "--format", "tau-bench", &file, "--run", build, "--build", build, "--lane", lane];
+        let args =
+            ["import", "--format", "tau-bench", &file, "--run", build, "--build", build, "--lane", lane];
         let output = binary::run(folder, &args);
         assert!(output.status.success(), "{}", binary::printed(&output));
     }

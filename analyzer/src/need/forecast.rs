@@ -138,7 +138,8 @@ impl Forecast<'_> {
     fn passes(&self, metric: &Planned, draws: &Draws, scale: f64) -> bool {
         let mut contrasts = metric.observed.clone();
         let held = u32::try_from(metric.observed.len()).unwrap_or(u32::MAX);
-        let added = metric.cases_with(crate::count::of(draws.0.len())) - crate::count::of(metric.observed.len());
+        let added =
+            metric.cases_with(crate::count::of(draws.0.len())) - crate::count::of(metric.observed.len());
         for (bits, is_turned) in draws.0.iter().take(usize::try_from(added).unwrap_or(usize::MAX)) {
             let drawn = metric.observed[scaled(*bits, held) as usize];
             let moved = if metric.assumed.abs() > 0.0 {

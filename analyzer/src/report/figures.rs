@@ -89,7 +89,7 @@ fn decides(metric: &MetricResult) -> bool {
 fn intervals(verdict: &Verdict) -> Intervals {
     let drawn: Vec<Drawn> =
         verdict.metrics.iter().filter(|metric| metric.margin > 0.0).map(Drawn::metric).collect();
-    let (first, rest) = drawn.into_iter().partition(|drawn: &Drawn| drawn.decides);
+    let (first, rest): (Vec<Drawn>, Vec<Drawn>) = drawn.into_iter().partition(|drawn| drawn.decides);
     on_one_scale(&[first, rest].concat())
 }
 

@@ -133,7 +133,13 @@ pub(crate) fn n2() -> Vec<Row> {
     let Some(theirs) = ask("N2", &json!(sessions)) else { return Vec::new() };
     let against = |name: &str| {
         let value = theirs[name].as_f64().expect("a number");
-        row("N2", format!("clustered standard error against {name}"), 1e-10, "rel", (ours / value - 1.0).abs())
+        row(
+            "N2",
+            format!("clustered standard error against {name}"),
+            1e-10,
+            "rel",
+            (ours / value - 1.0).abs(),
+        )
     };
     vec![against("statsmodels"), against("inspect")]
 }
@@ -192,7 +198,8 @@ pub(crate) fn n4(scale: Scale) -> Vec<Row> {
         for (case, answer) in cases.iter().zip(theirs.as_array().expect("a list")) {
             let tails = test(case);
             let ours = [tails.less, tails.greater, tails.both];
-            let wanted = ["less", "greater", "two-sided"].map(|tail| answer[name][tail].as_f64().expect("a number"));
+            let wanted =
+                ["less", "greater", "two-sided"].map(|tail| answer[name][tail].as_f64().expect("a number"));
             off = off.max(worst(&ours, &wanted));
         }
         rows.push(row("N4", format!("{name} against SciPy, {} samples", cases.len()), 1e-9, "abs", off));
@@ -205,7 +212,8 @@ pub(crate) fn n5() -> Vec<Row> {
     let fractions = [0.25, 0.5, 0.75, 1.0];
     let published = [(0.05, [3.7496, 2.5399, 2.0161, 1.7202]), (0.04, [3.9444, 2.6815, 2.1305, 1.8182])];
     let off = published.map(|(alpha, wanted)| worst(&spending::boundaries(alpha, &fractions), &wanted));
-    let figure = "O'Brien-Fleming boundaries of four looks, alpha .05 and .04, against the published ones".to_owned();
+    let figure =
+        "O'Brien-Fleming boundaries of four looks, alpha .05 and .04, against the published ones".to_owned();
     vec![row("N5", figure, 2e-3, "abs", off[0].max(off[1]))]
 }
 
@@ -220,8 +228,11 @@ pub(crate) fn n9() -> Vec<Row> {
         })
         .collect();
     let truncation = 0.5;
-    let input: Vec<Value> = lists.iter().map(|(values, mean)| json!({"values": values, "mean": *mean})).collect();
-    let Some(theirs) = ask("N9", &json!({"lists": input, "truncation": truncation})) else { return Vec::new() };
+    let input: Vec<Value> =
+        lists.iter().map(|(values, mean)| json!({"values": values, "mean": *mean})).collect();
+    let Some(theirs) = ask("N9", &json!({"lists": input, "truncation": truncation})) else {
+        return Vec::new();
+    };
     let mut off: f64 = 0.0;
     for ((values, null), answer) in lists.iter().zip(theirs["paths"].as_array().expect("a list")) {
         for (side, name) in [(Side::Above, "above"), (Side::Below, "below")] {

@@ -19,7 +19,9 @@ fn a_plain_regression_is_blocked_at_an_early_look_and_says_so() {
     assert_eq!((verdict.verdict, verdict.looks), (Answer::Block, 1));
     let course = verdict.course.expect("looks");
     assert_eq!((course.kind, course.cases, course.planned_cases), (CourseKind::Looks, 50, 200));
-    assert!(course.stopped_early && course.looks[0].boundary.is_some_and(|bound| (bound - 3.7496).abs() < 1e-3));
+    assert!(
+        course.stopped_early && course.looks[0].boundary.is_some_and(|bound| (bound - 3.7496).abs() < 1e-3)
+    );
     assert_eq!((verdict.pairs.cases, verdict.metrics[0].cases), (50, 50));
     assert!(verdict.notes[0].contains("look 1 of 4, with 50 of 200 planned cases"), "{:?}", verdict.notes);
     // Identical and flawless: 100 cases fall short of the second look's boundary by a hair, 150 are enough.
@@ -94,7 +96,10 @@ fn betting_after_every_case_stops_when_it_has_seen_enough() {
     let runs = pair(&outcomes(200, 3, 0), &outcomes(200, 3, 100));
     let verdict = asked(&success_only(""), &runs, Looking::Anytime);
     let course = verdict.course.expect("every case");
-    assert_eq!((verdict.verdict, course.kind, course.stopped_early), (Answer::Block, CourseKind::Anytime, true));
+    assert_eq!(
+        (verdict.verdict, course.kind, course.stopped_early),
+        (Answer::Block, CourseKind::Anytime, true)
+    );
     assert!(course.cases < 60 && course.looks.last().is_some_and(|last| last.cases == course.cases));
     let runs = pair(&outcomes(200, 3, 0), &outcomes(200, 3, 0));
     let verdict = asked(&success_only(""), &runs, Looking::Anytime);
@@ -165,7 +170,10 @@ fn a_recording_is_compared_trial_by_trial() {
     };
     let same = (recording(100), labelled(Lane::Candidate, &outcomes(100, 4, 0)));
     let verdict = asked(&Policy::default(), &same, Looking::Once);
-    assert_eq!((verdict.verdict, codes(&verdict)), (Answer::Inconclusive, vec![ReasonCode::BaselineIsRecording]));
+    assert_eq!(
+        (verdict.verdict, codes(&verdict)),
+        (Answer::Inconclusive, vec![ReasonCode::BaselineIsRecording])
+    );
     assert!(verdict.exchangeability[0].p > 0.5);
     assert!(verdict.notes.iter().any(|note| note.contains("assumes perfect replay")));
     let other = (recording(100), labelled(Lane::Candidate, &outcomes(100, 4, 30)));

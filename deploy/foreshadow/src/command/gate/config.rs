@@ -147,7 +147,9 @@ impl GateConfig {
         for path in [&mut self.baseline, &mut self.candidate, &mut self.runs, &mut self.out] {
             *path = folder.join(&*path);
         }
-        for path in [&mut self.policy, &mut self.calibration, &mut self.envelope, &mut self.faults, &mut self.tools] {
+        for path in
+            [&mut self.policy, &mut self.calibration, &mut self.envelope, &mut self.faults, &mut self.tools]
+        {
             if let Some(path) = path {
                 *path = folder.join(&*path);
             }
