@@ -1,7 +1,7 @@
 //! Gathering against a plain model: whatever is sent again, split, broken off or restarted, each record is committed once.
 
 use proptest::prelude::*;
-use schemas::record::pack;
+use schemas::record::{Parcel, pack};
 
 use super::*;
 use crate::entries::tests::close;
