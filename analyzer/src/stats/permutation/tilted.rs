@@ -16,6 +16,9 @@ const STEEPEST: f64 = 30.0;
 /// Probabilities are parts of this.
 const WHOLE: u64 = 1 << 32;
 
+/// Draws are looked up by this many of their bits first.
+const GUIDE_BITS: u32 = 6;
+
 /// A distinct value of a table.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
@@ -33,21 +36,31 @@ pub(super) struct Tilted {
     entries: Vec<Entry>,
     /// Start and end of each case.
     spans: Vec<(usize, usize)>,
+    /// For each case, the first entry that a draw with these leading bits can mean.
+    guides: Vec<[u16; 1 << GUIDE_BITS]>,
     /// Likelihood ratio of the observed labelling.
     pub(super) observed_weight: f64,
 }
 
 /// A drawn relabelling.
+#[derive(Debug, Default)]
 pub(super) struct Drawn {
     pub(super) sum: f64,
     pub(super) squares: f64,
-    pub(super) weight: f64,
+    log_weight: f64,
+}
+
+impl Drawn {
+    /// Its likelihood ratio.
+    pub(super) fn weight(&self) -> f64 {
+        self.log_weight.exp()
+    }
 }
 
 impl Tilted {
     /// Tilts tables towards the sum of their first entries.
     pub(super) fn new<'a>(tables: impl Iterator<Item = &'a [f64]>) -> Self {
-        let mut tilted = Self { entries: Vec::new(), spans: Vec::new(), observed_weight: 1.0 };
+        let mut tilted = Self { entries: Vec::new(), spans: Vec::new(), guides: Vec::new(), observed_weight: 1.0 };
         let mut observed = Vec::new();
         for table in tables {
             let first = tilted.entries.len();
@@ -64,6 +77,7 @@ impl Tilted {
         }
         let tilt = tilted.saddlepoint(observed.iter().sum());
         tilted.tilt(tilt);
+        tilted.guides = tilted.tables().map(guide).collect();
         tilted.observed_weight = tilted.weight_of(&observed).exp();
         tilted
     }
@@ -137,19 +151,37 @@ impl Tilted {
         .sum()
     }
 
-    /// Draws a relabelling.
-    pub(super) fn draw(&self, stream: &mut Stream) -> Drawn {
-        let (mut sum, mut squares, mut log) = (0.0, 0.0, 0.0);
-        for table in self.tables() {
-            let bits = u64::from(stream.bits());
-            let place = table.partition_point(|entry| entry.below <= bits);
-            let entry = &table[place.min(table.len() - 1)];
-            sum += entry.value;
-            squares += entry.value * entry.value;
-            log += entry.log_weight;
+    /// Draws a relabelling from each stream; case by case for all of them, so that a case's table is read from memory once.
+    pub(super) fn draw(&self, streams: impl Iterator<Item = Stream>) -> Vec<Drawn> {
+        let mut streams: Vec<Stream> = streams.collect();
+        let mut all: Vec<Drawn> = streams.iter().map(|_| Drawn::default()).collect();
+        for (table, guide) in self.tables().zip(&self.guides) {
+            for (stream, drawn) in streams.iter_mut().zip(&mut all) {
+                let bits = stream.bits();
+                let mut place = usize::from(guide[(bits >> (32 - GUIDE_BITS)) as usize]);
+                // The last entry ends at 2^32, beyond every draw, so the search ends.
+                while table[place].below <= u64::from(bits) {
+                    place += 1;
+                }
+                let entry = &table[place];
+                drawn.sum += entry.value;
+                drawn.squares += entry.value * entry.value;
+                drawn.log_weight += entry.log_weight;
+            }
         }
-        Drawn { sum, squares, weight: log.exp() }
+        all
     }
+}
+
+/// For each value of a draw's leading bits, the first entry that it can mean.
+fn guide(table: &[Entry]) -> [u16; 1 << GUIDE_BITS] {
+    let mut guide = [0; 1 << GUIDE_BITS];
+    for (lead, first) in (0_u64..).zip(&mut guide) {
+        let least = lead << (32 - GUIDE_BITS);
+        let place = table.partition_point(|entry| entry.below <= least);
+        *first = u16::try_from(place).expect("a table has at most some hundreds of entries");
+    }
+    guide
 }
 
 /// The value of the largest exponent, so that nothing overflows.
