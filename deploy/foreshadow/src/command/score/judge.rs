@@ -303,7 +303,7 @@ mod tests {
     }
 
     fn request(judge: &Judge, answer: &str) -> Value {
-        let view = TrialView::new(&trial("c\n\u{1b}[2J1", 0, answer), vec![]);
+        let view = TrialView::new(&trial("c1", 0, answer), vec![]);
         serde_json::from_str(&judge.request(&view).expect("a request")).expect("JSON")
     }
 
@@ -332,12 +332,18 @@ mod tests {
         let own = "prompt = \"Case {{ case }} of {{ slices.domain }}: {{ transcript }} by {{ rubric }}\"\nrubric = \"r\"";
         let body = request(&judge(own).expect("a template"), "x");
         let prompt = body["messages"][1]["content"].as_str().expect("text");
-        assert!(prompt.starts_with("Case c[2J1 of airline: === begin of session"), "{prompt}");
+        assert!(prompt.starts_with("Case c1 of airline: === begin of session"), "{prompt}");
         let error = judge("prompt = \"Was it good?\"").expect_err("shows nothing").to_string();
         assert!(error.contains("transcript"), "{error}");
         let error = judge("prompt = \"{{ transcript }} {{ sesion }}\"").expect_err("a typo").to_string();
         assert!(error.contains("`sesion`") && error.contains("slices"), "{error}");
         assert!(judge("system = \"{% if %}\"").is_err());
+    }
+
+    #[test]
+    fn a_name_that_came_with_a_trial_stays_a_name() {
+        assert_eq!(name_only("air\nline\u{1b}[2J"), "airline[2J");
+        assert_eq!(name_only(&"é".repeat(500)).chars().count(), MAX_NAME);
     }
 
     #[test]
