@@ -253,7 +253,7 @@ async fn hostile_answers_are_bounded_errors_and_asked_for_again_next_time() {
             "c004" => Reply::ok("{\"success\": \"yes\"}"),
             "c005" => Reply::Redirect("http://127.0.0.1:9/".to_owned()),
             "c006" => Reply::Whole(503, vec![b'y'; 1 << 20]),
-            _ => Reply::ok("{\"success\": true, \"reason\": \"\u{1b}[2J\"}"),
+            _ => Reply::ok(json!({"success": true, "reason": "\u{1b}[2J"}).to_string()),
         }
     });
     let config = format!(
