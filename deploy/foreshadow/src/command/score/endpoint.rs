@@ -108,6 +108,7 @@ impl Endpoint {
         while let Some(part) = response.chunk().await.map_err(lost)? {
             if answer.len() + part.len() > most {
                 if !status.is_success() {
+                    answer.extend_from_slice(&part[..most - answer.len()]);
                     break;
                 }
                 let detail = format!("{host} answered with more than {most} bytes");
