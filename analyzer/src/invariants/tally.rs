@@ -155,7 +155,7 @@ fn note(result: &mut InvariantResult, case: &PairedCase<'_>, record: &TrialRecor
         return;
     }
     let (trial, session) = (record.trial.trial, record.trial.session.to_string());
-    result.details.push(format!("case {}, trial {trial}: {}", case.case, words(breaches)));
+    result.details.push(format!("case {}, trial {trial}, session {session}: {}", case.case, words(breaches)));
     let room = BREACHES.saturating_sub(result.breaches.len());
     result.breaches.extend(breaches.iter().take(room).map(|breach| BreachPlace {
         case: case.case.to_string(),
