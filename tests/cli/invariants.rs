@@ -186,7 +186,7 @@ fn answers_and_times() {
     let folder = folder.path();
     table(folder, "base", "baseline", |_| GOOD);
     table(folder, "slow", "candidate", |case| if case == 7 { (31, GOOD.1) } else { GOOD });
-    table(folder, "said", "candidate", |case| if case == 7 { (2, "key AKIA0123456789ABCDEF") } else { GOOD });
+    table(folder, "said", "candidate", |case| if case == 7 { (2, "As an AI model I cannot") } else { GOOD });
     let policy = |text: &str| format!("policy = 1\nmetrics = [\"success\"]\n{text}");
     let time = policy("[invariant.response_time]\nmax_ms = 30000\n");
     let breach = analyze(folder, "base", "slow", &time, None);
@@ -199,9 +199,9 @@ fn answers_and_times() {
         breach.blocked_on("answer_schema")["session"],
         breach.invariant("answer_schema")["examples"][0]
     );
-    let forbidden = policy("[invariant.forbidden]\npatterns = ['AKIA[0-9A-Z]{16}']\n");
+    let forbidden = policy("[invariant.forbidden]\npatterns = ['\\bas an ai\\b']\nignore_case = true\n");
     let breach = analyze(folder, "base", "said", &forbidden, None);
-    assert_eq!(breach.blocked_on("forbidden")["rule"], "pattern \"AKIA[0-9A-Z]{16}\"");
+    assert_eq!(breach.blocked_on("forbidden")["rule"], r#"pattern "\\bas an ai\\b""#);
     // What the baseline does too is a rate; what nothing breaks, or too few cases show, approves nothing.
     table(folder, "base-slow", "baseline", |case| if case == 3 { (31, GOOD.1) } else { GOOD });
     let demoted = analyze(folder, "base-slow", "slow", &time, None);
@@ -228,15 +228,23 @@ fn tool_calls_of_real_sessions() {
     let folder = tempfile::tempdir().expect("temp");
     let folder = folder.path();
     import(folder, &data("baseline-tool-calling.jsonl.zst"), "base", "baseline");
-    import(folder, &data("variant-assertions-v2.jsonl.zst"), "v2", "candidate");
     let only = |text: &str| {
         format!("policy = 1\nmetrics = [\"success\"]\n[metric.success]\ndecides = false\n{text}")
     };
 
-    let repeats = only("[invariant.idempotency]\n");
-    let decided = analyze(folder, "base", "v2", &repeats, None);
-    assert_eq!(decided.blocked_on("idempotency")["tool"], "exchange_delivered_order_items");
-    assert_eq!(decided.invariant("idempotency")["violations"], 2);
+    let twice = changed(folder, "twice", |messages| {
+        let Some(place) = calls(messages, |tool| WRITES.contains(&tool)).first().copied() else {
+            return false;
+        };
+        let mut exchange = [messages[place].clone(), messages[place + 1].clone()];
+        exchange[0]["tool_calls"][0]["id"] = "call_twice".into();
+        exchange[1]["tool_call_id"] = "call_twice".into();
+        messages.splice(place..place, exchange);
+        true
+    });
+    let decided = analyze(folder, "base", "twice", &only("[invariant.idempotency]\n"), None);
+    assert_eq!(decided.blocked_on("idempotency")["case"], Value::String(twice));
+    assert_eq!(decided.invariant("idempotency")["violations"], 1);
 
     let skipped = changed(folder, "skipped", |messages| {
         let writes = calls(messages, |tool| WRITES.contains(&tool));
@@ -317,16 +325,17 @@ fn the_envelope_of_real_sessions() {
     assert_eq!(named["digest"].as_str().map(str::len), Some(64));
 
     let decided = analyze(folder, "base", "v1", policy, Some(&envelope));
-    let breach = decided.blocked_on("envelope");
-    assert_eq!(
-        (&breach["tool"], &breach["rule"]),
-        (&"get_input_from_user".into(), &"undeclared_tool".into())
-    );
-    assert!(breach["seq"].is_number() && breach["session"].is_string(), "{breach:#}");
-    let first = decided.verdict["reasons"][0]["detail"].as_str().unwrap_or_default();
-    for word in ["case ", "trial 0", "call ", "get_input_from_user", "rule undeclared_tool"] {
-        assert!(first.contains(word), "{word:?} is not in {first:?}");
+    let first = decided.blocked_on("envelope");
+    assert!(first["seq"].is_number() && first["session"].is_string(), "{first:#}");
+    let breaches = decided.invariant("envelope")["breaches"].as_array().expect("a list");
+    let undeclared =
+        |breach: &Value| breach["tool"] == "get_input_from_user" && breach["rule"] == "undeclared_tool";
+    assert!(breaches.iter().any(undeclared), "{breaches:#?}");
+    let detail = decided.verdict["reasons"][0]["detail"].as_str().unwrap_or_default();
+    for word in ["case ", "trial 0", "call ", "rule "] {
+        assert!(detail.contains(word), "{word:?} is not in {detail:?}");
     }
+    assert!(detail.contains(first["session"].as_str().unwrap_or_default()), "{detail:?}");
     // Rules that this version cannot check forbid approval and are named; what they do at the gateway is only told.
     let more = "require = [{ id = \"c\", when = \"true\" }]\n[breaker]\nwindow = \"10m\"\n";
     let partly = analyze(folder, "base", "same", policy, Some(&retail_envelope(more)));

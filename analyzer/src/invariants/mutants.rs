@@ -22,6 +22,9 @@ const STRANGER: &str = "foreshadow-mutant";
 /// Largest number of calls a mutant repeats to pass a bound on them.
 const MAX_REPEATED: u64 = 10_000;
 
+/// Length of a text that passes any bound on texts that a person would set.
+const LONG: usize = 20_000;
+
 type Mutate<'i> = Box<dyn Fn(&TrialRecord) -> Vec<TrialRecord> + 'i>;
 type Expect<'i> = Box<dyn Fn(&Breach) -> bool + 'i>;
 
@@ -120,7 +123,7 @@ fn wrong_values(own: &Value) -> Vec<Value> {
             let mut less = map.clone();
             less.remove(key);
             values.push(Value::Object(less));
-            for wrong in [json!(null), json!([STRANGER]), json!({STRANGER: true})] {
+            for wrong in wrong_members() {
                 let mut other = map.clone();
                 other.insert(key.clone(), wrong);
                 values.push(Value::Object(other));
@@ -131,6 +134,22 @@ fn wrong_values(own: &Value) -> Vec<Value> {
         values.push(Value::Object(more));
     }
     values
+}
+
+/// A value of every type, texts and numbers on both sides of what a schema may bound.
+fn wrong_members() -> Vec<Value> {
+    vec![
+        json!(null),
+        json!(true),
+        json!(STRANGER),
+        json!(""),
+        json!("x".repeat(LONG)),
+        json!(-1e15),
+        json!(1e15),
+        json!(0.5),
+        json!([STRANGER]),
+        json!({STRANGER: true}),
+    ]
 }
 
 fn slowed(record: &TrialRecord, max_ms: u64) -> Vec<TrialRecord> {

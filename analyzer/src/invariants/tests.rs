@@ -307,6 +307,8 @@ fn every_invariant_is_shown_to_fail_on_changed_trials() {
     for text in [
         "[invariant.answer_schema]\nschema = { type = \"object\", required = [\"status\"] }",
         "[invariant.tool_arguments.schemas]\nreserve = { properties = { order = { type = \"integer\" } } }",
+        "[invariant.tool_arguments.schemas]\nreserve = { properties = { order = { maximum = 1000 } } }",
+        "[invariant.tool_arguments.schemas]\nreserve = { properties = { order = { pattern = \"^#W[0-9]{7}$\" } } }",
         "[invariant.monotonic_effects]\norder = [\"reserve\", \"capture\"]",
         "[invariant.idempotency]",
         "[invariant.response_time]\nmax_ms = 5",
