@@ -307,7 +307,10 @@ fn needed(ground: &Ground<'_>, look: &Look<'_>, answer: Answer) -> Need {
         Answer::Inconclusive if !ground.request.forecast => Need::default(),
         Answer::Inconclusive => {
             let counts = look.pairs.counts;
-            let costs: Vec<f64> = look.pairs.trials().filter_map(|record| record.trial.cost_usd).collect();
+            let mut costs: Vec<f64> =
+                look.pairs.trials().filter_map(|record| record.trial.cost_usd).collect();
+            // Ascending, so that the numbers of the trials do not show in the last digit of the mean.
+            costs.sort_by(f64::total_cmp);
             let pairs = crate::count::float(2 * counts.paired.max(1));
             let supply = need::Supply {
                 trials: (crate::count::float(counts.trials_baseline + counts.trials_candidate) / pairs)

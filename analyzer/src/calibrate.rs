@@ -157,7 +157,9 @@ fn cost(pairs: &Pairs<'_>, plan: &Plan<'_>, decided: &[Aftermath]) -> CostForeca
     let trials: Vec<&Trial> = pairs.trials().map(|record| &record.trial).collect();
     let planned = 2.0 * plan.trials * float(plan.cases);
     let each = |value: fn(&Trial) -> Option<f64>| {
-        let known: Vec<f64> = trials.iter().filter_map(|trial| value(trial)).collect();
+        let mut known: Vec<f64> = trials.iter().filter_map(|trial| value(trial)).collect();
+        // Ascending, so that the numbers of the trials do not show in the last digit of the mean.
+        known.sort_by(f64::total_cmp);
         (!known.is_empty()).then(|| mean(&known) * planned)
     };
     let tokens = |trial: &Trial| {

@@ -3,8 +3,8 @@
 //!
 //! SciPy is followed in every convention, so that each can be checked against it.
 
+use analyzer::stats::normal::cdf;
 use statrs::function::beta::beta_reg;
-use statrs::function::erf::erfc;
 use statrs::function::gamma::ln_gamma;
 
 /// A count as a number.
@@ -25,18 +25,15 @@ pub(crate) struct Tails {
 
 // === distributions ===
 
-fn normal_cdf(x: f64) -> f64 {
-    0.5 * erfc(-x / std::f64::consts::SQRT_2)
-}
-
 /// Student's t at most `t` with `freedom` degrees of freedom.
 pub(crate) fn t_cdf(t: f64, freedom: f64) -> f64 {
     let square = t * t;
-    // Of the two forms the one whose argument is not near 1.
-    let tail = if square < freedom {
-        0.5 - 0.5 * beta_reg(0.5, 0.5 * freedom, square / (freedom + square))
+    let (a, x) = (0.5 * freedom, freedom / (freedom + square));
+    // The form of the two that is not a difference from 1 inside, by which a small tail would be lost.
+    let tail = if x < (a + 1.0) / (a + 2.5) {
+        0.5 * beta_reg(a, 0.5, x)
     } else {
-        0.5 * beta_reg(0.5 * freedom, 0.5, freedom / (freedom + square))
+        0.5 - 0.5 * beta_reg(0.5, a, square / (freedom + square))
     };
     if t > 0.0 { 1.0 - tail } else { tail }
 }
@@ -138,7 +135,7 @@ pub(crate) fn mann_whitney(x: &[f64], y: &[f64]) -> Tails {
     if spread == 0.0 {
         return Tails { less: 1.0, greater: 1.0, both: 1.0 };
     }
-    let above = |u: f64| normal_cdf(-(u - 0.5 * m * n - 0.5) / spread);
+    let above = |u: f64| cdf(-(u - 0.5 * m * n - 0.5) / spread);
     let (greater, less) = (above(u), above(m * n - u));
     Tails { less, greater, both: (2.0 * above(u.max(m * n - u))).min(1.0) }
 }
@@ -155,7 +152,7 @@ pub(crate) fn wilcoxon(differences: &[f64]) -> Tails {
     let count = float(kept.len());
     let spread = ((count * (count + 1.0) * (2.0 * count + 1.0) - 0.5 * ties) / 24.0).sqrt();
     let z = (positive - 0.25 * count * (count + 1.0)) / spread;
-    Tails { less: normal_cdf(z), greater: normal_cdf(-z), both: (2.0 * normal_cdf(-z.abs())).min(1.0) }
+    Tails { less: cdf(z), greater: cdf(-z), both: (2.0 * cdf(-z.abs())).min(1.0) }
 }
 
 /// Fisher's exact test of `[[a, b], [c, d]]` (`scipy.stats.fisher_exact`).

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use schemas::body::Body;
+use schemas::embedding::Embedding;
 use schemas::exchange::{Confidence, Edge, Ending, Exchange, Identifier, Link, Protocol, Usage};
 use schemas::id::{AgentId, BuildId, CaseId, ExchangeId, IdError, IncarnationId, SessionId, TenantId};
 use schemas::keys::{Digest, TenantKeys};
@@ -30,6 +31,9 @@ use loom::Loom;
 
 /// The longest part of a session id that comes from the transcript, in bytes; longer ones end in a digest.
 const MAX_NAME_BYTES: usize = 300;
+
+/// What vectors are said to be made by that a table brought.
+const IMPORTED_MODEL: &str = "import";
 
 /// Where an import goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -180,6 +184,7 @@ impl Cloth<'_, '_> {
             self.transcript.started_at.or_else(|| self.drafts.iter().find_map(|draft| draft.started_at));
         let session_started_at = timed.unwrap_or(self.untimed_start);
         let trial = self.trial(timed, &mut tally);
+        let embedding = trial.as_ref().and_then(|trial| self.embedding(trial));
         let mut exchanges = Vec::with_capacity(self.drafts.len());
         let mut pieces = Vec::new();
         let mut kept: HashSet<Digest> = HashSet::new();
@@ -201,7 +206,7 @@ impl Cloth<'_, '_> {
         }
         count_edges(&exchanges, &mut tally);
         let close = (!exchanges.is_empty()).then(|| self.close(&exchanges, session_started_at, &tally));
-        Woven { exchanges, pieces, close, trial, tally }
+        Woven { exchanges, pieces, close, trial, embedding, tally }
     }
 
     fn exchange(
@@ -332,6 +337,26 @@ impl Cloth<'_, '_> {
             fault_plan: None,
             whole: has_transcript.then_some(true),
             slices: transcript.slices.clone(),
+        })
+    }
+
+    /// The answer's vector as the file brought it; which model made it is not known.
+    fn embedding(&self, trial: &Trial) -> Option<Embedding> {
+        let vector = self.transcript.reported.embedding.clone()?;
+        Some(Embedding {
+            tenant: trial.tenant.clone(),
+            agent: trial.agent.clone(),
+            lane: trial.lane,
+            case: trial.case.clone(),
+            trial: trial.trial,
+            session: trial.session.clone(),
+            trial_started_at: trial.started_at,
+            turn: None,
+            model: IMPORTED_MODEL.to_owned(),
+            model_digest: IMPORTED_MODEL.to_owned(),
+            embedded_at: None,
+            windows: None,
+            vector,
         })
     }
 

@@ -1,5 +1,6 @@
 //! What a transcript becomes: exchanges, the pieces of their bodies, a close row, a trial.
 
+use schemas::embedding::Embedding;
 use schemas::exchange::Exchange;
 use schemas::id::SessionId;
 use schemas::keys::Digest;
@@ -19,6 +20,8 @@ pub struct Woven {
     pub close: Option<SessionClose>,
     /// Its trial, where it goes into a run.
     pub trial: Option<Trial>,
+    /// Its answer as a vector, where the file brought one and it goes into a run.
+    pub embedding: Option<Embedding>,
     /// What was made, converted and odd.
     pub tally: Tally,
 }

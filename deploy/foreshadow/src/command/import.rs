@@ -258,6 +258,7 @@ fn weave(
                     batch.pieces.extend(woven.pieces);
                     batch.closes.extend(woven.close);
                     batch.trials.extend(woven.trial);
+                    batch.embeddings.extend(woven.embedding);
                 }
                 Err(aside) => summary.set_aside.push(aside),
             }

@@ -65,13 +65,13 @@ pub(super) fn read(source: &Source, columns: &Columns) -> Result<Parsed, Columns
     let wanted = used.iter().copied().chain(embedding);
     let mask = ProjectionMask::roots(builder.parquet_schema(), wanted);
     let reader = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build();
-    let mut line = 1;
+    let mut progress = Progress { line: 1, length: None };
     for batch in reader.map_err(|error| broken(&error))? {
         match batch {
-            Ok(batch) => take(&mut intake, &batch, &used, embedding.is_some(), &mut line),
+            Ok(batch) => take(&mut intake, &batch, &used, embedding.is_some(), &mut progress),
             Err(error) => {
                 let detail = format!("the rows from here on cannot be read ({error}); copy the file again");
-                intake.parsed.set_aside.push(source.set_aside(line, "", detail));
+                intake.parsed.set_aside.push(source.set_aside(progress.line, "", detail));
                 break;
             }
         }
@@ -84,35 +84,43 @@ fn wrong_type(source: &Source, column: &str, found: &DataType, expected: &'stati
     ColumnsError::Type { file, column, expected, found: found.to_string() }
 }
 
+/// How far a file has been read.
+struct Progress {
+    /// The next row, from 1.
+    line: u64,
+    /// How many numbers the first embedding has. Vectors of several lengths cannot be compared.
+    length: Option<usize>,
+}
+
 fn take(
     intake: &mut Intake<'_>,
     batch: &RecordBatch,
     used: &BTreeSet<usize>,
     embedded: bool,
-    line: &mut u64,
+    progress: &mut Progress,
 ) {
-    // Decoded columns stand in the file's order.
-    let names = batch.schema();
     let column = |name: &str| batch.column_by_name(name);
     let decoded: Vec<Option<&ArrayRef>> = (0..intake.places.names.len())
         .map(|place| used.contains(&place).then(|| column(&intake.places.names[place])).flatten())
         .collect();
     let vectors = if embedded { column(EMBEDDING) } else { None };
-    debug_assert!(names.fields().len() >= used.len(), "every used column is decoded");
     let mut record = csv::StringRecord::new();
     for row in 0..batch.num_rows() {
         record.clear();
         for array in &decoded {
             record.push_field(&array.map_or_else(String::new, |array| cell(array, row)));
         }
-        match vectors.map_or(Ok(None), |lists| vector(lists, row)) {
-            Ok(embedding) => intake.take(*line, &record, embedding),
+        match vectors.map_or(Ok(None), |lists| vector(lists, row, progress.length)) {
+            Ok(embedding) => {
+                progress.length = progress.length.or(embedding.as_ref().map(Vec::len));
+                intake.take(progress.line, &record, embedding);
+            }
             Err(found) => {
                 let detail = format!("expected a list of finite numbers, not all 0, found {found}");
-                intake.parsed.set_aside.push(intake.source.set_aside(*line, EMBEDDING, detail));
+                intake.parsed.set_aside.push(intake.source.set_aside(progress.line, EMBEDDING, detail));
             }
         }
-        *line += 1;
+        progress.line += 1;
     }
 }
 
@@ -160,8 +168,8 @@ fn cell(array: &ArrayRef, row: usize) -> String {
     }
 }
 
-/// The embedding of a row, or what stands there instead.
-fn vector(lists: &ArrayRef, row: usize) -> Result<Option<Vec<f32>>, String> {
+/// The embedding of a row, or what stands there instead; `length` is how many numbers it must have.
+fn vector(lists: &ArrayRef, row: usize, length: Option<usize>) -> Result<Option<Vec<f32>>, String> {
     if lists.is_null(row) {
         return Ok(None);
     }
@@ -176,9 +184,14 @@ fn vector(lists: &ArrayRef, row: usize) -> Result<Option<Vec<f32>>, String> {
     if let Some(place) = numbers.iter().position(|number| !number.is_finite()) {
         return Err(format!("{} at place {place}", numbers[place]));
     }
-    match numbers.iter().all(|number| *number == 0.0) {
-        true => Err(format!("{} zeros", numbers.len())),
-        false => Ok(Some(numbers)),
+    if numbers.iter().all(|number| *number == 0.0) {
+        return Err(format!("{} zeros", numbers.len()));
+    }
+    match length {
+        Some(length) if length != numbers.len() => {
+            Err(format!("{} numbers where the rows before have {length}", numbers.len()))
+        }
+        Some(_) | None => Ok(Some(numbers)),
     }
 }
 
