@@ -23,8 +23,21 @@ pub fn quantile(p: f64) -> f64 {
 /// Coefficients of the approximations, the highest power first: numerator and denominator for arguments up to 1, up to 8,
 /// and beyond.
 const UP_TO_1: ([f64; 5], [f64; 6]) = (
-    [9.604_973_739_870_516, 90.026_019_720_384_27, 2_232.005_345_946_843, 7_003.325_141_128_051, 55_592.301_301_039_49],
-    [1.0, 33.561_714_164_750_31, 521.357_949_780_152_7, 4_594.323_829_709_801, 22_629.000_061_389_095, 49_267.394_260_863_59],
+    [
+        9.604_973_739_870_516,
+        90.026_019_720_384_27,
+        2_232.005_345_946_843,
+        7_003.325_141_128_051,
+        55_592.301_301_039_49,
+    ],
+    [
+        1.0,
+        33.561_714_164_750_31,
+        521.357_949_780_152_7,
+        4_594.323_829_709_801,
+        22_629.000_061_389_095,
+        49_267.394_260_863_59,
+    ],
 );
 const UP_TO_8: ([f64; 9], [f64; 9]) = (
     [
@@ -76,11 +89,8 @@ fn erfc(x: f64) -> f64 {
     if size < 1.0 {
         return 1.0 - x * ratio(x * x, &UP_TO_1.0, &UP_TO_1.1);
     }
-    let part = if size < 8.0 {
-        ratio(size, &UP_TO_8.0, &UP_TO_8.1)
-    } else {
-        ratio(size, &BEYOND.0, &BEYOND.1)
-    };
+    let part =
+        if size < 8.0 { ratio(size, &UP_TO_8.0, &UP_TO_8.1) } else { ratio(size, &BEYOND.0, &BEYOND.1) };
     let tail = (-x * x).exp() * part;
     if x < 0.0 { 2.0 - tail } else { tail }
 }

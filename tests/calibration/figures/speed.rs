@@ -4,7 +4,8 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use schemas::trial::Lane;
+use analyzer::Run;
+use schemas::trial::{Fidelity, Lane, TrialEnding};
 use tests::binary;
 
 use super::{Scale, policy};
@@ -26,32 +27,66 @@ fn tables(name: &str, count: usize, change: Change) -> (Table, Table) {
     draw(&mut Dice::new(name, 0), &sessions, change, Extras::Effort(1.0))
 }
 
+/// Gives every case nine properties of three values each, which make some 2,600 conjunctions with enough cases; and lets
+/// some trials leave their recording, so that the share of those is a metric too.
+fn with_slices(run: &mut Run) {
+    for (number, record) in run.trials.iter_mut().enumerate() {
+        let mut dice = Dice::new(record.trial.case.as_str(), 0);
+        let value = |property: u32| (format!("property{property}"), dice.below(3).to_string());
+        record.trial.slices = (0..9).map(value).collect();
+        record.trial.fidelity = Some(Fidelity { exact: 1, ..Fidelity::default() });
+        if number % 499 == 0 {
+            record.trial.ending = TrialEnding::Truncated;
+        }
+    }
+}
+
 /// P3: the decision alone, as the library makes it.
 fn decision() -> Row {
     let policy = policy(EIGHT_METRICS);
     let (before, after) = tables("P3", 1000, Change::Scaled(0.03));
-    let (baseline, candidate) = (table::run(Lane::Baseline, &before), table::run(Lane::Candidate, &after));
-    let mut best = Duration::MAX;
-    let mut metrics = 0;
-    for _ in 0..3 {
-        let start = Instant::now();
+    let (mut baseline, mut candidate) =
+        (table::run(Lane::Baseline, &before), table::run(Lane::Candidate, &after));
+    with_slices(&mut baseline);
+    with_slices(&mut candidate);
+    let (mut best, mut least_cpu) = (Duration::MAX, f64::MAX);
+    let (mut metrics, mut slices) = (0, 0);
+    for _ in 0..5 {
+        let (start, cpu) = (Instant::now(), cpu_seconds("self"));
         let analysis = analyzer::analyse(&policy, &baseline, &candidate, None, 1).expect("both hold trials");
         best = best.min(start.elapsed());
+        least_cpu = least_cpu.min(cpu_seconds("self") - cpu);
         metrics = analysis.verdict.metrics.len();
+        slices = analysis.verdict.discovered.map_or(0, |found| found.searched);
     }
     let threads = rayon::current_num_threads();
     Row {
         id: "P3",
-        figure: format!("decision on 1,000 cases x 8 trials in each lane, {metrics} metrics"),
+        figure: format!(
+            "decision on 1,000 cases x 8 trials in each lane, {metrics} metrics, {slices} slices"
+        ),
         required: "<= 1 s on two cores".to_owned(),
-        measured: format!("{:.2} s, best of 3, {threads} threads", best.as_secs_f64()),
+        measured: format!(
+            "{:.2} s, {least_cpu:.2} s of processor, best of 5, {threads} threads",
+            best.as_secs_f64()
+        ),
         standing: Standing::of(best <= Duration::from_secs(1)),
     }
+}
+
+/// Processor time of a process so far, all threads, by hundredths; 0 where it is gone.
+fn cpu_seconds(process: &str) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // Behind the name, which may hold anything: state, then numbers; the 12th and 13th are user and system time.
+    let fields = text.rsplit_once(')').map_or("", |(_, fields)| fields);
+    fields.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>()
+        / 100.0
 }
 
 /// A finished command: how long it took and the most memory that it held.
 struct Spent {
     time: Duration,
+    cpu: f64,
     most_bytes: u64,
 }
 
@@ -64,17 +99,19 @@ fn watched(folder: &Path, args: &[&str]) -> Spent {
         .stderr(Stdio::null())
         .spawn()
         .expect("the binary starts");
-    let status = format!("/proc/{}/status", child.id());
-    let mut most_bytes = 0;
+    let process = child.id().to_string();
+    let status = format!("/proc/{process}/status");
+    let (mut most_bytes, mut cpu) = (0, 0.0_f64);
     loop {
         // The kernel keeps the maximum itself; it is read until the process is gone.
         let text = std::fs::read_to_string(&status).unwrap_or_default();
         let peak = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let peak = peak.and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
         most_bytes = most_bytes.max(peak.unwrap_or(0) * 1024);
+        cpu = cpu.max(cpu_seconds(&process));
         if let Some(ended) = child.try_wait().expect("is watched") {
             assert!(matches!(ended.code(), Some(0 | 3 | 4)), "{args:?} ended with {ended}");
-            return Spent { time: start.elapsed(), most_bytes };
+            return Spent { time: start.elapsed(), cpu, most_bytes };
         }
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -84,13 +121,14 @@ fn watched(folder: &Path, args: &[&str]) -> Spent {
 fn through_binary(count: usize) -> (Spent, Spent) {
     let folder = tempfile::tempdir().expect("temp");
     let (before, after) = tables("scale", count, Change::None);
-    let mut import = Spent { time: Duration::ZERO, most_bytes: 0 };
+    let mut import = Spent { time: Duration::ZERO, cpu: 0.0, most_bytes: 0 };
     for (lane, table) in [("baseline", &before), ("candidate", &after)] {
         let file = format!("{lane}.csv");
         std::fs::write(folder.path().join(&file), table::csv(table)).expect("writes");
         let args = ["import", "--format", "outcomes", &file, "--run", lane, "--build", lane, "--lane", lane];
         let spent = watched(folder.path(), &args);
         import.time += spent.time;
+        import.cpu += spent.cpu;
         import.most_bytes = import.most_bytes.max(spent.most_bytes);
     }
     let args = ["analyze", "--baseline", "baseline", "--candidate", "candidate", "--out", "out"];
@@ -119,15 +157,18 @@ pub(crate) fn scale(scale: Scale) -> Vec<Row> {
     let most = scale.times(62_500, 1) as usize;
     let small = through_binary(most / 4);
     let large = through_binary(most);
-    let ratio = large.1.time.as_secs_f64() / small.1.time.as_secs_f64();
+    // Of processor time: how long it took depends on what else the machine does.
+    let ratio = large.1.cpu / small.1.cpu.max(0.01);
     rows.push(Row {
         id: "scale",
         figure: format!("{} trials in two runs analyzed, against a quarter of them", 16 * most),
-        required: "time linear (4), memory bounded".to_owned(),
+        required: "time linear (4 times, <= 5), memory bounded by the trials".to_owned(),
         measured: format!(
-            "{:.1} s against {:.1} s ({ratio:.1} times); {} MB against {} MB; import {:.1} s, {} MB",
+            "{:.1} s against {:.1} s of processor ({ratio:.1} times), {:.1} s on the clock; {} MB against {} MB; \
+             import {:.1} s, {} MB",
+            large.1.cpu,
+            small.1.cpu,
             large.1.time.as_secs_f64(),
-            small.1.time.as_secs_f64(),
             megabytes(large.1.most_bytes),
             megabytes(small.1.most_bytes),
             large.0.time.as_secs_f64(),

@@ -60,7 +60,8 @@ impl Drawn {
 impl Tilted {
     /// Tilts tables towards the sum of their first entries.
     pub(super) fn new<'a>(tables: impl Iterator<Item = &'a [f64]>) -> Self {
-        let mut tilted = Self { entries: Vec::new(), spans: Vec::new(), guides: Vec::new(), observed_weight: 1.0 };
+        let mut tilted =
+            Self { entries: Vec::new(), spans: Vec::new(), guides: Vec::new(), observed_weight: 1.0 };
         let mut observed = Vec::new();
         for table in tables {
             let first = tilted.entries.len();
