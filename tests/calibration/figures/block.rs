@@ -94,13 +94,12 @@ pub(crate) fn a2(scale: Scale) -> Vec<Row> {
                     trials.0, trials.1
                 ),
                 required: format!("<= {limit:.4} for each metric"),
-                measured: format!(
-                    "success {:.4}, pass_k {:.4}, agreement {:.4} (N={})",
-                    success.share(),
-                    pass_k.share(),
-                    agreement.share(),
-                    success.of
-                ),
+                measured: if trials.0 < 3 {
+                    format!("success {success}; the others need more trials")
+                } else {
+                    let [pass_k, agreement] = [pass_k, agreement].map(Rate::share);
+                    format!("success {success}, pass_k {pass_k:.4}, agreement {agreement:.4}")
+                },
                 standing: Standing::of(worst.share() <= limit),
             });
         }
