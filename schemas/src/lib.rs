@@ -7,10 +7,12 @@
 pub mod body;
 pub mod canonical;
 pub mod commit;
+pub mod embedding;
 pub mod exchange;
 pub mod id;
 pub mod keys;
 pub mod record;
+pub mod score;
 pub mod session;
 pub mod table;
 pub mod tools;
@@ -18,5 +20,6 @@ pub mod trial;
 
 /// The version of the storage format that this build writes, and the only one it reads.
 ///
-/// 1: tables `exchanges`, `chunks`, `sessions`, `trials`; commits; `run.json`.
+/// 1: tables `exchanges`, `chunks`, `sessions`, `trials`; commits; `run.json`. Later added, with no change to these: tables
+/// `scores`, `embeddings`.
 pub const FORMAT: u32 = 1;

@@ -40,11 +40,16 @@ pub enum Table {
     Sessions,
     /// [`crate::trial::Trial`].
     Trials,
+    /// [`crate::score::Score`].
+    Scores,
+    /// [`crate::embedding::Embedding`].
+    Embeddings,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 4] = [Self::Exchanges, Self::Chunks, Self::Sessions, Self::Trials];
+    pub const ALL: [Self; 6] =
+        [Self::Exchanges, Self::Chunks, Self::Sessions, Self::Trials, Self::Scores, Self::Embeddings];
 
     /// Its name, which is its folder's too.
     #[must_use]
@@ -54,6 +59,8 @@ impl Table {
             Self::Chunks => "chunks",
             Self::Sessions => "sessions",
             Self::Trials => "trials",
+            Self::Scores => "scores",
+            Self::Embeddings => "embeddings",
         }
     }
 
@@ -65,13 +72,15 @@ impl Table {
             Self::Chunks => columns::chunks(),
             Self::Sessions => columns::sessions(),
             Self::Trials => columns::trials(),
+            Self::Scores => columns::scores(),
+            Self::Embeddings => columns::embeddings(),
         }
     }
 
     /// Columns that look-ups go by: they have a bloom filter and are never encrypted.
     fn look_up_columns(self) -> &'static [&'static str] {
         match self {
-            Self::Exchanges | Self::Sessions | Self::Trials => &["session"],
+            Self::Exchanges | Self::Sessions | Self::Trials | Self::Scores | Self::Embeddings => &["session"],
             Self::Chunks => &["digest"],
         }
     }

@@ -218,3 +218,47 @@ pub(super) fn trials() -> Vec<FieldRef> {
         must("slices", text_map()),
     ]
 }
+
+pub(super) fn scores() -> Vec<FieldRef> {
+    vec![
+        must("tenant", DataType::Utf8),
+        must("agent", DataType::Utf8),
+        must("lane", DataType::Utf8),
+        must("case", DataType::Utf8),
+        must("trial", DataType::UInt32),
+        must("session", DataType::Utf8),
+        may("trial_started_at", time()),
+        must("evaluator", DataType::Utf8),
+        must("kind", DataType::Utf8),
+        must("rank", DataType::UInt32),
+        must("evaluator_digest", DataType::Utf8),
+        must("scored_at", time()),
+        may("success", DataType::Boolean),
+        may("value", DataType::Float64),
+        may("reason", DataType::Utf8),
+        may("slice", DataType::Utf8),
+        may("model", DataType::Utf8),
+        may("input_tokens", DataType::UInt64),
+        may("output_tokens", DataType::UInt64),
+        may("cost_usd", DataType::Float64),
+        may("error", DataType::Utf8),
+    ]
+}
+
+pub(super) fn embeddings() -> Vec<FieldRef> {
+    vec![
+        must("tenant", DataType::Utf8),
+        must("agent", DataType::Utf8),
+        must("lane", DataType::Utf8),
+        must("case", DataType::Utf8),
+        must("trial", DataType::UInt32),
+        must("session", DataType::Utf8),
+        may("trial_started_at", time()),
+        may("turn", DataType::UInt32),
+        must("model", DataType::Utf8),
+        must("model_digest", DataType::Utf8),
+        may("embedded_at", time()),
+        may("windows", DataType::UInt32),
+        must("vector", list(DataType::Float32)),
+    ]
+}

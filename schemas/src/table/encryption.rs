@@ -192,6 +192,9 @@ fn payload_columns(table: Table) -> &'static [&'static str] {
         Table::Trials => {
             &["ending_detail", "answer", "divergences.list.element.detail", "fault_plan", "slices"]
         }
+        Table::Scores => &["reason", "slice", "error"],
+        // A vector gives away what its text is about, and often the text.
+        Table::Embeddings => &["vector"],
     }
 }
 
@@ -266,10 +269,11 @@ mod tests {
             .filter(|(table, leaf)| secrecy(*table, leaf) == Secrecy::Open)
             .map(|(_, leaf)| leaf)
             .collect();
-        assert_eq!(open, ["session", "digest", "session", "session"]);
+        assert_eq!(open, ["session", "digest", "session", "session", "session", "session"]);
         for leaf in ["request.skeleton", "operation.result", "request_headers.list.element.value"] {
             assert_eq!(secrecy(Table::Exchanges, leaf), Secrecy::Payload, "{leaf}");
         }
+        assert_eq!(secrecy(Table::Embeddings, "vector.list.element"), Secrecy::Payload);
         for leaf in ["pathology", "operation.tool", "request.chunks.list.element"] {
             assert_eq!(secrecy(Table::Exchanges, leaf), Secrecy::Metadata, "{leaf}");
         }

@@ -145,12 +145,14 @@ fn fit(
             .set_column_dictionary_enabled(path.clone(), false)
             .set_column_encoding(path.clone(), Encoding::DELTA_BYTE_ARRAY),
         Type::FIXED_LEN_BYTE_ARRAY => builder.set_column_dictionary_enabled(path.clone(), false),
+        // Components of vectors hardly repeat.
+        Type::FLOAT => builder.set_column_dictionary_enabled(path.clone(), false),
         Type::BYTE_ARRAY if table == Table::Chunks && name == "bytes" => builder
             .set_column_dictionary_enabled(path.clone(), false)
             .set_column_data_page_size_limit(path.clone(), level.body_page_bytes())
             .set_column_data_page_row_count_limit(path.clone(), ROW_GROUP_ROWS)
             .set_column_compression(path.clone(), level.compression(true)),
-        Type::BOOLEAN | Type::INT96 | Type::FLOAT | Type::DOUBLE | Type::BYTE_ARRAY => builder,
+        Type::BOOLEAN | Type::INT96 | Type::DOUBLE | Type::BYTE_ARRAY => builder,
     };
     // Least and greatest values of payload and of digests say nothing, and would show a text in the footer.
     let is_opaque = encryption::secrecy(table, &name) == Secrecy::Payload || last == "arguments_digest";
@@ -167,7 +169,7 @@ fn sorting(table: Table, leaves: &SchemaDescriptor) -> Option<Vec<SortingColumn>
         Table::Exchanges => &["session", "incarnation", "seq"],
         Table::Chunks => &["chunk"],
         Table::Sessions => &["session", "incarnation", "closed_at"],
-        Table::Trials => &[],
+        Table::Trials | Table::Scores | Table::Embeddings => &[],
     };
     let place = |name: &&str| {
         let place = leaves.columns().iter().position(|leaf| leaf.path().string() == **name)?;

@@ -6,10 +6,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use schemas::commit::{escape, folder};
+use schemas::embedding::Embedding;
 use schemas::exchange::Exchange;
 use schemas::id::{AgentId, SessionId, TenantId};
 use schemas::keys::Digest;
 use schemas::record::Record;
+use schemas::score::Score;
 use schemas::session::SessionClose;
 use schemas::table::{self, Chunk, Level, Table, TableError};
 use schemas::trial::Trial;
@@ -35,6 +37,10 @@ pub struct Batch {
     pub closes: Vec<SessionClose>,
     /// Trials, in a run.
     pub trials: Vec<Trial>,
+    /// What evaluators say of trials, in a run.
+    pub scores: Vec<Score>,
+    /// Texts of trials as vectors, in a run.
+    pub embeddings: Vec<Embedding>,
 }
 
 impl Batch {
@@ -53,13 +59,20 @@ impl Batch {
         let pieces: usize = self.pieces.iter().map(|(_, _, bytes)| bytes.len()).sum();
         let skeletons =
             self.exchanges.iter().map(|x| x.request.skeleton.len() + x.response.skeleton.len() + 512);
-        pieces + skeletons.sum::<usize>() + 256 * (self.closes.len() + self.trials.len())
+        let reasons = self.scores.iter().map(|score| score.reason.as_deref().map_or(0, str::len));
+        let vectors = self.embeddings.iter().map(|embedding| 4 * embedding.vector.len());
+        let rows = self.closes.len() + self.trials.len() + self.scores.len() + self.embeddings.len();
+        pieces + skeletons.sum::<usize>() + reasons.sum::<usize>() + vectors.sum::<usize>() + 256 * rows
     }
 
     /// Whether it holds nothing that makes a file.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.exchanges.is_empty() && self.closes.is_empty() && self.trials.is_empty()
+        self.exchanges.is_empty()
+            && self.closes.is_empty()
+            && self.trials.is_empty()
+            && self.scores.is_empty()
+            && self.embeddings.is_empty()
     }
 }
 
@@ -128,6 +141,8 @@ struct Group {
     exchanges: Vec<Exchange>,
     closes: Vec<SessionClose>,
     trials: Vec<Trial>,
+    scores: Vec<Score>,
+    embeddings: Vec<Embedding>,
 }
 
 /// Makes the files of a batch, all named `name` in their folders; `leaning` is asked for pieces of earlier files and
@@ -156,6 +171,16 @@ pub fn encode(
     for trial in batch.trials {
         let started_at = trial.started_at.unwrap_or(0);
         groups.entry(home(&trial.tenant, &trial.agent, started_at)).or_default().trials.push(trial);
+    }
+    // What is said of a trial lies where the trial lies.
+    for score in batch.scores {
+        let started_at = score.trial_started_at.unwrap_or(0);
+        groups.entry(home(&score.tenant, &score.agent, started_at)).or_default().scores.push(score);
+    }
+    for embedding in batch.embeddings {
+        let started_at = embedding.trial_started_at.unwrap_or(0);
+        let home = home(&embedding.tenant, &embedding.agent, started_at);
+        groups.entry(home).or_default().embeddings.push(embedding);
     }
     let mut files = Files { name, keys, made: Vec::new() };
     for (home, group) in groups {
@@ -200,6 +225,18 @@ fn encode_group(
     if !group.trials.is_empty() {
         group.trials.sort_by(|a, b| (a.lane, &a.case, a.trial).cmp(&(b.lane, &b.case, b.trial)));
         files.add(home, Table::Trials, &group.trials)?;
+    }
+    if !group.scores.is_empty() {
+        group
+            .scores
+            .sort_by(|a, b| (a.lane, &a.case, a.trial, a.rank).cmp(&(b.lane, &b.case, b.trial, b.rank)));
+        files.add(home, Table::Scores, &group.scores)?;
+    }
+    if !group.embeddings.is_empty() {
+        group
+            .embeddings
+            .sort_by(|a, b| (a.lane, &a.case, a.trial, a.turn).cmp(&(b.lane, &b.case, b.trial, b.turn)));
+        files.add(home, Table::Embeddings, &group.embeddings)?;
     }
     Ok(())
 }

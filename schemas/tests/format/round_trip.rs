@@ -1,14 +1,16 @@
 //! Every table written and read back.
 
+use schemas::embedding::Embedding;
 use schemas::exchange::{Effect, Exchange};
 use schemas::id::SessionId;
 use schemas::keys::Digest;
 use schemas::record::Record;
+use schemas::score::Score;
 use schemas::session::SessionClose;
 use schemas::table::{self, Chunk, ReadOptions, Table, TableError, WriteOptions};
 use schemas::trial::Trial;
 
-use super::sample::{close, exchange, trial};
+use super::sample::{close, embedding, exchange, score, trial};
 
 #[test]
 fn exchanges_come_back_as_they_were() {
@@ -64,6 +66,17 @@ fn chunks_sessions_and_trials_come_back() {
     let trials = vec![trial(true), trial(false)];
     let file = table::encode(Table::Trials, &trials, &WriteOptions::default()).expect("rows fit");
     assert_eq!(table::decode_all::<Trial>(Table::Trials, file.into()).expect("reads"), trials);
+}
+
+#[test]
+fn scores_and_embeddings_come_back() {
+    let scores = vec![score(true), score(false)];
+    let file = table::encode(Table::Scores, &scores, &WriteOptions::default()).expect("rows fit");
+    assert_eq!(table::decode_all::<Score>(Table::Scores, file.into()).expect("reads"), scores);
+
+    let embeddings = vec![embedding(true), embedding(false)];
+    let file = table::encode(Table::Embeddings, &embeddings, &WriteOptions::default()).expect("rows fit");
+    assert_eq!(table::decode_all::<Embedding>(Table::Embeddings, file.into()).expect("reads"), embeddings);
 }
 
 #[test]

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use schemas::body::Body;
+use schemas::embedding::Embedding;
 use schemas::exchange::{
     Confidence, Edge, Effect, Ending, Exchange, Header, Identifier, Link, Operation, OperationKind, Protocol,
     Redaction, RequestedCall, Usage,
 };
 use schemas::id::{AgentId, BuildId, CaseId, ExchangeId, IncarnationId, SessionId, TenantId};
 use schemas::keys::Digest;
+use schemas::score::{Score, ScoreKind};
 use schemas::session::{CloseReason, SessionClose};
 use schemas::trial::{Divergence, Fidelity, Lane, Trial, TrialEnding};
 
@@ -138,5 +140,49 @@ pub(super) fn trial(full: bool) -> Trial {
         fault_plan: full.then(|| "{}".to_owned()),
         whole: full.then_some(true),
         slices: if full { BTreeMap::from([("k".to_owned(), "v".to_owned())]) } else { BTreeMap::new() },
+    }
+}
+
+pub(super) fn score(full: bool) -> Score {
+    Score {
+        tenant: TenantId::parse("t").expect("id"),
+        agent: AgentId::parse("a").expect("id"),
+        lane: Lane::Candidate,
+        case: CaseId::parse("c").expect("id"),
+        trial: 2,
+        session: SessionId::parse("s").expect("id"),
+        trial_started_at: full.then_some(1),
+        evaluator: "strict".to_owned(),
+        kind: if full { ScoreKind::Judge } else { ScoreKind::Command },
+        rank: 3,
+        evaluator_digest: "d".to_owned(),
+        scored_at: 1_700_000_000_000_000,
+        success: full.then_some(false),
+        value: full.then_some(0.25),
+        reason: full.then(|| "é".to_owned()),
+        slice: full.then(|| "domain=airline".to_owned()),
+        model: full.then(|| "m".to_owned()),
+        input_tokens: full.then_some(1),
+        output_tokens: full.then_some(2),
+        cost_usd: full.then_some(0.5),
+        error: (!full).then(|| "timed out".to_owned()),
+    }
+}
+
+pub(super) fn embedding(full: bool) -> Embedding {
+    Embedding {
+        tenant: TenantId::parse("t").expect("id"),
+        agent: AgentId::parse("a").expect("id"),
+        lane: Lane::Baseline,
+        case: CaseId::parse("c").expect("id"),
+        trial: 2,
+        session: SessionId::parse("s").expect("id"),
+        trial_started_at: full.then_some(1),
+        turn: full.then_some(4),
+        model: "m".to_owned(),
+        model_digest: "d".to_owned(),
+        embedded_at: full.then_some(5),
+        windows: full.then_some(2),
+        vector: if full { vec![0.25, -1.5, f32::MIN_POSITIVE] } else { vec![] },
     }
 }

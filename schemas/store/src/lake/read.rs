@@ -23,7 +23,7 @@ use super::{CONCURRENT_REQUESTS, Lake, LakeError, Snapshot};
 pub(super) fn tail_bytes(table: Table) -> u64 {
     match table {
         Table::Exchanges => 10 * 1024,
-        Table::Sessions | Table::Trials => 4 * 1024,
+        Table::Sessions | Table::Trials | Table::Scores | Table::Embeddings => 4 * 1024,
         Table::Chunks => 2 * 1024,
     }
 }

@@ -117,7 +117,7 @@ impl Lake {
                     drop(after, group.iter().filter(|pair| pair.chunks.is_some()).count());
                 }),
                 Table::Sessions => plan.sessions.iter().for_each(|(_, group)| drop(after, group.len())),
-                Table::Trials => {}
+                Table::Trials | Table::Scores | Table::Embeddings => {}
             }
         }
         Ok(Upkept { tables, commits: 0, leftovers: 0 })
