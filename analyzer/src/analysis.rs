@@ -112,7 +112,7 @@ pub fn analyse(
         measurement.metrics.iter().map(|metric| decide::interval(metric, policy.alpha)).collect();
     let faithful = fidelity::judge(policy, &pairs, no_means.is_some(), seed);
     // Why it could not be tested is what the metric `semantic.drift` is absent for.
-    let found = drift::judge(policy, &pairs, seed).ok();
+    let found = drift::judge(policy, [baseline, candidate], &pairs, seed).ok();
     let evidence = Evidence {
         policy,
         pairs: &pairs,

@@ -3,10 +3,12 @@
 //! A change is for review, not harm. What may block, where the policy declares the build neutral, is the metric
 //! `semantic.drift` against its margin; nothing here decides.
 
+use schemas::trial::Lane;
+
 use crate::metrics::one_model;
 use crate::pairs::{PairedCase, Pairs};
 use crate::policy::Policy;
-use crate::run::TrialRecord;
+use crate::run::{Run, TrialRecord};
 use crate::stats::kernel::{self, CaseResult, Groups, KernelTest, Observed, Relabelling, StatisticResult};
 use crate::stats::variance::mean;
 use crate::verdict::{Drift, DriftEffect, DriftStatistic, MovedCase, Relabelled};
@@ -25,11 +27,19 @@ pub(crate) struct Found {
     pub(crate) map: DriftMap,
 }
 
-/// Tests the embedded answers of all paired cases.
+/// Tests the embedded answers of all paired cases of `runs`, the baseline first.
 ///
 /// # Errors
 /// Says why there is nothing to test.
-pub(crate) fn judge(policy: &Policy, pairs: &Pairs<'_>, seed: u64) -> Result<Found, String> {
+pub(crate) fn judge(
+    policy: &Policy,
+    runs: [&Run; 2],
+    pairs: &Pairs<'_>,
+    seed: u64,
+) -> Result<Found, String> {
+    if runs[0].manifest.lane == Lane::Recorded && runs.iter().any(|run| run.manifest.selected) {
+        return Err("the recordings were picked by their outcome, so they are not exchangeable with any re-run".to_owned());
+    }
     let model = one_model(pairs)?;
     let embedded = Embedded::new(pairs)?;
     let relabelling = if policy.drift.shared_state { Relabelling::Sessions } else { Relabelling::Trials };

@@ -90,6 +90,9 @@ fn a_recording_alone_is_tested_by_its_place_among_the_candidates_trials() {
     assert!(drift.changed && drift.drift.is_none() && drift.distance_baseline.is_none(), "{drift:?}");
     let same = decide("", &before, &run(Lane::Candidate, 4, 0)).verdict.drift.expect("embedded answers");
     assert!(same.p_smallest > 0.02, "{same:?}");
+    before.manifest.selected = true;
+    let picked = decide("", &before, &run(Lane::Candidate, 4, 30)).verdict;
+    assert!(picked.drift.is_none(), "recordings picked by their outcome are not exchangeable: {:?}", picked.drift);
 }
 
 #[test]
