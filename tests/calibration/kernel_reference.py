@@ -1,11 +1,13 @@
-"""Reference values and timings for the kernel tests on embeddings, from SciPy and NumPy.
+"""Reference values and timings for the kernel tests on embeddings, from SciPy and NumPy, as JSON.
 
-Run: tests/calibration/kernel_reference.py [values|timings]
-`values` prints the numbers that stand in the tests of analyzer/src/stats/kernel: an enumerated sign flip test by SciPy, and
-the observed statistics and tail probabilities (1e7 draws) of made-up sessions. `timings` prints how long NumPy takes for the
-within-session statistic with 1000 permutations, and OpenBLAS for the matrix products, on one thread.
+Run: tests/calibration/kernel_reference.py values [DRAWS] | timings
+`values` gives the numbers that stand in the tests of analyzer/src/stats/kernel: an enumerated sign flip test by SciPy, and
+the observed statistics and tail probabilities (by 1e7 draws) of made-up sessions. `timings` gives how long NumPy takes for
+the within-session statistic with 1000 permutations, and OpenBLAS for matrix products, on one thread.
 """
 
+import itertools
+import json
 import os
 import sys
 import time
@@ -15,8 +17,6 @@ for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
 # Set by some sandboxes; they would hold OpenBLAS to kernels of an older machine.
 for variable in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
     os.environ.pop(variable, None)
-
-import itertools
 
 import numpy as np
 from scipy import stats
@@ -34,7 +34,7 @@ def sign_flips():
     result = stats.permutation_test(
         (np.ones(12),), cross, permutation_type="samples", n_resamples=np.inf, alternative="greater", vectorized=True
     )
-    print(f"enumerated sign flips, cross-session statistic: p = {result.pvalue!r}")
+    return float(result.pvalue)
 
 
 def sessions(cases=50, trials=8, dimension=32):
@@ -85,8 +85,8 @@ def tables(x):
     return bandwidth, within, dispersion, cross
 
 
-def tails(table, draws=10_000_000, block=500_000):
-    """P(sum >= mean + z standard deviations) for some z, and P(sum <= mean - z ...), by drawing."""
+def tails(table, draws, block=500_000):
+    """P(sum >= mean + z deviations) for some z, and P(sum <= mean - z deviations), by drawing an entry of each row."""
     generator = np.random.default_rng(11)
     mean = table.mean(1).sum()
     deviation = np.sqrt(table.var(1).sum())
@@ -99,18 +99,23 @@ def tails(table, draws=10_000_000, block=500_000):
         z = (total - mean) / deviation
         high += (z[:, None] >= zs).sum(0)
         low += (z[:, None] <= -zs).sum(0)
-    return mean, deviation, (high / draws).tolist(), (low / draws).tolist()
+    return {
+        "observed": float(table[:, 0].sum()),
+        "deviation": float(deviation),
+        "at_least": (high / draws).tolist(),
+        "at_most": (low / draws).tolist(),
+    }
 
 
-def values():
-    sign_flips()
+def values(draws=10_000_000):
     bandwidth, within, dispersion, cross = tables(sessions())
-    print(f"bandwidth = {bandwidth!r}, cross = {cross!r}")
-    for name, table in (("within", within), ("dispersion", dispersion)):
-        mean, deviation, high, low = tails(table)
-        print(f"{name}: observed = {table[:, 0].sum()!r}, mean = {mean!r}, deviation = {deviation!r}")
-        print(f"  P(z >= 0, 1, 2, 3, 3.5) = {high}")
-        print(f"  P(z <= -0, -1, -2, -3, -3.5) = {low}")
+    return {
+        "sign_flips": sign_flips(),
+        "bandwidth": float(bandwidth),
+        "cross": float(cross),
+        "within": tails(within, draws),
+        "dispersion": tails(dispersion, draws),
+    }
 
 
 def numpy_within(x, permutations=1000):
@@ -154,15 +159,17 @@ def best(runs, work):
 def timings():
     generator = np.random.default_rng(3)
     x = generator.normal(size=(500, 16, 384)).astype(np.float32)
-    took = best(3, lambda: numpy_within(x))
-    print(f"within-session kernel test, M=500 K=8 D=384, 1000 permutations, NumPy: {1000 * took:.1f} ms")
-    for rows, inner, columns in ((512, 2048, 384), (1024, 1024, 1024)):
+    within = best(3, lambda: numpy_within(x))
+    products = []
+    for rows, inner, columns in ((128, 2048, 384), (1024, 1024, 1024)):
         a = generator.normal(size=(rows, inner)).astype(np.float32)
         b = generator.normal(size=(inner, columns)).astype(np.float32)
-        took = best(30, lambda: a @ b)
-        print(f"sgemm {rows}x{inner}x{columns}, OpenBLAS, one thread: {2e-9 * rows * inner * columns / took:.1f} GFLOP/s")
+        took = best(50, lambda: a @ b)
+        gflops = 2e-9 * rows * inner * columns / took
+        products.append({"rows": rows, "inner": inner, "columns": columns, "gflops": gflops})
+    return {"within_ms": 1000 * within, "products": products}
 
 
 if __name__ == "__main__":
-    wanted = sys.argv[1] if len(sys.argv) > 1 else "values"
-    {"values": values, "timings": timings}[wanted]()
+    asked = {"values": values, "timings": timings}[sys.argv[1]]
+    print(json.dumps(asked(*map(int, sys.argv[2:]))))

@@ -186,6 +186,17 @@ pub fn within(groups: &Groups, seed: u64) -> Option<(f64, f64)> {
     Some((value, SumOfDraws::new(filled.map(Vec::as_slice)).at_least(value)))
 }
 
+/// The null distributions of [`Statistic::Within`] and [`Statistic::Dispersion`] on these cases, for checks of their tails.
+#[must_use]
+pub fn null_sums(groups: &Groups, seed: u64) -> [SumOfDraws; 2] {
+    let distances = Distances::new(groups);
+    let tables = tables::all(groups, &distances, &relabeller(groups, seed), Relabelling::Trials);
+    [Statistic::Within, Statistic::Dispersion].map(|statistic| {
+        let filled = tables.iter().map(|tables| statistic.table(tables)).filter(|table| !table.is_empty());
+        SumOfDraws::new(filled)
+    })
+}
+
 fn relabeller(groups: &Groups, seed: u64) -> Relabeller {
     let mut relabeller = Relabeller::new(StreamKey::new(seed, "kernel relabel"));
     groups.cases().iter().for_each(|case| relabeller.prepare(case.baseline, case.candidate));

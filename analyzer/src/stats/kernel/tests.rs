@@ -201,11 +201,7 @@ fn statistics_agree_with_numpy() {
 #[test]
 fn saddlepoints_agree_with_ten_million_draws() {
     // Of tests/calibration/kernel_reference.py: P(z >= 0, 1, 2, 3, 3.5) and P(z <= 0, -1, -2, -3, -3.5).
-    let groups = reference_sessions();
-    let distances = Distances::new(&groups);
-    let tables = tables::all(&groups, &distances, &relabeller(&groups, 1), Relabelling::Trials);
-    let within = SumOfDraws::new(tables.iter().map(|tables| tables.within.as_slice()));
-    let dispersion = SumOfDraws::new(tables.iter().map(|tables| tables.dispersion.as_slice()));
+    let [within, dispersion] = null_sums(&reference_sessions(), 1);
     let drawn = [
         (&within, 1.0, [0.495_022_1, 0.158_758_3, 0.024_747_9, 0.001_833_6, 0.000_369_4]),
         (&within, -1.0, [0.504_977_9, 0.158_663_6, 0.020_564_6, 0.000_920_1, 0.000_123_6]),
