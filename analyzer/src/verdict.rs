@@ -9,11 +9,13 @@ use crate::outcome::OutcomeResult;
 mod calibration;
 mod change;
 mod course;
+mod invariants;
 mod slices;
 
 pub use calibration::{CALIBRATION_FORMAT, Calibration, CalibrationAnswers, CalibrationMetric, CostForecast};
 pub use change::{Drift, DriftEffect, DriftStatistic, MovedCase, Relabelled, ToolRate};
 pub use course::{Course, CourseKind, LookMetric, LookResult};
+pub use invariants::{BreachPlace, EnvelopeName, InvariantResult, InvariantState, LaneCheck, Liveness};
 pub use slices::{Discovered, DiscoveredSlice, SliceResult};
 
 /// The version of the verdict's shape.
@@ -159,149 +161,6 @@ pub struct PairCounts {
     /// The same in the candidate.
     #[serde(default)]
     pub missing_candidate: u64,
-}
-
-/// How an invariant fared.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct InvariantResult {
-    /// Its name.
-    pub name: String,
-    /// Candidate trials that break it, each confirmed by a second evaluation of the stored trial.
-    pub violations: u64,
-    /// Candidate cases on which it was checked.
-    pub cases: u64,
-    /// Upper 95 % bound of the share of cases in which the candidate breaks it (Clopper-Pearson).
-    pub upper_bound: f64,
-    /// Sessions of the candidate that break it, the first twenty.
-    pub examples: Vec<String>,
-    /// What the first examples did, in words, one for each of `examples`.
-    #[serde(default)]
-    pub details: Vec<String>,
-    /// Baseline trials that break it; over zero it is compared as a rate.
-    #[serde(default)]
-    pub violations_baseline: u64,
-    /// What came of it.
-    #[serde(default)]
-    pub state: InvariantState,
-    /// The candidate's trials in numbers.
-    #[serde(default)]
-    pub candidate: LaneCheck,
-    /// The baseline's.
-    #[serde(default)]
-    pub baseline: LaneCheck,
-    /// The recordings', one of each case, where there are any.
-    #[serde(default)]
-    pub recorded: Option<LaneCheck>,
-    /// Every single breach of the sessions in `examples`, a hundred at most.
-    #[serde(default)]
-    pub breaches: Vec<BreachPlace>,
-    /// The most that `upper_bound` may be, where the policy says.
-    #[serde(default)]
-    pub max_rate: Option<f64>,
-    /// Candidate violations that a second evaluation did not find again: they do not block.
-    #[serde(default)]
-    pub unconfirmed: u64,
-    /// Whether it can fail on these sessions at all.
-    #[serde(default)]
-    pub liveness: Option<Liveness>,
-}
-
-/// What came of an invariant.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum InvariantState {
-    /// No candidate trial breaks it.
-    #[default]
-    Kept,
-    /// A candidate trial breaks it and no baseline trial does: blocks.
-    Violated,
-    /// The baseline breaks it too: compared as a rate, the metric `invariant.NAME`.
-    Demoted,
-    /// No candidate trial shows what it is about: nothing is approved.
-    Unchecked,
-    /// Nothing that these sessions could do breaks it: nothing is approved.
-    NotLive,
-    /// Kept, but by too few cases for the bound that the policy demands: nothing is approved.
-    TooFewCases,
-}
-
-impl InvariantState {
-    /// The word as it is stored and printed.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Kept => "kept",
-            Self::Violated => "violated",
-            Self::Demoted => "demoted",
-            Self::Unchecked => "unchecked",
-            Self::NotLive => "not_live",
-            Self::TooFewCases => "too_few_cases",
-        }
-    }
-}
-
-/// An invariant over the trials of one lane.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct LaneCheck {
-    /// Trials on which it was checked.
-    pub trials: u64,
-    /// Of these, those that break it.
-    pub violations: u64,
-    /// Cases on which it was checked.
-    pub cases: u64,
-    /// Of these, those in which a trial breaks it.
-    pub violating_cases: u64,
-    /// `violating_cases` of `cases`.
-    pub rate: f64,
-    /// Upper 95 % bound of that share over all such cases (Clopper-Pearson); 1 where none was checked.
-    pub upper_bound: f64,
-}
-
-/// One thing that a candidate trial did against an invariant.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BreachPlace {
-    /// The case.
-    pub case: String,
-    /// The trial's number.
-    pub trial: u32,
-    /// What its exchanges are stored under in its run.
-    pub session: String,
-    /// The exchange's number within the session, where it is a call.
-    pub seq: Option<u32>,
-    /// The tool, where it is a call.
-    pub tool: Option<String>,
-    /// The rule, where the invariant has several.
-    pub rule: Option<String>,
-    /// Where in the arguments or the answer, as a JSON pointer; empty for the whole.
-    pub pointer: String,
-    /// What was done, in words.
-    pub detail: String,
-}
-
-/// What became of baseline trials that were changed so that an invariant must fail.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Liveness {
-    /// Whether at least one rule of the invariant failed where it had to.
-    pub live: bool,
-    /// Changed trials.
-    pub mutants: u64,
-    /// Of these, those that broke the rule that they were changed for.
-    pub failed: u64,
-    /// Rules that no changed trial broke, and why.
-    pub silent: Vec<String>,
-}
-
-/// The capability envelope that every trial was checked against.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EnvelopeName {
-    /// BLAKE3 of its content, schema files included.
-    pub digest: String,
-    /// The agent that it is for, where it says.
-    pub agent: Option<String>,
-    /// Its version, where it says.
-    pub version: Option<String>,
-    /// Keys that this build reads and does not check, with their lines.
-    pub not_checked: Vec<String>,
 }
 
 /// What is known of a metric.
