@@ -6,6 +6,9 @@ use schemas::id::CaseId;
 
 use crate::stats::stream::StreamKey;
 
+/// Cases of one stratum, each behind the number that was drawn for it.
+type Stratum<'a> = Vec<(u64, &'a CaseId)>;
+
 /// Orders cases by a seeded permutation stratified by their slices: any first part of the order holds each combination of
 /// slices in about its share. The order depends on seed, names and slices alone.
 #[must_use]
@@ -14,7 +17,7 @@ where
     S: IntoIterator<Item = (&'a str, &'a str)>,
 {
     let key = StreamKey::new(seed, "order of cases");
-    let mut strata: BTreeMap<Vec<(&str, &str)>, Vec<(u64, &CaseId)>> = BTreeMap::new();
+    let mut strata: BTreeMap<Vec<(&str, &str)>, Stratum<'_>> = BTreeMap::new();
     for (case, slices) in cases {
         let mut stratum: Vec<(&str, &str)> = slices.into_iter().collect();
         stratum.sort_unstable();
@@ -45,7 +48,7 @@ mod tests {
     use super::*;
 
     fn cases(count: usize) -> Vec<(CaseId, String)> {
-        let slice = |number: usize| if number % 10 == 0 { "rare" } else { "common" };
+        let slice = |number: usize| if number.is_multiple_of(10) { "rare" } else { "common" };
         (0..count)
             .map(|number| (CaseId::parse(&format!("case-{number}")).expect("id"), slice(number).to_owned()))
             .collect()

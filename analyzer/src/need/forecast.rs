@@ -194,12 +194,12 @@ struct Draws(Vec<(u32, bool)>);
 
 impl Draws {
     fn new(stream: &mut Stream, extra: u64) -> Self {
-        Self((0..extra).map(|_| (stream.bits(), stream.bits() % 2 == 0)).collect())
+        Self((0..extra).map(|_| (stream.bits(), stream.bits().is_multiple_of(2))).collect())
     }
 }
 
 /// The required metrics of a measurement.
-pub(super) fn required<'m>(metrics: &'m [Measured]) -> impl Iterator<Item = &'m Measured> {
+pub(super) fn required(metrics: &[Measured]) -> impl Iterator<Item = &Measured> {
     metrics
         .iter()
         .filter(|metric| metric.required && !crate::decide::tables(metric, Reading::Observed).is_empty())

@@ -218,7 +218,7 @@ mod tests {
         let p_values: Vec<f64> = (0..2000_u64)
             .map(|number| {
                 let mut stream = key.stream(number);
-                let sign = |size: f64, bits: u32| if bits % 2 == 0 { size } else { -size };
+                let sign = |size: f64, bits: u32| if bits.is_multiple_of(2) { size } else { -size };
                 let contrasts: Vec<f64> = (0..40)
                     .map(|_| {
                         let size = f64::from(stream.below(1000)) / 1000.0;

@@ -297,6 +297,9 @@ pub(crate) fn n8(scale: Scale) -> Vec<Row> {
     }]
 }
 
+/// Outcomes of one arm, session by session.
+type Arm = Vec<Vec<u8>>;
+
 /// The block test's p against brute force in NumPy, beside the figures of the table.
 pub(crate) fn block_test(scale: Scale) -> Vec<Row> {
     let mut dice = Dice::new("block", 0);
@@ -304,7 +307,7 @@ pub(crate) fn block_test(scale: Scale) -> Vec<Row> {
     let mut trials = |mean: f64| -> Vec<Vec<u8>> {
         (0..30).map(|_| (0..3).map(|_| u8::from(dice.happens(mean))).collect()).collect()
     };
-    let samples: Vec<(Vec<Vec<u8>>, Vec<Vec<u8>>)> =
+    let samples: Vec<(Arm, Arm)> =
         [(0.9, 0.8), (0.7, 0.6), (0.5, 0.3)].map(|(before, after)| (trials(before), trials(after))).into();
     let input: Vec<Value> = samples
         .iter()

@@ -147,12 +147,10 @@ impl GateConfig {
         for path in [&mut self.baseline, &mut self.candidate, &mut self.runs, &mut self.out] {
             *path = folder.join(&*path);
         }
-        for path in
-            [&mut self.policy, &mut self.calibration, &mut self.envelope, &mut self.faults, &mut self.tools]
-        {
-            if let Some(path) = path {
-                *path = folder.join(&*path);
-            }
+        let optional =
+            [&mut self.policy, &mut self.calibration, &mut self.envelope, &mut self.faults, &mut self.tools];
+        for path in optional.into_iter().flatten() {
+            *path = folder.join(&*path);
         }
         self
     }
