@@ -8,6 +8,7 @@ use crate::table::{self, Table};
 
 mod approve;
 mod block;
+mod kernel;
 mod numbers;
 mod peers;
 mod power;
