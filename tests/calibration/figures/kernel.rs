@@ -94,7 +94,7 @@ fn single(value: f64) -> f32 {
 const NAMES: [&str; 5] = ["within", "cross", "dispersion", "single", "smallest p"];
 
 fn sizes(id: &'static str, scale: Scale, embeddings: Embeddings) -> Row {
-    let found = embeddings.found(scale.times(2000, 100));
+    let found = embeddings.found(scale.times(2000, 400));
     let said: Vec<String> = NAMES
         .iter()
         .zip(found)
