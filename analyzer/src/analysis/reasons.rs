@@ -57,7 +57,7 @@ fn for_review(
     let differs = exchangeability.iter().filter(|result| result.p_adjusted <= evidence.policy.alpha);
     let say = |result: &ExchangeResult| {
         let detail = format!(
-            "the candidate's trials are not like the recordings in {} over {} cases (adjusted p {:.2e}): the build changed, or              the replay is not perfect",
+            "the candidate's trials are not like the recordings in {} over {} cases (adjusted p {:.2e}): the build changed, or the replay is not perfect",
             result.name, result.cases, result.p_adjusted
         );
         reason(ReasonCode::DiffersFromRecording, None, detail)
@@ -67,7 +67,7 @@ fn for_review(
         let criteria: Vec<String> =
             worst.criteria.iter().map(|(key, value)| format!("{key} = {value}")).collect();
         let detail = format!(
-            "{} stands out in {} of {} slices searched, most of all in {} ({} cases, {:+.1} points there and {:+.1} elsewhere);              look at these sessions and add sessions there",
+            "{} stands out in {} of {} slices searched, most of all in {} ({} cases, {:+.1} points there and {:+.1} elsewhere); look at these sessions and add sessions there",
             found.metric,
             found.slices.len(),
             found.searched,
