@@ -284,7 +284,8 @@ fn read_command(
     for (name, text) in &section.env {
         variables.push((
             name.clone(),
-            expand(text, env).map_err(|detail| bad(&format!("command.env.{name}"), detail))?,
+            schemas::variables::expand(text, env)
+                .map_err(|detail| bad(&format!("command.env.{name}"), detail))?,
         ));
     }
     Ok(CommandCandidate {
@@ -325,27 +326,12 @@ fn read_headers(
     for (name, text) in headers {
         let key = format!("{key}.{name}");
         let header = HeaderName::try_from(name).map_err(|_| bad(&key, "not a header name"))?;
-        let value = expand(text, env).map_err(|detail| bad(&key, detail))?;
+        let value = schemas::variables::expand(text, env).map_err(|detail| bad(&key, detail))?;
         let mut value = HeaderValue::try_from(value).map_err(|_| bad(&key, "not a header value"))?;
         value.set_sensitive(true);
         read.push((header, value));
     }
     Ok(read)
-}
-
-/// Replaces each `${NAME}` by the variable's value.
-fn expand(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("${") {
-        let (name, tail) = after.split_once('}').ok_or_else(|| "`${` is not closed by `}`".to_owned())?;
-        let value = env(name).ok_or_else(|| format!("the environment has no variable {name}; set it"))?;
-        out.push_str(before);
-        out.push_str(&value);
-        rest = tail;
-    }
-    out.push_str(rest);
-    Ok(out)
 }
 
 #[cfg(test)]

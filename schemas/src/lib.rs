@@ -18,6 +18,7 @@ pub mod session;
 pub mod table;
 pub mod tools;
 pub mod trial;
+pub mod variables;
 
 /// The version of the storage format that this build writes, and the only one it reads.
 ///

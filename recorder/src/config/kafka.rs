@@ -114,7 +114,7 @@ impl KafkaConfig {
                 let detail = format!("is set by foreshadow, so that nothing is lost or doubled; {instead}");
                 return Err(wrong(&key, &detail));
             }
-            *value = expand(value, env).map_err(|detail| wrong(&key, &detail))?;
+            *value = schemas::variables::expand(value, env).map_err(|detail| wrong(&key, &detail))?;
             kafka::check_property(name, value).map_err(|detail| wrong(&key, &detail))?;
         }
         // What is wrong only together, such as a mechanism without its protocol.
@@ -131,21 +131,6 @@ fn is_broker(text: &str) -> bool {
 fn is_topic(text: &str) -> bool {
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
     (1..=249).contains(&text.len()) && text.chars().all(good) && text != "." && text != ".."
-}
-
-/// Replaces each `${NAME}` by the variable's value.
-fn expand(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("${") {
-        let (name, tail) = after.split_once('}').ok_or_else(|| "`${` is not closed by `}`".to_owned())?;
-        let value = env(name).ok_or_else(|| format!("the environment has no variable {name}; set it"))?;
-        out.push_str(before);
-        out.push_str(&value);
-        rest = tail;
-    }
-    out.push_str(rest);
-    Ok(out)
 }
 
 fn default_topic() -> String {

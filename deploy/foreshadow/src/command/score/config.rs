@@ -408,21 +408,6 @@ fn is_name(text: &str) -> bool {
         && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
 }
 
-/// Replaces each `${NAME}` by the variable's value.
-pub(super) fn expand(text: &str, env: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<String> {
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("${") {
-        let (name, tail) = after.split_once('}').ok_or_else(|| anyhow!("`${{` is not closed by `}}`"))?;
-        let value = env(name).ok_or_else(|| anyhow!("the environment has no variable {name}; set it"))?;
-        out.push_str(before);
-        out.push_str(&value);
-        rest = tail;
-    }
-    out.push_str(rest);
-    Ok(out)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -456,13 +441,5 @@ mod tests {
         assert!(refused(words).contains("two words"));
         let empty = "[[score.command]]\nname = \"c\"\nargv = []";
         assert!(refused(empty).contains("argv"));
-    }
-
-    #[test]
-    fn variables_are_filled_in() {
-        let env = |name: &str| (name == "K").then(|| "v".to_owned());
-        assert_eq!(expand("a ${K}!", &env).expect("known"), "a v!");
-        assert!(expand("${NO}", &env).expect_err("unknown").to_string().contains("NO"));
-        assert!(expand("${K", &env).is_err());
     }
 }

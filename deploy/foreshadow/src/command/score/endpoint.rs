@@ -6,9 +6,10 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, StatusCode, Url};
+use schemas::variables::expand;
 
 use super::answer::shown;
-use super::config::{Retry, expand};
+use super::config::Retry;
 use super::meter::Meter;
 
 /// The longest pause before a request is made again, whatever the service asks for.
@@ -56,7 +57,7 @@ impl Endpoint {
             let key = || format!("headers.{name}");
             let header =
                 HeaderName::try_from(name).map_err(|_| anyhow!("not a header name")).with_context(key)?;
-            let value = expand(text, env).with_context(key)?;
+            let value = expand(text, env).map_err(|detail| anyhow!(detail)).with_context(key)?;
             let mut value =
                 HeaderValue::try_from(value).map_err(|_| anyhow!("not a header value")).with_context(key)?;
             value.set_sensitive(true);

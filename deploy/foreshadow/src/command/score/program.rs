@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use anyhow::anyhow;
+use schemas::variables::expand;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
 
 use super::answer::{self, Said};
-use super::config::{CommandConfig, expand};
+use super::config::CommandConfig;
 
 /// The longest answer that is read, bytes; a longer one is refused.
 const MAX_ANSWER_BYTES: u64 = 1 << 20;
@@ -45,7 +47,7 @@ impl Program {
         let inherited = config.inherit.iter().filter_map(|name| env(name).map(|value| (name.clone(), value)));
         let mut variables: Vec<(String, String)> = inherited.collect();
         for (name, text) in &config.env {
-            let value = expand(text, env).map_err(|error| error.context(format!("env.{name}")))?;
+            let value = expand(text, env).map_err(|detail| anyhow!(detail).context(format!("env.{name}")))?;
             variables.push((name.clone(), value));
         }
         let folder = config.folder.as_ref().map_or_else(|| base.to_owned(), |folder| base.join(folder));
