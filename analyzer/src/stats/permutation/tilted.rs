@@ -17,7 +17,7 @@ const STEEPEST: f64 = 30.0;
 const WHOLE: u64 = 1 << 32;
 
 /// Draws are looked up by this many of their bits first.
-const GUIDE_BITS: u32 = 6;
+const GUIDE_BITS: u32 = 8;
 
 /// A distinct value of a table.
 #[derive(Debug, Clone, Copy)]
@@ -160,6 +160,8 @@ impl Tilted {
             for (stream, drawn) in streams.iter_mut().zip(&mut all) {
                 let bits = stream.bits();
                 let mut place = usize::from(guide[(bits >> (32 - GUIDE_BITS)) as usize]);
+                // Rarely is it any but the first or the second, and which of these cannot be guessed: so no branch.
+                place += usize::from(table[place].below <= u64::from(bits));
                 // The last entry ends at 2^32, beyond every draw, so the search ends.
                 while table[place].below <= u64::from(bits) {
                     place += 1;
@@ -177,9 +179,10 @@ impl Tilted {
 /// For each value of a draw's leading bits, the first entry that it can mean.
 fn guide(table: &[Entry]) -> [u16; 1 << GUIDE_BITS] {
     let mut guide = [0; 1 << GUIDE_BITS];
+    let mut place = 0;
     for (lead, first) in (0_u64..).zip(&mut guide) {
         let least = lead << (32 - GUIDE_BITS);
-        let place = table.partition_point(|entry| entry.below <= least);
+        place += table[place..].iter().take_while(|entry| entry.below <= least).count();
         *first = u16::try_from(place).expect("a table has at most some hundreds of entries");
     }
     guide
