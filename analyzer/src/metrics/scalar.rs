@@ -1,5 +1,7 @@
 //! Metrics of one number per trial: shares, and logarithms of times, tokens and money.
 
+use rayon::prelude::*;
+
 use crate::metrics::table::{CaseTable, relabeller};
 use crate::metrics::{Bounds, Measured, Setting};
 use crate::pairs::{Arm, PairedCase};
@@ -88,6 +90,9 @@ impl Values {
     }
 }
 
+/// The trial values of a case in both lanes, ascending, by its place among the cases.
+type CaseValues = (usize, Vec<f64>, Vec<f64>);
+
 /// Measures a scalar metric over all cases.
 ///
 /// # Errors
@@ -98,7 +103,7 @@ pub(crate) fn measure<F>(
     scalar: Scalar<F>,
 ) -> Result<Measured, String>
 where
-    F: Fn(&PairedCase<'_>, &TrialRecord) -> Score,
+    F: Fn(&PairedCase<'_>, &TrialRecord) -> Score + Sync,
 {
     let mut relabeller = relabeller(setting.seed, &measured.name);
     let cases: Vec<(usize, Values, Values)> = setting
@@ -112,15 +117,14 @@ where
         .collect();
     let least = scalar.functional.least();
     measured.least = least;
-    let mut arms = Vec::new();
-    for (place, baseline, candidate) in &cases {
-        let (before, after) = (sorted(&baseline.known), sorted(&candidate.known));
-        if before.len() >= least && after.len() >= least {
-            let (table, cut) = contrast(&scalar, &mut relabeller, *place, &before, &after, measured.unit);
-            measured.clipped += usize::from(cut);
-            measured.observed.push(table);
-            arms.push((before, after));
-        }
+    let enough = |case: &CaseValues| case.1.len() >= least && case.2.len() >= least;
+    let known = cases
+        .iter()
+        .map(|(place, baseline, candidate)| (*place, sorted(&baseline.known), sorted(&candidate.known)));
+    let known: Vec<CaseValues> = known.filter(enough).collect();
+    for (table, cut) in contrasts(&scalar, &mut relabeller, &known, measured.unit) {
+        measured.clipped += usize::from(cut);
+        measured.observed.push(table);
     }
     if measured.observed.is_empty() {
         let trials = if least == 1 { "a trial".to_owned() } else { format!("{least} trials") };
@@ -134,29 +138,26 @@ where
     } else if missing > 0 {
         let bad = if scalar.more_is_better { 0.0 } else { 1.0 };
         let mut fill = |baseline_fill: f64, candidate_fill: f64| {
-            let mut tables = Vec::new();
-            let (before, after) =
-                (vec![baseline_fill; unseen.baseline], vec![candidate_fill; unseen.candidate]);
-            if before.len() >= least && after.len() >= least {
-                // Behind the last case: nothing is known of them, and all are alike.
-                let place = setting.pairs.cases.len();
-                let table = contrast(&scalar, &mut relabeller, place, &before, &after, measured.unit).0;
-                tables.extend(std::iter::repeat_n(table, unseen.cases));
-            }
-            for (place, baseline, candidate) in &cases {
-                let (before, after) = (baseline.filled(baseline_fill), candidate.filled(candidate_fill));
-                if before.len() >= least && after.len() >= least {
-                    tables.push(contrast(&scalar, &mut relabeller, *place, &before, &after, measured.unit).0);
-                }
-            }
-            tables
+            let filled = cases.iter().map(|(place, baseline, candidate)| {
+                (*place, baseline.filled(baseline_fill), candidate.filled(candidate_fill))
+            });
+            // Behind the last case: nothing is known of them, and all are alike.
+            let place = setting.pairs.cases.len();
+            let alike = (place, vec![baseline_fill; unseen.baseline], vec![candidate_fill; unseen.candidate]);
+            let filled: Vec<CaseValues> = std::iter::once(alike).chain(filled).filter(enough).collect();
+            let tables = contrasts(&scalar, &mut relabeller, &filled, measured.unit);
+            let repeated = |(table, _): (CaseTable, bool)| {
+                let times = if table.place == place { unseen.cases } else { 1 };
+                std::iter::repeat_n(table, times)
+            };
+            tables.into_iter().flat_map(repeated).collect()
         };
         measured.bounds = Some(Bounds { worst: fill(1.0 - bad, bad), best: fill(bad, 1.0 - bad) });
     }
     if scalar.functional == Functional::Mean {
         let oriented = |values: &[f64]| values.iter().map(|value| value / scalar.scale).collect::<Vec<_>>();
         measured.arms =
-            Some(arms.iter().map(|(before, after)| (oriented(before), oriented(after))).collect());
+            Some(known.iter().map(|(_, before, after)| (oriented(before), oriented(after))).collect());
     }
     Ok(measured)
 }
@@ -187,10 +188,22 @@ fn sorted(values: &[f64]) -> Vec<f64> {
     sorted
 }
 
-/// The table of one case, and whether its observed contrast was cut to the range.
-fn contrast<F>(
+/// The table of each case, and whether its observed contrast was cut to the range.
+fn contrasts<F: Sync>(
     scalar: &Scalar<F>,
     relabeller: &mut Relabeller,
+    cases: &[CaseValues],
+    unit: Unit,
+) -> Vec<(CaseTable, bool)> {
+    cases.iter().for_each(|(_, before, after)| relabeller.prepare(before.len(), after.len()));
+    let relabeller = &*relabeller;
+    let of = |(place, before, after): &CaseValues| contrast(scalar, relabeller, *place, before, after, unit);
+    cases.par_iter().map(of).collect()
+}
+
+fn contrast<F>(
+    scalar: &Scalar<F>,
+    relabeller: &Relabeller,
     place: usize,
     before: &[f64],
     after: &[f64],
@@ -206,12 +219,12 @@ fn contrast<F>(
     let contrasts = if constant {
         vec![observed.clamp(-1.0, 1.0)]
     } else {
-        let labels = relabeller.labels(place, before.len(), after.len());
+        let labels = relabeller.of(place, before.len(), after.len());
         let mut table = Vec::with_capacity(labels.len());
-        let (mut left, mut right) = (Vec::new(), Vec::new());
+        let (mut left, mut right) = (vec![0.0; before.len() + 1], vec![0.0; after.len() + 1]);
         for chosen in labels.iter() {
             split(&pooled, chosen, &mut left, &mut right);
-            table.push(raw(&left, &right).clamp(-1.0, 1.0));
+            table.push(raw(&left[..before.len()], &right[..after.len()]).clamp(-1.0, 1.0));
         }
         table
     };
@@ -223,17 +236,14 @@ fn contrast<F>(
     (table, observed.abs() > 1.0)
 }
 
-/// Parts the pooled values by the labels; `chosen` is ascending.
-fn split(pooled: &[f64], chosen: &[usize], left: &mut Vec<f64>, right: &mut Vec<f64>) {
-    left.clear();
-    right.clear();
-    let mut next = chosen.iter().peekable();
+/// Parts the pooled values by the labels; `chosen` is ascending. Both parts have room for one value more: each value is
+/// written to both and kept in one, for which one it is no processor can guess.
+fn split(pooled: &[f64], chosen: &[usize], left: &mut [f64], right: &mut [f64]) {
+    let mut next = 0;
     for (place, value) in pooled.iter().enumerate() {
-        if next.next_if(|chosen| **chosen == place).is_some() {
-            right.push(*value);
-        } else {
-            left.push(*value);
-        }
+        left[place - next] = *value;
+        right[next] = *value;
+        next += usize::from(chosen.get(next) == Some(&place));
     }
 }
 
