@@ -124,39 +124,15 @@ impl Forecast<'_> {
         if self.planned.iter().any(|metric| metric.cases_with(extra) < metric.floor) {
             return 0.0;
         }
-        let scales: Vec<f64> = self.planned.iter().map(|metric| scale(metric, trials)).collect();
+        let pools: Vec<Pool<'_>> =
+            self.planned.iter().map(|metric| Pool::new(metric, scale(metric, trials), extra)).collect();
         let passes = |number: &u32| {
             let mut stream = self.key.stream(u64::from(*number));
             let draws = Draws::new(&mut stream, extra);
-            let mut each = self.planned.iter().zip(&scales);
-            each.all(|(metric, scale)| self.passes(metric, &draws, *scale))
+            pools.iter().all(|pool| pool.passes(&draws, self.tests))
         };
         let passed = (0..RESAMPLES).into_par_iter().filter(passes).count();
         float(passed) / f64::from(RESAMPLES)
-    }
-
-    fn passes(&self, metric: &Planned, draws: &Draws, scale: f64) -> bool {
-        let mut contrasts = metric.observed.clone();
-        let held = u32::try_from(metric.observed.len()).unwrap_or(u32::MAX);
-        let added =
-            metric.cases_with(crate::count::of(draws.0.len())) - crate::count::of(metric.observed.len());
-        for (bits, is_turned) in draws.0.iter().take(usize::try_from(added).unwrap_or(usize::MAX)) {
-            let drawn = metric.observed[scaled(*bits, held) as usize];
-            let moved = if metric.assumed.abs() > 0.0 {
-                metric.assumed + scale * (drawn - metric.assumed)
-            } else if *is_turned {
-                // Of identical builds a contrast is as likely as its opposite.
-                -scale * drawn
-            } else {
-                scale * drawn
-            };
-            contrasts.push(moved.clamp(metric.low, metric.high));
-        }
-        if self.tests.strict {
-            let bets = Bets::new(&contrasts, metric.low, metric.high);
-            return bets.p_value(-metric.margin, Side::Above) <= self.tests.alpha;
-        }
-        Sample::new(&contrasts, metric.low).passes(metric.margin, self.tests.alpha)
     }
 
     /// A first guess at the cases to add: where the normal approximation reaches `power`; `most` at most.
@@ -178,6 +154,61 @@ impl Forecast<'_> {
             if chance(middle) < power || !is_enough(middle) { low = middle } else { high = middle }
         }
         high
+    }
+}
+
+/// What the contrasts of added cases are drawn from.
+struct Pool<'a> {
+    metric: &'a Planned,
+    /// How many are drawn.
+    added: usize,
+    /// For each contrast that is there what is added where it is drawn, plain and turned, as places in `values`.
+    moved: Vec<[usize; 2]>,
+    /// Every contrast that there can be, ascending, and how often it is there already.
+    values: Vec<(f64, f64)>,
+}
+
+impl<'a> Pool<'a> {
+    /// `scale` is the standard deviation of an added contrast over that of one that is there.
+    fn new(metric: &'a Planned, scale: f64, extra: u64) -> Self {
+        let moved = |drawn: &f64| {
+            let [plain, turned] = if metric.assumed.abs() > 0.0 {
+                [metric.assumed + scale * (drawn - metric.assumed); 2]
+            } else {
+                // Of identical builds a contrast is as likely as its opposite.
+                [scale * drawn, -scale * drawn]
+            };
+            [plain.clamp(metric.low, metric.high), turned.clamp(metric.low, metric.high)]
+        };
+        let moved: Vec<[f64; 2]> = metric.observed.iter().map(moved).collect();
+        let mut all: Vec<f64> = metric.observed.iter().chain(moved.as_flattened()).copied().collect();
+        all.sort_by(f64::total_cmp);
+        all.dedup();
+        let place = |value: f64| all.partition_point(|held| *held < value);
+        let mut values: Vec<(f64, f64)> = all.iter().map(|value| (*value, 0.0)).collect();
+        metric.observed.iter().for_each(|value| values[place(*value)].1 += 1.0);
+        let moved = moved.into_iter().map(|both| both.map(place)).collect();
+        let added = metric.cases_with(extra) - crate::count::of(metric.observed.len());
+        Self { metric, added: usize::try_from(added).unwrap_or(usize::MAX), moved, values }
+    }
+
+    /// Whether the metric passes with these draws added to what is there.
+    fn passes(&self, draws: &Draws, tests: &Tests<'_>) -> bool {
+        let Planned { observed, low, high, margin, .. } = self.metric;
+        let held = u32::try_from(observed.len()).unwrap_or(u32::MAX);
+        let drawn = draws.0.iter().take(self.added);
+        let places =
+            drawn.map(|(bits, is_turned)| self.moved[scaled(*bits, held) as usize][usize::from(*is_turned)]);
+        if tests.strict {
+            // Bets are made in the order of the cases.
+            let mut contrasts = observed.clone();
+            contrasts.extend(places.map(|place| self.values[place].0));
+            return Bets::new(&contrasts, *low, *high).p_value(-margin, Side::Above) <= tests.alpha;
+        }
+        let mut groups = self.values.clone();
+        places.for_each(|place| groups[place].1 += 1.0);
+        groups.retain(|(_, count)| *count > 0.0);
+        Sample::from_groups(groups, *low).passes(*margin, tests.alpha)
     }
 }
 
