@@ -2,12 +2,14 @@
 
 /// A non-negative number as a count, rounded; 0 for what is no number, the largest 32 bit number at most.
 pub(crate) fn whole(number: f64) -> u64 {
-    if number.is_nan() {
-        return 0;
-    }
-    // Bounded first, so the text below always parses; a cast would silently truncate.
     let bounded = number.round().clamp(0.0, f64::from(u32::MAX));
-    format!("{bounded:.0}").parse().unwrap_or(0)
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a whole number within 32 bits, and what is no number becomes 0"
+    )]
+    let whole = bounded as u64;
+    whole
 }
 
 /// A length as a 64 bit count.
