@@ -1,5 +1,7 @@
 //! The embedded trials of all cases, in the memory order that the tests want.
 
+use pulp::{Arch, Simd, WithSimd};
+
 /// Numbers summed side by side in a dot product; fixed, so that the sum does not depend on the machine.
 const LANES: usize = 16;
 
@@ -149,15 +151,32 @@ impl Groups {
 
     /// Half the squared distance of each pair of trials of a case, row after row; cosine distance for vectors of length 1.
     pub(super) fn distances(&self, case: Case) -> Vec<f64> {
-        let size = case.size();
-        let own: Vec<f64> = (0..size)
-            .map(|trial| dot(self.vector(case.start + trial), self.vector(case.start + trial)))
-            .collect();
+        Arch::new().dispatch(Apart { groups: self, case })
+    }
+}
+
+/// The distances of a case's trials, to be found with the vectors that the processor has; their width changes no bit.
+struct Apart<'a> {
+    groups: &'a Groups,
+    case: Case,
+}
+
+impl WithSimd for Apart<'_> {
+    type Output = Vec<f64>;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> Vec<f64> {
+        let size = self.case.size();
+        let vector = |trial: usize| self.groups.vector(self.case.start + trial);
+        let mut own = vec![0.0; size];
+        for (trial, own) in own.iter_mut().enumerate() {
+            *own = dot(vector(trial), vector(trial));
+        }
         let mut square = vec![0.0; size * size];
         for row in 0..size {
-            let left = self.vector(case.start + row);
+            let left = vector(row);
             for column in row + 1..size {
-                let both = dot(left, self.vector(case.start + column));
+                let both = dot(left, vector(column));
                 // Equal vectors have equal dot products, so they are exactly 0 apart.
                 let distance = (0.5 * (own[row] + own[column]) - both).max(0.0);
                 square[row * size + column] = distance;
@@ -168,6 +187,8 @@ impl Groups {
     }
 }
 
+/// Inlined, so that it is compiled for the processor's vectors.
+#[inline(always)]
 fn dot(a: &[f32], b: &[f32]) -> f64 {
     let (left, left_rest) = a.as_chunks::<LANES>();
     let (right, right_rest) = b.as_chunks::<LANES>();
@@ -177,8 +198,15 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
             lanes[lane] += x[lane] * y[lane];
         }
     }
-    let rest: f64 = left_rest.iter().zip(right_rest).map(|(x, y)| f64::from(x * y)).sum();
-    lanes.iter().map(|lane| f64::from(*lane)).sum::<f64>() + rest
+    let mut sum = 0.0;
+    for lane in lanes {
+        sum += f64::from(lane);
+    }
+    let mut rest = 0.0;
+    for (x, y) in left_rest.iter().zip(right_rest) {
+        rest += f64::from(x * y);
+    }
+    sum + rest
 }
 
 #[cfg(test)]

@@ -77,9 +77,17 @@ impl Distances {
     }
 
     /// The kernel exp(-|x - y|^2 / (2 m)), m the squared median distance, of each pair of trials of the case.
-    fn kernel(&self, case: usize) -> Vec<f64> {
+    fn kernel(&self, number: usize, case: Case) -> Vec<f64> {
         let scale = if self.median > 0.0 { -0.5 / self.median } else { 0.0 };
-        self.squares[case].iter().map(|distance| (distance * scale).exp()).collect()
+        let size = case.size();
+        let mut kernel = vec![1.0; size * size];
+        for row in 0..size {
+            for column in row + 1..size {
+                let value = (self.squares[number][row * size + column] * scale).exp();
+                (kernel[row * size + column], kernel[column * size + row]) = (value, value);
+            }
+        }
+        kernel
     }
 }
 
@@ -96,7 +104,7 @@ fn lower_median(values: &mut [f64]) -> f64 {
 pub(super) fn within(groups: &Groups, distances: &Distances, relabeller: &Relabeller) -> Vec<Vec<f64>> {
     let table = |(number, case): (usize, &Case)| {
         let labels = relabeller.of(number, case.baseline, case.candidate);
-        discrepancies(*case, &labels, &distances.kernel(number))
+        discrepancies(*case, &labels, &distances.kernel(number, *case))
     };
     groups.cases().par_iter().enumerate().map(table).collect()
 }
@@ -111,7 +119,7 @@ pub(super) fn all(
     let tables = |(number, case): (usize, &Case)| {
         let labels = relabeller.of(number, case.baseline, case.candidate);
         let square = Pairwise::new(case.size(), &distances.squares[number]);
-        let kernel = distances.kernel(number);
+        let kernel = distances.kernel(number, *case);
         match relabelling {
             Relabelling::Trials => of_trials(*case, labels, &square, &kernel),
             Relabelling::Sessions => of_sessions(*case, labels, &square),
