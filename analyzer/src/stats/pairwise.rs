@@ -41,6 +41,23 @@ impl<'s> Pairwise<'s> {
     /// others follow from the sums of rows.
     #[must_use]
     pub fn split(&self, chosen: &[usize]) -> Split {
+        // With a length that the compiler knows the loops are unrolled: for the numbers of trials that are usual.
+        let (inside, rows) = match chosen.len() {
+            3 => self.sums(&chosen[..3]),
+            4 => self.sums(&chosen[..4]),
+            5 => self.sums(&chosen[..5]),
+            8 => self.sums(&chosen[..8]),
+            _ => self.sums(chosen),
+        };
+        let between = rows - 2.0 * inside;
+        Split { candidate: inside, baseline: self.total - between - inside, between }
+    }
+
+    /// The sum over the pairs of these trials, and that of their rows.
+    #[inline(always)]
+    fn sums(&self, chosen: &[usize]) -> (f64, f64) {
+        // Said once, so that it need not be checked for every value.
+        assert!(chosen.iter().all(|trial| *trial < self.size), "a trial of the case is chosen");
         let mut inside = 0.0;
         let mut rows = 0.0;
         for (place, row) in chosen.iter().enumerate() {
@@ -48,8 +65,7 @@ impl<'s> Pairwise<'s> {
             let values = &self.values[row * self.size..(row + 1) * self.size];
             inside += chosen[place + 1..].iter().map(|column| values[*column]).sum::<f64>();
         }
-        let between = rows - 2.0 * inside;
-        Split { candidate: inside, baseline: self.total - between - inside, between }
+        (inside, rows)
     }
 }
 
