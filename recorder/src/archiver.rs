@@ -210,6 +210,9 @@ fn consumer_config(kafka: &KafkaConfig) -> ClientConfig {
     default(&mut config, "fetch.message.max.bytes", "4194304");
     default(&mut config, "fetch.max.bytes", "16777216");
     default(&mut config, "fetch.wait.max.ms", "100");
+    // Where the writers are the slowest, the queue is full most of the time; by the client's default nothing would be
+    // fetched for a whole second then.
+    default(&mut config, "fetch.queue.backoff.ms", "10");
     default(&mut config, "statistics.interval.ms", "5000");
     config
         .set("group.id", &kafka.group)

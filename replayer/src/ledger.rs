@@ -110,7 +110,7 @@ impl Entry {
         batch
             .pieces
             .extend(self.pieces.into_iter().map(|piece| (session.clone(), piece.digest, piece.bytes)));
-        batch.exchanges.extend(self.exchanges);
+        batch.exchanges.extend(self.exchanges.into_iter().map(Box::new));
         batch.closes.push(self.close);
         batch.trials.push(self.trial);
     }

@@ -235,7 +235,8 @@ pub(crate) fn add_recording(batch: &mut Batch, session: &StoredSession, script: 
     let id = &session.session;
     batch.pieces.extend(session.pieces.iter().map(|(digest, bytes)| (id.clone(), *digest, bytes.to_vec())));
     batch.closes.extend(session.closes.iter().cloned());
-    batch.exchanges.extend(exchanges.iter().map(|exchange| with_effects(exchange, script)));
+    let rows = exchanges.iter().map(|exchange| Box::new(with_effects(exchange, script)));
+    batch.exchanges.extend(rows);
 }
 
 /// A recorded tool call, with the effect that the catalogue declares: both lanes and the recording are judged by one.

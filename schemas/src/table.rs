@@ -10,12 +10,14 @@ use serde::{Deserialize, Serialize};
 use crate::FORMAT;
 use crate::keys::Digest;
 
+mod arrays;
 mod columns;
 pub mod encryption;
 pub mod look_up;
 mod read;
 mod write;
 
+pub use arrays::Row;
 pub use read::{ReadOptions, check_keys, decode, decode_all, decode_batch, load, open};
 pub use write::{Level, WriteOptions, encode};
 
@@ -27,6 +29,9 @@ pub const TABLE_KEY: &str = "foreshadow.table";
 
 /// Rows decoded at a time.
 const BATCH_ROWS: usize = 4096;
+
+/// Bytes of rows encoded at a time; one row may have more.
+const BATCH_BYTES: usize = 256 << 20;
 
 /// A table of a store or a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -56,7 +56,7 @@ impl Recording {
         };
         let (request, response) = (cut(request), cut(response));
         let usage = Usage { input_tokens: Some(10), output_tokens: Some(2), ..Usage::default() };
-        self.batch.exchanges.push(Exchange {
+        self.batch.exchanges.push(Box::new(Exchange {
             exchange: ExchangeId::parse(&format!("x-{}-{}", self.n, self.seq)).expect("id"),
             tenant: TenantId::parse("default").expect("id"),
             agent: AgentId::parse("refunds").expect("id"),
@@ -87,7 +87,7 @@ impl Recording {
             links: Vec::new(),
             redactions: Vec::new(),
             envelope: None,
-        });
+        }));
         self.seq += 1;
     }
 

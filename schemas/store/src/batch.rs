@@ -13,9 +13,8 @@ use schemas::keys::Digest;
 use schemas::record::Record;
 use schemas::score::Score;
 use schemas::session::SessionClose;
-use schemas::table::{self, Chunk, Level, Table, TableError};
+use schemas::table::{self, Chunk, Level, Row, Table, TableError};
 use schemas::trial::Trial;
-use serde::Serialize;
 
 use crate::keyring::KeyRing;
 
@@ -29,8 +28,8 @@ const MAX_LEANING_PIECES: usize = 1_000_000;
 /// close row, never after a piece.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// Exchanges.
-    pub exchanges: Vec<Exchange>,
+    /// Exchanges; boxed, for they are sorted and handed on, and each is a kilobyte.
+    pub exchanges: Vec<Box<Exchange>>,
     /// Pieces of their bodies, each once a session.
     pub pieces: Vec<(SessionId, Digest, Vec<u8>)>,
     /// Close rows.
@@ -48,7 +47,7 @@ impl Batch {
     pub fn push(&mut self, record: Record) {
         match record {
             Record::Piece { session, digest, bytes } => self.pieces.push((session, digest, bytes)),
-            Record::Exchange(exchange) => self.exchanges.push(*exchange),
+            Record::Exchange(exchange) => self.exchanges.push(exchange),
             Record::Close(close) => self.closes.push(*close),
         }
     }
@@ -79,7 +78,7 @@ impl Batch {
 /// Which earlier file holds which piece of which open session.
 #[derive(Debug, Default)]
 pub struct Leaning {
-    sessions: HashMap<SessionId, HashMap<Digest, Arc<str>>>,
+    sessions: QuickMap<SessionId, QuickMap<Digest, Arc<str>>>,
     pieces: usize,
 }
 
@@ -90,10 +89,9 @@ impl Leaning {
         self.sessions.get(session)?.get(digest).cloned()
     }
 
-    /// Whether anything is known of the session.
-    #[must_use]
-    pub fn knows(&self, session: &SessionId) -> bool {
-        self.sessions.contains_key(session)
+    /// The earlier files that hold pieces of the session.
+    pub(crate) fn of(&self, session: &SessionId) -> Option<&QuickMap<Digest, Arc<str>>> {
+        self.sessions.get(session)
     }
 
     /// Remembers where a piece lies.
@@ -136,9 +134,16 @@ pub struct EncodedFile {
 /// Tenant, agent and folder date: what decides where a row lies.
 type Home = (TenantId, AgentId, String);
 
+/// Looked up for every reference of every body, so it hashes quickly.
+pub(crate) type QuickMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
+/// The pieces of each session that are not in a file yet.
+type Pieces = QuickMap<SessionId, QuickMap<Digest, Vec<u8>>>;
+
 #[derive(Default)]
 struct Group {
-    exchanges: Vec<Exchange>,
+    #[expect(clippy::vec_box, reason = "as in a batch")]
+    exchanges: Vec<Box<Exchange>>,
     closes: Vec<SessionClose>,
     trials: Vec<Trial>,
     scores: Vec<Score>,
@@ -156,9 +161,9 @@ pub fn encode(
     leaning: &mut Leaning,
     keys: &KeyRing,
 ) -> Result<Vec<EncodedFile>, TableError> {
-    let mut pieces: HashMap<(SessionId, Digest), Vec<u8>> = HashMap::new();
+    let mut pieces = Pieces::default();
     for (session, digest, bytes) in batch.pieces {
-        pieces.entry((session, digest)).or_insert(bytes);
+        pieces.entry(session).or_default().entry(digest).or_insert(bytes);
     }
     let mut groups: BTreeMap<Home, Group> = BTreeMap::new();
     for exchange in batch.exchanges {
@@ -202,7 +207,7 @@ pub fn exchange_folder(exchange: &Exchange) -> String {
 fn encode_group(
     home: &Home,
     mut group: Group,
-    pieces: &mut HashMap<(SessionId, Digest), Vec<u8>>,
+    pieces: &mut Pieces,
     leaning: &mut Leaning,
     files: &mut Files<'_>,
 ) -> Result<(), TableError> {
@@ -249,7 +254,7 @@ struct Files<'a> {
 }
 
 impl Files<'_> {
-    fn add<T: Serialize>(&mut self, home: &Home, table: Table, rows: &[T]) -> Result<(), TableError> {
+    fn add<T: Row>(&mut self, home: &Home, table: Table, rows: &[T]) -> Result<(), TableError> {
         let (tenant, agent, date) = home;
         let options = self.keys.write_options(tenant, Level::Archive)?;
         let bytes = table::encode(table, rows, &options)?;
@@ -263,21 +268,23 @@ impl Files<'_> {
 /// Replaces digests by row numbers of the chunks file, and makes that file's rows.
 ///
 /// A row with bytes serves every session in the file; a row that leans serves only those whose own earlier file it names.
+#[expect(clippy::vec_box, reason = "as in a batch")]
 fn refer(
-    exchanges: Vec<Exchange>,
+    exchanges: Vec<Box<Exchange>>,
     name: &str,
-    pieces: &mut HashMap<(SessionId, Digest), Vec<u8>>,
+    pieces: &mut Pieces,
     leaning: &mut Leaning,
 ) -> (Vec<Exchange<u32>>, Vec<Chunk>) {
     let file: Arc<str> = Arc::from(name);
     let mut chunks: Vec<Chunk> = Vec::new();
-    let mut with_bytes: HashMap<Digest, u32> = HashMap::new();
-    let mut without_bytes: HashMap<(Digest, Option<Arc<str>>), u32> = HashMap::new();
+    let mut with_bytes: QuickMap<Digest, u32> = QuickMap::default();
+    let mut without_bytes: QuickMap<(Digest, Option<Arc<str>>), u32> = QuickMap::default();
     let mut rows = Vec::with_capacity(exchanges.len());
     for exchange in exchanges {
         let session = exchange.session.clone();
+        let mut own_pieces = pieces.get_mut(&session).filter(|own| !own.is_empty());
         let row = exchange.try_map(|digest| {
-            let own = pieces.remove(&(session.clone(), digest));
+            let own = own_pieces.as_mut().and_then(|own| own.remove(&digest));
             if own.is_some() {
                 leaning.insert(&session, digest, file.clone());
             }

@@ -1,7 +1,7 @@
 //! Every table written and read back.
 
 use schemas::embedding::Embedding;
-use schemas::exchange::{Effect, Exchange};
+use schemas::exchange::{Confidence, Edge, Effect, Ending, Exchange, OperationKind, Protocol};
 use schemas::id::SessionId;
 use schemas::keys::Digest;
 use schemas::record::Record;
@@ -15,6 +15,39 @@ use super::sample::{close, embedding, exchange, score, trial};
 #[test]
 fn exchanges_come_back_as_they_were() {
     let rows = vec![exchange(u32::from, true), exchange(u32::from, false)];
+    let file = table::encode(Table::Exchanges, &rows, &WriteOptions::default()).expect("rows fit");
+    let back: Vec<Exchange<u32>> = table::decode_all(Table::Exchanges, file.into()).expect("file reads");
+    assert_eq!(back, rows);
+}
+
+#[test]
+fn every_name_comes_back() {
+    let mut rows: Vec<Exchange<u32>> = (0..6).map(|_| exchange(u32::from, true)).collect();
+    let edges = [Edge::Turn, Edge::Model, Edge::Tool].into_iter().cycle();
+    let protocols =
+        [Protocol::OpenaiChat, Protocol::Mcp, Protocol::GenericJson, Protocol::Opaque, Protocol::Imported];
+    let endings = [Ending::Complete, Ending::Failed, Ending::Truncated, Ending::Cancelled];
+    let kinds = [
+        OperationKind::Turn,
+        OperationKind::Chat,
+        OperationKind::CallTool,
+        OperationKind::ListTools,
+        OperationKind::Other,
+        OperationKind::Opaque,
+    ];
+    let effects = [Effect::Read, Effect::Write, Effect::Unknown].into_iter().cycle();
+    let confidences = [Confidence::Weak, Confidence::Likely, Confidence::Certain].into_iter().cycle();
+    let names = edges
+        .zip(protocols.into_iter().cycle())
+        .zip(endings.into_iter().cycle())
+        .zip(kinds)
+        .zip(effects.zip(confidences));
+    for (row, ((((edge, protocol), ending), kind), (effect, confidence))) in rows.iter_mut().zip(names) {
+        (row.edge, row.protocol, row.ending) = (edge, protocol, ending);
+        (row.operation.kind, row.operation.effect) = (kind, effect);
+        row.links[0].confidence = confidence;
+        row.identifiers[0].confidence = confidence;
+    }
     let file = table::encode(Table::Exchanges, &rows, &WriteOptions::default()).expect("rows fit");
     let back: Vec<Exchange<u32>> = table::decode_all(Table::Exchanges, file.into()).expect("file reads");
     assert_eq!(back, rows);

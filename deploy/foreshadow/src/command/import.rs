@@ -254,7 +254,7 @@ fn weave(
                     place.refuse_taken(&woven, file.source.file())?;
                     summary.tally.add(&woven.tally);
                     sessions += 1;
-                    batch.exchanges.extend(woven.exchanges);
+                    batch.exchanges.extend(woven.exchanges.into_iter().map(Box::new));
                     batch.pieces.extend(woven.pieces);
                     batch.closes.extend(woven.close);
                     batch.trials.extend(woven.trial);

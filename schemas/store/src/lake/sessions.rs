@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use super::look_up::SNAPSHOT_TRIES;
 use super::{Lake, LakeError, Snapshot};
-use crate::batch::{Batch, Leaning, exchange_folder};
+use crate::batch::{Batch, Leaning, QuickMap, exchange_folder};
 use crate::session::StoredSession;
 
 /// Files that are decoded at a time: each has its wanted rows and their pieces in memory.
@@ -85,12 +85,19 @@ impl SessionGroup {
 impl Lake {
     /// Looks up where sessions of the batch keep the pieces that the batch does not bring.
     pub(super) async fn find_leaning(&self, batch: &Batch, leaning: &mut Leaning) -> Result<(), LakeError> {
-        let brought: HashSet<(&SessionId, &Digest)> = batch.pieces.iter().map(|(s, d, _)| (s, d)).collect();
+        let mut brought: QuickMap<&SessionId, QuickMap<&Digest, ()>> = QuickMap::default();
+        for (session, digest, _) in &batch.pieces {
+            brought.entry(session).or_default().insert(digest, ());
+        }
         let mut wanted: BTreeMap<String, BTreeSet<SessionId>> = BTreeMap::new();
         for exchange in &batch.exchanges {
             let all = exchange.request.chunks.iter().chain(&exchange.response.chunks);
-            let mut missing = all.filter(|digest| !brought.contains(&(&exchange.session, digest)));
-            if missing.any(|digest| leaning.find(&exchange.session, digest).is_none()) {
+            let (own, earlier) = (brought.get(&exchange.session), leaning.of(&exchange.session));
+            let is_known = |digest| {
+                own.is_some_and(|own| own.contains_key(digest))
+                    || earlier.is_some_and(|earlier| earlier.contains_key(digest))
+            };
+            if !all.into_iter().all(is_known) {
                 wanted.entry(exchange_folder(exchange)).or_default().insert(exchange.session.clone());
             }
         }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use schemas::commit::{CommittedFile, UPKEEP};
 use schemas::id::TenantId;
-use schemas::table::{self, Level, Table, TableError};
+use schemas::table::{self, Level, Row, Table, TableError};
 use serde::{Deserialize, Serialize};
 
 use super::commits::file_name;
@@ -239,7 +239,7 @@ impl<'a> Upkeep<'a> {
     }
 
     /// Writes a file that the next commit will bring, of a tenant and in a folder below the table. Returns its path.
-    async fn add<T: Serialize>(
+    async fn add<T: Row>(
         &mut self,
         table: Table,
         home: (&TenantId, &str),

@@ -1,0 +1,294 @@
+//! Rows of the tables that traffic fills, as arrays.
+//!
+//! Written out column by column: nearly all that an archiver writes goes through here, and a serializer that is told of
+//! one value at a time takes several times as long. The other tables are small, and go through one.
+
+use std::sync::Arc;
+
+use arrow_array::types::{Float64Type, TimestampMicrosecondType, UInt16Type, UInt32Type, UInt64Type};
+use arrow_array::{
+    ArrayRef, ArrowPrimitiveType, BinaryArray, BooleanArray, FixedSizeBinaryArray, ListArray, PrimitiveArray,
+    RecordBatch, StringArray, StructArray,
+};
+use arrow_buffer::OffsetBuffer;
+use arrow_schema::{ArrowError, DataType, FieldRef, Fields, Schema};
+use serde::Serialize;
+
+use super::{Chunk, Table, TableError};
+use crate::body::Body;
+use crate::embedding::Embedding;
+use crate::exchange::{Exchange, Header, Identifier, Link, Operation, Redaction, RequestedCall, Usage};
+use crate::id::BuildId;
+use crate::keys::{DIGEST_BYTES, Digest};
+use crate::score::Score;
+use crate::session::SessionClose;
+use crate::trial::Trial;
+
+/// A row of a table.
+pub trait Row: Serialize {
+    /// Rows as arrays of these columns, which are the table's.
+    ///
+    /// # Errors
+    /// A row does not fit them.
+    fn batch(table: Table, columns: &[FieldRef], rows: &[Self]) -> Result<RecordBatch, TableError>
+    where
+        Self: Sized,
+    {
+        serde_arrow::to_record_batch(columns, &rows)
+            .map_err(|source| TableError::Rows { table: table.as_str(), source })
+    }
+
+    /// About how many bytes of text it has in its largest column at most.
+    fn payload_bytes(&self) -> usize {
+        0
+    }
+}
+
+impl Row for SessionClose {}
+impl Row for Trial {}
+impl Row for Score {}
+impl Row for Embedding {}
+
+impl Row for Chunk {
+    fn batch(_: Table, columns: &[FieldRef], rows: &[Self]) -> Result<RecordBatch, TableError> {
+        let rows: Vec<&Self> = rows.iter().collect();
+        let arrays = vec![
+            number::<_, UInt32Type>(&rows, |row| Some(row.chunk)),
+            digest(&rows, |row| Some(row.digest))?,
+            bytes(&rows, |row| row.bytes.as_deref()),
+            text(&rows, |row| row.leans_on.as_deref()),
+        ];
+        Ok(RecordBatch::try_new(Arc::new(Schema::new(columns.to_vec())), arrays)?)
+    }
+
+    fn payload_bytes(&self) -> usize {
+        self.bytes.as_ref().map_or(0, Vec::len)
+    }
+}
+
+impl Row for Exchange<u32> {
+    fn batch(_: Table, columns: &[FieldRef], rows: &[Self]) -> Result<RecordBatch, TableError> {
+        let rows: Vec<&Self> = rows.iter().collect();
+        let arrays = columns.iter().map(|column| exchange_column(column, &rows));
+        let arrays = arrays.collect::<Result<_, _>>()?;
+        Ok(RecordBatch::try_new(Arc::new(Schema::new(columns.to_vec())), arrays)?)
+    }
+
+    fn payload_bytes(&self) -> usize {
+        let Operation { input, output, arguments, arguments_verbatim, result, requested, .. } =
+            &self.operation;
+        let texts =
+            [input, output, arguments, arguments_verbatim, result].into_iter().flatten().map(String::len);
+        let requested = requested.iter().map(|call| call.arguments.len());
+        self.request.skeleton.len() + self.response.skeleton.len() + texts.chain(requested).sum::<usize>()
+    }
+}
+
+type Built = Result<ArrayRef, ArrowError>;
+
+fn exchange_column(column: &FieldRef, rows: &[&Exchange<u32>]) -> Built {
+    Ok(match column.name().as_str() {
+        "exchange" => text(rows, |row| Some(row.exchange.as_str())),
+        "tenant" => text(rows, |row| Some(row.tenant.as_str())),
+        "agent" => text(rows, |row| Some(row.agent.as_str())),
+        "build" => text(rows, |row| row.build.as_ref().map(BuildId::as_str)),
+        "session" => text(rows, |row| Some(row.session.as_str())),
+        "incarnation" => text(rows, |row| Some(row.incarnation.as_str())),
+        "seq" => number::<_, UInt32Type>(rows, |row| Some(row.seq)),
+        "incarnation_seq" => number::<_, UInt64Type>(rows, |row| Some(row.incarnation_seq)),
+        "edge" => text(rows, |row| Some(row.edge.into())),
+        "protocol" => text(rows, |row| Some(row.protocol.into())),
+        "started_at" => time(rows, |row| row.started_at),
+        "session_started_at" => time(rows, |row| row.session_started_at),
+        "first_byte_us" => number::<_, UInt64Type>(rows, |row| row.first_byte_us),
+        "duration_us" => number::<_, UInt64Type>(rows, |row| row.duration_us),
+        "frame_gaps_us" => numbers(column, rows, |row| &row.frame_gaps_us)?,
+        "ending" => text(rows, |row| Some(row.ending.into())),
+        "ending_detail" => text(rows, |row| row.ending_detail.as_deref()),
+        "http_method" => text(rows, |row| row.http_method.as_deref()),
+        "path" => text(rows, |row| row.path.as_deref()),
+        "status" => number::<_, UInt16Type>(rows, |row| row.status),
+        "request_headers" => list(column, rows, |row| &row.request_headers, headers)?,
+        "response_headers" => list(column, rows, |row| &row.response_headers, headers)?,
+        "request" => body(column, &each(rows, |row| &row.request))?,
+        "response" => body(column, &each(rows, |row| &row.response))?,
+        "operation" => operation(column, &each(rows, |row| &row.operation))?,
+        "usage" => usage(column, &each(rows, |row| &row.usage))?,
+        "identifiers" => list(column, rows, |row| &row.identifiers, identifiers)?,
+        "links" => list(column, rows, |row| &row.links, links)?,
+        "redactions" => list(column, rows, |row| &row.redactions, redactions)?,
+        "envelope" => text(rows, |row| row.envelope.as_deref()),
+        other => return Err(ArrowError::SchemaError(format!("no exchange has a {other}"))),
+    })
+}
+
+fn headers(column: &FieldRef, rows: &[&Header]) -> Built {
+    let (name, value) = (text(rows, |row| Some(&row.name)), text(rows, |row| Some(&row.value)));
+    record(column, vec![name, value])
+}
+
+fn body(column: &FieldRef, rows: &[&Body<u32>]) -> Built {
+    let [_, cuts, chunks, _] = inner(column)?.as_ref() else { return Err(unlike(column)) };
+    record(
+        column,
+        vec![
+            bytes(rows, |row| Some(&row.skeleton)),
+            numbers(cuts, rows, |row| &row.cuts)?,
+            numbers(chunks, rows, |row| &row.chunks)?,
+            number::<_, UInt64Type>(rows, |row| Some(row.bytes)),
+        ],
+    )
+}
+
+fn operation(column: &FieldRef, rows: &[&Operation]) -> Built {
+    let calls = inner(column)?.iter().find(|field| field.name() == "requested");
+    record(
+        column,
+        vec![
+            text(rows, |row| Some(row.kind.into())),
+            text(rows, |row| row.method.as_deref()),
+            text(rows, |row| row.model.as_deref()),
+            text(rows, |row| row.input.as_deref()),
+            text(rows, |row| row.output.as_deref()),
+            text(rows, |row| row.finish_reason.as_deref()),
+            list(calls.ok_or_else(|| unlike(column))?, rows, |row| &row.requested, requested)?,
+            text(rows, |row| row.tool.as_deref()),
+            text(rows, |row| row.arguments.as_deref()),
+            text(rows, |row| row.arguments_verbatim.as_deref()),
+            digest(rows, |row| row.arguments_digest)?,
+            text(rows, |row| row.result.as_deref()),
+            flag(rows, |row| row.is_error),
+            text(rows, |row| Some(row.effect.into())),
+            flag(rows, |row| row.reversible),
+            flag(rows, |row| row.idempotent),
+        ],
+    )
+}
+
+fn requested(column: &FieldRef, rows: &[&RequestedCall]) -> Built {
+    record(
+        column,
+        vec![
+            text(rows, |row| row.id.as_deref()),
+            text(rows, |row| Some(&row.tool)),
+            text(rows, |row| Some(&row.arguments)),
+        ],
+    )
+}
+
+fn usage(column: &FieldRef, rows: &[&Usage]) -> Built {
+    record(
+        column,
+        vec![
+            number::<_, UInt64Type>(rows, |row| row.input_tokens),
+            number::<_, UInt64Type>(rows, |row| row.output_tokens),
+            number::<_, UInt64Type>(rows, |row| row.cached_tokens),
+            number::<_, Float64Type>(rows, |row| row.cost_usd),
+        ],
+    )
+}
+
+fn identifiers(column: &FieldRef, rows: &[&Identifier]) -> Built {
+    record(
+        column,
+        vec![
+            text(rows, |row| Some(&row.name)),
+            text(rows, |row| Some(&row.value)),
+            text(rows, |row| Some(&row.source)),
+            text(rows, |row| Some(row.confidence.into())),
+            flag(rows, |row| Some(row.chosen)),
+        ],
+    )
+}
+
+fn links(column: &FieldRef, rows: &[&Link]) -> Built {
+    record(
+        column,
+        vec![
+            text(rows, |row| Some(row.to.as_str())),
+            text(rows, |row| Some(&row.kind)),
+            text(rows, |row| Some(&row.source)),
+            text(rows, |row| Some(row.confidence.into())),
+        ],
+    )
+}
+
+fn redactions(column: &FieldRef, rows: &[&Redaction]) -> Built {
+    record(
+        column,
+        vec![
+            text(rows, |row| Some(&row.kind)),
+            text(rows, |row| Some(&row.place)),
+            number::<_, UInt32Type>(rows, |row| Some(row.count)),
+        ],
+    )
+}
+
+fn each<'a, R, T>(rows: &[&'a R], get: impl Fn(&'a R) -> &'a T) -> Vec<&'a T> {
+    rows.iter().map(|row| get(row)).collect()
+}
+
+fn text<'a, R>(rows: &[&'a R], get: impl Fn(&'a R) -> Option<&'a str>) -> ArrayRef {
+    Arc::new(rows.iter().map(|row| get(row)).collect::<StringArray>())
+}
+
+fn bytes<'a, R>(rows: &[&'a R], get: impl Fn(&'a R) -> Option<&'a [u8]>) -> ArrayRef {
+    Arc::new(rows.iter().map(|row| get(row)).collect::<BinaryArray>())
+}
+
+fn flag<R>(rows: &[&R], get: impl Fn(&R) -> Option<bool>) -> ArrayRef {
+    Arc::new(rows.iter().map(|row| get(row)).collect::<BooleanArray>())
+}
+
+fn number<R, P: ArrowPrimitiveType>(rows: &[&R], get: impl Fn(&R) -> Option<P::Native>) -> ArrayRef {
+    Arc::new(rows.iter().map(|row| get(row)).collect::<PrimitiveArray<P>>())
+}
+
+fn time<R>(rows: &[&R], get: impl Fn(&R) -> i64) -> ArrayRef {
+    let times = PrimitiveArray::<TimestampMicrosecondType>::from_iter_values(rows.iter().map(|row| get(row)));
+    Arc::new(times.with_timezone("UTC"))
+}
+
+fn digest<R>(rows: &[&R], get: impl Fn(&R) -> Option<Digest>) -> Built {
+    let digests = rows.iter().map(|row| get(row).map(|Digest(bytes)| bytes));
+    let length = i32::try_from(DIGEST_BYTES).unwrap_or(i32::MAX);
+    Ok(Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size(digests, length)?))
+}
+
+fn numbers<'a, R>(column: &FieldRef, rows: &[&'a R], get: impl Fn(&'a R) -> &'a Vec<u32>) -> Built {
+    let items = rows.iter().flat_map(|row| get(row).iter().copied());
+    let items = Arc::new(PrimitiveArray::<UInt32Type>::from_iter_values(items));
+    lists(column, rows.iter().map(|row| get(row).len()), items)
+}
+
+fn list<'a, R, T: 'a>(
+    column: &FieldRef,
+    rows: &[&'a R],
+    get: impl Fn(&'a R) -> &'a Vec<T>,
+    build: impl Fn(&FieldRef, &[&'a T]) -> Built,
+) -> Built {
+    let items: Vec<&T> = rows.iter().flat_map(|row| get(row)).collect();
+    let DataType::List(item) = column.data_type() else { return Err(unlike(column)) };
+    lists(column, rows.iter().map(|row| get(row).len()), build(item, &items)?)
+}
+
+fn lists(column: &FieldRef, lengths: impl IntoIterator<Item = usize>, items: ArrayRef) -> Built {
+    let DataType::List(item) = column.data_type() else { return Err(unlike(column)) };
+    let offsets = OffsetBuffer::from_lengths(lengths);
+    Ok(Arc::new(ListArray::try_new(item.clone(), offsets, items, None)?))
+}
+
+fn record(column: &FieldRef, arrays: Vec<ArrayRef>) -> Built {
+    Ok(Arc::new(StructArray::try_new(inner(column)?.clone(), arrays, None)?))
+}
+
+fn inner(column: &FieldRef) -> Result<&Fields, ArrowError> {
+    match column.data_type() {
+        DataType::Struct(fields) => Ok(fields),
+        _ => Err(unlike(column)),
+    }
+}
+
+fn unlike(column: &FieldRef) -> ArrowError {
+    ArrowError::SchemaError(format!("column {} is a {}", column.name(), column.data_type()))
+}
