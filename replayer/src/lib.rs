@@ -14,6 +14,7 @@ mod ladder;
 mod ledger;
 mod plan;
 mod play;
+pub mod program;
 mod rows;
 mod run;
 mod script;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use tests::binary;
+use tests::process::Running;
 
 fn data(path: &str) -> String {
     let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("data").join(path);
@@ -87,6 +88,75 @@ fn a_gate_blocks_on_a_broken_invariant_and_refuses_what_cannot_be_approved() {
     assert_eq!((code, verdict["reasons"][0]["code"].as_str()), (3, Some("invariant_violated")));
     assert_eq!(verdict["course"]["plan_share"], 0.8);
     assert_eq!(verdict["course"]["cases"], 10);
+}
+
+#[test]
+fn an_extension_goes_on_where_the_plan_ended_undecided() {
+    let folder = tempfile::tempdir().expect("temp");
+    let folder = folder.path();
+    shop(folder, ["fine", "well"]);
+    // Success is known of the few sessions whose recording succeeded without a write: three of the plan's twenty.
+    gate(folder, WIDE, "sessions = 20\n");
+    let (code, verdict) = run(folder, &["--json", "gate", "--config", "gate.toml", "--extend"]);
+    assert_eq!((code, verdict["reasons"][0]["code"].as_str()), (0, Some("non_inferior")), "{verdict}");
+    let course = &verdict["course"];
+    assert_eq!((course["planned_looks"].as_u64(), course["planned_cases"].as_u64()), (Some(2), Some(20)));
+    assert_eq!((course["plan_share"].as_f64(), course["stopped_early"].as_bool()), (Some(0.8), Some(false)));
+    let looks = course["looks"].as_array().expect("looks");
+    assert_eq!(course["extension_looks"].as_u64(), Some(looks.len() as u64 - 2));
+    let answers: Vec<&str> = looks.iter().filter_map(|look| look["answer"].as_str()).collect();
+    let (last, before) = answers.split_last().expect("a look");
+    assert!(*last == "approve" && before.iter().all(|answer| *answer == "inconclusive"), "{answers:?}");
+    for (number, look) in looks.iter().enumerate() {
+        assert_eq!(look["boundary"].is_number(), number < 2, "only planned looks have a boundary: {look}");
+        assert_eq!(look["cases"].as_u64(), Some(10 * (number as u64 + 1)));
+    }
+    // What the extension was allowed to use was fixed before the first trial.
+    let refused = binary::run(folder, &["gate", "--config", "gate.toml", "--resume"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(
+        binary::printed(&refused).contains("the extension was fixed as true"),
+        "{}",
+        binary::printed(&refused)
+    );
+}
+
+#[test]
+fn a_replay_that_is_asked_to_end_keeps_its_trials_and_goes_on_later() {
+    let folder = tempfile::tempdir().expect("temp");
+    let folder = folder.path();
+    shop(folder, ["fine", "fine"]);
+    // The twentieth turn hangs until a file lets it go.
+    let script = "cat >/dev/null; echo >>turns; \
+                  if [ ! -e free ] && [ $(wc -l <turns) -eq 20 ]; then touch stuck; sleep 600; fi; echo fine";
+    let candidate = format!(
+        "candidate = 1\nkind = \"command\"\nbuild = \"next\"\n[command]\nargv = [\"sh\", \"-c\", '''{script}''']\n"
+    );
+    std::fs::write(folder.join("next.toml"), candidate).expect("writes");
+    let args = [
+        &["replay", "--store", "store", "--candidate", "next.toml", "--run", "run", "--trials", "1"][..],
+        &["--sessions", "10", "--concurrency", "1", "--delay-scale", "0", "--allow-open-egress"][..],
+    ]
+    .concat();
+    let running = Running::start(folder, &args);
+    let mut looks = 0;
+    while !folder.join("stuck").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        looks += 1;
+        assert!(looks < 6_000, "the twentieth turn does not come:\n{}", running.said());
+    }
+    running.signal("TERM");
+    let (status, said) = running.wait();
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("of 10 trials; what is finished is kept: repeat the command with --resume"),
+        "{said}"
+    );
+    std::fs::write(folder.join("free"), "").expect("writes");
+    let rest = run(folder, &[&["--json"], &args[..], &["--resume"]].concat()).1;
+    let (already, ran) = (rest["already"].as_u64(), rest["ran"].as_u64());
+    assert!(already.is_some_and(|already| (1..10).contains(&already)), "{rest}\n{said}");
+    assert_eq!(already.zip(ran).map(|(already, ran)| already + ran), Some(10), "{rest}");
 }
 
 #[test]

@@ -192,6 +192,14 @@ async fn everybody_is_asked_once_and_analyze_says_who_decided() {
     assert_eq!(json_of(&output)["evaluators"][1]["scored"], json!(80), "{}", printed(&output));
 }
 
+/// A service asked for one trial at a time, and how often what it said is committed.
+fn one_by_one(commit_every: &str, url: &str) -> String {
+    format!(
+        "[score.limits]\nconcurrency = 1\ncommit-every = \"{commit_every}\"\n[score.embeddings]\nby = \"off\"\n\
+         [[score.http]]\nname = \"s\"\nurl = \"{url}\"\n"
+    )
+}
+
 #[tokio::test]
 async fn killed_and_started_again_it_asks_for_the_rest_alone() {
     let folder = tempfile::tempdir().expect("temp");
@@ -207,11 +215,7 @@ async fn killed_and_started_again_it_asks_for_the_rest_alone() {
         }
         Reply::ok("{\"success\": true}")
     });
-    let config = format!(
-        "[score.limits]\nconcurrency = 1\ncommit-every = \"0s\"\n[score.embeddings]\nby = \"off\"\n\
-         [[score.http]]\nname = \"s\"\nurl = \"{}\"\n",
-        service.url
-    );
+    let config = one_by_one("0s", &service.url);
     std::fs::write(folder.join("score.toml"), &config).expect("writes");
     let running = Running::start(folder, &["--config", "score.toml", "score", "run"]);
     stuck.recv_timeout(std::time::Duration::from_secs(120)).expect("25 requests are made");
@@ -231,6 +235,33 @@ async fn killed_and_started_again_it_asks_for_the_rest_alone() {
     let committed = lake.snapshot().await.expect("reads").files(Table::Scores).count();
     let lying = binary::files_below(&folder.join("run/scores")).len();
     assert_eq!(committed, lying);
+}
+
+#[tokio::test]
+async fn asked_to_end_it_keeps_what_is_finished() {
+    for signal in ["INT", "TERM"] {
+        let folder = tempfile::tempdir().expect("temp");
+        let folder = folder.path();
+        import(folder, "run", "candidate", &rows(20, 2));
+        let (tell, stuck) = mpsc::channel();
+        let service = Service::start(move |_, _, number| {
+            if number == 26 {
+                tell.send(()).expect("the test waits");
+                return Reply::Silent;
+            }
+            Reply::ok("{\"success\": true}")
+        });
+        // Nothing is committed by the clock.
+        let config = one_by_one("1h", &service.url);
+        std::fs::write(folder.join("score.toml"), &config).expect("writes");
+        let running = Running::start(folder, &["--config", "score.toml", "score", "run"]);
+        stuck.recv_timeout(std::time::Duration::from_secs(120)).expect("25 requests are made");
+        running.signal(signal);
+        let (status, said) = running.wait();
+        assert_eq!(status.code(), Some(1), "{signal}: {said}");
+        assert!(said.contains("it was interrupted; what is finished is kept"), "{signal}: {said}");
+        assert_eq!(stored(&folder.join("run")).await.0.len(), 25, "{signal}: {said}");
+    }
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ mod command;
 mod keys;
 mod outcome;
 mod screen;
+mod signals;
 
 use std::process::ExitCode;
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use schemas::exchange::Protocol;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
 
@@ -17,6 +17,7 @@ use super::file::{CommandInput, CommandProcess};
 use super::template::fill_text;
 use super::turn::{Asked, Turn, TurnFailure};
 use crate::ladder::shorten;
+use crate::program;
 
 /// The longest answer that is read, in bytes.
 const MAX_ANSWER_BYTES: u64 = 16 << 20;
@@ -117,7 +118,7 @@ async fn once(
         }
     };
     let done = tokio::time::timeout(timeout, async {
-        let ((), (), errors) = tokio::join!(feed, read, tail(stderr));
+        let ((), (), errors) = tokio::join!(feed, read, program::tail(stderr, MAX_STDERR_BYTES));
         (child.wait().await, errors)
     });
     let done = done.await;
@@ -130,7 +131,8 @@ async fn once(
         ))),
         Ok((Err(error), _)) => Err(TurnFailure::Failed(format!("{} is lost: {error}", candidate.argv[0]))),
         Err(_) => {
-            end(&mut child).await;
+            let leader = child.id();
+            program::end(&mut child, leader).await;
             Err(TurnFailure::TimedOut(format!("no answer from {} within {timeout:?}", candidate.argv[0])))
         }
     };
@@ -186,7 +188,7 @@ fn start(candidate: &CommandCandidate, turn: &Turn<'_>) -> Result<Running, TurnF
     match (child.stdin.take(), child.stdout.take()) {
         (Some(stdin), Some(stdout)) => {
             // Owned by `Running` and awaited by `stop`.
-            let stderr = tokio::spawn(tail(child.stderr.take()));
+            let stderr = tokio::spawn(program::tail(child.stderr.take(), MAX_STDERR_BYTES));
             Ok(Running { child, stdin, stdout: BufReader::new(stdout), stderr })
         }
         _ => Err(TurnFailure::Failed(format!("{} has no stdin or stdout", candidate.argv[0]))),
@@ -211,32 +213,7 @@ fn answer_of(line: &[u8]) -> String {
 pub(crate) async fn stop(running: Option<Running>) -> String {
     let Some(Running { mut child, stdin, stdout, stderr }) = running else { return String::new() };
     drop((stdin, stdout));
-    end(&mut child).await;
+    let leader = child.id();
+    program::end(&mut child, leader).await;
     stderr.await.unwrap_or_default()
-}
-
-/// Kills the program and its group, and waits for it.
-async fn end(child: &mut Child) {
-    #[cfg(unix)]
-    if let Some(id) = child.id() {
-        let group = format!("-{id}");
-        // Where `kill` is missing the program itself is still killed below.
-        let killed = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status().await;
-        drop(killed);
-    }
-    let _ = child.kill().await;
-}
-
-/// The last bytes of a stream, read to its end so that its writer never blocks.
-async fn tail(stream: Option<impl AsyncRead + Unpin>) -> String {
-    let Some(mut stream) = stream else { return String::new() };
-    let mut held: Vec<u8> = Vec::new();
-    let mut buffer = [0; 1024];
-    while let Ok(read @ 1..) = stream.read(&mut buffer).await {
-        held.extend_from_slice(&buffer[..read]);
-        if held.len() > 2 * MAX_STDERR_BYTES {
-            held.drain(..held.len() - MAX_STDERR_BYTES);
-        }
-    }
-    String::from_utf8_lossy(&held).into_owned()
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use recorder::archiver::{self, Summary};
 use recorder::config::archiver::ArchiverConfig;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::record::duration;
 use crate::command::Context;
 use crate::outcome::{Failure, Outcome};
+use crate::signals::Signals;
 
 /// Arguments of `foreshadow archive`.
 #[derive(Debug, clap::Args)]
@@ -24,8 +24,7 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Fa
     let config = read_config(context)?;
     let lake = context.open_lake(&config.store)?;
     // Before anything is opened, so that no signal falls between.
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::work)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::work)?;
+    let mut signals = Signals::catch().map_err(Failure::work)?;
     let mut archiver = archiver::start(&config, lake, args.until_idle).await.map_err(Failure::work)?;
     context.screen.note(format!(
         "archiving topic {} as a member of group {} into {}",
@@ -38,8 +37,7 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Fa
         // All branches are cancel-safe.
         tokio::select! {
             ended = archiver.ended() => break ended,
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+            () = signals.next() => {}
         }
         context.screen.note("stopping: what is gathered is committed, and the group is left");
         archiver.stop();

@@ -20,6 +20,7 @@ use crate::command::analyze::{self, Grown, Look, Request};
 use crate::command::{Context, replay, score};
 use crate::outcome::{Failure, Outcome};
 use crate::screen::Screen;
+use crate::signals::cancel_on_signal;
 
 mod config;
 mod frozen;
@@ -59,7 +60,7 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Fa
     let [baseline, candidate] = prepared;
     let worlds = [bind(&baseline.1, &listen[0]).await?, bind(&candidate.1, &listen[1]).await?];
     let cancel = CancellationToken::new();
-    let watch = tokio::spawn(replay::watch(cancel.clone()));
+    let watch = tokio::spawn(cancel_on_signal(cancel.clone()));
     let decided =
         Box::pin(gate(&config, policy, plan, [baseline, candidate], &worlds, &cancel, context)).await;
     watch.abort();

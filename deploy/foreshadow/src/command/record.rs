@@ -8,12 +8,12 @@ use anyhow::Context as _;
 use recorder::config::Config;
 use recorder::{Counts, Recorder};
 use serde::Serialize;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::clock::now_micros;
 use crate::command::Context;
 use crate::outcome::{Failure, Outcome};
 use crate::screen::Screen;
+use crate::signals::Signals;
 
 /// Arguments of `foreshadow record`.
 #[derive(Debug, clap::Args)]
@@ -36,15 +36,10 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Fa
     let config = read_config(context)?;
     let root = context.root_key()?;
     // Before anything is opened, so that no signal falls between.
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::work)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::work)?;
+    let mut signals = Signals::catch().map_err(Failure::work)?;
     let recorder = recorder::start(config, root, Arc::new(now_micros)).await.map_err(Failure::work)?;
     announce(&recorder, context.screen);
-    // Both branches are cancel-safe.
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
+    signals.next().await;
     let handed_on = if recorder.publishes() { "published" } else { "archived" };
     context
         .screen

@@ -18,6 +18,7 @@ use crate::clock;
 use crate::command::Context;
 use crate::outcome::{Failure, Outcome};
 use crate::screen::Screen;
+use crate::signals::cancel_on_signal;
 
 /// Sessions left out that are named on the terminal; `--json` names all.
 const MAX_NAMED: usize = 5;
@@ -109,7 +110,7 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Fa
     let plan = plan(args, context)?;
     let world = World::bind(plan.candidate.listen()).await.map_err(Failure::usage)?;
     let cancel = CancellationToken::new();
-    let watch = tokio::spawn(watch(cancel.clone()));
+    let watch = tokio::spawn(cancel_on_signal(cancel.clone()));
     let mut told = Told::new(context.screen);
     let replayed =
         Box::pin(replayer::replay(plan, &world, &mut |progress| told.tell(progress), cancel)).await;
@@ -187,13 +188,6 @@ fn cannot_use(what: &str, path: &Path) -> String {
 
 pub(crate) fn failure(error: ReplayError) -> Failure {
     if error.is_usage() { Failure::usage(error) } else { Failure::work(error) }
-}
-
-/// Turns an interrupt into a cancellation: finished trials are kept.
-pub(crate) async fn watch(cancel: CancellationToken) {
-    if tokio::signal::ctrl_c().await.is_ok() {
-        cancel.cancel();
-    }
 }
 
 /// Says how far a replay has got: a bar on a terminal, plain lines elsewhere.

@@ -15,6 +15,7 @@ use crate::cli::DEFAULT_CONFIG;
 use crate::command::Context;
 use crate::outcome::{Failure, Outcome};
 use crate::screen::Screen;
+use crate::signals::cancel_on_signal;
 
 mod answer;
 mod config;
@@ -70,7 +71,7 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Fa
     let run = args.run.unwrap_or_default();
     let lake = context.open_lake(&run)?;
     let cancel = CancellationToken::new();
-    let watch = tokio::spawn(interrupted(cancel.clone()));
+    let watch = tokio::spawn(cancel_on_signal(cancel.clone()));
     let request = Request { run, config, base, cancel };
     let done = score(&request, &lake, screen).await;
     watch.abort();
@@ -125,13 +126,6 @@ fn read_config(path: &Path) -> anyhow::Result<ScoreConfig> {
                 format!("configuration {} cannot be read; name one with --config FILE", path.display());
             Err(error).context(what)
         }
-    }
-}
-
-/// Turns an interrupt into a cancellation: finished rows are kept.
-async fn interrupted(cancel: CancellationToken) {
-    if tokio::signal::ctrl_c().await.is_ok() {
-        cancel.cancel();
     }
 }
 

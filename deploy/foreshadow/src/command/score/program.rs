@@ -7,9 +7,10 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::anyhow;
+use replayer::program;
 use schemas::variables::expand;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::{ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
 
 use super::answer::{self, Said};
@@ -91,7 +92,7 @@ impl Program {
         let group = child.id();
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         // Awaited below; it ends when everybody who could write to it has ended.
-        let errors = tokio::spawn(tail(child.stderr.take()));
+        let errors = tokio::spawn(program::tail(child.stderr.take(), MAX_STDERR_BYTES));
         let mut answer = Vec::new();
         let talk = async {
             feed_and_read(stdin, stdout, trial, &mut answer).await;
@@ -99,7 +100,7 @@ impl Program {
         };
         let ended = tokio::time::timeout(self.timeout, talk).await;
         if !matches!(&ended, Ok(Some(Ok(status))) if status.success()) {
-            end(&mut child, group).await;
+            program::end(&mut child, group).await;
         }
         let errors = last_words(errors).await;
         match ended {
@@ -140,18 +141,6 @@ async fn feed_and_read(
     }
 }
 
-/// Kills the program and its group, and waits for it.
-async fn end(child: &mut Child, group: Option<u32>) {
-    #[cfg(unix)]
-    if let Some(id) = group {
-        let group = format!("-{id}");
-        // Where `kill` is missing the program itself is still killed below.
-        let killed = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status().await;
-        drop(killed);
-    }
-    let _ = child.kill().await;
-}
-
 /// The end of what was written to stderr, unless something that left the program's group holds it open.
 async fn last_words(mut errors: JoinHandle<String>) -> String {
     match tokio::time::timeout(MAX_WAIT_FOR_STDERR, &mut errors).await {
@@ -161,20 +150,6 @@ async fn last_words(mut errors: JoinHandle<String>) -> String {
             String::new()
         }
     }
-}
-
-/// The last bytes of a stream, read to its end so that its writer never blocks.
-async fn tail(stream: Option<impl AsyncRead + Unpin>) -> String {
-    let Some(mut stream) = stream else { return String::new() };
-    let mut held: Vec<u8> = Vec::new();
-    let mut buffer = [0; 1024];
-    while let Ok(read @ 1..) = stream.read(&mut buffer).await {
-        held.extend_from_slice(&buffer[..read]);
-        if held.len() > 2 * MAX_STDERR_BYTES {
-            held.drain(..held.len() - MAX_STDERR_BYTES);
-        }
-    }
-    String::from_utf8_lossy(&held).into_owned()
 }
 
 #[cfg(test)]
