@@ -1,4 +1,4 @@
-//! Control of the share of false discoveries among several: by p-values and by e-values.
+//! Control of the share of false discoveries among several.
 
 use super::variance::float;
 
@@ -17,21 +17,6 @@ pub fn adjust(p_values: &[f64]) -> Vec<f64> {
     adjusted
 }
 
-/// Which of the hypotheses are rejected by their e-values (Wang and Ramdas 2022): the k largest, for the largest k with
-/// k times the k-th over the count at least 1/alpha. Right under any dependence.
-#[must_use]
-pub fn by_e_values(e_values: &[f64], alpha: f64) -> Vec<bool> {
-    let mut sorted = e_values.to_vec();
-    sorted.sort_by(|a, b| b.total_cmp(a));
-    let all = float(e_values.len());
-    let enough = |rank: usize, value: f64| float(rank) * value >= all / alpha;
-    let least = sorted.iter().enumerate().rev().find(|(place, value)| enough(place + 1, **value));
-    match least {
-        Some((_, least)) => e_values.iter().map(|value| value >= least).collect(),
-        None => vec![false; e_values.len()],
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -44,12 +29,5 @@ mod tests {
             assert!((found - wanted).abs() < 1e-12, "{adjusted:?}");
         }
         assert!(adjust(&[]).is_empty());
-    }
-
-    #[test]
-    fn e_values_reject_the_largest_that_hold_together() {
-        assert_eq!(by_e_values(&[100.0, 1.0, 45.0, 0.0], 0.05), [true, false, true, false]);
-        assert_eq!(by_e_values(&[79.0, 1.0, 39.0, 0.0], 0.05), [false; 4]);
-        assert!(by_e_values(&[], 0.05).is_empty());
     }
 }

@@ -5,7 +5,7 @@ use analyzer::stats::gaffke::Sample;
 use analyzer::stats::permutation::Tables;
 use analyzer::stats::stream::StreamKey;
 use analyzer::stats::variance::variance;
-use analyzer::stats::{holm, normal, spending};
+use analyzer::stats::{discovery, holm, normal, spending};
 use serde_json::{Value, json};
 
 use super::Scale;
@@ -153,15 +153,18 @@ pub(crate) fn n3() -> Vec<Row> {
     lists.push(vec![0.02, 0.02, 0.5, 0.02]);
     lists.push(vec![0.0, 1.0, 1.0]);
     let Some(theirs) = ask("N3", &json!(lists)) else { return Vec::new() };
-    let expected = theirs["holm"].as_array().expect("lists");
-    let off = lists.iter().zip(expected).map(|(list, wanted)| worst(&holm::adjust(list), &numbers(wanted)));
-    vec![row(
-        "N3",
-        format!("Holm against statsmodels, {} lists", lists.len()),
-        1e-12,
-        "abs",
-        off.fold(0.0, f64::max),
-    )]
+    let against = |name: &str, method: &str, adjust: fn(&[f64]) -> Vec<f64>| {
+        let expected = theirs[method].as_array().expect("lists");
+        let off = lists.iter().zip(expected).map(|(list, wanted)| worst(&adjust(list), &numbers(wanted)));
+        row(
+            "N3",
+            format!("{name} against statsmodels, {} lists", lists.len()),
+            1e-12,
+            "abs",
+            off.fold(0.0, f64::max),
+        )
+    };
+    vec![against("Holm", "holm", holm::adjust), against("Benjamini and Hochberg", "bh", discovery::adjust)]
 }
 
 /// N4: the textbook tests that peers and references decide by.
