@@ -8,7 +8,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use base64::Engine as _;
+use schemas::embedding::Embedding;
 use schemas::table::{DataType, Table};
+use schemas::trial::Trial;
 use serde_json::{Value, json};
 use store::lake::Lake;
 use store::session::StoredSession;
@@ -119,6 +121,34 @@ async fn duckdb_polars_and_pyarrow_read_what_is_stored() {
     assert!(done.status.success(), "{}", binary::printed(&done));
     let checks = String::from_utf8_lossy(&done.stdout).lines().count();
     assert!(checks > 40, "only {checks} checks were made");
+}
+
+#[tokio::test]
+async fn outcomes_are_read_as_pyarrow_polars_and_duckdb_write_them() {
+    let Some(python) = python() else { return };
+    let folder = tempfile::tempdir().expect("temp");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("readers/write.py");
+    let done = Command::new(python).arg(script).arg(folder.path()).output().expect("starts");
+    assert!(done.status.success(), "{}", binary::printed(&done));
+    let names = String::from_utf8(done.stdout).expect("utf-8");
+    let mut first = None;
+    for name in names.lines() {
+        let run = format!("run of {name}");
+        let args =
+            ["import", "--format", "outcomes", name, "--run", &run, "--build", "a", "--lane", "baseline"];
+        let done = binary::run(folder.path(), &args);
+        assert!(done.status.success(), "{name}: {}", binary::printed(&done));
+        let lake = Lake::open(folder.path().join(&run).to_str().expect("utf-8")).expect("opens");
+        let snapshot = lake.snapshot().await.expect("reads");
+        let trials = lake.read_table::<Trial>(&snapshot, Table::Trials, None).await.expect("reads");
+        let of = |trial: Trial| (trial.case, trial.trial, trial.success, trial.answer, trial.duration_us);
+        let trials: Vec<_> = trials.into_iter().map(of).collect();
+        let embeddings =
+            lake.read_table::<Embedding>(&snapshot, Table::Embeddings, None).await.expect("reads");
+        assert_eq!((trials.len(), embeddings.len()), (40, 40), "{name}");
+        assert_eq!(&trials, first.get_or_insert_with(|| trials.clone()), "{name}");
+    }
+    assert_eq!(names.lines().count(), 12);
 }
 
 #[tokio::test]
