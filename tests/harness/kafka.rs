@@ -40,6 +40,19 @@ enum Kind {
     Mock { orders: SyncSender<Order>, thread: Option<JoinHandle<()>> },
 }
 
+/// The way in for clients with a password.
+#[derive(Debug, Clone)]
+pub struct Secured {
+    /// Bootstrap servers that speak TLS.
+    pub servers: String,
+    /// The certificate to trust, PEM.
+    pub certificate: PathBuf,
+    /// Who may come in, by SCRAM-SHA-512.
+    pub name: &'static str,
+    /// The password.
+    pub password: &'static str,
+}
+
 /// What the thread that owns the mock is told.
 #[derive(Debug)]
 enum Order {
@@ -57,13 +70,7 @@ impl Cluster {
     #[must_use]
     pub fn start(brokers: usize) -> Self {
         if std::env::var_os("FORESHADOW_TEST_KAFKA").is_some() {
-            let folder = tempfile::tempdir().expect("a temporary folder");
-            let owner = std::process::id().to_string();
-            let servers = script(
-                &["start", "FOLDER", "--nodes", &brokers.to_string(), "--owner", &owner],
-                folder.path(),
-            );
-            return Self { servers, kind: Kind::Real { folder } };
+            return Self::real(&["--nodes", &brokers.to_string()]);
         }
         assert!(std::env::var_os("CI").is_none(), "CI must set FORESHADOW_TEST_KAFKA (tests/run does)");
         // Past the capture of test output, so that it is seen.
@@ -76,6 +83,36 @@ impl Cluster {
         let thread = std::thread::spawn(move || mock(brokers, &ready, &taken));
         let servers = started.recv().expect("the mock starts");
         Self { servers, kind: Kind::Mock { orders, thread: Some(thread) } }
+    }
+
+    fn real(options: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let owner = std::process::id().to_string();
+        let servers = script(&[&["start", "FOLDER", "--owner", &owner], options].concat(), folder.path());
+        Self { servers, kind: Kind::Real { folder } }
+    }
+
+    /// Starts a broker that also listens with TLS for clients with a name and a password; the mock has no such thing.
+    ///
+    /// # Panics
+    /// It does not become ready, or CI has none.
+    #[must_use]
+    pub fn start_secured() -> Option<(Self, Secured)> {
+        if std::env::var_os("FORESHADOW_TEST_KAFKA").is_none() {
+            assert!(std::env::var_os("CI").is_none(), "CI must set FORESHADOW_TEST_KAFKA (tests/run does)");
+            let _ = writeln!(std::io::stderr(), "not exercised: TLS and passwords of a real Kafka");
+            return None;
+        }
+        let cluster = Self::real(&["--secured"]);
+        let Kind::Real { folder } = &cluster.kind else { return None };
+        let servers = std::fs::read_to_string(folder.path().join("secured")).expect("says where");
+        let secured = Secured {
+            servers: servers.trim().to_owned(),
+            certificate: folder.path().join("certificate.pem"),
+            name: "foreshadow",
+            password: "open sesame",
+        };
+        Some((cluster, secured))
     }
 
     /// A cluster of one broker for all tests of this process that leave the broker alone; each takes topics of its own.

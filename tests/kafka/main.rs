@@ -7,4 +7,5 @@ mod archivers;
 mod broker_away;
 mod cluster;
 mod dead_letters;
+mod secured;
 mod whole_path;

@@ -1,0 +1,55 @@
+//! A cluster that speaks TLS and asks for a password, as those in production do.
+
+use std::path::Path;
+
+use tests::kafka::{Cluster, Secured};
+use tests::pipeline::Pipeline;
+use tests::process::Running;
+use tests::traffic::Traffic;
+
+/// Sends recorder and archiver the secured way, as the README tells it.
+fn secure(folder: &Path, cluster: &Cluster, secured: &Secured) {
+    let path = folder.join("foreshadow.toml");
+    let text = std::fs::read_to_string(&path).expect("is there");
+    let properties = format!(
+        "[kafka.properties]\n\"security.protocol\" = \"SASL_SSL\"\n\"sasl.mechanism\" = \"SCRAM-SHA-512\"\n\
+         \"sasl.username\" = \"{}\"\n\"sasl.password\" = \"${{KAFKA_PASSWORD}}\"\n\"ssl.ca.location\" = \"{}\"",
+        secured.name,
+        secured.certificate.display()
+    );
+    let text = text.replace(cluster.servers(), &secured.servers).replace("[kafka.properties]", &properties);
+    std::fs::write(path, text).expect("is written");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_with_certificate_and_password_is_written_and_read() {
+    let Some((cluster, secured)) = Cluster::start_secured() else { return };
+    let folder = tempfile::tempdir().expect("temp");
+    let pipeline = Pipeline::new(&cluster, folder.path(), "secured", 2, "").await;
+    secure(folder.path(), &cluster, &secured);
+    let start = |args: &[&str], password: &str| {
+        Running::start_with(folder.path(), args, &[("KAFKA_PASSWORD", password)])
+    };
+    // With a wrong password traffic goes on, the journal keeps it, and the log says why.
+    let mut recorder = start(&["--json", "record"], "open barley");
+    let traffic = Traffic::start(&recorder.url(), "s", 2, 20);
+    traffic.wait_for(40).await;
+    recorder.wait_for("the refusal", |said| said.contains("uthentication").then_some(()));
+    let mut calls = traffic.stop().await;
+    let said = recorder.terminate();
+    assert!(!said.contains("open barley"), "the password is in the log: {said}");
+    assert_eq!(cluster.messages("secured").len(), 0, "nothing came through");
+    // With the right one all of it arrives.
+    let mut recorder = start(&["--json", "record"], secured.password);
+    let traffic = Traffic::start(&recorder.url(), "t", 2, 20);
+    let archiver = start(&["-v", "archive"], secured.password);
+    traffic.wait_for(40).await;
+    calls.extend(traffic.stop().await);
+    let _ = recorder.terminate();
+    archiver.terminate();
+    let (status, said) = start(&["archive", "--until-idle", "1s"], secured.password).wait();
+    assert!(status.success(), "{said}");
+    let compared = pipeline.compare(&calls).await.expect("all is stored once");
+    assert_eq!((compared.bodies, compared.absent), (calls.len(), 0));
+    assert!(calls.len() >= 80);
+}
