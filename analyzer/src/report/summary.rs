@@ -2,8 +2,9 @@
 //!
 //! Text from sessions is escaped for Markdown: it neither formats, links nor mentions anyone.
 
-use super::{Frame, phrases, text};
+use super::{Evidence, Frame, ReportError, cases, phrases, text, tools};
 use crate::analysis::Analysis;
+use crate::run::Run;
 use crate::verdict::{Answer, MetricResult, MetricState, Reason, ReasonCode, Verdict};
 use crate::words;
 
@@ -17,17 +18,24 @@ const CASES_SHOWN: usize = 5;
 const DETAIL_SHOWN: usize = 240;
 
 /// Writes the summary; `report.html` beside it holds the rest.
-#[must_use]
-pub fn summary_md(analysis: &Analysis, frame: &Frame) -> String {
+///
+/// # Errors
+/// The runs are not those that were analyzed.
+pub fn summary_md(
+    analysis: &Analysis,
+    evidence: &Evidence<'_>,
+    frame: &Frame,
+) -> Result<String, ReportError> {
     let verdict = &analysis.verdict;
     let mut lines = Vec::new();
     headline(verdict, frame, &mut lines);
     metrics(verdict, &mut lines);
     invariants(verdict, &mut lines);
+    effects(analysis, evidence, &mut lines)?;
     reasons(verdict, &mut lines);
     worst_cases(analysis, &mut lines);
     footing(verdict, &mut lines);
-    lines.join("\n") + "\n"
+    Ok(lines.join("\n") + "\n")
 }
 
 fn symbol(answer: Answer) -> &'static str {
@@ -139,6 +147,25 @@ fn invariants(verdict: &Verdict, lines: &mut Vec<String>) {
     }
 }
 
+/// By which tools the candidate's writes differ more often than the baseline's.
+fn effects(analysis: &Analysis, evidence: &Evidence<'_>, lines: &mut Vec<String>) -> Result<(), ReportError> {
+    let has_calls = |run: &Run| run.own().any(|record| !record.calls.is_empty());
+    if !has_calls(evidence.baseline) && !has_calls(evidence.candidate) {
+        return Ok(());
+    }
+    let by_case = cases::by_case(evidence, analysis.verdict.seed)?;
+    let changed = tools::tools(&by_case, &analysis.verdict.tools).headlines;
+    if !changed.is_empty() {
+        lines.extend([
+            String::new(),
+            "What the candidate writes otherwise, by tool:".to_owned(),
+            String::new(),
+        ]);
+        lines.extend(changed.iter().map(|line| format!("- {}", text::markdown(line))));
+    }
+    Ok(())
+}
+
 /// What the table of metrics does not say already is shown, the rest folded.
 fn reasons(verdict: &Verdict, lines: &mut Vec<String>) {
     let in_table = |reason: &&Reason| {
@@ -211,17 +238,29 @@ mod tests {
     use super::*;
     use crate::report::sample;
 
+    fn summary(answer: Answer) -> String {
+        let runs = sample::runs();
+        summary_md(&sample::analysis(answer), &runs.evidence(), &Frame::default())
+            .expect("the runs are paired")
+    }
+
     #[test]
     fn an_open_verdict_says_what_it_takes() {
-        let summary = summary_md(&sample::analysis(Answer::Inconclusive), &Frame::default());
+        let summary = summary(Answer::Inconclusive);
         assert!(summary.contains("**Needed:** 300 cases in all with 2 trials each"), "{summary}");
     }
 
     #[test]
     fn reads_as_a_verdict_and_hostile_text_stays_text() {
-        let summary = summary_md(&sample::analysis(Answer::Block), &Frame::default());
+        let summary = summary(Answer::Block);
         assert!(summary.starts_with("## ⛔ Foreshadow: Block\n\n**"), "{summary}");
         assert!(summary.contains("| ⛔ | success | 90.0 % | 57.0 % | **-33.0 points** |"), "{summary}");
+        assert!(
+            summary.contains(
+                "by tool:\n\n- refund duplicated in 1 of 3 candidate trials, 0 of 3 baseline trials\n"
+            ),
+            "{summary}"
+        );
         assert!(summary.contains("- `deteriorated` success fell by 33.0 points"), "{summary}");
         for active in ["<img", "<b>", "</script>", "@team", "://", "\u{202e}", "\u{0}"] {
             assert!(!summary.contains(active), "{active:?} is in {summary}");

@@ -27,7 +27,7 @@ pub(super) struct Tools {
     /// Tools whose effect nobody declared: their writes are not in the table.
     undeclared: usize,
     /// What a person reads first: the candidate's writes that differ more often than the baseline's.
-    headlines: Vec<String>,
+    pub(super) headlines: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]

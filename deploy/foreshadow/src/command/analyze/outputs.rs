@@ -31,7 +31,7 @@ pub(super) fn write(
     verdict.push('\n');
     let files = [
         ("report.html", report_html(analysis, evidence, frame).map_err(anyhow::Error::new)?),
-        ("summary.md", summary_md(analysis, frame)),
+        ("summary.md", summary_md(analysis, evidence, frame).map_err(anyhow::Error::new)?),
         ("junit.xml", junit_xml(analysis).map_err(anyhow::Error::new)?),
         ("otlp.json", otlp_json(analysis, evidence, now_nanos())),
         // Last: where it is, the others are.
