@@ -61,7 +61,7 @@ async fn run(rounds: u64, seed: u64, brokers: usize) -> Tally {
     let faults: Vec<String> = tally.faults.iter().map(|(name, count)| format!("{count} {name}")).collect();
     say(&format!(
         "seed {seed}: {} rounds ({}), {} exchanges and {} close rows compared, {} with their bodies; {} poison messages; {} answered \
-         calls were not journaled when their recorder was killed",
+         calls were shed, or not journaled yet when their recorder was killed",
         tally.rounds,
         faults.join(", "),
         tally.compared.exchanges,
