@@ -154,8 +154,10 @@ fn detail(drift: &Drift) -> String {
         (Some(_) | None, _) => String::new(),
     };
     format!(
-        "{what}: p {:.2e} over {} cases, smallest by {named}{apart} (cosine distance, {})",
-        drift.p_smallest, drift.cases, drift.model
+        "{what}: p {} over {} cases, smallest by {named}{apart} (cosine distance, {})",
+        crate::words::p_value(drift.p_smallest),
+        drift.cases,
+        drift.model
     )
 }
 

@@ -37,6 +37,17 @@ pub(crate) fn value(unit: Unit, value: f64) -> String {
     }
 }
 
+/// A p value, `0.043` or `2.5e-4`. Of smaller ones no digit means anything to a reader: `< 1e-6`.
+pub(crate) fn p_value(p: f64) -> String {
+    if p < 1e-6 {
+        "< 1e-6".to_owned()
+    } else if p < 0.001 {
+        format!("{p:.1e}")
+    } else {
+        format!("{p:.3}")
+    }
+}
+
 /// The effect of a metric as people say it: `-4.0 points`, `x1.07`.
 #[must_use]
 pub fn effect_text(metric: &MetricResult) -> String {
@@ -104,6 +115,14 @@ mod tests {
         // Slower by a tenth is worse: the effect is below zero.
         assert_eq!(effect(Unit::Seconds, -(1.1_f64.ln() / 4.0_f64.ln())), "x1.10");
         assert_eq!(value(Unit::Seconds, 0.25), "250 ms");
+    }
+
+    #[test]
+    fn small_p_values_claim_no_digits() {
+        assert_eq!(
+            [0.0, 5.6e-49, 2.54e-4, 0.0427, 1.0].map(p_value),
+            ["< 1e-6", "< 1e-6", "2.5e-4", "0.043", "1.000"]
+        );
     }
 
     #[test]

@@ -57,8 +57,10 @@ fn for_review(
     let differs = exchangeability.iter().filter(|result| result.p_adjusted <= evidence.policy.alpha);
     let say = |result: &ExchangeResult| {
         let detail = format!(
-            "the candidate's trials are not like the recordings in {} over {} cases (adjusted p {:.2e}): the build changed, or the replay is not perfect",
-            result.name, result.cases, result.p_adjusted
+            "the candidate's trials are not like the recordings in {} over {} cases (adjusted p {}): the build changed, or the replay is not perfect",
+            result.name,
+            result.cases,
+            words::p_value(result.p_adjusted)
         );
         reason(ReasonCode::DiffersFromRecording, None, detail)
     };
@@ -123,7 +125,7 @@ fn blocking(evidence: &Evidence<'_>) -> Vec<Reason> {
         if metric.decides && test.state == MetricState::Deteriorated {
             let p = test.p_block_adjusted.unwrap_or(test.p_block);
             let text = numbers(evidence, metric, test, interval);
-            let detail = format!("{} got worse: {text} (adjusted p {p:.2e})", metric.name);
+            let detail = format!("{} got worse: {text} (adjusted p {})", metric.name, words::p_value(p));
             reasons.push(reason(ReasonCode::Deteriorated, Some(&metric.name), detail));
         }
     }
@@ -134,8 +136,11 @@ fn approving(evidence: &Evidence<'_>) -> Vec<Reason> {
     let required = metrics(evidence).filter(|(metric, ..)| metric.required);
     let say = |(metric, test, interval): (&Measured, &Tested, [f64; 2])| {
         let text = numbers(evidence, metric, test, interval);
-        let detail =
-            format!("{} is not worse than tolerated: {text} (p {:.2e})", metric.name, test.p_approve);
+        let detail = format!(
+            "{} is not worse than tolerated: {text} (p {})",
+            metric.name,
+            words::p_value(test.p_approve)
+        );
         reason(ReasonCode::NonInferior, Some(&metric.name), detail)
     };
     required.map(say).collect()
