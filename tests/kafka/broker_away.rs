@@ -3,16 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use serde_json::Value;
 use tests::binary;
 use tests::kafka::Cluster;
 use tests::pipeline::Pipeline;
 use tests::traffic::{Call, Traffic};
 
-/// The last JSON object that a recorder printed: its counts.
-fn counts(said: &str) -> Value {
-    serde_json::from_str(&said[said.rfind("\n{\n").expect("prints its counts")..]).expect("is JSON")
-}
+use crate::counts;
 
 fn journal_bytes(folder: &Path) -> u64 {
     let files = binary::files_below(&folder.join("state/journal"));

@@ -7,6 +7,8 @@ use tests::pipeline::Pipeline;
 use tests::process::Running;
 use tests::traffic::Traffic;
 
+use crate::shed;
+
 /// Sends recorder and archiver the secured way, as the README tells it.
 fn secure(folder: &Path, cluster: &Cluster, secured: &Secured) {
     let path = folder.join("foreshadow.toml");
@@ -36,8 +38,8 @@ async fn a_cluster_with_certificate_and_password_is_written_and_read() {
     traffic.wait_for(40).await;
     recorder.wait_for("the refusal", |said| said.contains("uthentication").then_some(()));
     let mut calls = traffic.stop().await;
-    let said = recorder.terminate();
-    assert!(!said.contains("open barley"), "the password is in the log: {said}");
+    let first = recorder.terminate();
+    assert!(!first.contains("open barley"), "the password is in the log: {first}");
     assert_eq!(cluster.messages("secured").len(), 0, "nothing came through");
     // With the right one all of it arrives.
     let mut recorder = start(&["--json", "record"], secured.password);
@@ -45,11 +47,11 @@ async fn a_cluster_with_certificate_and_password_is_written_and_read() {
     let archiver = start(&["-v", "archive"], secured.password);
     traffic.wait_for(40).await;
     calls.extend(traffic.stop().await);
-    let _ = recorder.terminate();
+    let second = recorder.terminate();
     archiver.terminate();
     let (status, said) = start(&["archive", "--until-idle", "1s"], secured.password).wait();
     assert!(status.success(), "{said}");
     let compared = pipeline.compare(&calls).await.expect("all is stored once");
-    assert_eq!((compared.bodies, compared.absent), (calls.len(), 0));
-    assert!(calls.len() >= 80);
+    assert_eq!(compared.bodies + shed(&first) + shed(&second), calls.len());
+    assert!(compared.bodies >= 80, "too little was compared: {compared:?}");
 }

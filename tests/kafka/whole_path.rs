@@ -6,6 +6,8 @@ use tests::kafka::Cluster;
 use tests::pipeline::Pipeline;
 use tests::traffic::Traffic;
 
+use crate::counts;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_journaled_is_stored_once() {
     let cluster = Cluster::shared();
@@ -17,8 +19,7 @@ async fn what_was_journaled_is_stored_once() {
     traffic.wait_for(300).await;
     let calls = traffic.stop().await;
     let said = recorder.terminate();
-    let counts: Value =
-        serde_json::from_str(&said[said.rfind("\n{\n").expect("prints its counts")..]).expect("is JSON");
+    let counts = counts(&said);
     assert_eq!(counts["started"], calls.len(), "{said}");
     assert_eq!(counts["journaled"], calls.len(), "{said}");
     archiver.terminate();
