@@ -152,8 +152,10 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Fa
         summary.show(context.screen);
         let hint = if summary.left_out > 0 {
             "; --trial, --where or --limit left all others out"
+        } else if summary.set_aside.is_empty() {
+            ": there is nothing in the files"
         } else {
-            "; check that --format is what they are"
+            ": all of it was set aside, see why above; check that --format is what they are"
         };
         return Err(Failure::work(anyhow::anyhow!("nothing could be imported{hint}")));
     }

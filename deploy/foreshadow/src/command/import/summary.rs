@@ -68,14 +68,22 @@ impl Summary {
         }
         let tally = &self.tally;
         let counted = |number: u64, noun| count(usize::try_from(number).unwrap_or(usize::MAX), noun);
+        // A table has a row a trial, and nothing else.
+        let what = if self.format == Format::Outcomes.as_str() {
+            format!("{} into {}", counted(tally.sessions, "trial"), self.into)
+        } else {
+            format!(
+                "{} into {}: {}, {}, {}, {}",
+                counted(tally.sessions, "session"),
+                self.into,
+                counted(tally.exchanges, "exchange"),
+                counted(tally.turns, "turn"),
+                counted(tally.model_calls, "model call"),
+                counted(tally.tool_calls, "tool call"),
+            )
+        };
         screen.line(format!(
-            "imported {} into {}: {}, {}, {}, {}; {} set aside, {} left out",
-            counted(tally.sessions, "session"),
-            self.into,
-            counted(tally.exchanges, "exchange"),
-            counted(tally.turns, "turn"),
-            counted(tally.model_calls, "model call"),
-            counted(tally.tool_calls, "tool call"),
+            "imported {what}; {} set aside, {} left out",
             self.set_aside.len(),
             self.left_out
         ));
