@@ -24,7 +24,7 @@ const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// It holds nothing.
-    #[error("{file} is empty; expected JSON, JSONL or CSV, plain or zstd")]
+    #[error("{file} is empty; expected JSON, JSONL, CSV or, for outcomes, Parquet")]
     Empty {
         /// The file.
         file: String,
