@@ -8,7 +8,7 @@ use tests::kafka::Cluster;
 use tests::pipeline::Pipeline;
 use tests::traffic::{Call, Traffic};
 
-use crate::counts;
+use crate::{counts, shed};
 
 fn journal_bytes(folder: &Path) -> u64 {
     let files = binary::files_below(&folder.join("state/journal"));
@@ -54,7 +54,7 @@ async fn a_killed_broker_fills_the_journal_and_sheds_whole_sessions() {
     archiver.terminate();
     pipeline.settle().await;
     let counts = counts(&said);
-    let shed: u64 = counts["shed"].as_object().expect("by reason").values().filter_map(Value::as_u64).sum();
+    let shed = shed(&said) as u64;
     assert_eq!(counts["started"], calls.len(), "{said}");
     let journaled = counts["journaled"].as_u64().expect("a count");
     assert_eq!(usize::try_from(journaled + shed).expect("fits"), calls.len(), "{said}");
