@@ -10,6 +10,8 @@ use crate::id::{SessionId, TenantId};
 use crate::keys::Digest;
 use crate::session::SessionClose;
 
+mod as_written;
+
 /// The version byte that every record starts with.
 pub const RECORD_VERSION: u8 = 1;
 
@@ -73,11 +75,39 @@ impl Record {
     /// # Errors
     /// Says whether it is empty, of another version, or broken.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        RecordReader::default().record(bytes)
+    }
+
+    fn decode_any(bytes: &[u8]) -> Result<Self, RecordError> {
         match bytes.split_first() {
             None => Err(RecordError::Empty),
             Some((&RECORD_VERSION, rest)) => Ok(rmp_serde::from_slice(rest)?),
             Some((&found, _)) => Err(RecordError::Version { found }),
         }
+    }
+}
+
+/// Reads many records, whose identifiers share one text where they repeat the last ones.
+#[derive(Debug, Clone, Default)]
+pub struct RecordReader {
+    known: as_written::Known,
+}
+
+impl RecordReader {
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// As [`Record::decode`].
+    pub fn record(&mut self, bytes: &[u8]) -> Result<Record, RecordError> {
+        as_written::record(bytes, &mut self.known).map_or_else(|| Record::decode_any(bytes), Ok)
+    }
+
+    /// Reads the records in the content of a whole parcel.
+    ///
+    /// # Errors
+    /// It ends within a record, or one of them is of another version, or broken.
+    pub fn records(&mut self, content: &[u8]) -> Result<Vec<Record>, RecordError> {
+        unpack(content)?.into_iter().map(|record| self.record(record)).collect()
     }
 }
 
@@ -128,7 +158,10 @@ impl<'a> ParcelView<'a> {
     pub fn decode(bytes: &'a [u8]) -> Result<Self, RecordError> {
         let parcel: Self = match bytes.split_first() {
             None => return Err(RecordError::Empty),
-            Some((&PARCEL_VERSION, rest)) => rmp_serde::from_slice(rest)?,
+            Some((&PARCEL_VERSION, rest)) => match as_written::parcel(rest) {
+                Some(parcel) => parcel,
+                None => rmp_serde::from_slice(rest)?,
+            },
             Some((&found, _)) => return Err(RecordError::Version { found }),
         };
         if parcel.part < parcel.parts { Ok(parcel) } else { Err(RecordError::CutShort) }
@@ -140,14 +173,6 @@ impl<'a> ParcelView<'a> {
         let Self { journal, position, part, parts, content } = self;
         Parcel { journal: journal.to_owned(), position, part, parts, content: content.to_vec() }
     }
-}
-
-/// Reads the records in the content of a whole parcel.
-///
-/// # Errors
-/// It ends within a record, or one of them is of another version, or broken.
-pub fn records(content: &[u8]) -> Result<Vec<Record>, RecordError> {
-    unpack(content)?.into_iter().map(Record::decode).collect()
 }
 
 /// The key of a Kafka message: messages of one session stay in order. Tenant and session with a zero byte between them.
@@ -203,7 +228,7 @@ impl Parcel {
     /// # Errors
     /// One of them is of another version, or broken.
     pub fn records(&self) -> Result<Vec<Record>, RecordError> {
-        records(&self.content)
+        RecordReader::default().records(&self.content)
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use schemas::record::{self, ParcelView, Record};
+use schemas::record::{ParcelView, Record, RecordReader};
 use store::batch::Batch;
 
 /// Journals that are remembered in a partition. Of one that was forgotten (the longest unseen first) a record that is
@@ -96,6 +96,8 @@ pub(crate) struct Gathering {
     stored: u64,
     /// Offset after the last message.
     next: u64,
+    /// Begun anew with each batch: no text is shared with what another thread is writing.
+    reader: RecordReader,
     batch: Batch,
     bytes: u64,
     exchanges: u64,
@@ -116,6 +118,7 @@ impl Gathering {
         Self {
             stored: position,
             next: position,
+            reader: RecordReader::default(),
             batch: Batch::default(),
             bytes: 0,
             exchanges: 0,
@@ -151,7 +154,7 @@ impl Gathering {
         }
         // A journal that sends a record whole has begun again: parts of it are of no use.
         self.splits.remove(parcel.journal);
-        match record::records(parcel.content) {
+        match self.reader.records(parcel.content) {
             Ok(records) if holds_a_row(&records) => {
                 self.finish(parcel.journal, parcel.position, records, parcel.content.len())
             }
@@ -200,7 +203,7 @@ impl Gathering {
                 Err(error) => return self.bury_all(parts, &error.to_string()),
             }
         }
-        match record::records(&content) {
+        match self.reader.records(&content) {
             Ok(records) if holds_a_row(&records) => self.finish(journal, position, records, content.len()),
             Ok(_) => self.bury_all(parts, NO_ROW),
             Err(error) => self.bury_all(parts, &error.to_string()),
@@ -328,6 +331,7 @@ impl Gathering {
         self.stored = next;
         self.since = None;
         self.forget_journals(next);
+        self.reader = RecordReader::default();
         let journals = self.journals.iter().map(|(name, seen)| (name.to_string(), seen.next)).collect();
         Ready {
             batch: std::mem::take(&mut self.batch),

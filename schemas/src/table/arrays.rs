@@ -5,10 +5,13 @@
 
 use std::sync::Arc;
 
-use arrow_array::types::{Float64Type, TimestampMicrosecondType, UInt16Type, UInt32Type, UInt64Type};
+use arrow_array::builder::GenericByteBuilder;
+use arrow_array::types::{
+    BinaryType, ByteArrayType, Float64Type, TimestampMicrosecondType, UInt16Type, UInt32Type, UInt64Type, Utf8Type,
+};
 use arrow_array::{
-    ArrayRef, ArrowPrimitiveType, BinaryArray, BooleanArray, FixedSizeBinaryArray, ListArray, PrimitiveArray,
-    RecordBatch, StringArray, StructArray,
+    ArrayRef, ArrowPrimitiveType, BooleanArray, FixedSizeBinaryArray, ListArray, PrimitiveArray,
+    RecordBatch, StructArray,
 };
 use arrow_buffer::OffsetBuffer;
 use arrow_schema::{ArrowError, DataType, FieldRef, Fields, Schema};
@@ -229,11 +232,23 @@ fn each<'a, R, T>(rows: &[&'a R], get: impl Fn(&'a R) -> &'a T) -> Vec<&'a T> {
 }
 
 fn text<'a, R>(rows: &[&'a R], get: impl Fn(&'a R) -> Option<&'a str>) -> ArrayRef {
-    Arc::new(rows.iter().map(|row| get(row)).collect::<StringArray>())
+    sized::<_, Utf8Type>(rows, get)
 }
 
 fn bytes<'a, R>(rows: &[&'a R], get: impl Fn(&'a R) -> Option<&'a [u8]>) -> ArrayRef {
-    Arc::new(rows.iter().map(|row| get(row)).collect::<BinaryArray>())
+    sized::<_, BinaryType>(rows, get)
+}
+
+/// Measured before it is filled: an array that grows copies what it has again and again.
+fn sized<'a, R, T: ByteArrayType<Offset = i32>>(
+    rows: &[&'a R],
+    get: impl Fn(&'a R) -> Option<&'a T::Native>,
+) -> ArrayRef {
+    let length = |value: &T::Native| AsRef::<[u8]>::as_ref(value).len();
+    let bytes = rows.iter().filter_map(|row| get(row)).map(length).sum();
+    let mut array = GenericByteBuilder::<T>::with_capacity(rows.len(), bytes);
+    rows.iter().for_each(|row| array.append_option(get(row)));
+    Arc::new(array.finish())
 }
 
 fn flag<R>(rows: &[&R], get: impl Fn(&R) -> Option<bool>) -> ArrayRef {

@@ -1,0 +1,302 @@
+//! Reads records in the exact form in which this build writes them: every name where it is expected, so that it is compared
+//! and not looked up.
+//!
+//! An archiver reads hundreds of thousands of exchanges of a hundred named fields. What stands otherwise in any way, and what
+//! is broken, is `None` here and left to the general decoder, which says what is wrong. Both read the same bytes alike.
+
+use std::str::FromStr;
+
+use crate::body::Body;
+use crate::exchange::{
+    Confidence, Edge, Effect, Ending, Exchange, Header, Identifier, Link, Operation, OperationKind, Protocol,
+    Redaction, RequestedCall, Usage,
+};
+use crate::id::{AgentId, BuildId, ExchangeId, IncarnationId, SessionId, TenantId};
+use crate::keys::{DIGEST_BYTES, Digest};
+
+use super::{ParcelView, RECORD_VERSION, Record};
+
+/// Identifiers read last, which most records repeat: they share one text.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Known {
+    tenant: Option<TenantId>,
+    agent: Option<AgentId>,
+    build: Option<BuildId>,
+    session: Option<SessionId>,
+    incarnation: Option<IncarnationId>,
+}
+
+/// An encoded piece or exchange with its version byte.
+pub(super) fn record(bytes: &[u8], known: &mut Known) -> Option<Record> {
+    let rest = bytes.strip_prefix(&[RECORD_VERSION, MAP_OF_1])?;
+    let mut from = Source { rest, known };
+    let record = if from.name("Piece") {
+        from.map(3)?;
+        Record::Piece {
+            session: from.field("session")?,
+            digest: from.field("digest")?,
+            bytes: from.field("bytes")?,
+        }
+    } else if from.name("Exchange") {
+        Record::Exchange(Box::new(Read::read(&mut from)?))
+    } else {
+        return None;
+    };
+    from.rest.is_empty().then_some(record)
+}
+
+/// A parcel without its version byte.
+pub(super) fn parcel(bytes: &[u8]) -> Option<ParcelView<'_>> {
+    let mut from = Source { rest: bytes, known: &mut Known::default() };
+    let parcel = ParcelView::read(&mut from)?;
+    from.rest.is_empty().then_some(parcel)
+}
+
+const NIL: u8 = 0xc0;
+const MAP_OF_1: u8 = 0x81;
+const FIXED_TEXT: u8 = 0xa0;
+
+/// What is left to read, in MessagePack.
+struct Source<'a, 'k> {
+    rest: &'a [u8],
+    known: &'k mut Known,
+}
+
+impl<'a> Source<'a, '_> {
+    fn byte(&mut self) -> Option<u8> {
+        let (first, rest) = self.rest.split_first()?;
+        self.rest = rest;
+        Some(*first)
+    }
+
+    fn bytes<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (first, rest) = self.rest.split_first_chunk()?;
+        self.rest = rest;
+        Some(*first)
+    }
+
+    fn slice(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (first, rest) = self.rest.split_at_checked(length)?;
+        self.rest = rest;
+        Some(first)
+    }
+
+    /// Passes over a text of fewer than 32 bytes, if it is this one.
+    #[inline]
+    fn name(&mut self, name: &str) -> bool {
+        let Some((&marker, rest)) = self.rest.split_first() else { return false };
+        if usize::from(marker ^ FIXED_TEXT) != name.len() {
+            return false;
+        }
+        let Some(rest) = rest.strip_prefix(name.as_bytes()) else { return false };
+        self.rest = rest;
+        true
+    }
+
+    #[inline]
+    fn field<T: Read<'a>>(&mut self, name: &str) -> Option<T> {
+        if self.name(name) { T::read(self) } else { None }
+    }
+
+    /// Passes over the head of a map, if it has this many entries.
+    fn map(&mut self, entries: usize) -> Option<()> {
+        let found = match self.byte()? {
+            marker @ 0x80..=0x8f => usize::from(marker & 0x0f),
+            0xde => u16::from_be_bytes(self.bytes()?).into(),
+            _ => return None,
+        };
+        (found == entries).then_some(())
+    }
+
+    fn array(&mut self) -> Option<usize> {
+        Some(match self.byte()? {
+            marker @ 0x90..=0x9f => usize::from(marker & 0x0f),
+            0xdc => u16::from_be_bytes(self.bytes()?).into(),
+            0xdd => u32::from_be_bytes(self.bytes()?) as usize,
+            _ => return None,
+        })
+    }
+
+    fn text(&mut self) -> Option<&'a str> {
+        let length = match self.byte()? {
+            marker @ 0xa0..=0xbf => usize::from(marker & 0x1f),
+            0xd9 => self.byte()?.into(),
+            0xda => u16::from_be_bytes(self.bytes()?).into(),
+            0xdb => u32::from_be_bytes(self.bytes()?) as usize,
+            _ => return None,
+        };
+        std::str::from_utf8(self.slice(length)?).ok()
+    }
+
+    fn binary(&mut self) -> Option<&'a [u8]> {
+        let length = match self.byte()? {
+            0xc4 => self.byte()?.into(),
+            0xc5 => u16::from_be_bytes(self.bytes()?).into(),
+            0xc6 => u32::from_be_bytes(self.bytes()?) as usize,
+            _ => return None,
+        };
+        self.slice(length)
+    }
+
+    fn unsigned(&mut self) -> Option<u64> {
+        Some(match self.byte()? {
+            small @ 0x00..=0x7f => small.into(),
+            0xcc => self.byte()?.into(),
+            0xcd => u16::from_be_bytes(self.bytes()?).into(),
+            0xce => u32::from_be_bytes(self.bytes()?).into(),
+            0xcf => u64::from_be_bytes(self.bytes()?),
+            _ => return None,
+        })
+    }
+}
+
+/// A value of a record.
+trait Read<'a>: Sized {
+    fn read(from: &mut Source<'a, '_>) -> Option<Self>;
+}
+
+impl<'a> Read<'a> for &'a str {
+    fn read(from: &mut Source<'a, '_>) -> Option<Self> {
+        from.text()
+    }
+}
+
+impl<'a> Read<'a> for &'a [u8] {
+    fn read(from: &mut Source<'a, '_>) -> Option<Self> {
+        from.binary()
+    }
+}
+
+impl Read<'_> for String {
+    fn read(from: &mut Source<'_, '_>) -> Option<Self> {
+        from.text().map(str::to_owned)
+    }
+}
+
+impl Read<'_> for Vec<u8> {
+    fn read(from: &mut Source<'_, '_>) -> Option<Self> {
+        from.binary().map(<[u8]>::to_vec)
+    }
+}
+
+impl Read<'_> for Digest {
+    fn read(from: &mut Source<'_, '_>) -> Option<Self> {
+        from.binary()?.try_into().ok().map(|bytes: [u8; DIGEST_BYTES]| Self(bytes))
+    }
+}
+
+impl Read<'_> for bool {
+    fn read(from: &mut Source<'_, '_>) -> Option<Self> {
+        match from.byte()? {
+            0xc2 => Some(false),
+            0xc3 => Some(true),
+            _ => None,
+        }
+    }
+}
+
+impl Read<'_> for f64 {
+    fn read(from: &mut Source<'_, '_>) -> Option<Self> {
+        (from.byte()? == 0xcb).then_some(())?;
+        from.bytes().map(Self::from_be_bytes)
+    }
+}
+
+impl<'a, T: Read<'a>> Read<'a> for Option<T> {
+    fn read(from: &mut Source<'a, '_>) -> Option<Self> {
+        match from.rest.strip_prefix(&[NIL]) {
+            Some(rest) => {
+                from.rest = rest;
+                Some(None)
+            }
+            None => T::read(from).map(Some),
+        }
+    }
+}
+
+impl<'a, T: Read<'a>> Read<'a> for Vec<T> {
+    fn read(from: &mut Source<'a, '_>) -> Option<Self> {
+        let length = from.array()?;
+        // An item has at least a byte, so a length that is not true asks for no more memory than the message has.
+        let mut items = Self::with_capacity(length.min(from.rest.len()));
+        for _ in 0..length {
+            items.push(T::read(from)?);
+        }
+        Some(items)
+    }
+}
+
+/// Numbers that are never below zero; a time before 1970 is left to the general decoder.
+macro_rules! numbers {
+    ($($name:ident),*) => {
+        $(impl Read<'_> for $name {
+            fn read(from: &mut Source<'_, '_>) -> Option<Self> {
+                from.unsigned()?.try_into().ok()
+            }
+        })*
+    };
+}
+
+numbers!(u16, u32, u64, i64);
+
+macro_rules! words {
+    ($($name:ident),*) => {
+        $(impl Read<'_> for $name {
+            fn read(from: &mut Source<'_, '_>) -> Option<Self> {
+                Self::from_str(from.text()?).ok()
+            }
+        })*
+    };
+}
+
+words!(Edge, Protocol, Ending, OperationKind, Effect, Confidence);
+words!(ExchangeId);
+
+macro_rules! known {
+    ($($name:ident: $type:ident),*) => {
+        $(impl Read<'_> for $type {
+            fn read(from: &mut Source<'_, '_>) -> Option<Self> {
+                let text = from.text()?;
+                match &from.known.$name {
+                    Some(known) if known.as_str() == text => Some(known.clone()),
+                    _ => from.known.$name.insert(Self::parse(text).ok()?).clone().into(),
+                }
+            }
+        })*
+    };
+}
+
+known!(tenant: TenantId, agent: AgentId, build: BuildId, session: SessionId, incarnation: IncarnationId);
+
+/// Structures with their fields in the order in which they are declared, and so written.
+macro_rules! fields {
+    ($type:ty { $($field:ident),* $(,)? }) => {
+        impl<'a> Read<'a> for $type {
+            fn read(from: &mut Source<'a, '_>) -> Option<Self> {
+                from.map([$(stringify!($field)),*].len())?;
+                Some(Self { $($field: from.field(stringify!($field))?),* })
+            }
+        }
+    };
+}
+
+fields!(ParcelView<'a> { journal, position, part, parts, content });
+fields!(Exchange {
+    exchange, tenant, agent, build, session, incarnation, seq, incarnation_seq, edge, protocol, started_at,
+    session_started_at, first_byte_us, duration_us, frame_gaps_us, ending, ending_detail, http_method, path, status,
+    request_headers, response_headers, request, response, operation, usage, identifiers, links, redactions, envelope,
+});
+fields!(Body { skeleton, cuts, chunks, bytes });
+fields!(Operation {
+    kind, method, model, input, output, finish_reason, requested, tool, arguments, arguments_verbatim,
+    arguments_digest, result, is_error, effect, reversible, idempotent,
+});
+fields!(RequestedCall { id, tool, arguments });
+fields!(Usage { input_tokens, output_tokens, cached_tokens, cost_usd });
+fields!(Identifier { name, value, source, confidence, chosen });
+fields!(Link { to, kind, source, confidence });
+fields!(Redaction { kind, place, count });
+fields!(Header { name, value });
+
+#[cfg(test)]
+mod tests;
