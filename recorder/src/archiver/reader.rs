@@ -53,7 +53,7 @@ const ASK_WAIT: Duration = Duration::from_secs(5);
 const LOST_REST: Duration = Duration::from_secs(6);
 
 /// How long nothing must have come before the rest is committed, where the work is to end once nothing comes.
-const SETTLED: Duration = Duration::from_millis(250);
+const SETTLED: Duration = Duration::from_millis(100);
 
 /// A turn that took longer than this was no time in which parts could have come.
 const LONG_TURN: Duration = Duration::from_secs(5);

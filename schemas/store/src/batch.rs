@@ -120,7 +120,7 @@ impl Leaning {
 
 /// One file to be written.
 #[derive(Debug)]
-pub struct EncodedFile {
+pub(crate) struct EncodedFile {
     /// Its table.
     pub table: Table,
     /// Its path below the root.
@@ -150,25 +150,71 @@ struct Group {
     embeddings: Vec<Embedding>,
 }
 
+/// A batch whose exchanges stand by session, incarnation and number, with the pieces of each session at hand.
+pub(crate) struct Sorted {
+    batch: Batch,
+    pieces: Pieces,
+}
+
+impl Sorted {
+    pub(crate) fn new(mut batch: Batch) -> Self {
+        let mut pieces = Pieces::default();
+        let mut unsorted = std::mem::take(&mut batch.pieces).into_iter().peekable();
+        while let Some((session, digest, bytes)) = unsorted.next() {
+            // Pieces of one exchange come one after another.
+            let own = pieces.entry(session.clone()).or_default();
+            own.entry(digest).or_insert(bytes);
+            while let Some((_, digest, bytes)) = unsorted.next_if(|(other, ..)| *other == session) {
+                own.entry(digest).or_insert(bytes);
+            }
+        }
+        batch
+            .exchanges
+            .sort_by(|a, b| (&a.session, &a.incarnation, a.seq).cmp(&(&b.session, &b.incarnation, b.seq)));
+        Self { batch, pieces }
+    }
+
+    /// The sessions that have exchanges here: these, and the pieces that came with them.
+    pub(crate) fn sessions(
+        &self,
+    ) -> impl Iterator<Item = (&[Box<Exchange>], Option<&QuickMap<Digest, Vec<u8>>>)> {
+        let sessions = self.batch.exchanges.chunk_by(|a, b| a.session == b.session);
+        sessions.map(|exchanges| {
+            (exchanges, exchanges.first().and_then(|exchange| self.pieces.get(&exchange.session)))
+        })
+    }
+
+    /// The close rows.
+    pub(crate) fn closes(&self) -> &[SessionClose] {
+        &self.batch.closes
+    }
+}
+
 /// Makes the files of a batch, all named `name` in their folders; `leaning` is asked for pieces of earlier files and
 /// told of those in these. Files of tenants in the key ring are encrypted.
 ///
 /// # Errors
 /// A row does not fit its table, or no data key can be made.
-pub fn encode(
-    batch: Batch,
+pub(crate) fn encode(
+    sorted: Sorted,
     name: &str,
     leaning: &mut Leaning,
     keys: &KeyRing,
 ) -> Result<Vec<EncodedFile>, TableError> {
-    let mut pieces = Pieces::default();
-    for (session, digest, bytes) in batch.pieces {
-        pieces.entry(session).or_default().entry(digest).or_insert(bytes);
-    }
+    let Sorted { batch, mut pieces } = sorted;
     let mut groups: BTreeMap<Home, Group> = BTreeMap::new();
-    for exchange in batch.exchanges {
-        let home = home(&exchange.tenant, &exchange.agent, exchange.session_started_at);
-        groups.entry(home).or_default().exchanges.push(exchange);
+    let mut exchanges = batch.exchanges.into_iter().peekable();
+    while let Some(first) = exchanges.next() {
+        let (tenant, agent, started_at) =
+            (first.tenant.clone(), first.agent.clone(), first.session_started_at);
+        let group = &mut groups.entry(home(&tenant, &agent, started_at)).or_default().exchanges;
+        group.push(first);
+        // Those of one session mostly lie together.
+        while let Some(next) = exchanges.next_if(|next| {
+            next.session_started_at == started_at && next.agent == agent && next.tenant == tenant
+        }) {
+            group.push(next);
+        }
     }
     for close in batch.closes {
         groups.entry(home(&close.tenant, &close.agent, close.started_at)).or_default().closes.push(close);
@@ -212,9 +258,6 @@ fn encode_group(
     files: &mut Files<'_>,
 ) -> Result<(), TableError> {
     if !group.exchanges.is_empty() {
-        group
-            .exchanges
-            .sort_by(|a, b| (&a.session, &a.incarnation, a.seq).cmp(&(&b.session, &b.incarnation, b.seq)));
         let (rows, chunks) = refer(group.exchanges, files.name, pieces, leaning);
         if !chunks.is_empty() {
             files.add(home, Table::Chunks, &chunks)?;
@@ -280,27 +323,32 @@ fn refer(
     let mut with_bytes: QuickMap<Digest, u32> = QuickMap::default();
     let mut without_bytes: QuickMap<(Digest, Option<Arc<str>>), u32> = QuickMap::default();
     let mut rows = Vec::with_capacity(exchanges.len());
+    let mut history = History::default();
     for exchange in exchanges {
         let session = exchange.session.clone();
         let mut own_pieces = pieces.get_mut(&session).filter(|own| !own.is_empty());
+        let mut places = history.of(&session);
         let row = exchange.try_map(|digest| {
-            let own = own_pieces.as_mut().and_then(|own| own.remove(&digest));
-            if own.is_some() {
-                leaning.insert(&session, digest, file.clone());
-            }
-            let next = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
-            let (number, leans_on) = match (with_bytes.get(&digest), &own) {
-                (Some(number), _) => (*number, None),
-                (None, Some(_)) => (*with_bytes.entry(digest).or_insert(next), None),
-                (None, None) => {
-                    let earlier = leaning.find(&session, &digest);
-                    let leans_on = earlier.as_deref().map(str::to_owned);
-                    (*without_bytes.entry((digest, earlier)).or_insert(next), leans_on)
+            let number = places.next(digest, || {
+                let own = own_pieces.as_mut().and_then(|own| own.remove(&digest));
+                if own.is_some() {
+                    leaning.insert(&session, digest, file.clone());
                 }
-            };
-            if number == next {
-                chunks.push(Chunk { chunk: number, digest, bytes: own, leans_on });
-            }
+                let next = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
+                let (number, leans_on) = match (with_bytes.get(&digest), &own) {
+                    (Some(number), _) => (*number, None),
+                    (None, Some(_)) => (*with_bytes.entry(digest).or_insert(next), None),
+                    (None, None) => {
+                        let earlier = leaning.find(&session, &digest);
+                        let leans_on = earlier.as_deref().map(str::to_owned);
+                        (*without_bytes.entry((digest, earlier)).or_insert(next), leans_on)
+                    }
+                };
+                if number == next {
+                    chunks.push(Chunk { chunk: number, digest, bytes: own, leans_on });
+                }
+                number
+            });
             Ok::<u32, std::convert::Infallible>(number)
         });
         match row {
@@ -309,4 +357,47 @@ fn refer(
         }
     }
     (rows, chunks)
+}
+
+/// What stood last at each place of the bodies of one session: a model call repeats the history of the one before it, so
+/// most references are those of the same place.
+#[derive(Default)]
+struct History {
+    session: Option<SessionId>,
+    last: Vec<(Digest, u32)>,
+}
+
+impl History {
+    fn of(&mut self, session: &SessionId) -> Places<'_> {
+        if self.session.as_ref() != Some(session) {
+            self.session = Some(session.clone());
+            self.last.clear();
+        }
+        Places { last: &mut self.last, next: 0 }
+    }
+}
+
+struct Places<'a> {
+    last: &'a mut Vec<(Digest, u32)>,
+    next: usize,
+}
+
+impl Places<'_> {
+    /// The number at the next place: what it was last, if this is the same piece, else what `find` says.
+    fn next(&mut self, digest: Digest, find: impl FnOnce() -> u32) -> u32 {
+        let place = self.next;
+        self.next += 1;
+        match self.last.get_mut(place) {
+            Some((known, number)) if *known == digest => *number,
+            Some(other) => {
+                *other = (digest, find());
+                other.1
+            }
+            None => {
+                let number = find();
+                self.last.push((digest, number));
+                number
+            }
+        }
+    }
 }

@@ -12,7 +12,7 @@ use schemas::id::SessionId;
 use schemas::table::Table;
 
 use super::{CONCURRENT_REQUESTS, Lake, LakeError, parse_versioned};
-use crate::batch::{self, Batch, Leaning};
+use crate::batch::{self, Batch, Leaning, Sorted};
 
 /// How often a claim is tried again where others claim the same source at the same moment.
 const CLAIM_TRIES: usize = 8;
@@ -228,7 +228,8 @@ impl Lake {
         batch: Batch,
         leaning: &mut Leaning,
     ) -> Result<(Commit, Claim), LakeError> {
-        let closed: Vec<SessionId> = batch.closes.iter().map(|close| close.session.clone()).collect();
+        let batch = Sorted::new(batch);
+        let closed: Vec<SessionId> = batch.closes().iter().map(|close| close.session.clone()).collect();
         self.find_leaning(&batch, leaning).await?;
         let name = file_name(&place.source, place.first);
         let encoded = batch::encode(batch, &name, leaning, &self.keys);

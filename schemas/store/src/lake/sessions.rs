@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use super::look_up::SNAPSHOT_TRIES;
 use super::{Lake, LakeError, Snapshot};
-use crate::batch::{Batch, Leaning, QuickMap, exchange_folder};
+use crate::batch::{Leaning, Sorted, exchange_folder};
 use crate::session::StoredSession;
 
 /// Files that are decoded at a time: each has its wanted rows and their pieces in memory.
@@ -84,21 +84,25 @@ impl SessionGroup {
 
 impl Lake {
     /// Looks up where sessions of the batch keep the pieces that the batch does not bring.
-    pub(super) async fn find_leaning(&self, batch: &Batch, leaning: &mut Leaning) -> Result<(), LakeError> {
-        let mut brought: QuickMap<&SessionId, QuickMap<&Digest, ()>> = QuickMap::default();
-        for (session, digest, _) in &batch.pieces {
-            brought.entry(session).or_default().insert(digest, ());
-        }
+    pub(super) async fn find_leaning(&self, batch: &Sorted, leaning: &mut Leaning) -> Result<(), LakeError> {
         let mut wanted: BTreeMap<String, BTreeSet<SessionId>> = BTreeMap::new();
-        for exchange in &batch.exchanges {
-            let all = exchange.request.chunks.iter().chain(&exchange.response.chunks);
-            let (own, earlier) = (brought.get(&exchange.session), leaning.of(&exchange.session));
+        for (exchanges, own) in batch.sessions() {
+            let Some(session) = exchanges.first().map(|exchange| &exchange.session) else { continue };
+            let earlier = leaning.of(session);
             let is_known = |digest| {
                 own.is_some_and(|own| own.contains_key(digest))
                     || earlier.is_some_and(|earlier| earlier.contains_key(digest))
             };
-            if !all.into_iter().all(is_known) {
-                wanted.entry(exchange_folder(exchange)).or_default().insert(exchange.session.clone());
+            let mut before: &[Digest] = &[];
+            for exchange in exchanges {
+                // A request mostly repeats the one before it, and goes on.
+                let (request, response) = (&exchange.request.chunks, &exchange.response.chunks);
+                let same = before.iter().zip(request).take_while(|(a, b)| a == b).count();
+                if request[same..].iter().chain(response).all(is_known) {
+                    before = request;
+                } else {
+                    wanted.entry(exchange_folder(exchange)).or_default().insert(session.clone());
+                }
             }
         }
         if wanted.is_empty() {
