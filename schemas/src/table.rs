@@ -17,7 +17,7 @@ pub mod look_up;
 mod read;
 mod write;
 
-pub use arrays::Row;
+pub use arrays::{Numbered, Row};
 pub use read::{ReadOptions, check_keys, decode, decode_all, decode_batch, load, open};
 pub use write::{Level, WriteOptions, encode};
 

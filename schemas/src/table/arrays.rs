@@ -7,15 +7,15 @@ use std::sync::Arc;
 
 use arrow_array::builder::GenericByteBuilder;
 use arrow_array::types::{
-    BinaryType, ByteArrayType, Float64Type, TimestampMicrosecondType, UInt16Type, UInt32Type, UInt64Type, Utf8Type,
+    BinaryType, ByteArrayType, Float64Type, TimestampMicrosecondType, UInt16Type, UInt32Type, UInt64Type,
+    Utf8Type,
 };
 use arrow_array::{
-    ArrayRef, ArrowPrimitiveType, BooleanArray, FixedSizeBinaryArray, ListArray, PrimitiveArray,
-    RecordBatch, StructArray,
+    ArrayRef, ArrowPrimitiveType, BooleanArray, FixedSizeBinaryArray, ListArray, PrimitiveArray, RecordBatch,
+    StructArray,
 };
 use arrow_buffer::OffsetBuffer;
 use arrow_schema::{ArrowError, DataType, FieldRef, Fields, Schema};
-use serde::Serialize;
 
 use super::{Chunk, Table, TableError};
 use crate::body::Body;
@@ -28,18 +28,12 @@ use crate::session::SessionClose;
 use crate::trial::Trial;
 
 /// A row of a table.
-pub trait Row: Serialize {
+pub trait Row: Sized {
     /// Rows as arrays of these columns, which are the table's.
     ///
     /// # Errors
     /// A row does not fit them.
-    fn batch(table: Table, columns: &[FieldRef], rows: &[Self]) -> Result<RecordBatch, TableError>
-    where
-        Self: Sized,
-    {
-        serde_arrow::to_record_batch(columns, &rows)
-            .map_err(|source| TableError::Rows { table: table.as_str(), source })
-    }
+    fn batch(table: Table, columns: &[FieldRef], rows: &[Self]) -> Result<RecordBatch, TableError>;
 
     /// About how many bytes of text it has in its largest column at most.
     fn payload_bytes(&self) -> usize {
@@ -47,10 +41,18 @@ pub trait Row: Serialize {
     }
 }
 
-impl Row for SessionClose {}
-impl Row for Trial {}
-impl Row for Score {}
-impl Row for Embedding {}
+macro_rules! rows_by_serde {
+    ($($row:ident),*) => {
+        $(impl Row for $row {
+            fn batch(table: Table, columns: &[FieldRef], rows: &[Self]) -> Result<RecordBatch, TableError> {
+                serde_arrow::to_record_batch(columns, &rows)
+                    .map_err(|source| TableError::Rows { table: table.as_str(), source })
+            }
+        })*
+    };
+}
+
+rows_by_serde!(SessionClose, Trial, Score, Embedding);
 
 impl Row for Chunk {
     fn batch(_: Table, columns: &[FieldRef], rows: &[Self]) -> Result<RecordBatch, TableError> {
@@ -71,25 +73,72 @@ impl Row for Chunk {
 
 impl Row for Exchange<u32> {
     fn batch(_: Table, columns: &[FieldRef], rows: &[Self]) -> Result<RecordBatch, TableError> {
-        let rows: Vec<&Self> = rows.iter().collect();
-        let arrays = columns.iter().map(|column| exchange_column(column, &rows));
-        let arrays = arrays.collect::<Result<_, _>>()?;
-        Ok(RecordBatch::try_new(Arc::new(Schema::new(columns.to_vec())), arrays)?)
+        let row = |exchange| Numbered {
+            exchange,
+            request: &exchange.request.chunks,
+            response: &exchange.response.chunks,
+        };
+        exchanges(columns, &rows.iter().map(row).collect::<Vec<_>>())
     }
 
     fn payload_bytes(&self) -> usize {
-        let Operation { input, output, arguments, arguments_verbatim, result, requested, .. } =
-            &self.operation;
-        let texts =
-            [input, output, arguments, arguments_verbatim, result].into_iter().flatten().map(String::len);
-        let requested = requested.iter().map(|call| call.arguments.len());
-        self.request.skeleton.len() + self.response.skeleton.len() + texts.chain(requested).sum::<usize>()
+        payload_bytes(self)
     }
+}
+
+/// An exchange whose references are row numbers that stand elsewhere, one for each of its own.
+#[derive(Debug)]
+pub struct Numbered<'a, R = Digest> {
+    /// The exchange.
+    pub exchange: &'a Exchange<R>,
+    /// For each piece of its request, its row in the chunks file.
+    pub request: &'a [u32],
+    /// The same of its response.
+    pub response: &'a [u32],
+}
+
+impl<R> Clone for Numbered<'_, R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<R> Copy for Numbered<'_, R> {}
+
+impl<R> Row for Numbered<'_, R> {
+    fn batch(_: Table, columns: &[FieldRef], rows: &[Self]) -> Result<RecordBatch, TableError> {
+        exchanges(columns, rows)
+    }
+
+    fn payload_bytes(&self) -> usize {
+        payload_bytes(self.exchange)
+    }
+}
+
+fn payload_bytes<R>(exchange: &Exchange<R>) -> usize {
+    let Operation { input, output, arguments, arguments_verbatim, result, requested, .. } =
+        &exchange.operation;
+    let texts = [input, output, arguments, arguments_verbatim, result].into_iter().flatten().map(String::len);
+    let requested = requested.iter().map(|call| call.arguments.len());
+    exchange.request.skeleton.len() + exchange.response.skeleton.len() + texts.chain(requested).sum::<usize>()
 }
 
 type Built = Result<ArrayRef, ArrowError>;
 
-fn exchange_column(column: &FieldRef, rows: &[&Exchange<u32>]) -> Built {
+fn exchanges<R>(columns: &[FieldRef], rows: &[Numbered<'_, R>]) -> Result<RecordBatch, TableError> {
+    let exchanges: Vec<&Exchange<R>> = rows.iter().map(|row| row.exchange).collect();
+    let arrays = columns.iter().map(|column| match column.name().as_str() {
+        "request" => body(column, &each(&exchanges, |row| &row.request), rows.iter().map(|row| row.request)),
+        "response" => {
+            body(column, &each(&exchanges, |row| &row.response), rows.iter().map(|row| row.response))
+        }
+        _ => exchange_column(column, &exchanges),
+    });
+    let arrays = arrays.collect::<Result<_, _>>()?;
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(columns.to_vec())), arrays)?)
+}
+
+fn exchange_column<R>(column: &FieldRef, rows: &[&Exchange<R>]) -> Built {
     Ok(match column.name().as_str() {
         "exchange" => text(rows, |row| Some(row.exchange.as_str())),
         "tenant" => text(rows, |row| Some(row.tenant.as_str())),
@@ -105,7 +154,7 @@ fn exchange_column(column: &FieldRef, rows: &[&Exchange<u32>]) -> Built {
         "session_started_at" => time(rows, |row| row.session_started_at),
         "first_byte_us" => number::<_, UInt64Type>(rows, |row| row.first_byte_us),
         "duration_us" => number::<_, UInt64Type>(rows, |row| row.duration_us),
-        "frame_gaps_us" => numbers(column, rows, |row| &row.frame_gaps_us)?,
+        "frame_gaps_us" => numbers(column, rows.iter().map(|row| row.frame_gaps_us.as_slice()))?,
         "ending" => text(rows, |row| Some(row.ending.into())),
         "ending_detail" => text(rows, |row| row.ending_detail.as_deref()),
         "http_method" => text(rows, |row| row.http_method.as_deref()),
@@ -113,8 +162,6 @@ fn exchange_column(column: &FieldRef, rows: &[&Exchange<u32>]) -> Built {
         "status" => number::<_, UInt16Type>(rows, |row| row.status),
         "request_headers" => list(column, rows, |row| &row.request_headers, headers)?,
         "response_headers" => list(column, rows, |row| &row.response_headers, headers)?,
-        "request" => body(column, &each(rows, |row| &row.request))?,
-        "response" => body(column, &each(rows, |row| &row.response))?,
         "operation" => operation(column, &each(rows, |row| &row.operation))?,
         "usage" => usage(column, &each(rows, |row| &row.usage))?,
         "identifiers" => list(column, rows, |row| &row.identifiers, identifiers)?,
@@ -130,14 +177,18 @@ fn headers(column: &FieldRef, rows: &[&Header]) -> Built {
     record(column, vec![name, value])
 }
 
-fn body(column: &FieldRef, rows: &[&Body<u32>]) -> Built {
+fn body<'a, R>(
+    column: &FieldRef,
+    rows: &[&Body<R>],
+    pieces: impl Iterator<Item = &'a [u32]> + Clone,
+) -> Built {
     let [_, cuts, chunks, _] = inner(column)?.as_ref() else { return Err(unlike(column)) };
     record(
         column,
         vec![
             bytes(rows, |row| Some(&row.skeleton)),
-            numbers(cuts, rows, |row| &row.cuts)?,
-            numbers(chunks, rows, |row| &row.chunks)?,
+            numbers(cuts, rows.iter().map(|row| row.cuts.as_slice()))?,
+            numbers(chunks, pieces)?,
             number::<_, UInt64Type>(rows, |row| Some(row.bytes)),
         ],
     )
@@ -270,10 +321,10 @@ fn digest<R>(rows: &[&R], get: impl Fn(&R) -> Option<Digest>) -> Built {
     Ok(Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size(digests, length)?))
 }
 
-fn numbers<'a, R>(column: &FieldRef, rows: &[&'a R], get: impl Fn(&'a R) -> &'a Vec<u32>) -> Built {
-    let items = rows.iter().flat_map(|row| get(row).iter().copied());
-    let items = Arc::new(PrimitiveArray::<UInt32Type>::from_iter_values(items));
-    lists(column, rows.iter().map(|row| get(row).len()), items)
+fn numbers<'a>(column: &FieldRef, rows: impl Iterator<Item = &'a [u32]> + Clone) -> Built {
+    let mut items = Vec::with_capacity(rows.clone().map(<[u32]>::len).sum());
+    rows.clone().for_each(|row| items.extend_from_slice(row));
+    lists(column, rows.map(<[u32]>::len), Arc::new(PrimitiveArray::<UInt32Type>::new(items.into(), None)))
 }
 
 fn list<'a, R, T: 'a>(

@@ -13,7 +13,7 @@ use schemas::keys::Digest;
 use schemas::record::Record;
 use schemas::score::Score;
 use schemas::session::SessionClose;
-use schemas::table::{self, Chunk, Level, Row, Table, TableError};
+use schemas::table::{self, Chunk, Level, Numbered, Row, Table, TableError};
 use schemas::trial::Trial;
 
 use crate::keyring::KeyRing;
@@ -258,11 +258,11 @@ fn encode_group(
     files: &mut Files<'_>,
 ) -> Result<(), TableError> {
     if !group.exchanges.is_empty() {
-        let (rows, chunks) = refer(group.exchanges, files.name, pieces, leaning);
+        let (references, chunks) = refer(&group.exchanges, files.name, pieces, leaning);
         if !chunks.is_empty() {
             files.add(home, Table::Chunks, &chunks)?;
         }
-        files.add(home, Table::Exchanges, &rows)?;
+        files.add(home, Table::Exchanges, &references.rows(&group.exchanges))?;
     }
     if !group.closes.is_empty() {
         group.closes.sort_by(|a, b| {
@@ -308,96 +308,138 @@ impl Files<'_> {
     }
 }
 
-/// Replaces digests by row numbers of the chunks file, and makes that file's rows.
+/// Finds for each digest the row number in the chunks file, and makes that file's rows.
 ///
 /// A row with bytes serves every session in the file; a row that leans serves only those whose own earlier file it names.
 #[expect(clippy::vec_box, reason = "as in a batch")]
 fn refer(
-    exchanges: Vec<Box<Exchange>>,
+    exchanges: &Vec<Box<Exchange>>,
     name: &str,
     pieces: &mut Pieces,
     leaning: &mut Leaning,
-) -> (Vec<Exchange<u32>>, Vec<Chunk>) {
+) -> (References, Vec<Chunk>) {
     let file: Arc<str> = Arc::from(name);
     let mut chunks: Vec<Chunk> = Vec::new();
     let mut with_bytes: QuickMap<Digest, u32> = QuickMap::default();
     let mut without_bytes: QuickMap<(Digest, Option<Arc<str>>), u32> = QuickMap::default();
-    let mut rows = Vec::with_capacity(exchanges.len());
-    let mut history = History::default();
-    for exchange in exchanges {
-        let session = exchange.session.clone();
-        let mut own_pieces = pieces.get_mut(&session).filter(|own| !own.is_empty());
-        let mut places = history.of(&session);
-        let row = exchange.try_map(|digest| {
-            let number = places.next(digest, || {
-                let own = own_pieces.as_mut().and_then(|own| own.remove(&digest));
-                if own.is_some() {
-                    leaning.insert(&session, digest, file.clone());
+    let mut references = References::default();
+    for exchanges in exchanges.chunk_by(|a, b| a.session == b.session) {
+        let Some(session) = exchanges.first().map(|exchange| &exchange.session) else { continue };
+        let mut own_pieces = pieces.get_mut(session);
+        let mut find = |digest: Digest| {
+            let own = own_pieces.as_mut().and_then(|own| own.remove(&digest));
+            if own.is_some() {
+                leaning.insert(session, digest, file.clone());
+            }
+            let next = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
+            let (number, leans_on) = match (with_bytes.get(&digest), &own) {
+                (Some(number), _) => (*number, None),
+                (None, Some(_)) => (*with_bytes.entry(digest).or_insert(next), None),
+                (None, None) => {
+                    let earlier = leaning.find(session, &digest);
+                    let leans_on = earlier.as_deref().map(str::to_owned);
+                    (*without_bytes.entry((digest, earlier)).or_insert(next), leans_on)
                 }
-                let next = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
-                let (number, leans_on) = match (with_bytes.get(&digest), &own) {
-                    (Some(number), _) => (*number, None),
-                    (None, Some(_)) => (*with_bytes.entry(digest).or_insert(next), None),
-                    (None, None) => {
-                        let earlier = leaning.find(&session, &digest);
-                        let leans_on = earlier.as_deref().map(str::to_owned);
-                        (*without_bytes.entry((digest, earlier)).or_insert(next), leans_on)
-                    }
-                };
-                if number == next {
-                    chunks.push(Chunk { chunk: number, digest, bytes: own, leans_on });
-                }
-                number
+            };
+            if number == next {
+                chunks.push(Chunk { chunk: number, digest, bytes: own, leans_on });
+            }
+            number
+        };
+        let mut before = Repeated::default();
+        for exchange in exchanges {
+            references.add(&exchange.request.chunks, |digest| match before.next(digest) {
+                Some(number) => number,
+                None => find(digest),
             });
-            Ok::<u32, std::convert::Infallible>(number)
-        });
-        match row {
-            Ok(row) => rows.push(row),
-            Err(never) => match never {},
+            before.replace(&exchange.request.chunks, references.last());
+            references.add(&exchange.response.chunks, &mut find);
         }
     }
-    (rows, chunks)
+    (references, chunks)
 }
 
-/// What stood last at each place of the bodies of one session: a model call repeats the history of the one before it, so
-/// most references are those of the same place.
+/// The row numbers that the bodies of exchanges refer to: of each exchange those of its request, then of its response.
 #[derive(Default)]
-struct History {
-    session: Option<SessionId>,
-    last: Vec<(Digest, u32)>,
+struct References {
+    numbers: Vec<u32>,
+    ends: Vec<usize>,
 }
 
-impl History {
-    fn of(&mut self, session: &SessionId) -> Places<'_> {
-        if self.session.as_ref() != Some(session) {
-            self.session = Some(session.clone());
-            self.last.clear();
-        }
-        Places { last: &mut self.last, next: 0 }
+impl References {
+    fn add(&mut self, digests: &[Digest], number: impl FnMut(Digest) -> u32) {
+        self.numbers.extend(digests.iter().copied().map(number));
+        self.ends.push(self.numbers.len());
+    }
+
+    fn of(&self, body: usize) -> &[u32] {
+        let begin = body.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
+        self.ends.get(body).and_then(|end| self.numbers.get(begin..*end)).unwrap_or_default()
+    }
+
+    fn last(&self) -> &[u32] {
+        self.of(self.ends.len().saturating_sub(1))
+    }
+
+    /// The exchanges that the references were made of, with them.
+    fn rows<'a>(&'a self, exchanges: &'a [Box<Exchange>]) -> Vec<Numbered<'a>> {
+        let row = |(place, exchange): (usize, &'a Box<Exchange>)| Numbered {
+            exchange,
+            request: self.of(2 * place),
+            response: self.of(2 * place + 1),
+        };
+        exchanges.iter().enumerate().map(row).collect()
     }
 }
 
-struct Places<'a> {
-    last: &'a mut Vec<(Digest, u32)>,
+/// The longest list of pieces so far in a session: a model call repeats the history of the one before it with a few pieces
+/// put in, so most of its pieces are the next ones here, and need no looking up.
+#[derive(Default)]
+pub(crate) struct Repeated<'a> {
+    pieces: &'a [Digest],
+    numbers: Vec<u32>,
     next: usize,
 }
 
-impl Places<'_> {
-    /// The number at the next place: what it was last, if this is the same piece, else what `find` says.
-    fn next(&mut self, digest: Digest, find: impl FnOnce() -> u32) -> u32 {
-        let place = self.next;
-        self.next += 1;
-        match self.last.get_mut(place) {
-            Some((known, number)) if *known == digest => *number,
-            Some(other) => {
-                *other = (digest, find());
-                other.1
-            }
-            None => {
-                let number = find();
-                self.last.push((digest, number));
-                number
-            }
+impl<'a> Repeated<'a> {
+    /// The number of the piece, if it is the next one.
+    pub(crate) fn next(&mut self, digest: Digest) -> Option<u32> {
+        if self.pieces.get(self.next) != Some(&digest) {
+            return None;
         }
+        self.next += 1;
+        Some(self.numbers.get(self.next - 1).copied().unwrap_or(0))
+    }
+
+    /// Ends a list; it is compared with from now on, if it is long enough.
+    pub(crate) fn replace(&mut self, pieces: &'a [Digest], numbers: &[u32]) {
+        self.next = 0;
+        if pieces.len() >= self.pieces.len() {
+            self.pieces = pieces;
+            self.numbers.clear();
+            self.numbers.extend_from_slice(numbers);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_history_that_goes_on_is_found_in_the_one_before() {
+        let list = |of: &[u8]| of.iter().map(|byte| Digest([*byte; 16])).collect::<Vec<_>>();
+        let (first, short, longer) = (list(&[1, 2, 8, 9]), list(&[8]), list(&[1, 2, 3, 8, 9]));
+        let mut repeated = Repeated::default();
+        let mut found = |pieces: &'static [Digest], numbers: &[u32]| {
+            let found: Vec<_> = pieces.iter().map(|piece| repeated.next(*piece)).collect();
+            repeated.replace(pieces, numbers);
+            found
+        };
+        assert_eq!(found(first.leak(), &[10, 20, 80, 90]), [None; 4]);
+        assert_eq!(found(short.leak(), &[81]), [None]);
+        let (one, two, eight, nine) = (Some(10), Some(20), Some(80), Some(90));
+        assert_eq!(found(longer.clone().leak(), &[10, 20, 30, 80, 90]), [one, two, None, eight, nine]);
+        assert_eq!(found(longer.leak(), &[0; 5]), [one, two, Some(30), eight, nine]);
     }
 }

@@ -76,13 +76,17 @@ fn header() -> impl Strategy<Value = Header> {
 }
 
 fn exchange() -> impl Strategy<Value = Exchange> {
-    let identifier =
-        (text(), text(), text(), confidence(), any::<bool>()).prop_map(|(name, value, source, confidence, chosen)| {
-            Identifier { name, value, source, confidence, chosen }
-        });
-    let link = (id(), text(), text(), confidence())
-        .prop_map(|(to, kind, source, confidence)| Link { to, kind, source, confidence });
-    let redaction = (text(), text(), small()).prop_map(|(kind, place, count)| Redaction { kind, place, count });
+    let identifier = (text(), text(), text(), confidence(), any::<bool>()).prop_map(
+        |(name, value, source, confidence, chosen)| Identifier { name, value, source, confidence, chosen },
+    );
+    let link = (id(), text(), text(), confidence()).prop_map(|(to, kind, source, confidence)| Link {
+        to,
+        kind,
+        source,
+        confidence,
+    });
+    let redaction =
+        (text(), text(), small()).prop_map(|(kind, place, count)| Redaction { kind, place, count });
     let usage = (of(number()), of(number()), of(number()), of(-1e9..1e9)).prop_map(
         |(input_tokens, output_tokens, cached_tokens, cost_usd)| Usage {
             input_tokens,
@@ -97,7 +101,8 @@ fn exchange() -> impl Strategy<Value = Exchange> {
         word(&["openai_chat", "mcp", "generic_json", "opaque", "imported"]),
         word(&["complete", "failed", "truncated", "cancelled"]),
     );
-    let numbers = (small(), number(), any::<i64>(), any::<i64>(), of(number()), of(number()), of(any::<u16>()));
+    let numbers =
+        (small(), number(), any::<i64>(), any::<i64>(), of(number()), of(number()), of(any::<u16>()));
     let texts = (of(text()), of(text()), of(text()), of(text()));
     let lists = (vec(header(), 0..3), vec(header(), 0..3), vec(small(), 0..20));
     let more = (vec(identifier, 0..3), vec(link, 0..3), vec(redaction, 0..3));

@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use super::look_up::SNAPSHOT_TRIES;
 use super::{Lake, LakeError, Snapshot};
-use crate::batch::{Leaning, Sorted, exchange_folder};
+use crate::batch::{Leaning, Repeated, Sorted, exchange_folder};
 use crate::session::StoredSession;
 
 /// Files that are decoded at a time: each has its wanted rows and their pieces in memory.
@@ -93,15 +93,16 @@ impl Lake {
                 own.is_some_and(|own| own.contains_key(digest))
                     || earlier.is_some_and(|earlier| earlier.contains_key(digest))
             };
-            let mut before: &[Digest] = &[];
+            let mut before = Repeated::default();
             for exchange in exchanges {
-                // A request mostly repeats the one before it, and goes on.
                 let (request, response) = (&exchange.request.chunks, &exchange.response.chunks);
-                let same = before.iter().zip(request).take_while(|(a, b)| a == b).count();
-                if request[same..].iter().chain(response).all(is_known) {
-                    before = request;
+                let request_is_known =
+                    request.iter().all(|digest| before.next(*digest).is_some() || is_known(digest));
+                if request_is_known && response.iter().all(is_known) {
+                    before.replace(request, &[]);
                 } else {
                     wanted.entry(exchange_folder(exchange)).or_default().insert(session.clone());
+                    before.replace(&[], &[]);
                 }
             }
         }
