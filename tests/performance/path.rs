@@ -34,7 +34,7 @@ const ROUNDS: usize = 3;
 
 /// How often the messages of the played sessions are in the topic that is measured: enough that what `archive` does once, at
 /// its beginning and at its end, is a small part of it.
-const COPIES: u32 = 20;
+const COPIES: u32 = 40;
 
 /// How long a broker may take to answer.
 const PATIENCE: Duration = Duration::from_secs(60);

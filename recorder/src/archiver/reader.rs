@@ -33,6 +33,9 @@ pub(crate) const MEMORY_BYTES: u64 = 128 << 20;
 /// The longest a poll waits for a message.
 const POLL_WAIT: Duration = Duration::from_millis(100);
 
+/// The same while a partition is being claimed: its messages are asked for once the writer has said where it goes on.
+const CLAIM_POLL_WAIT: Duration = Duration::from_millis(5);
+
 /// Messages taken between two looks at everything else.
 const MAX_MESSAGES_A_TURN: usize = 1000;
 
@@ -292,7 +295,9 @@ impl Reader {
 
     /// Polls, and gathers what comes.
     fn read(&mut self) -> Result<(), ArchiverError> {
-        let mut wait = POLL_WAIT;
+        let is_claiming = |held: &Partition| matches!(held.stage, Stage::Claiming | Stage::Seeking { .. });
+        let claiming = !self.state.refused && self.state.partitions.values().any(is_claiming);
+        let mut wait = if claiming { CLAIM_POLL_WAIT } else { POLL_WAIT };
         let mut bytes = 0;
         for _ in 0..MAX_MESSAGES_A_TURN {
             match self.consumer.poll(wait) {

@@ -32,13 +32,12 @@ pub enum Level {
 }
 
 impl Level {
-    /// zstd level of a column. The pieces of bodies are most of the bytes, and 3 compresses chat about as well as 9 at a
-    /// third of the time; of the other columns, 5 makes 6 % more than 12 in a tenth of the time.
-    fn zstd(self, is_bodies: bool) -> i32 {
-        match (self, is_bodies) {
-            (Self::Archive, true) => 3,
-            (Self::Archive, false) => 5,
-            (Self::Compact, _) => 15,
+    /// zstd level. 3 makes chat about as small as 9 at a third of the time, and the other columns no larger than 5 does, at
+    /// half.
+    fn zstd(self) -> i32 {
+        match self {
+            Self::Archive => 3,
+            Self::Compact => 15,
         }
     }
 
@@ -51,8 +50,8 @@ impl Level {
         }
     }
 
-    fn compression(self, is_bodies: bool) -> Compression {
-        Compression::ZSTD(ZstdLevel::try_new(self.zstd(is_bodies)).unwrap_or_default())
+    fn compression(self) -> Compression {
+        Compression::ZSTD(ZstdLevel::try_new(self.zstd()).unwrap_or_default())
     }
 }
 
@@ -109,7 +108,7 @@ fn properties(
         KeyValue::new(TABLE_KEY.to_owned(), table.as_str().to_owned()),
     ];
     let mut builder = WriterProperties::builder()
-        .set_compression(options.level.compression(false))
+        .set_compression(options.level.compression())
         .set_sorting_columns(sorting(table, leaves))
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
@@ -163,8 +162,7 @@ fn fit(
         Type::BYTE_ARRAY if table == Table::Chunks && name == "bytes" => builder
             .set_column_dictionary_enabled(path.clone(), false)
             .set_column_data_page_size_limit(path.clone(), level.body_page_bytes())
-            .set_column_data_page_row_count_limit(path.clone(), ROW_GROUP_ROWS)
-            .set_column_compression(path.clone(), level.compression(true)),
+            .set_column_data_page_row_count_limit(path.clone(), ROW_GROUP_ROWS),
         Type::BOOLEAN | Type::INT96 | Type::DOUBLE | Type::BYTE_ARRAY => builder,
     };
     // Least and greatest values of payload and of digests say nothing, and would show a text in the footer.
