@@ -96,12 +96,25 @@ impl Leaning {
 
     /// Remembers where a piece lies.
     pub fn insert(&mut self, session: &SessionId, digest: Digest, file: Arc<str>) {
+        self.insert_all(session, [digest], &file);
+    }
+
+    /// Remembers that all of these pieces lie in one file.
+    fn insert_all(
+        &mut self,
+        session: &SessionId,
+        digests: impl IntoIterator<Item = Digest>,
+        file: &Arc<str>,
+    ) {
         if self.pieces >= MAX_LEANING_PIECES {
             self.sessions.clear();
             self.pieces = 0;
         }
-        if self.sessions.entry(session.clone()).or_default().insert(digest, file).is_none() {
-            self.pieces += 1;
+        let known = self.sessions.entry(session.clone()).or_default();
+        for digest in digests {
+            if known.insert(digest, file.clone()).is_none() {
+                self.pieces += 1;
+            }
         }
     }
 
@@ -326,10 +339,11 @@ fn refer(
     for exchanges in exchanges.chunk_by(|a, b| a.session == b.session) {
         let Some(session) = exchanges.first().map(|exchange| &exchange.session) else { continue };
         let mut own_pieces = pieces.get_mut(session);
+        let mut taken = Vec::new();
         let mut find = |digest: Digest| {
             let own = own_pieces.as_mut().and_then(|own| own.remove(&digest));
             if own.is_some() {
-                leaning.insert(session, digest, file.clone());
+                taken.push(digest);
             }
             let next = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
             let (number, leans_on) = match (with_bytes.get(&digest), &own) {
@@ -354,6 +368,9 @@ fn refer(
             });
             before.replace(&exchange.request.chunks, references.last());
             references.add(&exchange.response.chunks, &mut find);
+        }
+        if !taken.is_empty() {
+            leaning.insert_all(session, taken, &file);
         }
     }
     (references, chunks)
