@@ -151,7 +151,10 @@ type Home = (TenantId, AgentId, String);
 pub(crate) type QuickMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// The pieces of each session that are not in a file yet.
-type Pieces = QuickMap<SessionId, QuickMap<Digest, Vec<u8>>>;
+type Pieces = QuickMap<SessionId, OwnPieces>;
+
+/// The pieces of one session.
+pub(crate) type OwnPieces = QuickMap<Digest, Vec<u8>>;
 
 #[derive(Default)]
 struct Group {
@@ -188,9 +191,7 @@ impl Sorted {
     }
 
     /// The sessions that have exchanges here: these, and the pieces that came with them.
-    pub(crate) fn sessions(
-        &self,
-    ) -> impl Iterator<Item = (&[Box<Exchange>], Option<&QuickMap<Digest, Vec<u8>>>)> {
+    pub(crate) fn sessions(&self) -> impl Iterator<Item = (&[Box<Exchange>], Option<&OwnPieces>)> {
         let sessions = self.batch.exchanges.chunk_by(|a, b| a.session == b.session);
         sessions.map(|exchanges| {
             (exchanges, exchanges.first().and_then(|exchange| self.pieces.get(&exchange.session)))
@@ -324,9 +325,8 @@ impl Files<'_> {
 /// Finds for each digest the row number in the chunks file, and makes that file's rows.
 ///
 /// A row with bytes serves every session in the file; a row that leans serves only those whose own earlier file it names.
-#[expect(clippy::vec_box, reason = "as in a batch")]
 fn refer(
-    exchanges: &Vec<Box<Exchange>>,
+    exchanges: &[Box<Exchange>],
     name: &str,
     pieces: &mut Pieces,
     leaning: &mut Leaning,
@@ -400,12 +400,12 @@ impl References {
 
     /// The exchanges that the references were made of, with them.
     fn rows<'a>(&'a self, exchanges: &'a [Box<Exchange>]) -> Vec<Numbered<'a>> {
-        let row = |(place, exchange): (usize, &'a Box<Exchange>)| Numbered {
-            exchange,
+        let rows = exchanges.iter().enumerate().map(|(place, exchange)| Numbered {
+            exchange: &**exchange,
             request: self.of(2 * place),
             response: self.of(2 * place + 1),
-        };
-        exchanges.iter().enumerate().map(row).collect()
+        });
+        rows.collect()
     }
 }
 
