@@ -34,7 +34,7 @@ const ROUNDS: usize = 3;
 
 /// How often the messages of the played sessions are in the topic that is measured: enough that what `archive` does once, at
 /// its beginning and at its end, is a small part of it.
-const COPIES: u32 = 40;
+const COPIES: u32 = 16;
 
 /// How long a broker may take to answer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -43,8 +43,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn configure(folder: &Path, cluster: &Cluster, topic: &str, store: &str, routes: &str) {
     let text = format!(
         "agent = \"support\"\nbuild = \"1\"\nstore = \"{store}\"\nstate-dir = \"state\"\n\
-         [kafka]\nbrokers = \"{}\"\ntopic = \"{topic}\"\ngroup = \"{store}\"\n{routes}",
-        cluster.servers()
+         [kafka]\nbrokers = \"{}\"\ntopic = \"{topic}\"\ngroup = \"{store}\"\n{}{routes}",
+        cluster.servers(),
+        stage::ROOM
     );
     std::fs::write(folder.join("foreshadow.toml"), text).expect("is written");
 }
@@ -59,7 +60,16 @@ async fn publish(folder: &Path, cluster: &Cluster, topic: &str, places: std::ops
     let played = play(&stage::traffic(), places, 1, CLIENTS, &upstream, &doors).await;
     let said = record.terminate();
     assert_eq!(played.failed, 0, "every request is answered\n{said}");
+    let messages = cluster.messages(topic);
+    let sent: usize = messages.iter().map(|message| exchanges(message.payload().expect("a value"))).sum();
+    assert_eq!(sent as u64, played.requests, "nothing is shed\n{said}");
     played
+}
+
+/// How many exchanges a message brings.
+fn exchanges(value: &[u8]) -> usize {
+    let records = Parcel::decode(value).expect("a parcel").records().expect("records");
+    records.iter().filter(|record| matches!(record, Record::Exchange(_))).count()
 }
 
 /// Where the routes of a recorder listen, once it has said so of all three.

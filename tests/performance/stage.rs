@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use recorder::config::Config;
 use schemas::keys::RootKey;
+use schemas::table::Table;
+use store::lake::Lake;
 use tests::gateway::Traffic;
 use tests::gateway::play::{Doors, Played, Upstream, play, routes};
 
@@ -15,6 +17,9 @@ pub(crate) const ROLL_BYTES: &str = "32MiB";
 
 /// Sessions under way at a time.
 const CLIENTS: usize = 8;
+
+/// The sessions are played as fast as they can be, and none may be shed: what is not stored would make the rest look small.
+pub(crate) const ROOM: &str = "[limits]\nqueue = 1000000\nmemory-bytes = \"8GiB\"\n";
 
 /// The traffic to play: the folder that `FORESHADOW_TRAFFIC` names, else the files in the project.
 pub(crate) fn traffic() -> Arc<Traffic> {
@@ -34,7 +39,7 @@ pub(crate) async fn record(
 ) -> Played {
     let upstream = Arc::new(Upstream::start().await);
     let text = format!(
-        "agent = \"support\"\nbuild = \"1\"\nstore = \"{0}/store\"\nstate-dir = \"{0}/state\"\n[archive]\nroll-every = \"1h\"\nroll-bytes = \"{2}\"\n{1}",
+        "agent = \"support\"\nbuild = \"1\"\nstore = \"{0}/store\"\nstate-dir = \"{0}/state\"\n[archive]\nroll-every = \"1h\"\nroll-bytes = \"{2}\"\n{ROOM}{1}",
         folder.display(),
         routes(&upstream),
         roll_bytes
@@ -48,5 +53,9 @@ pub(crate) async fn record(
     let doors = Doors { turn: url(0), model: url(1), tool: url(2) };
     let played = play(traffic, places, 1, CLIENTS, &upstream, &doors).await;
     recorder.shutdown(Duration::from_secs(30)).await.expect("everything is archived");
+    let lake = Lake::open(folder.join("store").to_str().expect("utf-8")).expect("opens");
+    let snapshot = lake.snapshot().await.expect("reads");
+    let stored: u64 = snapshot.files(Table::Exchanges).map(|file| file.rows).sum();
+    assert_eq!(stored, played.requests, "nothing is shed");
     played
 }
