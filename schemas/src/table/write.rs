@@ -32,8 +32,7 @@ pub enum Level {
 }
 
 impl Level {
-    /// zstd level. 3 makes chat about as small as 9 at a third of the time, and the other columns no larger than 5 does, at
-    /// half.
+    /// zstd level. 5 makes archived files 4 % smaller than 3, and an archiver a quarter slower; what is kept is compacted.
     fn zstd(self) -> i32 {
         match self {
             Self::Archive => 3,
