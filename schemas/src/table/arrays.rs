@@ -97,14 +97,6 @@ pub struct Numbered<'a, R = Digest> {
     pub response: &'a [u32],
 }
 
-impl<R> Clone for Numbered<'_, R> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<R> Copy for Numbered<'_, R> {}
-
 impl<R> Row for Numbered<'_, R> {
     fn batch(_: Table, columns: &[FieldRef], rows: &[Self]) -> Result<RecordBatch, TableError> {
         exchanges(columns, rows)
