@@ -3,6 +3,7 @@
 //! Pure: it makes bytes and names; writing and committing them is `lake`'s.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use schemas::commit::{escape, folder};
@@ -18,8 +19,8 @@ use schemas::trial::Trial;
 
 use crate::keyring::KeyRing;
 
-/// Pieces of open sessions that [`Leaning`] remembers before it forgets all of them; what is forgotten is looked up in
-/// the store again.
+/// Pieces of open sessions that [`Leaning`] carries from one batch to the next; past that it forgets all of them, and what
+/// is forgotten is looked up in the store again.
 const MAX_LEANING_PIECES: usize = 1_000_000;
 
 /// Records on their way into one commit.
@@ -76,13 +77,35 @@ impl Batch {
 }
 
 /// Which earlier file holds which piece of which open session.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Leaning {
     sessions: QuickMap<SessionId, QuickMap<Digest, Arc<str>>>,
     pieces: usize,
+    carried: usize,
+}
+
+impl Default for Leaning {
+    fn default() -> Self {
+        Self::carrying(MAX_LEANING_PIECES)
+    }
 }
 
 impl Leaning {
+    /// One that carries up to so many pieces from one batch to the next.
+    #[must_use]
+    pub fn carrying(pieces: usize) -> Self {
+        Self { sessions: QuickMap::default(), pieces: 0, carried: pieces }
+    }
+
+    /// Forgets all it knows if that is too much. Only before a batch: what is found for a batch must last until it is
+    /// encoded.
+    pub(crate) fn begin_batch(&mut self) {
+        if self.pieces > self.carried {
+            self.sessions.clear();
+            self.pieces = 0;
+        }
+    }
+
     /// The earlier file that holds the piece, by its name in the session's folder.
     #[must_use]
     pub fn find(&self, session: &SessionId, digest: &Digest) -> Option<Arc<str>> {
@@ -106,21 +129,14 @@ impl Leaning {
         digests: impl IntoIterator<Item = Digest>,
         file: &Arc<str>,
     ) {
-        if self.pieces >= MAX_LEANING_PIECES {
-            self.sessions.clear();
-            self.pieces = 0;
-        }
         let known = self.sessions.entry(session.clone()).or_default();
+        let digests = digests.into_iter();
+        known.reserve(digests.size_hint().0);
         for digest in digests {
             if known.insert(digest, file.clone()).is_none() {
                 self.pieces += 1;
             }
         }
-    }
-
-    /// Remembers that the store was searched for the session.
-    pub fn mark(&mut self, session: &SessionId) {
-        self.sessions.entry(session.clone()).or_default();
     }
 
     /// Forgets a session.
@@ -362,12 +378,9 @@ fn refer(
         };
         let mut before = Repeated::default();
         for exchange in exchanges {
-            references.add(&exchange.request.chunks, |digest| match before.next(digest) {
-                Some(number) => number,
-                None => find(digest),
-            });
+            references.add(&exchange.request.chunks, &mut before, &mut find);
             before.replace(&exchange.request.chunks, references.last());
-            references.add(&exchange.response.chunks, &mut find);
+            references.add(&exchange.response.chunks, &mut Repeated::default(), &mut find);
         }
         if !taken.is_empty() {
             leaning.insert_all(session, taken, &file);
@@ -384,8 +397,14 @@ struct References {
 }
 
 impl References {
-    fn add(&mut self, digests: &[Digest], number: impl FnMut(Digest) -> u32) {
-        self.numbers.extend(digests.iter().copied().map(number));
+    fn add(&mut self, digests: &[Digest], before: &mut Repeated<'_>, mut find: impl FnMut(Digest) -> u32) {
+        let mut rest = digests.iter();
+        loop {
+            let run = before.run(rest.as_slice());
+            self.numbers.extend_from_slice(before.numbers.get(run.clone()).unwrap_or_default());
+            let Some(digest) = rest.nth(run.len()) else { break };
+            self.numbers.push(find(*digest));
+        }
         self.ends.push(self.numbers.len());
     }
 
@@ -419,13 +438,12 @@ pub(crate) struct Repeated<'a> {
 }
 
 impl<'a> Repeated<'a> {
-    /// The number of the piece, if it is the next one.
-    pub(crate) fn next(&mut self, digest: Digest) -> Option<u32> {
-        if self.pieces.get(self.next) != Some(&digest) {
-            return None;
-        }
-        self.next += 1;
-        Some(self.numbers.get(self.next - 1).copied().unwrap_or(0))
+    /// How many of these pieces, from the first one on, are the next ones, by their places; it passes over them.
+    pub(crate) fn run(&mut self, pieces: &[Digest]) -> Range<usize> {
+        let begin = self.next;
+        let known = self.pieces.get(begin..).unwrap_or_default();
+        self.next += known.iter().zip(pieces).take_while(|(known, piece)| known == piece).count();
+        begin..self.next
     }
 
     /// Ends a list; it is compared with from now on, if it is long enough.
@@ -448,15 +466,21 @@ mod tests {
         let list = |of: &[u8]| of.iter().map(|byte| Digest([*byte; 16])).collect::<Vec<_>>();
         let (first, short, longer) = (list(&[1, 2, 8, 9]), list(&[8]), list(&[1, 2, 3, 8, 9]));
         let mut repeated = Repeated::default();
-        let mut found = |pieces: &'static [Digest], numbers: &[u32]| {
-            let found: Vec<_> = pieces.iter().map(|piece| repeated.next(*piece)).collect();
-            repeated.replace(pieces, numbers);
-            found
+        let mut references = References::default();
+        let mut numbers = |pieces: &'static [Digest]| {
+            let mut looked_up = Vec::new();
+            references.add(pieces, &mut repeated, |piece| {
+                looked_up.push(piece);
+                10 * u32::from(piece.0[0])
+            });
+            repeated.replace(pieces, references.last());
+            (references.last().to_vec(), looked_up)
         };
-        assert_eq!(found(first.leak(), &[10, 20, 80, 90]), [None; 4]);
-        assert_eq!(found(short.leak(), &[81]), [None]);
-        let (one, two, eight, nine) = (Some(10), Some(20), Some(80), Some(90));
-        assert_eq!(found(longer.clone().leak(), &[10, 20, 30, 80, 90]), [one, two, None, eight, nine]);
-        assert_eq!(found(longer.leak(), &[0; 5]), [one, two, Some(30), eight, nine]);
+        assert_eq!(numbers(&[]), (vec![], vec![]));
+        assert_eq!(numbers(first.clone().leak()), (vec![10, 20, 80, 90], first));
+        assert_eq!(numbers(short.clone().leak()), (vec![80], short));
+        assert_eq!(numbers(longer.clone().leak()), (vec![10, 20, 30, 80, 90], list(&[3])));
+        assert_eq!(numbers(longer.leak()), (vec![10, 20, 30, 80, 90], vec![]));
+        assert_eq!(numbers(list(&[2, 1, 2, 3]).leak()), (vec![20, 10, 20, 30], list(&[2])));
     }
 }

@@ -171,6 +171,33 @@ async fn a_session_leans_on_its_own_files_only() {
 }
 
 #[tokio::test]
+async fn what_is_known_of_earlier_files_lasts_for_a_batch() {
+    let folder = tempfile::tempdir().expect("temp");
+    let lake = Lake::open(folder.path().to_str().expect("utf-8")).expect("opens");
+    let sessions = ["s1", "s2", "s3"];
+    let mut sent = std::collections::HashSet::new();
+    // Less than one batch brings: it forgets before each.
+    let mut leaning = Leaning::carrying(1);
+    for seq in 0..3 {
+        let records = sessions.iter().flat_map(|session| record(session, seq, &mut sent));
+        let records = records.collect::<Vec<_>>();
+        let first = u64::from(seq);
+        lake.commit("t-0", first, first + 1, batch(records), &mut leaning).await.expect("commits");
+    }
+    let read = lake.load_sessions(&lake.snapshot().await.expect("reads"), None).await.expect("reads");
+    assert_eq!(read.len(), sessions.len());
+    for session in read {
+        for (seq, exchange) in (0..).zip(&session.exchanges) {
+            assert_eq!(session.body(&exchange.request).expect("whole"), request(seq));
+        }
+    }
+    let snapshot = lake.snapshot().await.expect("reads");
+    let chunks: Vec<schemas::table::Chunk> =
+        lake.read_table(&snapshot, Table::Chunks, None).await.expect("reads");
+    assert!(chunks.iter().all(|chunk| chunk.bytes.is_some() || chunk.leans_on.is_some()));
+}
+
+#[tokio::test]
 async fn a_second_archiver_is_refused_and_leaves_nothing() {
     let folder = tempfile::tempdir().expect("temp");
     let lake = Lake::open(folder.path().to_str().expect("utf-8")).expect("opens");

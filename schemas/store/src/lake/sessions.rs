@@ -85,6 +85,7 @@ impl SessionGroup {
 impl Lake {
     /// Looks up where sessions of the batch keep the pieces that the batch does not bring.
     pub(super) async fn find_leaning(&self, batch: &Sorted, leaning: &mut Leaning) -> Result<(), LakeError> {
+        leaning.begin_batch();
         let mut wanted: BTreeMap<String, BTreeSet<SessionId>> = BTreeMap::new();
         for (exchanges, own) in batch.sessions() {
             let Some(session) = exchanges.first().map(|exchange| &exchange.session) else { continue };
@@ -96,8 +97,14 @@ impl Lake {
             let mut before = Repeated::default();
             for exchange in exchanges {
                 let (request, response) = (&exchange.request.chunks, &exchange.response.chunks);
-                let request_is_known =
-                    request.iter().all(|digest| before.next(*digest).is_some() || is_known(digest));
+                let mut rest = request.iter();
+                let request_is_known = loop {
+                    let run = before.run(rest.as_slice());
+                    match rest.nth(run.len()) {
+                        Some(digest) if is_known(digest) => {}
+                        other => break other.is_none(),
+                    }
+                };
                 if request_is_known && response.iter().all(is_known) {
                     before.replace(request, &[]);
                 } else {
@@ -114,11 +121,9 @@ impl Lake {
             match self.lean_on_all(&wanted, leaning).await {
                 // Compaction replaced a file since the commits were read.
                 Err(LakeError::Gone { .. }) if tries < SNAPSHOT_TRIES => tries += 1,
-                other => break other?,
+                other => return other,
             }
         }
-        wanted.values().flatten().for_each(|session| leaning.mark(session));
-        Ok(())
     }
 
     async fn lean_on_all(
