@@ -83,9 +83,9 @@ impl Clue {
 
     pub(crate) fn identifier(self, redactor: &Redactor) -> Identifier {
         Identifier {
-            value: redactor.quiet(&self.value),
-            name: self.name,
-            source: self.source.to_owned(),
+            value: redactor.quiet(&self.value).into(),
+            name: self.name.into(),
+            source: self.source.into(),
             confidence: self.rung.confidence(),
             chosen: self.chosen,
         }

@@ -28,8 +28,8 @@ impl Tally {
 
     pub(crate) fn into_rows(self) -> Vec<Redaction> {
         let row = |((kind, place), count): ((String, &str), u32)| Redaction {
-            kind,
-            place: place.to_owned(),
+            kind: kind.into(),
+            place: place.into(),
             count,
         };
         self.0.into_iter().map(row).collect()
@@ -116,7 +116,7 @@ impl Redactor {
                 tally.add(&format!("header:{name}"), place);
             } else if allowed {
                 let value = self.text(&String::from_utf8_lossy(value.as_bytes()), place, tally);
-                kept.push(Header { name: name.to_owned(), value });
+                kept.push(Header { name: name.into(), value: value.into() });
             }
         }
         kept
@@ -215,10 +215,7 @@ mod tests {
         let (out, rows) = redact(&format!(r#"{{"a": "{KEY}",  "b":"x {KEY}"}}"#), false);
         let token = redactor().token("openai_key", KEY);
         assert_eq!(out, format!(r#"{{"a": "{token}",  "b":"x {token}"}}"#));
-        assert_eq!(
-            rows,
-            [Redaction { kind: "openai_key".to_owned(), place: "response body".to_owned(), count: 2 }]
-        );
+        assert_eq!(rows, [Redaction { kind: "openai_key".into(), place: "response body".into(), count: 2 }]);
     }
 
     #[test]

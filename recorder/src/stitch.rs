@@ -135,7 +135,7 @@ impl Thread {
 }
 
 fn link(to: &ExchangeId, kind: &str, source: &str, confidence: Confidence) -> Link {
-    Link { to: to.clone(), kind: kind.to_owned(), source: source.to_owned(), confidence }
+    Link { to: to.clone(), kind: kind.into(), source: source.into(), confidence }
 }
 
 fn called(decoded: &Decoded) -> Option<(&str, &str)> {
@@ -231,7 +231,7 @@ mod tests {
         let call = tool("f", r#"{"a":2,"b":1}"#);
         assert_eq!(
             to(stitcher.link(&s, &exchange("t1"), &call, true)),
-            [("m1".to_owned(), "tool and arguments".to_owned(), Confidence::Likely)]
+            [("m1".to_owned(), "tool and arguments".into(), Confidence::Likely)]
         );
         assert_eq!(to(stitcher.link(&s, &exchange("t2"), &call, true))[0].0, "m2");
         assert_eq!(to(stitcher.link(&s, &exchange("t3"), &tool("f", "[]"), true))[0].2, Confidence::Weak);

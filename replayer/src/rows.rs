@@ -143,8 +143,8 @@ fn exchange(
         frame_gaps_us: raw.frame_gaps_us,
         ending: raw.ending.unwrap_or(Ending::Cancelled),
         ending_detail: raw.ending_detail,
-        http_method,
-        path,
+        http_method: http_method.map(Into::into),
+        path: path.map(Into::into),
         status: raw.status,
         request_headers: Vec::new(),
         response_headers: Vec::new(),
@@ -153,9 +153,9 @@ fn exchange(
         operation,
         usage: raw.usage,
         identifiers: vec![Identifier {
-            name: "foreshadow-trial".to_owned(),
-            value: ended.token.to_owned(),
-            source: "replay".to_owned(),
+            name: "foreshadow-trial".into(),
+            value: ended.token.into(),
+            source: "replay".into(),
             confidence: Confidence::Certain,
             chosen: true,
         }],
@@ -187,8 +187,8 @@ fn link(exchanges: &mut [Exchange]) {
             taken.insert((number, request));
             call.links.push(Link {
                 to: before[number].exchange.clone(),
-                kind: "requested_by".to_owned(),
-                source: "tool and canonical arguments".to_owned(),
+                kind: "requested_by".into(),
+                source: "tool and canonical arguments".into(),
                 confidence: Confidence::Likely,
             });
         }

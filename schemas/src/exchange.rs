@@ -8,6 +8,9 @@ use crate::body::Body;
 use crate::id::{AgentId, BuildId, ExchangeId, IncarnationId, SessionId, TenantId};
 use crate::keys::Digest;
 
+/// A text of a few bytes, as most of the many in an exchange are: up to 24 lie in place.
+pub type Word = compact_str::CompactString;
+
 /// Which boundary an exchange crossed.
 #[derive(
     Debug,
@@ -235,11 +238,11 @@ pub enum Confidence {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identifier {
     /// What it is called: `x-session-id`, `traceparent`, `mcp-session-id`, `gen_ai.response.id`.
-    pub name: String,
+    pub name: Word,
     /// Its value, redacted like every other text.
-    pub value: String,
+    pub value: Word,
     /// Where it stood: `request header`, `response header`, `request body`, `response body`, `import`.
-    pub source: String,
+    pub source: Word,
     /// How surely it names the session.
     pub confidence: Confidence,
     /// Whether the session id of this exchange was taken from it.
@@ -253,9 +256,9 @@ pub struct Link {
     pub to: ExchangeId,
     /// `requested_by` (a tool call and the model call that asked for it), `continues` (a model call and the one whose
     /// history it carries on).
-    pub kind: String,
+    pub kind: Word,
     /// How it was found.
-    pub source: String,
+    pub source: Word,
     /// How sure it is.
     pub confidence: Confidence,
 }
@@ -264,9 +267,9 @@ pub struct Link {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Redaction {
     /// What was replaced: `openai_key`, `bearer`, `header:authorization`.
-    pub kind: String,
+    pub kind: Word,
     /// Where: `request body`, `response header`.
-    pub place: String,
+    pub place: Word,
     /// How many values.
     pub count: u32,
 }
@@ -275,9 +278,9 @@ pub struct Redaction {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     /// Lower-case name.
-    pub name: String,
+    pub name: Word,
     /// Its value, redacted.
-    pub value: String,
+    pub value: Word,
 }
 
 /// One request and its answer; `R` is what pieces of bodies are named by ([`Body`]).
@@ -318,9 +321,9 @@ pub struct Exchange<R = Digest> {
     /// Why it did not end complete, or what was odd about it, in words.
     pub ending_detail: Option<String>,
     /// HTTP method.
-    pub http_method: Option<String>,
+    pub http_method: Option<Word>,
     /// Path and query, redacted.
-    pub path: Option<String>,
+    pub path: Option<Word>,
     /// HTTP status of the answer.
     pub status: Option<u16>,
     /// Allowed request headers.

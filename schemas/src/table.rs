@@ -14,6 +14,7 @@ mod arrays;
 mod columns;
 pub mod encryption;
 pub mod look_up;
+mod pages;
 mod read;
 mod write;
 

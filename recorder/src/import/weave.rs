@@ -219,14 +219,14 @@ impl Cloth<'_, '_> {
         let weaver = self.weaver;
         let links = draft.links.iter().map(|(to, kind)| Link {
             to: self.exchange_id(*to),
-            kind: (*kind).to_owned(),
-            source: "import".to_owned(),
+            kind: (*kind).into(),
+            source: "import".into(),
             confidence: Confidence::Certain,
         });
         let identifiers = draft.identifiers.iter().map(|(name, value)| Identifier {
-            name: (*name).to_owned(),
-            value: value.clone(),
-            source: "import".to_owned(),
+            name: (*name).into(),
+            value: value.into(),
+            source: "import".into(),
             confidence: Confidence::Weak,
             chosen: false,
         });

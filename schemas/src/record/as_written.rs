@@ -9,7 +9,7 @@ use std::str::FromStr;
 use crate::body::Body;
 use crate::exchange::{
     Confidence, Edge, Effect, Ending, Exchange, Header, Identifier, Link, Operation, OperationKind, Protocol,
-    Redaction, RequestedCall, Usage,
+    Redaction, RequestedCall, Usage, Word,
 };
 use crate::id::{AgentId, BuildId, ExchangeId, IncarnationId, SessionId, TenantId};
 use crate::keys::{DIGEST_BYTES, Digest};
@@ -125,7 +125,7 @@ impl<'a> Source<'a, '_> {
             0xdb => u32::from_be_bytes(self.bytes()?) as usize,
             _ => return None,
         };
-        std::str::from_utf8(self.slice(length)?).ok()
+        simdutf8::basic::from_utf8(self.slice(length)?).ok()
     }
 
     fn binary(&mut self) -> Option<&'a [u8]> {
@@ -153,6 +153,16 @@ impl<'a> Source<'a, '_> {
 /// A value of a record.
 trait Read<'a>: Sized {
     fn read(from: &mut Source<'a, '_>) -> Option<Self>;
+
+    /// Reads so many of them, one after another.
+    fn read_all(count: usize, from: &mut Source<'a, '_>) -> Option<Vec<Self>> {
+        // An item has at least a byte, so a length that is not true asks for no more memory than the message has.
+        let mut items = Vec::with_capacity(count.min(from.rest.len()));
+        for _ in 0..count {
+            items.push(Self::read(from)?);
+        }
+        Some(items)
+    }
 }
 
 impl<'a> Read<'a> for &'a str {
@@ -173,6 +183,12 @@ impl Read<'_> for String {
     }
 }
 
+impl Read<'_> for Word {
+    fn read(from: &mut Source<'_, '_>) -> Option<Self> {
+        from.text().map(Self::new)
+    }
+}
+
 impl Read<'_> for Vec<u8> {
     fn read(from: &mut Source<'_, '_>) -> Option<Self> {
         from.binary().map(<[u8]>::to_vec)
@@ -182,6 +198,22 @@ impl Read<'_> for Vec<u8> {
 impl Read<'_> for Digest {
     fn read(from: &mut Source<'_, '_>) -> Option<Self> {
         from.binary()?.try_into().ok().map(|bytes: [u8; DIGEST_BYTES]| Self(bytes))
+    }
+
+    /// Most bytes of most records are digests: the names of a history's pieces, sent again with each call.
+    fn read_all(count: usize, from: &mut Source<'_, '_>) -> Option<Vec<Self>> {
+        const HEAD: [u8; 2] = [0xc4, 16];
+        const BYTES: usize = HEAD.len() + DIGEST_BYTES;
+        let (items, _) = from.slice(count.checked_mul(BYTES)?)?.as_chunks::<BYTES>();
+        let mut digests = Vec::with_capacity(count);
+        for item in items {
+            let (head, digest) = item.split_first_chunk()?;
+            if *head != HEAD {
+                return None;
+            }
+            digests.push(Self(digest.try_into().ok()?));
+        }
+        Some(digests)
     }
 }
 
@@ -217,12 +249,7 @@ impl<'a, T: Read<'a>> Read<'a> for Option<T> {
 impl<'a, T: Read<'a>> Read<'a> for Vec<T> {
     fn read(from: &mut Source<'a, '_>) -> Option<Self> {
         let length = from.array()?;
-        // An item has at least a byte, so a length that is not true asks for no more memory than the message has.
-        let mut items = Self::with_capacity(length.min(from.rest.len()));
-        for _ in 0..length {
-            items.push(T::read(from)?);
-        }
-        Some(items)
+        T::read_all(length, from)
     }
 }
 

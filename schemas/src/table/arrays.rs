@@ -39,6 +39,11 @@ pub trait Row: Sized {
     fn payload_bytes(&self) -> usize {
         0
     }
+
+    /// What it has in the column of bodies.
+    fn body(&self) -> &[u8] {
+        &[]
+    }
 }
 
 macro_rules! rows_by_serde {
@@ -67,7 +72,11 @@ impl Row for Chunk {
     }
 
     fn payload_bytes(&self) -> usize {
-        self.bytes.as_ref().map_or(0, Vec::len)
+        self.body().len()
+    }
+
+    fn body(&self) -> &[u8] {
+        self.bytes.as_deref().unwrap_or_default()
     }
 }
 

@@ -12,7 +12,7 @@ use parquet::schema::types::{ColumnDescriptor, ColumnPath, SchemaDescriptor};
 
 use super::arrays::Row;
 use super::encryption::{self, FileKeys, Secrecy};
-use super::{BATCH_BYTES, BATCH_ROWS, FORMAT_KEY, TABLE_KEY, Table, TableError};
+use super::{BATCH_BYTES, FORMAT_KEY, TABLE_KEY, Table, TableError, pages};
 use crate::FORMAT;
 
 /// Rows of one row group.
@@ -20,6 +20,10 @@ const ROW_GROUP_ROWS: usize = 64 * 1024;
 
 /// Rows of one page, bodies apart: a look-up of a session reads a page or two of each column, so a page holds few sessions.
 const PAGE_ROWS: usize = 4096;
+
+/// Rows that are made into arrays at a time. Few, so that the arrays still lie in a processor's cache when their columns are
+/// written.
+const ARRAY_ROWS: usize = 1024;
 
 /// How much time goes into making a file small.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -40,12 +44,12 @@ impl Level {
         }
     }
 
-    /// Bytes of one page of bodies before compression. Pages are compressed apart, so larger ones are smaller in all (4 MiB
-    /// instead of 1 MiB: by 4 %); a look-up reads whole pages, and of files that are archived as they come in, several.
+    /// Bytes of one page of bodies as it lies in the file. A look-up reads whole pages, and of files that are archived as they
+    /// come in, several.
     fn body_page_bytes(self) -> usize {
         match self {
-            Self::Archive => 1 << 20,
-            Self::Compact => 4 << 20,
+            Self::Archive => 384 << 10,
+            Self::Compact => 3 << 19,
         }
     }
 
@@ -71,7 +75,8 @@ pub fn encode<T: Row>(table: Table, rows: &[T], options: &WriteOptions) -> Resul
     let fields = table.columns();
     let schema = Arc::new(Schema::new(fields.clone()));
     let leaves = ArrowSchemaConverter::new().convert(&schema)?;
-    let properties = properties(table, &leaves, rows.len(), options)?;
+    let body_page_bytes = pages::page_bytes(rows.iter().map(Row::body), options.level.body_page_bytes());
+    let properties = properties(table, &leaves, rows.len(), body_page_bytes, options)?;
     // The columns say it all; a copy of the Arrow schema would be a third of the footer of a small file.
     let writer_options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
     let mut writer = ArrowWriter::try_new_with_options(Vec::new(), schema, writer_options)?;
@@ -89,7 +94,7 @@ fn parts<T: Row>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
             bytes += row.payload_bytes();
             bytes <= BATCH_BYTES
         };
-        let count = rows.iter().take(BATCH_ROWS).take_while(fits).count().max(1);
+        let count = rows.iter().take(ARRAY_ROWS).take_while(fits).count().max(1);
         let (part, rest) = rows.split_at_checked(count)?;
         rows = rest;
         Some(part)
@@ -100,6 +105,7 @@ fn properties(
     table: Table,
     leaves: &SchemaDescriptor,
     rows: usize,
+    body_page_bytes: usize,
     options: &WriteOptions,
 ) -> Result<WriterProperties, TableError> {
     let metadata = vec![
@@ -115,7 +121,7 @@ fn properties(
         .set_created_by(format!("foreshadow {}", env!("CARGO_PKG_VERSION")))
         .set_key_value_metadata(Some(metadata));
     for leaf in leaves.columns() {
-        builder = fit(builder, table, leaf, options.level);
+        builder = fit(builder, table, leaf, body_page_bytes);
     }
     // Bloom filters are written in clear: only columns that are never encrypted may have one.
     for column in table.look_up_columns() {
@@ -139,7 +145,7 @@ fn fit(
     builder: WriterPropertiesBuilder,
     table: Table,
     leaf: &ColumnDescriptor,
-    level: Level,
+    body_page_bytes: usize,
 ) -> WriterPropertiesBuilder {
     let path = leaf.path().clone();
     let name = path.string();
@@ -160,7 +166,7 @@ fn fit(
         Type::FLOAT => builder.set_column_dictionary_enabled(path.clone(), false),
         Type::BYTE_ARRAY if table == Table::Chunks && name == "bytes" => builder
             .set_column_dictionary_enabled(path.clone(), false)
-            .set_column_data_page_size_limit(path.clone(), level.body_page_bytes())
+            .set_column_data_page_size_limit(path.clone(), body_page_bytes)
             .set_column_data_page_row_count_limit(path.clone(), ROW_GROUP_ROWS),
         Type::BOOLEAN | Type::INT96 | Type::DOUBLE | Type::BYTE_ARRAY => builder,
     };
@@ -216,7 +222,7 @@ mod tests {
     fn batches_are_cut_by_rows_and_by_bytes() {
         let rows = |sizes: &[usize]| sizes.iter().copied().map(Sized).collect::<Vec<_>>();
         assert_eq!(lengths(&[]), [0_usize; 0]);
-        assert_eq!(lengths(&rows(&vec![1; BATCH_ROWS * 2 + 3])), [BATCH_ROWS, BATCH_ROWS, 3]);
+        assert_eq!(lengths(&rows(&vec![1; ARRAY_ROWS * 2 + 3])), [ARRAY_ROWS, ARRAY_ROWS, 3]);
         let most = BATCH_BYTES;
         assert_eq!(lengths(&rows(&[1, most - 1, 1, most + 1, most + 1, 0, most])), [2, 1, 1, 1, 2]);
     }

@@ -69,7 +69,7 @@ fn batch(of: &str) -> Batch {
         ending: Ending::Complete,
         ending_detail: Some(PAYLOAD.to_owned()),
         http_method: None,
-        path: Some(format!("/{PAYLOAD}")),
+        path: Some(format!("/{PAYLOAD}").into()),
         status: Some(200),
         request_headers: vec![],
         response_headers: vec![],

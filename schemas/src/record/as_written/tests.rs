@@ -9,6 +9,10 @@ fn text() -> impl Strategy<Value = String> {
     prop_oneof!["", "[a-zé⟦]{1,40}", Just("x".repeat(300)), Just("y".repeat(70_000))]
 }
 
+fn name() -> impl Strategy<Value = Word> {
+    text().prop_map(Word::from)
+}
+
 fn id<T: FromStr + std::fmt::Debug>() -> impl Strategy<Value = T> {
     "[a-zé]{1,40}".prop_map(|text| T::from_str(&text).ok().expect("an id"))
 }
@@ -72,21 +76,21 @@ fn operation() -> impl Strategy<Value = Operation> {
 }
 
 fn header() -> impl Strategy<Value = Header> {
-    (text(), text()).prop_map(|(name, value)| Header { name, value })
+    (name(), name()).prop_map(|(name, value)| Header { name, value })
 }
 
 fn exchange() -> impl Strategy<Value = Exchange> {
-    let identifier = (text(), text(), text(), confidence(), any::<bool>()).prop_map(
+    let identifier = (name(), name(), name(), confidence(), any::<bool>()).prop_map(
         |(name, value, source, confidence, chosen)| Identifier { name, value, source, confidence, chosen },
     );
-    let link = (id(), text(), text(), confidence()).prop_map(|(to, kind, source, confidence)| Link {
+    let link = (id(), name(), name(), confidence()).prop_map(|(to, kind, source, confidence)| Link {
         to,
         kind,
         source,
         confidence,
     });
     let redaction =
-        (text(), text(), small()).prop_map(|(kind, place, count)| Redaction { kind, place, count });
+        (name(), name(), small()).prop_map(|(kind, place, count)| Redaction { kind, place, count });
     let usage = (of(number()), of(number()), of(number()), of(-1e9..1e9)).prop_map(
         |(input_tokens, output_tokens, cached_tokens, cost_usd)| Usage {
             input_tokens,
@@ -103,7 +107,7 @@ fn exchange() -> impl Strategy<Value = Exchange> {
     );
     let numbers =
         (small(), number(), any::<i64>(), any::<i64>(), of(number()), of(number()), of(any::<u16>()));
-    let texts = (of(text()), of(text()), of(text()), of(text()));
+    let texts = (of(text()), of(name()), of(name()), of(text()));
     let lists = (vec(header(), 0..3), vec(header(), 0..3), vec(small(), 0..20));
     let more = (vec(identifier, 0..3), vec(link, 0..3), vec(redaction, 0..3));
     (ids, words, numbers, texts, lists, more, (body(), body()), operation(), usage).prop_map(
