@@ -13,7 +13,7 @@ const SAMPLE_BYTES: usize = 1 << 20;
 /// The sample is taken from so many places.
 const SAMPLE_RUNS: usize = 8;
 
-/// zstd level of the sample: quick, and within a tenth of what the pages are written with.
+/// zstd level of the sample: the quickest. The levels of the pages shrink a text somewhat more.
 const SAMPLE_LEVEL: i32 = 1;
 
 /// Bytes of text in a page, so that it takes about `compressed` bytes in the file.
