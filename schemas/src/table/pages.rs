@@ -13,11 +13,14 @@ const SAMPLE_BYTES: usize = 1 << 20;
 /// The sample is taken from so many places.
 const SAMPLE_RUNS: usize = 8;
 
+/// Bytes that it takes from each.
+const RUN_BYTES: usize = SAMPLE_BYTES / SAMPLE_RUNS;
+
 /// zstd level of the sample: the quickest. The levels of the pages shrink a text somewhat more.
 const SAMPLE_LEVEL: i32 = 1;
 
 /// Bytes of text in a page, so that it takes about `compressed` bytes in the file.
-pub(super) fn page_bytes<'a>(texts: impl Iterator<Item = &'a [u8]>, compressed: usize) -> usize {
+pub(super) fn page_bytes<'a>(texts: impl Iterator<Item = &'a [u8]> + Clone, compressed: usize) -> usize {
     let sample = sample(texts);
     if sample.len() <= compressed {
         return MAX_PAGE_BYTES;
@@ -28,14 +31,11 @@ pub(super) fn page_bytes<'a>(texts: impl Iterator<Item = &'a [u8]>, compressed: 
 }
 
 /// Up to [`SAMPLE_BYTES`] of the texts, in runs that lie evenly over all of them.
-fn sample<'a>(texts: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
-    let texts: Vec<&[u8]> = texts.collect();
-    let total: usize = texts.iter().map(|text| text.len()).sum();
-    if total <= SAMPLE_BYTES {
-        return texts.concat();
-    }
-    let (stride, run) = (total / SAMPLE_RUNS, SAMPLE_BYTES / SAMPLE_RUNS);
-    let mut sample = Vec::with_capacity(SAMPLE_BYTES);
+fn sample<'a>(texts: impl Iterator<Item = &'a [u8]> + Clone) -> Vec<u8> {
+    let total: usize = texts.clone().map(<[u8]>::len).sum();
+    // Of little text the runs touch, and all of it is taken.
+    let stride = (total / SAMPLE_RUNS).max(RUN_BYTES);
+    let mut sample = Vec::with_capacity(total.min(SAMPLE_BYTES));
     let mut begin = 0;
     for text in texts {
         // What of the text lies in a run; a long one may lie in several.
@@ -43,7 +43,7 @@ fn sample<'a>(texts: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
         let end = begin + text.len();
         while at < end {
             let run_begin = at / stride * stride;
-            let run_end = end.min(run_begin + run);
+            let run_end = end.min(run_begin + RUN_BYTES);
             if at < run_end {
                 sample.extend_from_slice(text.get(at - begin..run_end - begin).unwrap_or_default());
             }
@@ -90,10 +90,9 @@ mod tests {
     #[test]
     fn a_sample_is_taken_evenly() {
         let bytes = noise(5 << 20);
-        let run = SAMPLE_BYTES / SAMPLE_RUNS;
         let stride = bytes.len() / SAMPLE_RUNS;
-        let expected: Vec<u8> = bytes.chunks(stride).flat_map(|chunk| &chunk[..run]).copied().collect();
-        for size in [1, 999, run, stride - 1, stride, stride + 1, bytes.len()] {
+        let expected: Vec<u8> = bytes.chunks(stride).flat_map(|chunk| &chunk[..RUN_BYTES]).copied().collect();
+        for size in [1, 999, RUN_BYTES, stride - 1, stride, stride + 1, bytes.len()] {
             assert!(sample(bytes.chunks(size)) == expected, "in texts of {size} bytes");
         }
         assert_eq!(sample(bytes[..SAMPLE_BYTES].chunks(100)), bytes[..SAMPLE_BYTES]);

@@ -3,7 +3,6 @@
 //! Pure: it makes bytes and names; writing and committing them is `lake`'s.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Range;
 use std::sync::Arc;
 
 use schemas::commit::{escape, folder};
@@ -398,12 +397,9 @@ struct References {
 
 impl References {
     fn add(&mut self, digests: &[Digest], before: &mut Repeated<'_>, mut find: impl FnMut(Digest) -> u32) {
-        let mut rest = digests.iter();
-        loop {
-            let run = before.run(rest.as_slice());
-            self.numbers.extend_from_slice(before.numbers.get(run.clone()).unwrap_or_default());
-            let Some(digest) = rest.nth(run.len()) else { break };
-            self.numbers.push(find(*digest));
+        for (numbers, other) in before.parts(digests) {
+            self.numbers.extend_from_slice(numbers);
+            self.numbers.extend(other.map(|digest| find(*digest)));
         }
         self.ends.push(self.numbers.len());
     }
@@ -438,12 +434,24 @@ pub(crate) struct Repeated<'a> {
 }
 
 impl<'a> Repeated<'a> {
-    /// How many of these pieces, from the first one on, are the next ones, by their places; it passes over them.
-    pub(crate) fn run(&mut self, pieces: &[Digest]) -> Range<usize> {
-        let begin = self.next;
-        let known = self.pieces.get(begin..).unwrap_or_default();
-        self.next += known.iter().zip(pieces).take_while(|(known, piece)| known == piece).count();
-        begin..self.next
+    /// Divides a list: each time the numbers of the pieces that are the next ones, then the piece that is another, if the
+    /// list does not end there.
+    pub(crate) fn parts<'p>(
+        &mut self,
+        pieces: &'p [Digest],
+    ) -> impl Iterator<Item = (&[u32], Option<&'p Digest>)> {
+        let (known, numbers, next) = (self.pieces, self.numbers.as_slice(), &mut self.next);
+        let mut rest = pieces.iter();
+        std::iter::from_fn(move || {
+            if rest.as_slice().is_empty() {
+                return None;
+            }
+            let begin = *next;
+            let known = known.get(begin..).unwrap_or_default();
+            let run = known.iter().zip(rest.as_slice()).take_while(|(known, piece)| known == piece).count();
+            *next += run;
+            Some((numbers.get(begin..*next).unwrap_or_default(), rest.nth(run)))
+        })
     }
 
     /// Ends a list; it is compared with from now on, if it is long enough.

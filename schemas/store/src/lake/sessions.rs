@@ -97,14 +97,7 @@ impl Lake {
             let mut before = Repeated::default();
             for exchange in exchanges {
                 let (request, response) = (&exchange.request.chunks, &exchange.response.chunks);
-                let mut rest = request.iter();
-                let request_is_known = loop {
-                    let run = before.run(rest.as_slice());
-                    match rest.nth(run.len()) {
-                        Some(digest) if is_known(digest) => {}
-                        other => break other.is_none(),
-                    }
-                };
+                let request_is_known = before.parts(request).all(|(_, other)| other.is_none_or(is_known));
                 if request_is_known && response.iter().all(is_known) {
                     before.replace(request, &[]);
                 } else {
