@@ -452,7 +452,8 @@ mod tests {
                 assert_eq!(parcel.parts as usize, count);
                 content.extend(parcel.content);
             }
-            assert_eq!(record::unpack(&content).expect("whole"), written);
+            let unpacked: Result<Vec<&[u8]>, _> = record::unpack(&content).collect();
+            assert_eq!(unpacked.expect("whole"), written);
         }
     }
 }

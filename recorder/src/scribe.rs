@@ -5,6 +5,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use schemas::body::Body;
 use schemas::exchange::{Ending, Exchange};
 use schemas::id::{ExchangeId, SessionId};
@@ -154,7 +155,11 @@ impl Scribe {
         }
         Body::cut(bytes, &self.keys, |(digest, piece)| {
             if sent.insert(digest) {
-                records.push(Record::Piece { session: session.clone(), digest, bytes: piece.to_vec() });
+                records.push(Record::Piece {
+                    session: session.clone(),
+                    digest,
+                    bytes: Bytes::copy_from_slice(piece),
+                });
             }
         })
     }

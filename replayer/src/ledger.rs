@@ -109,7 +109,7 @@ impl Entry {
         let session = self.trial.session.clone();
         batch
             .pieces
-            .extend(self.pieces.into_iter().map(|piece| (session.clone(), piece.digest, piece.bytes)));
+            .extend(self.pieces.into_iter().map(|piece| (session.clone(), piece.digest, piece.bytes.into())));
         batch.exchanges.extend(self.exchanges.into_iter().map(Box::new));
         batch.closes.push(self.close);
         batch.trials.push(self.trial);

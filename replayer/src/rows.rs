@@ -233,7 +233,7 @@ pub(crate) fn add_recording(batch: &mut Batch, session: &StoredSession, script: 
         slices: script.slices.clone(),
     });
     let id = &session.session;
-    batch.pieces.extend(session.pieces.iter().map(|(digest, bytes)| (id.clone(), *digest, bytes.to_vec())));
+    batch.pieces.extend(session.pieces.iter().map(|(digest, bytes)| (id.clone(), *digest, bytes.clone())));
     batch.closes.extend(session.closes.iter().cloned());
     let rows = exchanges.iter().map(|exchange| Box::new(with_effects(exchange, script)));
     batch.exchanges.extend(rows);

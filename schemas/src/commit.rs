@@ -85,10 +85,9 @@ impl Commit {
     }
 }
 
-/// The folder of a table's files of one tenant, agent and UTC day on which their sessions started.
+/// The folder of a table's files of one tenant, agent and UTC day on which their sessions started ([`utc_date`]).
 #[must_use]
-pub fn folder(table: Table, tenant: &TenantId, agent: &AgentId, session_started_at: i64) -> String {
-    let date = utc_date(session_started_at);
+pub fn folder(table: Table, tenant: &TenantId, agent: &AgentId, date: &str) -> String {
     format!(
         "{}/tenant={}/agent={}/date={date}",
         table.as_str(),
@@ -128,7 +127,7 @@ mod tests {
     fn paths_cannot_leave_the_store() {
         let tenant = TenantId::parse("../x").expect("id");
         let agent = AgentId::parse("..").expect("id");
-        let path = folder(Table::Exchanges, &tenant, &agent, 1_700_000_000_000_000);
+        let path = folder(Table::Exchanges, &tenant, &agent, &utc_date(1_700_000_000_000_000));
         assert_eq!(path, "exchanges/tenant=..%2Fx/agent=%2E%2E/date=2023-11-14");
     }
 

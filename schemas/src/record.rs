@@ -3,6 +3,7 @@
 //! MessagePack with named fields behind one version byte, so that a field can be added without breaking a reader. A
 //! [`Parcel`] is the value of a Kafka message: the records of one exchange, as they lie in the journal.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::exchange::Exchange;
@@ -25,8 +26,7 @@ pub enum Record {
         /// Its name.
         digest: Digest,
         /// Its bytes, redacted.
-        #[serde(with = "serde_bytes")]
-        bytes: Vec<u8>,
+        bytes: Bytes,
     },
     /// An exchange; every piece it refers to was sent before.
     Exchange(Box<Exchange>),
@@ -75,7 +75,8 @@ impl Record {
     /// # Errors
     /// Says whether it is empty, of another version, or broken.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
-        RecordReader::default().record(bytes)
+        as_written::record(bytes, &mut as_written::Known::default())
+            .map_or_else(|| Self::decode_any(bytes), Ok)
     }
 
     fn decode_any(bytes: &[u8]) -> Result<Self, RecordError> {
@@ -87,7 +88,7 @@ impl Record {
     }
 }
 
-/// Reads many records, whose identifiers share one text where they repeat the last ones.
+/// Reads many records, which share what they repeat: identifiers the last ones, pieces those that other sessions sent.
 #[derive(Debug, Clone, Default)]
 pub struct RecordReader {
     known: as_written::Known,
@@ -99,6 +100,7 @@ impl RecordReader {
     /// # Errors
     /// As [`Record::decode`].
     pub fn record(&mut self, bytes: &[u8]) -> Result<Record, RecordError> {
+        self.known.remember_pieces();
         as_written::record(bytes, &mut self.known).map_or_else(|| Record::decode_any(bytes), Ok)
     }
 
@@ -107,7 +109,7 @@ impl RecordReader {
     /// # Errors
     /// It ends within a record, or one of them is of another version, or broken.
     pub fn records(&mut self, content: &[u8]) -> Result<Vec<Record>, RecordError> {
-        unpack(content)?.into_iter().map(|record| self.record(record)).collect()
+        unpack(content).map(|record| self.record(record?)).collect()
     }
 }
 
@@ -187,20 +189,23 @@ pub fn pack(content: &mut Vec<u8>, record: &[u8]) {
     content.extend_from_slice(record);
 }
 
-/// Takes the content of a whole parcel apart into encoded records.
-///
-/// # Errors
-/// It ends within a record.
-pub fn unpack(mut content: &[u8]) -> Result<Vec<&[u8]>, RecordError> {
-    let mut records = Vec::new();
-    while !content.is_empty() {
-        let (length, rest) = content.split_first_chunk::<4>().ok_or(RecordError::CutShort)?;
-        let length = u32::from_le_bytes(*length) as usize;
-        let (record, rest) = rest.split_at_checked(length).ok_or(RecordError::CutShort)?;
-        records.push(record);
+/// Takes the content of a whole parcel apart into encoded records; [`RecordError::CutShort`] stands last where it ends
+/// within one.
+pub fn unpack(mut content: &[u8]) -> impl Iterator<Item = Result<&[u8], RecordError>> {
+    std::iter::from_fn(move || {
+        if content.is_empty() {
+            return None;
+        }
+        let record = content
+            .split_first_chunk::<4>()
+            .and_then(|(length, rest)| rest.split_at_checked(u32::from_le_bytes(*length) as usize));
+        let Some((record, rest)) = record else {
+            content = &[];
+            return Some(Err(RecordError::CutShort));
+        };
         content = rest;
-    }
-    Ok(records)
+        Some(Ok(record))
+    })
 }
 
 impl Parcel {
@@ -239,7 +244,7 @@ mod tests {
     #[test]
     fn parcels_come_back_and_broken_ones_are_refused() {
         let session = SessionId::parse("s").expect("id");
-        let piece = Record::Piece { session, digest: Digest([7; 16]), bytes: vec![1, 2, 3] };
+        let piece = Record::Piece { session, digest: Digest([7; 16]), bytes: vec![1, 2, 3].into() };
         let mut content = Vec::new();
         for _ in 0..2 {
             pack(&mut content, &piece.encode().expect("encodes"));

@@ -5,6 +5,7 @@
 
 pub use arrow_schema::DataType;
 use arrow_schema::FieldRef;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::FORMAT;
@@ -100,8 +101,7 @@ pub struct Chunk {
     /// Its name.
     pub digest: Digest,
     /// Its bytes; absent where it lies in an earlier file of the same session.
-    #[serde(with = "serde_bytes")]
-    pub bytes: Option<Vec<u8>>,
+    pub bytes: Option<Bytes>,
     /// The earlier file, by its name in the same folder; present just where the bytes are not.
     pub leans_on: Option<String>,
 }

@@ -25,7 +25,7 @@ fn exchange(session: &str, seq: u32, batch: &mut Batch) {
     let keys = RootKey::new([5; 32]).tenant(&tenant);
     let text = format!(r#"{{"messages":[{{"role":"user","content":"{session} {}"}}]}}"#, "x".repeat(900));
     let request = Body::cut(text.as_bytes(), &keys, |(digest, bytes)| {
-        batch.push(Record::Piece { session: session.clone(), digest, bytes: bytes.to_vec() });
+        batch.push(Record::Piece { session: session.clone(), digest, bytes: bytes.to_vec().into() });
     });
     batch.push(Record::Exchange(Box::new(Exchange {
         exchange: ExchangeId::parse(&format!("{session}-{seq}")).expect("an id"),

@@ -39,7 +39,7 @@ fn keys() -> TenantKeys {
 fn cut(session: &SessionId, body: &[u8], sent: &mut HashSet<Digest>, records: &mut Vec<Record>) -> Body {
     Body::cut(body, &keys(), |(digest, piece)| {
         if sent.insert(digest) {
-            records.push(Record::Piece { session: session.clone(), digest, bytes: piece.to_vec() });
+            records.push(Record::Piece { session: session.clone(), digest, bytes: piece.to_vec().into() });
         }
     })
 }

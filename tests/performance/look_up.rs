@@ -259,7 +259,11 @@ async fn write(lake: &Lake, maker: &Maker, sessions: u64, roll_bytes: usize) {
             held += 512 + exchange.request.skeleton.len();
             for (digest, bytes) in pieces {
                 held += bytes.len();
-                batch.push(Record::Piece { session: made.id.clone(), digest: *digest, bytes: bytes.clone() });
+                batch.push(Record::Piece {
+                    session: made.id.clone(),
+                    digest: *digest,
+                    bytes: bytes.clone().into(),
+                });
             }
             batch.push(Record::Exchange(Box::new(exchange.clone())));
             *step += 1;

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use bytes::Bytes;
 use schemas::body::Body;
 use schemas::embedding::Embedding;
 use schemas::exchange::{Confidence, Edge, Ending, Exchange, Identifier, Link, Protocol, Usage};
@@ -197,7 +198,7 @@ impl Cloth<'_, '_> {
             };
             let mut keep = |(digest, piece): (Digest, &[u8])| {
                 if kept.insert(digest) {
-                    pieces.push((self.names.session.clone(), digest, piece.to_vec()));
+                    pieces.push((self.names.session.clone(), digest, Bytes::copy_from_slice(piece)));
                 }
             };
             let request = Body::cut(&draft.request, self.weaver.plan.keys, &mut keep);

@@ -1,5 +1,6 @@
 //! What a transcript becomes: exchanges, the pieces of their bodies, a close row, a trial.
 
+use bytes::Bytes;
 use schemas::embedding::Embedding;
 use schemas::exchange::Exchange;
 use schemas::id::SessionId;
@@ -15,7 +16,7 @@ pub struct Woven {
     /// Its exchanges, by seq; none where there was no transcript.
     pub exchanges: Vec<Exchange>,
     /// The pieces of their bodies, each once.
-    pub pieces: Vec<(SessionId, Digest, Vec<u8>)>,
+    pub pieces: Vec<(SessionId, Digest, Bytes)>,
     /// Its close row; absent where there was no transcript.
     pub close: Option<SessionClose>,
     /// Its trial, where it goes into a run.

@@ -238,7 +238,7 @@ impl Journal {
         let mut records = Vec::new();
         let body = Body::cut(&request(session, seq, filler), &keys(), |(digest, piece)| {
             if self.sent.insert((session.to_owned(), digest)) {
-                records.push(Record::Piece { session: id.clone(), digest, bytes: piece.to_vec() });
+                records.push(Record::Piece { session: id.clone(), digest, bytes: piece.to_vec().into() });
             }
         });
         records.push(Record::Exchange(Box::new(exchange(session, seq, body))));

@@ -149,7 +149,7 @@ impl Arrived {
     pub(crate) fn request(&self) -> Option<Vec<u8>> {
         let piece = |wanted: &schemas::keys::Digest| {
             self.records.iter().find_map(|record| match record {
-                Record::Piece { digest, bytes, .. } if digest == wanted => Some(bytes.as_slice()),
+                Record::Piece { digest, bytes, .. } if digest == wanted => Some(&bytes[..]),
                 _ => None,
             })
         };

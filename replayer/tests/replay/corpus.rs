@@ -51,7 +51,7 @@ impl Recording {
         let mut cut = |value: &Value| {
             let bytes = value.to_string().into_bytes();
             Body::cut(&bytes, &keys, |(digest, piece)| {
-                self.batch.pieces.push((session.clone(), digest, piece.to_vec()));
+                self.batch.pieces.push((session.clone(), digest, piece.to_vec().into()));
             })
         };
         let (request, response) = (cut(request), cut(response));

@@ -6,6 +6,8 @@
 
 use std::str::FromStr;
 
+use bytes::Bytes;
+
 use crate::body::Body;
 use crate::exchange::{
     Confidence, Edge, Effect, Ending, Exchange, Header, Identifier, Link, Operation, OperationKind, Protocol,
@@ -16,7 +18,11 @@ use crate::keys::{DIGEST_BYTES, Digest};
 
 use super::{ParcelView, RECORD_VERSION, Record};
 
-/// Identifiers read last, which most records repeat: they share one text.
+/// Places for pieces that were read: few enough to lie in a processor's cache.
+const PLACES: usize = 1024;
+
+/// What was read and is shared where it comes again: identifiers as long as they repeat the last ones, and pieces that
+/// every session of an agent sends, like its tools.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Known {
     tenant: Option<TenantId>,
@@ -24,6 +30,37 @@ pub(super) struct Known {
     build: Option<BuildId>,
     session: Option<SessionId>,
     incarnation: Option<IncarnationId>,
+    /// By their digests, the newer instead of the older; none where pieces are not remembered. The bytes are kept of what
+    /// was met twice, for most pieces are met once.
+    pieces: Vec<(Digest, Bytes)>,
+}
+
+impl Known {
+    /// From now on, equal pieces share their bytes.
+    pub(super) fn remember_pieces(&mut self) {
+        if self.pieces.is_empty() {
+            self.pieces.resize(PLACES, (Digest([0; DIGEST_BYTES]), Bytes::new()));
+        }
+    }
+
+    fn piece(&mut self, digest: Digest, bytes: &[u8]) -> Bytes {
+        let [first, second, ..] = digest.0;
+        let place = usize::from(u16::from_le_bytes([first, second])) % PLACES;
+        match self.pieces.get_mut(place) {
+            Some((known, shared)) if *known == digest => {
+                if *shared != bytes {
+                    *shared = Bytes::copy_from_slice(bytes);
+                }
+                shared.clone()
+            }
+            other => {
+                if let Some(other) = other {
+                    *other = (digest, Bytes::new());
+                }
+                Bytes::copy_from_slice(bytes)
+            }
+        }
+    }
 }
 
 /// An encoded piece or exchange with its version byte.
@@ -32,11 +69,9 @@ pub(super) fn record(bytes: &[u8], known: &mut Known) -> Option<Record> {
     let mut from = Source { rest, known };
     let record = if from.name("Piece") {
         from.map(3)?;
-        Record::Piece {
-            session: from.field("session")?,
-            digest: from.field("digest")?,
-            bytes: from.field("bytes")?,
-        }
+        let (session, digest) = (from.field("session")?, from.field("digest")?);
+        let bytes = from.field("bytes")?;
+        Record::Piece { session, digest, bytes: from.known.piece(digest, bytes) }
     } else if from.name("Exchange") {
         Record::Exchange(Box::new(Read::read(&mut from)?))
     } else {
@@ -264,7 +299,32 @@ macro_rules! numbers {
     };
 }
 
-numbers!(u16, u32, u64, i64);
+numbers!(u16, u64, i64);
+
+impl Read<'_> for u32 {
+    fn read(from: &mut Source<'_, '_>) -> Option<Self> {
+        from.unsigned()?.try_into().ok()
+    }
+
+    /// The cuts of bodies, a few bytes each: read without looking at anything else between them.
+    fn read_all(count: usize, from: &mut Source<'_, '_>) -> Option<Vec<Self>> {
+        let mut rest = from.rest;
+        let mut numbers = Vec::with_capacity(count.min(rest.len()));
+        for _ in 0..count {
+            let number;
+            (number, rest) = match *rest {
+                [small @ ..=0x7f, ref rest @ ..] => (small.into(), rest),
+                [0xcc, byte, ref rest @ ..] => (byte.into(), rest),
+                [0xcd, a, b, ref rest @ ..] => (u16::from_be_bytes([a, b]).into(), rest),
+                [0xce, a, b, c, d, ref rest @ ..] => (Self::from_be_bytes([a, b, c, d]), rest),
+                _ => return None,
+            };
+            numbers.push(number);
+        }
+        from.rest = rest;
+        Some(numbers)
+    }
+}
 
 macro_rules! words {
     ($($name:ident),*) => {

@@ -2,10 +2,11 @@
 //!
 //! Pure: it makes bytes and names; writing and committing them is `lake`'s.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use schemas::commit::{escape, folder};
+use bytes::Bytes;
+use schemas::commit::{folder, utc_date};
 use schemas::embedding::Embedding;
 use schemas::exchange::Exchange;
 use schemas::id::{AgentId, SessionId, TenantId};
@@ -31,7 +32,7 @@ pub struct Batch {
     /// Exchanges; boxed, for they are sorted and handed on, and each is a kilobyte.
     pub exchanges: Vec<Box<Exchange>>,
     /// Pieces of their bodies, each once a session.
-    pub pieces: Vec<(SessionId, Digest, Vec<u8>)>,
+    pub pieces: Vec<(SessionId, Digest, Bytes)>,
     /// Close rows.
     pub closes: Vec<SessionClose>,
     /// Trials, in a run.
@@ -98,7 +99,7 @@ impl Leaning {
 
     /// Forgets all it knows if that is too much. Only before a batch: what is found for a batch must last until it is
     /// encoded.
-    pub(crate) fn begin_batch(&mut self) {
+    fn begin_batch(&mut self) {
         if self.pieces > self.carried {
             self.sessions.clear();
             self.pieces = 0;
@@ -109,11 +110,6 @@ impl Leaning {
     #[must_use]
     pub fn find(&self, session: &SessionId, digest: &Digest) -> Option<Arc<str>> {
         self.sessions.get(session)?.get(digest).cloned()
-    }
-
-    /// The earlier files that hold pieces of the session.
-    pub(crate) fn of(&self, session: &SessionId) -> Option<&QuickMap<Digest, Arc<str>>> {
-        self.sessions.get(session)
     }
 
     /// Remembers where a piece lies.
@@ -163,77 +159,121 @@ pub(crate) struct EncodedFile {
 type Home = (TenantId, AgentId, String);
 
 /// Looked up for every reference of every body, so it hashes quickly.
-pub(crate) type QuickMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+type QuickMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// The pieces of each session that are not in a file yet.
 type Pieces = QuickMap<SessionId, OwnPieces>;
 
 /// The pieces of one session.
-pub(crate) type OwnPieces = QuickMap<Digest, Vec<u8>>;
+#[derive(Default)]
+struct OwnPieces {
+    bytes: QuickMap<Digest, Bytes>,
+    /// Its exchanges lie in several folders (two agents, one session), and each keeps the pieces that it refers to.
+    spread: bool,
+}
 
+impl OwnPieces {
+    fn take(&mut self, digest: &Digest) -> Option<Bytes> {
+        if self.spread { self.bytes.get(digest).cloned() } else { self.bytes.remove(digest) }
+    }
+}
+
+/// The rows of one folder.
 #[derive(Default)]
 struct Group {
     #[expect(clippy::vec_box, reason = "as in a batch")]
     exchanges: Vec<Box<Exchange>>,
+    references: References,
+    chunks: Vec<Chunk>,
+    /// Rows of `chunks` whose bytes are neither here nor in a file that is known, and the session that wants each.
+    missing: Vec<(usize, SessionId)>,
     closes: Vec<SessionClose>,
     trials: Vec<Trial>,
     scores: Vec<Score>,
     embeddings: Vec<Embedding>,
 }
 
-/// A batch whose exchanges stand by session, incarnation and number, with the pieces of each session at hand.
-pub(crate) struct Sorted {
-    batch: Batch,
-    pieces: Pieces,
+/// A batch on its way into files, all of one name: divided by folder, each exchange with the rows of its pieces.
+pub(crate) struct Draft {
+    name: String,
+    groups: BTreeMap<Home, Group>,
 }
 
-impl Sorted {
-    pub(crate) fn new(mut batch: Batch) -> Self {
-        let mut pieces = Pieces::default();
-        let mut unsorted = std::mem::take(&mut batch.pieces).into_iter().peekable();
-        while let Some((session, digest, bytes)) = unsorted.next() {
-            // Pieces of one exchange come one after another.
-            let own = pieces.entry(session.clone()).or_default();
-            own.entry(digest).or_insert(bytes);
-            while let Some((_, digest, bytes)) = unsorted.next_if(|(other, ..)| *other == session) {
-                own.entry(digest).or_insert(bytes);
+impl Draft {
+    /// Divides a batch; `leaning` is asked for pieces of earlier files and told of those that these files will hold.
+    pub(crate) fn new(mut batch: Batch, name: String, leaning: &mut Leaning) -> Self {
+        leaning.begin_batch();
+        let mut pieces = by_session(std::mem::take(&mut batch.pieces));
+        let mut groups = by_folder(batch, &mut pieces);
+        for group in groups.values_mut() {
+            group.refer(&name, &mut pieces, leaning);
+        }
+        Self { name, groups }
+    }
+
+    /// The sessions whose earlier files are to be looked for, by folder of exchanges.
+    pub(crate) fn missing(&self) -> BTreeMap<String, BTreeSet<SessionId>> {
+        let mut missing: BTreeMap<String, BTreeSet<SessionId>> = BTreeMap::new();
+        for (home, group) in &self.groups {
+            if !group.missing.is_empty() {
+                let sessions = group.missing.iter().map(|(_, session)| session.clone());
+                missing.entry(folder_of(home, Table::Exchanges)).or_default().extend(sessions);
             }
         }
-        batch
-            .exchanges
-            .sort_by(|a, b| (&a.session, &a.incarnation, a.seq).cmp(&(&b.session, &b.incarnation, b.seq)));
-        Self { batch, pieces }
+        missing
     }
 
-    /// The sessions that have exchanges here: these, and the pieces that came with them.
-    pub(crate) fn sessions(&self) -> impl Iterator<Item = (&[Box<Exchange>], Option<&OwnPieces>)> {
-        let sessions = self.batch.exchanges.chunk_by(|a, b| a.session == b.session);
-        sessions.map(|exchanges| {
-            (exchanges, exchanges.first().and_then(|exchange| self.pieces.get(&exchange.session)))
-        })
+    /// Names the files of what was missing, now that they were looked for.
+    pub(crate) fn lean(&mut self, leaning: &Leaning) {
+        for group in self.groups.values_mut() {
+            for (row, session) in group.missing.drain(..) {
+                if let Some(chunk) = group.chunks.get_mut(row) {
+                    chunk.leans_on = leaning.find(&session, &chunk.digest).map(|file| file.to_string());
+                }
+            }
+        }
     }
 
-    /// The close rows.
-    pub(crate) fn closes(&self) -> &[SessionClose] {
-        &self.batch.closes
+    /// Makes the files. Those of tenants in the key ring are encrypted.
+    ///
+    /// # Errors
+    /// A row does not fit its table, or no data key can be made.
+    pub(crate) fn encode(self, keys: &KeyRing) -> Result<Vec<EncodedFile>, TableError> {
+        let mut files = Files { name: &self.name, keys, made: Vec::new() };
+        for (home, group) in self.groups {
+            group.encode(&home, &mut files)?;
+        }
+        Ok(files.made)
     }
 }
 
-/// Makes the files of a batch, all named `name` in their folders; `leaning` is asked for pieces of earlier files and
-/// told of those in these. Files of tenants in the key ring are encrypted.
-///
-/// # Errors
-/// A row does not fit its table, or no data key can be made.
-pub(crate) fn encode(
-    sorted: Sorted,
-    name: &str,
-    leaning: &mut Leaning,
-    keys: &KeyRing,
-) -> Result<Vec<EncodedFile>, TableError> {
-    let Sorted { batch, mut pieces } = sorted;
+fn by_session(unsorted: Vec<(SessionId, Digest, Bytes)>) -> Pieces {
+    let mut pieces = Pieces::default();
+    let mut unsorted = unsorted.into_iter().peekable();
+    while let Some((session, digest, bytes)) = unsorted.next() {
+        // Pieces of one exchange come one after another.
+        let own = &mut pieces.entry(session.clone()).or_default().bytes;
+        own.entry(digest).or_insert(bytes);
+        while let Some((_, digest, bytes)) = unsorted.next_if(|(other, ..)| *other == session) {
+            own.entry(digest).or_insert(bytes);
+        }
+    }
+    pieces
+}
+
+fn by_folder(mut batch: Batch, pieces: &mut Pieces) -> BTreeMap<Home, Group> {
+    batch
+        .exchanges
+        .sort_by(|a, b| (&a.session, &a.incarnation, a.seq).cmp(&(&b.session, &b.incarnation, b.seq)));
     let mut groups: BTreeMap<Home, Group> = BTreeMap::new();
     let mut exchanges = batch.exchanges.into_iter().peekable();
+    let mut before: Option<SessionId> = None;
     while let Some(first) = exchanges.next() {
+        if before.as_ref() == Some(&first.session)
+            && let Some(own) = pieces.get_mut(&first.session)
+        {
+            own.spread = true;
+        }
         let (tenant, agent, started_at) =
             (first.tenant.clone(), first.agent.clone(), first.session_started_at);
         let group = &mut groups.entry(home(&tenant, &agent, started_at)).or_default().exchanges;
@@ -244,6 +284,7 @@ pub(crate) fn encode(
         }) {
             group.push(next);
         }
+        before = group.last().map(|last| last.session.clone());
     }
     for close in batch.closes {
         groups.entry(home(&close.tenant, &close.agent, close.started_at)).or_default().closes.push(close);
@@ -262,60 +303,94 @@ pub(crate) fn encode(
         let home = home(&embedding.tenant, &embedding.agent, started_at);
         groups.entry(home).or_default().embeddings.push(embedding);
     }
-    let mut files = Files { name, keys, made: Vec::new() };
-    for (home, group) in groups {
-        encode_group(&home, group, &mut pieces, leaning, &mut files)?;
-    }
-    Ok(files.made)
+    groups
 }
 
 fn home(tenant: &TenantId, agent: &AgentId, started_at: i64) -> Home {
-    (tenant.clone(), agent.clone(), schemas::commit::utc_date(started_at))
+    (tenant.clone(), agent.clone(), utc_date(started_at))
 }
 
-/// The folder that a session's exchanges lie in.
-#[must_use]
-pub fn exchange_folder(exchange: &Exchange) -> String {
-    folder(Table::Exchanges, &exchange.tenant, &exchange.agent, exchange.session_started_at)
+fn folder_of((tenant, agent, date): &Home, table: Table) -> String {
+    folder(table, tenant, agent, date)
 }
 
-fn encode_group(
-    home: &Home,
-    mut group: Group,
-    pieces: &mut Pieces,
-    leaning: &mut Leaning,
-    files: &mut Files<'_>,
-) -> Result<(), TableError> {
-    if !group.exchanges.is_empty() {
-        let (references, chunks) = refer(&group.exchanges, files.name, pieces, leaning);
-        if !chunks.is_empty() {
-            files.add(home, Table::Chunks, &chunks)?;
+impl Group {
+    /// Finds for each digest the row number in the chunks file, and makes that file's rows.
+    ///
+    /// A row with bytes serves every session in the file; a row that leans serves only those whose own earlier file it
+    /// names, and a row that is missing only the session that wants it.
+    fn refer(&mut self, name: &str, pieces: &mut Pieces, leaning: &mut Leaning) {
+        let file: Arc<str> = Arc::from(name);
+        let Self { exchanges, references, chunks, missing, .. } = self;
+        let mut with_bytes: QuickMap<Digest, u32> = QuickMap::default();
+        let mut leant: QuickMap<(Digest, Arc<str>), u32> = QuickMap::default();
+        for exchanges in exchanges.chunk_by(|a, b| a.session == b.session) {
+            let Some(session) = exchanges.first().map(|exchange| &exchange.session) else { continue };
+            let mut own_pieces = pieces.get_mut(session);
+            let mut taken = Vec::new();
+            let mut unknown: QuickMap<Digest, u32> = QuickMap::default();
+            let find = |digest: Digest| {
+                let own = own_pieces.as_mut().and_then(|own| own.take(&digest));
+                if own.is_some() {
+                    taken.push(digest);
+                }
+                let next = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
+                let (number, leans_on) = match (with_bytes.get(&digest), &own) {
+                    (Some(number), _) => (*number, None),
+                    (None, Some(_)) => (*with_bytes.entry(digest).or_insert(next), None),
+                    (None, None) => match leaning.find(session, &digest) {
+                        Some(earlier) => {
+                            let leans_on = Some(earlier.to_string());
+                            (*leant.entry((digest, earlier)).or_insert(next), leans_on)
+                        }
+                        None => (*unknown.entry(digest).or_insert(next), None),
+                    },
+                };
+                if number == next {
+                    if own.is_none() && leans_on.is_none() {
+                        missing.push((chunks.len(), session.clone()));
+                    }
+                    chunks.push(Chunk { chunk: number, digest, bytes: own, leans_on });
+                }
+                number
+            };
+            let bodies = exchanges.iter().map(|x| (&x.request.chunks[..], &x.response.chunks[..]));
+            references.add(bodies, find);
+            if !taken.is_empty() {
+                leaning.insert_all(session, taken, &file);
+            }
         }
-        files.add(home, Table::Exchanges, &references.rows(&group.exchanges))?;
     }
-    if !group.closes.is_empty() {
-        group.closes.sort_by(|a, b| {
-            (&a.session, &a.incarnation, a.closed_at).cmp(&(&b.session, &b.incarnation, b.closed_at))
-        });
-        files.add(home, Table::Sessions, &group.closes)?;
+
+    fn encode(mut self, home: &Home, files: &mut Files<'_>) -> Result<(), TableError> {
+        if !self.exchanges.is_empty() {
+            if !self.chunks.is_empty() {
+                files.add(home, Table::Chunks, &self.chunks)?;
+            }
+            files.add(home, Table::Exchanges, &self.references.rows(&self.exchanges))?;
+        }
+        if !self.closes.is_empty() {
+            self.closes.sort_by(|a, b| {
+                (&a.session, &a.incarnation, a.closed_at).cmp(&(&b.session, &b.incarnation, b.closed_at))
+            });
+            files.add(home, Table::Sessions, &self.closes)?;
+        }
+        if !self.trials.is_empty() {
+            self.trials.sort_by(|a, b| (a.lane, &a.case, a.trial).cmp(&(b.lane, &b.case, b.trial)));
+            files.add(home, Table::Trials, &self.trials)?;
+        }
+        if !self.scores.is_empty() {
+            self.scores
+                .sort_by(|a, b| (a.lane, &a.case, a.trial, a.rank).cmp(&(b.lane, &b.case, b.trial, b.rank)));
+            files.add(home, Table::Scores, &self.scores)?;
+        }
+        if !self.embeddings.is_empty() {
+            self.embeddings
+                .sort_by(|a, b| (a.lane, &a.case, a.trial, a.turn).cmp(&(b.lane, &b.case, b.trial, b.turn)));
+            files.add(home, Table::Embeddings, &self.embeddings)?;
+        }
+        Ok(())
     }
-    if !group.trials.is_empty() {
-        group.trials.sort_by(|a, b| (a.lane, &a.case, a.trial).cmp(&(b.lane, &b.case, b.trial)));
-        files.add(home, Table::Trials, &group.trials)?;
-    }
-    if !group.scores.is_empty() {
-        group
-            .scores
-            .sort_by(|a, b| (a.lane, &a.case, a.trial, a.rank).cmp(&(b.lane, &b.case, b.trial, b.rank)));
-        files.add(home, Table::Scores, &group.scores)?;
-    }
-    if !group.embeddings.is_empty() {
-        group
-            .embeddings
-            .sort_by(|a, b| (a.lane, &a.case, a.trial, a.turn).cmp(&(b.lane, &b.case, b.trial, b.turn)));
-        files.add(home, Table::Embeddings, &group.embeddings)?;
-    }
-    Ok(())
 }
 
 /// The files made so far, all of one name.
@@ -327,65 +402,12 @@ struct Files<'a> {
 
 impl Files<'_> {
     fn add<T: Row>(&mut self, home: &Home, table: Table, rows: &[T]) -> Result<(), TableError> {
-        let (tenant, agent, date) = home;
-        let options = self.keys.write_options(tenant, Level::Archive)?;
+        let options = self.keys.write_options(&home.0, Level::Archive)?;
         let bytes = table::encode(table, rows, &options)?;
-        let (tenant, agent) = (escape(tenant.as_str()), escape(agent.as_str()));
-        let path = format!("{}/tenant={tenant}/agent={agent}/date={date}/{}", table.as_str(), self.name);
+        let path = format!("{}/{}", folder_of(home, table), self.name);
         self.made.push(EncodedFile { table, path, rows: rows.len() as u64, bytes });
         Ok(())
     }
-}
-
-/// Finds for each digest the row number in the chunks file, and makes that file's rows.
-///
-/// A row with bytes serves every session in the file; a row that leans serves only those whose own earlier file it names.
-fn refer(
-    exchanges: &[Box<Exchange>],
-    name: &str,
-    pieces: &mut Pieces,
-    leaning: &mut Leaning,
-) -> (References, Vec<Chunk>) {
-    let file: Arc<str> = Arc::from(name);
-    let mut chunks: Vec<Chunk> = Vec::new();
-    let mut with_bytes: QuickMap<Digest, u32> = QuickMap::default();
-    let mut without_bytes: QuickMap<(Digest, Option<Arc<str>>), u32> = QuickMap::default();
-    let mut references = References::default();
-    for exchanges in exchanges.chunk_by(|a, b| a.session == b.session) {
-        let Some(session) = exchanges.first().map(|exchange| &exchange.session) else { continue };
-        let mut own_pieces = pieces.get_mut(session);
-        let mut taken = Vec::new();
-        let mut find = |digest: Digest| {
-            let own = own_pieces.as_mut().and_then(|own| own.remove(&digest));
-            if own.is_some() {
-                taken.push(digest);
-            }
-            let next = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
-            let (number, leans_on) = match (with_bytes.get(&digest), &own) {
-                (Some(number), _) => (*number, None),
-                (None, Some(_)) => (*with_bytes.entry(digest).or_insert(next), None),
-                (None, None) => {
-                    let earlier = leaning.find(session, &digest);
-                    let leans_on = earlier.as_deref().map(str::to_owned);
-                    (*without_bytes.entry((digest, earlier)).or_insert(next), leans_on)
-                }
-            };
-            if number == next {
-                chunks.push(Chunk { chunk: number, digest, bytes: own, leans_on });
-            }
-            number
-        };
-        let mut before = Repeated::default();
-        for exchange in exchanges {
-            references.add(&exchange.request.chunks, &mut before, &mut find);
-            before.replace(&exchange.request.chunks, references.last());
-            references.add(&exchange.response.chunks, &mut Repeated::default(), &mut find);
-        }
-        if !taken.is_empty() {
-            leaning.insert_all(session, taken, &file);
-        }
-    }
-    (references, chunks)
 }
 
 /// The row numbers that the bodies of exchanges refer to: of each exchange those of its request, then of its response.
@@ -396,21 +418,40 @@ struct References {
 }
 
 impl References {
-    fn add(&mut self, digests: &[Digest], before: &mut Repeated<'_>, mut find: impl FnMut(Digest) -> u32) {
-        for (numbers, other) in before.parts(digests) {
-            self.numbers.extend_from_slice(numbers);
-            self.numbers.extend(other.map(|digest| find(*digest)));
+    /// Adds the request and response of each exchange of a session, in their order; `find` says the row of a piece.
+    ///
+    /// A model call repeats the history of the one before it with a few pieces put in. So each request is compared with
+    /// the longest one so far in its session, and most of its pieces are the next ones there, and need no looking up.
+    fn add<'a>(
+        &mut self,
+        exchanges: impl Iterator<Item = (&'a [Digest], &'a [Digest])>,
+        mut find: impl FnMut(Digest) -> u32,
+    ) {
+        let (mut history, mut rows): (&[Digest], _) = (&[], 0);
+        for (request, response) in exchanges {
+            let begin = self.numbers.len();
+            let (mut known, mut at, mut rest) = (history, rows, request);
+            loop {
+                let run = known.iter().zip(rest).take_while(|(known, piece)| known == piece).count();
+                self.numbers.extend_from_within(at..at + run);
+                at += run;
+                known = known.get(run..).unwrap_or_default();
+                let Some((piece, after)) = rest.get(run..).and_then(<[Digest]>::split_first) else { break };
+                self.numbers.push(find(*piece));
+                rest = after;
+            }
+            self.ends.push(self.numbers.len());
+            if request.len() >= history.len() {
+                (history, rows) = (request, begin);
+            }
+            self.numbers.extend(response.iter().map(|piece| find(*piece)));
+            self.ends.push(self.numbers.len());
         }
-        self.ends.push(self.numbers.len());
     }
 
     fn of(&self, body: usize) -> &[u32] {
         let begin = body.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
         self.ends.get(body).and_then(|end| self.numbers.get(begin..*end)).unwrap_or_default()
-    }
-
-    fn last(&self) -> &[u32] {
-        self.of(self.ends.len().saturating_sub(1))
     }
 
     /// The exchanges that the references were made of, with them.
@@ -424,47 +465,6 @@ impl References {
     }
 }
 
-/// The longest list of pieces so far in a session: a model call repeats the history of the one before it with a few pieces
-/// put in, so most of its pieces are the next ones here, and need no looking up.
-#[derive(Default)]
-pub(crate) struct Repeated<'a> {
-    pieces: &'a [Digest],
-    numbers: Vec<u32>,
-    next: usize,
-}
-
-impl<'a> Repeated<'a> {
-    /// Divides a list: each time the numbers of the pieces that are the next ones, then the piece that is another, if the
-    /// list does not end there.
-    pub(crate) fn parts<'p>(
-        &mut self,
-        pieces: &'p [Digest],
-    ) -> impl Iterator<Item = (&[u32], Option<&'p Digest>)> {
-        let (known, numbers, next) = (self.pieces, self.numbers.as_slice(), &mut self.next);
-        let mut rest = pieces.iter();
-        std::iter::from_fn(move || {
-            if rest.as_slice().is_empty() {
-                return None;
-            }
-            let begin = *next;
-            let known = known.get(begin..).unwrap_or_default();
-            let run = known.iter().zip(rest.as_slice()).take_while(|(known, piece)| known == piece).count();
-            *next += run;
-            Some((numbers.get(begin..*next).unwrap_or_default(), rest.nth(run)))
-        })
-    }
-
-    /// Ends a list; it is compared with from now on, if it is long enough.
-    pub(crate) fn replace(&mut self, pieces: &'a [Digest], numbers: &[u32]) {
-        self.next = 0;
-        if pieces.len() >= self.pieces.len() {
-            self.pieces = pieces;
-            self.numbers.clear();
-            self.numbers.extend_from_slice(numbers);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -472,23 +472,27 @@ mod tests {
     #[test]
     fn a_history_that_goes_on_is_found_in_the_one_before() {
         let list = |of: &[u8]| of.iter().map(|byte| Digest([*byte; 16])).collect::<Vec<_>>();
-        let (first, short, longer) = (list(&[1, 2, 8, 9]), list(&[8]), list(&[1, 2, 3, 8, 9]));
-        let mut repeated = Repeated::default();
-        let mut references = References::default();
-        let mut numbers = |pieces: &'static [Digest]| {
-            let mut looked_up = Vec::new();
-            references.add(pieces, &mut repeated, |piece| {
-                looked_up.push(piece);
-                10 * u32::from(piece.0[0])
-            });
-            repeated.replace(pieces, references.last());
-            (references.last().to_vec(), looked_up)
-        };
-        assert_eq!(numbers(&[]), (vec![], vec![]));
-        assert_eq!(numbers(first.clone().leak()), (vec![10, 20, 80, 90], first));
-        assert_eq!(numbers(short.clone().leak()), (vec![80], short));
-        assert_eq!(numbers(longer.clone().leak()), (vec![10, 20, 30, 80, 90], list(&[3])));
-        assert_eq!(numbers(longer.leak()), (vec![10, 20, 30, 80, 90], vec![]));
-        assert_eq!(numbers(list(&[2, 1, 2, 3]).leak()), (vec![20, 10, 20, 30], list(&[2])));
+        let requests: [&[u8]; 8] = [
+            &[],
+            &[1, 2, 8, 9],
+            &[8],
+            &[1, 2, 3, 8, 9],
+            &[1, 2, 3, 8, 9],
+            &[2, 1, 2, 3],
+            &[1, 2],
+            &[1, 4, 2, 3],
+        ];
+        let (requests, response) = (requests.map(list), list(&[7]));
+        let (mut references, mut looked_up) = (References::default(), Vec::new());
+        references.add(requests.iter().map(|request| (&request[..], &response[..])), |piece| {
+            looked_up.push(piece.0[0]);
+            10 * u32::from(piece.0[0])
+        });
+        for (place, request) in requests.iter().enumerate() {
+            let expected: Vec<u32> = request.iter().map(|piece| 10 * u32::from(piece.0[0])).collect();
+            assert_eq!((references.of(2 * place), references.of(2 * place + 1)), (&expected[..], &[70][..]));
+        }
+        let expected: [&[u8]; 8] = [&[7], &[1, 2, 8, 9, 7], &[8, 7], &[3, 7], &[7], &[2, 7], &[7], &[4, 7]];
+        assert_eq!(looked_up, expected.concat());
     }
 }

@@ -41,7 +41,7 @@ fn batch(of: &str) -> Batch {
     let mut cut = |text: &str| {
         Body::cut(text.as_bytes(), &keys, |(digest, piece)| {
             let session = session.clone();
-            batch.push(Record::Piece { session, digest, bytes: piece.to_vec() });
+            batch.push(Record::Piece { session, digest, bytes: piece.to_vec().into() });
         })
     };
     let (request, response) = (cut(&long), cut(&format!(r#"{{"a":"{PAYLOAD}"}}"#)));

@@ -32,7 +32,7 @@ fn tenant() -> TenantId {
 
 fn chunks() -> Vec<Chunk> {
     vec![
-        Chunk { chunk: 0, digest: Digest([1; 16]), bytes: Some(b"what was said".to_vec()), leans_on: None },
+        Chunk { chunk: 0, digest: Digest([1; 16]), bytes: Some(b"what was said"[..].into()), leans_on: None },
         Chunk { chunk: 1, digest: Digest([2; 16]), bytes: None, leans_on: Some("f.parquet".to_owned()) },
     ]
 }
@@ -41,7 +41,7 @@ fn pieces() -> Vec<Record> {
     let piece = |byte: u8| Record::Piece {
         session: SessionId::parse("s").expect("id"),
         digest: Digest([byte; 16]),
-        bytes: vec![byte; 3],
+        bytes: vec![byte; 3].into(),
     };
     vec![piece(1), piece(2)]
 }

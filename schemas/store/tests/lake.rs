@@ -31,7 +31,7 @@ fn record(session: &str, seq: u32, sent: &mut std::collections::HashSet<(String,
     let mut records = Vec::new();
     let body = Body::cut(&request(seq), &keys(), |(digest, piece)| {
         if sent.insert((session.to_owned(), digest.0)) {
-            records.push(Record::Piece { session: id.clone(), digest, bytes: piece.to_vec() });
+            records.push(Record::Piece { session: id.clone(), digest, bytes: piece.to_vec().into() });
         }
     });
     records.push(Record::Exchange(Box::new(Exchange {
@@ -168,6 +168,29 @@ async fn a_session_leans_on_its_own_files_only() {
     let chunks: Vec<schemas::table::Chunk> = lake.read(last, None).await.expect("reads");
     assert_eq!(chunks.iter().filter(|chunk| chunk.bytes.is_some()).count(), 1);
     assert_eq!(chunks.iter().filter(|chunk| chunk.leans_on.is_some()).count(), 2);
+}
+
+/// A session that two agents share: what both refer to lies in the folder of each, for one may be expired alone.
+#[tokio::test]
+async fn a_piece_lies_in_each_folder_that_refers_to_it() {
+    let folder = tempfile::tempdir().expect("temp");
+    let lake = Lake::open(folder.path().to_str().expect("utf-8")).expect("opens");
+    let mut records = record("s", 0, &mut std::collections::HashSet::new());
+    for mut own in record("s", 1, &mut std::collections::HashSet::new()) {
+        if let Record::Exchange(exchange) = &mut own {
+            exchange.agent = AgentId::parse("other").expect("id");
+        }
+        records.push(own);
+    }
+    let made = lake.commit("t-0", 0, 1, batch(records), &mut Leaning::default()).await.expect("commits");
+    let mut held = Vec::new();
+    for file in made.files.iter().filter(|file| file.table == Table::Chunks) {
+        let chunks: Vec<schemas::table::Chunk> = lake.read(file, None).await.expect("reads");
+        let is_whole = chunks.iter().all(|chunk| chunk.bytes.is_some() && chunk.leans_on.is_none());
+        assert!(is_whole, "{}: {chunks:?}", file.path);
+        held.push(chunks.len());
+    }
+    assert_eq!(held, [1, 2], "the message of both, and the second agent's other");
 }
 
 #[tokio::test]

@@ -35,7 +35,7 @@ fn digest(byte: u8) -> Digest {
 
 fn chunks() -> Vec<Chunk> {
     vec![
-        Chunk { chunk: 0, digest: digest(1), bytes: Some(vec![0, 255]), leans_on: None },
+        Chunk { chunk: 0, digest: digest(1), bytes: Some(vec![0, 255].into()), leans_on: None },
         Chunk { chunk: 1, digest: digest(2), bytes: None, leans_on: Some("f.parquet".to_owned()) },
     ]
 }
@@ -74,7 +74,7 @@ fn manifest() -> RunManifest {
 fn records() -> [(&'static str, Record); 3] {
     let session = SessionId::parse("s").expect("id");
     [
-        ("piece.record", Record::Piece { session, digest: digest(1), bytes: vec![0, 255] }),
+        ("piece.record", Record::Piece { session, digest: digest(1), bytes: vec![0, 255].into() }),
         ("exchange.record", Record::Exchange(Box::new(exchange(digest, true)))),
         ("close.record", Record::Close(Box::new(close(true)))),
     ]

@@ -27,7 +27,8 @@ fn columns(metadata: &ParquetMetaData) -> Vec<(String, bool, bool)> {
 #[test]
 fn look_ups_find_bloom_filters_page_indexes_and_an_order() {
     let exchanges = [exchange(u32::from, true), exchange(u32::from, false)];
-    let chunks = [Chunk { chunk: 0, digest: Digest([1; 16]), bytes: Some(vec![0, 255]), leans_on: None }];
+    let chunks =
+        [Chunk { chunk: 0, digest: Digest([1; 16]), bytes: Some(vec![0, 255].into()), leans_on: None }];
     let options = WriteOptions::default();
     let files = [
         (Table::Exchanges, "session", table::encode(Table::Exchanges, &exchanges, &options)),

@@ -86,7 +86,7 @@ fn some_columns_can_be_read_alone() {
 #[test]
 fn chunks_sessions_and_trials_come_back() {
     let chunks = vec![
-        Chunk { chunk: 0, digest: Digest([1; 16]), bytes: Some(vec![0, 255]), leans_on: None },
+        Chunk { chunk: 0, digest: Digest([1; 16]), bytes: Some(vec![0, 255].into()), leans_on: None },
         Chunk { chunk: 1, digest: Digest([2; 16]), bytes: None, leans_on: Some("f.parquet".to_owned()) },
     ];
     let file = table::encode(Table::Chunks, &chunks, &WriteOptions::default()).expect("rows fit");
@@ -118,7 +118,7 @@ fn records_come_back_as_they_were() {
         Record::Piece {
             session: SessionId::parse("s").expect("id"),
             digest: Digest([1; 16]),
-            bytes: vec![1, 2],
+            bytes: vec![1, 2].into(),
         },
         Record::Exchange(Box::new(exchange(|byte| Digest([byte; 16]), true))),
         Record::Exchange(Box::new(exchange(|byte| Digest([byte; 16]), false))),

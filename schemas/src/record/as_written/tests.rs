@@ -187,7 +187,7 @@ proptest! {
 
     #[test]
     fn pieces_and_parcels_too(session in id(), digest in digest(), bytes in vec(any::<u8>(), 0..70_000), cut in any::<prop::sample::Index>()) {
-        let written = Record::Piece { session, digest, bytes };
+        let written = Record::Piece { session, digest, bytes: bytes.into() };
         let encoded = written.encode().expect("encodes");
         prop_assert_eq!(record(&encoded, &mut Known::default()), Some(written));
         prop_assert_eq!(record(&encoded[..cut.index(encoded.len())], &mut Known::default()), None);
@@ -204,7 +204,7 @@ fn identifiers_that_repeat_share_one_text() {
     let mut known = Known::default();
     let piece = |session: &str| {
         let session = SessionId::parse(session).expect("an id");
-        Record::Piece { session, digest: Digest([1; 16]), bytes: vec![1] }
+        Record::Piece { session, digest: Digest([1; 16]), bytes: vec![1].into() }
     };
     let mut session = |written: Record| match record(&written.encode().expect("encodes"), &mut known) {
         Some(Record::Piece { session, .. }) => session,
@@ -213,4 +213,25 @@ fn identifiers_that_repeat_share_one_text() {
     let (first, second, third) = (session(piece("a")), session(piece("a")), session(piece("b")));
     assert!(std::ptr::eq(first.as_str(), second.as_str()));
     assert_eq!(third.as_str(), "b");
+}
+
+#[test]
+fn equal_pieces_share_their_bytes_from_the_second_time_on() {
+    let read = |known: &mut Known, session: &str, text: &'static str| {
+        let session = SessionId::parse(session).expect("an id");
+        let written = Record::Piece { session, digest: Digest([1; 16]), bytes: Bytes::from(text) };
+        match record(&written.encode().expect("encodes"), known) {
+            Some(Record::Piece { bytes, .. }) if bytes == text => bytes,
+            other => panic!("{other:?}"),
+        }
+    };
+    let mut known = Known::default();
+    let [_, second, third] = ["a", "b", "c"].map(|session| read(&mut known, session, "tools"));
+    assert_ne!(second.as_ptr(), third.as_ptr(), "nothing is remembered");
+    known.remember_pieces();
+    let [_, second, third] = ["a", "b", "c"].map(|session| read(&mut known, session, "tools"));
+    assert_eq!(second.as_ptr(), third.as_ptr());
+    // Other bytes under the same name spoil nobody's.
+    assert_ne!(read(&mut known, "d", "other").as_ptr(), third.as_ptr());
+    assert_eq!(third, "tools");
 }

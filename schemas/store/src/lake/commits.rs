@@ -12,7 +12,7 @@ use schemas::id::SessionId;
 use schemas::table::Table;
 
 use super::{CONCURRENT_REQUESTS, Lake, LakeError, parse_versioned};
-use crate::batch::{self, Batch, Leaning, Sorted};
+use crate::batch::{Batch, Draft, Leaning};
 
 /// How often a claim is tried again where others claim the same source at the same moment.
 const CLAIM_TRIES: usize = 8;
@@ -228,12 +228,17 @@ impl Lake {
         batch: Batch,
         leaning: &mut Leaning,
     ) -> Result<(Commit, Claim), LakeError> {
-        let batch = Sorted::new(batch);
-        let closed: Vec<SessionId> = batch.closes().iter().map(|close| close.session.clone()).collect();
-        self.find_leaning(&batch, leaning).await?;
+        let closed: Vec<SessionId> = batch.closes.iter().map(|close| close.session.clone()).collect();
         let name = file_name(&place.source, place.first);
-        let encoded = batch::encode(batch, &name, leaning, &self.keys);
-        let encoded = encoded.map_err(|error| LakeError::Table { path: name.clone(), source: error })?;
+        let mut draft = Draft::new(batch, name.clone(), leaning);
+        let missing = draft.missing();
+        if !missing.is_empty() {
+            self.find_leaning(&missing, leaning).await?;
+            draft.lean(leaning);
+        }
+        let encoded = draft
+            .encode(&self.keys)
+            .map_err(|error| LakeError::Table { path: name.clone(), source: error })?;
         let mut files = Vec::with_capacity(encoded.len());
         for file in encoded {
             let bytes = file.bytes.len() as u64;

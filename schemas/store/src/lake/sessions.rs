@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use super::look_up::SNAPSHOT_TRIES;
 use super::{Lake, LakeError, Snapshot};
-use crate::batch::{Leaning, Repeated, Sorted, exchange_folder};
+use crate::batch::Leaning;
 use crate::session::StoredSession;
 
 /// Files that are decoded at a time: each has its wanted rows and their pieces in memory.
@@ -33,8 +33,7 @@ struct ChunkName {
 #[derive(Deserialize)]
 struct NamedBytes {
     digest: Digest,
-    #[serde(with = "serde_bytes")]
-    bytes: Option<Vec<u8>>,
+    bytes: Option<Bytes>,
 }
 
 /// Which pieces a session's exchange refers to.
@@ -83,35 +82,15 @@ impl SessionGroup {
 }
 
 impl Lake {
-    /// Looks up where sessions of the batch keep the pieces that the batch does not bring.
-    pub(super) async fn find_leaning(&self, batch: &Sorted, leaning: &mut Leaning) -> Result<(), LakeError> {
-        leaning.begin_batch();
-        let mut wanted: BTreeMap<String, BTreeSet<SessionId>> = BTreeMap::new();
-        for (exchanges, own) in batch.sessions() {
-            let Some(session) = exchanges.first().map(|exchange| &exchange.session) else { continue };
-            let earlier = leaning.of(session);
-            let is_known = |digest| {
-                own.is_some_and(|own| own.contains_key(digest))
-                    || earlier.is_some_and(|earlier| earlier.contains_key(digest))
-            };
-            let mut before = Repeated::default();
-            for exchange in exchanges {
-                let (request, response) = (&exchange.request.chunks, &exchange.response.chunks);
-                let request_is_known = before.parts(request).all(|(_, other)| other.is_none_or(is_known));
-                if request_is_known && response.iter().all(is_known) {
-                    before.replace(request, &[]);
-                } else {
-                    wanted.entry(exchange_folder(exchange)).or_default().insert(session.clone());
-                    before.replace(&[], &[]);
-                }
-            }
-        }
-        if wanted.is_empty() {
-            return Ok(());
-        }
+    /// Looks up in which files sessions keep their pieces; the sessions are named by folder of exchanges.
+    pub(super) async fn find_leaning(
+        &self,
+        wanted: &BTreeMap<String, BTreeSet<SessionId>>,
+        leaning: &mut Leaning,
+    ) -> Result<(), LakeError> {
         let mut tries = 1;
         loop {
-            match self.lean_on_all(&wanted, leaning).await {
+            match self.lean_on_all(wanted, leaning).await {
                 // Compaction replaced a file since the commits were read.
                 Err(LakeError::Gone { .. }) if tries < SNAPSHOT_TRIES => tries += 1,
                 other => return other,
@@ -344,7 +323,6 @@ impl Lake {
             let chunks: Vec<NamedBytes> = self.chunks_named(file, &sorted, Some(&columns)).await?;
             for chunk in chunks {
                 let (Some(bytes), Some(ids)) = (chunk.bytes, digests.get(&chunk.digest)) else { continue };
-                let bytes = Bytes::from(bytes);
                 for id in ids {
                     if let Some(session) = sessions.get_mut(id) {
                         session.pieces.insert(chunk.digest, bytes.clone());
@@ -390,9 +368,8 @@ impl Loaded {
     /// Adds what was read; fails with the file and what is wrong in it.
     fn add(&mut self, part: Part) -> Result<(), (String, String)> {
         let chunks = part.chunks.into_iter();
-        let chunks: HashMap<u32, (Digest, Option<Bytes>, Option<String>)> = chunks
-            .map(|chunk| (chunk.chunk, (chunk.digest, chunk.bytes.map(Bytes::from), chunk.leans_on)))
-            .collect();
+        let chunks: HashMap<u32, (Digest, Option<Bytes>, Option<String>)> =
+            chunks.map(|chunk| (chunk.chunk, (chunk.digest, chunk.bytes, chunk.leans_on))).collect();
         for row in part.rows {
             let id = row.session.clone();
             let mut own = Vec::new();

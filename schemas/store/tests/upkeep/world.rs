@@ -191,7 +191,11 @@ impl Open {
         let mut cut = |body: &[u8]| {
             Body::cut(body, &keys, |(digest, piece)| {
                 if sent.insert(digest) {
-                    records.push(Record::Piece { session: session.clone(), digest, bytes: piece.to_vec() });
+                    records.push(Record::Piece {
+                        session: session.clone(),
+                        digest,
+                        bytes: piece.to_vec().into(),
+                    });
                 }
             })
         };

@@ -316,7 +316,7 @@ mod tests {
         StoredSession {
             session: woven.exchanges[0].session.clone(),
             closes: woven.close.into_iter().collect(),
-            pieces: woven.pieces.into_iter().map(|(_, digest, bytes)| (digest, bytes.into())).collect(),
+            pieces: woven.pieces.into_iter().map(|(_, digest, bytes)| (digest, bytes)).collect(),
             exchanges: woven.exchanges,
         }
     }

@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use schemas::exchange::Exchange;
 use schemas::keys::Digest;
 use schemas::table::Chunk;
@@ -37,7 +38,7 @@ pub(super) struct Merge<'a> {
     places: HashMap<(Digest, Lies), u32>,
     /// The pieces whose bytes the inputs bring, in the order in which they came.
     brought: Vec<Digest>,
-    bytes: HashMap<Digest, Vec<u8>>,
+    bytes: HashMap<Digest, Bytes>,
     held: usize,
 }
 
@@ -51,7 +52,7 @@ pub(super) struct Rows {
 impl Rows {
     /// About how many bytes of memory they take.
     pub(super) fn held(&self) -> usize {
-        let chunk = |chunk: &Chunk| 128 + chunk.bytes.as_ref().map_or(0, Vec::len);
+        let chunk = |chunk: &Chunk| 128 + chunk.bytes.as_ref().map_or(0, Bytes::len);
         self.exchanges.iter().map(held).sum::<usize>() + self.chunks.iter().map(chunk).sum::<usize>()
     }
 }
@@ -184,7 +185,7 @@ struct Chunks {
 }
 
 impl Chunks {
-    fn number(&mut self, digest: Digest, held: Held, bytes: &mut HashMap<Digest, Vec<u8>>) -> u32 {
+    fn number(&mut self, digest: Digest, held: Held, bytes: &mut HashMap<Digest, Bytes>) -> u32 {
         let rows = &mut self.rows;
         *self.numbers.entry((digest, held)).or_insert_with_key(|(digest, held)| {
             let chunk = u32::try_from(rows.len()).unwrap_or(u32::MAX);
