@@ -8,7 +8,7 @@
 const MAX_PAGE_BYTES: usize = 8 << 20;
 
 /// Bytes of text that are compressed to see what they come to.
-const SAMPLE_BYTES: usize = 1 << 20;
+const SAMPLE_BYTES: usize = 512 << 10;
 
 /// The sample is taken from so many places.
 const SAMPLE_RUNS: usize = 8;
