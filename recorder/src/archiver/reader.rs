@@ -58,6 +58,9 @@ const LOST_REST: Duration = Duration::from_secs(6);
 /// How long nothing must have come before the rest is committed, where the work is to end once nothing comes.
 const SETTLED: Duration = Duration::from_millis(100);
 
+/// Where everything is read and the work is to end once nothing comes, a batch is due at this part of its size.
+const QUIET_SHARE: u64 = 4;
+
 /// A turn that took longer than this was no time in which parts could have come.
 const LONG_TURN: Duration = Duration::from_secs(5);
 

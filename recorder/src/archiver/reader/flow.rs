@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use rdkafka::consumer::Consumer as _;
 
-use super::{End, LAG_EVERY, MEMORY_BYTES, PATIENCE, Reader, SETTLED};
+use super::{End, LAG_EVERY, MEMORY_BYTES, PATIENCE, QUIET_SHARE, Reader, SETTLED};
 use crate::archiver::partition::{Partition, Stage};
 
 impl Reader {
@@ -34,14 +34,15 @@ impl Reader {
     /// Hands over what is due: by size, by time, because its partition is given up, because the work is to end and
     /// nothing more comes, or because memory is short.
     pub(super) fn roll(&mut self, now: Instant) {
-        let settled = self.until_idle.is_some()
-            && self.is_quiet()
-            && now.saturating_duration_since(self.state.active) >= SETTLED;
+        let quiet = self.until_idle.is_some() && self.is_quiet();
+        let settled = quiet && now.saturating_duration_since(self.state.active) >= SETTLED;
         let all = settled || self.state.end != End::No;
         let full = self.state.bytes() + self.dead.bytes() >= MEMORY_BYTES;
         let (roll_bytes, roll_every) = (self.config.roll_bytes.0, self.config.roll_every);
         for held in self.state.partitions.values_mut() {
             let leaving = matches!(held.stage, Stage::Leaving);
+            // At the end of the topic, what makes a file of some size need not wait for it to settle.
+            let roll_bytes = if quiet { roll_bytes / QUIET_SHARE } else { roll_bytes };
             if all || leaving || held.is_due(roll_bytes, roll_every, now) {
                 held.hand_over();
             }
