@@ -89,9 +89,15 @@ impl Record {
 }
 
 /// Reads many records, which share what they repeat: identifiers the last ones, pieces those that other sessions sent.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct RecordReader {
     known: as_written::Known,
+}
+
+impl Default for RecordReader {
+    fn default() -> Self {
+        Self { known: as_written::Known::with_pieces() }
+    }
 }
 
 impl RecordReader {
@@ -100,7 +106,6 @@ impl RecordReader {
     /// # Errors
     /// As [`Record::decode`].
     pub fn record(&mut self, bytes: &[u8]) -> Result<Record, RecordError> {
-        self.known.remember_pieces();
         as_written::record(bytes, &mut self.known).map_or_else(|| Record::decode_any(bytes), Ok)
     }
 

@@ -36,11 +36,9 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// From now on, equal pieces share their bytes.
-    pub(super) fn remember_pieces(&mut self) {
-        if self.pieces.is_empty() {
-            self.pieces.resize(PLACES, (Digest([0; DIGEST_BYTES]), Bytes::new()));
-        }
+    /// Remembers pieces too: equal ones share their bytes.
+    pub(super) fn with_pieces() -> Self {
+        Self { pieces: vec![(Digest([0; DIGEST_BYTES]), Bytes::new()); PLACES], ..Self::default() }
     }
 
     fn piece(&mut self, digest: Digest, bytes: &[u8]) -> Bytes {

@@ -38,11 +38,11 @@ impl Reader {
         let settled = quiet && now.saturating_duration_since(self.state.active) >= SETTLED;
         let all = settled || self.state.end != End::No;
         let full = self.state.bytes() + self.dead.bytes() >= MEMORY_BYTES;
-        let (roll_bytes, roll_every) = (self.config.roll_bytes.0, self.config.roll_every);
+        // At the end of the topic, what makes a file of some size need not wait for it to settle.
+        let roll_bytes = self.config.roll_bytes.0 / if quiet { QUIET_SHARE } else { 1 };
+        let roll_every = self.config.roll_every;
         for held in self.state.partitions.values_mut() {
             let leaving = matches!(held.stage, Stage::Leaving);
-            // At the end of the topic, what makes a file of some size need not wait for it to settle.
-            let roll_bytes = if quiet { roll_bytes / QUIET_SHARE } else { roll_bytes };
             if all || leaving || held.is_due(roll_bytes, roll_every, now) {
                 held.hand_over();
             }

@@ -228,7 +228,7 @@ fn equal_pieces_share_their_bytes_from_the_second_time_on() {
     let mut known = Known::default();
     let [_, second, third] = ["a", "b", "c"].map(|session| read(&mut known, session, "tools"));
     assert_ne!(second.as_ptr(), third.as_ptr(), "nothing is remembered");
-    known.remember_pieces();
+    let mut known = Known::with_pieces();
     let [_, second, third] = ["a", "b", "c"].map(|session| read(&mut known, session, "tools"));
     assert_eq!(second.as_ptr(), third.as_ptr());
     // Other bytes under the same name spoil nobody's.
