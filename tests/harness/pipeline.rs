@@ -116,7 +116,7 @@ protocol = "openai-chat"
     /// It fails.
     #[must_use]
     pub fn archive_rest(&self) -> String {
-        let (status, said) = Running::start(&self.folder, &["archive", "--until-idle", "1s"]).wait();
+        let (status, said) = Running::start(&self.folder, &["archive", "--exit-when-idle", "1s"]).wait();
         assert!(status.success(), "archive: {status}:\n{said}");
         said
     }

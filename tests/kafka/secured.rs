@@ -49,7 +49,7 @@ async fn a_cluster_with_certificate_and_password_is_written_and_read() {
     calls.extend(traffic.stop().await);
     let second = recorder.terminate();
     archiver.terminate();
-    let (status, said) = start(&["archive", "--until-idle", "1s"], secured.password).wait();
+    let (status, said) = start(&["archive", "--exit-when-idle", "1s"], secured.password).wait();
     assert!(status.success(), "{said}");
     let compared = pipeline.compare(&calls).await.expect("all is stored once");
     assert_eq!(compared.bodies + shed(&first) + shed(&second), calls.len());

@@ -202,7 +202,7 @@ struct Archived {
 
 fn archive(folder: &Path, cluster: &Cluster, topic: &str, store: &str) -> Archived {
     configure(folder, cluster, topic, store, "");
-    let archive = Running::start(folder, &["archive", "--until-idle", "3s"]);
+    let archive = Running::start(folder, &["archive", "--exit-when-idle", "3s"]);
     let watch = Watch::start(archive.pid());
     let (ended, said) = archive.wait();
     let used = watch.finish();

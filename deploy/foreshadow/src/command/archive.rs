@@ -14,18 +14,18 @@ use crate::signals::Signals;
 /// Arguments of `foreshadow archive`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// End when everything is read and committed and nothing has come for this long.
+    /// Exit once the whole topic is read and committed and no message has arrived for this long (such as `10s`).
     #[arg(long, value_name = "DURATION", value_parser = duration)]
-    until_idle: Option<Duration>,
+    exit_when_idle: Option<Duration>,
 }
 
-/// Runs `foreshadow archive` until it is interrupted, or until it has been idle for the wanted time.
+/// Runs `foreshadow archive` until a signal, or with `--exit-when-idle` until the topic is archived and idle.
 pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Failure> {
     let config = read_config(context)?;
     let lake = context.open_lake(&config.store)?;
     // Before anything is opened, so that no signal falls between.
     let mut signals = Signals::catch().map_err(Failure::work)?;
-    let mut archiver = archiver::start(&config, lake, args.until_idle).await.map_err(Failure::work)?;
+    let mut archiver = archiver::start(&config, lake, args.exit_when_idle).await.map_err(Failure::work)?;
     context.screen.note(format!(
         "archiving topic {} as a member of group {} into {}",
         config.kafka.topic, config.kafka.group, config.store

@@ -48,9 +48,9 @@ pub(crate) struct Args {
     /// The lane of the run's trials.
     #[arg(long, value_enum, default_value = "candidate", requires = "run")]
     lane: LaneName,
-    /// The sessions were picked by their outcome: no mean of them will be tested.
+    /// The sessions were selected by their outcome, so no test compares their means.
     #[arg(long, requires = "run")]
-    selected: bool,
+    outcome_selected: bool,
     /// Only the trials of this number.
     #[arg(long, value_name = "N")]
     trial: Option<u32>,
@@ -138,7 +138,7 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Fa
     let into = into(&args)?;
     let location = args.store.as_deref().or(args.run.as_deref()).unwrap_or_default();
     let lake = context.open_lake(location)?;
-    let mut place = Place::look(&lake, &into, args.selected, args.format.into()).await?;
+    let mut place = Place::look(&lake, &into, args.outcome_selected, args.format.into()).await?;
     let selection =
         Selection::parse(args.trial, &args.filters, args.limit, columns(&args)?).map_err(Failure::usage)?;
     let tools = match &args.tools {
@@ -349,7 +349,7 @@ mod tests {
         let others = [
             (INTO_RUN.replace("--build b", "--build c"), "build b, not c"),
             (INTO_RUN.replace("baseline", "candidate"), "lane baseline, not candidate"),
-            (format!("{INTO_RUN} --selected"), "selected = false, not true"),
+            (format!("{INTO_RUN} --outcome-selected"), "selected = false, not true"),
             ("import --format tau-bench @two.jsonl --store @run".to_owned(), "is a run, not a store"),
         ];
         for (line, part) in others {

@@ -200,7 +200,7 @@ fn agree(
     }
     if found.selected != selected {
         let word = |flag: bool| if flag { "true" } else { "false" };
-        return differs("selected =", word(found.selected), word(selected));
+        return differs("outcome-selected =", word(found.selected), word(selected));
     }
     if !found.source.starts_with("import:") {
         return Err(Failure::usage(anyhow!("{location} is a replayed run; import into a folder of its own")));
