@@ -14,10 +14,14 @@ use schemas::id::SessionId;
 
 use crate::Clock;
 use crate::config::{Limits, Route, SessionConfig};
-use crate::identity::{self, Clue};
+use crate::encode::redact::Redactor;
 use crate::journal::Message;
-use crate::redact::Redactor;
-use crate::sessions::{Sessions, Ticket};
+
+use self::hints::Clue;
+use self::sessions::{Sessions, Ticket};
+
+pub(crate) mod hints;
+pub(crate) mod sessions;
 
 /// Times between frames that are kept of one stream.
 const MAX_FRAME_GAPS: usize = 16_384;
@@ -145,7 +149,7 @@ impl Recording {
         intake.weigh_pressure();
         let now = intake.now();
         let start = Instant::now();
-        let clues = identity::from_head(&intake.session_config, &head.headers, head.path_session.as_deref());
+        let clues = hints::from_head(&intake.session_config, &head.headers, head.path_session.as_deref());
         let mut capture = Box::new(Capture {
             route: head.route,
             ticket: None,
@@ -167,7 +171,7 @@ impl Recording {
             ending: Ending::Cancelled,
             ending_detail: Some("the client went away before the answer began".to_owned()),
         });
-        let settled = identity::settled_by_head(&capture.route, &capture.clues);
+        let settled = hints::settled_by_head(&capture.route, &capture.clues);
         let keep = !settled || number(intake, &mut capture);
         Arc::new(Self { intake: Arc::clone(intake), state: Mutex::new(keep.then_some(capture)) })
     }
@@ -188,9 +192,8 @@ impl Recording {
             if capture.ticket.is_some() {
                 return Ok(());
             }
-            if identity::needs_body(&capture.route) && capture.request.bytes.len() <= MAX_SEARCHED_BYTES {
-                let found =
-                    identity::from_body(&intake.session_config, &capture.route, &capture.request.bytes);
+            if hints::needs_body(&capture.route) && capture.request.bytes.len() <= MAX_SEARCHED_BYTES {
+                let found = hints::from_body(&intake.session_config, &capture.route, &capture.request.bytes);
                 capture.clues.extend(found);
             }
             if number(intake, capture) { Ok(()) } else { Err(None) }
@@ -210,7 +213,7 @@ impl Recording {
             capture.status = Some(status);
             capture.response_headers = headers.clone();
             capture.ending_detail = Some("the client went away before the answer was whole".to_owned());
-            capture.clues.extend(identity::from_response_head(headers));
+            capture.clues.extend(hints::from_response_head(headers));
             if capture.ticket.is_none() && capture.request.done && !number(intake, capture) {
                 return Err(None);
             }
@@ -282,7 +285,7 @@ impl Drop for Recording {
             capture.duration_us = micros(capture.start.elapsed());
         }
         if capture.ticket.is_none()
-            && identity::choose(&capture.clues).is_some()
+            && hints::choose(&capture.clues).is_some()
             && !number(&self.intake, &mut capture)
         {
             return self.intake.release(capture.held());
@@ -306,7 +309,7 @@ pub(crate) fn is_stream(headers: &HeaderMap) -> bool {
 
 /// Gives the exchange its number where its session is known; `false` where the session is shed.
 fn number(intake: &Intake, capture: &mut Capture) -> bool {
-    let Some(session) = identity::chosen_session(&mut capture.clues, &intake.redactor) else { return true };
+    let Some(session) = hints::chosen_session(&mut capture.clues, &intake.redactor) else { return true };
     number_in(intake, capture, &session)
 }
 

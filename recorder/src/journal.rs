@@ -16,9 +16,12 @@ use store::log::{LogError, LogWriter};
 use tokio::sync::{oneshot, watch};
 
 use crate::capture::{self, Capture, Intake};
-use crate::gauges::Gauges;
-use crate::scribe::Scribe;
-use crate::sessions::DueClose;
+use crate::metrics::gauges::Gauges;
+
+pub(crate) mod checkpoint;
+pub(crate) mod reader;
+use crate::capture::sessions::DueClose;
+use crate::encode::Scribe;
 
 /// Exchanges that share one sync.
 const GROUP: usize = 256;

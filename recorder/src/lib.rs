@@ -3,33 +3,20 @@
 //! [`start`] runs the tap of a [`config::Config`]; what passes is forwarded first and copied second, redacted before
 //! anything is written, journaled in groups, and published or archived into a store under commits. Other doors are not here.
 
-mod archive;
-pub mod archiver;
+pub mod archive;
 mod capture;
 pub mod config;
-mod counts;
-mod decode;
-mod encoding;
-pub mod encryption;
-mod entries;
-mod gauges;
-mod handed;
-mod identity;
+mod encode;
 pub mod import;
 mod journal;
-mod kafka;
+mod kafka_client;
 mod metrics;
 mod publish;
 mod recorder;
-mod redact;
-mod scribe;
-mod sessions;
-mod sse;
-mod stitch;
 mod tap;
 
-pub use counts::Counts;
 pub use metrics::MetricsError;
+pub use metrics::counts::Counts;
 pub use recorder::{BoundRoute, FlushError, Recorder, StartError, start};
 
 /// The wall clock: microseconds since 1970, UTC. An argument, so that the library never reads it itself.

@@ -24,10 +24,14 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+pub(crate) mod counts;
+pub(crate) mod gauges;
+pub(crate) mod kafka_archiver;
+
 use crate::Clock;
+use crate::capture::sessions::Sessions;
 use crate::config::values::Listen;
-use crate::gauges::Gauges;
-use crate::sessions::Sessions;
+use crate::metrics::gauges::Gauges;
 
 /// What every name begins with.
 pub(crate) const PREFIX: &str = "foreshadow";
@@ -274,7 +278,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
-    use crate::sessions::Owner;
+    use crate::capture::sessions::Owner;
 
     fn registry() -> Registry {
         let owner = Owner {

@@ -15,14 +15,14 @@ use store::log::LogError;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, watch};
 
-use crate::archive::Flush;
+use crate::archive::local_archiver::Flush;
+use crate::capture::sessions::Sessions;
 use crate::config::KafkaConfig;
-use crate::entries::{Entries, Entry};
-use crate::gauges::Gauges;
-use crate::handed::HandedOn;
 use crate::journal::Message;
-use crate::kafka::Contact;
-use crate::sessions::Sessions;
+use crate::journal::checkpoint::HandedOn;
+use crate::journal::reader::{Entries, Entry};
+use crate::kafka_client::Contact;
+use crate::metrics::gauges::Gauges;
 
 use self::line::{Line, Report, Sent};
 use self::window::Window;
@@ -428,7 +428,7 @@ mod tests {
     use store::log::{LogOptions, LogWriter};
 
     use super::*;
-    use crate::entries::tests::{close, piece};
+    use crate::journal::reader::tests::{close, piece};
 
     #[test]
     fn an_entry_goes_out_whole_or_in_parts_of_one_position() {

@@ -15,19 +15,19 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::Clock;
-use crate::archive::{Archive, ArchiveError, Flush, MAX_FLUSHES};
+use crate::archive::encryption::EncryptionError;
+use crate::archive::local_archiver::{Archive, ArchiveError, Flush, MAX_FLUSHES};
+use crate::capture::sessions::{Owner, Sessions};
 use crate::capture::{ClockCell, Intake};
 use crate::config::{Config, EncryptionConfig, KafkaConfig, edge_name};
-use crate::counts::Counts;
-use crate::encryption::EncryptionError;
-use crate::gauges::Gauges;
-use crate::handed::HandedOn;
+use crate::encode::Scribe;
+use crate::encode::redact::Redactor;
+use crate::journal::checkpoint::HandedOn;
 use crate::journal::{Journal, Message};
+use crate::metrics::counts::Counts;
+use crate::metrics::gauges::Gauges;
 use crate::metrics::{MetricsError, MetricsServer, RecorderMetrics};
 use crate::publish::Publisher;
-use crate::redact::Redactor;
-use crate::scribe::Scribe;
-use crate::sessions::{Owner, Sessions};
 use crate::tap::{self, Tap, TapError};
 
 /// Folder of the journal below the state directory.

@@ -25,7 +25,7 @@ use self::tls::TlsError;
 mod body;
 mod client;
 mod forward;
-mod hop;
+mod hop_by_hop;
 mod tls;
 
 /// How long a client may take for its TLS handshake.

@@ -8,7 +8,7 @@ use std::fmt;
 use serde::Deserialize;
 
 use super::{ConfigError, wrong};
-use crate::kafka;
+use crate::kafka_client;
 
 /// Properties that decide whether anything is lost or stored twice, with what to write instead.
 const OWNED: [(&str, &str); 27] = [
@@ -115,10 +115,10 @@ impl KafkaConfig {
                 return Err(wrong(&key, &detail));
             }
             *value = schemas::variables::expand(value, env).map_err(|detail| wrong(&key, &detail))?;
-            kafka::check_property(name, value).map_err(|detail| wrong(&key, &detail))?;
+            kafka_client::check_property(name, value).map_err(|detail| wrong(&key, &detail))?;
         }
         // What is wrong only together, such as a mechanism without its protocol.
-        kafka::check(self).map_err(|detail| wrong("kafka.properties", &detail))
+        kafka_client::check(self).map_err(|detail| wrong("kafka.properties", &detail))
     }
 }
 
@@ -162,7 +162,7 @@ mod tests {
             ("foreshadow", "foreshadow.dead")
         );
         assert!(!format!("{config:?}").contains("hunter2"));
-        assert!(!format!("{:?}", kafka::client_config(&config)).contains("hunter2"));
+        assert!(!format!("{:?}", kafka_client::client_config(&config)).contains("hunter2"));
     }
 
     #[test]

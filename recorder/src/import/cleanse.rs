@@ -5,7 +5,7 @@
 use schemas::exchange::Redaction;
 
 use super::transcript::Transcript;
-use crate::redact::{Redactor, Tally};
+use crate::encode::redact::{Redactor, Tally};
 
 /// Where a value was replaced that a transcript carries beside its messages.
 const BESIDE: &str = "import";

@@ -22,7 +22,7 @@ use super::tally::{Oddity, SetAside, Tally};
 use super::transcript::Transcript;
 use super::woven::Woven;
 use super::{Format, Source};
-use crate::redact::Redactor;
+use crate::encode::redact::Redactor;
 
 mod draft;
 mod loom;

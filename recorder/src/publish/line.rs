@@ -18,7 +18,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext
 
 use super::MAX_IN_FLIGHT_BYTES;
 use crate::config::KafkaConfig;
-use crate::kafka::{self, Contact};
+use crate::kafka_client::{self, Contact};
 
 /// How long messages are gathered for one request, where the user says nothing.
 const LINGER_MS: &str = "25";
@@ -218,7 +218,7 @@ pub(super) fn part_bytes(kafka: &KafkaConfig, default: usize) -> usize {
 }
 
 fn configuration(kafka: &KafkaConfig, part_bytes: Option<usize>) -> ClientConfig {
-    let mut config = kafka::client_config(kafka);
+    let mut config = kafka_client::client_config(kafka);
     let defaults: [(&[&str], &str); 3] = [
         (&["linger.ms", "queue.buffering.max.ms"], LINGER_MS),
         (&["compression.type", "compression.codec"], "zstd"),

@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use schemas::exchange::Ending;
 
 use super::body::{Answer, Tee, with_cause};
-use super::{Door, Way, hop};
+use super::{Door, Way, hop_by_hop};
 use crate::capture::{Recording, RequestHead};
 use crate::config::{Route, UpstreamHttp};
 
@@ -34,7 +34,7 @@ pub(super) async fn forward(
     let Some(uri) = target(&way.route, &path) else {
         return Ok(own(StatusCode::BAD_REQUEST, "the path cannot be forwarded\n"));
     };
-    if let Some(protocol) = hop::upgrade(&parts.headers) {
+    if let Some(protocol) = hop_by_hop::upgrade(&parts.headers) {
         door.intake.sessions.count_upgraded();
         return Ok(Box::pin(upgrade(Request::from_parts(parts, body), uri, protocol, way, &door)).await);
     }
@@ -54,7 +54,7 @@ pub(super) async fn forward(
         Ok(response) => {
             let (mut parts, body) = response.into_parts();
             recording.response_head(parts.status, &parts.headers);
-            parts.headers = hop::forwarded(parts.headers);
+            parts.headers = hop_by_hop::forwarded(parts.headers);
             parts.version = Version::HTTP_11;
             Ok(Response::from_parts(parts, Answer::Upstream(Tee::response(body, Some(recording)))))
         }
@@ -100,7 +100,7 @@ fn target(route: &Route, path: &str) -> Option<Uri> {
 }
 
 fn head_for_upstream(mut parts: Parts, uri: Uri, route: &Route) -> Parts {
-    parts.headers = hop::forwarded(parts.headers);
+    parts.headers = hop_by_hop::forwarded(parts.headers);
     let authority = uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
     match (authority, parts.headers.get_mut(HOST)) {
         // The name that the upstream's certificate and virtual hosts go by; in HTTP/2 it is in the pseudo-header.
@@ -139,7 +139,7 @@ async fn upgrade(
     };
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let (mut parts, body) = response.into_parts();
-        parts.headers = hop::forwarded(parts.headers);
+        parts.headers = hop_by_hop::forwarded(parts.headers);
         return Response::from_parts(parts, Answer::Upstream(Tee::response(body, None)));
     }
     let upstream_side = hyper::upgrade::on(&mut response);

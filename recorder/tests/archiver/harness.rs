@@ -10,7 +10,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
-use recorder::archiver::{self, Archiver, ArchiverError, Summary};
+use recorder::archive::kafka_archiver::{self, Archiver, ArchiverError, Summary};
 use recorder::config::archiver::ArchiverConfig;
 use schemas::body::Body;
 use schemas::exchange::{Edge, Ending, Exchange, Operation, OperationKind, Protocol, Usage};
@@ -112,7 +112,7 @@ impl Place {
     }
 
     pub(crate) async fn start(&self, until_idle: Option<Duration>) -> Archiver {
-        archiver::start(&self.config(), self.lake(), until_idle).await.expect("starts")
+        kafka_archiver::start(&self.config(), self.lake(), until_idle).await.expect("starts")
     }
 
     /// Archives what is there.

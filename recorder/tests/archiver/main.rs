@@ -182,7 +182,9 @@ async fn a_topic_made_anew_is_not_mixed_with_the_old_one() {
     let anew = Place::new(1);
     anew.publish(0, &sessions(&mut Journal::new("k"), &["b"], 0));
     let archiver =
-        recorder::archiver::start(&anew.config(), place.lake(), Some(harness::IDLE)).await.expect("starts");
+        recorder::archive::kafka_archiver::start(&anew.config(), place.lake(), Some(harness::IDLE))
+            .await
+            .expect("starts");
     let error = end(archiver).await.expect_err("refused").to_string();
     assert!(error.contains("made anew") && error.contains("offset 2"), "{error}");
 }
@@ -193,8 +195,9 @@ async fn a_topic_that_is_missing_is_said() {
     let mut config = place.config();
     config.kafka.topic = "nowhere".to_owned();
     place.cluster().topic_error("nowhere", UNKNOWN).expect("is set");
-    let archiver =
-        recorder::archiver::start(&config, place.lake(), Some(harness::IDLE)).await.expect("starts");
+    let archiver = recorder::archive::kafka_archiver::start(&config, place.lake(), Some(harness::IDLE))
+        .await
+        .expect("starts");
     let error = end(archiver).await.expect_err("refused").to_string();
     assert!(error.contains("nowhere does not exist"), "{error}");
 }

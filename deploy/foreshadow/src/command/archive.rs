@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use recorder::archiver::{self, Summary};
+use recorder::archive::kafka_archiver::{self, Summary};
 use recorder::config::archiver::ArchiverConfig;
 
 use super::record::duration;
@@ -25,7 +25,8 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Fa
     let lake = context.open_lake(&config.store)?;
     // Before anything is opened, so that no signal falls between.
     let mut signals = Signals::catch().map_err(Failure::work)?;
-    let mut archiver = archiver::start(&config, lake, args.exit_when_idle).await.map_err(Failure::work)?;
+    let mut archiver =
+        kafka_archiver::start(&config, lake, args.exit_when_idle).await.map_err(Failure::work)?;
     context.screen.note(format!(
         "archiving topic {} as a member of group {} into {}",
         config.kafka.topic, config.kafka.group, config.store

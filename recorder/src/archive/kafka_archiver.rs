@@ -22,10 +22,10 @@ use tokio::sync::oneshot;
 
 use crate::config::KafkaConfig;
 use crate::config::archiver::ArchiverConfig;
-use crate::kafka::client_config;
+use crate::kafka_client::client_config;
+use crate::metrics::kafka_archiver::Counts;
 use crate::metrics::{MetricsError, MetricsServer};
 
-mod counts;
 mod dead;
 mod gather;
 mod group;
@@ -33,9 +33,8 @@ mod partition;
 mod reader;
 mod writer;
 
-pub use counts::Summary;
+pub use crate::metrics::kafka_archiver::Summary;
 
-use self::counts::Counts;
 use self::dead::DeadLetters;
 use self::group::Group;
 use self::partition::Desk;

@@ -7,7 +7,7 @@ use schemas::exchange::{OperationKind, Protocol};
 use serde_json::Value;
 
 use super::{Decoded, Wire, content_text};
-use crate::sse;
+use crate::encode::sse;
 
 pub(super) fn decode(wire: &Wire<'_>) -> Decoded {
     let request = match serde_json::from_slice::<Value>(wire.request) {

@@ -11,7 +11,7 @@ use schemas::exchange::{Confidence, Link, OperationKind};
 use schemas::id::{ExchangeId, SessionId};
 use serde_json::Value;
 
-use crate::decode::Decoded;
+use crate::encode::decode::Decoded;
 
 /// Requested calls and histories that are remembered of one session.
 const MAX_OF_SESSION: usize = 512;

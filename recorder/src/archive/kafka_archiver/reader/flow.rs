@@ -5,7 +5,7 @@ use std::time::Instant;
 use rdkafka::consumer::Consumer as _;
 
 use super::{End, LAG_EVERY, MEMORY_BYTES, PATIENCE, QUIET_SHARE, Reader, SETTLED};
-use crate::archiver::partition::{Partition, Stage};
+use crate::archive::kafka_archiver::partition::{Partition, Stage};
 
 impl Reader {
     /// Sends dead letters, and hears which lie in their topic.

@@ -14,7 +14,7 @@ use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 
 use super::gather::DeadLetter;
-use crate::kafka::Contact;
+use crate::kafka_client::Contact;
 
 /// Dead letters that may be on their way at a time; more wait here.
 const MAX_UNDER_WAY: usize = 256;

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use schemas::record::{Parcel, pack};
 
 use super::*;
-use crate::entries::tests::close;
+use crate::journal::reader::tests::close;
 
 /// The messages of the record at a position of a journal, in so many parts.
 fn parcels(journal: &str, position: u64, parts: u32) -> Vec<Vec<u8>> {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{Decoded, Wire, chat_kind};
 use crate::config::values::Pointer;
-use crate::sse;
+use crate::encode::sse;
 
 pub(super) fn decode(wire: &Wire<'_>) -> Decoded {
     let request = serde_json::from_slice::<Value>(wire.request).ok();

@@ -271,7 +271,7 @@ mod tests {
                 serde_json::to_string(piece).expect("a string"))).collect();
             let (out, rows) = redact(&body, true);
             let mut assembled = String::new();
-            for event in crate::sse::events(out.as_bytes()) {
+            for event in crate::encode::sse::events(out.as_bytes()) {
                 let value: serde_json::Value = serde_json::from_str(&event.text(out.as_bytes())).expect("still JSON");
                 assembled.push_str(value["choices"][0]["delta"]["content"].as_str().expect("still text"));
             }

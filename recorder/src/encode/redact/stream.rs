@@ -10,7 +10,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::{Redactor, Tally};
-use crate::sse::{self, Event};
+use crate::encode::sse::{self, Event};
 
 /// A string in one event.
 struct Fragment {

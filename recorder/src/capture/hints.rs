@@ -9,7 +9,7 @@ use schemas::id::SessionId;
 use serde_json::Value;
 
 use crate::config::{Route, RouteProtocol, SessionConfig};
-use crate::redact::Redactor;
+use crate::encode::redact::Redactor;
 
 /// Headers by which well-known clients and gateways name a session.
 const KNOWN_HEADERS: [&str; 12] = [

@@ -8,8 +8,8 @@ use schemas::exchange::{OperationKind, Protocol, RequestedCall, Usage};
 use serde_json::{Value, json};
 
 use super::{Decoded, Wire, call_key, chat_kind, content_text};
-use crate::identity::Clue;
-use crate::sse;
+use crate::capture::hints::Clue;
+use crate::encode::sse;
 
 /// What the provider wrote, from one body or from many chunks.
 #[derive(Debug, Default)]

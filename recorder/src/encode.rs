@@ -13,12 +13,18 @@ use schemas::keys::{Digest, TenantKeys};
 use schemas::record::Record;
 use schemas::tools::ToolCatalog;
 
+use crate::capture::sessions::Ticket;
 use crate::capture::{self, Capture, Intake, RequestEnd};
-use crate::decode::{self, Decoded, Wire};
-use crate::encoding;
-use crate::redact::{Redactor, Tally};
-use crate::sessions::Ticket;
-use crate::stitch::Stitcher;
+
+use self::decode::{Decoded, Wire};
+use self::link::Stitcher;
+use self::redact::{Redactor, Tally};
+
+mod decode;
+mod decompress;
+mod link;
+pub(crate) mod redact;
+mod sse;
 
 /// Pieces that are remembered of one session; past it all are forgotten and sent again.
 const MAX_PIECES_OF_SESSION: usize = 8192;
@@ -169,15 +175,15 @@ fn unpack_and_redact(capture: &mut Capture, redactor: &Redactor, tally: &mut Tal
     let mut notes = Vec::new();
     let bound = 8 * (capture.held() + (1 << 20));
     let held = (std::mem::take(&mut capture.request.bytes), std::mem::take(&mut capture.response.bytes));
-    let mut unpack =
-        |headers: &hyper::HeaderMap, body: Vec<u8>, which: &str| match encoding::unpack(headers, body, bound)
-        {
-            Ok(body) => body,
-            Err(problem) => {
-                notes.push(format!("the {which} body is not stored: {problem}"));
-                Vec::new()
-            }
-        };
+    let mut unpack = |headers: &hyper::HeaderMap, body: Vec<u8>, which: &str| match decompress::unpack(
+        headers, body, bound,
+    ) {
+        Ok(body) => body,
+        Err(problem) => {
+            notes.push(format!("the {which} body is not stored: {problem}"));
+            Vec::new()
+        }
+    };
     let request = unpack(&capture.request_headers, held.0, "request");
     let response = unpack(&capture.response_headers, held.1, "response");
     let stream = capture::is_stream(&capture.response_headers);

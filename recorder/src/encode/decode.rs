@@ -8,8 +8,8 @@ use schemas::keys::TenantKeys;
 use schemas::tools::ToolCatalog;
 use serde_json::Value;
 
+use crate::capture::hints::Clue;
 use crate::config::{Route, RouteProtocol};
-use crate::identity::Clue;
 
 mod generic_json;
 mod mcp;

@@ -11,7 +11,7 @@ use schemas::exchange::Edge;
 use schemas::id::{AgentId, BuildId, IncarnationId, SessionId, TenantId};
 use schemas::session::{CloseReason, SessionClose};
 
-use crate::counts::Counts;
+use crate::metrics::counts::Counts;
 
 /// Sessions held in memory, closed ones that may come back included.
 const MAX_SESSIONS: usize = 65_536;

@@ -14,7 +14,7 @@ use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 
-use crate::kafka::Contact;
+use crate::kafka_client::Contact;
 
 /// What the group has decided.
 #[derive(Debug, Clone, PartialEq, Eq)]

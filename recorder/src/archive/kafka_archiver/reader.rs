@@ -16,13 +16,13 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 use tokio::task::JoinHandle;
 
 use super::ArchiverError;
-use super::counts::Counts;
 use super::dead::DeadLetters;
 use super::gather::{Gathering, Taken};
 use super::group::Group;
 use super::partition::{Desk, Partition, Stage};
 use super::writer::{News, Report};
 use crate::config::ArchiveConfig;
+use crate::metrics::kafka_archiver::Counts;
 
 mod assignment;
 mod flow;
