@@ -6,26 +6,26 @@
 
 mod agentdojo;
 mod arguments;
-mod cleanse;
+mod chat_message;
+mod convert;
+mod converted_session;
+mod file;
 mod outcomes;
-pub mod python;
-mod source;
-mod tally;
+pub mod python_literal;
+mod redact_transcript;
+mod stats;
 mod tau2;
 mod tau_bench;
 mod time;
 mod transcript;
-mod weave;
-mod wire;
-mod woven;
 
 pub use arguments::{Arguments, Spelling};
+pub use convert::{ImportInto, ImportPlan, Weaver};
+pub use converted_session::Woven;
+pub use file::{MAX_UNPACKED_BYTES, Source, SourceError};
 pub use outcomes::{Columns, ColumnsError};
-pub use source::{MAX_UNPACKED_BYTES, Source, SourceError};
-pub use tally::{Oddity, SetAside, Tally};
+pub use stats::{Oddity, SetAside, Tally};
 pub use transcript::{Call, Message, Reported, Role, Transcript};
-pub use weave::{ImportInto, ImportPlan, Weaver};
-pub use woven::Woven;
 
 /// What a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use schemas::trial::TrialEnding;
 use serde::Deserialize;
 
-use super::tally::SetAside;
+use super::chat_message::{self, WireMessage};
+use super::stats::SetAside;
 use super::transcript::{Reported, Role, Transcript};
-use super::wire::{self, WireMessage};
 use super::{Parsed, Source};
 
 #[derive(Debug, Deserialize)]
@@ -65,8 +65,8 @@ fn transcript(source: &Source, line: u64, row: Row) -> Result<Transcript, SetAsi
     let task = user_task_id.ok_or_else(|| missing("metadata.user_task_id"))?;
     let messages = row.messages.ok_or_else(|| missing("messages"))?;
     let mut oddities = Vec::new();
-    let mut messages =
-        wire::messages("messages", messages, &mut oddities).map_err(|misread| misread.at(source, line))?;
+    let mut messages = chat_message::messages("messages", messages, &mut oddities)
+        .map_err(|misread| misread.at(source, line))?;
     for message in &mut messages {
         // The format always writes `error`, as null where there was none.
         if message.role == Role::Tool && message.is_error.is_none() {

@@ -2,7 +2,7 @@
 
 use schemas::canonical::{canonical, canonical_text};
 
-use super::python;
+use super::python_literal;
 
 /// How arguments were spelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,7 @@ impl Arguments {
         if let Some(text) = canonical_text(text) {
             return Self { text, spelling: Spelling::Json };
         }
-        match python::parse(text) {
+        match python_literal::parse(text) {
             Ok(value) if value.is_object() => Self { text: canonical(&value), spelling: Spelling::Python },
             Ok(_) | Err(_) => Self { text: text.to_owned(), spelling: Spelling::Verbatim },
         }

@@ -9,12 +9,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use schemas::exchange::Usage;
 use schemas::trial::TrialEnding;
 
-use super::tally::SetAside;
+use super::chat_message::is_success;
+use super::stats::SetAside;
 use super::transcript::{Reported, Transcript};
-use super::wire::is_success;
 use super::{Parsed, Source};
 
-mod columnar;
+mod parquet_table;
 
 /// Columns without which there is no trial.
 const NEEDED: [&str; 3] = ["case", "trial", "success"];
@@ -144,7 +144,7 @@ impl Places {
 /// # Errors
 /// The header lacks a column, or a Parquet file cannot be read.
 pub(super) fn read(source: &Source, columns: &Columns) -> Result<Parsed, ColumnsError> {
-    if source.is_parquet() { columnar::read(source, columns) } else { read_csv(source, columns) }
+    if source.is_parquet() { parquet_table::read(source, columns) } else { read_csv(source, columns) }
 }
 
 fn read_csv(source: &Source, columns: &Columns) -> Result<Parsed, ColumnsError> {

@@ -10,10 +10,10 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::source::Item;
-use super::tally::SetAside;
+use super::chat_message::{self, WireMessage};
+use super::file::Item;
+use super::stats::SetAside;
 use super::transcript::{Reported, Transcript};
-use super::wire::{self, WireMessage};
 use super::{Parsed, Source, time};
 
 #[derive(Debug, Default, Deserialize)]
@@ -84,7 +84,8 @@ struct Setting {
 
 impl From<Head> for Setting {
     fn from(head: Head) -> Self {
-        let tickets = head.tasks.into_iter().filter_map(|task| Some((wire::task(&task.id)?, task.ticket?)));
+        let tickets =
+            head.tasks.into_iter().filter_map(|task| Some((chat_message::task(&task.id)?, task.ticket?)));
         Self {
             domain: head.info.environment_info.domain_name,
             model: head.info.agent_info.llm,
@@ -157,11 +158,11 @@ fn transcript(
     row: Simulation,
     setting: &Setting,
 ) -> Result<Transcript, SetAside> {
-    let case = wire::task(&row.task_id).ok_or_else(|| {
+    let case = chat_message::task(&row.task_id).ok_or_else(|| {
         source.set_aside(line, "task_id", format!("expected a number or a text, found {}", row.task_id))
     })?;
     let mut oddities = Vec::new();
-    let messages = wire::messages("messages", row.messages, &mut oddities)
+    let messages = chat_message::messages("messages", row.messages, &mut oddities)
         .map_err(|misread| misread.at(source, line))?;
     let trial = row.trial.unwrap_or(0);
     let ending = ending(row.termination_reason.as_deref());
@@ -177,7 +178,7 @@ fn transcript(
         messages,
         reported: Reported::default(),
         started_at: row.start_time.as_deref().and_then(time::parse),
-        success: row.reward_info.and_then(|info| info.reward).map(wire::is_success),
+        success: row.reward_info.and_then(|info| info.reward).map(chat_message::is_success),
         ending,
         ending_detail: row.termination_reason.filter(|_| ending != TrialEnding::Complete),
         slices: BTreeMap::from_iter(domain.map(|domain| ("domain".to_owned(), domain))),

@@ -6,9 +6,9 @@ use schemas::trial::TrialEnding;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::tally::{Oddity, SetAside};
+use super::chat_message::{self, WireMessage};
+use super::stats::{Oddity, SetAside};
 use super::transcript::{Message, Reported, Role, Transcript};
-use super::wire::{self, WireMessage};
 use super::{Parsed, Source};
 
 /// The domains of tau-bench: a file names its own only in prose.
@@ -60,12 +60,12 @@ fn trial_is_task_index(transcripts: &[Transcript]) -> bool {
 }
 
 fn transcript(source: &Source, line: u64, row: Row) -> Result<Transcript, SetAside> {
-    let case = wire::task(&row.task_id).ok_or_else(|| {
+    let case = chat_message::task(&row.task_id).ok_or_else(|| {
         source.set_aside(line, "task_id", format!("expected a number or a text, found {}", row.task_id))
     })?;
     let mut oddities = Vec::new();
-    let mut messages =
-        wire::messages("traj", row.traj, &mut oddities).map_err(|misread| misread.at(source, line))?;
+    let mut messages = chat_message::messages("traj", row.traj, &mut oddities)
+        .map_err(|misread| misread.at(source, line))?;
     for message in &mut messages {
         if message.role == Role::Tool && message.is_error.is_none() {
             message.is_error = Some(reports_error(message));
@@ -84,7 +84,7 @@ fn transcript(source: &Source, line: u64, row: Row) -> Result<Transcript, SetAsi
         messages,
         reported: Reported::default(),
         started_at: None,
-        success: row.reward.map(wire::is_success),
+        success: row.reward.map(chat_message::is_success),
         ending: if crash.is_some() { TrialEnding::Failed } else { TrialEnding::Complete },
         ending_detail: crash,
         slices: BTreeMap::from_iter(domain.map(|domain| ("domain".to_owned(), domain.to_owned()))),

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use schemas::exchange::{Redaction, Usage};
 use schemas::trial::TrialEnding;
 
-use super::tally::Oddity;
+use super::stats::Oddity;
 
 /// Who a message is from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::io::Read as _;
 
 use serde::de::DeserializeOwned;
 
-use super::tally::SetAside;
+use super::stats::SetAside;
 
 /// The most bytes that a file may unpack to: 2 GiB. A small file can unpack to any size.
 pub const MAX_UNPACKED_BYTES: u64 = 2 << 30;

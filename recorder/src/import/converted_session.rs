@@ -8,7 +8,7 @@ use schemas::keys::Digest;
 use schemas::session::SessionClose;
 use schemas::trial::Trial;
 
-use super::tally::Tally;
+use super::stats::Tally;
 
 /// One session, ready to be stored.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use schemas::exchange::Usage;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::tally::{Oddity, SetAside};
+use super::stats::{Oddity, SetAside};
 use super::time;
 use super::transcript::{Call, Message, Role};
 

@@ -17,18 +17,18 @@ use schemas::session::{CloseReason, SessionClose};
 use schemas::tools::ToolCatalog;
 use schemas::trial::{Lane, Trial};
 
-use super::cleanse::cleanse;
-use super::tally::{Oddity, SetAside, Tally};
+use super::converted_session::Woven;
+use super::redact_transcript::cleanse;
+use super::stats::{Oddity, SetAside, Tally};
 use super::transcript::Transcript;
-use super::woven::Woven;
 use super::{Format, Source};
 use crate::encode::redact::Redactor;
 
 mod draft;
-mod loom;
+mod exchange_builder;
 
 use draft::Draft;
-use loom::Loom;
+use exchange_builder::Loom;
 
 /// The longest part of a session id that comes from the transcript, in bytes; longer ones end in a digest.
 const MAX_NAME_BYTES: usize = 300;

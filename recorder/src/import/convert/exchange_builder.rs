@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::draft::Draft;
 use crate::import::arguments::{Arguments, Spelling};
-use crate::import::tally::{Oddity, Tally};
+use crate::import::stats::{Oddity, Tally};
 use crate::import::transcript::{Call, Message, Role, Transcript};
 
 /// Label of a last user message that nobody answered.
