@@ -8,11 +8,11 @@ use crate::fidelity::{self, Faithful};
 use crate::finding::Finding;
 use crate::invariants::{self, Checked};
 use crate::metrics::{self, CaseTable, Measured, Measurement, Setting};
-use crate::need;
-use crate::order::seeded_order;
 use crate::pairs::{PairedCase, Pairs, unanswered};
 use crate::policy::Policy;
 use crate::run::Run;
+use crate::sample_size;
+use crate::schedule::seeded_order;
 use crate::stats::variance::mean;
 use crate::tools;
 use crate::verdict::{
@@ -21,19 +21,19 @@ use crate::verdict::{
 use schemas::id::CaseId;
 use schemas::trial::Lane;
 
-mod aftermath;
-mod apart;
+mod decision_summary;
 mod explain;
-mod looking;
+mod interim;
 mod reasons;
+mod secondary;
 #[cfg(test)]
 mod tests;
 
 pub use crate::pairs::PairError as AnalyseError;
-pub(crate) use aftermath::{Aftermath, MetricAftermath, decide_pairs};
-pub use looking::{Looking, PLAN_SHARE, Waves};
+pub(crate) use decision_summary::{Aftermath, MetricAftermath, decide_pairs};
+pub use interim::{Looking, PLAN_SHARE, Waves};
 
-use looking::Look;
+use interim::Look;
 
 /// The verdict and everything that explains it.
 #[derive(Debug, Clone, PartialEq)]
@@ -243,12 +243,12 @@ pub fn decide_on(request: &Request<'_>) -> Result<Analysis, AnalyseError> {
     let mut ground = Ground::new(*request, pairs, no_means(baseline, candidate));
     // Why it could not be tested is what the metric `semantic.drift` is absent for.
     ground.drift = drift::judge(policy, [baseline, candidate], &ground.pairs, seed).ok();
-    let mut look = looking::look(&ground);
+    let mut look = interim::look(&ground);
     look.bound(&ground);
     let evidence = look.evidence(&ground);
     let answer = reasons::answer(&evidence);
-    let (slices, exchangeability) = (apart::slices(&ground, &look), apart::exchangeability(&ground));
-    let discovered = apart::discovered(&ground, &look);
+    let (slices, exchangeability) = (secondary::slices(&ground, &look), secondary::exchangeability(&ground));
+    let discovered = secondary::discovered(&ground, &look);
     let need = needed(&ground, &look, answer);
     let metrics = &look.measurement.metrics;
     let mut findings = explain::findings(&look.pairs, metrics, &ground.checked);
@@ -311,16 +311,16 @@ fn needed(ground: &Ground<'_>, look: &Look<'_>, answer: Answer) -> Need {
                 look.pairs.trials().filter_map(|record| record.trial.cost_usd).collect();
             // Ascending, so that the numbers of the trials do not show in the last digit of the mean.
             costs.sort_by(f64::total_cmp);
-            let pairs = crate::count::float(2 * counts.paired.max(1));
-            let supply = need::Supply {
-                trials: (crate::count::float(counts.trials_baseline + counts.trials_candidate) / pairs)
+            let pairs = crate::cast::to_f64(2 * counts.paired.max(1));
+            let supply = sample_size::Supply {
+                trials: (crate::cast::to_f64(counts.trials_baseline + counts.trials_candidate) / pairs)
                     .max(1.0),
                 have: counts.paired,
                 corpus: ground.request.corpus_cases,
                 trial_usd: (!costs.is_empty()).then(|| mean(&costs)),
                 costs: ground.request.policy.need,
             };
-            need::plan(&look.measurement.metrics, &look.tests(ground), &supply)
+            sample_size::plan(&look.measurement.metrics, &look.tests(ground), &supply)
         }
     }
 }
@@ -332,7 +332,7 @@ fn results(ground: &Ground<'_>, look: &Look<'_>) -> Vec<MetricResult> {
             name: metric.name.clone(),
             family: metric.family.to_owned(),
             required: metric.required,
-            cases: crate::count::of(test.cases),
+            cases: crate::cast::to_u64(test.cases),
             baseline,
             candidate,
             effect: test.effect,
@@ -345,11 +345,11 @@ fn results(ground: &Ground<'_>, look: &Look<'_>) -> Vec<MetricResult> {
             state: test.state,
             unit: metric.unit,
             floor: test.floor,
-            clipped: crate::count::of(metric.clipped),
-            adjusted: apart::adjusted(ground, look, metric),
+            clipped: crate::cast::to_u64(metric.clipped),
+            adjusted: secondary::adjusted(ground, look, metric),
         }
     };
-    apart::proper(look).map(result).collect()
+    secondary::proper(look).map(result).collect()
 }
 
 fn details(pairs: &Pairs<'_>, metrics: &[Measured]) -> Vec<MetricDetail> {
@@ -430,7 +430,7 @@ fn absent_trials(pairs: &Pairs<'_>) -> Option<String> {
     let counts = pairs.counts;
     let ended = pairs.cases.iter().map(|case| unanswered(&case.baseline) + unanswered(&case.candidate));
     let ended: usize = ended.sum();
-    let without = counts.torn + crate::count::of(ended);
+    let without = counts.torn + crate::cast::to_u64(ended);
     let total = counts.missing_baseline + counts.missing_candidate;
     let absent = total.saturating_sub(without);
     (absent > 0).then(|| {

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use schemas::trial::Trial;
 
 use crate::analysis::{Aftermath, Looking, Request, decide_pairs};
+use crate::format;
 use crate::pairs::{PairError, Pairs};
 use crate::policy::Policy;
 use crate::run::Run;
@@ -15,7 +16,6 @@ use crate::stats::stream::StreamKey;
 use crate::stats::variance::{float, mean};
 use crate::stats::{gaffke, interval, normal, spending};
 use crate::verdict::{CALIBRATION_FORMAT, Calibration, CalibrationAnswers, CalibrationMetric, CostForecast};
-use crate::words;
 
 /// Probability with which a change is to be seen.
 const POWER: f64 = 0.80;
@@ -84,11 +84,11 @@ pub fn calibrate(request: &CalibrateRequest<'_>) -> Result<Calibration, Calibrat
         policy_digest: policy.digest(),
         seed,
         looks,
-        cases: crate::count::of(first.cases.len()),
+        cases: crate::cast::to_u64(first.cases.len()),
         trials: trials / 2.0,
         splits,
         answers,
-        false_block: crate::count::float(answers.block) / crate::count::float(splits.max(1)),
+        false_block: crate::cast::to_f64(answers.block) / crate::cast::to_f64(splits.max(1)),
         false_block_interval: interval::clopper_pearson(answers.block, splits, 0.95),
         metrics: metrics(&plan, &decided),
         cost: cost(&first, &plan, &decided),
@@ -133,14 +133,14 @@ fn metrics(plan: &Plan<'_>, decided: &[Aftermath]) -> Vec<CalibrationMetric> {
             unit: first.unit,
             decides: first.decides,
             required: first.required,
-            cases: crate::count::of(first.cases),
+            cases: crate::cast::to_u64(first.cases),
             margin: first.margin,
             false_alarm: float(alarms) / float(decided.len().max(1)),
             deviation,
             detectable,
-            detectable_text: words::effect(first.unit, -detectable),
+            detectable_text: format::effect(first.unit, -detectable),
             approvable_margin: (bar * error).max(of_floor),
-            cases_to_approve: crate::count::whole(needed.ceil()).max(floor),
+            cases_to_approve: crate::cast::round(needed.ceil()).max(floor),
         }
     };
     longest.metrics.iter().map(of).collect()
@@ -164,13 +164,13 @@ fn cost(pairs: &Pairs<'_>, plan: &Plan<'_>, decided: &[Aftermath]) -> CostForeca
     };
     let tokens = |trial: &Trial| {
         let total = trial.input_tokens.unwrap_or(0) + trial.output_tokens.unwrap_or(0);
-        trial.input_tokens.or(trial.output_tokens).map(|_| crate::count::float(total))
+        trial.input_tokens.or(trial.output_tokens).map(|_| crate::cast::to_f64(total))
     };
     CostForecast {
-        trials: crate::count::whole(planned),
+        trials: crate::cast::round(planned),
         tokens: each(tokens),
         usd: each(|trial| trial.cost_usd),
-        agent_hours: each(|trial| trial.duration_us.map(|time| crate::count::float(time / 1000) / 3.6e6)),
+        agent_hours: each(|trial| trial.duration_us.map(|time| crate::cast::to_f64(time / 1000) / 3.6e6)),
         share_used: mean(&decided.iter().map(|split| split.share_used).collect::<Vec<_>>()),
     }
 }

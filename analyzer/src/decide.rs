@@ -94,7 +94,7 @@ pub(crate) fn conclude(metrics: &[Measured], tested: &mut [Tested], alpha: f64) 
     for (metric, test) in metrics.iter().zip(tested) {
         // A metric that does not decide is shown at its own p, without correction.
         let worse = test.p_block_adjusted.unwrap_or(test.p_block) <= alpha;
-        let enough = crate::count::of(test.cases) >= test.floor && metric.speaks(test.cases);
+        let enough = crate::cast::to_u64(test.cases) >= test.floor && metric.speaks(test.cases);
         let tolerable = test.p_approve <= alpha && enough;
         test.state = match (tolerable, worse) {
             (true, false) => MetricState::NonInferior,

@@ -44,14 +44,14 @@ pub(crate) fn judge(policy: &Policy, runs: [&Run; 2], pairs: &Pairs<'_>, seed: u
     let test = kernel::test(&embedded.groups, relabelling, seed);
     let mut drift = Drift {
         model,
-        cases: crate::count::of(embedded.cases.len()),
+        cases: crate::cast::to_u64(embedded.cases.len()),
         trials_baseline: embedded.trials[0],
         trials_candidate: embedded.trials[1],
         relabelled: match relabelling {
             Relabelling::Trials => Relabelled::Trials,
             Relabelling::Sessions => Relabelled::Sessions,
         },
-        relabellings: crate::count::of(test.relabellings),
+        relabellings: crate::cast::to_u64(test.relabellings),
         is_exact: test.is_exact,
         bandwidth: test.bandwidth,
         distance_baseline: average(&test.cases, |observed| observed.baseline),
@@ -104,7 +104,7 @@ impl<'a> Embedded<'a> {
             .map_err(|error| format!("the answers of case {} cannot be compared: {error}", case.case))?;
         self.cases.push(case.case.as_str());
         for (count, arm) in self.trials.iter_mut().zip(&arms) {
-            *count += crate::count::of(arm.len());
+            *count += crate::cast::to_u64(arm.len());
         }
         Ok(())
     }
@@ -118,7 +118,7 @@ fn average(cases: &[CaseResult], of: impl Fn(&Observed) -> Option<f64>) -> Optio
 fn statistic(result: &StatisticResult) -> DriftStatistic {
     DriftStatistic {
         name: result.statistic.as_str().to_owned(),
-        cases: crate::count::of(result.cases),
+        cases: crate::cast::to_u64(result.cases),
         value: result.value,
         p: result.p,
         p_relabelled: result.p_relabelled,
@@ -155,7 +155,7 @@ fn detail(drift: &Drift) -> String {
     };
     format!(
         "{what}: p {} over {} cases, smallest by {named}{apart} (cosine distance, {})",
-        crate::words::p_value(drift.p_smallest),
+        crate::format::p_value(drift.p_smallest),
         drift.cases,
         drift.model
     )

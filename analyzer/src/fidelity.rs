@@ -49,7 +49,7 @@ fn judge_lane<'a>(
         missed += u64::from(fidelity.missed);
         total += u64::from(fidelity.total());
     }
-    let share = crate::count::float(missed) / crate::count::float(total.max(1));
+    let share = crate::cast::to_f64(missed) / crate::cast::to_f64(total.max(1));
     if share > policy.fidelity.max_missed {
         faithful.failures.push(format!(
             "{missed} of {total} world answers of the {lane} ({:.1} %) are not in the recordings, at most {:.1} % are allowed; \

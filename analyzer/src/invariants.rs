@@ -12,20 +12,20 @@ use crate::policy::{InvariantPolicy, MonotonicEffects};
 use crate::run::TrialRecord;
 
 mod calls;
-mod enveloped;
+mod envelope;
+mod evaluate;
 mod forbidden;
-mod liveness;
 mod mutants;
-mod order;
+mod mutation_check;
+mod precedence;
 mod sample;
-mod tally;
 #[cfg(test)]
 mod tests;
 
 use forbidden::Texts;
-use order::Precedence;
+use precedence::Precedence;
 
-pub(crate) use tally::{Checked, Doubtful, check, envelope_name};
+pub(crate) use evaluate::{Checked, Doubtful, check, envelope_name};
 
 /// What a check says of one trial.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,8 +138,8 @@ impl<'p> Invariant<'p> {
             Self::Idempotency(tools) => calls::check_repeats(tools, record),
             Self::ResponseTime(max_ms) => check_time(*max_ms, record),
             Self::Forbidden(texts) => texts.check(record),
-            Self::Order(rules) => order::check(rules, record),
-            Self::Envelope(envelope) => enveloped::check(envelope, record),
+            Self::Order(rules) => precedence::check(rules, record),
+            Self::Envelope(envelope) => envelope::check(envelope, record),
         }
     }
 }

@@ -10,29 +10,29 @@
 
 mod analysis;
 mod calibrate;
-mod count;
+mod cast;
 mod decide;
-mod discover;
 mod drift;
 mod embedding;
-mod exchange;
+mod exchangeability;
 mod fidelity;
 mod finding;
 #[cfg(test)]
 mod fixture;
+mod format;
 mod invariants;
 mod metrics;
-mod need;
-mod order;
 pub mod outcome;
 mod pairs;
 pub mod policy;
 pub mod report;
 mod run;
+mod sample_size;
+mod schedule;
 pub mod stats;
+mod subgroup_search;
 mod tools;
 pub mod verdict;
-mod words;
 mod writes;
 
 pub use analysis::{
@@ -43,8 +43,8 @@ pub use calibrate::{CalibrateError, CalibrateRequest, calibrate};
 pub use drift::{DriftMap, DriftPoint};
 pub use embedding::{AnswerEmbedding, EmbeddingError};
 pub use finding::{Example, FINDINGS_PER_SUBJECT, Finding};
-pub use order::seeded_order;
+pub use format::{effect_text, escaped, metric_words, sentence};
 pub use policy::{Policy, PolicyError};
 pub use run::{Run, Said, ToolCall, TrialRecord, agree_on_effects};
+pub use schedule::seeded_order;
 pub use verdict::{Answer, Verdict};
-pub use words::{effect_text, escaped, metric_words, sentence};

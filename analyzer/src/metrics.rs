@@ -11,6 +11,7 @@ use crate::stats::variance::mean;
 use crate::verdict::{AbsentMetric, Unit};
 
 mod cost;
+mod dispersion;
 mod effects;
 mod outcome;
 mod scalar;
@@ -18,7 +19,6 @@ mod semantic;
 mod sequence;
 mod sliced;
 mod table;
-mod varied;
 
 pub(crate) use outcome::succeeded;
 pub(crate) use semantic::one_model;

@@ -236,19 +236,19 @@ fn recordings<'a>(
 }
 
 fn count(cases: &[PairedCase<'_>], unseen: Unseen) -> PairCounts {
-    let mut counts = PairCounts { cases: crate::count::of(cases.len()), ..PairCounts::default() };
+    let mut counts = PairCounts { cases: crate::cast::to_u64(cases.len()), ..PairCounts::default() };
     for PairedCase { baseline, candidate, .. } in cases {
         counts.paired += u64::from(!baseline.trials.is_empty() && !candidate.trials.is_empty());
         counts.unpaired_baseline += u64::from(candidate.held() == 0);
         counts.unpaired_candidate += u64::from(baseline.held() == 0);
-        counts.torn += crate::count::of(baseline.torn + candidate.torn);
-        counts.trials_baseline += crate::count::of(baseline.held());
-        counts.trials_candidate += crate::count::of(candidate.held());
-        counts.missing_baseline += crate::count::of(baseline.missing + unanswered(baseline));
-        counts.missing_candidate += crate::count::of(candidate.missing + unanswered(candidate));
+        counts.torn += crate::cast::to_u64(baseline.torn + candidate.torn);
+        counts.trials_baseline += crate::cast::to_u64(baseline.held());
+        counts.trials_candidate += crate::cast::to_u64(candidate.held());
+        counts.missing_baseline += crate::cast::to_u64(baseline.missing + unanswered(baseline));
+        counts.missing_candidate += crate::cast::to_u64(candidate.missing + unanswered(candidate));
     }
-    counts.missing_baseline += crate::count::of(unseen.cases * unseen.baseline);
-    counts.missing_candidate += crate::count::of(unseen.cases * unseen.candidate);
+    counts.missing_baseline += crate::cast::to_u64(unseen.cases * unseen.baseline);
+    counts.missing_candidate += crate::cast::to_u64(unseen.cases * unseen.candidate);
     counts
 }
 

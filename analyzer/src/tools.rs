@@ -145,7 +145,7 @@ fn rate(tool: &str, cases: &[Case<'_>], seed: u64) -> ToolRate {
         called_baseline: lane(&called, 0),
         called_candidate: lane(&called, 1),
         p_called: p_called(tool, cases, seed),
-        cases: crate::count::of(cases.len()),
+        cases: crate::cast::to_u64(cases.len()),
         reordered_baseline: moves(0),
         reordered_candidate: moves(1),
     }

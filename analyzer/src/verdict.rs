@@ -7,15 +7,15 @@ use serde::{Deserialize, Serialize};
 use crate::outcome::OutcomeResult;
 
 mod calibration;
-mod change;
-mod course;
+mod drift;
 mod invariants;
+mod look_history;
 mod slices;
 
 pub use calibration::{CALIBRATION_FORMAT, Calibration, CalibrationAnswers, CalibrationMetric, CostForecast};
-pub use change::{Drift, DriftEffect, DriftStatistic, MovedCase, Relabelled, ToolRate};
-pub use course::{Course, CourseKind, LookMetric, LookResult};
+pub use drift::{Drift, DriftEffect, DriftStatistic, MovedCase, Relabelled, ToolRate};
 pub use invariants::{BreachPlace, EnvelopeName, InvariantResult, InvariantState, LaneCheck, Liveness};
+pub use look_history::{Course, CourseKind, LookMetric, LookResult};
 pub use slices::{Discovered, DiscoveredSlice, SliceResult};
 
 /// The version of the verdict's shape.

@@ -3,17 +3,17 @@
 use analyzer::{Looking, Policy, Request, Verdict};
 use schemas::trial::Lane;
 
-use crate::dice::Dice;
+use crate::rng::Dice;
 use crate::table::{self, Table};
 
 mod approve;
+mod baselines;
 mod block;
+mod determinism;
 mod kernel;
 mod numbers;
-mod peers;
 mod power;
 mod real;
-mod sameness;
 mod speed;
 
 /// How much is simulated.

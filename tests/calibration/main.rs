@@ -5,10 +5,10 @@
 //! Time is measured only there, and asserted nowhere.
 
 mod classical;
-mod dice;
 mod figures;
 mod rate;
 mod reference;
 mod report;
+mod rng;
+mod simulation;
 mod table;
-mod world;

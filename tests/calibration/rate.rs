@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::dice::Dice;
+use crate::rng::Dice;
 
 /// How often in how many repetitions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

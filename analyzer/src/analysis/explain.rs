@@ -1,11 +1,11 @@
 //! The sessions behind each number, the worst first.
 
 use crate::finding::{Example, FINDINGS_PER_SUBJECT, Finding};
+use crate::format;
 use crate::invariants::Checked;
 use crate::metrics::{CaseTable, Measured};
 use crate::pairs::{PairedCase, Pairs};
 use crate::run::TrialRecord;
-use crate::words;
 use crate::writes::{self, Write};
 
 /// Writes named in a sentence.
@@ -46,7 +46,7 @@ fn of_metric(pairs: &Pairs<'_>, metric: &Measured) -> Vec<Finding> {
     worse.sort_by(|a, b| a.observed().total_cmp(&b.observed()));
     let finding = |table: &&CaseTable| {
         let case = &pairs.cases[table.place];
-        let value = |value| words::value(metric.unit, value);
+        let value = |value| format::value(metric.unit, value);
         let shown = case.candidate.trials.iter().find(|record| shows(&metric.name, case, record));
         let shown = shown.or(case.candidate.trials.first()).copied();
         let seen = shown.map_or_else(String::new, |record| describe(&metric.name, case, record));

@@ -2,10 +2,10 @@
 
 use super::{Evidence, NoMeans};
 use crate::decide::{self, Tested};
+use crate::format;
 use crate::invariants::Doubtful;
 use crate::metrics::Measured;
 use crate::verdict::{Answer, Discovered, ExchangeResult, MetricState, Need, Reason, ReasonCode};
-use crate::words;
 
 /// The answer: invariants first, then the metrics, then everything that forbids approval.
 pub(super) fn answer(evidence: &Evidence<'_>) -> Answer {
@@ -60,7 +60,7 @@ fn for_review(
             "the candidate's trials are not like the recordings in {} over {} cases (adjusted p {}): the build changed, or the replay is not perfect",
             result.name,
             result.cases,
-            words::p_value(result.p_adjusted)
+            format::p_value(result.p_adjusted)
         );
         reason(ReasonCode::DiffersFromRecording, None, detail)
     };
@@ -107,7 +107,7 @@ fn metrics<'e>(evidence: &'e Evidence<'_>) -> impl Iterator<Item = (&'e Measured
 }
 
 fn numbers(evidence: &Evidence<'_>, metric: &Measured, test: &Tested, interval: [f64; 2]) -> String {
-    let of = |effect| words::effect(metric.unit, effect);
+    let of = |effect| format::effect(metric.unit, effect);
     format!(
         "{} over {} cases, {:.0} % bounds {} to {}, tolerated {}",
         of(test.effect),
@@ -125,7 +125,7 @@ fn blocking(evidence: &Evidence<'_>) -> Vec<Reason> {
         if metric.decides && test.state == MetricState::Deteriorated {
             let p = test.p_block_adjusted.unwrap_or(test.p_block);
             let text = numbers(evidence, metric, test, interval);
-            let detail = format!("{} got worse: {text} (adjusted p {})", metric.name, words::p_value(p));
+            let detail = format!("{} got worse: {text} (adjusted p {})", metric.name, format::p_value(p));
             reasons.push(reason(ReasonCode::Deteriorated, Some(&metric.name), detail));
         }
     }
@@ -139,7 +139,7 @@ fn approving(evidence: &Evidence<'_>) -> Vec<Reason> {
         let detail = format!(
             "{} is not worse than tolerated: {text} (p {})",
             metric.name,
-            words::p_value(test.p_approve)
+            format::p_value(test.p_approve)
         );
         reason(ReasonCode::NonInferior, Some(&metric.name), detail)
     };
@@ -219,7 +219,7 @@ fn missing(evidence: &Evidence<'_>) -> Option<Reason> {
         .filter(|record| record.trial.ending == schemas::trial::TrialEnding::Truncated)
         .count();
     let total = counts.missing_baseline + counts.missing_candidate;
-    let code = if 2 * crate::count::of(truncated) > total {
+    let code = if 2 * crate::cast::to_u64(truncated) > total {
         ReasonCode::TooManyUnscorable
     } else {
         ReasonCode::MissingTrials
@@ -241,13 +241,13 @@ fn undecided(evidence: &Evidence<'_>, need: &Need) -> Vec<Reason> {
         if !metric.required || decide::is_tolerable(test.state) {
             continue;
         }
-        if crate::count::of(test.cases) < test.floor {
+        if crate::cast::to_u64(test.cases) < test.floor {
             let detail = format!(
                 "{} has {} cases; below {} no method can show a margin of {}",
                 metric.name,
                 test.cases,
                 test.floor,
-                words::size(metric.unit, metric.margin)
+                format::size(metric.unit, metric.margin)
             );
             reasons.push(reason(ReasonCode::BelowFloor, Some(&metric.name), detail));
         }

@@ -12,7 +12,7 @@ use schemas::exchange::Ending;
 use serde_json::{Value, json};
 
 use super::forbidden::Rule;
-use super::order::Precedence;
+use super::precedence::Precedence;
 use super::{Breach, Invariant, calls, sample};
 use crate::run::{ToolCall, TrialRecord};
 

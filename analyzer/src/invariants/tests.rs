@@ -3,7 +3,7 @@ use schemas::exchange::Ending;
 use schemas::trial::Lane;
 use serde_json::json;
 
-use super::tally::upper_bound;
+use super::evaluate::upper_bound;
 use super::*;
 use crate::fixture::{read, record, run, write};
 use crate::pairs::Pairs;

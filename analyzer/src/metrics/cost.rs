@@ -30,12 +30,12 @@ fn seconds(trial: &Trial) -> Option<f64> {
 fn micros(time: u64) -> f64 {
     // Over 2^32 microseconds (71 minutes) the seconds and the rest are exact apart.
     let (whole, rest) = (time / 1_000_000, time % 1_000_000);
-    crate::count::float(whole) * 1e6 + crate::count::float(rest)
+    crate::cast::to_f64(whole) * 1e6 + crate::cast::to_f64(rest)
 }
 
 fn tokens(trial: &Trial) -> Option<f64> {
     let total = trial.input_tokens.unwrap_or(0) + trial.output_tokens.unwrap_or(0);
-    trial.input_tokens.or(trial.output_tokens).map(|_| crate::count::float(total))
+    trial.input_tokens.or(trial.output_tokens).map(|_| crate::cast::to_f64(total))
 }
 
 fn ratio(
@@ -86,6 +86,6 @@ fn tail(setting: Setting<'_>) -> Result<Measured, String> {
 fn percentile(setting: Setting<'_>) -> Option<u64> {
     let mut times: Vec<u64> = setting.pairs.trials().filter_map(|record| record.trial.duration_us).collect();
     times.sort_unstable();
-    let rank = crate::count::whole((1.0 - TAIL) * crate::stats::variance::float(times.len())).max(1);
+    let rank = crate::cast::round((1.0 - TAIL) * crate::stats::variance::float(times.len())).max(1);
     times.get(usize::try_from(rank).ok()? - 1).copied()
 }

@@ -7,8 +7,8 @@ use schemas::exchange::Effect;
 use schemas::trial::TrialEnding;
 
 use crate::invariants::{self, Invariant};
+use crate::metrics::dispersion::{self, Form};
 use crate::metrics::scalar::{self, Functional, Scalar, Score};
-use crate::metrics::varied::{self, Form};
 use crate::metrics::{Measured, Measurement, Setting, spec};
 use crate::pairs::PairedCase;
 use crate::policy::{DEMOTED_MARGIN, Margin, MetricSpec};
@@ -48,7 +48,7 @@ pub(crate) fn measure(setting: Setting<'_>, measurement: &mut Measurement) {
     } else {
         let describe = |record: &TrialRecord| record.trial.has_transcript.then(|| writes::counted(record));
         let start = setting.start(spec("effects.drift"), Unit::Distance);
-        varied::measure(setting, start, Form::Drift, describe, writes::distance)
+        dispersion::measure(setting, start, Form::Drift, describe, writes::distance)
     };
     measurement.take("effects.drift", drift);
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::metrics::varied::{self, Form};
+use crate::metrics::dispersion::{self, Form};
 use crate::metrics::{Measurement, Setting, spec};
 use crate::pairs::Pairs;
 use crate::run::TrialRecord;
@@ -21,7 +21,7 @@ pub(crate) fn measure(setting: Setting<'_>, measurement: &mut Measurement) {
     for (name, form) in [("semantic.drift", Form::Drift), ("semantic.dispersion", Form::Dispersion)] {
         let measured = model.clone().and_then(|_| {
             let start = setting.start(spec(name), Unit::Distance);
-            varied::measure(setting, start, form, direction, distance)
+            dispersion::measure(setting, start, form, direction, distance)
         });
         measurement.take(name, measured);
     }

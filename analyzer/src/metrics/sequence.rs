@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::metrics::varied::{self, Form};
+use crate::metrics::dispersion::{self, Form};
 use crate::metrics::{Measurement, Setting, spec};
 use crate::run::{ToolCall, TrialRecord};
 use crate::verdict::Unit;
@@ -22,7 +22,7 @@ pub(crate) fn measure(setting: Setting<'_>, measurement: &mut Measurement) {
     for (name, form) in [("sequence.drift", Form::Drift), ("sequence.dispersion", Form::Dispersion)] {
         let measured = if any {
             let start = setting.start(spec(name), Unit::Distance);
-            varied::measure(setting, start, form, spectrum, distance)
+            dispersion::measure(setting, start, form, spectrum, distance)
         } else {
             Err("no trial has a tool call".to_owned())
         };

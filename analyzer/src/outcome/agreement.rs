@@ -14,7 +14,7 @@ use schemas::score::ScoreKind;
 use serde::{Deserialize, Serialize};
 
 use super::Evaluator;
-use crate::count;
+use crate::cast;
 use crate::pairs::Pairs;
 use crate::policy::JudgePolicy;
 use crate::run::TrialRecord;
@@ -232,8 +232,8 @@ impl<'a> Words<'a> {
             name: evaluator.name.clone(),
             kind: evaluator.kind.as_str().to_owned(),
             digest: digests.join(", "),
-            scored: count::of(self.scored),
-            errors: count::of(self.errors),
+            scored: cast::to_u64(self.scored),
+            errors: cast::to_u64(self.errors),
             votes: overall.votes,
             overall,
             slices,
@@ -271,12 +271,12 @@ impl Agreement {
         });
         let mut measured = Self {
             slice: slice.map(str::to_owned),
-            labels: count::of(labels),
-            cases: count::of(tallies.len()),
-            successes: count::of(successes),
-            successes_passed: count::of(passed),
-            failures: count::of(failures),
-            failures_caught: count::of(caught),
+            labels: cast::to_u64(labels),
+            cases: cast::to_u64(tallies.len()),
+            successes: cast::to_u64(successes),
+            successes_passed: cast::to_u64(passed),
+            failures: cast::to_u64(failures),
+            failures_caught: cast::to_u64(caught),
             agreement,
             agreement_lower,
             kappa,

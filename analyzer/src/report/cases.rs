@@ -14,11 +14,11 @@ use super::transcript::Texts;
 use super::{Evidence, link, pack, phrases, text};
 use crate::analysis::{AnalyseError, Analysis};
 use crate::finding::Finding;
+use crate::format;
 use crate::metrics::{self, Setting};
 use crate::pairs::Pairs;
 use crate::run::TrialRecord;
 use crate::verdict::{MetricResult, Unit};
-use crate::words;
 
 mod traces;
 
@@ -336,9 +336,9 @@ fn metric_view(contrast: &(&MetricResult, f64, f64, f64)) -> Option<MetricView> 
     };
     told.then(|| MetricView {
         name: text::name(&metric.name),
-        baseline: words::value(metric.unit, baseline),
-        candidate: words::value(metric.unit, candidate),
-        effect: words::effect(metric.unit, effect),
+        baseline: format::value(metric.unit, baseline),
+        candidate: format::value(metric.unit, candidate),
+        effect: format::effect(metric.unit, effect),
         tone: if effect < 0.0 { phrases::BAD } else { phrases::GOOD },
         order: effect,
     })

@@ -9,8 +9,8 @@ use super::page::drift::{self, DriftPoint};
 use super::page::slices;
 use super::{phrases, text};
 use crate::analysis::{Analysis, MetricDetail};
+use crate::format;
 use crate::verdict::{MetricResult, SliceResult, Unit, Verdict};
-use crate::words;
 
 /// The farthest the scale reaches to the worse side, margins; beyond it an interval is cut and marked so.
 const FARTHEST_WORSE: f64 = -12.0;
@@ -164,9 +164,9 @@ fn row(drawn: &Drawn, lowest: f64, highest: f64) -> Row {
         cut_low: low < lowest,
         cut_high: high > highest,
         effect: (lowest..=highest).contains(&effect).then(|| rounded(effect)),
-        effect_text: words::effect(drawn.unit, drawn.effect),
+        effect_text: format::effect(drawn.unit, drawn.effect),
         interval_text: phrases::ends(drawn.unit, drawn.interval),
-        margin_text: words::effect(drawn.unit, -drawn.margin),
+        margin_text: format::effect(drawn.unit, -drawn.margin),
     }
 }
 

@@ -150,7 +150,7 @@ fn invariant_event(invariant: &InvariantResult) -> Event {
     Event {
         severity: if tone == phrases::BAD { ERROR } else { INFO },
         name: format!("invariant.{}", text::name(&invariant.name)),
-        value: Some(crate::count::float(invariant.violations)),
+        value: Some(crate::cast::to_f64(invariant.violations)),
         label: state,
         explanation: phrases::invariant_line(invariant),
         more: vec![

@@ -8,8 +8,8 @@ use super::cases::{self, Cases};
 use super::tools::{self, Tools};
 use super::{Evidence, Frame, ReportError, figures, pack, phrases, text};
 use crate::analysis::Analysis;
+use crate::format;
 use crate::verdict::{Answer, ExchangeResult, MetricResult, NeedRow, Reason, ReasonCode, Verdict};
-use crate::words;
 
 pub(super) mod calibration;
 pub(super) mod course;
@@ -352,9 +352,9 @@ fn metric_view(metric: &MetricResult) -> MetricView {
         role: phrases::role(metric),
         decides: metric.decides || metric.required,
         cases: text::count(metric.cases),
-        baseline: words::value(metric.unit, metric.baseline),
-        candidate: words::value(metric.unit, metric.candidate),
-        effect: words::effect(metric.unit, metric.effect),
+        baseline: format::value(metric.unit, metric.baseline),
+        candidate: format::value(metric.unit, metric.candidate),
+        effect: format::effect(metric.unit, metric.effect),
         interval: phrases::interval(metric),
         margin: phrases::margin(metric),
         p_block: text::p_value(metric.p_block),

@@ -4,10 +4,10 @@ use schemas::exchange::Effect;
 use schemas::trial::TrialEnding;
 
 use super::text;
+use crate::format;
 use crate::verdict::{
     Answer, InvariantResult, InvariantState, MetricResult, MetricState, ReasonCode, Unit, Verdict,
 };
-use crate::words;
 
 /// How a line is coloured and marked; never by colour alone.
 pub(super) const GOOD: &str = "good";
@@ -40,10 +40,10 @@ pub(super) fn why(verdict: &Verdict) -> String {
         (ReasonCode::Deteriorated, Some(metric)) => sentence(&format!(
             "{} went from {} to {} over {}: {}, where {} is tolerated",
             text::name(&metric.name),
-            words::value(metric.unit, metric.baseline),
-            words::value(metric.unit, metric.candidate),
+            format::value(metric.unit, metric.baseline),
+            format::value(metric.unit, metric.candidate),
             text::counted(metric.cases, "case", "cases"),
-            words::effect(metric.unit, metric.effect),
+            format::effect(metric.unit, metric.effect),
             margin(metric),
         )),
         (ReasonCode::NonInferior, Some(metric)) => {
@@ -51,7 +51,7 @@ pub(super) fn why(verdict: &Verdict) -> String {
             let kept: Vec<&MetricResult> = kept.filter_map(|reason| of(&reason.metric)).collect();
             let shown = kept.iter().take(APPROVED_NAMED).map(|metric| {
                 let [before, after] =
-                    [metric.baseline, metric.candidate].map(|value| words::value(metric.unit, value));
+                    [metric.baseline, metric.candidate].map(|value| format::value(metric.unit, value));
                 format!("{} ({before} \u{2192} {after})", text::name(&metric.name))
             });
             let more = kept.len().saturating_sub(APPROVED_NAMED);
@@ -94,7 +94,7 @@ pub(super) fn interval(metric: &MetricResult) -> String {
 
 /// Both ends of an interval of effects.
 pub(super) fn ends(unit: Unit, interval: [f64; 2]) -> String {
-    let [low, high] = interval.map(|end| words::effect(unit, end));
+    let [low, high] = interval.map(|end| format::effect(unit, end));
     match low.strip_suffix(" points") {
         Some(low) => format!("{low} to {high}"),
         None => format!("{low} to {high}"),
@@ -103,7 +103,7 @@ pub(super) fn ends(unit: Unit, interval: [f64; 2]) -> String {
 
 /// The effect at which the margin is used up.
 pub(super) fn margin(metric: &MetricResult) -> String {
-    words::effect(metric.unit, -metric.margin)
+    format::effect(metric.unit, -metric.margin)
 }
 
 /// What the answer means for the roll-out.
@@ -179,9 +179,9 @@ pub(super) fn metric_line(metric: &MetricResult) -> String {
     format!(
         "{state} ({}): baseline {}, candidate {}, effect {}, interval {}, margin {}, {}, p block {}, p approve {}",
         role(metric),
-        words::value(metric.unit, metric.baseline),
-        words::value(metric.unit, metric.candidate),
-        words::effect(metric.unit, metric.effect),
+        format::value(metric.unit, metric.baseline),
+        format::value(metric.unit, metric.candidate),
+        format::effect(metric.unit, metric.effect),
         interval(metric),
         margin(metric),
         text::counted(metric.cases, "case", "cases"),

@@ -4,9 +4,9 @@
 
 use super::{Evidence, Frame, ReportError, cases, phrases, text, tools};
 use crate::analysis::Analysis;
+use crate::format;
 use crate::run::Run;
 use crate::verdict::{Answer, MetricResult, MetricState, Reason, ReasonCode, Verdict};
-use crate::words;
 
 /// Reasons listed.
 const REASONS_SHOWN: usize = 6;
@@ -80,7 +80,7 @@ fn metrics(verdict: &Verdict, lines: &mut Vec<String>) {
     } else if !reported.is_empty() {
         let worse = reported.iter().filter(|metric| metric.state == MetricState::Deteriorated).count();
         let worse = if worse > 0 { format!(", {worse} of them worse") } else { String::new() };
-        let count = text::counted(crate::count::of(reported.len()), "metric is", "metrics are");
+        let count = text::counted(crate::cast::to_u64(reported.len()), "metric is", "metrics are");
         folded(&format!("{count} reported only{worse}"), lines, |lines| table(&reported, lines));
     }
 }
@@ -106,9 +106,9 @@ fn table(metrics: &[&MetricResult], lines: &mut Vec<String>) {
         let cells = [
             mark(tone).to_owned(),
             text::markdown(&text::name(&metric.name)),
-            words::value(metric.unit, metric.baseline),
-            words::value(metric.unit, metric.candidate),
-            format!("**{}**", words::effect(metric.unit, metric.effect)),
+            format::value(metric.unit, metric.baseline),
+            format::value(metric.unit, metric.candidate),
+            format!("**{}**", format::effect(metric.unit, metric.effect)),
             phrases::interval(metric),
             phrases::margin(metric),
             format!("{state} ({})", phrases::role(metric)),

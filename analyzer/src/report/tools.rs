@@ -171,7 +171,7 @@ impl Lane {
     }
 
     fn rate(&self, count: u64) -> f64 {
-        crate::count::float(count) / crate::count::float(self.trials.max(1))
+        crate::cast::to_f64(count) / crate::cast::to_f64(self.trials.max(1))
     }
 }
 

@@ -144,7 +144,7 @@ pub fn floor(alpha: f64, margin: f64, low: f64) -> u64 {
     // 59.0000000001 is 59.
     let cases =
         if (1.0 + margin / low).powf(cases - 1.0) <= alpha * (1.0 + 1e-12) { cases - 1.0 } else { cases };
-    crate::count::whole(cases)
+    crate::cast::round(cases)
 }
 
 // === the integral ===

@@ -131,11 +131,11 @@ impl Density {
 
 /// Nodes and weights of an interval, ascending.
 fn nodes(low: f64, high: f64, width: f64) -> Vec<(f64, f64)> {
-    let panels = crate::count::whole(((high - low) / width).ceil()).max(1);
-    let half = 0.5 * (high - low) / crate::count::float(panels);
+    let panels = crate::cast::round(((high - low) / width).ceil()).max(1);
+    let half = 0.5 * (high - low) / crate::cast::to_f64(panels);
     let mut points = Vec::new();
     for panel in 0..panels {
-        let middle = low + half * (2.0 * crate::count::float(panel) + 1.0);
+        let middle = low + half * (2.0 * crate::cast::to_f64(panel) + 1.0);
         let side =
             |sign: f64| move |(node, weight): &(f64, f64)| (middle + sign * half * node, half * weight);
         points.extend(NODES.iter().rev().map(side(-1.0)));

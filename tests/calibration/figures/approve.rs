@@ -6,8 +6,8 @@ use super::{LOOKS, SUCCESS, Scale, decide, decide_in, policy};
 use crate::classical::paired_t;
 use crate::rate::{Rate, repeat};
 use crate::report::{Row, Standing, demand};
+use crate::simulation::{Change, Extras, Sessions, draw};
 use crate::table::Table;
-use crate::world::{Change, Extras, Sessions, draw};
 
 const MARGIN: f64 = 0.05;
 const ALPHA: f64 = 0.05;

@@ -5,7 +5,7 @@ use analyzer::{Answer, Looking};
 use super::{LOOKS, SIX_METRICS, Scale, decide, decide_in, policy};
 use crate::rate::{Rate, repeat};
 use crate::report::{Row, Standing, demand};
-use crate::world::{Change, Extras, Sessions, draw};
+use crate::simulation::{Change, Extras, Sessions, draw};
 
 /// Sessions, and trials of each in both lanes.
 const SIZES: [(usize, (usize, usize)); 4] = [(20, (5, 5)), (100, (4, 4)), (200, (1, 5)), (500, (8, 8))];

@@ -10,10 +10,10 @@ use ndarray::linalg::general_mat_mul;
 use serde_json::Value;
 
 use super::Scale;
-use crate::dice::Dice;
 use crate::rate::{Rate, repeat};
 use crate::reference::{numbers, python};
 use crate::report::{Row, Standing, demand};
+use crate::rng::Dice;
 
 /// Numbers in a simulated embedding, as in the simulations behind the design.
 const DIMENSION: usize = 32;

@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 
 use super::Scale;
 use crate::classical::{self, Tails, float};
-use crate::dice::Dice;
 use crate::reference::{ask, numbers};
 use crate::report::{Row, Standing, demand};
+use crate::rng::Dice;
 
 /// The largest difference, relative to the reference.
 fn worst_relative(ours: &[f64], theirs: &[f64]) -> f64 {

@@ -6,11 +6,11 @@ use schemas::trial::Lane;
 use super::{FOUR_METRICS, LOOKS, SUCCESS, Scale, decide, decide_in, policy};
 use rayon::prelude::*;
 
-use crate::dice::Dice;
 use crate::rate::{Rate, repeat};
 use crate::report::{Row, Standing, demand};
+use crate::rng::Dice;
+use crate::simulation::{Change, Extras, Sessions, draw};
 use crate::table;
-use crate::world::{Change, Extras, Sessions, draw};
 
 /// The setting of A6 and A7: success mean .90, concentration 1, five trials in each lane.
 fn four(dice: &mut Dice, policy: &Policy, count: usize, change: Change) -> Verdict {

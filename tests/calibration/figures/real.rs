@@ -7,9 +7,9 @@ use analyzer::{Answer, Policy, Run, TrialRecord};
 use recorder::import::{Columns, Format, Source, Transcript, read};
 use schemas::trial::{Lane, TrialEnding};
 
-use crate::dice::Dice;
 use crate::rate::Rate;
 use crate::report::{Row, Standing};
+use crate::rng::Dice;
 use crate::table::{self, Outcome};
 
 /// Errors of a provider or of the benchmark's own harness, by a part of their text. What an agent runs into by its own

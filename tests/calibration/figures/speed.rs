@@ -9,10 +9,10 @@ use schemas::trial::{Fidelity, Lane, TrialEnding};
 use tests::binary;
 
 use super::{Scale, policy};
-use crate::dice::Dice;
 use crate::report::{Row, Standing};
+use crate::rng::Dice;
+use crate::simulation::{Change, Extras, Sessions, draw};
 use crate::table::{self, Table};
-use crate::world::{Change, Extras, Sessions, draw};
 
 /// Eight metrics that decide: what outcome tables can give.
 const EIGHT_METRICS: &str = "policy = 1\n\

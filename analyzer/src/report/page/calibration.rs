@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
+use crate::format;
 use crate::report::{figures::rounded, text};
 use crate::verdict::{Calibration, CalibrationMetric};
-use crate::words;
 
 /// The section.
 #[derive(Debug, Serialize)]
@@ -76,9 +76,9 @@ fn row(metric: &CalibrationMetric) -> CalibrationRow {
     CalibrationRow {
         name: text::name(&metric.name),
         decides: metric.decides || metric.required,
-        margin: words::size(metric.unit, metric.margin),
+        margin: format::size(metric.unit, metric.margin),
         detectable: text::visible(&metric.detectable_text),
-        approvable: words::size(metric.unit, metric.approvable_margin),
+        approvable: format::size(metric.unit, metric.approvable_margin),
         cases_to_approve: text::count(metric.cases_to_approve),
         false_alarm: text::percent(metric.false_alarm),
     }

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::format;
 use crate::report::{phrases, text};
 use crate::verdict::{Discovered, SliceResult, Verdict};
-use crate::words;
 
 /// Slices of the search shown.
 const FOUND_SHOWN: usize = 20;
@@ -84,10 +84,10 @@ fn named(slice: &SliceResult) -> SliceView {
         },
         metric: text::name(&slice.metric),
         cases: text::count(slice.cases),
-        baseline: words::value(slice.unit, slice.baseline),
-        candidate: words::value(slice.unit, slice.candidate),
-        effect: words::effect(slice.unit, slice.effect),
-        margin: words::effect(slice.unit, -slice.margin),
+        baseline: format::value(slice.unit, slice.baseline),
+        candidate: format::value(slice.unit, slice.candidate),
+        effect: format::effect(slice.unit, slice.effect),
+        margin: format::effect(slice.unit, -slice.margin),
         p_block: text::p_value(slice.p_block_adjusted),
         tone,
         state,
@@ -96,7 +96,7 @@ fn named(slice: &SliceResult) -> SliceView {
 
 fn found_view(found: &Discovered, verdict: &Verdict) -> FoundView {
     let unit = verdict.metrics.iter().find(|metric| metric.name == found.metric).map(|metric| metric.unit);
-    let effect = |value: f64| unit.map_or_else(|| format!("{value:+.3}"), |unit| words::effect(unit, value));
+    let effect = |value: f64| unit.map_or_else(|| format!("{value:+.3}"), |unit| format::effect(unit, value));
     let left = match found.left_out {
         0 => String::new(),
         left => format!(", {} left out as the smallest", text::count(left)),
@@ -117,8 +117,10 @@ fn found_view(found: &Discovered, verdict: &Verdict) -> FoundView {
             text::count(found.relabellings),
             match found.slices.len() {
                 0 => "none stands out".to_owned(),
-                some =>
-                    format!("{} out", text::counted(crate::count::of(some), "slice stands", "slices stand")),
+                some => format!(
+                    "{} out",
+                    text::counted(crate::cast::to_u64(some), "slice stands", "slices stand")
+                ),
             },
         ),
         rows: rows.collect(),

@@ -66,7 +66,7 @@ pub(super) fn lanes(verdict: &Verdict, evidence: &Evidence<'_>) -> Vec<[String; 
     };
     let ended = |ending: TrialEnding| {
         move |run: &Run| {
-            text::count(crate::count::of(run.own().filter(|record| record.trial.ending == ending).count()))
+            text::count(crate::cast::to_u64(run.own().filter(|record| record.trial.ending == ending).count()))
         }
     };
     let pairs = &verdict.pairs;
@@ -78,17 +78,17 @@ pub(super) fn lanes(verdict: &Verdict, evidence: &Evidence<'_>) -> Vec<[String; 
         row("Run", &|run| text::name(&run.name)),
         row("Build", &|run| text::name(run.manifest.build.as_str())),
         row("Where it comes from", &|run| text::name(&run.manifest.source)),
-        row("Trials", &|run| text::count(crate::count::of(run.own().count()))),
+        row("Trials", &|run| text::count(crate::cast::to_u64(run.own().count()))),
         row("… complete", &ended(TrialEnding::Complete)),
         row("… failed", &ended(TrialEnding::Failed)),
         row("… timed out", &ended(TrialEnding::TimedOut)),
         row("… left the recording (unscorable)", &ended(TrialEnding::Truncated)),
         row("… lost to the harness", &ended(TrialEnding::Infrastructure)),
         row("… torn: exchanges were lost, no vote", &|run| {
-            text::count(crate::count::of(run.own().filter(|record| record.is_torn()).count()))
+            text::count(crate::cast::to_u64(run.own().filter(|record| record.is_torn()).count()))
         }),
         row("… without a transcript", &|run| {
-            text::count(crate::count::of(run.own().filter(|record| !record.trial.has_transcript).count()))
+            text::count(crate::cast::to_u64(run.own().filter(|record| !record.trial.has_transcript).count()))
         }),
         ["Trials without an outcome, counted both ways".to_owned(), missing_baseline, missing_candidate],
         ["Cases that only this run has".to_owned(), alone_baseline, alone_candidate],

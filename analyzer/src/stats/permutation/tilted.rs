@@ -199,7 +199,7 @@ fn parts(share: f64) -> u64 {
     // Two halves of 16 bits, each exact as a 32 bit number.
     let high = (share.clamp(0.0, 1.0) * 65_536.0).floor();
     let low = ((share * 65_536.0 - high) * 65_536.0).clamp(0.0, 65_535.0).floor();
-    crate::count::whole(high) * 65_536 + crate::count::whole(low)
+    crate::cast::round(high) * 65_536 + crate::cast::round(low)
 }
 
 fn number(parts: u64) -> f64 {

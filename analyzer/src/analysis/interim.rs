@@ -209,7 +209,7 @@ fn planned<'a>(ground: &'a Ground<'a>, ends: &[usize], planned: usize, share: f6
     let mut course = Course {
         kind: CourseKind::Looks,
         planned_looks: 0,
-        planned_cases: crate::count::of(planned),
+        planned_cases: crate::cast::to_u64(planned),
         cases: 0,
         stopped_early: false,
         plan_share: share,
@@ -222,11 +222,11 @@ fn planned<'a>(ground: &'a Ground<'a>, ends: &[usize], planned: usize, share: f6
         let limit = limits.get(number).copied();
         look.read(|look, reading| past.add(look, reading, &look.tests(ground), limit.is_some()));
         let answer = reasons::answer(&look.evidence(ground));
-        course.cases = crate::count::of(*end);
+        course.cases = crate::cast::to_u64(*end);
         course.extension_looks += u32::from(limit.is_none());
         course.looks.push(LookResult {
             look: u32::try_from(number + 1).unwrap_or(u32::MAX),
-            cases: crate::count::of(*end),
+            cases: crate::cast::to_u64(*end),
             fraction: fraction(*end),
             alpha_spent: spent(alpha, fraction(*end)),
             boundary: limit.filter(|limit| limit.is_finite()),
@@ -258,7 +258,7 @@ fn look_metrics(look: &Look<'_>, alone: impl Fn(&str) -> [f64; 2]) -> Vec<LookMe
         let [p_block, p_approve] = alone(&metric.name);
         LookMetric {
             name: metric.name.clone(),
-            cases: crate::count::of(test.cases),
+            cases: crate::cast::to_u64(test.cases),
             effect: test.effect,
             p_block,
             p_approve,
@@ -368,8 +368,8 @@ fn anytime<'a>(ground: &'a Ground<'a>) -> Look<'a> {
     look.course = Some(Course {
         kind: CourseKind::Anytime,
         planned_looks: 0,
-        planned_cases: crate::count::of(all),
-        cases: crate::count::of(end),
+        planned_cases: crate::cast::to_u64(all),
+        cases: crate::cast::to_u64(end),
         stopped_early: end < all && answer != Answer::Inconclusive,
         plan_share: 1.0,
         extension_looks: 0,
@@ -385,7 +385,7 @@ fn step(look: &Look<'_>, end: usize, all: usize, alpha: f64, answer: Answer) -> 
     }
     LookResult {
         look: u32::try_from(end).unwrap_or(u32::MAX),
-        cases: crate::count::of(end),
+        cases: crate::cast::to_u64(end),
         fraction: float(end) / float(all.max(1)),
         alpha_spent: alpha,
         boundary: None,

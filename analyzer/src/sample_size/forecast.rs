@@ -53,7 +53,7 @@ impl Planned {
             variance: spread,
             components: arms.and_then(|arms| Components::estimate(&contrasts, &arms)),
             trials,
-            share: (float(metric.observed.len()) / crate::count::float(have.max(1))).min(1.0),
+            share: (float(metric.observed.len()) / crate::cast::to_f64(have.max(1))).min(1.0),
         }
     }
 
@@ -88,13 +88,13 @@ impl Planned {
 
     /// Cases that have the metric once this many are added.
     fn cases_with(&self, extra: u64) -> u64 {
-        crate::count::of(self.observed.len()) + crate::count::whole(crate::count::float(extra) * self.share)
+        crate::cast::to_u64(self.observed.len()) + crate::cast::round(crate::cast::to_f64(extra) * self.share)
     }
 
     /// Cases in all of this variance that reach the margin, by a normal approximation (DECISION 1.6).
     pub(super) fn guess(&self, z: f64, variance: f64) -> f64 {
         let room = self.room();
-        (z * z * variance / (room * room)).max(crate::count::float(self.floor))
+        (z * z * variance / (room * room)).max(crate::cast::to_f64(self.floor))
     }
 
     /// Probability, by a normal approximation, that this many added cases approve.
@@ -140,7 +140,7 @@ impl Forecast<'_> {
         let chance = |extra: u64| {
             let of = |metric: &Planned| {
                 let trials = trials.unwrap_or(metric.trials);
-                metric.chance(crate::count::float(extra), self.tests.alpha, trials)
+                metric.chance(crate::cast::to_f64(extra), self.tests.alpha, trials)
             };
             self.planned.iter().map(of).product::<f64>()
         };
@@ -188,7 +188,7 @@ impl<'a> Pool<'a> {
         let mut values: Vec<(f64, f64)> = all.iter().map(|value| (*value, 0.0)).collect();
         metric.observed.iter().for_each(|value| values[place(*value)].1 += 1.0);
         let moved = moved.into_iter().map(|both| both.map(place)).collect();
-        let added = metric.cases_with(extra) - crate::count::of(metric.observed.len());
+        let added = metric.cases_with(extra) - crate::cast::to_u64(metric.observed.len());
         Self { metric, added: usize::try_from(added).unwrap_or(usize::MAX), moved, values }
     }
 

@@ -1,6 +1,6 @@
 //! A decision in numbers, without what explains it: for deciding many times over.
 
-use super::{Ground, Request, apart, looking, reasons};
+use super::{Ground, Request, interim, reasons, secondary};
 use crate::decide::Tested;
 use crate::metrics::{CaseTable, Measured};
 use crate::pairs::Pairs;
@@ -35,7 +35,7 @@ pub(crate) struct MetricAftermath {
 /// Decides on pairs however they were made; means are tested whatever the run's lane.
 pub(crate) fn decide_pairs(request: Request<'_>, pairs: Pairs<'_>) -> Aftermath {
     let ground = Ground::new(request, pairs, None);
-    let look = looking::look(&ground);
+    let look = interim::look(&ground);
     let metric = |(metric, test): (&Measured, &Tested)| {
         let contrasts: Vec<f64> = metric.observed.iter().map(CaseTable::observed).collect();
         MetricAftermath {
@@ -54,8 +54,8 @@ pub(crate) fn decide_pairs(request: Request<'_>, pairs: Pairs<'_>) -> Aftermath 
         answer: reasons::answer(&look.evidence(&ground)),
         violated: ground.is_violated(),
         share_used: look.course.as_ref().map_or(1.0, |course| {
-            crate::count::float(course.cases) / crate::count::float(course.planned_cases.max(1))
+            crate::cast::to_f64(course.cases) / crate::cast::to_f64(course.planned_cases.max(1))
         }),
-        metrics: apart::tested(&look).map(metric).collect(),
+        metrics: secondary::tested(&look).map(metric).collect(),
     }
 }

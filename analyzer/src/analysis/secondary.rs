@@ -2,9 +2,9 @@
 
 use super::{Ground, Look};
 use crate::decide::Tested;
-use crate::discover;
 use crate::metrics::{self, Measured};
 use crate::stats::discovery;
+use crate::subgroup_search;
 use crate::verdict::{Adjusted, Discovered, ExchangeResult, MetricState, SliceResult};
 
 /// The fewest cases with a labelled recording that an effect is adjusted by.
@@ -25,7 +25,7 @@ pub(super) fn slices(ground: &Ground<'_>, look: &Look<'_>) -> Vec<SliceResult> {
                 required: metric.required,
                 metric: slice.metric.clone(),
                 unit: metric.unit,
-                cases: crate::count::of(test.cases),
+                cases: crate::cast::to_u64(test.cases),
                 speaks: metric.speaks(test.cases),
                 floor: test.floor,
                 baseline,
@@ -62,7 +62,7 @@ pub(super) fn discovered(ground: &Ground<'_>, look: &Look<'_>) -> Option<Discove
     let own = || look.measurement.metrics.iter().filter(|metric| metric.slice.is_none());
     let matters = |metric: &&Measured| metric.required || metric.decides;
     let metric = own().find(|metric| metric.name == "success" && matters(metric)).or(own().find(matters))?;
-    discover::search(&look.pairs, metric, ground.request.policy.alpha, ground.request.seed)
+    subgroup_search::search(&look.pairs, metric, ground.request.policy.alpha, ground.request.seed)
 }
 
 /// How the candidate's trials compare with the recordings, where these stand for the baseline.
@@ -70,7 +70,7 @@ pub(super) fn exchangeability(ground: &Ground<'_>) -> Vec<ExchangeResult> {
     match ground.no_means {
         // Of sessions picked by their outcome the recording is never like another trial.
         Some(super::NoMeans::BaselineIsRecording) if !ground.is_selected() => {
-            crate::exchange::compare(&ground.pairs, ground.request.seed)
+            crate::exchangeability::compare(&ground.pairs, ground.request.seed)
         }
         Some(_) | None => Vec::new(),
     }
@@ -89,7 +89,7 @@ pub(super) fn adjusted(ground: &Ground<'_>, look: &Look<'_>, metric: &Measured) 
         .collect();
     (pairs.len() >= LEAST_RECORDINGS).then(|| crate::stats::variance::control(&pairs, &all))?.map(
         |(effect, standard_error, explained)| Adjusted {
-            cases: crate::count::of(pairs.len()),
+            cases: crate::cast::to_u64(pairs.len()),
             effect,
             standard_error,
             explained,

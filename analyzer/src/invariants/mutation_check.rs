@@ -62,8 +62,8 @@ fn try_rule(
         if changed.is_empty() || breaks(record) {
             continue;
         }
-        mutants += crate::count::of(changed.len());
-        failed += crate::count::of(changed.iter().filter(|mutant| breaks(mutant)).count());
+        mutants += crate::cast::to_u64(changed.len());
+        failed += crate::cast::to_u64(changed.iter().filter(|mutant| breaks(mutant)).count());
         tried += 1;
         if tried == TRIALS_PER_RULE {
             break;

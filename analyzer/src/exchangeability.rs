@@ -55,7 +55,7 @@ fn compare_by(pairs: &Pairs<'_>, description: &Description, seed: u64) -> Option
     let key = StreamKey::new(seed, &format!("exchange {}", description.name));
     let p = Tables::new(tables.iter().map(Vec::as_slice)).p_value(key);
     let name = description.name.to_owned();
-    Some(ExchangeResult { name, cases: crate::count::of(tables.len()), p, p_adjusted: p })
+    Some(ExchangeResult { name, cases: crate::cast::to_u64(tables.len()), p, p_adjusted: p })
 }
 
 /// The recording first, then the candidate's trials in an order that their numbers do not matter to.

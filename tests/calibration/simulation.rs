@@ -1,6 +1,6 @@
 //! The worlds that outcome tables are drawn from: what each session's chance of success is, before and after a change.
 
-use crate::dice::Dice;
+use crate::rng::Dice;
 use crate::table::{Outcome, Table};
 
 /// What the new build does to a session's chance of success.

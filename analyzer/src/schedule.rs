@@ -29,7 +29,7 @@ where
         let size = crate::stats::variance::float(cases.len());
         for (rank, (drawn, case)) in cases.into_iter().enumerate() {
             // Somewhere within its own part of the way.
-            let within = crate::count::float(drawn >> 32) / 4_294_967_296.0;
+            let within = crate::cast::to_f64(drawn >> 32) / 4_294_967_296.0;
             placed.push(((crate::stats::variance::float(rank) + within) / size, drawn, case));
         }
     }

@@ -47,7 +47,7 @@ pub(crate) struct Supply {
 
 /// Plans for the required metrics.
 pub(crate) fn plan(metrics: &[Measured], tests: &Tests<'_>, supply: &Supply) -> Need {
-    let trials = crate::count::whole(supply.trials).max(1);
+    let trials = crate::cast::round(supply.trials).max(1);
     let planned: Vec<Planned> =
         required(metrics).map(|metric| Planned::new(metric, tests, supply.trials, supply.have)).collect();
     if planned.is_empty() {
@@ -148,12 +148,12 @@ fn best_trials(forecast: &Forecast<'_>, metrics: &[Measured], supply: &Supply) -
     let NeedPolicy { session_cost, trial_cost } = supply.costs;
     let free = (session_cost * parts.within / (2.0 * trial_cost * parts.between.max(1e-9))).sqrt();
     let z = z(forecast);
-    let floor = crate::count::float(metric.floor);
+    let floor = crate::cast::to_f64(metric.floor);
     let enough =
         (1..=16_u32).map(f64::from).find(|trials| metric.guess(z, metric.variance_at(*trials)) <= floor);
     let least = required(metrics).map(|metric| metric.least).max().unwrap_or(1);
     let best = free.min(enough.unwrap_or(MOST_TRIALS)).clamp(1.0, MOST_TRIALS);
-    Some(crate::count::whole(best).max(crate::count::of(least)))
+    Some(crate::cast::round(best).max(crate::cast::to_u64(least)))
 }
 
 fn z(forecast: &Forecast<'_>) -> f64 {
@@ -173,9 +173,9 @@ fn options(forecast: &Forecast<'_>, cases: u64, supply: &Supply) -> Vec<NeedOpti
         planned.iter().map(|metric| metric.guess(z, metric.variance_at(trials))).fold(1.0, f64::max)
     };
     let floor = planned.iter().map(|metric| metric.floor).max().unwrap_or(1);
-    let correction = crate::count::float(cases) / guess(supply.trials);
+    let correction = crate::cast::to_f64(cases) / guess(supply.trials);
     let of = |trials: u32| {
-        let cases = crate::count::whole(guess(f64::from(trials)) * correction).max(floor);
+        let cases = crate::cast::round(guess(f64::from(trials)) * correction).max(floor);
         NeedOption { trials: trials.into(), cases, trials_total: 2 * cases * u64::from(trials) }
     };
     OFFERED_TRIALS.into_iter().map(of).collect()
@@ -198,8 +198,8 @@ fn table(
     let mut rows = Vec::new();
     for trials_each in offered {
         for part in SHOWN_PARTS {
-            let extra_cases = crate::count::whole((part * crate::count::float(extra)).ceil()).max(1);
-            let at = (trials_each != trials).then(|| crate::count::float(trials_each));
+            let extra_cases = crate::cast::round((part * crate::cast::to_f64(extra)).ceil()).max(1);
+            let at = (trials_each != trials).then(|| crate::cast::to_f64(trials_each));
             let trials_added = 2 * extra_cases * trials_each;
             rows.push(NeedRow {
                 extra_cases,
@@ -207,7 +207,7 @@ fn table(
                 trials: trials_each,
                 predicted_approve: forecast.predicted(extra_cases, at),
                 trials_added,
-                cost_usd: supply.trial_usd.map(|usd| usd * crate::count::float(trials_added)),
+                cost_usd: supply.trial_usd.map(|usd| usd * crate::cast::to_f64(trials_added)),
             });
         }
     }
@@ -236,8 +236,8 @@ mod tests {
         let parts = Components { between: 0.005, within: 0.09 };
         let z = normal::quantile(0.95) + normal::quantile(0.80);
         let metric = Planned::made_up(vec![0.0; 100], 0.05, parts, 4.0);
-        assert_eq!(crate::count::whole(metric.guess(z, parts.at(1.0)).ceil()), 235);
-        assert_eq!(crate::count::whole(metric.guess(z, parts.at(4.0)).ceil()), 69);
+        assert_eq!(crate::cast::round(metric.guess(z, parts.at(1.0)).ceil()), 235);
+        assert_eq!(crate::cast::round(metric.guess(z, parts.at(4.0)).ceil()), 69);
         assert!(
             (metric.variance_at(1.0) / metric.variance_at(4.0) - parts.at(1.0) / parts.at(4.0)).abs() < 1e-9
         );

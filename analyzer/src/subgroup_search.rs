@@ -66,7 +66,7 @@ pub(crate) fn search(pairs: &Pairs<'_>, metric: &Measured, alpha: f64, seed: u64
     let (scores, least) = contrasts.score(&slices);
     let mut sorted = least[1..].to_vec();
     sorted.sort_by(f32::total_cmp);
-    let rank = crate::count::whole((alpha * float(sorted.len())).floor());
+    let rank = crate::cast::round((alpha * float(sorted.len())).floor());
     let critical = sorted.get(usize::try_from(rank).unwrap_or(0)).copied().unwrap_or(0.0);
     let mut found: Vec<(f64, f32, &Slice)> = Vec::new();
     for (slice, score) in slices.iter().zip(scores) {
@@ -87,7 +87,7 @@ pub(crate) fn search(pairs: &Pairs<'_>, metric: &Measured, alpha: f64, seed: u64
         };
         DiscoveredSlice {
             criteria: slice.conditions.iter().map(|number| conditions[*number].0.clone()).collect(),
-            cases: crate::count::of(slice.size),
+            cases: crate::cast::to_u64(slice.size),
             effect: effect(&of),
             effect_elsewhere: effect(&elsewhere),
             score: f64::from(*score),
@@ -96,9 +96,9 @@ pub(crate) fn search(pairs: &Pairs<'_>, metric: &Measured, alpha: f64, seed: u64
     };
     Some(Discovered {
         metric: metric.name.clone(),
-        searched: crate::count::of(slices.len()),
-        left_out: crate::count::of(left_out),
-        relabellings: crate::count::of(relabellings),
+        searched: crate::cast::to_u64(slices.len()),
+        left_out: crate::cast::to_u64(left_out),
+        relabellings: crate::cast::to_u64(relabellings),
         critical_score: f64::from(critical),
         slices: found.iter().take(SHOWN).map(tell).collect(),
     })

@@ -4,8 +4,8 @@
 
 use statrs::function::beta::beta_reg;
 
-use super::{Breach, Check, Invariant, enveloped, liveness};
-use crate::count::float;
+use super::{Breach, Check, Invariant, envelope, mutation_check};
+use crate::cast::to_f64;
 use crate::pairs::{PairedCase, Pairs};
 use crate::policy::Policy;
 use crate::run::TrialRecord;
@@ -122,7 +122,7 @@ fn check_one(
         add(&mut lanes[2], case.recorded_any.iter().map(state));
     }
     for lane in &mut lanes {
-        lane.rate = if lane.cases == 0 { 0.0 } else { float(lane.violating_cases) / float(lane.cases) };
+        lane.rate = if lane.cases == 0 { 0.0 } else { to_f64(lane.violating_cases) / to_f64(lane.cases) };
         lane.upper_bound = upper_bound(lane.violating_cases, lane.cases);
     }
     [result.candidate, result.baseline, _] = lanes;
@@ -186,7 +186,7 @@ fn live(invariant: &Invariant<'_>, result: &InvariantResult, pairs: &Pairs<'_>, 
     }
     let baseline: Vec<&TrialRecord> =
         pairs.cases.iter().flat_map(|case| &case.baseline.trials).copied().collect();
-    liveness::probe(invariant, &baseline, seed)
+    mutation_check::probe(invariant, &baseline, seed)
 }
 
 /// What the numbers mean, and what they forbid.
@@ -289,7 +289,7 @@ fn judge_envelope(policy: &Policy, pairs: &Pairs<'_>, checked: &mut Checked) {
     if watched {
         let mut counts = std::collections::BTreeMap::new();
         for record in pairs.cases.iter().flat_map(|case| &case.candidate.trials) {
-            for rule in enveloped::observed(envelope, record) {
+            for rule in envelope::observed(envelope, record) {
                 *counts.entry(rule).or_insert(0_u64) += 1;
             }
         }
@@ -304,7 +304,7 @@ pub(super) fn upper_bound(hits: u64, cases: u64) -> f64 {
     if hits >= cases {
         return 1.0;
     }
-    let (x, n) = (float(hits), float(cases));
+    let (x, n) = (to_f64(hits), to_f64(cases));
     if hits == 0 {
         return 1.0 - (1.0 - BOUND_LEVEL).powf(1.0 / n);
     }

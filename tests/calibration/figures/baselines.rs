@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 
 use super::{SUCCESS, Scale, decide, policy};
 use crate::classical::{fisher, float, mann_whitney, paired_t, wilcoxon};
-use crate::dice::Dice;
 use crate::rate::{Rate, repeat};
 use crate::reference::ask;
 use crate::report::{Row, Standing};
+use crate::rng::Dice;
+use crate::simulation::{Change, Extras, Sessions, draw};
 use crate::table::{Outcome, Table};
-use crate::world::{Change, Extras, Sessions, draw};
 
 const SESSIONS: Sessions = Sessions { count: 100, mean: 0.9, concentration: 1.0, trials: (5, 5) };
 const MARGIN: f64 = 0.05;

@@ -9,11 +9,11 @@ use serde_json::Value;
 use tests::binary;
 
 use super::{FOUR_METRICS, SIX_METRICS, Scale, policy};
-use crate::dice::Dice;
 use crate::rate::repeat;
 use crate::report::{Row, Standing, demand};
+use crate::rng::Dice;
+use crate::simulation::{Change, Extras, Sessions, draw};
 use crate::table::{self, Table};
-use crate::world::{Change, Extras, Sessions, draw};
 
 /// A12: only sessions whose recording succeeded, the recording as baseline, an identical build as candidate.
 pub(crate) fn a12(scale: Scale) -> Vec<Row> {
