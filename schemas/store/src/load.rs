@@ -13,9 +13,10 @@ use schemas::session::SessionClose;
 use schemas::table::{Chunk, Table};
 use serde::Deserialize;
 
-use super::look_up::SNAPSHOT_TRIES;
-use super::{Lake, LakeError, Snapshot};
 use crate::batch::Leaning;
+use crate::commits::Snapshot;
+use crate::lookup::SNAPSHOT_TRIES;
+use crate::objects::{Lake, LakeError};
 use crate::session::StoredSession;
 
 /// Files that are decoded at a time: each has its wanted rows and their pieces in memory.
@@ -83,7 +84,7 @@ impl SessionGroup {
 
 impl Lake {
     /// Looks up in which files sessions keep their pieces; the sessions are named by folder of exchanges.
-    pub(super) async fn find_leaning(
+    pub(crate) async fn find_leaning(
         &self,
         wanted: &BTreeMap<String, BTreeSet<SessionId>>,
         leaning: &mut Leaning,

@@ -9,7 +9,7 @@ use schemas::table::{Chunk, Table};
 
 use super::merge::Rows;
 use super::{Home, Pair, SESSION, SessionOf, Upkeep, UpkeepError};
-use crate::lake::{Lake, LakeError};
+use crate::objects::{Lake, LakeError};
 
 /// How much was taken out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]

@@ -15,25 +15,14 @@ use schemas::trial::RunManifest;
 use serde::de::DeserializeOwned;
 
 use crate::keyring::KeyRing;
-
-mod commits;
-mod look_up;
-mod place;
-mod read;
-mod sessions;
-pub mod upkeep;
-
-pub use commits::{Claim, Snapshot};
-pub use read::ReadCount;
-pub use sessions::SessionGroup;
-
-use read::Reads;
+use crate::location;
+use crate::range_read::Reads;
 
 /// Name of the manifest of a run.
 const MANIFEST: &str = "run.json";
 
 /// Requests to the store that are under way at a time.
-const CONCURRENT_REQUESTS: usize = 16;
+pub(crate) const CONCURRENT_REQUESTS: usize = 16;
 
 /// A store that cannot be opened, read or written.
 #[derive(Debug, thiserror::Error)]
@@ -149,12 +138,12 @@ pub enum LakeError {
 /// A store or a run.
 #[derive(Clone)]
 pub struct Lake {
-    store: Arc<dyn ObjectStore>,
+    pub(crate) store: Arc<dyn ObjectStore>,
     root: Path,
-    location: String,
-    keys: KeyRing,
-    bucket: Option<Arc<str>>,
-    reads: Reads,
+    pub(crate) location: String,
+    pub(crate) keys: KeyRing,
+    pub(crate) bucket: Option<Arc<str>>,
+    pub(crate) reads: Reads,
 }
 
 impl std::fmt::Debug for Lake {
@@ -169,7 +158,7 @@ impl Lake {
     /// # Errors
     /// The location is of a kind that this build cannot open.
     pub fn open(location: &str) -> Result<Self, LakeError> {
-        let place = place::open(location)?;
+        let place = location::open(location)?;
         Ok(Self {
             store: place.store,
             root: place.root,
@@ -207,14 +196,14 @@ impl Lake {
         &self.location
     }
 
-    fn path(&self, below: &str) -> Result<Path, LakeError> {
+    pub(crate) fn path(&self, below: &str) -> Result<Path, LakeError> {
         let text =
             if self.root.as_ref().is_empty() { below.to_owned() } else { format!("{}/{below}", self.root) };
         Path::parse(text)
             .map_err(|error| LakeError::Metadata { path: below.to_owned(), detail: error.to_string() })
     }
 
-    async fn get(&self, below: &str) -> Result<Option<Bytes>, LakeError> {
+    pub(crate) async fn get(&self, below: &str) -> Result<Option<Bytes>, LakeError> {
         match self.store.get(&self.path(below)?).await {
             Ok(found) => {
                 let bytes = found.bytes().await.map_err(self.object_error(below))?;
@@ -229,7 +218,7 @@ impl Lake {
     }
 
     /// Creates an object durably; says whether it was not there before.
-    async fn create(&self, below: &str, bytes: Vec<u8>) -> Result<bool, LakeError> {
+    pub(crate) async fn create(&self, below: &str, bytes: Vec<u8>) -> Result<bool, LakeError> {
         let options = PutOptions::from(PutMode::Create);
         match self.store.put_opts(&self.path(below)?, PutPayload::from(bytes), options).await {
             Ok(_) => Ok(true),
@@ -238,7 +227,7 @@ impl Lake {
         }
     }
 
-    async fn list(&self, below: &str) -> Result<Vec<String>, LakeError> {
+    pub(crate) async fn list(&self, below: &str) -> Result<Vec<String>, LakeError> {
         let prefix = self.path(below)?;
         let skip = if self.root.as_ref().is_empty() { 0 } else { self.root.as_ref().len() + 1 };
         let found = self.store.list(Some(&prefix)).map_ok(|meta| meta.location.as_ref()[skip..].to_owned());
@@ -254,7 +243,7 @@ impl Lake {
         }
     }
 
-    fn shown(&self, path: &str) -> String {
+    pub(crate) fn shown(&self, path: &str) -> String {
         format!("{}/{path}", self.location.trim_end_matches('/'))
     }
 
@@ -285,7 +274,7 @@ impl Lake {
 }
 
 /// Parses JSON that carries `format`; another version is told apart from broken text.
-fn parse_versioned<T: DeserializeOwned>(path: &str, bytes: &[u8]) -> Result<T, LakeError> {
+pub(crate) fn parse_versioned<T: DeserializeOwned>(path: &str, bytes: &[u8]) -> Result<T, LakeError> {
     let broken =
         |error: serde_json::Error| LakeError::Metadata { path: path.to_owned(), detail: error.to_string() };
     let value: serde_json::Value = serde_json::from_slice(bytes).map_err(broken)?;

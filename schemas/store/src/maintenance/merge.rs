@@ -11,7 +11,7 @@ use schemas::exchange::Exchange;
 use schemas::keys::Digest;
 use schemas::table::Chunk;
 
-use crate::lake::Snapshot;
+use crate::commits::Snapshot;
 
 /// Where an exchange of an input finds a piece.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

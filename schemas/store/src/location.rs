@@ -13,7 +13,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{BackoffConfig, RetryConfig};
 
-use super::{Lake, LakeError};
+use crate::objects::{Lake, LakeError};
 
 /// Requests to an object store that failed for a passing reason are made again this often.
 const RETRIES: usize = 6;
@@ -28,15 +28,15 @@ const MAX_BACKOFF: Duration = Duration::from_secs(5);
 const DENIALS: [&str; 4] = ["AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403 Forbidden"];
 
 /// An opened location.
-pub(super) struct Place {
-    pub(super) store: Arc<dyn ObjectStore>,
-    pub(super) root: Path,
+pub(crate) struct Place {
+    pub(crate) store: Arc<dyn ObjectStore>,
+    pub(crate) root: Path,
     /// The bucket, where it is one.
-    pub(super) bucket: Option<Arc<str>>,
+    pub(crate) bucket: Option<Arc<str>>,
 }
 
 /// Opens a location; a directory need not exist yet, a bucket must.
-pub(super) fn open(location: &str) -> Result<Place, LakeError> {
+pub(crate) fn open(location: &str) -> Result<Place, LakeError> {
     match location.split_once("://") {
         None => folder(location, PathBuf::from(location)),
         Some(("file", path)) => folder(location, PathBuf::from(path)),
@@ -82,7 +82,7 @@ fn bucket(location: &str, rest: &str) -> Result<Place, LakeError> {
 
 impl Lake {
     /// Tells what a refusal means: that there is no bucket, that nobody said who asks, that it may not be done.
-    pub(super) fn object_error(&self, path: &str) -> impl FnOnce(object_store::Error) -> LakeError + use<> {
+    pub(crate) fn object_error(&self, path: &str) -> impl FnOnce(object_store::Error) -> LakeError + use<> {
         let (location, path, bucket) = (self.location.clone(), path.to_owned(), self.bucket.clone());
         move |source| {
             let text = source.to_string();

@@ -10,7 +10,8 @@ use schemas::table::Table;
 
 use super::merge::{Merge, Rows};
 use super::{Extent, Home, Pair, Upkeep, UpkeepError, Upkept, changes, pairs, refuse_runs};
-use crate::lake::{Lake, LakeError, Snapshot};
+use crate::commits::Snapshot;
+use crate::objects::{Lake, LakeError};
 
 /// What merged files aim at, bytes, where nothing else is said.
 pub const DEFAULT_TARGET_BYTES: u64 = 128 << 20;

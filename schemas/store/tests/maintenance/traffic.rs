@@ -15,7 +15,7 @@ use schemas::table::Table;
 use store::batch::{Batch, Leaning};
 use store::lake::Lake;
 
-use crate::stage::Stage;
+use crate::faulty_store::Stage;
 
 /// 2023-11-14 22:13:20 UTC.
 pub(crate) const FIRST_DAY: i64 = 1_700_000_000_000_000;

@@ -11,11 +11,12 @@ use schemas::id::SessionId;
 use schemas::table::Table;
 use serde::de::DeserializeOwned;
 
-use super::read::{ranges, tail_bytes};
-use super::{CONCURRENT_REQUESTS, Lake, LakeError, Snapshot};
+use crate::commits::Snapshot;
+use crate::objects::{CONCURRENT_REQUESTS, Lake, LakeError};
+use crate::range_read::{ranges, tail_bytes};
 
 /// How often something is read again from a newer snapshot because a file of the older one was replaced meanwhile.
-pub(super) const SNAPSHOT_TRIES: usize = 5;
+pub(crate) const SNAPSHOT_TRIES: usize = 5;
 
 impl Lake {
     /// Reads what a snapshot says; where a file of it was replaced meanwhile, takes another one and reads again, at most
@@ -58,7 +59,7 @@ impl Lake {
     }
 
     /// Reads the rows of some sessions out of one file.
-    pub(super) async fn rows_of<T: DeserializeOwned>(
+    pub(crate) async fn rows_of<T: DeserializeOwned>(
         &self,
         file: &CommittedFile,
         wanted: &BTreeSet<SessionId>,
@@ -71,7 +72,7 @@ impl Lake {
     }
 
     /// Reads the pieces of these numbers out of a chunks file, in which a piece's number is that of its row.
-    pub(super) async fn chunks_of<T: DeserializeOwned>(
+    pub(crate) async fn chunks_of<T: DeserializeOwned>(
         &self,
         file: &CommittedFile,
         numbers: &BTreeSet<u32>,
@@ -82,7 +83,7 @@ impl Lake {
     }
 
     /// Reads the pieces of these names out of a chunks file.
-    pub(super) async fn chunks_named<T: DeserializeOwned>(
+    pub(crate) async fn chunks_named<T: DeserializeOwned>(
         &self,
         file: &CommittedFile,
         sorted: &[&[u8]],

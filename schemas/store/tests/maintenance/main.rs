@@ -12,11 +12,11 @@ use store::keyring::{KeyRing, TenantKeyPair, WrappingKey};
 use store::lake::Lake;
 use store::lake::upkeep::{CompactOptions, Erasure, UpkeepError};
 
-use stage::{Stage, Stop};
-use world::{DAY, FIRST_DAY, Seen, Traffic, copy, id, lake, lying_and_existing, view};
+use faulty_store::{Stage, Stop};
+use traffic::{DAY, FIRST_DAY, Seen, Traffic, copy, id, lake, lying_and_existing, view};
 
-mod stage;
-mod world;
+mod faulty_store;
+mod traffic;
 
 /// Seeds of the traffic that is tried.
 const SEEDS: u64 = 3;

@@ -11,19 +11,19 @@ use schemas::id::TenantId;
 use schemas::table::{self, Level, Row, Table, TableError};
 use serde::{Deserialize, Serialize};
 
-use super::commits::file_name;
-use super::{Claim, Lake, LakeError, Snapshot};
+use crate::commits::{Claim, Snapshot, file_name};
+use crate::objects::{Lake, LakeError};
 
 mod compact;
 mod erase;
 mod expire;
 mod merge;
-mod strip;
+mod rewrite;
 
 pub use compact::{CompactOptions, DEFAULT_TARGET_BYTES};
 pub use erase::{Erased, Erasure, Proof};
 pub use expire::Expired;
-pub use strip::Stripped;
+pub use rewrite::Stripped;
 
 /// Files that one commit replaces at most: so that it stays small, and its files do not wait long for it.
 const MAX_REPLACED_FILES: usize = 2_000;

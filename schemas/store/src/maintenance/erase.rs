@@ -11,9 +11,10 @@ use schemas::keys::Digest;
 use schemas::table::Table;
 use serde::{Deserialize, Serialize};
 
-use super::strip::Stripped;
+use super::rewrite::Stripped;
 use super::{Home, Pair, TABLES, Upkeep, UpkeepError, Upkept, changes, pairs, refuse_runs};
-use crate::lake::{Lake, LakeError, Snapshot};
+use crate::commits::Snapshot;
+use crate::objects::{Lake, LakeError};
 
 /// How often what an archiver brings meanwhile is taken out again before it is given up.
 const MAX_PASSES: usize = 5;

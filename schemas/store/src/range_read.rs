@@ -16,11 +16,12 @@ use schemas::table::look_up::{Footer, FooterReader, RowsReader, Step, bloom_may_
 use schemas::table::{self, ReadOptions, Table, TableError};
 use serde::de::DeserializeOwned;
 
-use super::{CONCURRENT_REQUESTS, Lake, LakeError, Snapshot};
+use crate::commits::Snapshot;
+use crate::objects::{CONCURRENT_REQUESTS, Lake, LakeError};
 
 /// Bytes that are asked for first at the end of a file of which only parts are wanted: its whole footer and a little,
 /// which for exchanges, with their many columns, is about 8 KiB.
-pub(super) fn tail_bytes(table: Table) -> u64 {
+pub(crate) fn tail_bytes(table: Table) -> u64 {
     match table {
         Table::Exchanges => 10 * 1024,
         Table::Sessions | Table::Trials | Table::Scores | Table::Embeddings => 4 * 1024,
@@ -48,17 +49,17 @@ pub struct ReadCount {
 
 /// The counts behind [`ReadCount`].
 #[derive(Debug, Clone, Default)]
-pub(super) struct Reads(Arc<(AtomicU64, AtomicU64)>);
+pub(crate) struct Reads(Arc<(AtomicU64, AtomicU64)>);
 
 impl Reads {
-    pub(super) fn add(&self, bytes: u64) {
+    pub(crate) fn add(&self, bytes: u64) {
         self.0.0.fetch_add(bytes, Ordering::Relaxed);
         self.0.1.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 /// A file whose footer was read.
-pub(super) struct OpenFile<'a> {
+pub(crate) struct OpenFile<'a> {
     lake: &'a Lake,
     file: &'a CommittedFile,
     footer: Footer,
@@ -117,7 +118,7 @@ impl Lake {
         open.rows(self.options(columns), None, each).await
     }
 
-    pub(super) fn options<'a>(&'a self, columns: Option<&'a [&'a str]>) -> ReadOptions<'a> {
+    pub(crate) fn options<'a>(&'a self, columns: Option<&'a [&'a str]>) -> ReadOptions<'a> {
         ReadOptions { columns, keys: Some(self.keys.retriever()) }
     }
 
@@ -138,7 +139,7 @@ impl Lake {
         Ok(rows)
     }
 
-    pub(super) async fn open_file<'a>(
+    pub(crate) async fn open_file<'a>(
         &'a self,
         file: &'a CommittedFile,
         tail_bytes: u64,
@@ -263,7 +264,7 @@ impl OpenFile<'_> {
     }
 
     /// Reads rows: all, or those of these row numbers.
-    pub(super) async fn rows<T: DeserializeOwned>(
+    pub(crate) async fn rows<T: DeserializeOwned>(
         &self,
         options: ReadOptions<'_>,
         rows: Option<&[Range<u64>]>,
@@ -278,7 +279,7 @@ impl OpenFile<'_> {
     }
 
     /// Reads the rows of these numbers (ascending, not overlapping), and of their columns just the pages that hold them.
-    pub(super) async fn pages<T: DeserializeOwned>(
+    pub(crate) async fn pages<T: DeserializeOwned>(
         &self,
         options: ReadOptions<'_>,
         rows: &[Range<u64>],
@@ -321,7 +322,7 @@ impl OpenFile<'_> {
 
     /// Finds the numbers of the rows whose column has one of these values (ascending): row groups are left out by their
     /// least and greatest value and by their bloom filter, in the others the column alone is read.
-    pub(super) async fn find(&self, column: &str, sorted: &[&[u8]]) -> Result<Vec<Range<u64>>, LakeError> {
+    pub(crate) async fn find(&self, column: &str, sorted: &[&[u8]]) -> Result<Vec<Range<u64>>, LakeError> {
         let mut groups = Vec::new();
         for (number, rows) in self.footer.row_groups().into_iter().enumerate() {
             if self.footer.may_hold(number, column, sorted) && self.bloom(number, column, sorted).await? {
@@ -366,7 +367,7 @@ impl OpenFile<'_> {
 }
 
 /// The numbers as ranges; ascending.
-pub(super) fn ranges(numbers: impl IntoIterator<Item = u32>) -> Vec<Range<u64>> {
+pub(crate) fn ranges(numbers: impl IntoIterator<Item = u32>) -> Vec<Range<u64>> {
     let mut found: Vec<Range<u64>> = Vec::new();
     for number in numbers {
         let number = u64::from(number);

@@ -11,8 +11,8 @@ use schemas::commit::{COMMITS, Commit, CommittedFile, escape};
 use schemas::id::SessionId;
 use schemas::table::Table;
 
-use super::{CONCURRENT_REQUESTS, Lake, LakeError, parse_versioned};
 use crate::batch::{Batch, Draft, Leaning};
+use crate::objects::{CONCURRENT_REQUESTS, Lake, LakeError, parse_versioned};
 
 /// How often a claim is tried again where others claim the same source at the same moment.
 const CLAIM_TRIES: usize = 8;
@@ -37,7 +37,7 @@ impl Snapshot {
     }
 
     /// Adds a commit that was made after the others.
-    pub(super) fn push(&mut self, commit: Commit) {
+    pub(crate) fn push(&mut self, commit: Commit) {
         self.replaced.extend(commit.replaces.iter().map(|(old, new)| (old.clone(), new.clone())));
         self.commits.push(commit);
     }
@@ -118,7 +118,7 @@ struct Place {
 }
 
 /// The name of a new file of this source; no other file has it.
-pub(super) fn file_name(source: &str, first: u64) -> String {
+pub(crate) fn file_name(source: &str, first: u64) -> String {
     let tag = uuid::Uuid::new_v4().simple().to_string();
     format!("{}--{first:020}-{}.parquet", escape(source), &tag[..8])
 }
@@ -179,7 +179,7 @@ impl Lake {
     }
 
     /// Whether nobody has claimed the source or committed to it since.
-    pub(super) async fn holds(&self, claim: &Claim) -> Result<bool, LakeError> {
+    pub(crate) async fn holds(&self, claim: &Claim) -> Result<bool, LakeError> {
         let (first, turn, _) = follows(self.last_commit(&claim.source).await?);
         Ok((first, turn) == (claim.first, claim.turn))
     }
@@ -257,7 +257,7 @@ impl Lake {
     /// # Errors
     /// [`LakeError::LostPartition`] where another process has claimed the source (the files are deleted again); else the
     /// disk or object store said no.
-    pub(super) async fn commit_replacing(
+    pub(crate) async fn commit_replacing(
         &self,
         claim: &mut Claim,
         files: Vec<CommittedFile>,
@@ -289,7 +289,7 @@ impl Lake {
     }
 
     /// Deletes an object; says whether it was there. Whoever takes a source over may have deleted it first.
-    pub(super) async fn delete(&self, below: &str) -> Result<bool, LakeError> {
+    pub(crate) async fn delete(&self, below: &str) -> Result<bool, LakeError> {
         match self.store.delete(&self.path(below)?).await {
             Ok(()) => Ok(true),
             Err(object_store::Error::NotFound { .. }) => Ok(false),

@@ -9,9 +9,10 @@ use schemas::id::SessionId;
 use schemas::table::Table;
 use serde::Serialize;
 
-use super::strip::Stripped;
+use super::rewrite::Stripped;
 use super::{Home, Upkeep, UpkeepError, Upkept, changes, pairs, refuse_runs};
-use crate::lake::{Lake, LakeError, Snapshot};
+use crate::commits::Snapshot;
+use crate::objects::{Lake, LakeError};
 
 /// Folders before this day hold sessions without times.
 const FIRST_REAL_DATE: &str = "1971-01-01";
