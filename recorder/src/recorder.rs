@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use schemas::exchange::Edge;
 use schemas::keys::RootKey;
-use store::lake::{Lake, LakeError};
 use store::log::{LogError, LogOptions, LogWriter};
+use store::{Store, StoreError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -53,7 +53,7 @@ pub enum StartError {
     Journal(#[from] LogError),
     /// The store.
     #[error("the store cannot be opened: {0}")]
-    Lake(#[from] LakeError),
+    Store(#[from] StoreError),
     /// The keys of the store.
     #[error(transparent)]
     Encryption(#[from] EncryptionError),
@@ -147,7 +147,7 @@ pub struct Recorder {
 #[derive(Debug)]
 enum Outlet {
     /// Parquet files, by this process.
-    Store(Lake),
+    Store(Store),
     /// A topic; Parquet is the business of `foreshadow archive`.
     Kafka(KafkaConfig),
 }
@@ -269,8 +269,8 @@ async fn open_outlet(config: &Config, source: &str, position: u64) -> Result<(Ou
         (None, Some(store)) => {
             let ring =
                 config.encryption.as_ref().map(EncryptionConfig::load).transpose()?.unwrap_or_default();
-            let lake = Lake::open(store)?.with_keys(ring);
-            lake.sweep(source).await?;
+            let lake = Store::open(store)?.with_keys(ring);
+            lake.delete_orphans(source).await?;
             let committed = lake.resume_position(source).await?;
             Ok((Outlet::Store(lake), committed.max(position)))
         }

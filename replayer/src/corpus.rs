@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemas::id::{AgentId, SessionId};
 use schemas::tools::ToolCatalog;
 use serde::Serialize;
-use store::lake::{Lake, LakeError, Snapshot};
-use store::session::StoredSession;
+use store::{Snapshot, Store, StoreError, StoredSession};
 
 use crate::script::Script;
 use crate::seed;
@@ -50,7 +49,7 @@ pub(crate) struct Corpus {
     /// Each with what is played of it.
     pub(crate) chosen: Vec<Chosen>,
     /// Where they were read.
-    pub(crate) lake: Lake,
+    pub(crate) lake: Store,
     /// What there was then.
     pub(crate) snapshot: Snapshot,
     /// Whole and usable sessions that the sample was drawn from.
@@ -76,11 +75,11 @@ pub(crate) struct Choice<'a> {
 
 /// Reads a store and chooses.
 pub(crate) async fn load(
-    lake: &Lake,
+    lake: &Store,
     snapshot: &Snapshot,
     choice: Choice<'_>,
     catalog: &ToolCatalog,
-) -> Result<Corpus, LakeError> {
+) -> Result<Corpus, StoreError> {
     let mut snapshot = snapshot.clone();
     let groups = lake.session_groups(&snapshot, SESSIONS_AT_A_TIME).await?;
     let (mut chosen, mut torn, mut unusable, mut whole) = (Vec::new(), Vec::new(), Vec::new(), 0);

@@ -13,9 +13,8 @@ use schemas::session::SessionClose;
 use schemas::table::Table;
 use schemas::trial::{Lane, Trial};
 use serde::{Deserialize, Serialize};
-use store::batch::{Batch, Leaning};
-use store::lake::{Lake, LakeError, Snapshot};
 use store::log::{LogError, LogOptions, LogReader, LogWriter};
+use store::{Batch, ChunkIndex, Snapshot, Store, StoreError};
 
 /// The folder of the log below the run.
 const FOLDER: &str = "_ledger";
@@ -37,7 +36,7 @@ pub enum LedgerError {
     Log(#[from] LogError),
     /// The run said no.
     #[error(transparent)]
-    Lake(#[from] LakeError),
+    Store(#[from] StoreError),
     /// A record that is none of ours.
     #[error("ledger {path}, record {position}: {detail}; the run cannot be resumed, replay into a new one")]
     Record {
@@ -119,13 +118,13 @@ impl Entry {
 /// The ledger of a run, open for writing.
 #[derive(Debug)]
 pub(crate) struct Ledger {
-    lake: Lake,
+    lake: Store,
     writer: Option<LogWriter>,
     name: String,
     /// Position of the first record that is not committed.
     first: u64,
     pending: Batch,
-    leaning: Leaning,
+    leaning: ChunkIndex,
     finished: BTreeSet<(CaseId, u32)>,
     earlier: Vec<Trial>,
     earlier_model_calls: u64,
@@ -133,7 +132,7 @@ pub(crate) struct Ledger {
 
 impl Ledger {
     /// Opens the ledger of a run and finds what is finished: deletes half-written files, reads commits and log.
-    pub(crate) async fn open(lake: Lake, lane: Lane) -> Result<Self, LedgerError> {
+    pub(crate) async fn open(lake: Store, lane: Lane) -> Result<Self, LedgerError> {
         let folder = folder(lake.location())?;
         let writer = blocking({
             let folder = folder.clone();
@@ -141,7 +140,7 @@ impl Ledger {
         })
         .await?;
         let name = writer.name().to_owned();
-        lake.sweep(&name).await?;
+        lake.delete_orphans(&name).await?;
         let first = lake.resume_position(&name).await?;
         let snapshot = lake.snapshot().await?;
         let mut earlier: Vec<Trial> = lake.read_table(&snapshot, Table::Trials, None).await?;
@@ -161,7 +160,7 @@ impl Ledger {
             name,
             first,
             pending,
-            leaning: Leaning::default(),
+            leaning: ChunkIndex::default(),
             finished,
             earlier,
             earlier_model_calls,
@@ -236,7 +235,11 @@ impl Ledger {
 }
 
 /// A trial's row does not count its model calls, its close row does.
-async fn committed_model_calls(lake: &Lake, snapshot: &Snapshot, trials: &[Trial]) -> Result<u64, LakeError> {
+async fn committed_model_calls(
+    lake: &Store,
+    snapshot: &Snapshot,
+    trials: &[Trial],
+) -> Result<u64, StoreError> {
     let closes: Vec<SessionClose> = lake.read_table(snapshot, Table::Sessions, None).await?;
     let sessions: BTreeSet<_> = trials.iter().map(|trial| &trial.session).collect();
     let closes = closes.iter().filter(|close| sessions.contains(&close.session));

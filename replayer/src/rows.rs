@@ -11,8 +11,7 @@ use schemas::id::{BuildId, ExchangeId, IncarnationId};
 use schemas::keys::{Digest, TenantKeys};
 use schemas::session::{CloseReason, SessionClose, latest_closes};
 use schemas::trial::{Lane, Trial, TrialEnding};
-use store::batch::Batch;
-use store::session::StoredSession;
+use store::{Batch, StoredSession};
 
 use crate::ledger::{Entry, EntryPiece};
 use crate::plan::PlannedTrial;

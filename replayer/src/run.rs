@@ -12,8 +12,7 @@ use schemas::canonical::canonical;
 use schemas::id::{CaseId, SessionId};
 use schemas::trial::{RunManifest, TrialEnding};
 use serde_json::Value;
-use store::batch::{Batch, Leaning};
-use store::lake::{Lake, LakeError, Snapshot};
+use store::{Batch, ChunkIndex, Snapshot, Store, StoreError};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -45,7 +44,7 @@ const RECORDED_BATCH: usize = 256;
 pub enum ReplayError {
     /// Store or run said no.
     #[error(transparent)]
-    Lake(#[from] LakeError),
+    Store(#[from] StoreError),
     /// The ledger said no.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -121,8 +120,8 @@ impl ReplayError {
             | Self::RunExists { .. }
             | Self::OtherPlan { .. }
             | Self::Plan(_)
-            | Self::Lake(LakeError::Location { .. } | LakeError::ManifestExists { .. }) => true,
-            Self::Lake(_)
+            | Self::Store(StoreError::Location { .. } | StoreError::ManifestExists { .. }) => true,
+            Self::Store(_)
             | Self::Ledger(_)
             | Self::NoCases { .. }
             | Self::Probe { .. }
@@ -290,12 +289,12 @@ fn stage(plan: &Plan, world: &World, cases: &Cases) -> Stage {
 /// Carries the cases' recordings into the run, as lane `recorded`, some sessions at a time; goes on where an earlier start
 /// stopped.
 async fn record(
-    run: &Lake,
-    (lake, mut snapshot): (Lake, Snapshot),
+    run: &Store,
+    (lake, mut snapshot): (Store, Snapshot),
     sessions: &[SessionId],
     cases: &Cases,
-) -> Result<(), LakeError> {
-    run.sweep(RECORDED_SOURCE).await?;
+) -> Result<(), StoreError> {
+    run.delete_orphans(RECORDED_SOURCE).await?;
     let done = run.resume_position(RECORDED_SOURCE).await?;
     let mut first = done;
     let rest = sessions.get(usize::try_from(done).unwrap_or(usize::MAX)..).unwrap_or_default();
@@ -310,7 +309,7 @@ async fn record(
             }
         }
         let next = first + part.len() as u64;
-        run.commit(RECORDED_SOURCE, first, next, batch, &mut Leaning::default()).await?;
+        run.commit(RECORDED_SOURCE, first, next, batch, &mut ChunkIndex::default()).await?;
         first = next;
     }
     Ok(())

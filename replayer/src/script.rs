@@ -10,7 +10,7 @@ use schemas::exchange::{Edge, Effect, Ending, Exchange, OperationKind, Protocol}
 use schemas::id::{AgentId, CaseId, IdError, TenantId};
 use schemas::tools::ToolCatalog;
 use serde_json::Value;
-use store::session::StoredSession;
+use store::StoredSession;
 
 use crate::answer::{self, ToolAnswer};
 use crate::chat;

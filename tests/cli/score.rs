@@ -12,7 +12,7 @@ use schemas::embedding::Embedding;
 use schemas::score::{Score, ScoreKind};
 use schemas::table::Table;
 use serde_json::{Value, json};
-use store::lake::Lake;
+use store::Store;
 use tests::binary::{self, printed};
 use tests::process::Running;
 use tests::service::{Reply, Service};
@@ -54,7 +54,7 @@ fn json_of(output: &Output) -> Value {
 }
 
 async fn stored(run: &Path) -> (Vec<Score>, Vec<Embedding>) {
-    let lake = Lake::open(run.to_str().expect("utf-8")).expect("opens");
+    let lake = Store::open(run.to_str().expect("utf-8")).expect("opens");
     let snapshot = lake.snapshot().await.expect("reads");
     let scores = lake.read_table(&snapshot, Table::Scores, None).await.expect("reads");
     (scores, lake.read_table(&snapshot, Table::Embeddings, None).await.expect("reads"))
@@ -231,7 +231,7 @@ async fn killed_and_started_again_it_asks_for_the_rest_alone() {
     let (scores, _) = stored(&folder.join("run")).await;
     assert_eq!((scores.len(), counts(&scores).len()), (40, 40), "no row is there twice");
     // Nothing half-written lies about.
-    let lake = Lake::open(folder.join("run").to_str().expect("utf-8")).expect("opens");
+    let lake = Store::open(folder.join("run").to_str().expect("utf-8")).expect("opens");
     let committed = lake.snapshot().await.expect("reads").files(Table::Scores).count();
     let lying = binary::files_below(&folder.join("run/scores")).len();
     assert_eq!(committed, lying);

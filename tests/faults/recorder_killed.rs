@@ -14,7 +14,7 @@ use hyper_util::rt::TokioExecutor;
 use schemas::record::Record;
 use schemas::table::Table;
 use serde::Deserialize;
-use store::lake::Lake;
+use store::Store;
 use store::log::LogReader;
 use tests::binary;
 use tests::upstream::Provider;
@@ -62,7 +62,7 @@ struct Id {
 
 /// How often each exchange is in Parquet.
 async fn stored(folder: &Path) -> BTreeMap<String, usize> {
-    let lake = Lake::open(folder.join("store").to_str().expect("utf-8")).expect("opens");
+    let lake = Store::open(folder.join("store").to_str().expect("utf-8")).expect("opens");
     let snapshot = lake.snapshot().await.expect("reads");
     let rows: Vec<Id> =
         lake.read_table(&snapshot, Table::Exchanges, Some(&["exchange"])).await.expect("reads");

@@ -11,7 +11,7 @@ use schemas::record::Record;
 use schemas::session::SessionClose;
 use schemas::table::{Table, decode_all};
 use serde::Deserialize;
-use store::lake::Lake;
+use store::Store;
 use store::log::LogReader;
 
 use crate::binary::files_below;
@@ -133,7 +133,7 @@ struct Id {
 /// # Panics
 /// The store cannot be read.
 pub async fn committed(store: &Path) -> Found {
-    let lake = Lake::open(store.to_str().expect("utf-8")).expect("opens");
+    let lake = Store::open(store.to_str().expect("utf-8")).expect("opens");
     let snapshot = lake.snapshot().await.expect("reads");
     let mut found = Found::default();
     let rows: Vec<Id> =
@@ -177,7 +177,7 @@ pub fn without_commits(store: &Path) -> Found {
 /// # Panics
 /// The store cannot be read, or a body cannot be put together.
 pub async fn bodies(store: &Path) -> BTreeMap<Vec<u8>, Vec<Vec<u8>>> {
-    let lake = Lake::open(store.to_str().expect("utf-8")).expect("opens");
+    let lake = Store::open(store.to_str().expect("utf-8")).expect("opens");
     let snapshot = lake.snapshot().await.expect("reads");
     let mut found: BTreeMap<Vec<u8>, Vec<Vec<u8>>> = BTreeMap::new();
     for session in lake.load_sessions(&snapshot, None).await.expect("reads") {

@@ -14,8 +14,7 @@ use schemas::keys::RootKey;
 use schemas::record::Record;
 use schemas::session::{CloseReason, SessionClose};
 use schemas::table::Table;
-use store::batch::{Batch, Leaning};
-use store::lake::{Lake, LakeError};
+use store::{Batch, ChunkIndex, Store, StoreError};
 
 use server::Server;
 
@@ -110,10 +109,10 @@ fn with_server(test: &str) {
     again(&server, test);
 }
 
-fn open(location: &str) -> Lake {
+fn open(location: &str) -> Store {
     // Another test of this process may have installed it.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    Lake::open(location).expect("opens")
+    Store::open(location).expect("opens")
 }
 
 #[test]
@@ -126,22 +125,22 @@ fn a_store_in_a_bucket_is_committed_claimed_swept_and_read() {
 async fn commits() {
     let lake = open("s3://lake/a/prefix");
     assert!(lake.snapshot().await.expect("an absent store is empty").is_empty());
-    let leaning = &mut Leaning::default();
+    let leaning = &mut ChunkIndex::default();
     let mut first = lake.claim("t-0").await.expect("claims");
     lake.commit_claimed(&mut first, 9, BTreeMap::new(), batch(0..40), leaning).await.expect("commits");
     let mut second = lake.claim("t-0").await.expect("takes over");
     let late = lake.commit_claimed(&mut first, 12, BTreeMap::new(), batch(40..41), leaning).await;
-    assert!(matches!(late, Err(LakeError::LostPartition { first: 9, .. })), "{late:?}");
+    assert!(matches!(late, Err(StoreError::LostPartition { first: 9, .. })), "{late:?}");
     lake.commit_claimed(&mut second, 12, BTreeMap::new(), batch(40..42), leaning).await.expect("commits");
-    let refused = lake.commit("t-0", 9, 12, batch(50..51), &mut Leaning::default()).await;
+    let refused = lake.commit("t-0", 9, 12, batch(50..51), &mut ChunkIndex::default()).await;
     assert!(refused.is_err(), "its place is the claim's");
-    assert_eq!(lake.sweep("t-0").await.expect("sweeps"), 0, "what was refused is gone");
+    assert_eq!(lake.delete_orphans("t-0").await.expect("sweeps"), 0, "what was refused is gone");
 
     let snapshot = lake.snapshot().await.expect("reads");
     let sessions = lake.load_sessions(&snapshot, None).await.expect("reads");
     assert_eq!(sessions.len(), 42);
     assert!(sessions.iter().all(|session| session.tears().is_empty()));
-    let before = lake.reads();
+    let before = lake.read_stats();
     let wanted = BTreeSet::from([SessionId::parse("s17").expect("an id")]);
     let found = lake.load_sessions(&snapshot, Some(&wanted)).await.expect("reads");
     assert_eq!(found.len(), 1);
@@ -151,7 +150,7 @@ async fn commits() {
     );
     let stored: u64 =
         Table::ALL.into_iter().flat_map(|table| snapshot.files(table)).map(|file| file.bytes).sum();
-    assert!(lake.reads().bytes - before.bytes < stored, "only parts were read");
+    assert!(lake.read_stats().bytes - before.bytes < stored, "only parts were read");
     // Another prefix of the bucket is another store.
     assert!(open("s3://lake/a").snapshot().await.expect("reads").is_empty());
     let missing = open("s3://no-such-bucket/x").snapshot().await.expect_err("no bucket");

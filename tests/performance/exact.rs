@@ -12,9 +12,8 @@ use schemas::id::{AgentId, ExchangeId, IncarnationId, SessionId, TenantId};
 use schemas::keys::{Digest, RootKey, TenantKeys};
 use schemas::record::{Parcel, Record, pack};
 use schemas::table::{Chunk, Table};
-use store::batch::{Batch, Leaning};
-use store::lake::Lake;
 use store::log::{LogOptions, LogReader, LogWriter};
+use store::{Batch, ChunkIndex, Store};
 use tests::binary::files_below;
 use tests::gateway::Traffic;
 use tests::upstream::{TEXT, TOOL_CALL, frames};
@@ -150,8 +149,8 @@ fn check_pieces_sent_once(records: &[Record]) -> usize {
 /// Archives the records in batches of this many, reads them back, and compares every body.
 async fn check_archived(records: Vec<Record>, sessions: &Sessions, in_a_batch: usize) {
     let folder = tempfile::tempdir().expect("a folder");
-    let lake = Lake::open(folder.path().to_str().expect("utf-8")).expect("opens");
-    let mut leaning = Leaning::default();
+    let lake = Store::open(folder.path().to_str().expect("utf-8")).expect("opens");
+    let mut leaning = ChunkIndex::default();
     let (mut position, mut batch) = (0, Batch::default());
     let last = records.len() - 1;
     for (place, record) in records.into_iter().enumerate() {
@@ -265,7 +264,7 @@ async fn check_through_the_tap(places: std::ops::Range<usize>) -> usize {
     let traffic = stage::traffic();
     let played = stage::record(folder.path(), &traffic, places.clone(), stage::ROLL_BYTES).await;
     assert_eq!(played.failed, 0, "every answer comes through the tap unchanged");
-    let lake = Lake::open(folder.path().join("store").to_str().expect("utf-8")).expect("opens");
+    let lake = Store::open(folder.path().join("store").to_str().expect("utf-8")).expect("opens");
     let snapshot = lake.snapshot().await.expect("reads");
     let found = lake.load_sessions(&snapshot, None).await.expect("loads");
     let found: HashMap<_, _> = found.iter().map(|session| (session.session.as_str(), session)).collect();

@@ -16,8 +16,7 @@ use schemas::record::Record;
 use schemas::session::{CloseReason, SessionClose};
 use schemas::table::Table;
 use serde_json::json;
-use store::batch::{Batch, Leaning};
-use store::lake::Lake;
+use store::{Batch, ChunkIndex, Store};
 use tests::binary::files_below;
 
 use crate::report::{bytes, ratio, row};
@@ -242,10 +241,10 @@ fn close(id: &SessionId, started_at: i64, steps: &[Step]) -> SessionClose {
 }
 
 /// Writes as many sessions, interleaved, in batches that the archive would commit.
-async fn write(lake: &Lake, maker: &Maker, sessions: u64, roll_bytes: usize) {
+async fn write(lake: &Store, maker: &Maker, sessions: u64, roll_bytes: usize) {
     let mut coming = (0..sessions).map(|n| maker.session(n));
     let mut open: Vec<(Made, usize)> = Vec::new();
-    let (mut batch, mut held, mut position, mut leaning) = (Batch::default(), 0, 0, Leaning::default());
+    let (mut batch, mut held, mut position, mut leaning) = (Batch::default(), 0, 0, ChunkIndex::default());
     loop {
         while open.len() < UNDER_WAY {
             let Some(made) = coming.next() else { break };
@@ -285,14 +284,14 @@ async fn write(lake: &Lake, maker: &Maker, sessions: u64, roll_bytes: usize) {
 async fn measure(folder: &Path, sessions: u64, roll_bytes: usize) -> f64 {
     let location = folder.to_str().expect("utf-8");
     let maker = Maker::new();
-    write(&Lake::open(location).expect("opens"), &maker, sessions, roll_bytes).await;
+    write(&Store::open(location).expect("opens"), &maker, sessions, roll_bytes).await;
     let stored: u64 =
         files_below(folder).iter().map(|path| std::fs::metadata(path).expect("is there").len()).sum();
     let (mut most, mut all, mut requests) = (0, 0, 0);
     let (mut slowest, mut files) = (Duration::ZERO, 0);
     for look_up in 0..LOOK_UPS {
         let n = look_up * (sessions - 1) / (LOOK_UPS - 1);
-        let lake = Lake::open(location).expect("opens");
+        let lake = Store::open(location).expect("opens");
         let began = Instant::now();
         let snapshot = lake.snapshot().await.expect("reads");
         let wanted = BTreeSet::from([id_of(n)]);
@@ -300,7 +299,7 @@ async fn measure(folder: &Path, sessions: u64, roll_bytes: usize) -> f64 {
         slowest = slowest.max(began.elapsed());
         files = Table::ALL.into_iter().map(|table| snapshot.files(table).count()).sum();
         check(&found, maker.session(n));
-        let reads = lake.reads();
+        let reads = lake.read_stats();
         most = most.max(reads.bytes);
         all += reads.bytes;
         requests += reads.requests;
@@ -319,7 +318,7 @@ async fn measure(folder: &Path, sessions: u64, roll_bytes: usize) -> f64 {
     share
 }
 
-fn check(found: &[store::session::StoredSession], made: Made) {
+fn check(found: &[store::StoredSession], made: Made) {
     let [session] = found else { panic!("one session is found, not {}", found.len()) };
     assert_eq!(session.session, made.id);
     assert_eq!(session.tears(), Vec::new());

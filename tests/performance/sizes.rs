@@ -5,8 +5,8 @@ use std::path::Path;
 
 use schemas::table::{self, ReadOptions, Table};
 use serde_json::json;
-use store::lake::Lake;
-use store::lake::upkeep::CompactOptions;
+use store::Store;
+use store::maintenance::CompactOptions;
 use tests::binary::files_below;
 use tests::gateway::Traffic;
 
@@ -100,7 +100,7 @@ async fn measure(places: std::ops::Range<usize>) {
         assert_eq!(played.failed, 0, "every answer comes through the tap unchanged");
         assert_eq!(compared.plain, played.body_bytes, "what was compressed is what was played");
         let store = folder.path().join("store");
-        let lake = Lake::open(store.to_str().expect("utf-8")).expect("opens");
+        let lake = Store::open(store.to_str().expect("utf-8")).expect("opens");
         let snapshot = lake.snapshot().await.expect("reads");
         assert!(snapshot.files(Table::Chunks).next().is_some(), "pieces are stored");
         show(state, &stored(&store), &compared);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use recorder::config::Config;
 use schemas::keys::RootKey;
 use schemas::table::Table;
-use store::lake::Lake;
+use store::Store;
 use tests::gateway::Traffic;
 use tests::gateway::play::{Doors, Played, Upstream, play, routes};
 
@@ -53,7 +53,7 @@ pub(crate) async fn record(
     let doors = Doors { turn: url(0), model: url(1), tool: url(2) };
     let played = play(traffic, places, 1, CLIENTS, &upstream, &doors).await;
     recorder.shutdown(Duration::from_secs(30)).await.expect("everything is archived");
-    let lake = Lake::open(folder.join("store").to_str().expect("utf-8")).expect("opens");
+    let lake = Store::open(folder.join("store").to_str().expect("utf-8")).expect("opens");
     let snapshot = lake.snapshot().await.expect("reads");
     let stored: u64 = snapshot.files(Table::Exchanges).map(|file| file.rows).sum();
     assert_eq!(stored, played.requests, "nothing is shed");

@@ -12,8 +12,7 @@ use schemas::embedding::Embedding;
 use schemas::table::{DataType, Table};
 use schemas::trial::Trial;
 use serde_json::{Value, json};
-use store::lake::Lake;
-use store::session::StoredSession;
+use store::{Store, StoredSession};
 use tests::binary;
 
 const TENANT: &str = "acme eu";
@@ -68,7 +67,7 @@ fn body(sessions: &[StoredSession]) -> Value {
 /// What the Python side is told to find.
 async fn expected(folder: &Path) -> Value {
     let plain = folder.join("plain");
-    let lake = Lake::open(plain.to_str().expect("utf-8")).expect("opens");
+    let lake = Store::open(plain.to_str().expect("utf-8")).expect("opens");
     let snapshot = lake.snapshot().await.expect("reads");
     let sessions = lake.load_sessions(&snapshot, None).await.expect("reads");
     let starts =
@@ -138,7 +137,7 @@ async fn outcomes_are_read_as_pyarrow_polars_and_duckdb_write_them() {
             ["import", "--format", "outcomes", name, "--run", &run, "--build", "a", "--lane", "baseline"];
         let done = binary::run(folder.path(), &args);
         assert!(done.status.success(), "{name}: {}", binary::printed(&done));
-        let lake = Lake::open(folder.path().join(&run).to_str().expect("utf-8")).expect("opens");
+        let lake = Store::open(folder.path().join(&run).to_str().expect("utf-8")).expect("opens");
         let snapshot = lake.snapshot().await.expect("reads");
         let trials = lake.read_table::<Trial>(&snapshot, Table::Trials, None).await.expect("reads");
         let of = |trial: Trial| (trial.case, trial.trial, trial.success, trial.answer, trial.duration_us);

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use store::Store;
 use store::keyring::KeyRing;
-use store::lake::Lake;
 
 use crate::cli::{Cli, Command, DEFAULT_CONFIG};
 use crate::keys;
@@ -46,8 +46,8 @@ impl Context<'_> {
     }
 
     /// Opens a store or run with the keys that `[encryption]` of the configuration names, where there is one.
-    pub(crate) fn open_lake(&self, location: &str) -> Result<Lake, Failure> {
-        Ok(Lake::open(location).map_err(Failure::usage)?.with_keys(self.key_ring()?))
+    pub(crate) fn open_lake(&self, location: &str) -> Result<Store, Failure> {
+        Ok(Store::open(location).map_err(Failure::usage)?.with_keys(self.key_ring()?))
     }
 
     /// The keys of tenants; none where the configuration names none.

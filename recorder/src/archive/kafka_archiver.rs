@@ -1,7 +1,7 @@
 //! Kafka turned into Parquet, exactly once: a member of a consumer group that goes on where the store's commits end.
 //!
 //! One thread polls and decodes, two write files and commits. Each partition that the group assigns is claimed in the
-//! store first ([`store::lake::Lake::claim`]), so that whoever had it before is refused; its position and what is known of
+//! store first ([`store::Store::claim`]), so that whoever had it before is refused; its position and what is known of
 //! each journal come from the last commit, never from the group. A message that cannot be read goes to the dead-letter
 //! topic before a commit passes it. What is sent again is told by (journal, position) and dropped.
 //!
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
-use store::lake::Lake;
+use store::Store;
 use tokio::sync::oneshot;
 
 use crate::config::KafkaConfig;
@@ -124,7 +124,7 @@ pub struct Archiver {
 /// The configuration of the client is wrong, `/metrics` cannot be opened, or no thread can be started.
 pub async fn start(
     config: &ArchiverConfig,
-    lake: Lake,
+    lake: Store,
     until_idle: Option<Duration>,
 ) -> Result<Archiver, ArchiverError> {
     let topic = config.kafka.topic.clone();

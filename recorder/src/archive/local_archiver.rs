@@ -8,8 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
-use store::batch::{Batch, Leaning};
-use store::lake::{Lake, LakeError};
+use store::{Batch, ChunkIndex, Store, StoreError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -50,7 +49,7 @@ pub(crate) enum ArchiveError {
 /// Where records come from and go to.
 #[derive(Debug)]
 pub(crate) struct Archive {
-    pub(crate) lake: Lake,
+    pub(crate) lake: Store,
     pub(crate) folder: PathBuf,
     pub(crate) source: String,
     pub(crate) config: ArchiveConfig,
@@ -83,7 +82,7 @@ impl Archive {
         mut progress: watch::Receiver<u64>,
         mut flushes: mpsc::Receiver<Flush>,
     ) {
-        let mut leaning = Leaning::default();
+        let mut leaning = ChunkIndex::default();
         let mut waiting: Vec<Flush> = Vec::new();
         let mut gathered: Option<Gathered> = None;
         let mut retry = FIRST_RETRY;
@@ -117,7 +116,7 @@ impl Archive {
                         return refuse(&problem, flushes).await;
                     }
                     gathered = None;
-                    leaning = Leaning::default();
+                    leaning = ChunkIndex::default();
                     // Both branches are cancel-safe; a flush that comes meanwhile is a wish to try at once.
                     tokio::select! {
                         () = tokio::time::sleep(retry) => {}
@@ -150,7 +149,7 @@ impl Archive {
     async fn advance(
         &mut self,
         gathered: &mut Option<Gathered>,
-        leaning: &mut Leaning,
+        leaning: &mut ChunkIndex,
         synced: u64,
         wanted: u64,
     ) -> Result<(), ArchiveError> {
@@ -178,7 +177,12 @@ impl Archive {
         Ok(Gathered::new(entries, self.position))
     }
 
-    async fn commit(&mut self, batch: Batch, next: u64, leaning: &mut Leaning) -> Result<(), ArchiveError> {
+    async fn commit(
+        &mut self,
+        batch: Batch,
+        next: u64,
+        leaning: &mut ChunkIndex,
+    ) -> Result<(), ArchiveError> {
         let exchanges = batch.exchanges.len() as u64;
         match self.lake.commit(&self.source, self.position, next, batch, leaning).await {
             Ok(_) => {}
@@ -187,7 +191,7 @@ impl Archive {
                 let resumed = self.lake.resume_position(&self.source).await.unwrap_or(self.position);
                 if resumed != next {
                     return Err(match error {
-                        LakeError::LostPartition { .. } => ArchiveError::Lost(error.to_string()),
+                        StoreError::LostPartition { .. } => ArchiveError::Lost(error.to_string()),
                         error => failed(error),
                     });
                 }

@@ -19,7 +19,7 @@ use schemas::keys::{Digest, RootKey, TenantKeys};
 use schemas::record::{Parcel, Record, message_key, pack};
 use schemas::session::{CloseReason, SessionClose};
 use schemas::table::{self, Table};
-use store::lake::Lake;
+use store::Store;
 
 pub(crate) const TOPIC: &str = "sessions";
 
@@ -88,8 +88,8 @@ impl Place {
         &self.cluster
     }
 
-    pub(crate) fn lake(&self) -> Lake {
-        Lake::open(self.folder.path().join("store").to_str().expect("utf-8")).expect("opens")
+    pub(crate) fn lake(&self) -> Store {
+        Store::open(self.folder.path().join("store").to_str().expect("utf-8")).expect("opens")
     }
 
     /// Publishes and waits until the broker has them.

@@ -25,7 +25,7 @@ async fn recovered(disk: &Path, url: &str) -> Vec<String> {
     let recorder = start_in(folder.path(), &route("model", url, "")).await;
     soon(recorder.flush()).await.expect("the store takes everything");
     let sessions = sessions_in(&folder.path().join("store")).await;
-    let ids = |session: &store::session::StoredSession| {
+    let ids = |session: &store::StoredSession| {
         for exchange in &session.exchanges {
             assert!(session.body(&exchange.request).is_ok() && session.body(&exchange.response).is_ok());
         }

@@ -11,8 +11,7 @@ use recorder::config::Config;
 use recorder::{Clock, Recorder};
 use schemas::exchange::Exchange;
 use schemas::keys::RootKey;
-use store::lake::Lake;
-use store::session::StoredSession;
+use store::{Store, StoredSession};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -95,7 +94,7 @@ impl Bench {
 }
 
 pub(crate) async fn sessions_in(store: &Path) -> Vec<StoredSession> {
-    let lake = Lake::open(store.to_str().expect("a path in UTF-8")).expect("a store");
+    let lake = Store::open(store.to_str().expect("a path in UTF-8")).expect("a store");
     let snapshot = lake.snapshot().await.expect("commits");
     lake.load_sessions(&snapshot, None).await.expect("sessions")
 }

@@ -161,7 +161,7 @@ async fn a_full_journal_sheds_whole_sessions_and_production_goes_on() {
     assert_eq!(counts.started, calls);
     assert_eq!(counts.journaled + counts.shed_total(), calls, "{counts:?}");
     assert!(counts.journaled > 0 && counts.shed_total() > 0, "{counts:?}");
-    let told = |session: &store::session::StoredSession| {
+    let told = |session: &store::StoredSession| {
         session.closes.iter().map(|close| u64::from(close.shed)).sum::<u64>()
     };
     let stored: usize = sessions.iter().map(|session| session.exchanges.len()).sum();

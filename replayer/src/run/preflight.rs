@@ -10,7 +10,7 @@ use hyper::{Method, Request, Uri};
 use schemas::id::SessionId;
 use schemas::table::Table;
 use schemas::trial::{Lane, RunManifest, Trial};
-use store::lake::Lake;
+use store::Store;
 
 use super::{Cases, ModelMode, Plan, ReplayError};
 use crate::candidate::http::chain;
@@ -52,7 +52,7 @@ pub(super) fn check(plan: &Plan) -> Result<(), ReplayError> {
 }
 
 /// Refuses a target that is the recordings' own store: trials in it would be taken for recordings later.
-async fn target(plan: &Plan, run: &Lake, manifest: Option<&RunManifest>) -> Result<(), ReplayError> {
+async fn target(plan: &Plan, run: &Store, manifest: Option<&RunManifest>) -> Result<(), ReplayError> {
     if place(&plan.run) == place(&plan.store) {
         let text = format!("--run and --store are both {}; choose another place for the trials", plan.run);
         return Err(ReplayError::Plan(text));
@@ -84,7 +84,7 @@ fn place(location: &str) -> PathBuf {
 /// may have grown since.
 pub(super) async fn corpus(
     plan: &Plan,
-    run: &Lake,
+    run: &Store,
     manifest: Option<&RunManifest>,
 ) -> Result<Corpus, ReplayError> {
     target(plan, run, manifest).await?;
@@ -93,7 +93,7 @@ pub(super) async fn corpus(
     {
         return Ok(corpus);
     }
-    let store = Lake::open(&plan.store)?.with_keys(plan.ring.clone());
+    let store = Store::open(&plan.store)?.with_keys(plan.ring.clone());
     if store.manifest().await?.is_some() {
         let text =
             format!("{} holds a run of trials, not a store of recordings; correct --store", plan.store);
@@ -117,7 +117,7 @@ pub(super) async fn corpus(
 }
 
 /// The corpus as the run carries it; `None` where an earlier start stopped before all of it was there.
-async fn carried(plan: &Plan, run: &Lake, manifest: &RunManifest) -> Result<Option<Corpus>, ReplayError> {
+async fn carried(plan: &Plan, run: &Store, manifest: &RunManifest) -> Result<Option<Corpus>, ReplayError> {
     let snapshot = run.snapshot().await?;
     let trials: Vec<Trial> = run.read_table(&snapshot, Table::Trials, None).await?;
     let recorded = trials.into_iter().filter(|trial| trial.lane == Lane::Recorded);
@@ -127,7 +127,7 @@ async fn carried(plan: &Plan, run: &Lake, manifest: &RunManifest) -> Result<Opti
     }
     let own =
         snapshot.commits().iter().filter(|commit| commit.source == super::RECORDED_SOURCE).cloned().collect();
-    let snapshot = store::lake::Snapshot::new(own);
+    let snapshot = store::Snapshot::new(own);
     let choice = Choice { agent: None, sample: None, seed: plan.seed };
     Ok(Some(corpus::load(run, &snapshot, choice, &plan.tools).await?))
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use schemas::id::{CaseId, SessionId};
 use schemas::trial::RunManifest;
-use store::lake::{Lake, Snapshot};
+use store::{Snapshot, Store};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -25,10 +25,10 @@ use crate::world::World;
 /// A replay whose corpus is read, and nothing more done.
 pub struct Prepared {
     plan: Plan,
-    run: Lake,
+    run: Store,
     held: Option<RunManifest>,
     wanted: RunManifest,
-    source: (Lake, Snapshot),
+    source: (Store, Snapshot),
     sessions: Vec<SessionId>,
     cases: Cases,
     torn: Vec<TornSession>,
@@ -53,7 +53,7 @@ impl Prepared {
     pub async fn read(plan: Plan, tell: &mut Tell<'_>) -> Result<Self, ReplayError> {
         let started = Instant::now();
         preflight::check(&plan)?;
-        let run = Lake::open(&plan.run)?.with_keys(plan.ring.clone());
+        let run = Store::open(&plan.run)?.with_keys(plan.ring.clone());
         let held = run.manifest().await?;
         if held.is_some() && !plan.resume {
             return Err(ReplayError::RunExists { location: plan.run });

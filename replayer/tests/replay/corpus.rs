@@ -12,8 +12,7 @@ use schemas::id::{AgentId, ExchangeId, IncarnationId, SessionId, TenantId};
 use schemas::keys::RootKey;
 use schemas::session::{CloseReason, SessionClose};
 use serde_json::{Value, json};
-use store::batch::{Batch, Leaning};
-use store::lake::Lake;
+use store::{Batch, ChunkIndex, Store};
 
 /// The key of every test.
 pub(crate) fn key() -> RootKey {
@@ -181,7 +180,7 @@ fn record(n: usize, torn: bool) -> Batch {
 
 /// Writes a store of whole sessions, and of torn ones after them.
 pub(crate) async fn write(folder: &Path, whole: usize, torn: usize) {
-    let lake = Lake::open(folder.to_str().expect("a plain path")).expect("a folder");
+    let lake = Store::open(folder.to_str().expect("a plain path")).expect("a folder");
     let mut batch = Batch::default();
     for n in 0..whole + torn {
         let one = record(n, n >= whole);
@@ -190,5 +189,5 @@ pub(crate) async fn write(folder: &Path, whole: usize, torn: usize) {
         batch.closes.extend(one.closes);
     }
     let next = (whole + torn) as u64;
-    lake.commit("journal-1", 0, next, batch, &mut Leaning::default()).await.expect("a commit");
+    lake.commit("journal-1", 0, next, batch, &mut ChunkIndex::default()).await.expect("a commit");
 }

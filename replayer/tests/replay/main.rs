@@ -18,7 +18,7 @@ use schemas::id::IncarnationId;
 use schemas::table::Table;
 use schemas::tools::ToolCatalog;
 use schemas::trial::{Lane, Trial, TrialEnding};
-use store::lake::Lake;
+use store::Store;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -83,7 +83,7 @@ impl House {
 }
 
 async fn rows(run: &str, lane: Lane) -> Vec<Trial> {
-    let lake = Lake::open(run).expect("a run");
+    let lake = Store::open(run).expect("a run");
     let snapshot = lake.snapshot().await.expect("commits");
     let mut trials: Vec<Trial> = lake.read_table(&snapshot, Table::Trials, None).await.expect("trials");
     trials.retain(|trial| trial.lane == lane);
@@ -115,7 +115,7 @@ async fn a_good_agent_gets_exact_answers_and_leaves_whole_trials() {
     assert_ne!(of(2, 0).seed, of(2, 1).seed);
     assert_eq!(of(2, 0).slices["shop"], "eu");
 
-    let lake = Lake::open(&house.path("run")).expect("a run");
+    let lake = Store::open(&house.path("run")).expect("a run");
     let snapshot = lake.snapshot().await.expect("commits");
     let sessions = lake.load_sessions(&snapshot, None).await.expect("sessions");
     assert_eq!(sessions.len(), 12 + 6);
@@ -383,7 +383,7 @@ async fn a_run_is_not_overwritten_and_not_mixed() {
     let other = Plan { lane: Lane::Baseline, resume: true, ..house.plan(agent.address, "") };
     assert!(house.replay(other).await.expect_err("another lane").to_string().contains("lane"));
     // The store may grow: the run carries its own corpus.
-    let lake = Lake::open(&house.path("store")).expect("a store");
+    let lake = Store::open(&house.path("store")).expect("a store");
     assert!(lake.resume_position("journal-1").await.expect("a position") > 0);
     std::fs::remove_dir_all(house.path("store")).expect("the store goes away");
     let resumed =
@@ -498,7 +498,7 @@ async fn live_model_calls_go_through_and_are_counted() {
     let gone = Plan { run: house.path("gone"), ..plan };
     let summary = house.replay(gone).await.expect("the agent answers all the same");
     assert_eq!(summary.endings.complete, 4);
-    let lake = Lake::open(&house.path("gone")).expect("a run");
+    let lake = Store::open(&house.path("gone")).expect("a run");
     let snapshot = lake.snapshot().await.expect("commits");
     let sessions = lake.load_sessions(&snapshot, None).await.expect("sessions");
     let model = sessions

@@ -1,6 +1,6 @@
 //! A batch of records as the files of one commit: grouped by folder, each distinct piece stored once a file.
 //!
-//! Pure: it makes bytes and names; writing and committing them is `lake`'s.
+//! Pure: it makes bytes and names; writing and committing them is `store`'s.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use schemas::trial::Trial;
 
 use crate::keyring::KeyRing;
 
-/// Pieces of open sessions that [`Leaning`] carries from one batch to the next; past that it forgets all of them, and what
+/// Pieces of open sessions that [`ChunkIndex`] carries from one batch to the next; past that it forgets all of them, and what
 /// is forgotten is looked up in the store again.
 const MAX_LEANING_PIECES: usize = 1_000_000;
 
@@ -78,23 +78,23 @@ impl Batch {
 
 /// Which earlier file holds which piece of which open session.
 #[derive(Debug)]
-pub struct Leaning {
-    sessions: QuickMap<SessionId, QuickMap<Digest, Arc<str>>>,
+pub struct ChunkIndex {
+    sessions: FastMap<SessionId, FastMap<Digest, Arc<str>>>,
     pieces: usize,
     carried: usize,
 }
 
-impl Default for Leaning {
+impl Default for ChunkIndex {
     fn default() -> Self {
-        Self::carrying(MAX_LEANING_PIECES)
+        Self::with_capacity(MAX_LEANING_PIECES)
     }
 }
 
-impl Leaning {
+impl ChunkIndex {
     /// One that carries up to so many pieces from one batch to the next.
     #[must_use]
-    pub fn carrying(pieces: usize) -> Self {
-        Self { sessions: QuickMap::default(), pieces: 0, carried: pieces }
+    pub fn with_capacity(pieces: usize) -> Self {
+        Self { sessions: FastMap::default(), pieces: 0, carried: pieces }
     }
 
     /// Forgets all it knows if that is too much. Only before a batch: what is found for a batch must last until it is
@@ -156,25 +156,25 @@ pub(crate) struct EncodedFile {
 }
 
 /// Tenant, agent and folder date: what decides where a row lies.
-type Home = (TenantId, AgentId, String);
+type PartitionDir = (TenantId, AgentId, String);
 
 /// Looked up for every reference of every body, so it hashes quickly.
-type QuickMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// The pieces of each session that are not in a file yet.
-type Pieces = QuickMap<SessionId, OwnPieces>;
+type Pieces = FastMap<SessionId, OwnPieces>;
 
 /// The pieces of one session.
 #[derive(Default)]
 struct OwnPieces {
-    bytes: QuickMap<Digest, Bytes>,
+    bytes: FastMap<Digest, Bytes>,
     /// Its exchanges lie in several folders (two agents, one session), and each keeps the pieces that it refers to.
-    spread: bool,
+    multi_folder: bool,
 }
 
 impl OwnPieces {
     fn take(&mut self, digest: &Digest) -> Option<Bytes> {
-        if self.spread { self.bytes.get(digest).cloned() } else { self.bytes.remove(digest) }
+        if self.multi_folder { self.bytes.get(digest).cloned() } else { self.bytes.remove(digest) }
     }
 }
 
@@ -194,19 +194,19 @@ struct Group {
 }
 
 /// A batch on its way into files, all of one name: divided by folder, each exchange with the rows of its pieces.
-pub(crate) struct Draft {
+pub(crate) struct BatchLayout {
     name: String,
-    groups: BTreeMap<Home, Group>,
+    groups: BTreeMap<PartitionDir, Group>,
 }
 
-impl Draft {
-    /// Divides a batch; `leaning` is asked for pieces of earlier files and told of those that these files will hold.
-    pub(crate) fn new(mut batch: Batch, name: String, leaning: &mut Leaning) -> Self {
-        leaning.begin_batch();
+impl BatchLayout {
+    /// Divides a batch; `chunk_index` is asked for pieces of earlier files and told of those that these files will hold.
+    pub(crate) fn new(mut batch: Batch, name: String, chunk_index: &mut ChunkIndex) -> Self {
+        chunk_index.begin_batch();
         let mut pieces = by_session(std::mem::take(&mut batch.pieces));
         let mut groups = by_folder(batch, &mut pieces);
         for group in groups.values_mut() {
-            group.refer(&name, &mut pieces, leaning);
+            group.resolve_chunks(&name, &mut pieces, chunk_index);
         }
         Self { name, groups }
     }
@@ -214,21 +214,21 @@ impl Draft {
     /// The sessions whose earlier files are to be looked for, by folder of exchanges.
     pub(crate) fn missing(&self) -> BTreeMap<String, BTreeSet<SessionId>> {
         let mut missing: BTreeMap<String, BTreeSet<SessionId>> = BTreeMap::new();
-        for (home, group) in &self.groups {
+        for (dir, group) in &self.groups {
             if !group.missing.is_empty() {
                 let sessions = group.missing.iter().map(|(_, session)| session.clone());
-                missing.entry(folder_of(home, Table::Exchanges)).or_default().extend(sessions);
+                missing.entry(folder_of(dir, Table::Exchanges)).or_default().extend(sessions);
             }
         }
         missing
     }
 
     /// Names the files of what was missing, now that they were looked for.
-    pub(crate) fn lean(&mut self, leaning: &Leaning) {
+    pub(crate) fn resolve_missing(&mut self, chunk_index: &ChunkIndex) {
         for group in self.groups.values_mut() {
             for (row, session) in group.missing.drain(..) {
                 if let Some(chunk) = group.chunks.get_mut(row) {
-                    chunk.leans_on = leaning.find(&session, &chunk.digest).map(|file| file.to_string());
+                    chunk.leans_on = chunk_index.find(&session, &chunk.digest).map(|file| file.to_string());
                 }
             }
         }
@@ -240,8 +240,8 @@ impl Draft {
     /// A row does not fit its table, or no data key can be made.
     pub(crate) fn encode(self, keys: &KeyRing) -> Result<Vec<EncodedFile>, TableError> {
         let mut files = Files { name: &self.name, keys, made: Vec::new() };
-        for (home, group) in self.groups {
-            group.encode(&home, &mut files)?;
+        for (dir, group) in self.groups {
+            group.encode(&dir, &mut files)?;
         }
         Ok(files.made)
     }
@@ -261,22 +261,22 @@ fn by_session(unsorted: Vec<(SessionId, Digest, Bytes)>) -> Pieces {
     pieces
 }
 
-fn by_folder(mut batch: Batch, pieces: &mut Pieces) -> BTreeMap<Home, Group> {
+fn by_folder(mut batch: Batch, pieces: &mut Pieces) -> BTreeMap<PartitionDir, Group> {
     batch
         .exchanges
         .sort_by(|a, b| (&a.session, &a.incarnation, a.seq).cmp(&(&b.session, &b.incarnation, b.seq)));
-    let mut groups: BTreeMap<Home, Group> = BTreeMap::new();
+    let mut groups: BTreeMap<PartitionDir, Group> = BTreeMap::new();
     let mut exchanges = batch.exchanges.into_iter().peekable();
     let mut before: Option<SessionId> = None;
     while let Some(first) = exchanges.next() {
         if before.as_ref() == Some(&first.session)
             && let Some(own) = pieces.get_mut(&first.session)
         {
-            own.spread = true;
+            own.multi_folder = true;
         }
         let (tenant, agent, started_at) =
             (first.tenant.clone(), first.agent.clone(), first.session_started_at);
-        let group = &mut groups.entry(home(&tenant, &agent, started_at)).or_default().exchanges;
+        let group = &mut groups.entry(dir(&tenant, &agent, started_at)).or_default().exchanges;
         group.push(first);
         // Those of one session mostly lie together.
         while let Some(next) = exchanges.next_if(|next| {
@@ -287,30 +287,30 @@ fn by_folder(mut batch: Batch, pieces: &mut Pieces) -> BTreeMap<Home, Group> {
         before = group.last().map(|last| last.session.clone());
     }
     for close in batch.closes {
-        groups.entry(home(&close.tenant, &close.agent, close.started_at)).or_default().closes.push(close);
+        groups.entry(dir(&close.tenant, &close.agent, close.started_at)).or_default().closes.push(close);
     }
     for trial in batch.trials {
         let started_at = trial.started_at.unwrap_or(0);
-        groups.entry(home(&trial.tenant, &trial.agent, started_at)).or_default().trials.push(trial);
+        groups.entry(dir(&trial.tenant, &trial.agent, started_at)).or_default().trials.push(trial);
     }
     // What is said of a trial lies where the trial lies.
     for score in batch.scores {
         let started_at = score.trial_started_at.unwrap_or(0);
-        groups.entry(home(&score.tenant, &score.agent, started_at)).or_default().scores.push(score);
+        groups.entry(dir(&score.tenant, &score.agent, started_at)).or_default().scores.push(score);
     }
     for embedding in batch.embeddings {
         let started_at = embedding.trial_started_at.unwrap_or(0);
-        let home = home(&embedding.tenant, &embedding.agent, started_at);
-        groups.entry(home).or_default().embeddings.push(embedding);
+        let dir = dir(&embedding.tenant, &embedding.agent, started_at);
+        groups.entry(dir).or_default().embeddings.push(embedding);
     }
     groups
 }
 
-fn home(tenant: &TenantId, agent: &AgentId, started_at: i64) -> Home {
+fn dir(tenant: &TenantId, agent: &AgentId, started_at: i64) -> PartitionDir {
     (tenant.clone(), agent.clone(), utc_date(started_at))
 }
 
-fn folder_of((tenant, agent, date): &Home, table: Table) -> String {
+fn folder_of((tenant, agent, date): &PartitionDir, table: Table) -> String {
     folder(table, tenant, agent, date)
 }
 
@@ -319,16 +319,16 @@ impl Group {
     ///
     /// A row with bytes serves every session in the file; a row that leans serves only those whose own earlier file it
     /// names, and a row that is missing only the session that wants it.
-    fn refer(&mut self, name: &str, pieces: &mut Pieces, leaning: &mut Leaning) {
+    fn resolve_chunks(&mut self, name: &str, pieces: &mut Pieces, chunk_index: &mut ChunkIndex) {
         let file: Arc<str> = Arc::from(name);
         let Self { exchanges, references, chunks, missing, .. } = self;
-        let mut with_bytes: QuickMap<Digest, u32> = QuickMap::default();
-        let mut leant: QuickMap<(Digest, Arc<str>), u32> = QuickMap::default();
+        let mut with_bytes: FastMap<Digest, u32> = FastMap::default();
+        let mut leant: FastMap<(Digest, Arc<str>), u32> = FastMap::default();
         for exchanges in exchanges.chunk_by(|a, b| a.session == b.session) {
             let Some(session) = exchanges.first().map(|exchange| &exchange.session) else { continue };
             let mut own_pieces = pieces.get_mut(session);
             let mut taken = Vec::new();
-            let mut unknown: QuickMap<Digest, u32> = QuickMap::default();
+            let mut unknown: FastMap<Digest, u32> = FastMap::default();
             let find = |digest: Digest| {
                 let own = own_pieces.as_mut().and_then(|own| own.take(&digest));
                 if own.is_some() {
@@ -338,7 +338,7 @@ impl Group {
                 let (number, leans_on) = match (with_bytes.get(&digest), &own) {
                     (Some(number), _) => (*number, None),
                     (None, Some(_)) => (*with_bytes.entry(digest).or_insert(next), None),
-                    (None, None) => match leaning.find(session, &digest) {
+                    (None, None) => match chunk_index.find(session, &digest) {
                         Some(earlier) => {
                             let leans_on = Some(earlier.to_string());
                             (*leant.entry((digest, earlier)).or_insert(next), leans_on)
@@ -357,37 +357,37 @@ impl Group {
             let bodies = exchanges.iter().map(|x| (&x.request.chunks[..], &x.response.chunks[..]));
             references.add(bodies, find);
             if !taken.is_empty() {
-                leaning.insert_all(session, taken, &file);
+                chunk_index.insert_all(session, taken, &file);
             }
         }
     }
 
-    fn encode(mut self, home: &Home, files: &mut Files<'_>) -> Result<(), TableError> {
+    fn encode(mut self, dir: &PartitionDir, files: &mut Files<'_>) -> Result<(), TableError> {
         if !self.exchanges.is_empty() {
             if !self.chunks.is_empty() {
-                files.add(home, Table::Chunks, &self.chunks)?;
+                files.add(dir, Table::Chunks, &self.chunks)?;
             }
-            files.add(home, Table::Exchanges, &self.references.rows(&self.exchanges))?;
+            files.add(dir, Table::Exchanges, &self.references.rows(&self.exchanges))?;
         }
         if !self.closes.is_empty() {
             self.closes.sort_by(|a, b| {
                 (&a.session, &a.incarnation, a.closed_at).cmp(&(&b.session, &b.incarnation, b.closed_at))
             });
-            files.add(home, Table::Sessions, &self.closes)?;
+            files.add(dir, Table::Sessions, &self.closes)?;
         }
         if !self.trials.is_empty() {
             self.trials.sort_by(|a, b| (a.lane, &a.case, a.trial).cmp(&(b.lane, &b.case, b.trial)));
-            files.add(home, Table::Trials, &self.trials)?;
+            files.add(dir, Table::Trials, &self.trials)?;
         }
         if !self.scores.is_empty() {
             self.scores
                 .sort_by(|a, b| (a.lane, &a.case, a.trial, a.rank).cmp(&(b.lane, &b.case, b.trial, b.rank)));
-            files.add(home, Table::Scores, &self.scores)?;
+            files.add(dir, Table::Scores, &self.scores)?;
         }
         if !self.embeddings.is_empty() {
             self.embeddings
                 .sort_by(|a, b| (a.lane, &a.case, a.trial, a.turn).cmp(&(b.lane, &b.case, b.trial, b.turn)));
-            files.add(home, Table::Embeddings, &self.embeddings)?;
+            files.add(dir, Table::Embeddings, &self.embeddings)?;
         }
         Ok(())
     }
@@ -401,10 +401,10 @@ struct Files<'a> {
 }
 
 impl Files<'_> {
-    fn add<T: Row>(&mut self, home: &Home, table: Table, rows: &[T]) -> Result<(), TableError> {
-        let options = self.keys.write_options(&home.0, Level::Archive)?;
+    fn add<T: Row>(&mut self, dir: &PartitionDir, table: Table, rows: &[T]) -> Result<(), TableError> {
+        let options = self.keys.write_options(&dir.0, Level::Archive)?;
         let bytes = table::encode(table, rows, &options)?;
-        let path = format!("{}/{}", folder_of(home, table), self.name);
+        let path = format!("{}/{}", folder_of(dir, table), self.name);
         self.made.push(EncodedFile { table, path, rows: rows.len() as u64, bytes });
         Ok(())
     }

@@ -11,8 +11,8 @@ use schemas::commit::{COMMITS, Commit, CommittedFile, escape};
 use schemas::id::SessionId;
 use schemas::table::Table;
 
-use crate::batch::{Batch, Draft, Leaning};
-use crate::objects::{CONCURRENT_REQUESTS, Lake, LakeError, parse_versioned};
+use crate::batch::{Batch, BatchLayout, ChunkIndex};
+use crate::objects::{CONCURRENT_REQUESTS, Store, StoreError, parse_versioned};
 
 /// How often a claim is tried again where others claim the same source at the same moment.
 const CLAIM_TRIES: usize = 8;
@@ -109,7 +109,7 @@ impl Claim {
 }
 
 /// What a batch of files is committed as.
-struct Place {
+struct CommitSpec {
     source: String,
     first: u64,
     turn: u32,
@@ -123,12 +123,12 @@ pub(crate) fn file_name(source: &str, first: u64) -> String {
     format!("{}--{first:020}-{}.parquet", escape(source), &tag[..8])
 }
 
-impl Lake {
+impl Store {
     /// Reads all commits.
     ///
     /// # Errors
     /// One cannot be read or is of another version.
-    pub async fn snapshot(&self) -> Result<Snapshot, LakeError> {
+    pub async fn snapshot(&self) -> Result<Snapshot, StoreError> {
         let paths = self.list(COMMITS).await?;
         let commits = futures::stream::iter(paths.into_iter().filter(|path| path.ends_with(".json")))
             .map(|path| async move { self.read_commit(&path).await })
@@ -138,12 +138,12 @@ impl Lake {
         Ok(Snapshot::new(commits))
     }
 
-    async fn read_commit(&self, path: &str) -> Result<Commit, LakeError> {
+    async fn read_commit(&self, path: &str) -> Result<Commit, StoreError> {
         let bytes = self.get(path).await?.unwrap_or_default();
         parse_versioned(path, &bytes)
     }
 
-    async fn last_commit(&self, source: &str) -> Result<Option<Commit>, LakeError> {
+    async fn last_commit(&self, source: &str) -> Result<Option<Commit>, StoreError> {
         let paths = self.list(&format!("{COMMITS}/{}", escape(source))).await?;
         match paths.iter().rfind(|path| path.ends_with(".json")) {
             Some(path) => self.read_commit(path).await.map(Some),
@@ -155,7 +155,7 @@ impl Lake {
     ///
     /// # Errors
     /// The last commit cannot be read.
-    pub async fn resume_position(&self, source: &str) -> Result<u64, LakeError> {
+    pub async fn resume_position(&self, source: &str) -> Result<u64, StoreError> {
         Ok(self.last_commit(source).await?.map_or(0, |commit| commit.next))
     }
 
@@ -166,28 +166,28 @@ impl Lake {
     ///
     /// # Errors
     /// The disk or object store said no, or others claim it without end.
-    pub async fn claim(&self, source: &str) -> Result<Claim, LakeError> {
+    pub async fn claim(&self, source: &str) -> Result<Claim, StoreError> {
         for _ in 0..CLAIM_TRIES {
-            let (first, turn, journals) = follows(self.last_commit(source).await?);
-            let place = Place { source: source.to_owned(), first, turn, next: first, journals };
-            if let Some(claim) = self.create_commit(&commit_of(place, Vec::new())).await? {
-                self.sweep(source).await?;
+            let (first, turn, journals) = next_claim(self.last_commit(source).await?);
+            let spec = CommitSpec { source: source.to_owned(), first, turn, next: first, journals };
+            if let Some(claim) = self.create_commit(&commit_of(spec, Vec::new())).await? {
+                self.delete_orphans(source).await?;
                 return Ok(claim);
             }
         }
-        Err(LakeError::LostPartition { commit_source: source.to_owned(), first: 0 })
+        Err(StoreError::LostPartition { commit_source: source.to_owned(), first: 0 })
     }
 
     /// Whether nobody has claimed the source or committed to it since.
-    pub(crate) async fn holds(&self, claim: &Claim) -> Result<bool, LakeError> {
-        let (first, turn, _) = follows(self.last_commit(&claim.source).await?);
+    pub(crate) async fn holds(&self, claim: &Claim) -> Result<bool, StoreError> {
+        let (first, turn, _) = next_claim(self.last_commit(&claim.source).await?);
         Ok((first, turn) == (claim.first, claim.turn))
     }
 
     /// Writes a batch's files and commits them for a source that only this process can have, such as a locked journal.
     ///
     /// # Errors
-    /// [`LakeError::LostPartition`] where this position is already committed (the files are deleted again); else the
+    /// [`StoreError::LostPartition`] where this position is already committed (the files are deleted again); else the
     /// disk or object store said no, and the batch does not exist.
     pub async fn commit(
         &self,
@@ -195,17 +195,17 @@ impl Lake {
         first: u64,
         next: u64,
         batch: Batch,
-        leaning: &mut Leaning,
-    ) -> Result<Commit, LakeError> {
-        let place = Place { source: source.to_owned(), first, turn: 0, next, journals: BTreeMap::new() };
-        self.commit_at(place, batch, leaning).await.map(|(commit, _)| commit)
+        chunk_index: &mut ChunkIndex,
+    ) -> Result<Commit, StoreError> {
+        let spec = CommitSpec { source: source.to_owned(), first, turn: 0, next, journals: BTreeMap::new() };
+        self.commit_at(spec, batch, chunk_index).await.map(|(commit, _)| commit)
     }
 
     /// Writes a batch's files and commits them under a claim, which moves on; `journals` says how far the records of each
     /// journal are stored with it.
     ///
     /// # Errors
-    /// [`LakeError::LostPartition`] where another process has claimed the source (the files are deleted again); else the
+    /// [`StoreError::LostPartition`] where another process has claimed the source (the files are deleted again); else the
     /// disk or object store said no, and the batch does not exist.
     pub async fn commit_claimed(
         &self,
@@ -213,41 +213,41 @@ impl Lake {
         next: u64,
         journals: BTreeMap<String, u64>,
         batch: Batch,
-        leaning: &mut Leaning,
-    ) -> Result<Commit, LakeError> {
-        let place =
-            Place { source: claim.source.clone(), first: claim.first, turn: claim.turn, next, journals };
-        let (commit, moved) = self.commit_at(place, batch, leaning).await?;
+        chunk_index: &mut ChunkIndex,
+    ) -> Result<Commit, StoreError> {
+        let spec =
+            CommitSpec { source: claim.source.clone(), first: claim.first, turn: claim.turn, next, journals };
+        let (commit, moved) = self.commit_at(spec, batch, chunk_index).await?;
         *claim = moved;
         Ok(commit)
     }
 
     async fn commit_at(
         &self,
-        place: Place,
+        spec: CommitSpec,
         batch: Batch,
-        leaning: &mut Leaning,
-    ) -> Result<(Commit, Claim), LakeError> {
+        chunk_index: &mut ChunkIndex,
+    ) -> Result<(Commit, Claim), StoreError> {
         let closed: Vec<SessionId> = batch.closes.iter().map(|close| close.session.clone()).collect();
-        let name = file_name(&place.source, place.first);
-        let mut draft = Draft::new(batch, name.clone(), leaning);
-        let missing = draft.missing();
+        let name = file_name(&spec.source, spec.first);
+        let mut layout = BatchLayout::new(batch, name.clone(), chunk_index);
+        let missing = layout.missing();
         if !missing.is_empty() {
-            self.find_leaning(&missing, leaning).await?;
-            draft.lean(leaning);
+            self.find_chunks(&missing, chunk_index).await?;
+            layout.resolve_missing(chunk_index);
         }
-        let encoded = draft
+        let encoded = layout
             .encode(&self.keys)
-            .map_err(|error| LakeError::Table { path: name.clone(), source: error })?;
+            .map_err(|error| StoreError::Table { path: name.clone(), source: error })?;
         let mut files = Vec::with_capacity(encoded.len());
         for file in encoded {
             let bytes = file.bytes.len() as u64;
             self.create(&file.path, file.bytes).await?;
             files.push(CommittedFile { table: file.table, path: file.path, rows: file.rows, bytes });
         }
-        let (commit, claim) = self.make_or_take_back(commit_of(place, files)).await?;
+        let (commit, claim) = self.commit_or_rollback(commit_of(spec, files)).await?;
         for session in &closed {
-            leaning.forget(session);
+            chunk_index.forget(session);
         }
         Ok((commit, claim))
     }
@@ -255,52 +255,52 @@ impl Lake {
     /// Commits files that lie there already, and the replacement of others, under a claim, which moves on by one.
     ///
     /// # Errors
-    /// [`LakeError::LostPartition`] where another process has claimed the source (the files are deleted again); else the
+    /// [`StoreError::LostPartition`] where another process has claimed the source (the files are deleted again); else the
     /// disk or object store said no.
     pub(crate) async fn commit_replacing(
         &self,
         claim: &mut Claim,
         files: Vec<CommittedFile>,
         replaces: BTreeMap<String, Option<String>>,
-    ) -> Result<Commit, LakeError> {
+    ) -> Result<Commit, StoreError> {
         let Claim { source, first, turn, journals } = &*claim;
-        let place = Place {
+        let spec = CommitSpec {
             source: source.clone(),
             first: *first,
             turn: *turn,
             next: first + 1,
             journals: journals.clone(),
         };
-        let commit = Commit { replaces, ..commit_of(place, files) };
-        let (commit, moved) = self.make_or_take_back(commit).await?;
+        let commit = Commit { replaces, ..commit_of(spec, files) };
+        let (commit, moved) = self.commit_or_rollback(commit).await?;
         *claim = moved;
         Ok(commit)
     }
 
-    /// Creates the commit, or deletes its files where its place is taken.
-    async fn make_or_take_back(&self, commit: Commit) -> Result<(Commit, Claim), LakeError> {
+    /// Creates the commit, or deletes its files where its position is taken.
+    async fn commit_or_rollback(&self, commit: Commit) -> Result<(Commit, Claim), StoreError> {
         if let Some(claim) = self.create_commit(&commit).await? {
             return Ok((commit, claim));
         }
         for file in &commit.files {
             self.delete(&file.path).await?;
         }
-        Err(LakeError::LostPartition { commit_source: commit.source, first: commit.first })
+        Err(StoreError::LostPartition { commit_source: commit.source, first: commit.first })
     }
 
     /// Deletes an object; says whether it was there. Whoever takes a source over may have deleted it first.
-    pub(crate) async fn delete(&self, below: &str) -> Result<bool, LakeError> {
-        match self.store.delete(&self.path(below)?).await {
+    pub(crate) async fn delete(&self, below: &str) -> Result<bool, StoreError> {
+        match self.objects.delete(&self.path(below)?).await {
             Ok(()) => Ok(true),
             Err(object_store::Error::NotFound { .. }) => Ok(false),
             Err(error) => Err(self.object_error(below)(error)),
         }
     }
 
-    /// Creates a commit and returns the claim on what follows it; `None` where its place is taken.
-    async fn create_commit(&self, commit: &Commit) -> Result<Option<Claim>, LakeError> {
+    /// Creates a commit and returns the claim on what follows it; `None` where its position is taken.
+    async fn create_commit(&self, commit: &Commit) -> Result<Option<Claim>, StoreError> {
         let text = serde_json::to_vec_pretty(commit)
-            .map_err(|error| LakeError::Metadata { path: commit.path(), detail: error.to_string() })?;
+            .map_err(|error| StoreError::Metadata { path: commit.path(), detail: error.to_string() })?;
         // An object store that was asked again after a lost answer refuses what it has already made. Two claims are
         // alike, so for a claim a refusal is a refusal.
         let made = self.create(&commit.path(), text).await?
@@ -321,7 +321,7 @@ impl Lake {
     ///
     /// # Errors
     /// The disk or object store said no.
-    pub async fn sweep(&self, source: &str) -> Result<usize, LakeError> {
+    pub async fn delete_orphans(&self, source: &str) -> Result<usize, StoreError> {
         let snapshot = self.snapshot().await?;
         let committed: BTreeSet<&str> =
             snapshot.commits.iter().flat_map(|commit| &commit.files).map(|file| file.path.as_str()).collect();
@@ -340,7 +340,7 @@ impl Lake {
 }
 
 /// Position, turn and journals of what comes after the last commit of a source.
-fn follows(last: Option<Commit>) -> (u64, u32, BTreeMap<String, u64>) {
+fn next_claim(last: Option<Commit>) -> (u64, u32, BTreeMap<String, u64>) {
     match last {
         None => (0, 0, BTreeMap::new()),
         Some(last) if last.stays() => (last.first, last.turn + 1, last.journals),
@@ -348,7 +348,7 @@ fn follows(last: Option<Commit>) -> (u64, u32, BTreeMap<String, u64>) {
     }
 }
 
-fn commit_of(place: Place, files: Vec<CommittedFile>) -> Commit {
-    let Place { source, first, turn, next, journals } = place;
+fn commit_of(spec: CommitSpec, files: Vec<CommittedFile>) -> Commit {
+    let CommitSpec { source, first, turn, next, journals } = spec;
     Commit { format: FORMAT, source, first, turn, next, files, replaces: BTreeMap::new(), journals }
 }

@@ -1,9 +1,9 @@
-//! The disk under the stages: the checksummed log between tap and archive, and the lake of Parquet files and commits.
+//! The disk under the stages: the checksummed log between tap and archive, and the store of Parquet files and commits.
 //!
 //! The one place that opens files and object stores for sessions, so that recorder, replayer and the binary read and
 //! write the same layout without importing one another. It knows nothing of protocols, Kafka or statistics.
 
-pub mod batch;
+mod batch;
 mod commits;
 pub mod keyring;
 mod load;
@@ -13,13 +13,11 @@ mod lookup;
 pub mod maintenance;
 mod objects;
 mod range_read;
-pub mod session;
+mod session;
 
-/// A store or a run of Parquet files and commits.
-pub mod lake {
-    pub use crate::commits::{Claim, Snapshot};
-    pub use crate::load::SessionGroup;
-    pub use crate::maintenance as upkeep;
-    pub use crate::objects::{Lake, LakeError};
-    pub use crate::range_read::ReadCount;
-}
+pub use batch::{Batch, ChunkIndex};
+pub use commits::{Claim, Snapshot};
+pub use load::SessionGroup;
+pub use objects::{Store, StoreError};
+pub use range_read::ReadStats;
+pub use session::StoredSession;

@@ -13,10 +13,10 @@ use schemas::session::SessionClose;
 use schemas::table::{Chunk, Table};
 use serde::Deserialize;
 
-use crate::batch::Leaning;
+use crate::batch::ChunkIndex;
 use crate::commits::Snapshot;
 use crate::lookup::SNAPSHOT_TRIES;
-use crate::objects::{Lake, LakeError};
+use crate::objects::{Store, StoreError};
 use crate::session::StoredSession;
 
 /// Files that are decoded at a time: each has its wanted rows and their pieces in memory.
@@ -67,7 +67,7 @@ fn name_of(path: &str) -> &str {
     path.rsplit_once('/').map_or(path, |(_, name)| name)
 }
 
-/// Sessions that lie near one another in a store, to be read together ([`Lake::session_groups`]).
+/// Sessions that lie near one another in a store, to be read together ([`Store::session_groups`]).
 #[derive(Debug, Clone)]
 pub struct SessionGroup {
     sessions: BTreeSet<SessionId>,
@@ -82,46 +82,46 @@ impl SessionGroup {
     }
 }
 
-impl Lake {
+impl Store {
     /// Looks up in which files sessions keep their pieces; the sessions are named by folder of exchanges.
-    pub(crate) async fn find_leaning(
+    pub(crate) async fn find_chunks(
         &self,
         wanted: &BTreeMap<String, BTreeSet<SessionId>>,
-        leaning: &mut Leaning,
-    ) -> Result<(), LakeError> {
+        chunk_index: &mut ChunkIndex,
+    ) -> Result<(), StoreError> {
         let mut tries = 1;
         loop {
-            match self.lean_on_all(wanted, leaning).await {
+            match self.index_chunks_of(wanted, chunk_index).await {
                 // Compaction replaced a file since the commits were read.
-                Err(LakeError::Gone { .. }) if tries < SNAPSHOT_TRIES => tries += 1,
+                Err(StoreError::FileReplaced { .. }) if tries < SNAPSHOT_TRIES => tries += 1,
                 other => return other,
             }
         }
     }
 
-    async fn lean_on_all(
+    async fn index_chunks_of(
         &self,
         wanted: &BTreeMap<String, BTreeSet<SessionId>>,
-        leaning: &mut Leaning,
-    ) -> Result<(), LakeError> {
+        chunk_index: &mut ChunkIndex,
+    ) -> Result<(), StoreError> {
         let snapshot = self.snapshot().await?;
         let chunk_files = by_path(&snapshot);
         for file in snapshot.files(Table::Exchanges) {
             let chunks = chunk_files.get(chunks_path(&file.path).as_str());
             if let (Some(sessions), Some(chunks)) = (wanted.get(folder_of(&file.path)), chunks) {
-                self.lean_on(file, chunks, sessions, leaning).await?;
+                self.index_file(file, chunks, sessions, chunk_index).await?;
             }
         }
         Ok(())
     }
 
-    async fn lean_on(
+    async fn index_file(
         &self,
         exchanges: &CommittedFile,
         chunks: &CommittedFile,
         sessions: &BTreeSet<SessionId>,
-        leaning: &mut Leaning,
-    ) -> Result<(), LakeError> {
+        chunk_index: &mut ChunkIndex,
+    ) -> Result<(), StoreError> {
         let columns = ["session", "request.chunks", "response.chunks"];
         let rows: Vec<References> = self.rows_of(exchanges, sessions, Some(&columns)).await?;
         let numbers = rows.iter().flat_map(|row| row.request.chunks.iter().chain(&row.response.chunks));
@@ -137,7 +137,7 @@ impl Lake {
             for number in row.request.chunks.iter().chain(&row.response.chunks) {
                 if let Some(name) = by_number.get(number) {
                     let lies_in = name.leans_on.as_deref().map_or_else(|| file.clone(), Arc::from);
-                    leaning.insert(&row.session, name.digest, lies_in);
+                    chunk_index.insert(&row.session, name.digest, lies_in);
                 }
             }
         }
@@ -154,7 +154,7 @@ impl Lake {
         &self,
         snapshot: &Snapshot,
         at_a_time: usize,
-    ) -> Result<Vec<SessionGroup>, LakeError> {
+    ) -> Result<Vec<SessionGroup>, StoreError> {
         let mut names: Vec<Arc<str>> = Vec::new();
         let mut places: BTreeMap<SessionId, Vec<u32>> = BTreeMap::new();
         for commit in snapshot.commits() {
@@ -194,9 +194,9 @@ impl Lake {
         &self,
         snapshot: &mut Snapshot,
         group: &SessionGroup,
-    ) -> Result<Vec<StoredSession>, LakeError> {
+    ) -> Result<Vec<StoredSession>, StoreError> {
         match self.load(snapshot, Some(&group.sessions), Some(&group.files)).await {
-            Err(LakeError::Gone { .. }) => {
+            Err(StoreError::FileReplaced { .. }) => {
                 *snapshot = self.snapshot().await?;
                 self.load_wanted(snapshot, &group.sessions).await
             }
@@ -212,10 +212,10 @@ impl Lake {
         &self,
         snapshot: &mut Snapshot,
         wanted: &BTreeSet<SessionId>,
-    ) -> Result<Vec<StoredSession>, LakeError> {
+    ) -> Result<Vec<StoredSession>, StoreError> {
         for _ in 1..SNAPSHOT_TRIES {
             match self.load(snapshot, Some(wanted), None).await {
-                Err(LakeError::Gone { .. }) => *snapshot = self.snapshot().await?,
+                Err(StoreError::FileReplaced { .. }) => *snapshot = self.snapshot().await?,
                 other => return other,
             }
         }
@@ -227,13 +227,13 @@ impl Lake {
     /// Sessions of which only a close row is there are included.
     ///
     /// # Errors
-    /// [`LakeError::Gone`] where a file of the snapshot is no more ([`Self::with_snapshot`] tries again); else a file is
+    /// [`StoreError::FileReplaced`] where a file of the snapshot is no more ([`Self::with_snapshot`] tries again); else a file is
     /// truncated, foreign, damaged or of another version.
     pub async fn load_sessions(
         &self,
         snapshot: &Snapshot,
         wanted: Option<&BTreeSet<SessionId>>,
-    ) -> Result<Vec<StoredSession>, LakeError> {
+    ) -> Result<Vec<StoredSession>, StoreError> {
         self.load(snapshot, wanted, None).await
     }
 
@@ -242,7 +242,7 @@ impl Lake {
         snapshot: &Snapshot,
         wanted: Option<&BTreeSet<SessionId>>,
         files: Option<&HashSet<Arc<str>>>,
-    ) -> Result<Vec<StoredSession>, LakeError> {
+    ) -> Result<Vec<StoredSession>, StoreError> {
         let of = |table: Table| -> Vec<&CommittedFile> {
             let known = |file: &&CommittedFile| files.is_none_or(|files| files.contains(file.path.as_str()));
             snapshot.files(table).filter(known).collect()
@@ -264,7 +264,7 @@ impl Lake {
         while let Some(part) = parts.try_next().await? {
             loaded
                 .add(part)
-                .map_err(|(path, detail)| LakeError::Metadata { path: self.shown(&path), detail })?;
+                .map_err(|(path, detail)| StoreError::Metadata { path: self.display_path(&path), detail })?;
         }
         self.find_leaned(snapshot, chunk_files, &mut loaded).await?;
         Ok(loaded.finish())
@@ -274,7 +274,7 @@ impl Lake {
         &self,
         file: &CommittedFile,
         wanted: Option<&BTreeSet<SessionId>>,
-    ) -> Result<Vec<SessionClose>, LakeError> {
+    ) -> Result<Vec<SessionClose>, StoreError> {
         match wanted {
             Some(wanted) => self.rows_of(file, wanted, None).await,
             None => self.read(file, None).await,
@@ -287,7 +287,7 @@ impl Lake {
         file: &CommittedFile,
         chunk_files: &HashMap<&str, &CommittedFile>,
         wanted: Option<&BTreeSet<SessionId>>,
-    ) -> Result<Part, LakeError> {
+    ) -> Result<Part, StoreError> {
         let rows: Vec<Exchange<u32>> = match wanted {
             Some(wanted) => self.rows_of(file, wanted, None).await?,
             None => self.read(file, None).await?,
@@ -310,7 +310,7 @@ impl Lake {
         snapshot: &Snapshot,
         chunk_files: &HashMap<&str, &CommittedFile>,
         loaded: &mut Loaded,
-    ) -> Result<(), LakeError> {
+    ) -> Result<(), StoreError> {
         let Loaded { sessions, leaned } = loaded;
         for (path, digests) in leaned {
             digests.retain(|digest, ids| {

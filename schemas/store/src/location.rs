@@ -13,7 +13,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{BackoffConfig, RetryConfig};
 
-use crate::objects::{Lake, LakeError};
+use crate::objects::{Store, StoreError};
 
 /// Requests to an object store that failed for a passing reason are made again this often.
 const RETRIES: usize = 6;
@@ -28,47 +28,51 @@ const MAX_BACKOFF: Duration = Duration::from_secs(5);
 const DENIALS: [&str; 4] = ["AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403 Forbidden"];
 
 /// An opened location.
-pub(crate) struct Place {
-    pub(crate) store: Arc<dyn ObjectStore>,
+pub(crate) struct Location {
+    pub(crate) objects: Arc<dyn ObjectStore>,
     pub(crate) root: Path,
     /// The bucket, where it is one.
     pub(crate) bucket: Option<Arc<str>>,
 }
 
 /// Opens a location; a directory need not exist yet, a bucket must.
-pub(crate) fn open(location: &str) -> Result<Place, LakeError> {
+pub(crate) fn open(location: &str) -> Result<Location, StoreError> {
     match location.split_once("://") {
         None => folder(location, PathBuf::from(location)),
         Some(("file", path)) => folder(location, PathBuf::from(path)),
         Some(("s3", rest)) => bucket(location, rest),
-        Some((scheme, _)) => Err(bad(location, format!("scheme {scheme} is not supported by this build"))),
+        Some((scheme, _)) => {
+            Err(invalid_location(location, format!("scheme {scheme} is not supported by this build")))
+        }
     }
 }
 
-fn bad(location: &str, detail: String) -> LakeError {
-    LakeError::Location { location: location.to_owned(), detail }
+fn invalid_location(location: &str, detail: String) -> StoreError {
+    StoreError::Location { location: location.to_owned(), detail }
 }
 
-fn folder(location: &str, folder: PathBuf) -> Result<Place, LakeError> {
-    let folder = std::path::absolute(&folder).map_err(|error| bad(location, error.to_string()))?;
+fn folder(location: &str, folder: PathBuf) -> Result<Location, StoreError> {
+    let folder =
+        std::path::absolute(&folder).map_err(|error| invalid_location(location, error.to_string()))?;
     if folder.is_file() {
-        return Err(bad(location, "it is a file, not a directory".to_owned()));
+        return Err(invalid_location(location, "it is a file, not a directory".to_owned()));
     }
-    let root = Path::from_absolute_path(&folder).map_err(|error| bad(location, error.to_string()))?;
+    let root =
+        Path::from_absolute_path(&folder).map_err(|error| invalid_location(location, error.to_string()))?;
     let store = Arc::new(LocalFileSystem::new().with_fsync(true));
-    Ok(Place { store, root, bucket: None })
+    Ok(Location { objects: store, root, bucket: None })
 }
 
-fn bucket(location: &str, rest: &str) -> Result<Place, LakeError> {
+fn bucket(location: &str, rest: &str) -> Result<Location, StoreError> {
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     if bucket.is_empty() {
-        return Err(bad(location, "the bucket is missing, as in s3://bucket/prefix".to_owned()));
+        return Err(invalid_location(location, "the bucket is missing, as in s3://bucket/prefix".to_owned()));
     }
     let prefix = prefix.trim_end_matches('/');
-    let root = Path::parse(prefix).map_err(|error| bad(location, error.to_string()))?;
+    let root = Path::parse(prefix).map_err(|error| invalid_location(location, error.to_string()))?;
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         let detail = "no TLS provider is installed in this process; install one before opening it";
-        return Err(bad(location, detail.to_owned()));
+        return Err(invalid_location(location, detail.to_owned()));
     }
     let retry = RetryConfig {
         max_retries: RETRIES,
@@ -76,13 +80,13 @@ fn bucket(location: &str, rest: &str) -> Result<Place, LakeError> {
         backoff: BackoffConfig { max_backoff: MAX_BACKOFF, ..BackoffConfig::default() },
     };
     let store = AmazonS3Builder::from_env().with_bucket_name(bucket).with_retry(retry).build();
-    let store = store.map_err(|error| bad(location, error.to_string()))?;
-    Ok(Place { store: Arc::new(store), root, bucket: Some(Arc::from(bucket)) })
+    let store = store.map_err(|error| invalid_location(location, error.to_string()))?;
+    Ok(Location { objects: Arc::new(store), root, bucket: Some(Arc::from(bucket)) })
 }
 
-impl Lake {
+impl Store {
     /// Tells what a refusal means: that there is no bucket, that nobody said who asks, that it may not be done.
-    pub(crate) fn object_error(&self, path: &str) -> impl FnOnce(object_store::Error) -> LakeError + use<> {
+    pub(crate) fn object_error(&self, path: &str) -> impl FnOnce(object_store::Error) -> StoreError + use<> {
         let (location, path, bucket) = (self.location.clone(), path.to_owned(), self.bucket.clone());
         move |source| {
             let text = source.to_string();
@@ -90,19 +94,19 @@ impl Lake {
             match (&source, bucket) {
                 // Some answers are told apart by the code in their body alone.
                 (_, Some(bucket)) if says(&["NoSuchBucket"]) => {
-                    LakeError::NoBucket { location, bucket: bucket.to_string() }
+                    StoreError::NoBucket { location, bucket: bucket.to_string() }
                 }
                 (
                     object_store::Error::PermissionDenied { .. }
                     | object_store::Error::Unauthenticated { .. },
                     Some(_),
-                ) => LakeError::Denied { location, path, detail: text },
-                (_, Some(_)) if says(&DENIALS) => LakeError::Denied { location, path, detail: text },
+                ) => StoreError::Denied { location, path, detail: text },
+                (_, Some(_)) if says(&DENIALS) => StoreError::Denied { location, path, detail: text },
                 // Without keys the identity of the machine is asked for, at the address that clouds have for it.
                 (object_store::Error::Generic { .. }, Some(_)) if says(&["169.254."]) => {
-                    LakeError::NoCredentials { location }
+                    StoreError::NoCredentials { location }
                 }
-                _ => LakeError::Object { location, path, source },
+                _ => StoreError::Object { location, path, source },
             }
         }
     }

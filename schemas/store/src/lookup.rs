@@ -12,26 +12,26 @@ use schemas::table::Table;
 use serde::de::DeserializeOwned;
 
 use crate::commits::Snapshot;
-use crate::objects::{CONCURRENT_REQUESTS, Lake, LakeError};
+use crate::objects::{CONCURRENT_REQUESTS, Store, StoreError};
 use crate::range_read::{ranges, tail_bytes};
 
 /// How often something is read again from a newer snapshot because a file of the older one was replaced meanwhile.
 pub(crate) const SNAPSHOT_TRIES: usize = 5;
 
-impl Lake {
+impl Store {
     /// Reads what a snapshot says; where a file of it was replaced meanwhile, takes another one and reads again, at most
     /// four times.
     ///
     /// # Errors
-    /// What `read` says; [`LakeError::Gone`] only where a file stays away.
+    /// What `read` says; [`StoreError::FileReplaced`] only where a file stays away.
     pub async fn with_snapshot<T>(
         &self,
         mut snapshot: Snapshot,
-        mut read: impl AsyncFnMut(&Snapshot) -> Result<T, LakeError>,
-    ) -> Result<T, LakeError> {
+        mut read: impl AsyncFnMut(&Snapshot) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         for _ in 1..SNAPSHOT_TRIES {
             match read(&snapshot).await {
-                Err(LakeError::Gone { .. }) => snapshot = self.snapshot().await?,
+                Err(StoreError::FileReplaced { .. }) => snapshot = self.snapshot().await?,
                 other => return other,
             }
         }
@@ -48,7 +48,7 @@ impl Lake {
         table: Table,
         wanted: &BTreeSet<SessionId>,
         columns: Option<&[&str]>,
-    ) -> Result<Vec<T>, LakeError> {
+    ) -> Result<Vec<T>, StoreError> {
         let files: Vec<&CommittedFile> = snapshot.files(table).collect();
         let found: Vec<Vec<T>> = futures::stream::iter(files)
             .map(|file| self.rows_of(file, wanted, columns))
@@ -64,7 +64,7 @@ impl Lake {
         file: &CommittedFile,
         wanted: &BTreeSet<SessionId>,
         columns: Option<&[&str]>,
-    ) -> Result<Vec<T>, LakeError> {
+    ) -> Result<Vec<T>, StoreError> {
         let open = self.open_file(file, tail_bytes(file.table)).await?;
         let sorted: Vec<&[u8]> = wanted.iter().map(|session| session.as_str().as_bytes()).collect();
         let rows = open.find("session", &sorted).await?;
@@ -77,7 +77,7 @@ impl Lake {
         file: &CommittedFile,
         numbers: &BTreeSet<u32>,
         columns: Option<&[&str]>,
-    ) -> Result<Vec<T>, LakeError> {
+    ) -> Result<Vec<T>, StoreError> {
         let open = self.open_file(file, tail_bytes(file.table)).await?;
         open.pages(self.options(columns), &ranges(numbers.iter().copied())).await
     }
@@ -88,7 +88,7 @@ impl Lake {
         file: &CommittedFile,
         sorted: &[&[u8]],
         columns: Option<&[&str]>,
-    ) -> Result<Vec<T>, LakeError> {
+    ) -> Result<Vec<T>, StoreError> {
         let open = self.open_file(file, tail_bytes(file.table)).await?;
         let rows = open.find("digest", sorted).await?;
         open.pages(self.options(columns), &rows).await

@@ -1,8 +1,8 @@
 //! Keeping a store: small files merged, old sessions expired, sessions and tenants erased.
 //!
 //! Every change is a commit under [`UPKEEP`] that names the files it replaces; they are deleted right after it. A crash
-//! leaves the old state or the new one, and the next upkeep deletes what it left behind. Archivers may go on meanwhile:
-//! they only add. A second upkeep fences the first, whose commit is then refused. Runs are left alone.
+//! leaves the old state or the new one, and the next maintenance deletes what it left behind. Archivers may go on meanwhile:
+//! they only add. A second maintenance fences the first, whose commit is then refused. Runs are left alone.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -12,7 +12,7 @@ use schemas::table::{self, Level, Row, Table, TableError};
 use serde::{Deserialize, Serialize};
 
 use crate::commits::{Claim, Snapshot, file_name};
-use crate::objects::{Lake, LakeError};
+use crate::objects::{Store, StoreError};
 
 mod compact;
 mod erase;
@@ -21,9 +21,9 @@ mod merge;
 mod rewrite;
 
 pub use compact::{CompactOptions, DEFAULT_TARGET_BYTES};
-pub use erase::{Erased, Erasure, Proof};
-pub use expire::Expired;
-pub use rewrite::Stripped;
+pub use erase::{Erasure, ErasureProof, ErasureReport};
+pub use expire::ExpiryReport;
+pub use rewrite::RemovedRows;
 
 /// Files that one commit replaces at most: so that it stays small, and its files do not wait long for it.
 const MAX_REPLACED_FILES: usize = 2_000;
@@ -31,13 +31,13 @@ const MAX_REPLACED_FILES: usize = 2_000;
 /// Bytes that are written at most before they are committed, beside the file that passes the bound.
 const MAX_UNCOMMITTED_BYTES: u64 = 512 << 20;
 
-/// An upkeep that did not do its work.
+/// An maintenance that did not do its work.
 #[derive(Debug, thiserror::Error)]
-pub enum UpkeepError {
+pub enum MaintenanceError {
     /// The store cannot be read or written.
     #[error(transparent)]
-    Lake(#[from] LakeError),
-    /// Another upkeep was started.
+    Store(#[from] StoreError),
+    /// Another maintenance was started.
     #[error(
         "another compaction, expiry or erasure of {location} was started meanwhile, so this one stopped; \
          nothing is lost: run it again when the other has ended"
@@ -56,7 +56,7 @@ pub enum UpkeepError {
     },
     /// Nothing of what is to be erased is there.
     #[error("{location} holds nothing of {what}; `foreshadow sessions list` names what it holds")]
-    NotThere {
+    NothingFound {
         /// The store.
         location: String,
         /// Which sessions or tenants.
@@ -67,7 +67,7 @@ pub enum UpkeepError {
         "{location} still holds something of what was erased after {passes} passes: {what}; an archiver seems to \
          bring more of it: wait until the session is closed and archived, then erase again"
     )]
-    Remains {
+    NotErased {
         /// The store.
         location: String,
         /// How often it was tried.
@@ -79,7 +79,7 @@ pub enum UpkeepError {
 
 /// The files, rows and bytes of a table that exist.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Extent {
+pub struct TableSize {
     /// Files.
     pub files: u64,
     /// Rows in them.
@@ -88,31 +88,31 @@ pub struct Extent {
     pub bytes: u64,
 }
 
-/// A table before and after an upkeep. What archivers added meanwhile is in neither.
+/// A table before and after an maintenance. What archivers added meanwhile is in neither.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct TableChange {
     /// The table.
     pub table: Table,
     /// What it was.
-    pub before: Extent,
+    pub before: TableSize,
     /// What it is; under a dry run what it would be, as far as that is known without doing it.
-    pub after: Extent,
+    pub after: TableSize,
 }
 
-/// What an upkeep changed.
+/// What an maintenance changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Upkept {
+pub struct MaintenanceReport {
     /// Each table.
     pub tables: Vec<TableChange>,
     /// Commits that were made.
     pub commits: u64,
-    /// Files that an interrupted upkeep had replaced and not deleted, and that are deleted now.
-    pub leftovers: u64,
+    /// Files that an interrupted maintenance had replaced and not deleted, and that are deleted now.
+    pub leftovers_deleted: u64,
 }
 
 /// Where a file lies below its table, from its path: the Hive-style parts as they are escaped there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct Home<'a> {
+struct PartitionDir<'a> {
     /// `tenant=…`
     tenant: &'a str,
     /// All of it: `tenant=…/agent=…/date=…`
@@ -121,9 +121,9 @@ struct Home<'a> {
     date: &'a str,
 }
 
-impl<'a> Home<'a> {
-    fn of(path: &'a str) -> Result<Self, LakeError> {
-        let odd = || LakeError::Metadata {
+impl<'a> PartitionDir<'a> {
+    fn of(path: &'a str) -> Result<Self, StoreError> {
+        let odd = || StoreError::Metadata {
             path: path.to_owned(),
             detail: "is not TABLE/tenant=…/agent=…/date=…/FILE, as every file of a store is".to_owned(),
         };
@@ -162,8 +162,8 @@ fn below_table(path: &str) -> &str {
     path.split_once('/').map_or(path, |(_, below)| below)
 }
 
-fn extent(snapshot: &Snapshot, table: Table) -> Extent {
-    snapshot.files(table).fold(Extent::default(), |sum, file| Extent {
+fn table_size(snapshot: &Snapshot, table: Table) -> TableSize {
+    snapshot.files(table).fold(TableSize::default(), |sum, file| TableSize {
         files: sum.files + 1,
         rows: sum.rows + file.rows,
         bytes: sum.bytes + file.bytes,
@@ -174,7 +174,8 @@ fn extent(snapshot: &Snapshot, table: Table) -> Extent {
 const TABLES: [Table; 3] = [Table::Exchanges, Table::Chunks, Table::Sessions];
 
 fn changes(before: &Snapshot, after: &Snapshot) -> Vec<TableChange> {
-    let change = |table| TableChange { table, before: extent(before, table), after: extent(after, table) };
+    let change =
+        |table| TableChange { table, before: table_size(before, table), after: table_size(after, table) };
     TABLES.into_iter().map(change).collect()
 }
 
@@ -187,46 +188,46 @@ struct SessionOf {
 /// The column that [`SessionOf`] reads.
 const SESSION: [&str; 1] = ["session"];
 
-/// An upkeep under way.
-struct Upkeep<'a> {
-    lake: &'a Lake,
+/// An maintenance under way.
+struct Maintenance<'a> {
+    store: &'a Store,
     claim: Claim,
     /// What there was when it began, and its own commits.
     snapshot: Snapshot,
     files: Vec<CommittedFile>,
     replaces: BTreeMap<String, Option<String>>,
     commits: u64,
-    leftovers: u64,
+    leftovers_deleted: u64,
 }
 
-impl<'a> Upkeep<'a> {
+impl<'a> Maintenance<'a> {
     /// Fences other upkeeps, and deletes what an interrupted one left.
-    async fn begin(lake: &'a Lake) -> Result<Self, UpkeepError> {
-        refuse_runs(lake).await?;
-        let claim = lake.claim(UPKEEP).await?;
-        let snapshot = lake.snapshot().await?;
-        let mut upkeep = Self {
-            lake,
+    async fn begin(store: &'a Store) -> Result<Self, MaintenanceError> {
+        refuse_runs(store).await?;
+        let claim = store.claim(UPKEEP).await?;
+        let snapshot = store.snapshot().await?;
+        let mut maintenance = Self {
+            store,
             claim,
             snapshot,
             files: Vec::new(),
             replaces: BTreeMap::new(),
             commits: 0,
-            leftovers: 0,
+            leftovers_deleted: 0,
         };
-        for path in upkeep.replaced_and_there().await? {
-            upkeep.leftovers += u64::from(lake.delete(&path).await?);
+        for path in maintenance.replaced_and_there().await? {
+            maintenance.leftovers_deleted += u64::from(store.delete(&path).await?);
         }
-        Ok(upkeep)
+        Ok(maintenance)
     }
 
     /// The files that a commit has replaced and that still lie there.
-    async fn replaced_and_there(&self) -> Result<Vec<String>, LakeError> {
+    async fn replaced_and_there(&self) -> Result<Vec<String>, StoreError> {
         let replaced: BTreeSet<&str> = self.snapshot.replaced().collect();
         let mut found = Vec::new();
         if !replaced.is_empty() {
             for table in TABLES {
-                let there = self.lake.list(table.as_str()).await?;
+                let there = self.store.list(table.as_str()).await?;
                 found.extend(there.into_iter().filter(|path| replaced.contains(path.as_str())));
             }
         }
@@ -242,18 +243,18 @@ impl<'a> Upkeep<'a> {
     async fn add<T: Row>(
         &mut self,
         table: Table,
-        home: (&TenantId, &str),
+        dir: (&TenantId, &str),
         name: &str,
         rows: &[T],
-    ) -> Result<String, UpkeepError> {
-        let (tenant, folder) = home;
+    ) -> Result<String, MaintenanceError> {
+        let (tenant, folder) = dir;
         let path = format!("{}/{folder}/{name}", table.as_str());
-        let encoded = self.lake.keys.write_options(tenant, Level::Compact).map_err(TableError::from);
+        let encoded = self.store.keys.write_options(tenant, Level::Compact).map_err(TableError::from);
         let encoded = encoded.and_then(|options| table::encode(table, rows, &options));
-        let encoded =
-            encoded.map_err(|source| UpkeepError::Lake(LakeError::Table { path: path.clone(), source }))?;
+        let encoded = encoded
+            .map_err(|source| MaintenanceError::Store(StoreError::Table { path: path.clone(), source }))?;
         let bytes = encoded.len() as u64;
-        self.lake.create(&path, encoded).await?;
+        self.store.create(&path, encoded).await?;
         self.files.push(CommittedFile { table, path: path.clone(), rows: rows.len() as u64, bytes });
         Ok(path)
     }
@@ -264,30 +265,34 @@ impl<'a> Upkeep<'a> {
     }
 
     /// What it has changed.
-    fn upkept(&self, before: &Snapshot) -> Upkept {
-        Upkept { tables: changes(before, &self.snapshot), commits: self.commits, leftovers: self.leftovers }
+    fn report(&self, before: &Snapshot) -> MaintenanceReport {
+        MaintenanceReport {
+            tables: changes(before, &self.snapshot),
+            commits: self.commits,
+            leftovers_deleted: self.leftovers_deleted,
+        }
     }
 
-    fn superseded(&self) -> UpkeepError {
-        UpkeepError::Superseded { location: self.lake.location().to_owned() }
+    fn superseded(&self) -> MaintenanceError {
+        MaintenanceError::Superseded { location: self.store.location().to_owned() }
     }
 
-    /// Why the work failed: where another upkeep was started, it has deleted files under this one.
-    async fn explain(&self, error: UpkeepError) -> UpkeepError {
+    /// Why the work failed: where another maintenance was started, it has deleted files under this one.
+    async fn explain(&self, error: MaintenanceError) -> MaintenanceError {
         match error {
-            UpkeepError::Lake(cause) => match self.lake.holds(&self.claim).await {
+            MaintenanceError::Store(cause) => match self.store.holds(&self.claim).await {
                 Ok(false) => self.superseded(),
-                Ok(true) | Err(_) => UpkeepError::Lake(cause),
+                Ok(true) | Err(_) => MaintenanceError::Store(cause),
             },
-            other @ (UpkeepError::Superseded { .. }
-            | UpkeepError::Run { .. }
-            | UpkeepError::NotThere { .. }
-            | UpkeepError::Remains { .. }) => other,
+            other @ (MaintenanceError::Superseded { .. }
+            | MaintenanceError::Run { .. }
+            | MaintenanceError::NothingFound { .. }
+            | MaintenanceError::NotErased { .. }) => other,
         }
     }
 
     /// Commits where enough has gathered.
-    async fn commit_if_due(&mut self) -> Result<(), UpkeepError> {
+    async fn commit_if_due(&mut self) -> Result<(), MaintenanceError> {
         let bytes: u64 = self.files.iter().map(|file| file.bytes).sum();
         if self.replaces.len() >= MAX_REPLACED_FILES || bytes >= MAX_UNCOMMITTED_BYTES {
             self.commit().await?;
@@ -296,28 +301,28 @@ impl<'a> Upkeep<'a> {
     }
 
     /// Commits what has gathered, and deletes the files it replaces.
-    async fn commit(&mut self) -> Result<(), UpkeepError> {
+    async fn commit(&mut self) -> Result<(), MaintenanceError> {
         if self.replaces.is_empty() {
             return Ok(());
         }
         let (files, replaces) = (std::mem::take(&mut self.files), std::mem::take(&mut self.replaces));
-        let commit = match self.lake.commit_replacing(&mut self.claim, files, replaces).await {
+        let commit = match self.store.commit_replacing(&mut self.claim, files, replaces).await {
             Ok(commit) => commit,
-            Err(LakeError::LostPartition { .. }) => return Err(self.superseded()),
+            Err(StoreError::LostPartition { .. }) => return Err(self.superseded()),
             Err(error) => return Err(error.into()),
         };
         self.commits += 1;
         for path in commit.replaces.keys() {
-            self.lake.delete(path).await?;
+            self.store.delete(path).await?;
         }
         self.snapshot.push(commit);
         Ok(())
     }
 }
 
-async fn refuse_runs(lake: &Lake) -> Result<(), UpkeepError> {
-    match lake.manifest().await? {
-        Some(_) => Err(UpkeepError::Run { location: lake.location().to_owned() }),
+async fn refuse_runs(store: &Store) -> Result<(), MaintenanceError> {
+    match store.manifest().await? {
+        Some(_) => Err(MaintenanceError::Run { location: store.location().to_owned() }),
         None => Ok(()),
     }
 }
@@ -328,11 +333,12 @@ mod tests {
 
     #[test]
     fn a_home_is_read_from_the_path() {
-        let home = Home::of("exchanges/tenant=a%2Fb/agent=c/date=2025-01-02/x.parquet").expect("is one");
-        assert_eq!((home.tenant, home.date), ("tenant=a%2Fb", "2025-01-02"));
-        assert_eq!(home.folder, "tenant=a%2Fb/agent=c/date=2025-01-02");
+        let dir =
+            PartitionDir::of("exchanges/tenant=a%2Fb/agent=c/date=2025-01-02/x.parquet").expect("is one");
+        assert_eq!((dir.tenant, dir.date), ("tenant=a%2Fb", "2025-01-02"));
+        assert_eq!(dir.folder, "tenant=a%2Fb/agent=c/date=2025-01-02");
         for odd in ["x.parquet", "exchanges/x.parquet", "exchanges/tenant=a/date=b/agent=c/x.parquet"] {
-            assert!(Home::of(odd).is_err(), "{odd}");
+            assert!(PartitionDir::of(odd).is_err(), "{odd}");
         }
     }
 }

@@ -26,7 +26,7 @@ pub(crate) const CONCURRENT_REQUESTS: usize = 16;
 
 /// A store that cannot be opened, read or written.
 #[derive(Debug, thiserror::Error)]
-pub enum LakeError {
+pub enum StoreError {
     /// The location is not one.
     #[error("store location {location:?}: {detail}; give a directory, a file:// URL or s3://bucket/prefix")]
     Location {
@@ -77,7 +77,7 @@ pub enum LakeError {
     #[error(
         "file {path} is gone: compaction, expiry or erasure replaced it, or it was lost; try again, and restore it from a copy if it stays so"
     )]
-    Gone {
+    FileReplaced {
         /// The file.
         path: String,
     },
@@ -137,8 +137,8 @@ pub enum LakeError {
 
 /// A store or a run.
 #[derive(Clone)]
-pub struct Lake {
-    pub(crate) store: Arc<dyn ObjectStore>,
+pub struct Store {
+    pub(crate) objects: Arc<dyn ObjectStore>,
     root: Path,
     pub(crate) location: String,
     pub(crate) keys: KeyRing,
@@ -146,24 +146,24 @@ pub struct Lake {
     pub(crate) reads: Reads,
 }
 
-impl std::fmt::Debug for Lake {
+impl std::fmt::Debug for Store {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Lake").field("location", &self.location).finish_non_exhaustive()
+        f.debug_struct("Store").field("location", &self.location).finish_non_exhaustive()
     }
 }
 
-impl Lake {
+impl Store {
     /// Opens a directory, which need not exist yet and is not made, or `s3://bucket/prefix`.
     ///
     /// # Errors
     /// The location is of a kind that this build cannot open.
-    pub fn open(location: &str) -> Result<Self, LakeError> {
-        let place = location::open(location)?;
+    pub fn open(location: &str) -> Result<Self, StoreError> {
+        let opened = location::open(location)?;
         Ok(Self {
-            store: place.store,
-            root: place.root,
+            objects: opened.objects,
+            root: opened.root,
             location: location.to_owned(),
-            bucket: place.bucket,
+            bucket: opened.bucket,
             keys: KeyRing::default(),
             reads: Reads::default(),
         })
@@ -179,8 +179,8 @@ impl Lake {
     /// The same folder in another object store: for tests that stop it at a chosen write.
     #[doc(hidden)]
     #[must_use]
-    pub fn over(mut self, store: Arc<dyn ObjectStore>) -> Self {
-        self.store = store;
+    pub fn with_object_store(mut self, store: Arc<dyn ObjectStore>) -> Self {
+        self.objects = store;
         self
     }
 
@@ -196,54 +196,54 @@ impl Lake {
         &self.location
     }
 
-    pub(crate) fn path(&self, below: &str) -> Result<Path, LakeError> {
+    pub(crate) fn path(&self, below: &str) -> Result<Path, StoreError> {
         let text =
             if self.root.as_ref().is_empty() { below.to_owned() } else { format!("{}/{below}", self.root) };
         Path::parse(text)
-            .map_err(|error| LakeError::Metadata { path: below.to_owned(), detail: error.to_string() })
+            .map_err(|error| StoreError::Metadata { path: below.to_owned(), detail: error.to_string() })
     }
 
-    pub(crate) async fn get(&self, below: &str) -> Result<Option<Bytes>, LakeError> {
-        match self.store.get(&self.path(below)?).await {
+    pub(crate) async fn get(&self, below: &str) -> Result<Option<Bytes>, StoreError> {
+        match self.objects.get(&self.path(below)?).await {
             Ok(found) => {
                 let bytes = found.bytes().await.map_err(self.object_error(below))?;
                 self.reads.add(bytes.len() as u64);
                 Ok(Some(bytes))
             }
             Err(error) => match self.object_error(below)(error) {
-                LakeError::Object { source: object_store::Error::NotFound { .. }, .. } => Ok(None),
+                StoreError::Object { source: object_store::Error::NotFound { .. }, .. } => Ok(None),
                 error => Err(error),
             },
         }
     }
 
     /// Creates an object durably; says whether it was not there before.
-    pub(crate) async fn create(&self, below: &str, bytes: Vec<u8>) -> Result<bool, LakeError> {
+    pub(crate) async fn create(&self, below: &str, bytes: Vec<u8>) -> Result<bool, StoreError> {
         let options = PutOptions::from(PutMode::Create);
-        match self.store.put_opts(&self.path(below)?, PutPayload::from(bytes), options).await {
+        match self.objects.put_opts(&self.path(below)?, PutPayload::from(bytes), options).await {
             Ok(_) => Ok(true),
             Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
             Err(error) => Err(self.object_error(below)(error)),
         }
     }
 
-    pub(crate) async fn list(&self, below: &str) -> Result<Vec<String>, LakeError> {
+    pub(crate) async fn list(&self, below: &str) -> Result<Vec<String>, StoreError> {
         let prefix = self.path(below)?;
         let skip = if self.root.as_ref().is_empty() { 0 } else { self.root.as_ref().len() + 1 };
-        let found = self.store.list(Some(&prefix)).map_ok(|meta| meta.location.as_ref()[skip..].to_owned());
+        let found = self.objects.list(Some(&prefix)).map_ok(|meta| meta.location.as_ref()[skip..].to_owned());
         match found.try_collect::<Vec<_>>().await {
             Ok(mut paths) => {
                 paths.sort();
                 Ok(paths)
             }
             Err(error) => match self.object_error(below)(error) {
-                LakeError::Object { source: object_store::Error::NotFound { .. }, .. } => Ok(Vec::new()),
+                StoreError::Object { source: object_store::Error::NotFound { .. }, .. } => Ok(Vec::new()),
                 error => Err(error),
             },
         }
     }
 
-    pub(crate) fn shown(&self, path: &str) -> String {
+    pub(crate) fn display_path(&self, path: &str) -> String {
         format!("{}/{path}", self.location.trim_end_matches('/'))
     }
 
@@ -251,9 +251,9 @@ impl Lake {
     ///
     /// # Errors
     /// It cannot be read or is of another version.
-    pub async fn manifest(&self) -> Result<Option<RunManifest>, LakeError> {
+    pub async fn manifest(&self) -> Result<Option<RunManifest>, StoreError> {
         match self.get(MANIFEST).await? {
-            Some(bytes) => parse_versioned(&self.shown(MANIFEST), &bytes).map(Some),
+            Some(bytes) => parse_versioned(&self.display_path(MANIFEST), &bytes).map(Some),
             None => Ok(None),
         }
     }
@@ -261,25 +261,27 @@ impl Lake {
     /// Creates the manifest of a run.
     ///
     /// # Errors
-    /// [`LakeError::ManifestExists`] where one is there.
-    pub async fn create_manifest(&self, manifest: &RunManifest) -> Result<(), LakeError> {
+    /// [`StoreError::ManifestExists`] where one is there.
+    pub async fn create_manifest(&self, manifest: &RunManifest) -> Result<(), StoreError> {
         let text = serde_json::to_vec_pretty(manifest)
-            .map_err(|error| LakeError::Metadata { path: MANIFEST.to_owned(), detail: error.to_string() })?;
+            .map_err(|error| StoreError::Metadata { path: MANIFEST.to_owned(), detail: error.to_string() })?;
         if self.create(MANIFEST, text).await? {
             Ok(())
         } else {
-            Err(LakeError::ManifestExists { location: self.location.clone() })
+            Err(StoreError::ManifestExists { location: self.location.clone() })
         }
     }
 }
 
 /// Parses JSON that carries `format`; another version is told apart from broken text.
-pub(crate) fn parse_versioned<T: DeserializeOwned>(path: &str, bytes: &[u8]) -> Result<T, LakeError> {
+pub(crate) fn parse_versioned<T: DeserializeOwned>(path: &str, bytes: &[u8]) -> Result<T, StoreError> {
     let broken =
-        |error: serde_json::Error| LakeError::Metadata { path: path.to_owned(), detail: error.to_string() };
+        |error: serde_json::Error| StoreError::Metadata { path: path.to_owned(), detail: error.to_string() };
     let value: serde_json::Value = serde_json::from_slice(bytes).map_err(broken)?;
     match value.get("format").and_then(serde_json::Value::as_u64) {
-        Some(found) if found != u64::from(FORMAT) => Err(LakeError::Version { path: path.to_owned(), found }),
+        Some(found) if found != u64::from(FORMAT) => {
+            Err(StoreError::Version { path: path.to_owned(), found })
+        }
         Some(_) | None => serde_json::from_value(value).map_err(broken),
     }
 }

@@ -17,7 +17,7 @@ use schemas::table::{self, ReadOptions, Table, TableError};
 use serde::de::DeserializeOwned;
 
 use crate::commits::Snapshot;
-use crate::objects::{CONCURRENT_REQUESTS, Lake, LakeError};
+use crate::objects::{CONCURRENT_REQUESTS, Store, StoreError};
 
 /// Bytes that are asked for first at the end of a file of which only parts are wanted: its whole footer and a little,
 /// which for exchanges, with their many columns, is about 8 KiB.
@@ -38,16 +38,16 @@ const GAP_BYTES: u64 = 4 * 1024;
 /// Values up to which a bloom filter is asked: for more it would nearly always say yes.
 const BLOOM_VALUES: usize = 32;
 
-/// What was read from a store since it was opened, by this process and all copies of the [`Lake`].
+/// What was read from a store since it was opened, by this process and all copies of the [`Store`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
-pub struct ReadCount {
+pub struct ReadStats {
     /// Bytes.
     pub bytes: u64,
     /// Requests that brought bytes.
     pub requests: u64,
 }
 
-/// The counts behind [`ReadCount`].
+/// The counts behind [`ReadStats`].
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Reads(Arc<(AtomicU64, AtomicU64)>);
 
@@ -60,7 +60,7 @@ impl Reads {
 
 /// A file whose footer was read.
 pub(crate) struct OpenFile<'a> {
-    lake: &'a Lake,
+    store: &'a Store,
     file: &'a CommittedFile,
     footer: Footer,
     tail: Tail,
@@ -80,23 +80,23 @@ impl Tail {
     }
 }
 
-impl Lake {
+impl Store {
     /// What was read since the store was opened.
     #[must_use]
-    pub fn reads(&self) -> ReadCount {
+    pub fn read_stats(&self) -> ReadStats {
         let (bytes, requests) = &*self.reads.0;
-        ReadCount { bytes: bytes.load(Ordering::Relaxed), requests: requests.load(Ordering::Relaxed) }
+        ReadStats { bytes: bytes.load(Ordering::Relaxed), requests: requests.load(Ordering::Relaxed) }
     }
 
     /// Reads the rows of a file; `columns` keeps only these ([`ReadOptions::columns`]).
     ///
     /// # Errors
-    /// [`LakeError::Gone`] where the file is no more; else it is truncated, foreign, damaged or of another version.
+    /// [`StoreError::FileReplaced`] where the file is no more; else it is truncated, foreign, damaged or of another version.
     pub async fn read<T: DeserializeOwned>(
         &self,
         file: &CommittedFile,
         columns: Option<&[&str]>,
-    ) -> Result<Vec<T>, LakeError> {
+    ) -> Result<Vec<T>, StoreError> {
         let mut rows = Vec::with_capacity(usize::try_from(file.rows).unwrap_or(0).min(1 << 20));
         self.read_each(file, columns, |mut batch| rows.append(&mut batch)).await?;
         Ok(rows)
@@ -112,7 +112,7 @@ impl Lake {
         file: &CommittedFile,
         columns: Option<&[&str]>,
         each: impl FnMut(Vec<T>),
-    ) -> Result<(), LakeError> {
+    ) -> Result<(), StoreError> {
         let whole = columns.is_none() && file.bytes <= WHOLE_BYTES;
         let open = self.open_file(file, if whole { file.bytes } else { tail_bytes(file.table) }).await?;
         open.rows(self.options(columns), None, each).await
@@ -131,7 +131,7 @@ impl Lake {
         snapshot: &Snapshot,
         table: Table,
         columns: Option<&[&str]>,
-    ) -> Result<Vec<T>, LakeError> {
+    ) -> Result<Vec<T>, StoreError> {
         let mut rows = Vec::new();
         for file in snapshot.files(table) {
             rows.append(&mut self.read(file, columns).await?);
@@ -143,30 +143,30 @@ impl Lake {
         &'a self,
         file: &'a CommittedFile,
         tail_bytes: u64,
-    ) -> Result<OpenFile<'a>, LakeError> {
-        let damaged = |source| LakeError::Table { path: self.shown(&file.path), source };
+    ) -> Result<OpenFile<'a>, StoreError> {
+        let damaged = |source| StoreError::Table { path: self.display_path(&file.path), source };
         let start = file.bytes.saturating_sub(tail_bytes);
         let tail = Tail { start, bytes: self.tail(file, start).await? };
         let mut reader =
             FooterReader::new(file.table, file.bytes, Some(self.keys.retriever())).map_err(damaged)?;
         reader.push(start..file.bytes, tail.bytes.clone()).map_err(damaged)?;
         let footer = self.footer(file, reader, &tail).await?;
-        Ok(OpenFile { lake: self, file, footer, tail })
+        Ok(OpenFile { store: self, file, footer, tail })
     }
 
     /// Reads a file from `start` to its end, and checks its length against the commit.
-    async fn tail(&self, file: &CommittedFile, start: u64) -> Result<Bytes, LakeError> {
+    async fn tail(&self, file: &CommittedFile, start: u64) -> Result<Bytes, StoreError> {
         let path = self.path(&file.path)?;
         let options = GetOptions { range: Some(GetRange::Offset(start)), ..GetOptions::default() };
-        let found = match self.store.get_opts(&path, options).await {
+        let found = match self.objects.get_opts(&path, options).await {
             Ok(found) => found,
             Err(object_store::Error::NotFound { .. }) => {
-                return Err(LakeError::Gone { path: self.shown(&file.path) });
+                return Err(StoreError::FileReplaced { path: self.display_path(&file.path) });
             }
             // A store says no to a range that begins past the end.
             Err(error) => {
                 let options = GetOptions { head: true, ..GetOptions::default() };
-                let meta = self.store.get_opts(&path, options).await.map(|found| found.meta.size);
+                let meta = self.objects.get_opts(&path, options).await.map(|found| found.meta.size);
                 self.check_length(file, meta.unwrap_or(file.bytes))?;
                 return Err(self.object_error(&file.path)(error));
             }
@@ -177,11 +177,11 @@ impl Lake {
         Ok(bytes)
     }
 
-    fn check_length(&self, file: &CommittedFile, found: u64) -> Result<(), LakeError> {
+    fn check_length(&self, file: &CommittedFile, found: u64) -> Result<(), StoreError> {
         if found == file.bytes {
             return Ok(());
         }
-        Err(LakeError::Length { path: self.shown(&file.path), expected: file.bytes, found })
+        Err(StoreError::Length { path: self.display_path(&file.path), expected: file.bytes, found })
     }
 
     async fn footer(
@@ -189,8 +189,8 @@ impl Lake {
         file: &CommittedFile,
         mut reader: FooterReader,
         tail: &Tail,
-    ) -> Result<Footer, LakeError> {
-        let damaged = |source| LakeError::Table { path: self.shown(&file.path), source };
+    ) -> Result<Footer, StoreError> {
+        let damaged = |source| StoreError::Table { path: self.display_path(&file.path), source };
         loop {
             match reader.step().map_err(damaged)? {
                 Step::Done(footer) => return Ok(footer),
@@ -210,7 +210,7 @@ impl Lake {
         file: &CommittedFile,
         ranges: &[Range<u64>],
         tail: &Tail,
-    ) -> Result<Vec<Bytes>, LakeError> {
+    ) -> Result<Vec<Bytes>, StoreError> {
         let missing = ranges.iter().filter(|range| tail.slice(range).is_none()).cloned().collect();
         let spans = merge(missing);
         let path = &self.path(&file.path)?;
@@ -218,7 +218,7 @@ impl Lake {
             .map(|span| async move {
                 let options =
                     GetOptions { range: Some(GetRange::Bounded(span.clone())), ..GetOptions::default() };
-                let found = self.store.get_opts(path, options).await?;
+                let found = self.objects.get_opts(path, options).await?;
                 let bytes = found.bytes().await?;
                 self.reads.add(bytes.len() as u64);
                 Ok(Tail { start: span.start, bytes })
@@ -227,13 +227,15 @@ impl Lake {
             .try_collect()
             .await
             .map_err(|error| match error {
-                object_store::Error::NotFound { .. } => LakeError::Gone { path: self.shown(&file.path) },
+                object_store::Error::NotFound { .. } => {
+                    StoreError::FileReplaced { path: self.display_path(&file.path) }
+                }
                 error => self.object_error(&file.path)(error),
             })?;
         let found = ranges.iter().map(|range| {
             let holding = fetched.iter().find_map(|span| span.slice(range));
-            holding.or_else(|| tail.slice(range)).ok_or_else(|| LakeError::Length {
-                path: self.shown(&file.path),
+            holding.or_else(|| tail.slice(range)).ok_or_else(|| StoreError::Length {
+                path: self.display_path(&file.path),
                 expected: range.end,
                 found: fetched.iter().map(|span| span.start + span.bytes.len() as u64).max().unwrap_or(0),
             })
@@ -258,9 +260,9 @@ fn merge(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
 }
 
 impl OpenFile<'_> {
-    fn damaged(&self) -> impl Fn(TableError) -> LakeError {
-        let path = self.lake.shown(&self.file.path);
-        move |source| LakeError::Table { path: path.clone(), source }
+    fn damaged(&self) -> impl Fn(TableError) -> StoreError {
+        let path = self.store.display_path(&self.file.path);
+        move |source| StoreError::Table { path: path.clone(), source }
     }
 
     /// Reads rows: all, or those of these row numbers.
@@ -269,7 +271,7 @@ impl OpenFile<'_> {
         options: ReadOptions<'_>,
         rows: Option<&[Range<u64>]>,
         mut each: impl FnMut(Vec<T>),
-    ) -> Result<(), LakeError> {
+    ) -> Result<(), StoreError> {
         let table = self.file.table;
         self.batches(&self.footer, options, rows, |batch| {
             each(table::decode_batch(table, batch)?);
@@ -283,13 +285,13 @@ impl OpenFile<'_> {
         &self,
         options: ReadOptions<'_>,
         rows: &[Range<u64>],
-    ) -> Result<Vec<T>, LakeError> {
+    ) -> Result<Vec<T>, StoreError> {
         let mut found = Vec::new();
         if rows.is_empty() {
             return Ok(found);
         }
         let pages = self.footer.clone().with_pages(options, rows).map_err(self.damaged())?;
-        let footer = self.lake.footer(self.file, pages, &self.tail).await?;
+        let footer = self.store.footer(self.file, pages, &self.tail).await?;
         let table = self.file.table;
         self.batches(&footer, options, Some(rows), |batch| {
             found.append(&mut table::decode_batch(table, batch)?);
@@ -305,7 +307,7 @@ impl OpenFile<'_> {
         options: ReadOptions<'_>,
         rows: Option<&[Range<u64>]>,
         mut each: impl FnMut(&RecordBatch) -> Result<(), TableError>,
-    ) -> Result<(), LakeError> {
+    ) -> Result<(), StoreError> {
         let damaged = self.damaged();
         let mut reader: RowsReader = footer.rows(options, rows).map_err(&damaged)?;
         loop {
@@ -313,7 +315,7 @@ impl OpenFile<'_> {
                 Step::Done(None) => return Ok(()),
                 Step::Done(Some(batch)) => each(&batch).map_err(&damaged)?,
                 Step::Needs(ranges) => {
-                    let bytes = self.lake.fetch(self.file, &ranges, &self.tail).await?;
+                    let bytes = self.store.fetch(self.file, &ranges, &self.tail).await?;
                     reader.push(ranges, bytes).map_err(&damaged)?;
                 }
             }
@@ -322,7 +324,7 @@ impl OpenFile<'_> {
 
     /// Finds the numbers of the rows whose column has one of these values (ascending): row groups are left out by their
     /// least and greatest value and by their bloom filter, in the others the column alone is read.
-    pub(crate) async fn find(&self, column: &str, sorted: &[&[u8]]) -> Result<Vec<Range<u64>>, LakeError> {
+    pub(crate) async fn find(&self, column: &str, sorted: &[&[u8]]) -> Result<Vec<Range<u64>>, StoreError> {
         let mut groups = Vec::new();
         for (number, rows) in self.footer.row_groups().into_iter().enumerate() {
             if self.footer.may_hold(number, column, sorted) && self.bloom(number, column, sorted).await? {
@@ -335,7 +337,7 @@ impl OpenFile<'_> {
         }
         let mut numbers = groups.iter().cloned().flatten();
         let columns = [column];
-        let options = self.lake.options(Some(&columns));
+        let options = self.store.options(Some(&columns));
         self.batches(&self.footer, options, Some(&groups), |batch| {
             let values = batch.column(0);
             for (place, row) in (0..values.len()).zip(&mut numbers) {
@@ -356,12 +358,12 @@ impl OpenFile<'_> {
         Ok(found)
     }
 
-    async fn bloom(&self, row_group: usize, column: &str, values: &[&[u8]]) -> Result<bool, LakeError> {
+    async fn bloom(&self, row_group: usize, column: &str, values: &[&[u8]]) -> Result<bool, StoreError> {
         let range = match self.footer.bloom(row_group, column) {
             Some(range) if values.len() <= BLOOM_VALUES => range,
             _ => return Ok(true),
         };
-        let filter = self.lake.fetch(self.file, &[range], &self.tail).await?;
+        let filter = self.store.fetch(self.file, &[range], &self.tail).await?;
         bloom_may_hold(&filter.concat(), values).map_err(self.damaged())
     }
 }

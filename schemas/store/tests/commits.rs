@@ -9,8 +9,7 @@ use schemas::keys::{RootKey, TenantKeys};
 use schemas::record::Record;
 use schemas::session::{CloseReason, SessionClose};
 use schemas::table::Table;
-use store::batch::{Batch, Leaning};
-use store::lake::{Lake, LakeError, Snapshot};
+use store::{Batch, ChunkIndex, Snapshot, Store, StoreError};
 
 const DAY: i64 = 1_700_000_000_000_000;
 
@@ -100,8 +99,8 @@ fn batch(records: Vec<Record>) -> Batch {
 #[tokio::test]
 async fn sessions_span_commits_and_archive_restarts() {
     let folder = tempfile::tempdir().expect("temp");
-    let lake = Lake::open(folder.path().join("store").to_str().expect("utf-8")).expect("opens");
-    assert!(lake.snapshot().await.expect("an absent store is empty").is_empty());
+    let store = Store::open(folder.path().join("store").to_str().expect("utf-8")).expect("opens");
+    assert!(store.snapshot().await.expect("an absent store is empty").is_empty());
     let mut sent = std::collections::HashSet::new();
     for seq in 0..6 {
         let mut records = record("s1", seq, &mut sent);
@@ -109,15 +108,15 @@ async fn sessions_span_commits_and_archive_restarts() {
         if seq == 5 {
             records.extend([close("s1", 5), close("s2", 5)]);
         }
-        let position = lake.resume_position("t-0").await.expect("reads");
+        let position = store.resume_position("t-0").await.expect("reads");
         assert_eq!(position, u64::from(seq));
         // A new archive process each time remembers nothing.
         let commit =
-            lake.commit("t-0", position, position + 1, batch(records), &mut Leaning::default()).await;
+            store.commit("t-0", position, position + 1, batch(records), &mut ChunkIndex::default()).await;
         commit.expect("commits");
     }
-    let snapshot = lake.snapshot().await.expect("reads");
-    let sessions = lake.load_sessions(&snapshot, None).await.expect("reads");
+    let snapshot = store.snapshot().await.expect("reads");
+    let sessions = store.load_sessions(&snapshot, None).await.expect("reads");
     assert_eq!(sessions.len(), 2);
     for session in &sessions {
         assert_eq!(session.tears(), vec![]);
@@ -127,32 +126,32 @@ async fn sessions_span_commits_and_archive_restarts() {
     }
     // Each piece of each session lies in just one file.
     let chunks: Vec<schemas::table::Chunk> =
-        lake.read_table(&snapshot, Table::Chunks, None).await.expect("reads");
+        store.read_table(&snapshot, Table::Chunks, None).await.expect("reads");
     assert_eq!(chunks.iter().filter(|chunk| chunk.bytes.is_some()).count(), 6);
     let one = [SessionId::parse("s2").expect("id")].into();
-    assert_eq!(lake.load_sessions(&snapshot, Some(&one)).await.expect("reads").len(), 1);
+    assert_eq!(store.load_sessions(&snapshot, Some(&one)).await.expect("reads").len(), 1);
 }
 
 #[tokio::test]
 async fn a_session_leans_on_its_own_files_only() {
     let folder = tempfile::tempdir().expect("temp");
-    let lake = Lake::open(folder.path().to_str().expect("utf-8")).expect("opens");
+    let store = Store::open(folder.path().to_str().expect("utf-8")).expect("opens");
     let mut sent = std::collections::HashSet::new();
     let mut both = Vec::new();
     for (position, session) in (0..).zip(["s1", "s2"]) {
         let records = record(session, 0, &mut sent);
-        let leaning = &mut Leaning::default();
-        lake.commit("t-0", position, position + 1, batch(records), leaning).await.expect("commits");
+        let chunk_index = &mut ChunkIndex::default();
+        store.commit("t-0", position, position + 1, batch(records), chunk_index).await.expect("commits");
         both.extend(record(session, 1, &mut sent));
     }
-    lake.commit("t-0", 2, 3, batch(both), &mut Leaning::default()).await.expect("commits");
-    let snapshot = lake.snapshot().await.expect("reads");
+    store.commit("t-0", 2, 3, batch(both), &mut ChunkIndex::default()).await.expect("commits");
+    let snapshot = store.snapshot().await.expect("reads");
     // Without the first file of one session the other is whole.
     for (gone, session, other) in [(0, "s2", "s1"), (1, "s1", "s2")] {
         let mut rest = snapshot.commits().to_vec();
         rest.remove(gone);
         let rest = Snapshot::new(rest);
-        let sessions = lake.load_sessions(&rest, None).await.expect("reads");
+        let sessions = store.load_sessions(&rest, None).await.expect("reads");
         for read in sessions {
             let last = &read.exchanges.last().expect("has one").request;
             if read.session.as_str() == session {
@@ -165,7 +164,7 @@ async fn a_session_leans_on_its_own_files_only() {
     }
     // What both brought lies in their common file once.
     let last = snapshot.commits()[2].files.iter().find(|file| file.table == Table::Chunks).expect("has one");
-    let chunks: Vec<schemas::table::Chunk> = lake.read(last, None).await.expect("reads");
+    let chunks: Vec<schemas::table::Chunk> = store.read(last, None).await.expect("reads");
     assert_eq!(chunks.iter().filter(|chunk| chunk.bytes.is_some()).count(), 1);
     assert_eq!(chunks.iter().filter(|chunk| chunk.leans_on.is_some()).count(), 2);
 }
@@ -174,7 +173,7 @@ async fn a_session_leans_on_its_own_files_only() {
 #[tokio::test]
 async fn a_piece_lies_in_each_folder_that_refers_to_it() {
     let folder = tempfile::tempdir().expect("temp");
-    let lake = Lake::open(folder.path().to_str().expect("utf-8")).expect("opens");
+    let store = Store::open(folder.path().to_str().expect("utf-8")).expect("opens");
     let mut records = record("s", 0, &mut std::collections::HashSet::new());
     for mut own in record("s", 1, &mut std::collections::HashSet::new()) {
         if let Record::Exchange(exchange) = &mut own {
@@ -182,10 +181,10 @@ async fn a_piece_lies_in_each_folder_that_refers_to_it() {
         }
         records.push(own);
     }
-    let made = lake.commit("t-0", 0, 1, batch(records), &mut Leaning::default()).await.expect("commits");
+    let made = store.commit("t-0", 0, 1, batch(records), &mut ChunkIndex::default()).await.expect("commits");
     let mut held = Vec::new();
     for file in made.files.iter().filter(|file| file.table == Table::Chunks) {
-        let chunks: Vec<schemas::table::Chunk> = lake.read(file, None).await.expect("reads");
+        let chunks: Vec<schemas::table::Chunk> = store.read(file, None).await.expect("reads");
         let is_whole = chunks.iter().all(|chunk| chunk.bytes.is_some() && chunk.leans_on.is_none());
         assert!(is_whole, "{}: {chunks:?}", file.path);
         held.push(chunks.len());
@@ -196,99 +195,104 @@ async fn a_piece_lies_in_each_folder_that_refers_to_it() {
 #[tokio::test]
 async fn what_is_known_of_earlier_files_lasts_for_a_batch() {
     let folder = tempfile::tempdir().expect("temp");
-    let lake = Lake::open(folder.path().to_str().expect("utf-8")).expect("opens");
+    let store = Store::open(folder.path().to_str().expect("utf-8")).expect("opens");
     let sessions = ["s1", "s2", "s3"];
     let mut sent = std::collections::HashSet::new();
     // Less than one batch brings: it forgets before each.
-    let mut leaning = Leaning::carrying(1);
+    let mut chunk_index = ChunkIndex::with_capacity(1);
     for seq in 0..3 {
         let records = sessions.iter().flat_map(|session| record(session, seq, &mut sent));
         let records = records.collect::<Vec<_>>();
         let first = u64::from(seq);
-        lake.commit("t-0", first, first + 1, batch(records), &mut leaning).await.expect("commits");
+        store.commit("t-0", first, first + 1, batch(records), &mut chunk_index).await.expect("commits");
     }
-    let read = lake.load_sessions(&lake.snapshot().await.expect("reads"), None).await.expect("reads");
+    let read = store.load_sessions(&store.snapshot().await.expect("reads"), None).await.expect("reads");
     assert_eq!(read.len(), sessions.len());
     for session in read {
         for (seq, exchange) in (0..).zip(&session.exchanges) {
             assert_eq!(session.body(&exchange.request).expect("whole"), request(seq));
         }
     }
-    let snapshot = lake.snapshot().await.expect("reads");
+    let snapshot = store.snapshot().await.expect("reads");
     let chunks: Vec<schemas::table::Chunk> =
-        lake.read_table(&snapshot, Table::Chunks, None).await.expect("reads");
+        store.read_table(&snapshot, Table::Chunks, None).await.expect("reads");
     assert!(chunks.iter().all(|chunk| chunk.bytes.is_some() || chunk.leans_on.is_some()));
 }
 
 #[tokio::test]
 async fn a_second_archiver_is_refused_and_leaves_nothing() {
     let folder = tempfile::tempdir().expect("temp");
-    let lake = Lake::open(folder.path().to_str().expect("utf-8")).expect("opens");
+    let store = Store::open(folder.path().to_str().expect("utf-8")).expect("opens");
     let records = || record("s", 0, &mut std::collections::HashSet::new());
-    lake.commit("t-0", 0, 2, batch(records()), &mut Leaning::default()).await.expect("the first");
-    let refused = lake.commit("t-0", 0, 2, batch(records()), &mut Leaning::default()).await;
-    assert!(matches!(refused, Err(LakeError::LostPartition { first: 0, .. })));
-    assert_eq!(lake.sweep("t-0").await.expect("sweeps"), 0, "the refused files are gone already");
-    let sessions = lake.load_sessions(&lake.snapshot().await.expect("reads"), None).await.expect("reads");
+    store.commit("t-0", 0, 2, batch(records()), &mut ChunkIndex::default()).await.expect("the first");
+    let refused = store.commit("t-0", 0, 2, batch(records()), &mut ChunkIndex::default()).await;
+    assert!(matches!(refused, Err(StoreError::LostPartition { first: 0, .. })));
+    assert_eq!(store.delete_orphans("t-0").await.expect("sweeps"), 0, "the refused files are gone already");
+    let sessions = store.load_sessions(&store.snapshot().await.expect("reads"), None).await.expect("reads");
     assert_eq!(sessions[0].exchanges.len(), 1);
 }
 
 #[tokio::test]
 async fn files_without_a_commit_do_not_exist_and_are_swept() {
     let folder = tempfile::tempdir().expect("temp");
-    let lake = Lake::open(folder.path().to_str().expect("utf-8")).expect("opens");
+    let store = Store::open(folder.path().to_str().expect("utf-8")).expect("opens");
     let records = record("s", 0, &mut std::collections::HashSet::new());
-    let commit = lake.commit("t-0", 0, 2, batch(records), &mut Leaning::default()).await.expect("commits");
+    let commit =
+        store.commit("t-0", 0, 2, batch(records), &mut ChunkIndex::default()).await.expect("commits");
     std::fs::remove_file(folder.path().join(commit.path())).expect("the crash came before the commit");
-    assert!(lake.snapshot().await.expect("reads").is_empty());
-    assert_eq!(lake.sweep("t-0").await.expect("sweeps"), 2);
-    assert_eq!(lake.sweep("t-1").await.expect("sweeps"), 0);
+    assert!(store.snapshot().await.expect("reads").is_empty());
+    assert_eq!(store.delete_orphans("t-0").await.expect("sweeps"), 2);
+    assert_eq!(store.delete_orphans("t-1").await.expect("sweeps"), 0);
 }
 
 #[tokio::test]
 async fn damage_and_other_versions_are_named() {
     let folder = tempfile::tempdir().expect("temp");
-    let lake = Lake::open(folder.path().to_str().expect("utf-8")).expect("opens");
+    let store = Store::open(folder.path().to_str().expect("utf-8")).expect("opens");
     let records = record("s", 0, &mut std::collections::HashSet::new());
-    let commit = lake.commit("t-0", 0, 2, batch(records), &mut Leaning::default()).await.expect("commits");
+    let commit =
+        store.commit("t-0", 0, 2, batch(records), &mut ChunkIndex::default()).await.expect("commits");
     let file = commit.files.iter().find(|file| file.table == Table::Exchanges).expect("has one");
     let path = folder.path().join(&file.path);
     let bytes = std::fs::read(&path).expect("reads");
     std::fs::write(&path, &bytes[..bytes.len() / 2]).expect("writes");
     let error =
-        lake.load_sessions(&lake.snapshot().await.expect("reads"), None).await.expect_err("truncated");
+        store.load_sessions(&store.snapshot().await.expect("reads"), None).await.expect_err("truncated");
     assert!(error.to_string().contains("truncated"), "{error}");
     let path = folder.path().join(commit.path());
     let text = std::fs::read_to_string(&path).expect("reads").replace("\"format\": 1", "\"format\": 7");
     std::fs::write(&path, text).expect("writes");
-    let error = lake.snapshot().await.expect_err("another version");
-    assert!(matches!(error, LakeError::Version { found: 7, .. }), "{error}");
+    let error = store.snapshot().await.expect_err("another version");
+    assert!(matches!(error, StoreError::Version { found: 7, .. }), "{error}");
 }
 
 #[tokio::test]
 async fn a_claim_refuses_whoever_came_before() {
     let folder = tempfile::tempdir().expect("temp");
-    let lake = Lake::open(folder.path().to_str().expect("utf-8")).expect("opens");
+    let store = Store::open(folder.path().to_str().expect("utf-8")).expect("opens");
     let records = |seq| record("s", seq, &mut std::collections::HashSet::new());
-    let leaning = &mut Leaning::default();
-    let mut paused = lake.claim("t-0").await.expect("the first");
+    let chunk_index = &mut ChunkIndex::default();
+    let mut paused = store.claim("t-0").await.expect("the first");
     let journals = BTreeMap::from([("j".to_owned(), 2)]);
-    lake.commit_claimed(&mut paused, 2, journals.clone(), batch(records(0)), leaning).await.expect("commits");
-    let mut taker = lake.claim("t-0").await.expect("takes over");
+    store
+        .commit_claimed(&mut paused, 2, journals.clone(), batch(records(0)), chunk_index)
+        .await
+        .expect("commits");
+    let mut taker = store.claim("t-0").await.expect("takes over");
     assert_eq!((taker.position(), taker.journals()), (2, &journals));
-    let late = lake.commit_claimed(&mut paused, 4, journals.clone(), batch(records(1)), leaning).await;
-    assert!(matches!(late, Err(LakeError::LostPartition { first: 2, .. })));
-    let third = lake.claim("t-0").await.expect("takes over again");
+    let late = store.commit_claimed(&mut paused, 4, journals.clone(), batch(records(1)), chunk_index).await;
+    assert!(matches!(late, Err(StoreError::LostPartition { first: 2, .. })));
+    let third = store.claim("t-0").await.expect("takes over again");
     assert_eq!(third.position(), 2);
-    let late = lake.commit_claimed(&mut taker, 4, journals.clone(), batch(records(1)), leaning).await;
-    assert!(matches!(late, Err(LakeError::LostPartition { .. })));
+    let late = store.commit_claimed(&mut taker, 4, journals.clone(), batch(records(1)), chunk_index).await;
+    assert!(matches!(late, Err(StoreError::LostPartition { .. })));
     let mut third = third;
     for (seq, next) in [(1, 4), (2, 6)] {
         let done =
-            lake.commit_claimed(&mut third, next, journals.clone(), batch(records(seq)), leaning).await;
+            store.commit_claimed(&mut third, next, journals.clone(), batch(records(seq)), chunk_index).await;
         assert_eq!(done.expect("commits").next, next);
     }
-    assert_eq!(lake.resume_position("t-0").await.expect("reads"), 6);
-    let sessions = lake.load_sessions(&lake.snapshot().await.expect("reads"), None).await.expect("reads");
+    assert_eq!(store.resume_position("t-0").await.expect("reads"), 6);
+    let sessions = store.load_sessions(&store.snapshot().await.expect("reads"), None).await.expect("reads");
     assert_eq!(sessions[0].exchanges.len(), 3);
 }

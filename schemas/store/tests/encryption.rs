@@ -11,9 +11,9 @@ use schemas::record::Record;
 use schemas::session::{CloseReason, SessionClose};
 use schemas::table::{self, ReadOptions, Table};
 use serde::Deserialize;
-use store::batch::{Batch, Leaning};
+use store::Store;
 use store::keyring::{KeyRing, TenantKeyPair, WrappingKey};
-use store::lake::Lake;
+use store::{Batch, ChunkIndex};
 
 const DAY: i64 = 1_700_000_000_000_000;
 const PAYLOAD: &str = "the patient's own words";
@@ -104,14 +104,14 @@ fn batch(of: &str) -> Batch {
     batch
 }
 
-async fn store(folder: &Path, keys: KeyRing, of: &str) -> Lake {
-    let lake = open(folder, keys);
-    lake.commit("t-0", 0, 3, batch(of), &mut Leaning::default()).await.expect("commits");
-    lake
+async fn write_store(folder: &Path, keys: KeyRing, of: &str) -> Store {
+    let store = open(folder, keys);
+    store.commit("t-0", 0, 3, batch(of), &mut ChunkIndex::default()).await.expect("commits");
+    store
 }
 
-fn open(folder: &Path, keys: KeyRing) -> Lake {
-    Lake::open(folder.to_str().expect("utf-8")).expect("opens").with_keys(keys)
+fn open(folder: &Path, keys: KeyRing) -> Store {
+    Store::open(folder.to_str().expect("utf-8")).expect("opens").with_keys(keys)
 }
 
 /// Every Parquet file below the folder, with its name.
@@ -135,7 +135,7 @@ fn holds(bytes: &[u8], text: &str) -> bool {
 #[tokio::test]
 async fn what_is_secret_is_nowhere_in_the_files_and_comes_back_with_the_keys() {
     let folder = tempfile::tempdir().expect("temp");
-    let lake = store(folder.path(), ring("t", 1, Some(2)), "t").await;
+    let store = write_store(folder.path(), ring("t", 1, Some(2)), "t").await;
     let files = files(folder.path());
     assert_eq!(files.len(), 3, "exchanges, chunks, sessions");
     for (path, bytes) in &files {
@@ -146,7 +146,7 @@ async fn what_is_secret_is_nowhere_in_the_files_and_comes_back_with_the_keys() {
     }
     let with_session = files.iter().filter(|(_, bytes)| holds(bytes, LOOKED_UP)).count();
     assert_eq!(with_session, 2, "exchanges and sessions can be looked up without keys");
-    let sessions = lake.load_sessions(&lake.snapshot().await.expect("reads"), None).await.expect("reads");
+    let sessions = store.load_sessions(&store.snapshot().await.expect("reads"), None).await.expect("reads");
     assert_eq!(sessions[0].tears(), []);
     assert_eq!(sessions[0].exchanges[0].operation.output.as_deref(), Some(PAYLOAD));
     assert!(sessions[0].body(&sessions[0].exchanges[0].request).expect("whole").len() > PAYLOAD.len() * 3);
@@ -156,7 +156,7 @@ async fn what_is_secret_is_nowhere_in_the_files_and_comes_back_with_the_keys() {
 async fn without_keys_the_same_data_are_plain() {
     // The search above can find what it looks for: uncompressed statistics show it in plain files.
     let folder = tempfile::tempdir().expect("temp");
-    store(folder.path(), ring("another", 1, Some(2)), "t").await;
+    write_store(folder.path(), ring("another", 1, Some(2)), "t").await;
     let all: Vec<u8> = files(folder.path()).into_iter().flat_map(|(_, bytes)| bytes).collect();
     assert!(holds(&all, METADATA) && holds(&all, LOOKED_UP));
 }
@@ -164,7 +164,7 @@ async fn without_keys_the_same_data_are_plain() {
 #[tokio::test]
 async fn every_file_has_data_keys_of_its_own() {
     let folder = tempfile::tempdir().expect("temp");
-    store(folder.path(), ring("t", 1, Some(2)), "t").await;
+    write_store(folder.path(), ring("t", 1, Some(2)), "t").await;
     let mut wrapped: Vec<Vec<u8>> = Vec::new();
     for (path, bytes) in files(folder.path()) {
         let mark = br#""wrappedDEK":""#;
@@ -196,7 +196,7 @@ struct LookUp {
 #[tokio::test]
 async fn the_metadata_key_alone_opens_what_is_not_payload() {
     let folder = tempfile::tempdir().expect("temp");
-    store(folder.path(), ring("t", 1, Some(2)), "t").await;
+    write_store(folder.path(), ring("t", 1, Some(2)), "t").await;
     let reader = open(folder.path(), ring("t", 1, None));
     let snapshot = reader.snapshot().await.expect("commits are plain");
     let known: Vec<Known> = reader
@@ -211,7 +211,7 @@ async fn the_metadata_key_alone_opens_what_is_not_payload() {
 #[tokio::test]
 async fn whoever_lacks_a_key_is_told_which() {
     let folder = tempfile::tempdir().expect("temp");
-    store(folder.path(), ring("t", 1, Some(2)), "t").await;
+    write_store(folder.path(), ring("t", 1, Some(2)), "t").await;
     for (keys, wanted) in [
         (KeyRing::default(), ["\"t/metadata\"", "[[encryption.key]]", "tenant = \"t\""]),
         (ring("u", 1, Some(2)), ["\"t/metadata\"", "[[encryption.key]]", "tenant = \"t\""]),
@@ -234,16 +234,16 @@ async fn whoever_lacks_a_key_is_told_which() {
 #[tokio::test]
 async fn a_tenant_without_keys_stays_plain_and_a_payload_key_is_needed_to_write() {
     let folder = tempfile::tempdir().expect("temp");
-    let lake = store(folder.path(), ring("other", 1, Some(2)), "t").await;
+    let store = write_store(folder.path(), ring("other", 1, Some(2)), "t").await;
     for (path, bytes) in files(folder.path()) {
         let table = Table::ALL.into_iter().find(|table| path.contains(&format!("/{}/", table.as_str())));
         let options = ReadOptions::default();
         let table = table.expect("a table's folder");
         table::open(table, bytes::Bytes::from(bytes), options).expect("plain");
     }
-    drop(lake);
-    let lake = open(folder.path(), ring("t", 1, None));
-    let error = lake.commit("t-1", 0, 3, batch("t"), &mut Leaning::default()).await.expect_err("refused");
+    drop(store);
+    let store = open(folder.path(), ring("t", 1, None));
+    let error = store.commit("t-1", 0, 3, batch("t"), &mut ChunkIndex::default()).await.expect_err("refused");
     assert!(error.to_string().contains("\"t/payload\""), "{error}");
 }
 
@@ -251,20 +251,20 @@ async fn a_tenant_without_keys_stays_plain_and_a_payload_key_is_needed_to_write(
 async fn a_changed_byte_is_noticed() {
     let folder = tempfile::tempdir().expect("temp");
     let keys = ring("t", 1, Some(2));
-    store(folder.path(), keys.clone(), "t").await;
+    write_store(folder.path(), keys.clone(), "t").await;
     let (path, bytes) =
         files(folder.path()).into_iter().find(|(path, _)| path.contains("chunks")).expect("is there");
     let mut changed = bytes.clone();
     // In the pages: after the magic number.
     changed[40] ^= 1;
     std::fs::write(&path, &changed).expect("writes");
-    let lake = open(folder.path(), keys);
-    let snapshot = lake.snapshot().await.expect("reads");
-    assert!(lake.load_sessions(&snapshot, None).await.is_err(), "a changed page must not be read");
+    let store = open(folder.path(), keys);
+    let snapshot = store.snapshot().await.expect("reads");
+    assert!(store.load_sessions(&snapshot, None).await.is_err(), "a changed page must not be read");
     // In the footer, which is signed: the version of the program that wrote the file.
     let at = bytes.windows(10).rposition(|window| window == b"foreshadow").expect("created by");
     let mut changed = bytes;
     changed[at] = b'F';
     std::fs::write(&path, &changed).expect("writes");
-    assert!(lake.load_sessions(&snapshot, None).await.is_err(), "a changed footer must not be read");
+    assert!(store.load_sessions(&snapshot, None).await.is_err(), "a changed footer must not be read");
 }

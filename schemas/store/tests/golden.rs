@@ -11,8 +11,8 @@ use schemas::keys::Digest;
 use schemas::record::Record;
 use schemas::table::{self, Chunk, Level, ReadOptions, Table};
 use store::keyring::{KeyRing, TenantKeyPair, WrappingKey};
-use store::lake::{Lake, LakeError};
 use store::log::{LogError, LogOptions, LogReader, LogWriter};
+use store::{Store, StoreError};
 
 const SEGMENT: &str = "00000000000000000000.log";
 
@@ -107,17 +107,17 @@ fn a_journal_of_another_version_is_named() {
 #[tokio::test]
 async fn commits_and_manifests_of_another_version_are_named() {
     let folder = tempfile::tempdir().expect("temp");
-    let lake = Lake::open(folder.path().to_str().expect("utf-8")).expect("opens");
+    let store = Store::open(folder.path().to_str().expect("utf-8")).expect("opens");
     let version_7 = |name: &str| {
         let text = std::fs::read_to_string(path(name)).expect("is there");
         text.replace("\"format\": 1", "\"format\": 7")
     };
     std::fs::write(folder.path().join("run.json"), version_7("run.json")).expect("writes");
-    let error = lake.manifest().await.expect_err("version 7");
-    assert!(matches!(error, LakeError::Version { found: 7, .. }), "{error}");
+    let error = store.manifest().await.expect_err("version 7");
+    assert!(matches!(error, StoreError::Version { found: 7, .. }), "{error}");
     std::fs::create_dir_all(folder.path().join("_commits/topic-0")).expect("a folder");
     let commit = folder.path().join("_commits/topic-0/00000000000000000004_0001.json");
     std::fs::write(commit, version_7("commit.json")).expect("writes");
-    let error = lake.snapshot().await.expect_err("version 7");
-    assert!(matches!(error, LakeError::Version { found: 7, .. }), "{error}");
+    let error = store.snapshot().await.expect_err("version 7");
+    assert!(matches!(error, StoreError::Version { found: 7, .. }), "{error}");
 }

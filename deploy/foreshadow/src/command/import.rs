@@ -12,7 +12,7 @@ use recorder::import::{Columns, Format, ImportInto, ImportPlan, Weaver};
 use schemas::id::{AgentId, BuildId, IncarnationId, TenantId};
 use schemas::tools::ToolCatalog;
 use schemas::trial::Lane;
-use store::batch::{Batch, Leaning};
+use store::{Batch, ChunkIndex};
 
 use crate::clock;
 use crate::command::Context;
@@ -162,9 +162,9 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Fa
     place.make_manifest(&lake).await?;
     for file in woven {
         let first = lake.resume_position(&file.source).await.map_err(Failure::work)?;
-        lake.sweep(&file.source).await.map_err(Failure::work)?;
+        lake.delete_orphans(&file.source).await.map_err(Failure::work)?;
         let next = first + file.sessions;
-        lake.commit(&file.source, first, next, file.batch, &mut Leaning::default())
+        lake.commit(&file.source, first, next, file.batch, &mut ChunkIndex::default())
             .await
             .map_err(Failure::work)?;
     }
@@ -278,7 +278,7 @@ fn weave(
 mod tests {
     use clap::Parser as _;
     use schemas::trial::Trial;
-    use store::lake::Lake;
+    use store::Store;
 
     use crate::cli::Cli;
     use crate::command;
@@ -333,7 +333,7 @@ mod tests {
         let (code, message) = desk.refused(&INTO_RUN.replace("@one", "@two")).await;
         assert_eq!(code, 2);
         assert!(message.contains("case t trial 0 is already"), "{message}");
-        let lake = Lake::open(&desk.path("run")).expect("a run");
+        let lake = Store::open(&desk.path("run")).expect("a run");
         let snapshot = lake.snapshot().await.expect("commits");
         let trials: Vec<Trial> =
             lake.read_table(&snapshot, schemas::table::Table::Trials, None).await.expect("trials");

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 use serde::Serialize;
-use store::lake::Lake;
+use store::Store;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::DEFAULT_CONFIG;
@@ -102,7 +102,7 @@ pub(crate) struct Request {
 }
 
 /// Scores a run.
-pub(crate) async fn score(request: &Request, lake: &Lake, screen: &Screen) -> Result<Report, Failure> {
+pub(crate) async fn score(request: &Request, lake: &Store, screen: &Screen) -> Result<Report, Failure> {
     let env = |name: &str| std::env::var(name).ok();
     let evaluators = evaluator::all(&request.config, &request.base, &env).map_err(Failure::usage)?;
     let embedder = embed::Source::new(request.config.embeddings.as_ref(), &env).map_err(Failure::usage)?;

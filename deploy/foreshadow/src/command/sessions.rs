@@ -4,7 +4,7 @@
 
 use clap::Subcommand;
 use schemas::id::AgentId;
-use store::lake::{Lake, LakeError, Snapshot};
+use store::{Snapshot, Store, StoreError};
 
 use crate::command::Context;
 use crate::outcome::{Failure, Outcome};
@@ -87,7 +87,7 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Fa
 }
 
 /// Opens the place and reads its commits.
-async fn open(location: &str, context: &Context<'_>) -> Result<(Lake, Snapshot), Failure> {
+async fn open(location: &str, context: &Context<'_>) -> Result<(Store, Snapshot), Failure> {
     let lake = context.open_lake(location)?;
     let snapshot = lake.snapshot().await.map_err(Failure::work)?;
     if snapshot.is_empty() {
@@ -98,6 +98,6 @@ async fn open(location: &str, context: &Context<'_>) -> Result<(Lake, Snapshot),
     Ok((lake, snapshot))
 }
 
-fn work(error: LakeError) -> Failure {
+fn work(error: StoreError) -> Failure {
     Failure::work(error)
 }

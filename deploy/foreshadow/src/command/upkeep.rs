@@ -10,9 +10,10 @@ use recorder::config::values::ByteSize;
 use schemas::id::{SessionId, TenantId};
 use serde::Deserialize;
 use serde::de::IntoDeserializer as _;
-use store::lake::Lake;
-use store::lake::upkeep::{
-    CompactOptions, DEFAULT_TARGET_BYTES, Erased, Erasure, Expired, UpkeepError, Upkept,
+use store::Store;
+use store::maintenance::{
+    CompactOptions, DEFAULT_TARGET_BYTES, Erasure, ErasureReport, ExpiryReport, MaintenanceError,
+    MaintenanceReport,
 };
 
 use crate::clock;
@@ -113,7 +114,7 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Fa
 async fn compact(args: CompactArgs, context: &Context<'_>) -> Result<Outcome, Failure> {
     let lake = open(&args.store, context).await?;
     let options = CompactOptions { target_bytes: args.target_bytes.unwrap_or(DEFAULT_TARGET_BYTES) };
-    let done = if args.dry_run { lake.compact_dry(options).await } else { lake.compact(options).await };
+    let done = if args.dry_run { lake.plan_compaction(options).await } else { lake.compact(options).await };
     let done = done.map_err(failure)?;
     let screen = context.screen;
     screen.result(&done);
@@ -135,22 +136,22 @@ async fn expire(args: ExpireArgs, context: &Context<'_>) -> Result<Outcome, Fail
     let lake = open(&args.store, context).await?;
     let ago = i64::try_from(args.older_than.as_micros()).unwrap_or(i64::MAX);
     let before = schemas::commit::utc_date(clock::now_micros().saturating_sub(ago));
-    let done = if args.dry_run { lake.expire_dry(&before).await } else { lake.expire(&before).await };
+    let done = if args.dry_run { lake.plan_expiry(&before).await } else { lake.expire(&before).await };
     let done = done.map_err(failure)?;
     let screen = context.screen;
     screen.result(&done);
     if !args.dry_run {
-        tables(screen, &done.upkept);
+        tables(screen, &done.report);
     }
     screen.line(expiry(&done, &before, args.dry_run));
     Ok(Outcome::Success)
 }
 
-fn expiry(done: &Expired, before: &str, dry_run: bool) -> String {
+fn expiry(done: &ExpiryReport, before: &str, dry_run: bool) -> String {
     let verb = if dry_run { "would be deleted" } else { "deleted" };
     let mut text = format!("{} from before {before} {verb}", sessions(done.sessions));
-    if done.going_on > 0 {
-        text.push_str(&format!("; {} that went on later stay", done.going_on));
+    if done.continued > 0 {
+        text.push_str(&format!("; {} that went on later stay", done.continued));
     }
     if done.files_without_time > 0 {
         let number = files(done.files_without_time);
@@ -167,7 +168,7 @@ async fn erase(args: EraseArgs, context: &Context<'_>) -> Result<Outcome, Failur
     let lake = open(&args.store, context).await?;
     let erasure =
         Erasure { sessions: args.session.into_iter().collect(), tenants: args.tenant.into_iter().collect() };
-    let done = if args.dry_run { lake.erase_dry(&erasure).await } else { lake.erase(&erasure).await };
+    let done = if args.dry_run { lake.plan_erasure(&erasure).await } else { lake.erase(&erasure).await };
     let done = done.map_err(failure)?;
     let screen = context.screen;
     screen.result(&serde_json::json!({ "erased": done, "out_of_reach": OUT_OF_REACH }));
@@ -175,25 +176,25 @@ async fn erase(args: EraseArgs, context: &Context<'_>) -> Result<Outcome, Failur
         screen.line(line);
     }
     if !args.dry_run {
-        tables(screen, &done.upkept);
+        tables(screen, &done.report);
     }
     screen.line("not reached, to be seen to apart:");
     OUT_OF_REACH.iter().for_each(|place| screen.line(format!("  {place}")));
     Ok(Outcome::Success)
 }
 
-fn erasure_lines(done: &Erased) -> Vec<String> {
+fn erasure_lines(done: &ErasureReport) -> Vec<String> {
     let named: Vec<String> = done.sessions.iter().take(MAX_NAMED).map(|id| plain(id.as_str())).collect();
     let more = done.sessions.len() - named.len();
     let more = if more > 0 { format!(" and {more} more (--json names them)") } else { String::new() };
-    let rows = format!("{} exchanges, {} close rows", done.stripped.exchanges, done.stripped.closes);
+    let rows = format!("{} exchanges, {} close rows", done.removed.exchanges, done.removed.closes);
     let what = format!("{}: {}{more}", sessions(done.sessions.len() as u64), named.join(", "));
     let mut lines: Vec<String> =
         done.absent.iter().map(|absent| format!("{} is not there", plain(absent))).collect();
     match &done.proof {
         None => lines.push(format!("would erase {what} ({rows} and their pieces)")),
         Some(proof) => {
-            lines.push(format!("erased {what} ({rows}, {} pieces of bodies)", done.stripped.pieces));
+            lines.push(format!("erased {what} ({rows}, {} pieces of bodies)", done.removed.pieces));
             lines.push(format!(
                 "read {} with {} rows again: nothing of it is left; {} replaced files are gone",
                 files(proof.files_read),
@@ -210,7 +211,7 @@ fn erasure_lines(done: &Erased) -> Vec<String> {
 }
 
 /// Opens a store in which something was committed once.
-async fn open(location: &str, context: &Context<'_>) -> Result<Lake, Failure> {
+async fn open(location: &str, context: &Context<'_>) -> Result<Store, Failure> {
     let lake = context.open_lake(location)?;
     if lake.snapshot().await.map_err(Failure::work)?.is_empty() {
         let error = anyhow!("{location} holds no sessions: nothing was ever committed there; check the path");
@@ -219,16 +220,16 @@ async fn open(location: &str, context: &Context<'_>) -> Result<Lake, Failure> {
     Ok(lake)
 }
 
-fn failure(error: UpkeepError) -> Failure {
+fn failure(error: MaintenanceError) -> Failure {
     match error {
-        UpkeepError::Run { .. } | UpkeepError::NotThere { .. } => Failure::usage(error),
-        UpkeepError::Lake(_) | UpkeepError::Superseded { .. } | UpkeepError::Remains { .. } => {
-            Failure::work(error)
-        }
+        MaintenanceError::Run { .. } | MaintenanceError::NothingFound { .. } => Failure::usage(error),
+        MaintenanceError::Store(_)
+        | MaintenanceError::Superseded { .. }
+        | MaintenanceError::NotErased { .. } => Failure::work(error),
     }
 }
 
-fn tables(screen: &Screen, done: &Upkept) {
+fn tables(screen: &Screen, done: &MaintenanceReport) {
     for change in &done.tables {
         let (before, after) = (change.before, change.after);
         let name = change.table.as_str();
@@ -240,8 +241,8 @@ fn tables(screen: &Screen, done: &Upkept) {
             bytes(after.bytes)
         ));
     }
-    if done.leftovers > 0 {
-        screen.line(format!("{} left by an interrupted upkeep deleted", files(done.leftovers)));
+    if done.leftovers_deleted > 0 {
+        screen.line(format!("{} left by an interrupted upkeep deleted", files(done.leftovers_deleted)));
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use schemas::record::{ParcelView, Record, RecordReader};
-use store::batch::Batch;
+use store::Batch;
 
 /// Journals that are remembered in a partition. Of one that was forgotten (the longest unseen first) a record that is
 /// sent again is stored again.

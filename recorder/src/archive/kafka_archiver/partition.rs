@@ -3,7 +3,7 @@
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-use store::lake::Lake;
+use store::Store;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -64,7 +64,7 @@ pub(crate) struct Partition {
 /// What every writer needs.
 #[derive(Debug, Clone)]
 pub(crate) struct Desk {
-    pub(crate) lake: Lake,
+    pub(crate) lake: Store,
     pub(crate) topic: String,
     pub(crate) runtime: Handle,
     pub(crate) reports: SyncSender<Report>,

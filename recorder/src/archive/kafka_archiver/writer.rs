@@ -7,8 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
-use store::batch::Leaning;
-use store::lake::{Claim, Lake, LakeError};
+use store::{ChunkIndex, Claim, Store, StoreError};
 use tokio::sync::mpsc;
 
 use super::gather::Ready;
@@ -63,7 +62,7 @@ pub(crate) struct Report {
 /// The writer of one partition.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    pub(crate) lake: Lake,
+    pub(crate) lake: Store,
     /// The name of the partition in the store.
     pub(crate) source: String,
     pub(crate) partition: i32,
@@ -76,7 +75,7 @@ impl Writer {
     pub(crate) async fn run(self, mut batches: mpsc::Receiver<Ready>) {
         let Some(mut claim) = self.claim(&mut batches).await else { return };
         self.report(News::Claimed { position: claim.position(), journals: claim.journals().clone() });
-        let mut leaning = Leaning::default();
+        let mut leaning = ChunkIndex::default();
         while let Some(ready) = batches.recv().await {
             let Ready { batch, next, journals, exchanges, .. } = ready;
             let made = self.lake.commit_claimed(&mut claim, next, journals, batch, &mut leaning).await;
@@ -85,7 +84,7 @@ impl Writer {
                     let files = commit.files.len() as u64;
                     self.report(News::Committed { next, exchanges, files });
                 }
-                Err(error @ LakeError::LostPartition { .. }) => {
+                Err(error @ StoreError::LostPartition { .. }) => {
                     return self.report(News::Lost(error.to_string()));
                 }
                 Err(error) => return self.report(News::Failed(error.to_string())),

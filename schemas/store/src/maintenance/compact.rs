@@ -9,9 +9,12 @@ use schemas::session::SessionClose;
 use schemas::table::Table;
 
 use super::merge::{Merge, Rows};
-use super::{Extent, Home, Pair, Upkeep, UpkeepError, Upkept, changes, pairs, refuse_runs};
+use super::{
+    Maintenance, MaintenanceError, MaintenanceReport, Pair, PartitionDir, TableSize, changes, pairs,
+    refuse_runs,
+};
 use crate::commits::Snapshot;
-use crate::objects::{Lake, LakeError};
+use crate::objects::{Store, StoreError};
 
 /// What merged files aim at, bytes, where nothing else is said.
 pub const DEFAULT_TARGET_BYTES: u64 = 128 << 20;
@@ -42,14 +45,14 @@ struct Plan<'a> {
     sessions: Vec<(&'a str, Vec<&'a CommittedFile>)>,
 }
 
-fn plan(snapshot: &Snapshot, options: CompactOptions) -> Result<Plan<'_>, LakeError> {
+fn plan(snapshot: &Snapshot, options: CompactOptions) -> Result<Plan<'_>, StoreError> {
     let mut by_folder: BTreeMap<&str, Vec<Pair<'_>>> = BTreeMap::new();
     for pair in pairs(snapshot) {
-        by_folder.entry(Home::of(&pair.exchanges.path)?.folder).or_default().push(pair);
+        by_folder.entry(PartitionDir::of(&pair.exchanges.path)?.folder).or_default().push(pair);
     }
     let mut closes: BTreeMap<&str, Vec<&CommittedFile>> = BTreeMap::new();
     for file in snapshot.files(Table::Sessions) {
-        closes.entry(Home::of(&file.path)?.folder).or_default().push(file);
+        closes.entry(PartitionDir::of(&file.path)?.folder).or_default().push(file);
     }
     Ok(Plan {
         pairs: groups(by_folder, options, Pair::bytes),
@@ -85,17 +88,17 @@ fn groups<F>(
     groups
 }
 
-impl Lake {
+impl Store {
     /// Merges small files of each folder, beside running archivers.
     ///
     /// # Errors
-    /// The store cannot be read or written, is a run, or another upkeep was started meanwhile.
-    pub async fn compact(&self, options: CompactOptions) -> Result<Upkept, UpkeepError> {
-        let mut upkeep = Upkeep::begin(self).await?;
-        let before = upkeep.snapshot.clone();
-        match upkeep.compact(&before, options).await {
-            Ok(()) => Ok(upkeep.upkept(&before)),
-            Err(error) => Err(upkeep.explain(error).await),
+    /// The store cannot be read or written, is a run, or another maintenance was started meanwhile.
+    pub async fn compact(&self, options: CompactOptions) -> Result<MaintenanceReport, MaintenanceError> {
+        let mut maintenance = Maintenance::begin(self).await?;
+        let before = maintenance.snapshot.clone();
+        match maintenance.compact(&before, options).await {
+            Ok(()) => Ok(maintenance.report(&before)),
+            Err(error) => Err(maintenance.explain(error).await),
         }
     }
 
@@ -104,12 +107,15 @@ impl Lake {
     ///
     /// # Errors
     /// The commits cannot be read, or the store is a run.
-    pub async fn compact_dry(&self, options: CompactOptions) -> Result<Upkept, UpkeepError> {
+    pub async fn plan_compaction(
+        &self,
+        options: CompactOptions,
+    ) -> Result<MaintenanceReport, MaintenanceError> {
         refuse_runs(self).await?;
         let snapshot = self.snapshot().await?;
         let plan = plan(&snapshot, options)?;
         let mut tables = changes(&snapshot, &snapshot);
-        let drop = |after: &mut Extent, merged: usize| after.files -= merged.saturating_sub(1) as u64;
+        let drop = |after: &mut TableSize, merged: usize| after.files -= merged.saturating_sub(1) as u64;
         for change in &mut tables {
             let after = &mut change.after;
             match change.table {
@@ -121,10 +127,10 @@ impl Lake {
                 Table::Trials | Table::Scores | Table::Embeddings => {}
             }
         }
-        Ok(Upkept { tables, commits: 0, leftovers: 0 })
+        Ok(MaintenanceReport { tables, commits: 0, leftovers_deleted: 0 })
     }
 
-    pub(super) async fn read_pair(&self, pair: Pair<'_>) -> Result<Rows, LakeError> {
+    pub(super) async fn read_pair(&self, pair: Pair<'_>) -> Result<Rows, StoreError> {
         let exchanges = self.read(pair.exchanges, None).await?;
         let chunks = match pair.chunks {
             Some(file) => self.read(file, None).await?,
@@ -134,8 +140,8 @@ impl Lake {
     }
 }
 
-impl Upkeep<'_> {
-    async fn compact(&mut self, before: &Snapshot, options: CompactOptions) -> Result<(), UpkeepError> {
+impl Maintenance<'_> {
+    async fn compact(&mut self, before: &Snapshot, options: CompactOptions) -> Result<(), MaintenanceError> {
         let plan = plan(before, options)?;
         for (folder, group) in &plan.pairs {
             self.merge_pairs(before, folder, group).await?;
@@ -152,17 +158,17 @@ impl Upkeep<'_> {
         snapshot: &Snapshot,
         folder: &str,
         group: &[Pair<'_>],
-    ) -> Result<(), UpkeepError> {
+    ) -> Result<(), MaintenanceError> {
         let mut merge = Merge::new(snapshot, folder);
         let mut merged: Vec<Pair<'_>> = Vec::new();
         for pair in group {
-            let rows = self.lake.read_pair(*pair).await?;
+            let rows = self.store.read_pair(*pair).await?;
             if !merged.is_empty() && merge.held() + rows.held() > MERGE_BYTES {
                 let full = std::mem::replace(&mut merge, Merge::new(snapshot, folder));
                 self.write_merged(full, folder, &std::mem::take(&mut merged)).await?;
             }
             let pushed = merge.push(pair.chunks.map(|file| file.path.as_str()), rows);
-            pushed.map_err(|number| LakeError::Metadata {
+            pushed.map_err(|number| StoreError::Metadata {
                 path: pair.exchanges.path.clone(),
                 detail: format!("refers to chunk {number}, which its chunks file does not hold"),
             })?;
@@ -178,7 +184,7 @@ impl Upkeep<'_> {
         merge: Merge<'_>,
         folder: &str,
         inputs: &[Pair<'_>],
-    ) -> Result<(), UpkeepError> {
+    ) -> Result<(), MaintenanceError> {
         if inputs.len() < 2 {
             return Ok(());
         }
@@ -192,15 +198,15 @@ impl Upkeep<'_> {
         folder: &str,
         rows: Rows,
         replaced: &[Pair<'_>],
-    ) -> Result<(), UpkeepError> {
+    ) -> Result<(), MaintenanceError> {
         let name = self.name();
         let (mut exchanges, mut chunks) = (None, None);
         if let Some(first) = rows.exchanges.first() {
-            let home = (&first.tenant.clone(), folder);
+            let dir = (&first.tenant.clone(), folder);
             if !rows.chunks.is_empty() {
-                chunks = Some(self.add(Table::Chunks, home, &name, &rows.chunks).await?);
+                chunks = Some(self.add(Table::Chunks, dir, &name, &rows.chunks).await?);
             }
-            exchanges = Some(self.add(Table::Exchanges, home, &name, &rows.exchanges).await?);
+            exchanges = Some(self.add(Table::Exchanges, dir, &name, &rows.exchanges).await?);
         }
         for pair in replaced {
             self.replace(pair.exchanges, exchanges.as_deref());
@@ -211,10 +217,14 @@ impl Upkeep<'_> {
         self.commit_if_due().await
     }
 
-    async fn merge_sessions(&mut self, folder: &str, group: &[&CommittedFile]) -> Result<(), UpkeepError> {
+    async fn merge_sessions(
+        &mut self,
+        folder: &str,
+        group: &[&CommittedFile],
+    ) -> Result<(), MaintenanceError> {
         let mut rows: Vec<SessionClose> = Vec::new();
         for file in group {
-            rows.append(&mut self.lake.read(file, None).await?);
+            rows.append(&mut self.store.read(file, None).await?);
         }
         rows.sort_by(|a, b| {
             (&a.session, &a.incarnation, a.closed_at).cmp(&(&b.session, &b.incarnation, b.closed_at))

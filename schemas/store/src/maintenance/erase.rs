@@ -11,10 +11,12 @@ use schemas::keys::Digest;
 use schemas::table::Table;
 use serde::{Deserialize, Serialize};
 
-use super::rewrite::Stripped;
-use super::{Home, Pair, TABLES, Upkeep, UpkeepError, Upkept, changes, pairs, refuse_runs};
+use super::rewrite::RemovedRows;
+use super::{
+    Maintenance, MaintenanceError, MaintenanceReport, Pair, PartitionDir, TABLES, changes, pairs, refuse_runs,
+};
 use crate::commits::Snapshot;
-use crate::objects::{Lake, LakeError};
+use crate::objects::{Store, StoreError};
 
 /// How often what an archiver brings meanwhile is taken out again before it is given up.
 const MAX_PASSES: usize = 5;
@@ -33,28 +35,28 @@ pub struct Erasure {
 
 /// What an erasure did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Erased {
+pub struct ErasureReport {
     /// Sessions that were there: those asked for, and those of the tenants.
     pub sessions: BTreeSet<SessionId>,
     /// Sessions and tenants that were asked for and of which nothing was there.
     pub absent: BTreeSet<String>,
     /// What went.
-    pub stripped: Stripped,
+    pub removed: RemovedRows,
     /// The tables.
-    pub upkept: Upkept,
+    pub report: MaintenanceReport,
     /// What was looked at afterwards; absent under a dry run.
-    pub proof: Option<Proof>,
+    pub proof: Option<ErasureProof>,
 }
 
 /// What was looked at to see that nothing is left.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Proof {
+pub struct ErasureProof {
     /// Files that exist, all of which were read again.
     pub files_read: u64,
     /// Rows in them.
     pub rows_read: u64,
     /// Distinct pieces of the erased sessions that were searched for. Those that other sessions use themselves stay.
-    pub pieces_searched: u64,
+    pub chunks_searched: u64,
     /// Replaced files that were looked for and are gone.
     pub replaced_gone: u64,
     /// Files that no commit names: an archiver's batch under way, or what a crash left. They were not read.
@@ -94,14 +96,18 @@ const CHUNK_NAME: [&str; 2] = ["chunk", "digest"];
 
 impl Erasure {
     /// The tenant whose folder this is, where all of it is meant.
-    fn tenant_of(&self, home: Home<'_>) -> Option<&TenantId> {
-        let name = home.tenant.strip_prefix("tenant=")?;
+    fn tenant_of(&self, dir: PartitionDir<'_>) -> Option<&TenantId> {
+        let name = dir.tenant.strip_prefix("tenant=")?;
         self.tenants.iter().find(|tenant| escape(tenant.as_str()) == name)
     }
 
     /// What of these sessions of one folder is meant.
-    fn taken<'s>(&self, home: Home<'_>, sessions: &'s [SessionId]) -> impl Iterator<Item = &'s SessionId> {
-        let whole = self.tenant_of(home).is_some();
+    fn taken<'s>(
+        &self,
+        dir: PartitionDir<'_>,
+        sessions: &'s [SessionId],
+    ) -> impl Iterator<Item = &'s SessionId> {
+        let whole = self.tenant_of(dir).is_some();
         sessions.iter().filter(move |session| whole || self.sessions.contains(*session))
     }
 
@@ -119,7 +125,7 @@ struct Found {
     tenants: BTreeSet<TenantId>,
     digests: HashSet<Digest>,
     /// Rows of exchanges and sessions.
-    stripped: Stripped,
+    removed: RemovedRows,
 }
 
 impl Found {
@@ -130,24 +136,24 @@ impl Found {
     }
 }
 
-impl Lake {
+impl Store {
     /// Takes out sessions and tenants, and reads the whole store again to see that nothing of them is left.
     ///
     /// # Errors
     /// The store cannot be read or written, is a run, holds nothing of them, or goes on getting more of them; or another
-    /// upkeep was started meanwhile.
-    pub async fn erase(&self, erasure: &Erasure) -> Result<Erased, UpkeepError> {
-        let mut upkeep = Upkeep::begin(self).await?;
-        let before = upkeep.snapshot.clone();
-        match upkeep.erase(erasure).await {
-            Ok((found, stripped, proof)) => Ok(Erased {
+    /// maintenance was started meanwhile.
+    pub async fn erase(&self, erasure: &Erasure) -> Result<ErasureReport, MaintenanceError> {
+        let mut maintenance = Maintenance::begin(self).await?;
+        let before = maintenance.snapshot.clone();
+        match maintenance.erase(erasure).await {
+            Ok((found, removed, proof)) => Ok(ErasureReport {
                 absent: found.absent(erasure),
                 sessions: found.sessions,
-                stripped,
-                upkept: upkeep.upkept(&before),
+                removed,
+                report: maintenance.report(&before),
                 proof: Some(proof),
             }),
-            Err(error) => Err(upkeep.explain(error).await),
+            Err(error) => Err(maintenance.explain(error).await),
         }
     }
 
@@ -155,35 +161,40 @@ impl Lake {
     ///
     /// # Errors
     /// The store cannot be read, is a run, or holds nothing of them.
-    pub async fn erase_dry(&self, erasure: &Erasure) -> Result<Erased, UpkeepError> {
+    pub async fn plan_erasure(&self, erasure: &Erasure) -> Result<ErasureReport, MaintenanceError> {
         refuse_runs(self).await?;
         let snapshot = self.snapshot().await?;
         let mut found = Found::default();
         self.find(&snapshot, erasure, &mut found).await?;
         if found.sessions.is_empty() {
-            return Err(self.not_there(erasure));
+            return Err(self.nothing_found(erasure));
         }
         let tables = changes(&snapshot, &snapshot);
-        Ok(Erased {
+        Ok(ErasureReport {
             absent: found.absent(erasure),
             sessions: found.sessions,
-            stripped: found.stripped,
-            upkept: Upkept { tables, commits: 0, leftovers: 0 },
+            removed: found.removed,
+            report: MaintenanceReport { tables, commits: 0, leftovers_deleted: 0 },
             proof: None,
         })
     }
 
-    fn not_there(&self, erasure: &Erasure) -> UpkeepError {
-        UpkeepError::NotThere { location: self.location().to_owned(), what: erasure.words() }
+    fn nothing_found(&self, erasure: &Erasure) -> MaintenanceError {
+        MaintenanceError::NothingFound { location: self.location().to_owned(), what: erasure.words() }
     }
 
     /// Finds the sessions, how many rows they have, and the digests of their pieces. Of tenants that are taken as a whole
     /// only the session column is read, which is never encrypted: whoever has lost their keys can still erase them.
-    async fn find(&self, snapshot: &Snapshot, erasure: &Erasure, found: &mut Found) -> Result<(), LakeError> {
+    async fn find(
+        &self,
+        snapshot: &Snapshot,
+        erasure: &Erasure,
+        found: &mut Found,
+    ) -> Result<(), StoreError> {
         for pair in pairs(snapshot) {
             let number = self.find_in(pair.exchanges, erasure, found).await?;
-            found.stripped.exchanges += number;
-            let whole = erasure.tenant_of(Home::of(&pair.exchanges.path)?).is_some();
+            found.removed.exchanges += number;
+            let whole = erasure.tenant_of(PartitionDir::of(&pair.exchanges.path)?).is_some();
             if number > 0 && !whole {
                 let rows: Vec<References> = self.read(pair.exchanges, Some(&REFERENCES)).await?;
                 let digests = self.digests(pair).await?;
@@ -192,7 +203,7 @@ impl Lake {
             }
         }
         for file in snapshot.files(Table::Sessions) {
-            found.stripped.closes += self.find_in(file, erasure, found).await?;
+            found.removed.closes += self.find_in(file, erasure, found).await?;
         }
         Ok(())
     }
@@ -202,21 +213,21 @@ impl Lake {
         file: &CommittedFile,
         erasure: &Erasure,
         found: &mut Found,
-    ) -> Result<u64, LakeError> {
-        let home = Home::of(&file.path)?;
+    ) -> Result<u64, StoreError> {
+        let dir = PartitionDir::of(&file.path)?;
         let sessions = self.sessions_in(file).await?;
         let mut number = 0;
-        for session in erasure.taken(home, &sessions) {
+        for session in erasure.taken(dir, &sessions) {
             number += 1;
             if !found.sessions.contains(session) {
                 found.sessions.insert(session.clone());
             }
         }
-        found.tenants.extend(erasure.tenant_of(home).cloned());
+        found.tenants.extend(erasure.tenant_of(dir).cloned());
         Ok(number)
     }
 
-    async fn digests(&self, pair: Pair<'_>) -> Result<HashMap<u32, Digest>, LakeError> {
+    async fn digests(&self, pair: Pair<'_>) -> Result<HashMap<u32, Digest>, StoreError> {
         let Some(file) = pair.chunks else { return Ok(HashMap::new()) };
         let names: Vec<ChunkName> = self.read(file, Some(&CHUNK_NAME)).await?;
         Ok(names.into_iter().map(|name| (name.chunk, name.digest)).collect())
@@ -230,15 +241,15 @@ impl Lake {
         snapshot: &Snapshot,
         erasure: &Erasure,
         digests: &HashSet<Digest>,
-    ) -> Result<Result<Proof, Vec<String>>, LakeError> {
-        let mut proof = Proof { pieces_searched: digests.len() as u64, ..Proof::default() };
+    ) -> Result<Result<ErasureProof, Vec<String>>, StoreError> {
+        let mut proof = ErasureProof { chunks_searched: digests.len() as u64, ..ErasureProof::default() };
         let mut finds = self.list_again(snapshot, &mut proof).await?;
         let exchanges_and_sessions = snapshot.files(Table::Exchanges).chain(snapshot.files(Table::Sessions));
         for file in exchanges_and_sessions {
             let sessions = self.sessions_in(file).await?;
             proof.files_read += 1;
             proof.rows_read += sessions.len() as u64;
-            let left = erasure.taken(Home::of(&file.path)?, &sessions).next();
+            let left = erasure.taken(PartitionDir::of(&file.path)?, &sessions).next();
             finds.extend(left.map(|session| format!("{} holds session {session}", file.path)));
         }
         for pair in pairs(snapshot) {
@@ -262,7 +273,11 @@ impl Lake {
     }
 
     /// Looks for replaced files that still lie there.
-    async fn list_again(&self, snapshot: &Snapshot, proof: &mut Proof) -> Result<Vec<String>, LakeError> {
+    async fn list_again(
+        &self,
+        snapshot: &Snapshot,
+        proof: &mut ErasureProof,
+    ) -> Result<Vec<String>, StoreError> {
         let replaced: HashSet<&str> = snapshot.replaced().collect();
         let exists: HashSet<&str> = TABLES
             .into_iter()
@@ -284,26 +299,29 @@ impl Lake {
     }
 }
 
-impl Upkeep<'_> {
+impl Maintenance<'_> {
     /// Takes out and searches again, until nothing is found; what archivers add meanwhile is in the next pass.
-    async fn erase(&mut self, erasure: &Erasure) -> Result<(Found, Stripped, Proof), UpkeepError> {
+    async fn erase(
+        &mut self,
+        erasure: &Erasure,
+    ) -> Result<(Found, RemovedRows, ErasureProof), MaintenanceError> {
         let mut found = Found::default();
-        let mut stripped = Stripped::default();
+        let mut removed = RemovedRows::default();
         let mut passes = 0;
         loop {
             passes += 1;
-            self.lake.find(&self.snapshot, erasure, &mut found).await?;
+            self.store.find(&self.snapshot, erasure, &mut found).await?;
             if found.sessions.is_empty() {
-                return Err(self.lake.not_there(erasure));
+                return Err(self.store.nothing_found(erasure));
             }
-            self.take_out(erasure, &mut stripped).await?;
-            self.snapshot = self.lake.snapshot().await?;
-            match self.lake.prove(&self.snapshot, erasure, &found.digests).await? {
-                Ok(proof) => return Ok((found, stripped, Proof { passes: passes as u64, ..proof })),
+            self.take_out(erasure, &mut removed).await?;
+            self.snapshot = self.store.snapshot().await?;
+            match self.store.prove(&self.snapshot, erasure, &found.digests).await? {
+                Ok(proof) => return Ok((found, removed, ErasureProof { passes: passes as u64, ..proof })),
                 Err(finds) if passes == MAX_PASSES => {
-                    let location = self.lake.location().to_owned();
+                    let location = self.store.location().to_owned();
                     let what = finds[..finds.len().min(NAMED_FINDS)].join("; ");
-                    return Err(UpkeepError::Remains { location, passes, what });
+                    return Err(MaintenanceError::NotErased { location, passes, what });
                 }
                 Err(_) => {}
             }
@@ -311,16 +329,20 @@ impl Upkeep<'_> {
     }
 
     /// Takes out what the snapshot holds of the erasure.
-    async fn take_out(&mut self, erasure: &Erasure, stripped: &mut Stripped) -> Result<(), UpkeepError> {
+    async fn take_out(
+        &mut self,
+        erasure: &Erasure,
+        removed: &mut RemovedRows,
+    ) -> Result<(), MaintenanceError> {
         let snapshot = self.snapshot.clone();
         let gone = |whole: bool| move |id: &SessionId| whole || erasure.sessions.contains(id);
         for pair in pairs(&snapshot) {
-            let whole = erasure.tenant_of(Home::of(&pair.exchanges.path)?).is_some();
-            self.strip_pair(pair, gone(whole), stripped).await?;
+            let whole = erasure.tenant_of(PartitionDir::of(&pair.exchanges.path)?).is_some();
+            self.rewrite_pair_without(pair, gone(whole), removed).await?;
         }
         for file in snapshot.files(Table::Sessions) {
-            let whole = erasure.tenant_of(Home::of(&file.path)?).is_some();
-            self.strip_closes(file, gone(whole), stripped).await?;
+            let whole = erasure.tenant_of(PartitionDir::of(&file.path)?).is_some();
+            self.rewrite_closes_without(file, gone(whole), removed).await?;
         }
         self.commit().await
     }

@@ -9,27 +9,27 @@ use schemas::id::SessionId;
 use schemas::table::Table;
 use serde::Serialize;
 
-use super::rewrite::Stripped;
-use super::{Home, Upkeep, UpkeepError, Upkept, changes, pairs, refuse_runs};
+use super::rewrite::RemovedRows;
+use super::{Maintenance, MaintenanceError, MaintenanceReport, PartitionDir, changes, pairs, refuse_runs};
 use crate::commits::Snapshot;
-use crate::objects::{Lake, LakeError};
+use crate::objects::{Store, StoreError};
 
 /// Folders before this day hold sessions without times.
 const FIRST_REAL_DATE: &str = "1971-01-01";
 
 /// What an expiry did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Expired {
+pub struct ExpiryReport {
     /// Sessions that are gone.
     pub sessions: u64,
     /// Sessions with parts that are old enough and parts that are not: they stay whole.
-    pub going_on: u64,
+    pub continued: u64,
     /// Files that hold sessions without times, which stay.
     pub files_without_time: u64,
     /// What went.
-    pub stripped: Stripped,
+    pub removed: RemovedRows,
     /// The tables.
-    pub upkept: Upkept,
+    pub report: MaintenanceReport,
 }
 
 /// Sessions by tenant folder: two tenants may have the same id.
@@ -38,7 +38,7 @@ type Ids = HashSet<(String, SessionId)>;
 /// What there is to expire.
 struct Plan {
     expiring: Ids,
-    going_on: Ids,
+    continued: Ids,
     files_without_time: u64,
 }
 
@@ -47,27 +47,27 @@ fn is_old(date: &str, before: &str) -> bool {
 }
 
 /// Holds the ids of the sessions that may expire, not those of the store.
-async fn plan(lake: &Lake, snapshot: &Snapshot, before: &str) -> Result<Plan, LakeError> {
-    let mut plan = Plan { expiring: Ids::new(), going_on: Ids::new(), files_without_time: 0 };
+async fn plan(store: &Store, snapshot: &Snapshot, before: &str) -> Result<Plan, StoreError> {
+    let mut plan = Plan { expiring: Ids::new(), continued: Ids::new(), files_without_time: 0 };
     let files = || snapshot.files(Table::Exchanges).chain(snapshot.files(Table::Sessions));
     for file in files() {
-        let home = Home::of(&file.path)?;
-        plan.files_without_time += u64::from(home.date < FIRST_REAL_DATE);
-        if is_old(home.date, before) {
-            let ids = lake.sessions_in(file).await?;
-            plan.expiring.extend(ids.into_iter().map(|id| (home.tenant.to_owned(), id)));
+        let dir = PartitionDir::of(&file.path)?;
+        plan.files_without_time += u64::from(dir.date < FIRST_REAL_DATE);
+        if is_old(dir.date, before) {
+            let ids = store.sessions_in(file).await?;
+            plan.expiring.extend(ids.into_iter().map(|id| (dir.tenant.to_owned(), id)));
         }
     }
     if plan.expiring.is_empty() {
         return Ok(plan);
     }
     for file in files() {
-        let home = Home::of(&file.path)?;
-        if !is_old(home.date, before) {
-            for id in lake.sessions_in(file).await? {
-                let id = (home.tenant.to_owned(), id);
+        let dir = PartitionDir::of(&file.path)?;
+        if !is_old(dir.date, before) {
+            for id in store.sessions_in(file).await? {
+                let id = (dir.tenant.to_owned(), id);
                 if plan.expiring.remove(&id) {
-                    plan.going_on.insert(id);
+                    plan.continued.insert(id);
                 }
             }
         }
@@ -75,17 +75,17 @@ async fn plan(lake: &Lake, snapshot: &Snapshot, before: &str) -> Result<Plan, La
     Ok(plan)
 }
 
-impl Lake {
+impl Store {
     /// Takes out the sessions that started before a UTC day, `YYYY-MM-DD`.
     ///
     /// # Errors
-    /// The store cannot be read or written, is a run, or another upkeep was started meanwhile.
-    pub async fn expire(&self, before: &str) -> Result<Expired, UpkeepError> {
-        let mut upkeep = Upkeep::begin(self).await?;
-        let snapshot = upkeep.snapshot.clone();
-        match upkeep.expire(&snapshot, before).await {
-            Ok((plan, stripped)) => Ok(plan.expired(stripped, upkeep.upkept(&snapshot))),
-            Err(error) => Err(upkeep.explain(error).await),
+    /// The store cannot be read or written, is a run, or another maintenance was started meanwhile.
+    pub async fn expire(&self, before: &str) -> Result<ExpiryReport, MaintenanceError> {
+        let mut maintenance = Maintenance::begin(self).await?;
+        let snapshot = maintenance.snapshot.clone();
+        match maintenance.expire(&snapshot, before).await {
+            Ok((plan, removed)) => Ok(plan.expired(removed, maintenance.report(&snapshot))),
+            Err(error) => Err(maintenance.explain(error).await),
         }
     }
 
@@ -93,49 +93,54 @@ impl Lake {
     ///
     /// # Errors
     /// The store cannot be read, or is a run.
-    pub async fn expire_dry(&self, before: &str) -> Result<Expired, UpkeepError> {
+    pub async fn plan_expiry(&self, before: &str) -> Result<ExpiryReport, MaintenanceError> {
         refuse_runs(self).await?;
         let snapshot = self.snapshot().await?;
         let plan = plan(self, &snapshot, before).await?;
         let tables = changes(&snapshot, &snapshot);
-        Ok(plan.expired(Stripped::default(), Upkept { tables, commits: 0, leftovers: 0 }))
+        Ok(plan
+            .expired(RemovedRows::default(), MaintenanceReport { tables, commits: 0, leftovers_deleted: 0 }))
     }
 }
 
-impl Upkeep<'_> {
-    async fn expire(&mut self, snapshot: &Snapshot, before: &str) -> Result<(Plan, Stripped), UpkeepError> {
-        let plan = plan(self.lake, snapshot, before).await?;
-        let mut stripped = Stripped::default();
+impl Maintenance<'_> {
+    async fn expire(
+        &mut self,
+        snapshot: &Snapshot,
+        before: &str,
+    ) -> Result<(Plan, RemovedRows), MaintenanceError> {
+        let plan = plan(self.store, snapshot, before).await?;
+        let mut removed = RemovedRows::default();
         for pair in pairs(snapshot) {
-            let home = Home::of(&pair.exchanges.path)?;
-            if is_old(home.date, before) {
-                self.strip_pair(pair, |id| plan.expires(home, id), &mut stripped).await?;
+            let dir = PartitionDir::of(&pair.exchanges.path)?;
+            if is_old(dir.date, before) {
+                self.rewrite_pair_without(pair, |id| plan.expires(dir, id), &mut removed).await?;
             }
         }
         for file in snapshot.files(Table::Sessions) {
-            let home = Home::of(&file.path)?;
-            if is_old(home.date, before) {
-                self.strip_closes(file, |id| plan.expires(home, id), &mut stripped).await?;
+            let dir = PartitionDir::of(&file.path)?;
+            if is_old(dir.date, before) {
+                self.rewrite_closes_without(file, |id| plan.expires(dir, id), &mut removed).await?;
             }
         }
         self.commit().await?;
-        Ok((plan, stripped))
+        Ok((plan, removed))
     }
 }
 
 impl Plan {
     /// What came into an old folder after the plan was made belongs to no session of it, and stays.
-    fn expires(&self, home: Home<'_>, id: &SessionId) -> bool {
-        self.expiring.contains(&(home.tenant.to_owned(), id.clone()))
+    fn expires(&self, dir: PartitionDir<'_>, id: &SessionId) -> bool {
+        self.expiring.contains(&(dir.tenant.to_owned(), id.clone()))
     }
 
-    fn expired(&self, stripped: Stripped, upkept: Upkept) -> Expired {
-        Expired {
+    fn expired(&self, removed: RemovedRows, report: MaintenanceReport) -> ExpiryReport {
+        ExpiryReport {
             sessions: self.expiring.len() as u64,
-            going_on: self.going_on.len() as u64,
+            continued: self.continued.len() as u64,
             files_without_time: self.files_without_time,
-            stripped,
-            upkept,
+            removed,
+            report,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Rows of several files of one folder as the rows of one: what a reader sees of each session stays the same.
 //!
 //! Each distinct piece is kept once with its bytes. Where a piece lay in an earlier file that is merged too, it lies in the
-//! new file now; where it lies in a file that stays, the row goes on leaning on that file.
+//! new file now; where it lies in a file that stays, the row goes on chunk_index on that file.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

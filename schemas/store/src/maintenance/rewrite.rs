@@ -8,12 +8,12 @@ use schemas::session::SessionClose;
 use schemas::table::{Chunk, Table};
 
 use super::merge::Rows;
-use super::{Home, Pair, SESSION, SessionOf, Upkeep, UpkeepError};
-use crate::objects::{Lake, LakeError};
+use super::{Maintenance, MaintenanceError, Pair, PartitionDir, SESSION, SessionOf};
+use crate::objects::{Store, StoreError};
 
 /// How much was taken out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Stripped {
+pub struct RemovedRows {
     /// Exchanges.
     pub exchanges: u64,
     /// Close rows.
@@ -22,64 +22,64 @@ pub struct Stripped {
     pub pieces: u64,
 }
 
-impl Lake {
+impl Store {
     /// The sessions of a file, row by row.
-    pub(super) async fn sessions_in(&self, file: &CommittedFile) -> Result<Vec<SessionId>, LakeError> {
+    pub(super) async fn sessions_in(&self, file: &CommittedFile) -> Result<Vec<SessionId>, StoreError> {
         let rows: Vec<SessionOf> = self.read(file, Some(&SESSION)).await?;
         Ok(rows.into_iter().map(|row| row.session).collect())
     }
 }
 
-impl Upkeep<'_> {
+impl Maintenance<'_> {
     /// Takes sessions out of a pair; nothing is written where it holds none of them.
-    pub(super) async fn strip_pair(
+    pub(super) async fn rewrite_pair_without(
         &mut self,
         pair: Pair<'_>,
         gone: impl Fn(&SessionId) -> bool,
-        stripped: &mut Stripped,
-    ) -> Result<(), UpkeepError> {
-        let sessions = self.lake.sessions_in(pair.exchanges).await?;
+        removed: &mut RemovedRows,
+    ) -> Result<(), MaintenanceError> {
+        let sessions = self.store.sessions_in(pair.exchanges).await?;
         let leaving = sessions.iter().filter(|session| gone(session)).count();
         if leaving == 0 {
             return Ok(());
         }
-        stripped.exchanges += leaving as u64;
+        removed.exchanges += leaving as u64;
         if leaving == sessions.len() {
-            stripped.pieces += pair.chunks.map_or(0, |file| file.rows);
+            removed.pieces += pair.chunks.map_or(0, |file| file.rows);
             self.drop_pair(pair);
             return self.commit_if_due().await;
         }
-        let mut rows = self.lake.read_pair(pair).await?;
+        let mut rows = self.store.read_pair(pair).await?;
         rows.exchanges.retain(|exchange| !gone(&exchange.session));
         let before = rows.chunks.len();
-        let rows = without_unused(rows).map_err(|number| LakeError::Metadata {
+        let rows = without_unused(rows).map_err(|number| StoreError::Metadata {
             path: pair.exchanges.path.clone(),
             detail: format!("refers to chunk {number}, which its chunks file does not hold"),
         })?;
-        stripped.pieces += (before - rows.chunks.len()) as u64;
-        let folder = Home::of(&pair.exchanges.path)?.folder;
+        removed.pieces += (before - rows.chunks.len()) as u64;
+        let folder = PartitionDir::of(&pair.exchanges.path)?.folder;
         self.write_pair(folder, rows, &[pair]).await
     }
 
     /// Takes sessions out of a sessions file.
-    pub(super) async fn strip_closes(
+    pub(super) async fn rewrite_closes_without(
         &mut self,
         file: &CommittedFile,
         gone: impl Fn(&SessionId) -> bool,
-        stripped: &mut Stripped,
-    ) -> Result<(), UpkeepError> {
-        let sessions = self.lake.sessions_in(file).await?;
+        removed: &mut RemovedRows,
+    ) -> Result<(), MaintenanceError> {
+        let sessions = self.store.sessions_in(file).await?;
         let leaving = sessions.iter().filter(|session| gone(session)).count();
         if leaving == 0 {
             return Ok(());
         }
-        stripped.closes += leaving as u64;
+        removed.closes += leaving as u64;
         if leaving == sessions.len() {
             self.replace(file, None);
         } else {
-            let mut rows: Vec<SessionClose> = self.lake.read(file, None).await?;
+            let mut rows: Vec<SessionClose> = self.store.read(file, None).await?;
             rows.retain(|close| !gone(&close.session));
-            let folder = Home::of(&file.path)?.folder;
+            let folder = PartitionDir::of(&file.path)?.folder;
             if let Some(first) = rows.first() {
                 let path = self.add(Table::Sessions, (&first.tenant, folder), &self.name(), &rows).await?;
                 self.replace(file, Some(&path));

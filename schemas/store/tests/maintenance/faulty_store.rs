@@ -26,14 +26,14 @@ pub(crate) enum Stop {
 
 /// The store. Clones of the inner one share what is stored.
 #[derive(Debug)]
-pub(crate) struct Stage {
+pub(crate) struct FaultyStore {
     inner: Arc<InMemory>,
     /// Writing operations that are still done.
     left: Arc<AtomicI64>,
     stop: Stop,
 }
 
-impl Stage {
+impl FaultyStore {
     /// A store that stops at its n-th write (put or delete), from 0.
     pub(crate) fn stopping(inner: &Arc<InMemory>, at: i64, stop: Stop) -> Self {
         Self { inner: Arc::clone(inner), left: Arc::new(AtomicI64::new(at)), stop }
@@ -55,7 +55,7 @@ impl Stage {
 }
 
 fn dead() -> Error {
-    Error::Generic { store: "stage", source: "the process was stopped here".into() }
+    Error::Generic { store: "faulty store", source: "the process was stopped here".into() }
 }
 
 /// Takes one write from what is left; says whether it is the one at which the store stops.
@@ -67,14 +67,14 @@ fn take(left: &AtomicI64) -> Result<bool> {
     }
 }
 
-impl fmt::Display for Stage {
+impl fmt::Display for FaultyStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("stage")
+        f.write_str("faulty store")
     }
 }
 
 #[async_trait::async_trait]
-impl ObjectStore for Stage {
+impl ObjectStore for FaultyStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
         tokio::task::yield_now().await;
         let last = take(&self.left)?;
@@ -90,7 +90,10 @@ impl ObjectStore for Stage {
         _location: &Path,
         _opts: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        Err(Error::NotImplemented { operation: "put_multipart_opts".into(), implementer: "stage".into() })
+        Err(Error::NotImplemented {
+            operation: "put_multipart_opts".into(),
+            implementer: "faulty store".into(),
+        })
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {

@@ -8,12 +8,12 @@ use object_store::memory::InMemory;
 use schemas::commit::utc_date;
 use schemas::id::{SessionId, TenantId};
 use schemas::table::{Chunk, Table};
+use store::Store;
 use store::keyring::{KeyRing, TenantKeyPair, WrappingKey};
-use store::lake::Lake;
-use store::lake::upkeep::{CompactOptions, Erasure, UpkeepError};
+use store::maintenance::{CompactOptions, Erasure, MaintenanceError};
 
-use faulty_store::{Stage, Stop};
-use traffic::{DAY, FIRST_DAY, Seen, Traffic, copy, id, lake, lying_and_existing, view};
+use faulty_store::{FaultyStore, Stop};
+use traffic::{DAY, FIRST_DAY, Seen, Traffic, copy, id, lying_and_existing, open_store, view};
 
 mod faulty_store;
 mod traffic;
@@ -31,7 +31,7 @@ fn all(options: u64) -> CompactOptions {
 async fn filled(seed: u64, portions: usize) -> (Arc<InMemory>, Traffic) {
     let inner = Arc::new(InMemory::new());
     let mut traffic = Traffic::new(seed);
-    traffic.fill(&lake(Stage::lasting(&inner)), portions).await;
+    traffic.fill(&open_store(FaultyStore::lasting(&inner)), portions).await;
     (inner, traffic)
 }
 
@@ -44,7 +44,7 @@ fn erasure(sessions: &[&SessionId]) -> Erasure {
 }
 
 /// The oldest session of which something lies in more than one file, so that there is something to lean on.
-fn spread(view: &BTreeMap<SessionId, Seen>) -> SessionId {
+fn multi_folder(view: &BTreeMap<SessionId, Seen>) -> SessionId {
     let whole = view.iter().find(|(_, seen)| seen.tears.is_empty());
     whole.expect("some session is whole").0.clone()
 }
@@ -55,7 +55,8 @@ async fn compaction_changes_nothing_that_a_reader_sees() {
     for seed in 0..SEEDS {
         let inner = Arc::new(InMemory::new());
         let twin = Arc::new(InMemory::new());
-        let (mine, plain) = (lake(Stage::lasting(&inner)), lake(Stage::lasting(&twin)));
+        let (mine, plain) =
+            (open_store(FaultyStore::lasting(&inner)), open_store(FaultyStore::lasting(&twin)));
         // Both archivers see the same portions; one store is compacted in between.
         let (mut traffic, mut same) = (Traffic::new(seed), Traffic::new(seed));
         for round in 0..4 {
@@ -80,40 +81,40 @@ async fn compaction_changes_nothing_that_a_reader_sees() {
 #[tokio::test]
 async fn a_folder_becomes_one_pair_with_each_piece_once() {
     let (inner, _) = filled(1, PORTIONS).await;
-    let lake = lake(Stage::lasting(&inner));
-    let planned = lake.compact_dry(all(1 << 30)).await.expect("plans");
-    let done = lake.compact(all(1 << 30)).await.expect("compacts");
+    let store = open_store(FaultyStore::lasting(&inner));
+    let planned = store.plan_compaction(all(1 << 30)).await.expect("plans");
+    let done = store.compact(all(1 << 30)).await.expect("compacts");
     for (planned, done) in planned.tables.iter().zip(&done.tables) {
         assert_eq!((planned.before, planned.after.files), (done.before, done.after.files));
         assert!(done.after.files < done.before.files && done.after.bytes < done.before.bytes, "{done:?}");
     }
-    let snapshot = lake.snapshot().await.expect("reads");
+    let snapshot = store.snapshot().await.expect("reads");
     for table in [Table::Exchanges, Table::Chunks, Table::Sessions] {
         let folders: Vec<_> = snapshot.files(table).map(|file| file.path.rsplit_once('/')).collect();
         let distinct: BTreeSet<_> = folders.iter().map(|path| path.expect("has a folder").0).collect();
         assert_eq!(distinct.len(), folders.len(), "one file a folder");
     }
     for file in snapshot.files(Table::Chunks) {
-        let chunks: Vec<Chunk> = lake.read(file, None).await.expect("reads");
+        let chunks: Vec<Chunk> = store.read(file, None).await.expect("reads");
         let digests: BTreeSet<_> = chunks.iter().map(|chunk| chunk.digest).collect();
         assert_eq!(digests.len(), chunks.len(), "each piece once");
         assert!(chunks.iter().all(|chunk| chunk.bytes.is_some()), "nothing leans where all is in one file");
         assert!((0..).zip(&chunks).all(|(row, chunk)| chunk.chunk == row), "numbers are row numbers");
     }
-    let again = lake.compact(all(1 << 30)).await.expect("compacts");
+    let again = store.compact(all(1 << 30)).await.expect("compacts");
     assert_eq!(again.commits, 0, "there is nothing left to merge");
 }
 
 #[tokio::test]
 async fn a_dry_run_writes_nothing() {
     let (inner, _) = filled(2, 10).await;
-    let stage = Stage::lasting(&inner);
-    let left = stage.left();
-    let lake = lake(stage);
-    let session = view(&lake).await.keys().next().expect("has one").clone();
-    lake.compact_dry(all(1 << 30)).await.expect("plans");
-    lake.expire_dry("2999-01-01").await.expect("plans");
-    let erased = lake.erase_dry(&erasure(&[&session])).await.expect("plans");
+    let faulty = FaultyStore::lasting(&inner);
+    let left = faulty.left();
+    let store = open_store(faulty);
+    let session = view(&store).await.keys().next().expect("has one").clone();
+    store.plan_compaction(all(1 << 30)).await.expect("plans");
+    store.plan_expiry("2999-01-01").await.expect("plans");
+    let erased = store.plan_erasure(&erasure(&[&session])).await.expect("plans");
     assert_eq!((erased.sessions, erased.proof), (BTreeSet::from([session]), None));
     assert_eq!(left.load(Ordering::SeqCst), i64::MAX);
 }
@@ -122,11 +123,11 @@ async fn a_dry_run_writes_nothing() {
 async fn expiry_takes_whole_sessions_of_old_days() {
     for (seed, compacted) in [(3, false), (4, true)] {
         let (inner, _) = filled(seed, PORTIONS).await;
-        let lake = lake(Stage::lasting(&inner));
+        let store = open_store(FaultyStore::lasting(&inner));
         if compacted {
-            lake.compact(all(1 << 30)).await.expect("compacts");
+            store.compact(all(1 << 30)).await.expect("compacts");
         }
-        let before = view(&lake).await;
+        let before = view(&store).await;
         let day = utc_date(FIRST_DAY + DAY);
         let old: BTreeSet<SessionId> = before
             .iter()
@@ -134,10 +135,10 @@ async fn expiry_takes_whole_sessions_of_old_days() {
             .map(|(id, _)| id.clone())
             .collect();
         assert!(!old.is_empty() && old.len() < before.len());
-        let planned = lake.expire_dry(&day).await.expect("plans");
-        let expired = lake.expire(&day).await.expect("expires");
+        let planned = store.plan_expiry(&day).await.expect("plans");
+        let expired = store.expire(&day).await.expect("expires");
         assert_eq!((planned.sessions, expired.sessions), (old.len() as u64, old.len() as u64));
-        assert!(view(&lake).await == without(before, &old), "seed {seed}");
+        assert!(view(&store).await == without(before, &old), "seed {seed}");
         let (lying, existing) = lying_and_existing(&inner).await;
         assert_eq!(lying, existing);
         assert!(lying.iter().all(|path| !path.contains(&format!("date={}", utc_date(FIRST_DAY)))));
@@ -147,16 +148,16 @@ async fn expiry_takes_whole_sessions_of_old_days() {
 #[tokio::test]
 async fn a_session_that_goes_on_stays_whole_and_one_without_times_never_expires() {
     let (inner, mut traffic) = filled(5, 4).await;
-    let lake = lake(Stage::lasting(&inner));
+    let store = open_store(FaultyStore::lasting(&inner));
     let old = traffic.exchange_of("goes-on", FIRST_DAY);
     let untimed = traffic.exchange_of("untimed", 5_000_000);
     let young = traffic.exchange_of("goes-on", FIRST_DAY + 9 * DAY);
     for records in [old, untimed, young] {
-        traffic.archive_as(&lake, "import", records).await;
+        traffic.archive_as(&store, "import", records).await;
     }
-    let expired = lake.expire(&utc_date(FIRST_DAY + 8 * DAY)).await.expect("expires");
-    assert_eq!((expired.going_on, expired.files_without_time), (1, 1));
-    let left = view(&lake).await;
+    let expired = store.expire(&utc_date(FIRST_DAY + 8 * DAY)).await.expect("expires");
+    assert_eq!((expired.continued, expired.files_without_time), (1, 1));
+    let left = view(&store).await;
     assert_eq!(left.keys().map(SessionId::as_str).collect::<Vec<_>>(), ["goes-on", "untimed"]);
     assert_eq!(left[&id("goes-on")].exchanges(), 2);
 }
@@ -165,30 +166,30 @@ async fn a_session_that_goes_on_stays_whole_and_one_without_times_never_expires(
 async fn erasure_leaves_nothing_of_a_session_and_all_of_the_others() {
     for seed in 0..SEEDS {
         let (inner, _) = filled(seed, PORTIONS).await;
-        let lake = lake(Stage::lasting(&inner));
+        let store = open_store(FaultyStore::lasting(&inner));
         if seed % 2 == 0 {
-            lake.compact(all(30_000)).await.expect("compacts");
+            store.compact(all(30_000)).await.expect("compacts");
         }
-        let before = view(&lake).await;
-        let gone = spread(&before);
-        let erased = lake.erase(&erasure(&[&gone, &id("never-was")])).await.expect("erases");
+        let before = view(&store).await;
+        let gone = multi_folder(&before);
+        let erased = store.erase(&erasure(&[&gone, &id("never-was")])).await.expect("erases");
         assert_eq!(erased.absent, BTreeSet::from(["session never-was".to_owned()]));
         let proof = erased.proof.expect("is proved");
-        assert!(proof.files_read > 0 && proof.pieces_searched > 0 && proof.uncommitted == 0, "{proof:?}");
-        assert!(erased.stripped.pieces > 0, "its own messages went");
-        let snapshot = lake.snapshot().await.expect("reads");
-        let chunks: Vec<Chunk> = lake.read_table(&snapshot, Table::Chunks, None).await.expect("reads");
+        assert!(proof.files_read > 0 && proof.chunks_searched > 0 && proof.uncommitted == 0, "{proof:?}");
+        assert!(erased.removed.pieces > 0, "its own messages went");
+        let snapshot = store.snapshot().await.expect("reads");
+        let chunks: Vec<Chunk> = store.read_table(&snapshot, Table::Chunks, None).await.expect("reads");
         let own = format!(" of {gone} ");
         let holds = |chunk: &Chunk| {
             let bytes = chunk.bytes.as_deref().unwrap_or_default();
             bytes.windows(own.len()).any(|window| window == own.as_bytes())
         };
         assert!(!chunks.iter().any(holds), "seed {seed}");
-        assert!(view(&lake).await == without(before, &BTreeSet::from([gone.clone()])), "seed {seed}");
+        assert!(view(&store).await == without(before, &BTreeSet::from([gone.clone()])), "seed {seed}");
         let (lying, existing) = lying_and_existing(&inner).await;
         assert_eq!(lying, existing);
-        let again = lake.erase(&erasure(&[&gone])).await;
-        assert!(matches!(again, Err(UpkeepError::NotThere { .. })));
+        let again = store.erase(&erasure(&[&gone])).await;
+        assert!(matches!(again, Err(MaintenanceError::NothingFound { .. })));
     }
 }
 
@@ -199,12 +200,12 @@ async fn a_tenant_is_erased_without_its_keys() {
         TenantKeyPair { metadata: WrappingKey::new([1; 32]), payload: Some(WrappingKey::new([2; 32])) };
     let keys = KeyRing::new(BTreeMap::from([(tenant.clone(), pair)]));
     let inner = Arc::new(InMemory::new());
-    let with_keys = lake(Stage::lasting(&inner)).with_keys(keys);
+    let with_keys = open_store(FaultyStore::lasting(&inner)).with_keys(keys);
     Traffic::new(7).fill(&with_keys, PORTIONS).await;
     let before = view(&with_keys).await;
     with_keys.compact(all(30_000)).await.expect("compacts");
     assert!(view(&with_keys).await == before, "merged files are encrypted as well");
-    let plain = lake(Stage::lasting(&inner));
+    let plain = open_store(FaultyStore::lasting(&inner));
     let unreadable = plain.load_sessions(&plain.snapshot().await.expect("reads"), None).await;
     assert!(unreadable.is_err());
     let wanted = Erasure { sessions: BTreeSet::new(), tenants: BTreeSet::from([tenant]) };
@@ -216,7 +217,7 @@ async fn a_tenant_is_erased_without_its_keys() {
     assert!(lying.iter().all(|path| path.contains("tenant=t%20one")));
 }
 
-/// What an upkeep is tried as.
+/// What an maintenance is tried as.
 #[derive(Debug, Clone)]
 enum Work {
     Compact,
@@ -225,11 +226,11 @@ enum Work {
 }
 
 impl Work {
-    async fn run(&self, lake: &Lake) -> Result<(), UpkeepError> {
+    async fn run(&self, store: &Store) -> Result<(), MaintenanceError> {
         match self {
-            Self::Compact => lake.compact(all(20_000)).await.map(drop),
-            Self::Erase(session) => lake.erase(&erasure(&[session])).await.map(drop),
-            Self::Expire(before) => lake.expire(before).await.map(drop),
+            Self::Compact => store.compact(all(20_000)).await.map(drop),
+            Self::Erase(session) => store.erase(&erasure(&[session])).await.map(drop),
+            Self::Expire(before) => store.expire(before).await.map(drop),
         }
     }
 }
@@ -237,29 +238,29 @@ impl Work {
 #[tokio::test]
 async fn a_stop_at_any_write_leaves_the_old_state_or_the_new() {
     let (inner, _) = filled(8, 7).await;
-    let old = view(&lake(Stage::lasting(&inner))).await;
+    let old = view(&open_store(FaultyStore::lasting(&inner))).await;
     let day = utc_date(FIRST_DAY + DAY);
     let mut stops = 0;
-    for work in [Work::Compact, Work::Erase(spread(&old)), Work::Expire(day)] {
+    for work in [Work::Compact, Work::Erase(multi_folder(&old)), Work::Expire(day)] {
         let done = copy(&inner).await;
-        work.run(&lake(Stage::lasting(&done))).await.expect("works");
-        let new = view(&lake(Stage::lasting(&done))).await;
+        work.run(&open_store(FaultyStore::lasting(&done))).await.expect("works");
+        let new = view(&open_store(FaultyStore::lasting(&done))).await;
         for stop in [Stop::Before, Stop::After] {
             for at in 0.. {
                 let store = copy(&inner).await;
-                let stage = Stage::stopping(&store, at, stop);
-                let left = stage.left();
-                let result = work.run(&lake(stage)).await;
+                let faulty = FaultyStore::stopping(&store, at, stop);
+                let left = faulty.left();
+                let result = work.run(&open_store(faulty)).await;
                 if left.load(Ordering::SeqCst) >= 0 {
                     result.expect("nothing stopped it");
                     break;
                 }
                 stops += 1;
-                let reopened = lake(Stage::lasting(&store));
+                let reopened = open_store(FaultyStore::lasting(&store));
                 let seen = view(&reopened).await;
                 assert!(seen == old || seen == new, "{work:?} stopped {stop:?} write {at}");
                 match work.run(&reopened).await {
-                    Ok(()) | Err(UpkeepError::NotThere { .. }) => {}
+                    Ok(()) | Err(MaintenanceError::NothingFound { .. }) => {}
                     Err(error) => panic!("{work:?} stopped {stop:?} write {at}: {error}"),
                 }
                 assert!(
@@ -279,15 +280,16 @@ async fn an_archiver_goes_on_beside_an_upkeep() {
     for seed in 10..10 + SEEDS {
         let (inner, mut traffic) = filled(seed, 7).await;
         let twin = Arc::new(InMemory::new());
-        Traffic::new(seed).fill(&lake(Stage::lasting(&twin)), 14).await;
-        let (mine, beside) = (lake(Stage::lasting(&inner)), lake(Stage::lasting(&inner)));
-        let upkeep = async {
+        Traffic::new(seed).fill(&open_store(FaultyStore::lasting(&twin)), 14).await;
+        let (mine, beside) =
+            (open_store(FaultyStore::lasting(&inner)), open_store(FaultyStore::lasting(&inner)));
+        let maintenance = async {
             for target in [20_000, 60_000] {
                 mine.compact(all(target)).await.expect("compacts");
             }
         };
-        futures::join!(upkeep, traffic.fill(&beside, 7));
-        assert!(view(&mine).await == view(&lake(Stage::lasting(&twin))).await, "seed {seed}");
+        futures::join!(maintenance, traffic.fill(&beside, 7));
+        assert!(view(&mine).await == view(&open_store(FaultyStore::lasting(&twin))).await, "seed {seed}");
     }
 }
 
@@ -297,7 +299,8 @@ async fn what_an_archiver_brings_during_an_erasure_is_erased_too() {
     for seed in 20..20 + SEEDS {
         let (inner, mut traffic) = filled(seed, 8).await;
         let records = traffic.exchange_of("s", FIRST_DAY);
-        let (mine, beside) = (lake(Stage::lasting(&inner)), lake(Stage::lasting(&inner)));
+        let (mine, beside) =
+            (open_store(FaultyStore::lasting(&inner)), open_store(FaultyStore::lasting(&inner)));
         traffic.archive_as(&mine, "import", records).await;
         let more = async {
             for _ in 0..3 {
@@ -319,8 +322,8 @@ async fn a_second_upkeep_stops_the_first() {
     let mut superseded = 0;
     for wait in (0..80).step_by(8) {
         let (inner, _) = filled(30, 5).await;
-        let expected = view(&lake(Stage::lasting(&inner))).await;
-        let (one, two) = (lake(Stage::lasting(&inner)), lake(Stage::lasting(&inner)));
+        let expected = view(&open_store(FaultyStore::lasting(&inner))).await;
+        let (one, two) = (open_store(FaultyStore::lasting(&inner)), open_store(FaultyStore::lasting(&inner)));
         let later = async {
             for _ in 0..wait {
                 tokio::task::yield_now().await;
@@ -331,7 +334,7 @@ async fn a_second_upkeep_stops_the_first() {
         for result in [first, second] {
             match result {
                 Ok(_) => {}
-                Err(UpkeepError::Superseded { .. }) => superseded += 1,
+                Err(MaintenanceError::Superseded { .. }) => superseded += 1,
                 Err(error) => panic!("wait {wait}: {error}"),
             }
         }

@@ -12,10 +12,9 @@ use schemas::keys::{Digest, RootKey};
 use schemas::record::Record;
 use schemas::session::{CloseReason, SessionClose};
 use schemas::table::Table;
-use store::batch::{Batch, Leaning};
-use store::lake::Lake;
+use store::{Batch, ChunkIndex, Store};
 
-use crate::faulty_store::Stage;
+use crate::faulty_store::FaultyStore;
 
 /// 2023-11-14 22:13:20 UTC.
 pub(crate) const FIRST_DAY: i64 = 1_700_000_000_000_000;
@@ -39,9 +38,9 @@ impl Dice {
     }
 }
 
-/// A lake over a store in memory.
-pub(crate) fn lake(stage: Stage) -> Lake {
-    Lake::open("stage").expect("a relative folder opens").over(Arc::new(stage))
+/// A store over a store in memory.
+pub(crate) fn open_store(faulty: FaultyStore) -> Store {
+    Store::open("faulty").expect("a relative folder opens").with_object_store(Arc::new(faulty))
 }
 
 pub(crate) fn id(text: &str) -> SessionId {
@@ -67,7 +66,7 @@ pub(crate) struct Traffic {
     open: Vec<Open>,
     number: usize,
     positions: [u64; 2],
-    leaning: [Leaning; 2],
+    chunk_index: [ChunkIndex; 2],
 }
 
 /// Records of one source.
@@ -85,7 +84,7 @@ impl Traffic {
             open: Vec::new(),
             number: 0,
             positions: [0; 2],
-            leaning: [Leaning::default(), Leaning::default()],
+            chunk_index: [ChunkIndex::default(), ChunkIndex::default()],
         }
     }
 
@@ -134,17 +133,17 @@ impl Traffic {
     }
 
     /// Archives a portion in each of the stores, as one archiver each would.
-    pub(crate) async fn archive(&mut self, lake: &Lake, portion: Portion) {
+    pub(crate) async fn archive(&mut self, store: &Store, portion: Portion) {
         let Portion { source, records, restarted } = portion;
-        let leaning = &mut self.leaning[source];
+        let chunk_index = &mut self.chunk_index[source];
         if restarted {
-            *leaning = Leaning::default();
+            *chunk_index = ChunkIndex::default();
         }
         let name = ["t-0", "t-1"][source];
         let first = self.positions[source];
         let next = first + records.len() as u64;
         self.positions[source] = next;
-        lake.commit(name, first, next, batch(&records), leaning).await.expect("commits");
+        store.commit(name, first, next, batch(&records), chunk_index).await.expect("commits");
     }
 
     /// The records of one more model call of a session, by a recorder that remembers nothing of it.
@@ -156,18 +155,18 @@ impl Traffic {
     }
 
     /// Archives records under a source of their own.
-    pub(crate) async fn archive_as(&self, lake: &Lake, source: &str, records: Vec<Record>) {
-        let first = lake.resume_position(source).await.expect("reads");
+    pub(crate) async fn archive_as(&self, store: &Store, source: &str, records: Vec<Record>) {
+        let first = store.resume_position(source).await.expect("reads");
         let next = first + records.len() as u64;
-        let leaning = &mut Leaning::default();
-        lake.commit(source, first, next, batch(&records), leaning).await.expect("commits");
+        let chunk_index = &mut ChunkIndex::default();
+        store.commit(source, first, next, batch(&records), chunk_index).await.expect("commits");
     }
 
     /// Archives so many portions.
-    pub(crate) async fn fill(&mut self, lake: &Lake, portions: usize) {
+    pub(crate) async fn fill(&mut self, store: &Store, portions: usize) {
         for _ in 0..portions {
             let portion = self.next();
-            self.archive(lake, portion).await;
+            self.archive(store, portion).await;
         }
     }
 }
@@ -286,12 +285,12 @@ impl Seen {
 }
 
 /// Everything that a reader sees of a store.
-pub(crate) async fn view(lake: &Lake) -> BTreeMap<SessionId, Seen> {
-    let snapshot = lake.snapshot().await.expect("commits read");
+pub(crate) async fn view(store: &Store) -> BTreeMap<SessionId, Seen> {
+    let snapshot = store.snapshot().await.expect("commits read");
     let mut seen = BTreeMap::new();
     let mut exchanges = 0;
     let mut closes = 0;
-    for mut session in lake.load_sessions(&snapshot, None).await.expect("sessions read") {
+    for mut session in store.load_sessions(&snapshot, None).await.expect("sessions read") {
         session.closes.sort_by_key(|close| (close.closed_at, close.last_seq));
         exchanges += session.exchanges.len();
         closes += session.closes.len();
@@ -316,7 +315,7 @@ pub(crate) async fn lying_and_existing(inner: &Arc<InMemory>) -> (BTreeSet<Strin
         path[start.min().expect("a table's file") + 1..].to_owned()
     };
     let lying = parquet.map(below).collect();
-    let snapshot = lake(Stage::lasting(inner)).snapshot().await.expect("commits read");
+    let snapshot = open_store(FaultyStore::lasting(inner)).snapshot().await.expect("commits read");
     let existing = Table::ALL.into_iter().flat_map(|table| snapshot.files(table));
     (lying, existing.map(|file| file.path.clone()).collect())
 }

@@ -10,8 +10,8 @@ use schemas::id::SessionId;
 use schemas::table::Table;
 use schemas::trial::Trial;
 use serde::Deserialize;
+use store::Store;
 use store::keyring::KeyRing;
-use store::lake::Lake;
 
 use crate::outcome::Failure;
 
@@ -77,7 +77,7 @@ pub(crate) async fn run(
     keys: &KeyRing,
     invariants: &InvariantPolicy,
 ) -> Result<Run, Failure> {
-    let lake = Lake::open(location).map_err(Failure::usage)?.with_keys(keys.clone());
+    let lake = Store::open(location).map_err(Failure::usage)?.with_keys(keys.clone());
     let manifest = lake.manifest().await.map_err(Failure::work)?;
     let snapshot = lake.snapshot().await.map_err(Failure::work)?;
     let Some(manifest) = manifest else {

@@ -8,7 +8,7 @@ use schemas::id::SessionId;
 use schemas::table::Table;
 use schemas::trial::Lane;
 use serde::Deserialize;
-use store::lake::Lake;
+use store::Store;
 
 use super::Request;
 use crate::outcome::Failure;
@@ -64,7 +64,7 @@ async fn read(
     sessions: &BTreeSet<SessionId>,
     texts: &mut Texts,
 ) -> Result<(), Failure> {
-    let lake = Lake::open(location).map_err(Failure::usage)?.with_keys(request.keys.clone());
+    let lake = Store::open(location).map_err(Failure::usage)?.with_keys(request.keys.clone());
     let snapshot = lake.snapshot().await.map_err(Failure::work)?;
     let rows: Vec<TextRow> = lake
         .rows_of_sessions(&snapshot, Table::Exchanges, sessions, Some(&COLUMNS))

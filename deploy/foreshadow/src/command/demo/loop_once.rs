@@ -8,7 +8,7 @@ use replayer::{Summary, World};
 use schemas::keys::RootKey;
 use schemas::trial::Lane;
 use serde::{Serialize, Serializer};
-use store::lake::Lake;
+use store::Store;
 use tokio_util::sync::CancellationToken;
 
 use super::folder::Folder;
@@ -188,7 +188,7 @@ async fn embed_all(folder: &Folder, screen: &Screen) -> Result<u64, Failure> {
     let mut embedded = 0;
     for name in ["baseline", "harmless", "regressed"] {
         let run = folder.location(&format!("runs/{name}"));
-        let lake = Lake::open(&run).map_err(Failure::work)?;
+        let lake = Store::open(&run).map_err(Failure::work)?;
         let (config, cancel) = (score::ScoreConfig::default(), CancellationToken::new());
         let request = score::Request { run, config, base: PathBuf::new(), cancel };
         let report = score::score(&request, &lake, screen).await?;

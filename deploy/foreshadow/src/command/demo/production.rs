@@ -11,7 +11,7 @@ use schemas::exchange::Edge;
 use schemas::keys::RootKey;
 use serde::Serialize;
 use serde_json::json;
-use store::lake::Lake;
+use store::Store;
 
 use super::agent::{AgentServer, Build, Surroundings};
 use super::files;
@@ -118,7 +118,7 @@ async fn talk(cases: &[Case], url: &str, step: &ProgressBar) -> anyhow::Result<(
 
 /// Reads back from disk what there is: what a replay will find, not what the tap believes.
 async fn count(folder: &Folder, counts: &recorder::Counts, writes: u64) -> anyhow::Result<Recorded> {
-    let lake = Lake::open(&folder.location("store"))?;
+    let lake = Store::open(&folder.location("store"))?;
     let sessions = lake.load_sessions(&lake.snapshot().await?, None).await?;
     let mut recorded = Recorded {
         sessions: sessions.len() as u64,

@@ -9,7 +9,7 @@ use schemas::id::{CaseId, SessionId};
 use schemas::table::Table;
 use schemas::trial::{Lane, RunManifest};
 use serde::Deserialize;
-use store::lake::{Lake, LakeError};
+use store::{Store, StoreError};
 
 use crate::outcome::Failure;
 
@@ -47,7 +47,7 @@ pub(super) struct Place {
 impl Place {
     /// Looks at what is there, and whether it is the place that was meant.
     pub(super) async fn look(
-        lake: &Lake,
+        lake: &Store,
         into: &ImportInto,
         selected: bool,
         format: Format,
@@ -164,12 +164,12 @@ impl Place {
     }
 
     /// Makes the manifest of a new run.
-    pub(super) async fn make_manifest(&self, lake: &Lake) -> Result<(), Failure> {
+    pub(super) async fn make_manifest(&self, lake: &Store) -> Result<(), Failure> {
         let Some(manifest) = &self.manifest else { return Ok(()) };
         match lake.create_manifest(manifest).await {
             Ok(()) => Ok(()),
             // Another import made it in this moment; it must agree like one that was there before.
-            Err(LakeError::ManifestExists { .. }) => {
+            Err(StoreError::ManifestExists { .. }) => {
                 let found = lake.manifest().await.map_err(Failure::work)?;
                 let found =
                     found.ok_or_else(|| Failure::work(anyhow!("run.json of {} vanished", self.location)))?;

@@ -12,8 +12,7 @@ use schemas::id::SessionId;
 use schemas::score::Score;
 use schemas::table::Table;
 use serde::Deserialize;
-use store::batch::{Batch, Leaning};
-use store::lake::{Claim, Lake, LakeError, Snapshot};
+use store::{Batch, ChunkIndex, Claim, Snapshot, Store, StoreError};
 
 use super::evaluator::Evaluator;
 use super::meter::Cost;
@@ -60,11 +59,11 @@ pub(super) struct Done {
 impl Done {
     /// Reads it; `model_digest` is that of the model that makes vectors.
     pub(super) async fn read(
-        lake: &Lake,
+        lake: &Store,
         snapshot: &Snapshot,
         evaluators: &[Evaluator],
         model_digest: Option<&str>,
-    ) -> Result<Self, LakeError> {
+    ) -> Result<Self, StoreError> {
         let mut done = Self { scored: vec![HashSet::new(); evaluators.len()], ..Self::default() };
         for file in snapshot.files(Table::Scores) {
             let each = |rows: Vec<ScoreRow>| rows.into_iter().for_each(|row| done.add(row, evaluators));
@@ -105,7 +104,7 @@ impl Done {
 /// Rows on their way into the run.
 #[derive(Debug)]
 pub(super) struct Ledger<'a> {
-    lake: &'a Lake,
+    lake: &'a Store,
     claim: Claim,
     every: Duration,
     pending: Batch,
@@ -114,24 +113,24 @@ pub(super) struct Ledger<'a> {
 
 impl<'a> Ledger<'a> {
     /// Takes the run over from whoever scored it before.
-    pub(super) async fn open(lake: &'a Lake, every: Duration) -> Result<Self, LakeError> {
+    pub(super) async fn open(lake: &'a Store, every: Duration) -> Result<Self, StoreError> {
         let claim = lake.claim(SOURCE).await?;
         Ok(Self { lake, claim, every, pending: Batch::default(), since: None })
     }
 
     /// Adds a score; commits where enough have come together.
-    pub(super) async fn score(&mut self, row: Score) -> Result<(), LakeError> {
+    pub(super) async fn score(&mut self, row: Score) -> Result<(), StoreError> {
         self.pending.scores.push(row);
         self.commit_if_due().await
     }
 
     /// Adds vectors; commits where enough have come together.
-    pub(super) async fn embeddings(&mut self, rows: Vec<Embedding>) -> Result<(), LakeError> {
+    pub(super) async fn embeddings(&mut self, rows: Vec<Embedding>) -> Result<(), StoreError> {
         self.pending.embeddings.extend(rows);
         self.commit_if_due().await
     }
 
-    async fn commit_if_due(&mut self) -> Result<(), LakeError> {
+    async fn commit_if_due(&mut self) -> Result<(), StoreError> {
         let since = *self.since.get_or_insert_with(Instant::now);
         if self.rows() >= COMMIT_ROWS || since.elapsed() >= self.every { self.commit().await } else { Ok(()) }
     }
@@ -141,14 +140,14 @@ impl<'a> Ledger<'a> {
     }
 
     /// Makes everything that was added exist.
-    pub(super) async fn commit(&mut self) -> Result<(), LakeError> {
+    pub(super) async fn commit(&mut self) -> Result<(), StoreError> {
         self.since = None;
         let rows = self.rows() as u64;
         if rows == 0 {
             return Ok(());
         }
         let (batch, next) = (std::mem::take(&mut self.pending), self.claim.position() + rows);
-        let mut leaning = Leaning::default();
+        let mut leaning = ChunkIndex::default();
         self.lake.commit_claimed(&mut self.claim, next, BTreeMap::new(), batch, &mut leaning).await?;
         Ok(())
     }

@@ -11,7 +11,7 @@ use schemas::score::Score;
 use schemas::table::Table;
 use schemas::trial::{Lane, Trial};
 use serde::Serialize;
-use store::lake::{Lake, LakeError, Snapshot};
+use store::{Snapshot, Store, StoreError};
 
 use super::Request;
 use super::answer;
@@ -32,7 +32,7 @@ const LINE_EVERY: u64 = 1000;
 /// A run that is to be scored.
 pub(super) struct Work<'a> {
     /// The run.
-    pub(super) lake: &'a Lake,
+    pub(super) lake: &'a Store,
     /// The lane of its trials.
     pub(super) own: Lane,
     /// What is wanted.
@@ -142,7 +142,7 @@ impl Work<'_> {
         &self,
         evaluators: &[Evaluator],
         source: Option<&Source>,
-    ) -> Result<Report, LakeError> {
+    ) -> Result<Report, StoreError> {
         // Whoever scored it before is fenced off before it is read what there is, so that no row comes twice.
         let ledger = Ledger::open(self.lake, self.request.config.limits.commit_every).await?;
         let snapshot = self.lake.snapshot().await?;
@@ -216,7 +216,7 @@ impl Work<'_> {
         evaluators: &[Evaluator],
         source: Option<&Source>,
         progress: &mut Progress<'_>,
-    ) -> Result<(), LakeError> {
+    ) -> Result<(), StoreError> {
         let jobs = self.jobs(trials, evaluators, progress);
         let mut seen: BTreeSet<SessionId> = BTreeSet::new();
         for (trial, evaluator) in &jobs {
@@ -281,7 +281,7 @@ impl Work<'_> {
         jobs: &[Job],
         evaluators: &[Evaluator],
         progress: &mut Progress<'_>,
-    ) -> Result<(), LakeError> {
+    ) -> Result<(), StoreError> {
         let limits = &self.request.config.limits;
         let Progress { meter, given_up, reports, ledger, .. } = progress;
         let (meter, given_up) = (&*meter, &*given_up);
@@ -319,7 +319,7 @@ impl Work<'_> {
         texts: &impl Fn(&Trial) -> Vec<(Option<u32>, String)>,
         source: &Source,
         progress: &mut Progress<'_>,
-    ) -> Result<(), LakeError> {
+    ) -> Result<(), StoreError> {
         let Progress { done, meter, embeddings, memory, ledger, .. } = progress;
         let Some(report) = embeddings.as_mut().filter(|report| report.error.is_none()) else { return Ok(()) };
         let mut wanted: Vec<(usize, Option<u32>, String)> = Vec::new();

@@ -8,7 +8,7 @@ use schemas::session::{SessionClose, Tear, latest_closes, tears};
 use schemas::table::Table;
 use schemas::trial::{Lane, Trial};
 use serde::{Deserialize, Serialize};
-use store::lake::{Lake, LakeError, Snapshot};
+use store::{Snapshot, Store, StoreError};
 
 /// The columns of an exchange that an overview needs.
 const COLUMNS: [&str; 10] = [
@@ -150,7 +150,7 @@ impl Parts {
 ///
 /// # Errors
 /// A file is missing, truncated, foreign or of another version.
-pub(super) async fn read(lake: &Lake, snapshot: &Snapshot) -> Result<Vec<Overview>, LakeError> {
+pub(super) async fn read(lake: &Store, snapshot: &Snapshot) -> Result<Vec<Overview>, StoreError> {
     let mut sessions: BTreeMap<SessionId, Parts> = BTreeMap::new();
     for file in snapshot.files(Table::Exchanges) {
         let add = |rows: Vec<Row>| {

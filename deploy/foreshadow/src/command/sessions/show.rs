@@ -7,8 +7,7 @@ use schemas::id::SessionId;
 use schemas::table::Table;
 use schemas::trial::Trial;
 use serde::Deserialize;
-use store::lake::{Lake, LakeError, Snapshot};
-use store::session::StoredSession;
+use store::{Snapshot, Store, StoreError, StoredSession};
 
 use super::text::Length;
 use super::{ShowArgs, open, trace, view, work};
@@ -66,13 +65,13 @@ pub(super) async fn run(args: ShowArgs, context: &Context<'_>) -> Result<Outcome
             )));
         }
     };
-    context.screen.result(&view::session(&session, trial.as_deref(), lake.reads()));
+    context.screen.result(&view::session(&session, trial.as_deref(), lake.read_stats()));
     let length = if args.full { Length::Full } else { Length::Short };
     for line in trace::lines(&session, trial.as_deref(), length, context.verbose > 0, context.screen) {
         context.screen.line(line);
     }
     if context.verbose > 0 {
-        let reads = lake.reads();
+        let reads = lake.read_stats();
         context
             .screen
             .line(format!("read {} bytes of the store in {} requests", reads.bytes, reads.requests));
@@ -81,7 +80,7 @@ pub(super) async fn run(args: ShowArgs, context: &Context<'_>) -> Result<Outcome
 }
 
 /// Looks the id up; only where there is no such session, every id is read to find those that it is part of.
-async fn look(lake: &Lake, snapshot: &Snapshot, text: &str) -> Result<Found, LakeError> {
+async fn look(lake: &Store, snapshot: &Snapshot, text: &str) -> Result<Found, StoreError> {
     if let Ok(id) = SessionId::parse(text)
         && let Some(found) = exact(lake, snapshot, &id).await?
     {
@@ -105,7 +104,7 @@ async fn look(lake: &Lake, snapshot: &Snapshot, text: &str) -> Result<Found, Lak
     }
 }
 
-async fn exact(lake: &Lake, snapshot: &Snapshot, id: &SessionId) -> Result<Option<Found>, LakeError> {
+async fn exact(lake: &Store, snapshot: &Snapshot, id: &SessionId) -> Result<Option<Found>, StoreError> {
     let wanted = BTreeSet::from([id.clone()]);
     let session = lake.load_sessions(snapshot, Some(&wanted)).await?.pop();
     let trials: Vec<Trial> = lake.rows_of_sessions(snapshot, Table::Trials, &wanted, None).await?;

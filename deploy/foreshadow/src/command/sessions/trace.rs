@@ -4,7 +4,7 @@ use schemas::exchange::{Edge, Effect, Ending, Exchange, Operation, OperationKind
 use schemas::session::latest_closes;
 use schemas::trial::Trial;
 use serde_json::Value;
-use store::session::StoredSession;
+use store::StoredSession;
 
 use super::overview::State;
 use super::text::{self, Length, shown};

@@ -6,7 +6,7 @@ use anyhow::anyhow;
 use schemas::id::SessionId;
 use schemas::table::Table;
 use serde::{Deserialize, Serialize};
-use store::lake::{Lake, LakeError, SessionGroup, Snapshot};
+use store::{SessionGroup, Snapshot, Store, StoreError};
 
 use super::overview::State;
 use super::{VerifyArgs, open, text, work};
@@ -99,7 +99,7 @@ struct Plan {
     without_transcript: usize,
 }
 
-async fn plan(lake: &Lake, snapshot: &Snapshot) -> Result<Plan, LakeError> {
+async fn plan(lake: &Store, snapshot: &Snapshot) -> Result<Plan, StoreError> {
     let groups = lake.session_groups(snapshot, SESSIONS_AT_A_TIME).await?;
     let mut without_transcript = 0;
     for file in snapshot.files(Table::Trials) {

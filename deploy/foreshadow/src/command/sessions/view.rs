@@ -4,11 +4,10 @@ use schemas::body::Body;
 use schemas::exchange::Exchange;
 use schemas::trial::Trial;
 use serde_json::{Value, json};
-use store::lake::ReadCount;
-use store::session::StoredSession;
+use store::{ReadStats, StoredSession};
 
 /// The whole session, and what was read of the store to find it.
-pub(super) fn session(session: &StoredSession, trial: Option<&Trial>, read: ReadCount) -> Value {
+pub(super) fn session(session: &StoredSession, trial: Option<&Trial>, read: ReadStats) -> Value {
     json!({
         "session": session.session,
         "tears": session.tears().iter().map(ToString::to_string).collect::<Vec<_>>(),

@@ -7,7 +7,7 @@ use analyzer::{AnswerEmbedding, Run};
 use schemas::id::SessionId;
 use schemas::table::Table;
 use serde::Deserialize;
-use store::lake::{Lake, LakeError, Snapshot};
+use store::{Snapshot, Store, StoreError};
 
 #[derive(Debug, Deserialize)]
 struct ModelRow {
@@ -31,7 +31,7 @@ type Turns = BTreeMap<Option<u32>, Vec<f32>>;
 
 /// Gives the trials of a run their answers' directions. Where several models embedded it, the last one holds. Remarks
 /// what is missing.
-pub(super) async fn attach(run: &mut Run, lake: &Lake, snapshot: &Snapshot) -> Result<(), LakeError> {
+pub(super) async fn attach(run: &mut Run, lake: &Store, snapshot: &Snapshot) -> Result<(), StoreError> {
     let Some((digest, model)) = model(run, lake, snapshot).await? else {
         if run.own().any(|record| record.trial.answer.is_some()) {
             run.notes.push(format!(
@@ -68,9 +68,9 @@ pub(super) async fn attach(run: &mut Run, lake: &Lake, snapshot: &Snapshot) -> R
 /// The digest of the model that embedded last, and its name, which tells it from others of the same name.
 async fn model(
     run: &mut Run,
-    lake: &Lake,
+    lake: &Store,
     snapshot: &Snapshot,
-) -> Result<Option<(String, Arc<str>)>, LakeError> {
+) -> Result<Option<(String, Arc<str>)>, StoreError> {
     let mut models: BTreeMap<String, (Option<i64>, String)> = BTreeMap::new();
     for file in snapshot.files(Table::Embeddings) {
         let each = |rows: Vec<ModelRow>| {
