@@ -72,5 +72,5 @@ pub enum ReportError {
     Cases(#[from] serde_json::Error),
     /// The XML could not be written.
     #[error("failed to write junit.xml; this is a defect of foreshadow, verdict.json is not affected")]
-    Xml(#[from] std::io::Error),
+    Xml(#[from] quick_junit::SerializeError),
 }

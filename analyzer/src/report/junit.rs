@@ -1,208 +1,129 @@
-//! `junit.xml`: the verdict for a pipeline's test view, one suite per family, one test per metric or invariant.
+//! `junit.xml`: the verdict for the test view of a CI system, one suite for each metric family and one test for each
+//! metric or invariant.
 //!
-//! What blocks is a failure; what is not shown either way is skipped, never passed; an inconclusive verdict is an error
-//! of its own test, so that no pipeline's test view takes it for an approval.
+//! A result that blocks is a failure. A result that is undecided is skipped, never passed. An inconclusive verdict is
+//! an error of the test `verdict`, so that no CI system shows it as an approval.
 
 use std::collections::BTreeSet;
-use std::io;
 
-use quick_xml::Writer;
-use quick_xml::events::{BytesDecl, BytesText, Event};
+use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
 use super::{ReportError, phrases, text};
 use crate::analysis::Analysis;
-use crate::verdict::{Answer, InvariantResult, InvariantState, MetricResult, MetricState, Verdict};
+use crate::verdict::{
+    AbsentMetric, Answer, InvariantResult, InvariantState, MetricResult, MetricState, Verdict,
+};
 
-/// Violating sessions named in a failure.
+/// Violating sessions listed in one test's output.
 const EXAMPLES_SHOWN: usize = 20;
 
-/// One test of the file.
-struct Test {
-    name: String,
-    result: TestResult,
-    /// What was measured.
-    output: String,
-}
-
-enum TestResult {
-    Passed,
-    /// Kind, and the message.
-    Failed(&'static str, String),
-    Skipped(String),
-    /// Neither: the verdict itself is open.
-    Open(String),
-}
-
-/// Writes the file.
+/// Renders the file.
 ///
 /// # Errors
-/// Only by a defect of this crate: it is written to memory.
+/// Only by a defect of this crate: it writes to memory.
 pub fn junit_xml(analysis: &Analysis) -> Result<String, ReportError> {
-    let suites = suites(&analysis.verdict);
-    let mut writer = Writer::new_with_indent(Vec::new(), b' ', 2);
-    writer.write_event(Event::Decl(BytesDecl::new("1.0", Some("UTF-8"), None)))?;
-    let [tests, failures, errors, skipped] = totals(suites.iter().flat_map(|(_, tests)| tests));
-    writer
-        .create_element("testsuites")
-        .with_attributes([
-            ("name", "foreshadow"),
-            ("tests", tests.as_str()),
-            ("failures", failures.as_str()),
-            ("errors", errors.as_str()),
-            ("skipped", skipped.as_str()),
-        ])
-        .write_inner_content(|writer| {
-            for (name, tests) in &suites {
-                write_suite(writer, name, tests)?;
-            }
-            Ok(())
-        })?;
-    let bytes = writer.into_inner();
-    let mut xml = String::from_utf8_lossy(&bytes).into_owned();
-    xml.push('\n');
-    Ok(xml)
+    Ok(report(&analysis.verdict).to_string()?)
 }
 
-/// Tests, failures, errors, skipped.
-fn totals<'a>(tests: impl Iterator<Item = &'a Test>) -> [String; 4] {
-    let mut counts = [0_u64; 4];
-    for test in tests {
-        counts[0] += 1;
-        match test.result {
-            TestResult::Passed => {}
-            TestResult::Failed(..) => counts[1] += 1,
-            TestResult::Open(_) => counts[2] += 1,
-            TestResult::Skipped(_) => counts[3] += 1,
-        }
-    }
-    counts.map(|count| count.to_string())
-}
-
-fn write_suite(writer: &mut Writer<Vec<u8>>, name: &str, tests: &[Test]) -> io::Result<()> {
-    let [count, failures, errors, skipped] = totals(tests.iter());
-    writer
-        .create_element("testsuite")
-        .with_attributes([
-            ("name", name),
-            ("tests", count.as_str()),
-            ("failures", failures.as_str()),
-            ("errors", errors.as_str()),
-            ("skipped", skipped.as_str()),
-        ])
-        .write_inner_content(|writer| {
-            let class = format!("foreshadow.{name}");
-            tests.iter().try_for_each(|test| write_test(writer, &class, test))
-        })?;
-    Ok(())
-}
-
-fn write_test(writer: &mut Writer<Vec<u8>>, class: &str, test: &Test) -> io::Result<()> {
-    let element = writer
-        .create_element("testcase")
-        .with_attributes([("classname", class), ("name", xml_text(&test.name).as_str())]);
-    element.write_inner_content(|writer| {
-        match &test.result {
-            TestResult::Passed => {}
-            TestResult::Failed(kind, message) => {
-                writer
-                    .create_element("failure")
-                    .with_attributes([("type", *kind), ("message", xml_text(message).as_str())])
-                    .write_text_content(BytesText::new(&xml_text(message)))?;
-            }
-            TestResult::Open(message) => {
-                writer
-                    .create_element("error")
-                    .with_attributes([("type", "inconclusive"), ("message", xml_text(message).as_str())])
-                    .write_text_content(BytesText::new(&xml_text(message)))?;
-            }
-            TestResult::Skipped(message) => {
-                writer
-                    .create_element("skipped")
-                    .with_attribute(("message", xml_text(message).as_str()))
-                    .write_empty()?;
-            }
-        }
-        if !test.output.is_empty() {
-            writer
-                .create_element("system-out")
-                .write_text_content(BytesText::new(&xml_text(&test.output)))?;
-        }
-        Ok(())
-    })?;
-    Ok(())
-}
-
-/// Text without the characters that XML 1.0 has no place for: they are shown by pictures or code points.
-fn xml_text(raw: &str) -> String {
-    text::visible_lines(raw)
-}
-
-/// The verdict, the invariants, and the metrics by family, in the verdict's order.
-fn suites(verdict: &Verdict) -> Vec<(String, Vec<Test>)> {
-    let mut suites = vec![("verdict".to_owned(), vec![verdict_test(verdict)])];
+/// Suites in the order: verdict, invariants, each metric family, metrics that could not be computed.
+fn report(verdict: &Verdict) -> Report {
+    let mut report = Report::new("foreshadow");
+    report.add_test_suite(suite("verdict", [verdict_test(verdict)]));
     if !verdict.invariants.is_empty() {
-        let tests = verdict.invariants.iter().map(invariant_test).collect();
-        suites.push(("invariants".to_owned(), tests));
+        report.add_test_suite(suite("invariants", verdict.invariants.iter().map(invariant_test)));
     }
     let mut seen = BTreeSet::new();
     for family in verdict.metrics.iter().map(|metric| &metric.family).filter(|family| seen.insert(*family)) {
         let of_family = verdict.metrics.iter().filter(|metric| &metric.family == family);
-        suites.push((text::name(family), of_family.map(metric_test).collect()));
+        report.add_test_suite(suite(family, of_family.map(metric_test)));
     }
     if !verdict.absent.is_empty() {
-        let tests = verdict.absent.iter().map(|absent| Test {
-            name: absent.name.clone(),
-            result: TestResult::Skipped(format!("not computed: {}", absent.why)),
-            output: String::new(),
-        });
-        suites.push(("absent".to_owned(), tests.collect()));
+        report.add_test_suite(suite("not-computed", verdict.absent.iter().map(absent_test)));
     }
-    suites
+    report
 }
 
-fn verdict_test(verdict: &Verdict) -> Test {
+fn suite(name: &str, tests: impl IntoIterator<Item = TestCase>) -> TestSuite {
+    let name = text::name(name);
+    let mut suite = TestSuite::new(&name);
+    for mut test in tests {
+        test.set_classname(format!("foreshadow.{name}"));
+        suite.add_test_case(test);
+    }
+    suite
+}
+
+fn test(name: &str, status: TestCaseStatus, output: &str) -> TestCase {
+    let mut test = TestCase::new(xml_text(name), status);
+    if !output.is_empty() {
+        test.set_system_out(xml_text(output));
+    }
+    test
+}
+
+fn failed(kind: NonSuccessKind, code: &str, message: &str) -> TestCaseStatus {
+    let message = xml_text(message);
+    let mut status = TestCaseStatus::non_success(kind);
+    status.set_type(code).set_message(&message).set_description(&message);
+    status
+}
+
+fn skipped(message: &str) -> TestCaseStatus {
+    let mut status = TestCaseStatus::skipped();
+    status.set_message(xml_text(message));
+    status
+}
+
+/// Control characters become visible symbols. The XML writer would drop them, and the reader would not see that a
+/// session had sent them.
+fn xml_text(raw: &str) -> String {
+    text::visible_lines(raw)
+}
+
+fn verdict_test(verdict: &Verdict) -> TestCase {
     let sentence = phrases::why(verdict);
-    let result = match verdict.verdict {
-        Answer::Approve => TestResult::Passed,
-        Answer::Block => TestResult::Failed("block", sentence.clone()),
-        Answer::Inconclusive => TestResult::Open(sentence.clone()),
+    let status = match verdict.verdict {
+        Answer::Approve => TestCaseStatus::success(),
+        Answer::Block => failed(NonSuccessKind::Failure, "block", &sentence),
+        Answer::Inconclusive => failed(NonSuccessKind::Error, "inconclusive", &sentence),
     };
     let reasons = verdict.reasons.iter().map(|reason| format!("{}: {}", reason.code.as_str(), reason.detail));
     let lines: Vec<String> = std::iter::once(sentence).chain(reasons).chain(phrases::need(verdict)).collect();
-    Test { name: "verdict".to_owned(), result, output: lines.join("\n") }
+    test("verdict", status, &lines.join("\n"))
 }
 
-fn invariant_test(invariant: &InvariantResult) -> Test {
+fn invariant_test(invariant: &InvariantResult) -> TestCase {
     let counts = phrases::invariant_line(invariant);
     let details = invariant.details.iter().map(String::as_str).chain(std::iter::repeat(""));
     let examples = invariant.examples.iter().zip(details).take(EXAMPLES_SHOWN);
-    let listed: Vec<String> = examples.map(|(session, detail)| format!("{session}: {detail}")).collect();
+    let listed = examples.map(|(session, detail)| format!("{session}: {detail}"));
     let (_, state) = phrases::invariant(invariant);
-    let result = match invariant.state {
-        InvariantState::Kept => TestResult::Passed,
-        InvariantState::Violated => TestResult::Failed("invariant_violated", counts.clone()),
+    let status = match invariant.state {
+        InvariantState::Kept => TestCaseStatus::success(),
+        InvariantState::Violated => failed(NonSuccessKind::Failure, "invariant_violated", &counts),
         InvariantState::Demoted
         | InvariantState::Unchecked
         | InvariantState::NotLive
-        | InvariantState::TooFewCases => TestResult::Skipped(format!("{counts}: {state}")),
+        | InvariantState::TooFewCases => skipped(&format!("{counts}: {state}")),
     };
-    Test {
-        name: invariant.name.clone(),
-        result,
-        output: std::iter::once(counts).chain(listed).collect::<Vec<_>>().join("\n"),
-    }
+    let output: Vec<String> = std::iter::once(counts.clone()).chain(listed).collect();
+    test(&invariant.name, status, &output.join("\n"))
 }
 
-fn metric_test(metric: &MetricResult) -> Test {
+fn metric_test(metric: &MetricResult) -> TestCase {
     let line = phrases::metric_line(metric);
-    let result = match metric.state {
-        MetricState::Deteriorated if metric.decides => TestResult::Failed("deteriorated", line.clone()),
-        MetricState::Undecided => TestResult::Skipped(line.clone()),
+    let status = match metric.state {
+        MetricState::Deteriorated if metric.decides => failed(NonSuccessKind::Failure, "deteriorated", &line),
+        MetricState::Undecided => skipped(&line),
         MetricState::Deteriorated | MetricState::DeterioratedWithinMargin | MetricState::NonInferior => {
-            TestResult::Passed
+            TestCaseStatus::success()
         }
     };
-    Test { name: metric.name.clone(), result, output: line }
+    test(&metric.name, status, &line)
+}
+
+fn absent_test(absent: &AbsentMetric) -> TestCase {
+    test(&absent.name, skipped(&format!("not computed: {}", absent.why)), "")
 }
 
 #[cfg(test)]
@@ -214,28 +135,50 @@ mod tests {
     use crate::policy::Policy;
     use crate::report::sample;
 
+    /// The status of every test, read back from the XML: suite and test, then its status.
+    fn statuses(xml: &str) -> Vec<(String, &'static str)> {
+        let report = Report::deserialize_from_str(xml).unwrap();
+        let mut statuses = Vec::new();
+        for suite in &report.test_suites {
+            for test in &suite.test_cases {
+                let status = match &test.status {
+                    TestCaseStatus::Success { .. } => "passed",
+                    TestCaseStatus::NonSuccess { kind: NonSuccessKind::Failure, .. } => "failed",
+                    TestCaseStatus::NonSuccess { kind: NonSuccessKind::Error, .. } => "error",
+                    TestCaseStatus::Skipped { .. } => "skipped",
+                };
+                statuses.push((format!("{}/{}", suite.name.as_str(), test.name.as_str()), status));
+            }
+        }
+        statuses
+    }
+
     #[test]
-    fn what_blocks_fails_what_is_open_is_skipped_and_the_file_is_xml_1_0() {
+    fn blocking_results_fail_undecided_ones_are_skipped() {
         let xml = junit_xml(&sample::analysis(Answer::Block)).unwrap();
-        assert!(
-            xml.contains(
-                "<testsuites name=\"foreshadow\" tests=\"6\" failures=\"3\" errors=\"0\" skipped=\"2\">"
-            ),
-            "{xml}"
+        let statuses = statuses(&xml);
+        let statuses: Vec<(&str, &str)> =
+            statuses.iter().map(|(name, status)| (name.as_str(), *status)).collect();
+        assert_eq!(
+            statuses,
+            [
+                ("verdict/verdict", "failed"),
+                ("invariants/idempotency", "failed"),
+                ("outcome/success", "failed"),
+                ("effects/effects.duplicated", "skipped"),
+                ("cost/latency", "passed"),
+                ("not-computed/pass_k", "skipped"),
+            ]
         );
+    }
+
+    #[test]
+    fn hostile_text_is_escaped_and_its_control_characters_are_visible() {
+        let xml = junit_xml(&sample::analysis(Answer::Block)).unwrap();
         assert!(!xml.contains("<img") && !xml.contains("]]>"), "{xml}");
         let forbidden = |c: char| c.is_control() && !matches!(c, '\n' | '\t' | '\r');
         assert!(!xml.contains(forbidden), "{xml}");
-        let mut reader = quick_xml::Reader::from_str(&xml);
-        let mut tests = 0;
-        loop {
-            match reader.read_event().unwrap() {
-                Event::Start(tag) if tag.name().as_ref() == "testcase" => tests += 1,
-                Event::Eof => break,
-                _ => {}
-            }
-        }
-        assert_eq!(tests, 6);
+        assert!(xml.contains("⟨U+0000⟩⟨U+001B⟩[31m"), "{xml}");
     }
 
     #[test]
@@ -245,20 +188,14 @@ mod tests {
         let after = labelled(Lane::Candidate, &vec![vec![false]; 80]);
         let analysis = crate::analyse(&Policy::default(), &before, &after, None, 1).expect("two runs");
         let verdict = &analysis.verdict;
-        let suites = suites(verdict);
-        let [tests, failures, errors, _] = totals(suites.iter().flat_map(|(_, tests)| tests));
-        assert_eq!(tests, (1 + verdict.metrics.len() + verdict.absent.len()).to_string());
-        assert!(failures.parse::<u32>().expect("a number") >= 2 && errors == "0", "{failures} {errors}");
+        let report = report(verdict);
+        assert_eq!(report.tests, 1 + verdict.metrics.len() + verdict.absent.len());
+        assert!(report.failures >= 2 && report.errors == 0, "{} {}", report.failures, report.errors);
     }
 
     #[test]
-    fn an_inconclusive_verdict_never_passes() {
+    fn an_inconclusive_verdict_is_an_error() {
         let xml = junit_xml(&sample::analysis(Answer::Inconclusive)).unwrap();
-        assert!(
-            xml.contains(
-                "<testsuite name=\"verdict\" tests=\"1\" failures=\"0\" errors=\"1\" skipped=\"0\">"
-            ),
-            "{xml}"
-        );
+        assert_eq!(statuses(&xml)[0], ("verdict/verdict".to_owned(), "error"));
     }
 }
