@@ -18,7 +18,7 @@ use crate::encode::redact::Redactor;
 use crate::journal::Message;
 
 use self::hints::Clue;
-use self::sessions::{Sessions, Ticket};
+use self::sessions::{SeqAssignment, SessionRegistry};
 
 pub(crate) mod hints;
 pub(crate) mod sessions;
@@ -36,7 +36,7 @@ pub(crate) const HALF_FULL: u8 = 128;
 #[derive(Debug)]
 pub(crate) struct Intake {
     pub(crate) sender: SyncSender<Message>,
-    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) sessions: Arc<SessionRegistry>,
     pub(crate) redactor: Arc<Redactor>,
     pub(crate) session_config: SessionConfig,
     pub(crate) limits: Limits,
@@ -103,7 +103,7 @@ pub(crate) enum RequestEnd {
 #[derive(Debug)]
 pub(crate) struct Capture {
     pub(crate) route: Arc<Route>,
-    pub(crate) ticket: Option<Ticket>,
+    pub(crate) ticket: Option<SeqAssignment>,
     pub(crate) clues: Vec<Clue>,
     pub(crate) started_at: i64,
     start: Instant,

@@ -97,7 +97,7 @@ pub struct SessionConfig {
     /// The W3C baggage entry that names it.
     pub baggage_key: String,
     /// A leading path segment after which the session's name stands (`/~session/ID/…`); cut off before forwarding.
-    pub path_marker: PathPrefix,
+    pub session_path_prefix: PathPrefix,
     /// A session without traffic for this long is closed.
     #[serde(with = "humantime_serde")]
     pub idle_timeout: Duration,
@@ -111,7 +111,7 @@ impl Default for SessionConfig {
         Self {
             header: HeaderText::literal("x-session-id"),
             baggage_key: "session.id".to_owned(),
-            path_marker: PathPrefix::literal("/~session"),
+            session_path_prefix: PathPrefix::literal("/~session"),
             idle_timeout: Duration::from_secs(600),
             max_age: Duration::from_secs(24 * 3600),
         }
@@ -156,15 +156,15 @@ impl Default for Limits {
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct ArchiveConfig {
     /// A batch of files is written when this much waits.
-    pub roll_bytes: ByteSize,
+    pub flush_bytes: ByteSize,
     /// Or when anything waited this long.
     #[serde(with = "humantime_serde")]
-    pub roll_every: Duration,
+    pub flush_every: Duration,
 }
 
 impl Default for ArchiveConfig {
     fn default() -> Self {
-        Self { roll_bytes: ByteSize(32 << 20), roll_every: Duration::from_secs(30) }
+        Self { flush_bytes: ByteSize(32 << 20), flush_every: Duration::from_secs(30) }
     }
 }
 
@@ -401,7 +401,7 @@ impl Config {
         for (key, value) in [
             ("session.idle-timeout", self.session.idle_timeout),
             ("session.max-age", self.session.max_age),
-            ("archive.roll-every", self.archive.roll_every),
+            ("archive.flush-every", self.archive.flush_every),
         ] {
             if value.is_zero() {
                 return Err(wrong(key, "expected a duration above zero such as \"30s\", found zero"));

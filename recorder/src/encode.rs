@@ -13,7 +13,7 @@ use schemas::keys::{Digest, TenantKeys};
 use schemas::record::Record;
 use schemas::tools::ToolCatalog;
 
-use crate::capture::sessions::Ticket;
+use crate::capture::sessions::SeqAssignment;
 use crate::capture::{self, Capture, Intake, RequestEnd};
 
 use self::decode::{Decoded, Wire};
@@ -72,7 +72,7 @@ impl Scribe {
 
     /// The records of one exchange: the pieces that its session does not have yet, then itself. `None` where its session
     /// is shed, which is counted already.
-    pub(crate) fn write(&mut self, capture: &mut Capture) -> Option<(Ticket, Vec<Record>)> {
+    pub(crate) fn write(&mut self, capture: &mut Capture) -> Option<(SeqAssignment, Vec<Record>)> {
         let redactor = Arc::clone(&self.intake.redactor);
         let mut tally = Tally::default();
         let bodies = unpack_and_redact(capture, &redactor, &mut tally);

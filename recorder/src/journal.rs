@@ -16,11 +16,11 @@ use store::log::{LogError, LogWriter};
 use tokio::sync::{oneshot, watch};
 
 use crate::capture::{self, Capture, Intake};
-use crate::metrics::gauges::Gauges;
+use crate::metrics::journal_gauges::JournalGauges;
 
 pub(crate) mod checkpoint;
 pub(crate) mod reader;
-use crate::capture::sessions::DueClose;
+use crate::capture::sessions::PendingClose;
 use crate::encode::Scribe;
 
 /// Exchanges that share one sync.
@@ -70,9 +70,9 @@ pub(crate) struct Journal {
     scribe: Scribe,
     intake: Arc<Intake>,
     progress: Progress,
-    gauges: Arc<Gauges>,
+    gauges: Arc<JournalGauges>,
     unsynced: Vec<(SessionId, Edge)>,
-    unsynced_closes: Vec<DueClose>,
+    unsynced_closes: Vec<PendingClose>,
     last_sweep: Instant,
     said: Said,
 }
@@ -99,7 +99,7 @@ impl Journal {
         scribe: Scribe,
         intake: Arc<Intake>,
         progress: Progress,
-        gauges: Arc<Gauges>,
+        gauges: Arc<JournalGauges>,
     ) -> Self {
         gauges.set_journal_bytes(writer.bytes());
         gauges.set_synced(writer.next_position());

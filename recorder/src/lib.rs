@@ -16,7 +16,7 @@ mod recorder;
 mod tap;
 
 pub use metrics::MetricsError;
-pub use metrics::counts::Counts;
+pub use metrics::counts::ExchangeCounts;
 pub use recorder::{BoundRoute, FlushError, Recorder, StartError, start};
 
 /// The wall clock: microseconds since 1970, UTC. An argument, so that the library never reads it itself.

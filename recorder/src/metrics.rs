@@ -25,13 +25,13 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 pub(crate) mod counts;
-pub(crate) mod gauges;
+pub(crate) mod journal_gauges;
 pub(crate) mod kafka_archiver;
 
 use crate::Clock;
-use crate::capture::sessions::Sessions;
+use crate::capture::sessions::SessionRegistry;
 use crate::config::values::Listen;
-use crate::metrics::gauges::Gauges;
+use crate::metrics::journal_gauges::JournalGauges;
 
 /// What every name begins with.
 pub(crate) const PREFIX: &str = "foreshadow";
@@ -222,8 +222,8 @@ impl Page<'_> {
 
 /// What a recorder counts.
 pub(crate) struct RecorderMetrics {
-    pub(crate) sessions: Arc<Sessions>,
-    pub(crate) gauges: Arc<Gauges>,
+    pub(crate) sessions: Arc<SessionRegistry>,
+    pub(crate) gauges: Arc<JournalGauges>,
     pub(crate) journal_limit: u64,
     pub(crate) publishes: bool,
     pub(crate) clock: Clock,
@@ -263,7 +263,7 @@ impl Collector for RecorderMetrics {
             page.counter("exchanges_archived", "Exchanges in committed Parquet files", &counts.archived)?;
         }
         page.counter("connections_upgraded", "Connections passed through unrecorded", &counts.upgraded)?;
-        page.counter("records_set_aside", "Journal records that cannot be read", &gauges.set_aside())?;
+        page.counter("records_skipped", "Journal records that cannot be read", &gauges.skipped())?;
         page.gauge("journal_bytes", "Bytes of the journal on disk", &gauges.journal_bytes())?;
         page.gauge("journal_limit_bytes", "The journal's bound", &self.journal_limit)?;
         page.gauge("lag_records", "Journal records that are not handed on", &gauges.waiting())?;
@@ -278,23 +278,23 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
-    use crate::capture::sessions::Owner;
+    use crate::capture::sessions::SessionScope;
 
     fn registry() -> Registry {
-        let owner = Owner {
+        let owner = SessionScope {
             tenant: TenantId::parse("t").expect("id"),
             agent: AgentId::parse("a").expect("id"),
             build: None,
         };
         let hour = Duration::from_secs(3600);
-        let sessions = Arc::new(Sessions::new(owner, "i".to_owned(), hour, hour));
+        let sessions = Arc::new(SessionRegistry::new(owner, "i".to_owned(), hour, hour));
         sessions.count_started();
         sessions.count_started();
         sessions.shed_nameless("queue full");
-        let gauges = Arc::new(Gauges::default());
+        let gauges = Arc::new(JournalGauges::default());
         gauges.set_journal_bytes(4096);
         gauges.set_synced(9);
-        gauges.set_handed_on(4, Some(1_500_000));
+        gauges.set_delivered(4, Some(1_500_000));
         let clock: Clock = Arc::new(|| 4_000_000);
         RecorderMetrics { sessions, gauges, journal_limit: 1 << 20, publishes: true, clock }.registry()
     }

@@ -16,13 +16,13 @@ use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, watch};
 
 use crate::archive::local_archiver::Flush;
-use crate::capture::sessions::Sessions;
+use crate::capture::sessions::SessionRegistry;
 use crate::config::KafkaConfig;
 use crate::journal::Message;
-use crate::journal::checkpoint::HandedOn;
-use crate::journal::reader::{Entries, Entry};
+use crate::journal::checkpoint::Checkpoint;
+use crate::journal::reader::{JournalEntry, JournalReader};
 use crate::kafka_client::Contact;
-use crate::metrics::gauges::Gauges;
+use crate::metrics::journal_gauges::JournalGauges;
 
 use self::line::{Line, Report, Sent};
 use self::window::Window;
@@ -71,10 +71,10 @@ pub(crate) struct Publisher {
     pub(crate) folder: PathBuf,
     /// Name of the journal.
     pub(crate) source: String,
-    pub(crate) sessions: Arc<Sessions>,
-    pub(crate) gauges: Arc<Gauges>,
+    pub(crate) sessions: Arc<SessionRegistry>,
+    pub(crate) gauges: Arc<JournalGauges>,
     pub(crate) journal: SyncSender<Message>,
-    pub(crate) handed: HandedOn,
+    pub(crate) checkpoint: Checkpoint,
 }
 
 /// One message that is not sent yet.
@@ -118,7 +118,7 @@ struct Work {
     contact: Arc<Contact>,
     /// Absent after a refusal, until the wait is over.
     line: Option<Line>,
-    entries: Entries,
+    entries: JournalReader,
     outbox: VecDeque<Outgoing>,
     window: Window,
     in_flight_bytes: usize,
@@ -143,8 +143,8 @@ impl Publisher {
 
     /// Works until the flush queue is closed; what is not acknowledged then is in the journal for the next start.
     pub(crate) fn run(self, progress: &watch::Receiver<u64>, mut flushes: mpsc::Receiver<Flush>) {
-        let position = self.handed.position();
-        let entries = match Entries::open(&self.folder, position) {
+        let position = self.checkpoint.position();
+        let entries = match JournalReader::open(&self.folder, position) {
             Ok(entries) => entries,
             Err(error) => {
                 tracing::error!(%error, "the journal cannot be read; nothing is published");
@@ -256,7 +256,7 @@ impl Work {
     fn begin_again(&mut self) -> Result<(), Trouble> {
         let limit = self.shrunk.then_some(self.part_bytes);
         self.line = Some(Line::open(&self.publisher.kafka, &self.contact, limit)?);
-        self.entries = Entries::open(&self.publisher.folder, self.window.acknowledged())?;
+        self.entries = JournalReader::open(&self.publisher.folder, self.window.acknowledged())?;
         self.publisher.gauges.add_resent(self.window.len() as u64);
         self.window = Window::new(self.window.acknowledged());
         self.outbox.clear();
@@ -272,7 +272,7 @@ impl Work {
                 return Ok(Fill::Full);
             }
             let entry = self.entries.next(synced)?;
-            self.publisher.gauges.add_set_aside(self.entries.take_set_aside());
+            self.publisher.gauges.add_skipped(self.entries.take_skipped());
             let Some(entry) = entry else { return Ok(Fill::AtEnd) };
             self.load(&entry)?;
         }
@@ -280,7 +280,7 @@ impl Work {
     }
 
     /// Makes the messages of an entry.
-    fn load(&mut self, entry: &Entry) -> Result<(), Trouble> {
+    fn load(&mut self, entry: &JournalEntry) -> Result<(), Trouble> {
         let payloads = messages(entry, &self.publisher.source, self.part_bytes)?;
         if self.window.len() == 0 {
             self.last_arrival = Instant::now();
@@ -372,7 +372,7 @@ impl Work {
         let clear = at_end && self.window.len() == 0;
         let handed_on = if clear { synced } else { self.window.acknowledged() };
         let gauges = &self.publisher.gauges;
-        gauges.set_handed_on(handed_on, self.window.oldest());
+        gauges.set_delivered(handed_on, self.window.oldest());
         gauges.set_brokers_lost(self.contact.lost().is_some() || self.said.is_some());
         if self.last_release.elapsed() >= RELEASE_EVERY {
             self.release();
@@ -386,7 +386,7 @@ impl Work {
             return;
         }
         self.released = acknowledged;
-        if let Err(error) = self.publisher.handed.save(acknowledged) {
+        if let Err(error) = self.publisher.checkpoint.save(acknowledged) {
             tracing::warn!(%error, "the published position cannot be written; a restart publishes more again");
         }
         // The journal thread has ended only when nothing is left to be deleted.
@@ -395,7 +395,7 @@ impl Work {
 }
 
 /// The messages of an entry: one, or parts of at most so many bytes of content.
-fn messages(entry: &Entry, journal: &str, part_bytes: usize) -> Result<Vec<Vec<u8>>, RecordError> {
+fn messages(entry: &JournalEntry, journal: &str, part_bytes: usize) -> Result<Vec<Vec<u8>>, RecordError> {
     let mut content = Vec::with_capacity(entry.bytes() + 64);
     for read in entry.records() {
         record::pack(&mut content, &read.encoded);
@@ -439,7 +439,7 @@ mod tests {
             writer.append(record).expect("has room");
         }
         writer.sync().expect("syncs");
-        let entry = Entries::open(folder.path(), 0).and_then(|mut entries| entries.next(3));
+        let entry = JournalReader::open(folder.path(), 0).and_then(|mut entries| entries.next(3));
         let entry = entry.expect("reads").expect("an entry");
         assert_eq!(entry.key(), b"t\0s");
         for (part_bytes, count) in [(1 << 20, 1), (1000, 6)] {

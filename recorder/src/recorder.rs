@@ -17,15 +17,15 @@ use tokio::time::Instant;
 use crate::Clock;
 use crate::archive::encryption::EncryptionError;
 use crate::archive::local_archiver::{Archive, ArchiveError, Flush, MAX_FLUSHES};
-use crate::capture::sessions::{Owner, Sessions};
+use crate::capture::sessions::{SessionRegistry, SessionScope};
 use crate::capture::{ClockCell, Intake};
 use crate::config::{Config, EncryptionConfig, KafkaConfig, edge_name};
 use crate::encode::Scribe;
 use crate::encode::redact::Redactor;
-use crate::journal::checkpoint::HandedOn;
+use crate::journal::checkpoint::Checkpoint;
 use crate::journal::{Journal, Message};
-use crate::metrics::counts::Counts;
-use crate::metrics::gauges::Gauges;
+use crate::metrics::counts::ExchangeCounts;
+use crate::metrics::journal_gauges::JournalGauges;
 use crate::metrics::{MetricsError, MetricsServer, RecorderMetrics};
 use crate::publish::Publisher;
 use crate::tap::{self, Tap, TapError};
@@ -132,8 +132,8 @@ impl BoundRoute {
 #[derive(Debug)]
 pub struct Recorder {
     routes: Vec<BoundRoute>,
-    sessions: Arc<Sessions>,
-    gauges: Arc<Gauges>,
+    sessions: Arc<SessionRegistry>,
+    gauges: Arc<JournalGauges>,
     metrics: Option<MetricsServer>,
     tap: Tap,
     journal: JournalLine,
@@ -175,13 +175,13 @@ pub async fn start(config: Config, root: RootKey, clock: Clock) -> Result<Record
     let max_bytes = config.limits.journal_bytes.0;
     let segment_bytes = LogOptions::default().segment_bytes.min(max_bytes / 4 + 1);
     let mut writer = LogWriter::open(&folder, LogOptions { segment_bytes, max_bytes })?;
-    let handed = HandedOn::open(&config.state_dir, writer.name());
-    let (outlet, position) = open_outlet(&config, writer.name(), handed.position()).await?;
+    let checkpoint = Checkpoint::open(&config.state_dir, writer.name());
+    let (outlet, position) = open_outlet(&config, writer.name(), checkpoint.position()).await?;
     writer.delete_before(position)?;
 
     let incarnation = uuid::Uuid::new_v4().simple().to_string();
     let sessions = Arc::new(sessions_of(&config, incarnation.clone()));
-    let gauges = Arc::new(Gauges::default());
+    let gauges = Arc::new(JournalGauges::default());
     let (sender, receiver) = sync_channel(config.limits.queue);
     let keep = config.redact.keep_headers.iter().map(|header| header.as_str().to_owned()).collect();
     let intake = Arc::new(Intake {
@@ -212,12 +212,12 @@ pub async fn start(config: Config, root: RootKey, clock: Clock) -> Result<Record
         Outlet::Store(lake) => {
             let (config, sessions, gauges, journal) = (config.archive, counts, of_journal, line);
             let archive =
-                Archive { lake, folder, source, config, sessions, gauges, journal, handed, position };
+                Archive { lake, folder, source, config, sessions, gauges, journal, checkpoint, position };
             spawn_archive(archive, watched, flush_queue)?
         }
         Outlet::Kafka(kafka) => {
             let (sessions, gauges, journal) = (counts, of_journal, line);
-            let publisher = Publisher { kafka, folder, source, sessions, gauges, journal, handed };
+            let publisher = Publisher { kafka, folder, source, sessions, gauges, journal, checkpoint };
             spawn("publish", move || publisher.run(&watched, flush_queue))?
         }
     };
@@ -243,8 +243,8 @@ pub async fn start(config: Config, root: RootKey, clock: Clock) -> Result<Record
 /// Opens `/metrics`, where it is configured.
 async fn open_metrics(
     config: &Config,
-    sessions: &Arc<Sessions>,
-    gauges: &Arc<Gauges>,
+    sessions: &Arc<SessionRegistry>,
+    gauges: &Arc<JournalGauges>,
     clock: Clock,
 ) -> Result<Option<MetricsServer>, MetricsError> {
     let Some(metrics) = &config.metrics else { return Ok(None) };
@@ -278,10 +278,13 @@ async fn open_outlet(config: &Config, source: &str, position: u64) -> Result<(Ou
     }
 }
 
-fn sessions_of(config: &Config, incarnation: String) -> Sessions {
-    let owner =
-        Owner { tenant: config.tenant.clone(), agent: config.agent.clone(), build: config.build.clone() };
-    Sessions::new(owner, incarnation, config.session.idle_timeout, config.session.max_age)
+fn sessions_of(config: &Config, incarnation: String) -> SessionRegistry {
+    let owner = SessionScope {
+        tenant: config.tenant.clone(),
+        agent: config.agent.clone(),
+        build: config.build.clone(),
+    };
+    SessionRegistry::new(owner, incarnation, config.session.idle_timeout, config.session.max_age)
 }
 
 fn describe(config: &Config, reached: &tap::Reached) -> BoundRoute {
@@ -321,7 +324,7 @@ impl Recorder {
 
     /// What became of the exchanges so far.
     #[must_use]
-    pub fn counts(&self) -> Counts {
+    pub fn counts(&self) -> ExchangeCounts {
         counts(&self.sessions, &self.gauges)
     }
 
@@ -367,11 +370,11 @@ impl Recorder {
     }
 
     /// Stops in order: no new connections, open exchanges until the deadline, close rows, journal, then archive or Kafka.
-    /// What brokers have not acknowledged by the deadline waits in the journal ([`Counts::waiting`]).
+    /// What brokers have not acknowledged by the deadline waits in the journal ([`ExchangeCounts::waiting`]).
     ///
     /// # Errors
     /// Journal or store say no; what is in the journal is handed on at the next start.
-    pub async fn shutdown(self, deadline: Duration) -> Result<Counts, FlushError> {
+    pub async fn shutdown(self, deadline: Duration) -> Result<ExchangeCounts, FlushError> {
         let Self { tap, sessions, gauges, metrics, journal, flushes, publishes, .. } = self;
         let began = Instant::now();
         tap.close(deadline).await;
@@ -431,8 +434,8 @@ async fn close_and_hand_on(
     tokio::time::timeout_at(until, hand_on_to(flushes, position)).await.unwrap_or(Ok(()))
 }
 
-fn counts(sessions: &Sessions, gauges: &Gauges) -> Counts {
-    Counts { waiting: gauges.waiting(), ..sessions.counts() }
+fn counts(sessions: &SessionRegistry, gauges: &JournalGauges) -> ExchangeCounts {
+    ExchangeCounts { waiting: gauges.waiting(), ..sessions.counts() }
 }
 
 /// Sends without holding up the runtime while the queue is full.

@@ -97,7 +97,7 @@ async fn kill_after(answers: u64) -> usize {
     let folder = tempfile::tempdir().expect("temp");
     let provider = Provider::start().await;
     let config = format!(
-        "agent = \"a\"\nstore = \"store\"\nstate-dir = \"state\"\n[archive]\nroll-every = \"100ms\"\n\
+        "agent = \"a\"\nstore = \"store\"\nstate-dir = \"state\"\n[archive]\nflush-every = \"100ms\"\n\
          [[route]]\nedge = \"model\"\nlisten = \"127.0.0.1:0\"\nupstream = \"http://{}\"\nprotocol = \"openai-chat\"\n",
         provider.address
     );

@@ -53,7 +53,7 @@ idle-timeout = "2s"
 [limits]
 {limits}
 [archive]
-roll-every = "200ms"
+flush-every = "200ms"
 [kafka]
 brokers = "{}"
 topic = "{topic}"

@@ -35,14 +35,14 @@ pub(crate) async fn record(
     folder: &Path,
     traffic: &Arc<Traffic>,
     places: std::ops::Range<usize>,
-    roll_bytes: &str,
+    flush_bytes: &str,
 ) -> Played {
     let upstream = Arc::new(Upstream::start().await);
     let text = format!(
-        "agent = \"support\"\nbuild = \"1\"\nstore = \"{0}/store\"\nstate-dir = \"{0}/state\"\n[archive]\nroll-every = \"1h\"\nroll-bytes = \"{2}\"\n{ROOM}{1}",
+        "agent = \"support\"\nbuild = \"1\"\nstore = \"{0}/store\"\nstate-dir = \"{0}/state\"\n[archive]\nflush-every = \"1h\"\nflush-bytes = \"{2}\"\n{ROOM}{1}",
         folder.display(),
         routes(&upstream),
-        roll_bytes
+        flush_bytes
     );
     let config = Config::parse(&text).expect("the configuration is good");
     // A millisecond a reading: times that differ, and the same ones in every run.

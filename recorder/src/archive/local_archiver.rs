@@ -12,12 +12,12 @@ use store::{Batch, ChunkIndex, Store, StoreError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::capture::sessions::Sessions;
+use crate::capture::sessions::SessionRegistry;
 use crate::config::ArchiveConfig;
 use crate::journal::Message;
-use crate::journal::checkpoint::HandedOn;
-use crate::journal::reader::Entries;
-use crate::metrics::gauges::Gauges;
+use crate::journal::checkpoint::Checkpoint;
+use crate::journal::reader::JournalReader;
+use crate::metrics::journal_gauges::JournalGauges;
 
 /// Flushes that may wait.
 pub(crate) const MAX_FLUSHES: usize = 64;
@@ -53,18 +53,18 @@ pub(crate) struct Archive {
     pub(crate) folder: PathBuf,
     pub(crate) source: String,
     pub(crate) config: ArchiveConfig,
-    pub(crate) sessions: Arc<Sessions>,
-    pub(crate) gauges: Arc<Gauges>,
+    pub(crate) sessions: Arc<SessionRegistry>,
+    pub(crate) gauges: Arc<JournalGauges>,
     pub(crate) journal: SyncSender<Message>,
     /// Where the position is written down for a start that publishes.
-    pub(crate) handed: HandedOn,
+    pub(crate) checkpoint: Checkpoint,
     /// Position of the first record that is not committed.
     pub(crate) position: u64,
 }
 
 /// Entries that are read and not committed.
 struct Gathered {
-    entries: Entries,
+    entries: JournalReader,
     batch: Batch,
     bytes: u64,
     /// Position after the last entry.
@@ -132,7 +132,7 @@ impl Archive {
             let roll = gathered
                 .as_ref()
                 .and_then(|gathered| gathered.since)
-                .map(|since| since + self.config.roll_every);
+                .map(|since| since + self.config.flush_every);
             // All three branches are cancel-safe: nothing is taken from a channel that is not returned.
             tokio::select! {
                 flush = flushes.recv() => match flush {
@@ -158,10 +158,10 @@ impl Archive {
                 Some(held) => held,
                 None => gathered.insert(self.open()?),
             };
-            let full = held.read(synced, self.config.roll_bytes.0)?;
-            self.gauges.add_set_aside(held.entries.take_set_aside());
-            self.gauges.set_handed_on(if held.since.is_none() { synced } else { self.position }, held.oldest);
-            let old = held.since.is_some_and(|since| since.elapsed() >= self.config.roll_every);
+            let full = held.read(synced, self.config.flush_bytes.0)?;
+            self.gauges.add_skipped(held.entries.take_skipped());
+            self.gauges.set_delivered(if held.since.is_none() { synced } else { self.position }, held.oldest);
+            let old = held.since.is_some_and(|since| since.elapsed() >= self.config.flush_every);
             if held.cut > self.position && (full || old || wanted > self.position) {
                 let (batch, next) = held.take();
                 self.commit(batch, next, leaning).await?;
@@ -173,7 +173,7 @@ impl Archive {
     }
 
     fn open(&self) -> Result<Gathered, ArchiveError> {
-        let entries = Entries::open(&self.folder, self.position).map_err(failed)?;
+        let entries = JournalReader::open(&self.folder, self.position).map_err(failed)?;
         Ok(Gathered::new(entries, self.position))
     }
 
@@ -199,8 +199,8 @@ impl Archive {
         }
         self.position = next;
         self.sessions.count_archived(exchanges);
-        self.gauges.set_handed_on(next, None);
-        if let Err(error) = self.handed.save(next) {
+        self.gauges.set_delivered(next, None);
+        if let Err(error) = self.checkpoint.save(next) {
             tracing::warn!(%error, "the archived position cannot be written down");
         }
         // The journal thread has ended only when nothing is left to be deleted.
@@ -210,13 +210,13 @@ impl Archive {
 }
 
 impl Gathered {
-    fn new(entries: Entries, cut: u64) -> Self {
+    fn new(entries: JournalReader, cut: u64) -> Self {
         Self { entries, batch: Batch::default(), bytes: 0, cut, since: None, oldest: None }
     }
 
     /// Reads to the last durable entry, or until a batch is full; says which.
-    fn read(&mut self, synced: u64, roll_bytes: u64) -> Result<bool, ArchiveError> {
-        while self.bytes < roll_bytes {
+    fn read(&mut self, synced: u64, flush_bytes: u64) -> Result<bool, ArchiveError> {
+        while self.bytes < flush_bytes {
             let Some(entry) = self.entries.next(synced).map_err(failed)? else { return Ok(false) };
             self.bytes += entry.bytes() as u64;
             self.cut = entry.position + 1;
@@ -273,7 +273,7 @@ mod tests {
             writer.append(&close(session)).expect("has room");
         }
         writer.sync().expect("syncs");
-        let mut gathered = Gathered::new(Entries::open(folder.path(), 0).expect("opens"), 0);
+        let mut gathered = Gathered::new(JournalReader::open(folder.path(), 0).expect("opens"), 0);
         for (synced, rows) in [(0, 0), (1, 1), (1, 1), (3, 3)] {
             assert!(!gathered.read(synced, 1 << 20).expect("reads"));
             assert_eq!((gathered.cut, gathered.batch.closes.len()), (synced, rows));

@@ -11,7 +11,7 @@ use schemas::exchange::Edge;
 use schemas::id::{AgentId, BuildId, IncarnationId, SessionId, TenantId};
 use schemas::session::{CloseReason, SessionClose};
 
-use crate::metrics::counts::Counts;
+use crate::metrics::counts::ExchangeCounts;
 
 /// Sessions held in memory, closed ones that may come back included.
 const MAX_SESSIONS: usize = 65_536;
@@ -21,7 +21,7 @@ const ALONE_IDLE_US: i64 = 3_000_000;
 
 /// Whose sessions they are; the same for all of one process.
 #[derive(Debug, Clone)]
-pub(crate) struct Owner {
+pub(crate) struct SessionScope {
     pub(crate) tenant: TenantId,
     pub(crate) agent: AgentId,
     pub(crate) build: Option<BuildId>,
@@ -29,7 +29,7 @@ pub(crate) struct Owner {
 
 /// The place of one exchange in its session.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Ticket {
+pub(crate) struct SeqAssignment {
     pub(crate) session: SessionId,
     pub(crate) incarnation: IncarnationId,
     pub(crate) seq: u32,
@@ -38,7 +38,7 @@ pub(crate) struct Ticket {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct SessionState {
     incarnation: IncarnationId,
     started_at: i64,
     last_at: i64,
@@ -60,21 +60,21 @@ struct Entry {
 
 #[derive(Debug)]
 struct State {
-    sessions: HashMap<SessionId, Entry>,
+    sessions: HashMap<SessionId, SessionState>,
     incarnation: String,
     /// Grows when closed sessions are forgotten: one that comes back then gets another incarnation, not old numbers.
     epoch: u32,
     next_incarnation_seq: u64,
     pressure: u8,
-    counts: Counts,
+    counts: ExchangeCounts,
     /// Room was looked for and nothing has been closed since.
     searched: bool,
 }
 
 /// All sessions of this process.
 #[derive(Debug)]
-pub(crate) struct Sessions {
-    owner: Owner,
+pub(crate) struct SessionRegistry {
+    owner: SessionScope,
     idle_us: i64,
     max_age_us: i64,
     state: Mutex<State>,
@@ -82,13 +82,13 @@ pub(crate) struct Sessions {
 
 /// A close row and the state it describes.
 #[derive(Debug)]
-pub(crate) struct DueClose {
+pub(crate) struct PendingClose {
     pub(crate) row: SessionClose,
     version: u64,
 }
 
-impl Sessions {
-    pub(crate) fn new(owner: Owner, incarnation: String, idle: Duration, max_age: Duration) -> Self {
+impl SessionRegistry {
+    pub(crate) fn new(owner: SessionScope, incarnation: String, idle: Duration, max_age: Duration) -> Self {
         let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
         let state = State {
             sessions: HashMap::new(),
@@ -96,13 +96,13 @@ impl Sessions {
             epoch: 0,
             next_incarnation_seq: 0,
             pressure: 0,
-            counts: Counts::default(),
+            counts: ExchangeCounts::default(),
             searched: false,
         };
         Self { owner, idle_us: micros(idle), max_age_us: micros(max_age), state: Mutex::new(state) }
     }
 
-    pub(crate) fn owner(&self) -> &Owner {
+    pub(crate) fn owner(&self) -> &SessionScope {
         &self.owner
     }
 
@@ -131,7 +131,7 @@ impl Sessions {
         count_shed(&mut self.lock().counts, reason);
     }
 
-    pub(crate) fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> ExchangeCounts {
         self.lock().counts.clone()
     }
 
@@ -148,7 +148,7 @@ impl Sessions {
     }
 
     /// Gives an exchange its number; the exchange is shed and counted where there is none.
-    pub(crate) fn begin(&self, session: &SessionId, now: i64) -> Option<Ticket> {
+    pub(crate) fn begin(&self, session: &SessionId, now: i64) -> Option<SeqAssignment> {
         let mut guard = self.lock();
         let state = &mut *guard;
         if !state.sessions.contains_key(session) && !open(state, session, now) {
@@ -167,7 +167,7 @@ impl Sessions {
         entry.in_flight += 1;
         let incarnation_seq = state.next_incarnation_seq;
         state.next_incarnation_seq += 1;
-        Some(Ticket {
+        Some(SeqAssignment {
             session: session.clone(),
             incarnation: entry.incarnation.clone(),
             seq,
@@ -211,9 +211,9 @@ impl Sessions {
     }
 
     /// The close rows that are due; with `all`, those of every session with nothing under way.
-    pub(crate) fn due(&self, now: i64, all: Option<CloseReason>) -> Vec<DueClose> {
+    pub(crate) fn due(&self, now: i64, all: Option<CloseReason>) -> Vec<PendingClose> {
         let state = self.lock();
-        let mut due: Vec<DueClose> = state
+        let mut due: Vec<PendingClose> = state
             .sessions
             .iter()
             .filter_map(|(session, entry)| {
@@ -227,7 +227,7 @@ impl Sessions {
                     None => None,
                 };
                 let reason = reason.filter(|_| entry.dirty)?;
-                Some(DueClose { row: self.row(session, entry, reason, now), version: entry.version })
+                Some(PendingClose { row: self.row(session, entry, reason, now), version: entry.version })
             })
             .collect();
         due.sort_by(|a, b| a.row.session.cmp(&b.row.session));
@@ -235,7 +235,7 @@ impl Sessions {
     }
 
     /// The close row is durable.
-    pub(crate) fn closed(&self, close: &DueClose) {
+    pub(crate) fn closed(&self, close: &PendingClose) {
         let mut guard = self.lock();
         let state = &mut *guard;
         let Some(entry) = state.sessions.get_mut(&close.row.session) else { return };
@@ -250,7 +250,7 @@ impl Sessions {
         }
     }
 
-    fn row(&self, session: &SessionId, entry: &Entry, reason: CloseReason, now: i64) -> SessionClose {
+    fn row(&self, session: &SessionId, entry: &SessionState, reason: CloseReason, now: i64) -> SessionClose {
         SessionClose {
             tenant: self.owner.tenant.clone(),
             agent: self.owner.agent.clone(),
@@ -279,7 +279,7 @@ impl Sessions {
     }
 }
 
-impl Entry {
+impl SessionState {
     fn idle_us(&self, configured: i64) -> i64 {
         if self.alone { configured.min(ALONE_IDLE_US) } else { configured }
     }
@@ -291,7 +291,7 @@ impl Entry {
     }
 }
 
-fn count_shed(counts: &mut Counts, reason: &'static str) {
+fn count_shed(counts: &mut ExchangeCounts, reason: &'static str) {
     *counts.shed.entry(reason.to_owned()).or_default() += 1;
 }
 
@@ -312,7 +312,7 @@ fn open(state: &mut State, session: &SessionId, now: i64) -> bool {
     };
     let Ok(incarnation) = IncarnationId::parse(&incarnation) else { return false };
     let sampled_out = sampled_out(session, state.pressure);
-    let entry = Entry {
+    let entry = SessionState {
         incarnation,
         started_at: now,
         last_at: now,
@@ -341,13 +341,13 @@ fn sampled_out(session: &SessionId, pressure: u8) -> bool {
 mod tests {
     use super::*;
 
-    fn sessions() -> Sessions {
-        let owner = Owner {
+    fn sessions() -> SessionRegistry {
+        let owner = SessionScope {
             tenant: TenantId::parse("t").expect("id"),
             agent: AgentId::parse("a").expect("id"),
             build: None,
         };
-        Sessions::new(owner, "i".to_owned(), Duration::from_micros(10), Duration::from_micros(100))
+        SessionRegistry::new(owner, "i".to_owned(), Duration::from_micros(10), Duration::from_micros(100))
     }
 
     fn id(text: &str) -> SessionId {
@@ -407,7 +407,7 @@ mod tests {
     fn a_session_that_nothing_can_join_is_closed_soon_and_forgotten() {
         let owner = sessions().owner().clone();
         let hour = Duration::from_secs(3600);
-        let sessions = Sessions::new(owner, "i".to_owned(), hour, hour);
+        let sessions = SessionRegistry::new(owner, "i".to_owned(), hour, hour);
         for name in ["alone", "named"] {
             assert!(sessions.begin(&id(name), 0).is_some());
             sessions.journaled(&id(name), Edge::Tool, 0);

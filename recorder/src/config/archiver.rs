@@ -81,9 +81,9 @@ impl ArchiverConfig {
             encryption: file.encryption,
             metrics: file.metrics,
         };
-        if config.archive.roll_every.is_zero() {
+        if config.archive.flush_every.is_zero() {
             let detail = "expected a duration above zero such as \"30s\", found zero";
-            return Err(wrong("archive.roll-every", detail));
+            return Err(wrong("archive.flush-every", detail));
         }
         config.kafka.resolve(env)?;
         Ok(config)
@@ -113,7 +113,7 @@ upstream = "http://127.0.0.1:9/base"
 "#;
         let config = ArchiverConfig::parse(text, &|_| None).expect("a good file");
         assert_eq!((config.store.as_str(), config.kafka.topic.as_str()), ("s", "foreshadow"));
-        assert_eq!(config.archive.roll_bytes.0, 32 << 20);
+        assert_eq!(config.archive.flush_bytes.0, 32 << 20);
     }
 
     #[test]
@@ -124,7 +124,7 @@ upstream = "http://127.0.0.1:9/base"
         assert!(typo.contains("stroe") && typo.contains("line 2"), "{typo}");
         let typo = refused("store = \"s\"\n[kafka]\nbroker = \"b:1\"");
         assert!(typo.contains("kafka.broker") && typo.contains("unknown field"), "{typo}");
-        let zero = refused("store = \"s\"\n[kafka]\nbrokers = \"b:1\"\n[archive]\nroll-every = \"0s\"");
-        assert!(zero.contains("archive.roll-every"), "{zero}");
+        let zero = refused("store = \"s\"\n[kafka]\nbrokers = \"b:1\"\n[archive]\nflush-every = \"0s\"");
+        assert!(zero.contains("archive.flush-every"), "{zero}");
     }
 }

@@ -7,17 +7,17 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 /// Name of the file in the state directory.
-const FILE: &str = "handed-on";
+const FILE: &str = "checkpoint";
 
 /// The file.
 #[derive(Debug)]
-pub(crate) struct HandedOn {
+pub(crate) struct Checkpoint {
     path: PathBuf,
     journal: String,
     written: u64,
 }
 
-impl HandedOn {
+impl Checkpoint {
     /// Reads the file; one that is missing, of another journal or broken says nothing.
     pub(crate) fn open(state_dir: &Path, journal: &str) -> Self {
         let path = state_dir.join(FILE);
@@ -54,13 +54,13 @@ mod tests {
     #[test]
     fn a_position_is_of_its_journal_and_never_goes_back() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut handed = HandedOn::open(folder.path(), "j");
-        assert_eq!(handed.position(), 0);
-        handed.save(7).expect("writes");
-        handed.save(3).expect("writes");
-        assert_eq!(HandedOn::open(folder.path(), "j").position(), 7);
-        assert_eq!(HandedOn::open(folder.path(), "other").position(), 0);
+        let mut checkpoint = Checkpoint::open(folder.path(), "j");
+        assert_eq!(checkpoint.position(), 0);
+        checkpoint.save(7).expect("writes");
+        checkpoint.save(3).expect("writes");
+        assert_eq!(Checkpoint::open(folder.path(), "j").position(), 7);
+        assert_eq!(Checkpoint::open(folder.path(), "other").position(), 0);
         std::fs::write(folder.path().join(FILE), "j seven").expect("writes");
-        assert_eq!(HandedOn::open(folder.path(), "j").position(), 0);
+        assert_eq!(Checkpoint::open(folder.path(), "j").position(), 0);
     }
 }

@@ -10,32 +10,32 @@ use store::log::{LogError, LogReader};
 
 /// Bytes of pieces that are held while their exchange does not come; past it the pieces are let go. Their exchange was
 /// refused by a full journal, so their session is shed.
-const MAX_STRAY_BYTES: usize = 16 << 20;
+const MAX_ORPHAN_BYTES: usize = 16 << 20;
 
 /// A record, decoded and as it lies in the journal.
 #[derive(Debug)]
-pub(crate) struct Read {
+pub(crate) struct JournalRecord {
     pub(crate) record: Record,
     pub(crate) encoded: Vec<u8>,
 }
 
 /// An exchange or a close row, with the pieces that it brings.
 #[derive(Debug)]
-pub(crate) struct Entry {
+pub(crate) struct JournalEntry {
     /// Of the exchange or close row.
     pub(crate) position: u64,
-    pub(crate) pieces: Vec<Read>,
-    pub(crate) last: Read,
+    pub(crate) pieces: Vec<JournalRecord>,
+    pub(crate) last: JournalRecord,
 }
 
-impl Entry {
+impl JournalEntry {
     /// Bytes in the journal.
     pub(crate) fn bytes(&self) -> usize {
         self.records().map(|read| read.encoded.len()).sum()
     }
 
     /// Pieces, then the exchange or close row.
-    pub(crate) fn records(&self) -> impl Iterator<Item = &Read> {
+    pub(crate) fn records(&self) -> impl Iterator<Item = &JournalRecord> {
         self.pieces.iter().chain([&self.last])
     }
 
@@ -75,30 +75,30 @@ fn owner(record: &Record) -> Option<(&TenantId, &SessionId)> {
 
 /// The entries of a journal from a position on.
 #[derive(Debug)]
-pub(crate) struct Entries {
+pub(crate) struct JournalReader {
     reader: LogReader,
     /// A record that was read before it was known to be durable.
     ahead: Option<(u64, Vec<u8>)>,
     /// Pieces whose exchange is still to come; a crash or a full journal may keep it away for good.
-    strays: Vec<(SessionId, Read)>,
-    stray_bytes: usize,
-    set_aside: u64,
+    orphans: Vec<(SessionId, JournalRecord)>,
+    orphan_bytes: usize,
+    skipped: u64,
 }
 
-impl Entries {
+impl JournalReader {
     pub(crate) fn open(folder: &Path, from: u64) -> Result<Self, LogError> {
         let reader = LogReader::open(folder, from)?;
-        Ok(Self { reader, ahead: None, strays: Vec::new(), stray_bytes: 0, set_aside: 0 })
+        Ok(Self { reader, ahead: None, orphans: Vec::new(), orphan_bytes: 0, skipped: 0 })
     }
 
     /// Takes how many records could not be read since it was asked last; each was said with its position.
-    pub(crate) fn take_set_aside(&mut self) -> u64 {
-        std::mem::take(&mut self.set_aside)
+    pub(crate) fn take_skipped(&mut self) -> u64 {
+        std::mem::take(&mut self.skipped)
     }
 
     /// The next entry before `synced`; `None` where there is none for now. What is written but not yet durable may be
     /// gone after a power cut, so nobody else may learn of it.
-    pub(crate) fn next(&mut self, synced: u64) -> Result<Option<Entry>, LogError> {
+    pub(crate) fn next(&mut self, synced: u64) -> Result<Option<JournalEntry>, LogError> {
         loop {
             let record = match self.ahead.take() {
                 Some(record) => Some(record),
@@ -112,41 +112,45 @@ impl Entries {
             match Record::decode(&encoded) {
                 Ok(Record::Piece { session, digest, bytes }) => {
                     let record = Record::Piece { session: session.clone(), digest, bytes };
-                    self.hold(session, Read { record, encoded });
+                    self.hold(session, JournalRecord { record, encoded });
                 }
                 Ok(record @ (Record::Exchange(_) | Record::Close(_))) => {
                     let pieces = self.pieces_of(&record);
-                    return Ok(Some(Entry { position, pieces, last: Read { record, encoded } }));
+                    return Ok(Some(JournalEntry {
+                        position,
+                        pieces,
+                        last: JournalRecord { record, encoded },
+                    }));
                 }
                 Err(error) => {
-                    self.set_aside += 1;
+                    self.skipped += 1;
                     tracing::error!(position, %error, "a journal record is set aside");
                 }
             }
         }
     }
 
-    fn hold(&mut self, session: SessionId, piece: Read) {
-        self.stray_bytes += piece.encoded.len();
-        self.strays.push((session, piece));
-        if self.stray_bytes > MAX_STRAY_BYTES
-            && let Some((newest, _)) = self.strays.last()
+    fn hold(&mut self, session: SessionId, piece: JournalRecord) {
+        self.orphan_bytes += piece.encoded.len();
+        self.orphans.push((session, piece));
+        if self.orphan_bytes > MAX_ORPHAN_BYTES
+            && let Some((newest, _)) = self.orphans.last()
         {
             let newest = newest.clone();
-            self.strays.retain(|(session, _)| *session == newest);
-            self.stray_bytes = self.strays.iter().map(|(_, piece)| piece.encoded.len()).sum();
+            self.orphans.retain(|(session, _)| *session == newest);
+            self.orphan_bytes = self.orphans.iter().map(|(_, piece)| piece.encoded.len()).sum();
         }
     }
 
-    fn pieces_of(&mut self, record: &Record) -> Vec<Read> {
+    fn pieces_of(&mut self, record: &Record) -> Vec<JournalRecord> {
         let Some((_, owner)) = owner(record) else { return Vec::new() };
         let mut pieces = Vec::new();
-        for (session, piece) in std::mem::take(&mut self.strays) {
+        for (session, piece) in std::mem::take(&mut self.orphans) {
             if session == *owner {
-                self.stray_bytes -= piece.encoded.len();
+                self.orphan_bytes -= piece.encoded.len();
                 pieces.push(piece);
             } else {
-                self.strays.push((session, piece));
+                self.orphans.push((session, piece));
             }
         }
         pieces
@@ -204,14 +208,14 @@ pub(crate) mod tests {
             writer.append(record).expect("has room");
         }
         writer.sync().expect("syncs");
-        let mut entries = Entries::open(folder.path(), 0).expect("opens");
+        let mut entries = JournalReader::open(folder.path(), 0).expect("opens");
         assert!(entries.next(2).expect("reads").is_none());
         let mut found = Vec::new();
         while let Some(entry) = entries.next(5).expect("reads") {
             found.push((entry.position, entry.pieces.len()));
         }
         assert_eq!(found, [(2, 1), (4, 1)]);
-        assert_eq!((entries.take_set_aside(), entries.take_set_aside()), (1, 0));
+        assert_eq!((entries.take_skipped(), entries.take_skipped()), (1, 0));
         assert_eq!(entries.next(6).expect("reads").map(|entry| entry.position), Some(5));
     }
 
@@ -220,13 +224,13 @@ pub(crate) mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let mut writer = LogWriter::open(folder.path(), LogOptions::default()).expect("opens");
         for _ in 0..2 {
-            writer.append(&piece("lost", 1, MAX_STRAY_BYTES / 2 + 1)).expect("has room");
+            writer.append(&piece("lost", 1, MAX_ORPHAN_BYTES / 2 + 1)).expect("has room");
         }
         writer.append(&piece("one", 1, 9)).expect("has room");
         writer.append(&close("one")).expect("has room");
         writer.sync().expect("syncs");
-        let mut entries = Entries::open(folder.path(), 0).expect("opens");
+        let mut entries = JournalReader::open(folder.path(), 0).expect("opens");
         assert_eq!(entries.next(9).expect("reads").map(|entry| entry.pieces.len()), Some(1));
-        assert_eq!(entries.stray_bytes, 0);
+        assert_eq!(entries.orphan_bytes, 0);
     }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 ///
 /// Once nothing is under way, `started` is `journaled` plus all of `shed`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Counts {
+pub struct ExchangeCounts {
     /// Exchanges whose request's head arrived.
     pub started: u64,
     /// Exchanges that are durable in the journal.
@@ -25,7 +25,7 @@ pub struct Counts {
     pub upgraded: u64,
 }
 
-impl Counts {
+impl ExchangeCounts {
     /// All exchanges that were shed.
     #[must_use]
     pub fn shed_total(&self) -> u64 {

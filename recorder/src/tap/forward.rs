@@ -75,7 +75,7 @@ fn no_answer(error: &hyper_util::client::legacy::Error, recording: &Recording) -
 
 /// The session's name out of a path that begins with the configured marker, and the path without both.
 fn cut_session(door: &Door, path: &str) -> (String, Option<String>) {
-    let found = door.intake.session_config.path_marker.rest(path).and_then(|rest| {
+    let found = door.intake.session_config.session_path_prefix.rest(path).and_then(|rest| {
         let rest = rest.strip_prefix('/')?;
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
         let (session, rest) = rest.split_at(end);

@@ -124,7 +124,7 @@ async fn nothing_passes_a_dead_letter_that_cannot_be_written() {
 
 #[tokio::test]
 async fn two_share_the_partitions() {
-    let place = Place::new(4).with("[archive]\nroll-every = \"200ms\"\n");
+    let place = Place::new(4).with("[archive]\nflush-every = \"200ms\"\n");
     let mut journals: Vec<Journal> = (0..4).map(|n| Journal::new(&format!("j{n}"))).collect();
     let mut send = |from: u32, to: u32| {
         for seq in from..to {
@@ -155,7 +155,7 @@ async fn two_share_the_partitions() {
 
 #[tokio::test]
 async fn whoever_has_lost_a_partition_writes_nothing_more_to_it() {
-    let place = Place::new(1).with("[archive]\nroll-every = \"200ms\"\n");
+    let place = Place::new(1).with("[archive]\nflush-every = \"200ms\"\n");
     let mut journal = Journal::new("j");
     place.publish(0, &journal.exchange("a", 0, 1));
     let archiver = place.start(None).await;

@@ -14,7 +14,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::{ClientConfig, Message as _};
 use recorder::config::Config;
-use recorder::{Clock, Counts, Recorder};
+use recorder::{Clock, ExchangeCounts, Recorder};
 use schemas::exchange::Exchange;
 use schemas::keys::RootKey;
 use schemas::record::{Parcel, Record};
@@ -115,7 +115,7 @@ pub(crate) async fn ask(recorder: &Recorder, session: &str, body: &str) {
 }
 
 /// Waits until the counts are so.
-pub(crate) async fn until(recorder: &Recorder, so: impl Fn(&Counts) -> bool) -> Counts {
+pub(crate) async fn until(recorder: &Recorder, so: impl Fn(&ExchangeCounts) -> bool) -> ExchangeCounts {
     let reached = async {
         loop {
             let counts = recorder.counts();

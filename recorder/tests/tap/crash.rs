@@ -90,7 +90,7 @@ async fn a_dropped_recorder_lets_go_of_its_journal() {
 async fn an_exchange_larger_than_a_batch_is_archived() {
     let script = || vec![Step::Read, Step::Send(answer("", "{}"))];
     let upstream = Upstream::start(vec![script(), script()]).await;
-    let routes = format!("{}[archive]\nroll-bytes = \"1 KiB\"\n", route("model", &upstream.url, ""));
+    let routes = format!("{}[archive]\nflush-bytes = \"1 KiB\"\n", route("model", &upstream.url, ""));
     let bench = Bench::new(&routes).await;
     let message = |letter: &str| format!(r#"{{"role":"user","content":"{}"}}"#, letter.repeat(100_000));
     for (one, two) in [("a", "b"), ("c", "d")] {

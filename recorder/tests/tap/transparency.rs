@@ -146,7 +146,7 @@ async fn a_full_journal_sheds_whole_sessions_and_production_goes_on() {
     let script = || vec![Step::Read, Step::Send(answer("Connection: close\r\n", &"y".repeat(500)))];
     let upstream = Upstream::start((0..calls).map(|_| script()).collect()).await;
     // Nothing is archived before the end, so nothing is freed.
-    let limits = "[limits]\njournal-bytes = \"8KiB\"\n[archive]\nroll-every = \"1h\"\n";
+    let limits = "[limits]\njournal-bytes = \"8KiB\"\n[archive]\nflush-every = \"1h\"\n";
     let bench = Bench::new(&format!("{limits}{}", route("model", &upstream.url, ""))).await;
     for call in 0..calls {
         let headers = format!("X-Session-Id: s{call}\r\nConnection: close\r\n");

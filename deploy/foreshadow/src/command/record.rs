@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use recorder::config::Config;
-use recorder::{Counts, Recorder};
+use recorder::{ExchangeCounts, Recorder};
 use serde::Serialize;
 
 use crate::clock::now_micros;
@@ -83,7 +83,7 @@ fn announce(recorder: &Recorder, screen: &Screen) {
     }
 }
 
-fn summary(counts: &Counts, publishes: bool) -> String {
+fn summary(counts: &ExchangeCounts, publishes: bool) -> String {
     let (handed_on, place) =
         if publishes { (counts.published, "acknowledged by Kafka") } else { (counts.archived, "in Parquet") };
     let mut text = format!(

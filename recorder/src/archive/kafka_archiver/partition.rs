@@ -157,10 +157,10 @@ impl Partition {
     }
 
     /// Whether a batch is due by size or time.
-    pub(crate) fn is_due(&self, roll_bytes: u64, roll_every: Duration, now: Instant) -> bool {
+    pub(crate) fn is_due(&self, flush_bytes: u64, flush_every: Duration, now: Instant) -> bool {
         let old =
-            self.gathering.since().is_some_and(|since| now.saturating_duration_since(since) >= roll_every);
-        self.flight.is_none() && (old || self.gathering.ready_bytes() >= roll_bytes)
+            self.gathering.since().is_some_and(|since| now.saturating_duration_since(since) >= flush_every);
+        self.flight.is_none() && (old || self.gathering.ready_bytes() >= flush_bytes)
     }
 
     /// Whether nothing is left that a commit would change.

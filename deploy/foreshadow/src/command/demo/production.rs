@@ -117,7 +117,7 @@ async fn talk(cases: &[Case], url: &str, step: &ProgressBar) -> anyhow::Result<(
 }
 
 /// Reads back from disk what there is: what a replay will find, not what the tap believes.
-async fn count(folder: &Folder, counts: &recorder::Counts, writes: u64) -> anyhow::Result<Recorded> {
+async fn count(folder: &Folder, counts: &recorder::ExchangeCounts, writes: u64) -> anyhow::Result<Recorded> {
     let lake = Store::open(&folder.location("store"))?;
     let sessions = lake.load_sessions(&lake.snapshot().await?, None).await?;
     let mut recorded = Recorded {

@@ -39,11 +39,11 @@ impl Reader {
         let all = settled || self.state.end != End::No;
         let full = self.state.bytes() + self.dead.bytes() >= MEMORY_BYTES;
         // At the end of the topic, what makes a file of some size need not wait for it to settle.
-        let roll_bytes = self.config.roll_bytes.0 / if quiet { QUIET_SHARE } else { 1 };
-        let roll_every = self.config.roll_every;
+        let flush_bytes = self.config.flush_bytes.0 / if quiet { QUIET_SHARE } else { 1 };
+        let flush_every = self.config.flush_every;
         for held in self.state.partitions.values_mut() {
             let leaving = matches!(held.stage, Stage::Leaving);
-            if all || leaving || held.is_due(roll_bytes, roll_every, now) {
+            if all || leaving || held.is_due(flush_bytes, flush_every, now) {
                 held.hand_over();
             }
         }

@@ -6,18 +6,18 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 /// The numbers, each set by one thread.
 #[derive(Debug, Default)]
-pub(crate) struct Gauges {
+pub(crate) struct JournalGauges {
     journal_bytes: AtomicU64,
     synced: AtomicU64,
-    handed_on: AtomicU64,
+    delivered: AtomicU64,
     /// When the oldest exchange that waits ended, in microseconds since 1970; 0 where none waits.
     oldest: AtomicI64,
-    set_aside: AtomicU64,
+    skipped: AtomicU64,
     resent: AtomicU64,
     brokers_lost: AtomicBool,
 }
 
-impl Gauges {
+impl JournalGauges {
     pub(crate) fn set_journal_bytes(&self, bytes: u64) {
         self.journal_bytes.store(bytes, Ordering::Relaxed);
     }
@@ -27,13 +27,13 @@ impl Gauges {
         self.synced.store(position, Ordering::Relaxed);
     }
 
-    pub(crate) fn set_handed_on(&self, position: u64, oldest: Option<i64>) {
-        self.handed_on.store(position, Ordering::Relaxed);
+    pub(crate) fn set_delivered(&self, position: u64, oldest: Option<i64>) {
+        self.delivered.store(position, Ordering::Relaxed);
         self.oldest.store(oldest.unwrap_or(0), Ordering::Relaxed);
     }
 
-    pub(crate) fn add_set_aside(&self, records: u64) {
-        self.set_aside.fetch_add(records, Ordering::Relaxed);
+    pub(crate) fn add_skipped(&self, records: u64) {
+        self.skipped.fetch_add(records, Ordering::Relaxed);
     }
 
     pub(crate) fn add_resent(&self, entries: u64) {
@@ -51,7 +51,7 @@ impl Gauges {
 
     /// Journal records that are not handed on.
     pub(crate) fn waiting(&self) -> u64 {
-        self.synced.load(Ordering::Relaxed).saturating_sub(self.handed_on.load(Ordering::Relaxed))
+        self.synced.load(Ordering::Relaxed).saturating_sub(self.delivered.load(Ordering::Relaxed))
     }
 
     /// How long the oldest exchange that is not handed on has waited, in seconds.
@@ -65,8 +65,8 @@ impl Gauges {
     }
 
     /// Journal records that could not be read.
-    pub(crate) fn set_aside(&self) -> u64 {
-        self.set_aside.load(Ordering::Relaxed)
+    pub(crate) fn skipped(&self) -> u64 {
+        self.skipped.load(Ordering::Relaxed)
     }
 
     /// Exchanges and close rows that were sent to Kafka again.
