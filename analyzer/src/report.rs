@@ -25,16 +25,16 @@ mod tools;
 mod trace;
 mod transcript;
 
-pub use cases::texts_wanted;
+pub use cases::transcript_sessions;
 pub use junit::junit_xml;
 pub use otlp::otlp_json;
 pub use page::report_html;
 pub use summary::summary_md;
-pub use transcript::{Texts, Transcript, Turn};
+pub use transcript::{Transcript, TranscriptTurn, Transcripts};
 
 /// What was analyzed: the report shows the sessions behind the numbers.
 #[derive(Debug, Clone, Copy)]
-pub struct Evidence<'a> {
+pub struct ReportInput<'a> {
     /// The run of the current build.
     pub baseline: &'a Run,
     /// The run of the new build.
@@ -43,13 +43,13 @@ pub struct Evidence<'a> {
     pub recorded: Option<&'a Run>,
     /// The policy that decided.
     pub policy: &'a Policy,
-    /// What was said in the trials of [`texts_wanted`], where it is known.
-    pub texts: &'a Texts,
+    /// What was said in the trials of [`transcript_sessions`], where it is known.
+    pub transcripts: &'a Transcripts,
 }
 
 /// What the report is told of its surroundings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Frame {
+pub struct ReportMeta {
     /// What is compared, for the title; the builds where empty.
     pub title: String,
     /// Command lines that lead to the same verdict, one a line.

@@ -12,7 +12,7 @@ use std::process::Command;
 use std::thread::JoinHandle;
 
 use analyzer::Policy;
-use analyzer::report::{Evidence, Frame, Texts, report_html, texts_wanted};
+use analyzer::report::{ReportInput, ReportMeta, Transcripts, report_html, transcript_sessions};
 use runs::Shape;
 use schemas::trial::Lane;
 use tests::{binary, verdict};
@@ -40,13 +40,19 @@ fn analyzed(shape: Shape, policy: &Policy) -> String {
     let (baseline, candidate) = (runs::run(shape, Lane::Baseline), runs::run(shape, Lane::Candidate));
     let analysis = analyzer::analyse(policy, &baseline, &candidate, None, 7).expect("two runs");
     verdict::assert_conforms(&serde_json::to_value(&analysis.verdict).expect("JSON"));
-    let none = Texts::new();
-    let evidence =
-        Evidence { baseline: &baseline, candidate: &candidate, recorded: None, policy, texts: &none };
-    let texts = runs::texts(shape, texts_wanted(&analysis, &evidence).expect("two runs"));
+    let none = Transcripts::new();
+    let input = ReportInput {
+        baseline: &baseline,
+        candidate: &candidate,
+        recorded: None,
+        policy,
+        transcripts: &none,
+    };
+    let transcripts = runs::transcripts(shape, transcript_sessions(&analysis, &input).expect("two runs"));
     let hostile = if shape.hostile { runs::HOSTILE } else { "" };
-    let frame = Frame { title: hostile.to_owned(), commands: vec![format!("foreshadow analyze {hostile}")] };
-    report_html(&analysis, &Evidence { texts: &texts, ..evidence }, &frame).expect("renders")
+    let meta =
+        ReportMeta { title: hostile.to_owned(), commands: vec![format!("foreshadow analyze {hostile}")] };
+    report_html(&analysis, &ReportInput { transcripts: &transcripts, ..input }, &meta).expect("renders")
 }
 
 fn policy(text: &str) -> Policy {

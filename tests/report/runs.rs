@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use analyzer::report::{Texts, Transcript, Turn};
+use analyzer::report::{Transcript, TranscriptTurn, Transcripts};
 use analyzer::{AnswerEmbedding, Run, ToolCall, TrialRecord};
 use schemas::exchange::{Effect, Ending};
 use schemas::id::{AgentId, BuildId, CaseId, SessionId, TenantId};
@@ -185,8 +185,8 @@ fn refund(shape: Shape, case: u32, seq: u32) -> ToolCall {
 }
 
 /// What was said in these sessions.
-pub(crate) fn texts(shape: Shape, wanted: impl IntoIterator<Item = (Lane, String)>) -> Texts {
-    let said = || Turn {
+pub(crate) fn transcripts(shape: Shape, wanted: impl IntoIterator<Item = (Lane, String)>) -> Transcripts {
+    let said = || TranscriptTurn {
         seq: 0,
         input: Some(shape.text("I would like my money back.".to_owned())),
         output: Some(shape.text("It is on its way.".to_owned())),

@@ -10,8 +10,8 @@ use schemas::trial::Lane;
 use serde::Serialize;
 
 use super::effects::{self, CaseEffect, Kind};
-use super::transcript::Texts;
-use super::{Evidence, link, pack, phrases, text};
+use super::transcript::Transcripts;
+use super::{ReportInput, link, pack, phrases, text};
 use crate::analysis::{AnalyseError, Analysis};
 use crate::finding::Finding;
 use crate::format;
@@ -75,10 +75,10 @@ impl Sides<'_> {
 /// # Errors
 /// The runs cannot be paired; what was analyzed can.
 pub(super) fn by_case<'a>(
-    evidence: &Evidence<'a>,
+    input: &ReportInput<'a>,
     seed: u64,
 ) -> Result<BTreeMap<&'a str, Sides<'a>>, AnalyseError> {
-    let Evidence { baseline, candidate, recorded, policy, texts: _ } = *evidence;
+    let ReportInput { baseline, candidate, recorded, policy, transcripts: _ } = *input;
     let pairs = Pairs::new(baseline, candidate, recorded)?;
     let succeeded = metrics::succeeded(Setting { policy, pairs: &pairs, seed });
     let mut cases: BTreeMap<&str, Sides<'_>> = BTreeMap::new();
@@ -108,11 +108,11 @@ pub(super) fn by_case<'a>(
 ///
 /// # Errors
 /// The runs cannot be paired; what was analyzed can.
-pub fn texts_wanted(
+pub fn transcript_sessions(
     analysis: &Analysis,
-    evidence: &Evidence<'_>,
+    input: &ReportInput<'_>,
 ) -> Result<BTreeSet<(Lane, String)>, AnalyseError> {
-    let by_case = by_case(evidence, analysis.verdict.seed)?;
+    let by_case = by_case(input, analysis.verdict.seed)?;
     let ranked = ranked(analysis, &by_case);
     let worst = ranked.iter().take(CASES_WITH_TEXTS);
     let sides = worst.filter_map(|case| Some((case, by_case.get(case.name)?)));
@@ -189,12 +189,16 @@ struct Case<'a> {
 }
 
 /// Lists the cases, the worst first.
-pub(super) fn cases(analysis: &Analysis, trials: &BTreeMap<&str, Sides<'_>>, texts: &Texts) -> Cases {
+pub(super) fn cases(
+    analysis: &Analysis,
+    trials: &BTreeMap<&str, Sides<'_>>,
+    transcripts: &Transcripts,
+) -> Cases {
     let mut ranked = ranked(analysis, trials);
     let left_out = ranked.len().saturating_sub(CASES_LISTED);
     ranked.truncate(CASES_LISTED);
     let shown: Vec<(CaseView, Option<TraceView>)> =
-        ranked.par_iter().map(|case| case.view(trials.get(case.name), texts)).collect();
+        ranked.par_iter().map(|case| case.view(trials.get(case.name), transcripts)).collect();
     let traceable = shown.iter().filter(|(_, trace)| trace.is_some()).count();
     let (mut views, traces): (Vec<CaseView>, Vec<Option<TraceView>>) = shown.into_iter().unzip();
     let blocks = blocks(&mut views, &traces);
@@ -283,8 +287,8 @@ impl Case<'_> {
         fresh.take(FINDINGS_SHOWN).map(|finding| finding_view(finding)).collect()
     }
 
-    fn view(&self, sides: Option<&Sides<'_>>, texts: &Texts) -> (CaseView, Option<TraceView>) {
-        let trace = sides.and_then(|sides| traces::trace(sides, &self.findings, texts));
+    fn view(&self, sides: Option<&Sides<'_>>, transcripts: &Transcripts) -> (CaseView, Option<TraceView>) {
+        let trace = sides.and_then(|sides| traces::trace(sides, &self.findings, transcripts));
         let records = sides.into_iter().flat_map(|sides| sides.candidate.iter().chain(&sides.baseline));
         let slices = records.take(1).flat_map(|shown| &shown.record.trial.slices);
         let effects = sides.map(effects::of_case).unwrap_or_default();
@@ -353,7 +357,7 @@ mod tests {
     fn listed() -> Cases {
         let runs = sample::runs();
         let analysis = sample::analysis(Answer::Block);
-        cases(&analysis, &by_case(&runs.evidence(), 7).unwrap(), runs.evidence().texts)
+        cases(&analysis, &by_case(&runs.input(), 7).unwrap(), runs.input().transcripts)
     }
 
     #[test]
@@ -391,7 +395,7 @@ mod tests {
     #[test]
     fn the_texts_of_the_worst_cases_are_asked_for() {
         let runs = sample::runs();
-        let wanted = texts_wanted(&sample::analysis(Answer::Block), &runs.evidence()).unwrap();
+        let wanted = transcript_sessions(&sample::analysis(Answer::Block), &runs.input()).unwrap();
         assert!(wanted.contains(&(Lane::Candidate, format!("{}-0", sample::HOSTILE_CASE))));
         assert_eq!(wanted.len(), 9, "three cases in three lanes: {wanted:?}");
     }

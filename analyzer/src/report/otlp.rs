@@ -6,7 +6,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Evidence, phrases, text};
+use super::{ReportInput, phrases, text};
 use crate::analysis::Analysis;
 use crate::verdict::{Answer, InvariantResult, MetricResult, MetricState, Verdict};
 
@@ -23,9 +23,9 @@ const ERROR: u8 = 17;
 
 /// Writes the export request; `at_nanos` is when the verdict was made, in nanoseconds since 1970.
 #[must_use]
-pub fn otlp_json(analysis: &Analysis, evidence: &Evidence<'_>, at_nanos: u64) -> String {
+pub fn otlp_json(analysis: &Analysis, input: &ReportInput<'_>, at_nanos: u64) -> String {
     let verdict = &analysis.verdict;
-    let common = common(verdict, evidence);
+    let common = common(verdict, input);
     let mut records = vec![verdict_event(verdict)];
     records.extend(verdict.metrics.iter().map(metric_event));
     records.extend(verdict.invariants.iter().map(invariant_event));
@@ -87,8 +87,8 @@ fn truth(key: &str, value: bool) -> Value {
 }
 
 /// What was compared, on every event: each can be read alone.
-fn common(verdict: &Verdict, evidence: &Evidence<'_>) -> Vec<Value> {
-    let agent = evidence.candidate.own().next().map(|record| record.trial.agent.to_string());
+fn common(verdict: &Verdict, input: &ReportInput<'_>) -> Vec<Value> {
+    let agent = input.candidate.own().next().map(|record| record.trial.agent.to_string());
     let mut common: Vec<Value> =
         agent.iter().map(|agent| word("gen_ai.agent.name", &text::name(agent))).collect();
     common.extend([
@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn every_number_of_the_verdict_is_an_event_of_the_conventions() {
         let runs = sample::runs();
-        let text = otlp_json(&sample::analysis(Answer::Block), &runs.evidence(), 1_700_000_000_000_000_000);
+        let text = otlp_json(&sample::analysis(Answer::Block), &runs.input(), 1_700_000_000_000_000_000);
         let request: Value = serde_json::from_str(&text).unwrap();
         let scope = &request["resourceLogs"][0]["scopeLogs"][0];
         assert_eq!(scope["schemaUrl"], SCHEMA);

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::cases::{self, Cases};
 use super::tools::{self, Tools};
-use super::{Evidence, Frame, ReportError, figures, pack, phrases, text};
+use super::{ReportError, ReportInput, ReportMeta, figures, pack, phrases, text};
 use crate::analysis::Analysis;
 use crate::format;
 use crate::verdict::{Answer, ExchangeResult, MetricResult, NeedRow, Reason, ReasonCode, Verdict};
@@ -56,12 +56,12 @@ const LEADING_CASES: usize = 5;
 /// Only by a defect of this crate.
 pub fn report_html(
     analysis: &Analysis,
-    evidence: &Evidence<'_>,
-    frame: &Frame,
+    input: &ReportInput<'_>,
+    meta: &ReportMeta,
 ) -> Result<String, ReportError> {
-    let by_case = cases::by_case(evidence, analysis.verdict.seed)?;
-    let cases = cases::cases(analysis, &by_case, evidence.texts);
-    let page = page(analysis, evidence, frame, &cases, tools::tools(&by_case, &analysis.verdict.tools));
+    let by_case = cases::by_case(input, analysis.verdict.seed)?;
+    let cases = cases::cases(analysis, &by_case, input.transcripts);
+    let page = page(analysis, input, meta, &cases, tools::tools(&by_case, &analysis.verdict.tools));
     let (style, script) = (include_str!("page.css"), include_str!("page.js"));
     let safe = |text: String| Value::from_safe_string(text);
     let mut environment = Environment::new();
@@ -177,12 +177,18 @@ struct CaseCounts {
     bytes: String,
 }
 
-fn page(analysis: &Analysis, evidence: &Evidence<'_>, frame: &Frame, cases: &Cases, tools: Tools) -> Page {
+fn page(
+    analysis: &Analysis,
+    input: &ReportInput<'_>,
+    meta: &ReportMeta,
+    cases: &Cases,
+    tools: Tools,
+) -> Page {
     let verdict = &analysis.verdict;
-    let title = if frame.title.is_empty() {
+    let title = if meta.title.is_empty() {
         format!("{} against {}", text::name(&verdict.candidate.build), text::name(&verdict.baseline.build))
     } else {
-        text::name(&frame.title)
+        text::name(&meta.title)
     };
     Page {
         title,
@@ -220,12 +226,12 @@ fn page(analysis: &Analysis, evidence: &Evidence<'_>, frame: &Frame, cases: &Cas
             trimmed: cases.traceable - cases.traced,
             bytes: text::bytes(cases.blocks.iter().map(String::len).sum()),
         },
-        fidelity: verdict.fidelity.as_ref().map(|_| trust::fidelity_view(evidence)),
-        lanes: trust::lanes(verdict, evidence),
+        fidelity: verdict.fidelity.as_ref().map(|_| trust::fidelity_view(input)),
+        lanes: trust::lanes(verdict, input),
         pairs: trust::pairs(verdict),
-        policy: text::visible_lines(&policy_text(evidence)),
+        policy: text::visible_lines(&policy_text(input)),
         identity: identity(verdict),
-        commands: frame.commands.iter().map(|command| text::visible(command)).collect(),
+        commands: meta.commands.iter().map(|command| text::visible(command)).collect(),
     }
 }
 
@@ -368,8 +374,8 @@ fn metric_view(metric: &MetricResult) -> MetricView {
 }
 
 /// The policy as understood, defaults included.
-fn policy_text(evidence: &Evidence<'_>) -> String {
-    serde_json::to_string_pretty(evidence.policy).expect("a policy holds only finite numbers and text keys")
+fn policy_text(input: &ReportInput<'_>) -> String {
+    serde_json::to_string_pretty(input.policy).expect("a policy holds only finite numbers and text keys")
 }
 
 fn identity(verdict: &Verdict) -> Vec<[String; 2]> {
@@ -396,8 +402,9 @@ mod tests {
     fn render(answer: Answer) -> String {
         let runs = sample::runs();
         let analysis = sample::analysis(answer);
-        let frame = Frame { title: sample::HOSTILE.to_owned(), commands: vec![sample::HOSTILE.to_owned()] };
-        report_html(&analysis, &runs.evidence(), &frame).unwrap()
+        let meta =
+            ReportMeta { title: sample::HOSTILE.to_owned(), commands: vec![sample::HOSTILE.to_owned()] };
+        report_html(&analysis, &runs.input(), &meta).unwrap()
     }
 
     #[test]
@@ -463,7 +470,7 @@ mod tests {
         let runs = sample::runs();
         let mut analysis = sample::analysis(Answer::Block);
         analysis.verdict.fidelity = None;
-        let html = report_html(&analysis, &runs.evidence(), &Frame::default()).unwrap();
+        let html = report_html(&analysis, &runs.input(), &ReportMeta::default()).unwrap();
         assert!(html.contains("Imported: not applicable"));
     }
 }

@@ -10,7 +10,7 @@ use crate::analysis::{Analysis, CaseContrast, MetricDetail};
 use crate::finding::{Example, Finding};
 use crate::outcome::OutcomeResult;
 use crate::policy::Policy;
-use crate::report::{Evidence, Texts, Transcript, Turn};
+use crate::report::{ReportInput, Transcript, TranscriptTurn, Transcripts};
 use crate::run::{Run, ToolCall, TrialRecord};
 use crate::verdict::*;
 
@@ -111,17 +111,17 @@ pub(super) struct Runs {
     baseline: Run,
     candidate: Run,
     policy: Policy,
-    texts: Texts,
+    transcripts: Transcripts,
 }
 
 impl Runs {
-    pub(super) fn evidence(&self) -> Evidence<'_> {
-        Evidence {
+    pub(super) fn input(&self) -> ReportInput<'_> {
+        ReportInput {
             baseline: &self.baseline,
             candidate: &self.candidate,
             recorded: None,
             policy: &self.policy,
-            texts: &self.texts,
+            transcripts: &self.transcripts,
         }
     }
 }
@@ -138,13 +138,14 @@ pub(super) fn runs() -> Runs {
         baseline: run("runs/base", Lane::Baseline, baseline, recordings.clone()),
         candidate: run("runs/cand", Lane::Candidate, candidate, recordings),
         policy: Policy::default(),
-        texts: texts(),
+        transcripts: transcripts(),
     }
 }
 
 /// What was said in the hostile case.
-fn texts() -> Texts {
-    let said = Turn { seq: 0, input: Some(HOSTILE.to_owned()), output: Some(format!("Done. {HOSTILE}")) };
+fn transcripts() -> Transcripts {
+    let said =
+        TranscriptTurn { seq: 0, input: Some(HOSTILE.to_owned()), output: Some(format!("Done. {HOSTILE}")) };
     let transcript = Transcript { turns: vec![said], results: BTreeMap::from([(0, HOSTILE.to_owned())]) };
     let lanes = [Lane::Recorded, Lane::Baseline, Lane::Candidate].into_iter();
     lanes.map(|lane| ((lane, format!("{HOSTILE_CASE}-0")), transcript.clone())).collect()

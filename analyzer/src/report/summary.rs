@@ -2,7 +2,7 @@
 //!
 //! Text from sessions is escaped for Markdown: it neither formats, links nor mentions anyone.
 
-use super::{Evidence, Frame, ReportError, cases, phrases, text, tools};
+use super::{ReportError, ReportInput, ReportMeta, cases, phrases, text, tools};
 use crate::analysis::Analysis;
 use crate::format;
 use crate::run::Run;
@@ -23,15 +23,15 @@ const DETAIL_SHOWN: usize = 240;
 /// The runs are not those that were analyzed.
 pub fn summary_md(
     analysis: &Analysis,
-    evidence: &Evidence<'_>,
-    frame: &Frame,
+    input: &ReportInput<'_>,
+    meta: &ReportMeta,
 ) -> Result<String, ReportError> {
     let verdict = &analysis.verdict;
     let mut lines = Vec::new();
-    headline(verdict, frame, &mut lines);
+    headline(verdict, meta, &mut lines);
     metrics(verdict, &mut lines);
     invariants(verdict, &mut lines);
-    effects(analysis, evidence, &mut lines)?;
+    effects(analysis, input, &mut lines)?;
     reasons(verdict, &mut lines);
     worst_cases(analysis, &mut lines);
     footing(verdict, &mut lines);
@@ -46,7 +46,7 @@ fn symbol(answer: Answer) -> &'static str {
     }
 }
 
-fn headline(verdict: &Verdict, frame: &Frame, lines: &mut Vec<String>) {
+fn headline(verdict: &Verdict, meta: &ReportMeta, lines: &mut Vec<String>) {
     let answer = phrases::answer(verdict.verdict);
     lines.push(format!("## {} Foreshadow: {answer}", symbol(verdict.verdict)));
     lines.push(String::new());
@@ -60,7 +60,7 @@ fn headline(verdict: &Verdict, frame: &Frame, lines: &mut Vec<String>) {
         text::count(verdict.pairs.trials_baseline),
         text::count(verdict.pairs.trials_candidate),
     );
-    let title = text::markdown(&text::name(&frame.title));
+    let title = text::markdown(&text::name(&meta.title));
     lines.push(if title.is_empty() { compared } else { format!("{title}. {compared}") });
     if let Some(need) = phrases::need(verdict) {
         lines.extend([String::new(), format!("**Needed:** {}", text::markdown(&need))]);
@@ -148,12 +148,12 @@ fn invariants(verdict: &Verdict, lines: &mut Vec<String>) {
 }
 
 /// By which tools the candidate's writes differ more often than the baseline's.
-fn effects(analysis: &Analysis, evidence: &Evidence<'_>, lines: &mut Vec<String>) -> Result<(), ReportError> {
+fn effects(analysis: &Analysis, input: &ReportInput<'_>, lines: &mut Vec<String>) -> Result<(), ReportError> {
     let has_calls = |run: &Run| run.own().any(|record| !record.calls.is_empty());
-    if !has_calls(evidence.baseline) && !has_calls(evidence.candidate) {
+    if !has_calls(input.baseline) && !has_calls(input.candidate) {
         return Ok(());
     }
-    let by_case = cases::by_case(evidence, analysis.verdict.seed)?;
+    let by_case = cases::by_case(input, analysis.verdict.seed)?;
     let changed = tools::tools(&by_case, &analysis.verdict.tools).headlines;
     if !changed.is_empty() {
         lines.extend([
@@ -240,7 +240,7 @@ mod tests {
 
     fn summary(answer: Answer) -> String {
         let runs = sample::runs();
-        summary_md(&sample::analysis(answer), &runs.evidence(), &Frame::default())
+        summary_md(&sample::analysis(answer), &runs.input(), &ReportMeta::default())
             .expect("the runs are paired")
     }
 

@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn a_doubled_write_is_counted_against_the_candidate_alone() {
         let runs = sample::runs();
-        let tools = tools(&cases::by_case(&runs.evidence(), 7).unwrap(), &[]);
+        let tools = tools(&cases::by_case(&runs.input(), 7).unwrap(), &[]);
         assert!(tools.has_recording);
         let refund = &tools.rows[0];
         assert_eq!((refund.tool.as_str(), refund.effect), ("refund", "write"));

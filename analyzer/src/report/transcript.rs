@@ -8,20 +8,20 @@ use crate::run::{ToolCall, TrialRecord};
 
 /// What was said in the trials that the page shows, by lane and session; a trial that is not there is shown by its tool
 /// calls alone.
-pub type Texts = BTreeMap<(Lane, String), Transcript>;
+pub type Transcripts = BTreeMap<(Lane, String), Transcript>;
 
 /// What was said in one trial.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Transcript {
     /// Its turns, in order.
-    pub turns: Vec<Turn>,
+    pub turns: Vec<TranscriptTurn>,
     /// The results of its tool calls, by [`ToolCall::seq`].
     pub results: BTreeMap<u32, String>,
 }
 
 /// One turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Turn {
+pub struct TranscriptTurn {
     /// The exchange's number within its session.
     pub seq: u32,
     /// What the caller said.
@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn an_answer_stands_behind_the_calls_made_for_it() {
         let record = sample::record("c", 0, true, &[("look", "{}"), ("refund", "{}"), ("mail", "{}")]);
-        let said = |seq, input: &str, output: &str| Turn {
+        let said = |seq, input: &str, output: &str| TranscriptTurn {
             seq,
             input: Some(input.to_owned()),
             output: Some(output.to_owned()),

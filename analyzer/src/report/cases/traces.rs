@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{Shown, Sides, TEXT_SHOWN};
 use crate::finding::Finding;
 use crate::report::trace::{self, LANES, Step};
-use crate::report::transcript::{self, Event, Texts};
+use crate::report::transcript::{self, Event, Transcripts};
 use crate::report::{phrases, text};
 use crate::run::{ToolCall, TrialRecord};
 
@@ -131,7 +131,11 @@ impl<'a> Chosen<'a> {
 }
 
 /// Lines up the trials of a case; nothing where there is no trial.
-pub(super) fn trace(sides: &Sides<'_>, findings: &[&Finding], texts: &Texts) -> Option<TraceView> {
+pub(super) fn trace(
+    sides: &Sides<'_>,
+    findings: &[&Finding],
+    transcripts: &Transcripts,
+) -> Option<TraceView> {
     let chosen = Chosen::of(sides, findings);
     let all = [&sides.recorded.into_iter().collect::<Vec<_>>(), &sides.baseline, &sides.candidate];
     let lanes = [
@@ -140,7 +144,7 @@ pub(super) fn trace(sides: &Sides<'_>, findings: &[&Finding], texts: &Texts) -> 
         (Lane::Candidate, chosen.candidates),
     ];
     let told: Vec<Vec<Vec<Event<'_>>>> = (lanes.iter())
-        .map(|(lane, records)| records.iter().map(|record| events(record, *lane, texts)).collect())
+        .map(|(lane, records)| records.iter().map(|record| events(record, *lane, transcripts)).collect())
         .collect();
     let mut distinct = Distinct::default();
     let views: Vec<View> = candidate_views(&lanes, &told);
@@ -150,7 +154,7 @@ pub(super) fn trace(sides: &Sides<'_>, findings: &[&Finding], texts: &Texts) -> 
             continue;
         }
         let trials = records.iter().zip(told).map(|(record, events)| {
-            trial_view(record, events, texts.contains_key(&key(record, *lane)), &mut distinct)
+            trial_view(record, events, transcripts.contains_key(&key(record, *lane)), &mut distinct)
         });
         shown.push(LaneView {
             lane: lane.as_str(),
@@ -169,8 +173,8 @@ fn key(record: &TrialRecord, lane: Lane) -> (Lane, String) {
     (lane, record.trial.session.to_string())
 }
 
-fn events<'a>(record: &'a TrialRecord, lane: Lane, texts: &'a Texts) -> Vec<Event<'a>> {
-    let mut events = transcript::events(record, texts.get(&key(record, lane)));
+fn events<'a>(record: &'a TrialRecord, lane: Lane, transcripts: &'a Transcripts) -> Vec<Event<'a>> {
+    let mut events = transcript::events(record, transcripts.get(&key(record, lane)));
     events.truncate(EVENTS_SHOWN);
     events
 }

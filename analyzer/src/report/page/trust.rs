@@ -3,7 +3,7 @@
 use schemas::trial::{Fidelity, TrialEnding};
 use serde::Serialize;
 
-use crate::report::{Evidence, phrases, text};
+use crate::report::{ReportInput, phrases, text};
 use crate::run::Run;
 use crate::verdict::Verdict;
 
@@ -22,8 +22,8 @@ struct FidelityRow {
     tone: &'static str,
 }
 
-pub(super) fn fidelity_view(evidence: &Evidence<'_>) -> FidelityView {
-    let counts = [evidence.baseline, evidence.candidate].map(|run| {
+pub(super) fn fidelity_view(input: &ReportInput<'_>) -> FidelityView {
+    let counts = [input.baseline, input.candidate].map(|run| {
         let mut sum = Fidelity::default();
         run.own().filter_map(|record| record.trial.fidelity.as_ref()).for_each(|one| sum.add(one));
         sum
@@ -58,8 +58,8 @@ pub(super) fn fidelity_view(evidence: &Evidence<'_>) -> FidelityView {
 }
 
 /// What became of the trials of each lane.
-pub(super) fn lanes(verdict: &Verdict, evidence: &Evidence<'_>) -> Vec<[String; 3]> {
-    let runs = [evidence.baseline, evidence.candidate];
+pub(super) fn lanes(verdict: &Verdict, input: &ReportInput<'_>) -> Vec<[String; 3]> {
+    let runs = [input.baseline, input.candidate];
     let row = |name: &str, of: &dyn Fn(&Run) -> String| {
         let [baseline, candidate] = runs.map(of);
         [name.to_owned(), baseline, candidate]

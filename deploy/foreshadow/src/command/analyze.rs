@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use analyzer::report::{Evidence, Frame, Texts, texts_wanted};
+use analyzer::report::{ReportInput, ReportMeta, Transcripts, transcript_sessions};
 use analyzer::verdict::{CALIBRATION_FORMAT, Calibration};
 use analyzer::{Analysis, Answer, Looking, Policy, Run, Verdict, Waves};
 use anyhow::{Context as _, anyhow};
@@ -21,7 +21,7 @@ mod load;
 mod otlp;
 mod outputs;
 mod show;
-mod texts;
+mod transcripts;
 
 use otlp::Collector;
 
@@ -240,25 +240,26 @@ struct Decided {
 }
 
 impl Decided {
-    fn evidence<'a>(&'a self, texts: &'a Texts) -> Evidence<'a> {
-        Evidence {
+    fn report_input<'a>(&'a self, transcripts: &'a Transcripts) -> ReportInput<'a> {
+        ReportInput {
             baseline: &self.baseline,
             candidate: &self.candidate,
             recorded: self.recorded.as_ref(),
             policy: &self.policy,
-            texts,
+            transcripts,
         }
     }
 }
 
 /// Writes the verdict with what was said in the sessions that its report shows.
 async fn write(decided: Decided, request: &Request) -> Result<Analysis, Failure> {
-    let wanted = texts_wanted(&decided.analysis, &decided.evidence(&Texts::new())).map_err(Failure::work)?;
-    let texts = texts::load(request, &wanted).await?;
-    let frame = Frame { title: String::new(), commands: vec![command_line(request)] };
+    let wanted = transcript_sessions(&decided.analysis, &decided.report_input(&Transcripts::new()))
+        .map_err(Failure::work)?;
+    let transcripts = transcripts::load(request, &wanted).await?;
+    let meta = ReportMeta { title: String::new(), commands: vec![command_line(request)] };
     let out = request.out.clone();
     let written = tokio::task::spawn_blocking(move || {
-        outputs::write(&out, &decided.analysis, &decided.evidence(&texts), &frame)?;
+        outputs::write(&out, &decided.analysis, &decided.report_input(&transcripts), &meta)?;
         Ok(decided.analysis)
     });
     written.await.map_err(|error| broke_off(error.into()))?

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use analyzer::Analysis;
-use analyzer::report::{Evidence, Frame, junit_xml, otlp_json, report_html, summary_md};
+use analyzer::report::{ReportInput, ReportMeta, junit_xml, otlp_json, report_html, summary_md};
 use anyhow::{Context as _, anyhow};
 
 use crate::clock;
@@ -23,17 +23,17 @@ pub(super) fn check(out: &Path) -> Result<(), Failure> {
 pub(super) fn write(
     out: &Path,
     analysis: &Analysis,
-    evidence: &Evidence<'_>,
-    frame: &Frame,
+    input: &ReportInput<'_>,
+    meta: &ReportMeta,
 ) -> Result<(), Failure> {
     let mut verdict =
         serde_json::to_string_pretty(&analysis.verdict).context("the verdict cannot be written as JSON")?;
     verdict.push('\n');
     let files = [
-        ("report.html", report_html(analysis, evidence, frame).map_err(anyhow::Error::new)?),
-        ("summary.md", summary_md(analysis, evidence, frame).map_err(anyhow::Error::new)?),
+        ("report.html", report_html(analysis, input, meta).map_err(anyhow::Error::new)?),
+        ("summary.md", summary_md(analysis, input, meta).map_err(anyhow::Error::new)?),
         ("junit.xml", junit_xml(analysis).map_err(anyhow::Error::new)?),
-        ("otlp.json", otlp_json(analysis, evidence, now_nanos())),
+        ("otlp.json", otlp_json(analysis, input, now_nanos())),
         // Last: where it is, the others are.
         ("verdict.json", verdict),
     ];

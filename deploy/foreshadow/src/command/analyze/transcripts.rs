@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use analyzer::report::{Texts, Transcript, Turn};
+use analyzer::report::{Transcript, TranscriptTurn, Transcripts};
 use schemas::exchange::Edge;
 use schemas::id::SessionId;
 use schemas::table::Table;
@@ -32,29 +32,32 @@ struct OperationTexts {
     result: Option<String>,
 }
 
-/// Reads the texts of these sessions; a run holds the trials of its lane and may hold recordings.
+/// Reads the transcripts of these sessions; a run holds the trials of its lane and may hold recordings.
 ///
 /// # Errors
 /// Failed work where files of a run cannot be read.
-pub(super) async fn load(request: &Request, wanted: &BTreeSet<(Lane, String)>) -> Result<Texts, Failure> {
+pub(super) async fn load(
+    request: &Request,
+    wanted: &BTreeSet<(Lane, String)>,
+) -> Result<Transcripts, Failure> {
     let runs = [
         (Some(&request.baseline), Lane::Baseline),
         (Some(&request.candidate), Lane::Candidate),
         (request.recorded.as_ref(), Lane::Recorded),
     ];
-    let mut texts = Texts::new();
+    let mut transcripts = Transcripts::new();
     for (location, own) in runs {
         let Some(location) = location else { continue };
         for lane in BTreeSet::from([own, Lane::Recorded]) {
-            let still = wanted.iter().filter(|name| name.0 == lane && !texts.contains_key(*name));
+            let still = wanted.iter().filter(|name| name.0 == lane && !transcripts.contains_key(*name));
             let sessions: BTreeSet<SessionId> =
                 still.filter_map(|(_, session)| SessionId::parse(session).ok()).collect();
             if !sessions.is_empty() {
-                read(request, location, lane, &sessions, &mut texts).await?;
+                read(request, location, lane, &sessions, &mut transcripts).await?;
             }
         }
     }
-    Ok(texts)
+    Ok(transcripts)
 }
 
 async fn read(
@@ -62,7 +65,7 @@ async fn read(
     location: &str,
     lane: Lane,
     sessions: &BTreeSet<SessionId>,
-    texts: &mut Texts,
+    transcripts: &mut Transcripts,
 ) -> Result<(), Failure> {
     let lake = Store::open(location).map_err(Failure::usage)?.with_keys(request.keys.clone());
     let snapshot = lake.snapshot().await.map_err(Failure::work)?;
@@ -72,10 +75,14 @@ async fn read(
         .map_err(Failure::work)?;
     for row in rows {
         let TextRow { session, seq, edge, operation } = row;
-        let transcript: &mut Transcript = texts.entry((lane, session.to_string())).or_default();
+        let transcript: &mut Transcript = transcripts.entry((lane, session.to_string())).or_default();
         match edge {
             Edge::Turn => {
-                transcript.turns.push(Turn { seq, input: operation.input, output: operation.output });
+                transcript.turns.push(TranscriptTurn {
+                    seq,
+                    input: operation.input,
+                    output: operation.output,
+                });
             }
             Edge::Tool => {
                 transcript.results.extend(operation.result.map(|result| (seq, result)));
@@ -83,7 +90,7 @@ async fn read(
             Edge::Model => {}
         }
     }
-    for transcript in texts.values_mut() {
+    for transcript in transcripts.values_mut() {
         transcript.turns.sort_by_key(|turn| turn.seq);
     }
     Ok(())
