@@ -1,10 +1,10 @@
 //! Recorder, publisher, archivers and broker, killed or paused at seeded points under live traffic.
 //!
-//! Each round starts a recorder and two archivers, lets clients talk, kills or pauses one process at a drawn moment, starts it
-//! again, lets the clients go on, stops everything in order, and compares. What was journaled is known from links to the
-//! journal's own segments, which outlive their deletion; what is stored is read twice, with the commits and without them.
-//! Faults come from outside alone: signals, timed by answers, by files that appear, or by the clock. A seed draws the same
-//! faults again; where they hit is up to the machine.
+//! Each round starts a recorder and two archivers, sends traffic, kills or pauses one process when the drawn trigger fires,
+//! restarts it, sends more traffic, stops everything in order, and compares. Hard links to the journal's segments outlive
+//! their deletion, so the test knows every journaled record. It reads the store twice: through the commits, and without them.
+//! Signals are the only faults, and answers, files, the topic or the clock trigger them. A seed draws the same faults again.
+//! The exact instruction that a fault interrupts depends on the machine.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -20,7 +20,7 @@ mod round;
 
 use plan::Plan;
 
-/// Rounds that go into one topic and one store before they begin with empty ones: a comparison reads the whole store.
+/// Rounds that share a topic and a store. A comparison reads the whole store, so its cost grows with the rounds before it.
 const ROUNDS_PER_STORE: u64 = 8;
 
 /// Rounds of the test command; `tests/faults/long` runs more.
@@ -29,99 +29,112 @@ const SHORT_ROUNDS: u64 = 12;
 /// The seed of the test command.
 const SHORT_SEED: u64 = 20_260_101;
 
-/// What all rounds together did.
+/// Totals over all rounds.
 #[derive(Debug, Default)]
-struct Tally {
+struct Totals {
     rounds: u64,
     faults: BTreeMap<&'static str, u64>,
+    triggers: BTreeMap<&'static str, u64>,
     compared: Compared,
-    poison: u64,
+    undecodable: u64,
 }
 
-fn say(text: &str) {
-    // Past the capture of test output: a long run must show that it goes on.
+fn print(text: &str) {
+    // Not through the captured output of the test: a long run must show progress.
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-async fn run(rounds: u64, seed: u64, brokers: usize) -> Tally {
+fn list(counts: &BTreeMap<&'static str, u64>) -> String {
+    counts.iter().map(|(name, count)| format!("{count} {name}")).collect::<Vec<_>>().join(", ")
+}
+
+async fn run(rounds: u64, seed: u64, brokers: usize) -> Totals {
     let cluster = Cluster::start(brokers);
     let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let mut tally = Tally::default();
-    while tally.rounds < rounds {
+    let mut totals = Totals::default();
+    while totals.rounds < rounds {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let last = rounds.min(tally.rounds + ROUNDS_PER_STORE);
-        if let Err(error) = one_store(&cluster, folder.path(), &mut random, last, &mut tally).await {
-            let (kept, round) = (folder.keep(), tally.rounds + 1);
+        let last = rounds.min(totals.rounds + ROUNDS_PER_STORE);
+        if let Err(error) = run_one_store(&cluster, folder.path(), &mut random, last, &mut totals).await {
+            let (kept, round) = (folder.keep(), totals.rounds + 1);
             panic!(
                 "round {round} of seed {seed}, {brokers} brokers: {error}\nthe folder is kept: {}",
                 kept.display()
             );
         }
     }
-    let faults: Vec<String> = tally.faults.iter().map(|(name, count)| format!("{count} {name}")).collect();
-    say(&format!(
-        "seed {seed}: {} rounds ({}), {} exchanges and {} close rows compared, {} with their bodies; {} poison messages; {} answered \
-         calls were shed, or not journaled yet when their recorder was killed",
-        tally.rounds,
-        faults.join(", "),
-        tally.compared.exchanges,
-        tally.compared.closes,
-        tally.compared.bodies,
-        tally.poison,
-        tally.compared.absent
+    print(&format!(
+        "seed {seed}: {} rounds ({}; triggers fired: {}), {} exchanges and {} close rows compared, {} with their bodies; \
+         {} undecodable messages; {} answered calls were shed, or not journaled when their recorder was killed",
+        totals.rounds,
+        list(&totals.faults),
+        list(&totals.triggers),
+        totals.compared.exchanges,
+        totals.compared.closes,
+        totals.compared.bodies,
+        totals.undecodable,
+        totals.compared.absent
     ));
-    tally
+    totals
 }
 
-/// Rounds until `last` in one folder, with one topic.
-async fn one_store(
+/// Runs rounds until `last` with one folder and one topic.
+async fn run_one_store(
     cluster: &Cluster,
     folder: &Path,
     random: &mut ChaCha8Rng,
     last: u64,
-    tally: &mut Tally,
+    totals: &mut Totals,
 ) -> Result<(), String> {
-    let topic = format!("faults-{}", tally.rounds);
+    let topic = format!("faults-{}", totals.rounds);
     let pipeline = Pipeline::new(cluster, folder, &topic, 4, "").await;
     let mut calls = Vec::new();
-    let mut poison = 0;
+    let mut undecodable = 0;
     let mut before = Compared::default();
-    while tally.rounds < last {
-        let number = tally.rounds + 1;
+    while totals.rounds < last {
+        let number = totals.rounds + 1;
         let plan = Plan::draw(random, cluster.is_real(), cluster.servers().split(',').count());
-        calls.append(&mut round::run(cluster, &pipeline, &plan, number, random.next_u64()).await?);
-        poison += u64::from(plan.poison);
+        let round = round::run(cluster, &pipeline, &plan, number, random.next_u64()).await;
+        calls.append(&mut round.map_err(|error| format!("{}: {error}", plan.describe()))?);
+        undecodable += u64::from(plan.sends_undecodable);
         let settled = pipeline.settle().await;
         let compared =
             pipeline.compare(&calls).await.map_err(|error| format!("after {}: {error}", plan.describe()))?;
-        let letters = cluster.messages(&format!("{topic}.dead"));
-        if (letters.len() as u64) < poison {
-            return Err(format!("{poison} poison messages, but {} dead letters", letters.len()));
+        let dead_letters = cluster.messages(&format!("{topic}.dead"));
+        if (dead_letters.len() as u64) < undecodable {
+            return Err(format!(
+                "{undecodable} undecodable messages, but {} dead letters",
+                dead_letters.len()
+            ));
         }
-        say(&format!(
+        print(&format!(
             "round {number}: {}; {} exchanges compared, {} of them new{}",
             plan.describe(),
             compared.exchanges,
             compared.exchanges - before.exchanges,
-            if settled > 0 { "; the journal needed another start to be sent" } else { "" }
+            if settled > 0 { "; the recorder needed another start to publish the journal" } else { "" }
         ));
         before = compared;
-        tally.rounds = number;
-        *tally.faults.entry(plan.kind()).or_default() += 1;
+        totals.rounds = number;
+        *totals.faults.entry(plan.name()).or_default() += 1;
+        *totals.triggers.entry(plan.trigger.name()).or_default() += 1;
     }
-    tally.poison += poison;
-    tally.compared.exchanges += before.exchanges;
-    tally.compared.closes += before.closes;
-    tally.compared.bodies += before.bodies;
-    tally.compared.absent += before.absent;
+    totals.undecodable += undecodable;
+    totals.compared.exchanges += before.exchanges;
+    totals.compared.closes += before.closes;
+    totals.compared.bodies += before.bodies;
+    totals.compared.absent += before.absent;
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everything_journaled_is_stored_once_after_every_fault() {
-    let tally = run(SHORT_ROUNDS, SHORT_SEED, 1).await;
-    let compared = tally.compared;
+async fn every_journaled_record_is_stored_once_after_every_fault() {
+    let totals = run(SHORT_ROUNDS, SHORT_SEED, 1).await;
+    let compared = totals.compared;
     assert!(compared.exchanges > 1000 && compared.bodies > 1000, "too little was compared: {compared:?}");
+    for trigger in ["checkpoints", "past-checkpoint", "files", "commits"] {
+        assert!(totals.triggers.contains_key(trigger), "no round drew {trigger}: choose another seed");
+    }
 }
 
 fn number(name: &str, otherwise: u64) -> u64 {
@@ -135,7 +148,7 @@ async fn long() {
     let rounds = number("FORESHADOW_FAULT_ROUNDS", 200);
     let seed = number("FORESHADOW_FAULT_SEED", SHORT_SEED);
     let brokers = usize::try_from(number("FORESHADOW_FAULT_BROKERS", 3)).expect("a few brokers");
-    let tally = run(rounds, seed, brokers).await;
-    assert_eq!(tally.rounds, rounds);
-    assert!(tally.compared.exchanges as u64 > 50 * rounds, "too little was compared: {:?}", tally.compared);
+    let totals = run(rounds, seed, brokers).await;
+    assert_eq!(totals.rounds, rounds);
+    assert!(totals.compared.exchanges as u64 > 50 * rounds, "too little was compared: {:?}", totals.compared);
 }

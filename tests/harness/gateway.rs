@@ -18,7 +18,7 @@ pub mod play;
 mod write;
 
 use dice::Dice;
-use write::Pen;
+use write::MessageWriter;
 
 /// One request and its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -168,7 +168,7 @@ impl Traffic {
         let mut dice = Dice::new(seed ^ (place as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let id = format!("{:016x}{:016x}", dice.next(), dice.next());
         let digits = if round == 0 { None } else { Some(dice.digits()) };
-        let pen = Pen::new(scene, id, place % 2 == 1, digits, dice);
+        let pen = MessageWriter::new(scene, id, place % 2 == 1, digits, dice);
         pen.write()
     }
 }

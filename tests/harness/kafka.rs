@@ -53,7 +53,28 @@ pub struct Secured {
     pub password: &'static str,
 }
 
-/// What the thread that owns the mock is told.
+/// The number of messages in a topic, asked for again and again.
+pub struct TopicEnd {
+    consumer: BaseConsumer,
+    topic: String,
+    partitions: Vec<i32>,
+}
+
+impl TopicEnd {
+    /// Messages that the topic ever held: the sum of the end offsets of its partitions.
+    ///
+    /// # Panics
+    /// The cluster does not answer.
+    #[must_use]
+    pub fn messages(&self) -> i64 {
+        let end = |partition: &i32| {
+            self.consumer.fetch_watermarks(&self.topic, *partition, PATIENCE).expect("the cluster answers").1
+        };
+        self.partitions.iter().map(end).sum()
+    }
+}
+
+/// A command for the thread that owns the mock.
 #[derive(Debug)]
 enum Order {
     CreateTopic(String, i32),
@@ -245,6 +266,19 @@ impl Cluster {
     pub fn end_of(&self, topic: &str, partition: i32) -> i64 {
         let consumer: BaseConsumer = self.client().create().expect("a client");
         consumer.fetch_watermarks(topic, partition, PATIENCE).expect("the cluster answers").1
+    }
+
+    /// Watches how many messages a topic holds, with one connection for all looks.
+    ///
+    /// # Panics
+    /// The cluster does not answer.
+    #[must_use]
+    pub fn topic_end(&self, topic: &str) -> TopicEnd {
+        let consumer: BaseConsumer = self.client().create().expect("a client");
+        let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).expect("the cluster answers");
+        let partitions =
+            metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|found| found.id()).collect();
+        TopicEnd { consumer, topic: topic.to_owned(), partitions }
     }
 
     /// Every message of a topic, partition by partition in order.

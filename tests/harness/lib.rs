@@ -3,6 +3,7 @@
 
 pub mod binary;
 pub mod gateway;
+pub mod journal_archive;
 pub mod kafka;
 pub mod pipeline;
 pub mod process;
@@ -11,4 +12,3 @@ pub mod service;
 pub mod traffic;
 pub mod upstream;
 pub mod verdict;
-pub mod witness;

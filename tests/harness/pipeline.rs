@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use rdkafka::Message as _;
 use schemas::record::{Parcel, Record};
 
+use crate::journal_archive::{self, JournalArchive};
 use crate::kafka::Cluster;
 use crate::process::Running;
-use crate::traffic::{Call, Parrot};
-use crate::witness::{self, Witness};
+use crate::traffic::{Call, EchoServer};
 
 /// How often a recorder is started again to bring what it could not send when it was stopped.
 const MAX_SETTLES: usize = 5;
@@ -20,8 +20,8 @@ const MAX_SETTLES: usize = 5;
 pub struct Pipeline {
     folder: PathBuf,
     topic: String,
-    witness: Witness,
-    _parrot: Parrot,
+    journal_archive: JournalArchive,
+    _upstream: EchoServer,
 }
 
 /// What a comparison looked at.
@@ -43,7 +43,7 @@ impl Pipeline {
     /// # Panics
     /// Disk or cluster say no.
     pub async fn new(cluster: &Cluster, folder: &Path, topic: &str, partitions: i32, limits: &str) -> Self {
-        let parrot = Parrot::start().await;
+        let upstream = EchoServer::start().await;
         let config = format!(
             r#"agent = "a"
 store = "store"
@@ -69,13 +69,13 @@ upstream = "http://{}"
 protocol = "openai-chat"
 "#,
             cluster.servers(),
-            parrot.address
+            upstream.address
         );
         std::fs::write(folder.join("foreshadow.toml"), config).expect("the configuration is written");
         cluster.create_topic(topic, partitions).await;
         cluster.create_topic(&format!("{topic}.dead"), 1).await;
-        let witness = Witness::start(&folder.join("state"), &folder.join("witness"));
-        Self { folder: folder.to_owned(), topic: topic.to_owned(), witness, _parrot: parrot }
+        let journal_archive = JournalArchive::start(&folder.join("state"), &folder.join("journal-archive"));
+        Self { folder: folder.to_owned(), topic: topic.to_owned(), journal_archive, _upstream: upstream }
     }
 
     /// Where the configuration, the state and the store are.
@@ -88,6 +88,12 @@ protocol = "openai-chat"
     #[must_use]
     pub fn store(&self) -> PathBuf {
         self.folder.join("store")
+    }
+
+    /// The file that says how far the journal is published.
+    #[must_use]
+    pub fn checkpoint(&self) -> PathBuf {
+        self.folder.join("state").join("handed-on")
     }
 
     /// The topic.
@@ -131,7 +137,8 @@ protocol = "openai-chat"
     pub async fn settle(&self) -> usize {
         for settled in 0..MAX_SETTLES {
             let _ = self.archive_rest();
-            let (journaled, stored) = (self.witness.journaled(), witness::committed(&self.store()).await);
+            let (journaled, stored) =
+                (self.journal_archive.journaled(), journal_archive::committed(&self.store()).await);
             if journaled.exchanges.keys().all(|id| stored.exchanges.contains_key(id))
                 && journaled.closes.keys().all(|id| stored.closes.contains_key(id))
             {
@@ -148,14 +155,14 @@ protocol = "openai-chat"
     /// # Errors
     /// Says what differs: something is stored twice or not at all, or with other bytes.
     pub async fn compare(&self, calls: &[Call]) -> Result<Compared, String> {
-        let journaled = self.witness.journaled();
+        let journaled = self.journal_archive.journaled();
         if journaled.exchanges.is_empty() {
             return Err("nothing was journaled, so there is nothing to compare".to_owned());
         }
         let store = self.store();
         for (reader, stored) in [
-            ("a reader that goes through the commits", witness::committed(&store).await),
-            ("a reader that takes the files without commits", witness::without_commits(&store)),
+            ("a reader that goes through the commits", journal_archive::committed(&store).await),
+            ("a reader that takes the files without commits", journal_archive::without_commits(&store)),
         ] {
             let differences = journaled.differences(&stored);
             if !differences.is_empty() {
@@ -172,7 +179,7 @@ protocol = "openai-chat"
     }
 
     async fn compare_bodies(&self, calls: &[Call]) -> Result<(usize, usize), String> {
-        let mut stored = witness::bodies(&self.store()).await;
+        let mut stored = journal_archive::bodies(&self.store()).await;
         let (mut same, mut absent) = (0, 0);
         for call in calls {
             let found = stored.remove(call.request.as_ref());
@@ -202,7 +209,7 @@ protocol = "openai-chat"
     /// The cluster does not answer.
     #[must_use]
     pub fn unsent(&self, cluster: &Cluster) -> usize {
-        let mut wanted = self.witness.journaled().exchanges;
+        let mut wanted = self.journal_archive.journaled().exchanges;
         for message in cluster.messages(&self.topic) {
             let parcel = message.payload().and_then(|value| Parcel::decode(value).ok());
             for record in parcel.and_then(|parcel| parcel.records().ok()).into_iter().flatten() {
@@ -212,6 +219,21 @@ protocol = "openai-chat"
             }
         }
         wanted.len()
+    }
+
+    /// How many messages of the topic repeat an earlier one: the recorder published them twice.
+    ///
+    /// # Panics
+    /// The cluster does not answer.
+    #[must_use]
+    pub fn published_twice(&self, cluster: &Cluster) -> usize {
+        let mut seen = BTreeSet::new();
+        let messages = cluster.messages(&self.topic);
+        let positions = messages.iter().filter_map(|message| {
+            let parcel = Parcel::decode(message.payload()?).ok()?;
+            Some((parcel.journal, parcel.position, parcel.part))
+        });
+        positions.filter(|position| !seen.insert(position.clone())).count()
     }
 
     /// Checks that each partition has the records of a journal in the order in which they were journaled, messages that were

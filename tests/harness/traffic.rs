@@ -33,19 +33,19 @@ const WORDS: [&str; 16] = [
 
 /// A model provider that answers every request with words that follow from it.
 #[derive(Debug)]
-pub struct Parrot {
+pub struct EchoServer {
     /// Where it listens.
     pub address: SocketAddr,
     serving: tokio::task::JoinHandle<()>,
 }
 
-impl Drop for Parrot {
+impl Drop for EchoServer {
     fn drop(&mut self) {
         self.serving.abort();
     }
 }
 
-impl Parrot {
+impl EchoServer {
     /// Starts it on an ephemeral port.
     ///
     /// # Panics

@@ -116,7 +116,7 @@ async fn kill_while_files_have_no_commit(pipeline: &Pipeline, archiver: Running)
         assert!(looks < 100_000, "no new file in {}:\n{}", exchanges.display(), archiver.said());
     }
     archiver.kill();
-    let through_commits = tests::witness::committed(&pipeline.store()).await;
+    let through_commits = tests::journal_archive::committed(&pipeline.store()).await;
     let through_files = binary::files_below(&exchanges).len();
     let lake = store::Store::open(pipeline.store().to_str().expect("utf-8")).expect("opens");
     let listed = lake.snapshot().await.expect("reads");

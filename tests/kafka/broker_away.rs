@@ -70,7 +70,7 @@ async fn a_killed_broker_fills_the_journal_and_sheds_whole_sessions() {
 
 /// A session is stored whole or not at all, but for those that were under way when it began.
 async fn whole_sessions_were_shed(pipeline: &Pipeline, calls: &[Call]) {
-    let stored = tests::witness::bodies(&pipeline.store()).await;
+    let stored = tests::journal_archive::bodies(&pipeline.store()).await;
     let mut sessions: BTreeMap<&str, BTreeSet<bool>> = BTreeMap::new();
     for call in calls {
         sessions.entry(&call.session).or_default().insert(stored.contains_key(call.request.as_ref()));

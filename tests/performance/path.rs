@@ -15,7 +15,7 @@ use schemas::id::{ExchangeId, SessionId};
 use schemas::keys::Digest;
 use schemas::record::{Parcel, Record, message_key, pack};
 use tests::binary::files_below;
-use tests::gateway::play::{Doors, Played, Upstream, play, routes};
+use tests::gateway::play::{Played, RouteUrls, Upstream, play, routes};
 use tests::kafka::Cluster;
 use tests::process::Running;
 
@@ -73,7 +73,7 @@ fn exchanges(value: &[u8]) -> usize {
 }
 
 /// Where the routes of a recorder listen, once it has said so of all three.
-fn doors(said: &str) -> Option<Doors> {
+fn doors(said: &str) -> Option<RouteUrls> {
     let urls: BTreeMap<&str, &str> = said
         .lines()
         .filter_map(|line| {
@@ -83,7 +83,7 @@ fn doors(said: &str) -> Option<Doors> {
         })
         .collect();
     let url = |name: &str| urls.get(name).map(|url| (*url).to_owned());
-    Some(Doors { turn: url("turn")?, model: url("model")?, tool: url("tool")? })
+    Some(RouteUrls { turn: url("turn")?, model: url("model")?, tool: url("tool")? })
 }
 
 /// Fills a topic with as many copies of another one, each with sessions, exchanges and pieces of its own, so that nothing
@@ -303,7 +303,7 @@ async fn tap() {
     std::fs::write(folder.path().join("foreshadow.toml"), text).expect("is written");
     let mut record = Running::start(folder.path(), &["record"]);
     let through = record.wait_for("the addresses of all routes", doors);
-    let direct = Doors::direct(&upstream);
+    let direct = RouteUrls::direct(&upstream);
     let traffic = stage::traffic();
     for clients in [1, CLIENTS] {
         let places = 0..traffic.sessions().min(if clients == 1 { 20 } else { usize::MAX });

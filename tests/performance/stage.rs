@@ -10,7 +10,7 @@ use schemas::keys::RootKey;
 use schemas::table::Table;
 use store::Store;
 use tests::gateway::Traffic;
-use tests::gateway::play::{Doors, Played, Upstream, play, routes};
+use tests::gateway::play::{Played, RouteUrls, Upstream, play, routes};
 
 /// What the archive rolls at by default.
 pub(crate) const ROLL_BYTES: &str = "32MiB";
@@ -50,7 +50,7 @@ pub(crate) async fn record(
     let clock = Arc::new(move || now.fetch_add(1000, Ordering::Relaxed));
     let recorder = recorder::start(config, RootKey::new([7; 32]), clock).await.expect("the recorder starts");
     let url = |place: usize| recorder.routes()[place].url();
-    let doors = Doors { turn: url(0), model: url(1), tool: url(2) };
+    let doors = RouteUrls { turn: url(0), model: url(1), tool: url(2) };
     let played = play(traffic, places, 1, CLIENTS, &upstream, &doors).await;
     recorder.shutdown(Duration::from_secs(30)).await.expect("everything is archived");
     let lake = Store::open(folder.join("store").to_str().expect("utf-8")).expect("opens");

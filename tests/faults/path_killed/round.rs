@@ -1,26 +1,26 @@
-//! One round: traffic, one blow at its moment, more traffic, and an end in order.
+//! Runs one round: traffic, one fault when its trigger fires, more traffic, and an orderly stop.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use tests::kafka::Cluster;
+use tests::kafka::{Cluster, TopicEnd};
 use tests::pipeline::Pipeline;
 use tests::process::Running;
 use tests::traffic::{Call, Traffic};
 
-use super::plan::{Blow, Moment, Plan, Victim};
+use super::plan::{Fault, Plan, Target, Trigger};
 
-/// Conversations under way at a time.
+/// Conversations at the same time.
 const CLIENTS: u64 = 6;
 
-/// Words that a request grows by a turn.
-const FILLER: usize = 40;
+/// Words that a request grows by in each turn.
+const WORDS_PER_TURN: usize = 40;
 
-/// A moment that has not come by then does not come: the blow falls now.
-const LATEST: Duration = Duration::from_secs(20);
+/// A trigger that did not fire by then fails the round.
+const TRIGGER_DEADLINE: Duration = Duration::from_secs(60);
 
-/// How often it is looked whether the moment has come.
-const LOOK: Duration = Duration::from_millis(1);
+/// Time between two looks at what a trigger watches.
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The processes of a round.
 struct Processes {
@@ -28,7 +28,7 @@ struct Processes {
     archivers: Vec<Running>,
 }
 
-/// Runs a round; returns every call of its clients.
+/// Runs a round and returns every call of its clients.
 pub(super) async fn run(
     cluster: &Cluster,
     pipeline: &Pipeline,
@@ -40,14 +40,16 @@ pub(super) async fn run(
     let mut processes =
         Processes { recorder: Some(recorder), archivers: vec![pipeline.archive(), pipeline.archive()] };
     let started = Instant::now();
-    let traffic = Traffic::start(&url, &format!("round-{number}"), CLIENTS, FILLER);
-    if plan.poison {
+    let traffic = Traffic::start(&url, &format!("round-{number}"), CLIENTS, WORDS_PER_TURN);
+    if plan.sends_undecodable {
         let partition = i32::try_from(draw % 4).unwrap_or(0);
-        let _ = cluster.send(pipeline.topic(), partition, b"poison", &draw.to_le_bytes());
+        let _ = cluster.send(pipeline.topic(), partition, b"undecodable", &draw.to_le_bytes());
     }
-    wait(plan.moment, pipeline, &traffic, started).await;
-    strike(cluster, pipeline, plan, &mut processes, &traffic).await;
-    go_on(&traffic, plan.after).await?;
+    let published_twice = if plan.must_publish_twice() { pipeline.published_twice(cluster) } else { 0 };
+    let progress = Progress::new(cluster, pipeline);
+    wait(plan, progress, &traffic, started, processes.recorder.as_ref()).await?;
+    inject(cluster, pipeline, plan, &mut processes, &traffic).await;
+    wait_for_answers(&traffic, plan.answers_after).await?;
     let calls = traffic.stop().await;
     let Processes { recorder, archivers } = processes;
     if let Some(recorder) = recorder {
@@ -56,72 +58,133 @@ pub(super) async fn run(
     for archiver in archivers {
         let _ = archiver.terminate();
     }
-    if !matches!(plan.victim, Victim::Recorder) {
+    if plan.must_publish_twice() && pipeline.published_twice(cluster) == published_twice {
+        return Err("the recorder published nothing twice, so the fault missed its window".to_owned());
+    }
+    if !matches!(plan.target, Target::Recorder) {
         let failed = calls.iter().filter(|call| call.response.is_none()).count();
         if failed > 0 {
-            return Err(format!("{failed} calls failed, but their recorder was not touched"));
+            return Err(format!("{failed} calls failed, but the fault did not hit their recorder"));
         }
     }
     Ok(calls)
 }
 
-async fn go_on(traffic: &Traffic, answers: u64) -> Result<(), String> {
+async fn wait_for_answers(traffic: &Traffic, answers: u64) -> Result<(), String> {
     let more = traffic.wait_for(answers);
     let more = tokio::time::timeout(Duration::from_secs(60), more).await;
     more.map_err(|_| format!("no {answers} answers within a minute after the fault"))
 }
 
-async fn wait(moment: Moment, pipeline: &Pipeline, traffic: &Traffic, started: Instant) {
-    let (store, state) = (pipeline.store(), pipeline.folder().join("state"));
-    let before = (count(&store, is_data), count(&store, is_commit));
-    let (mut seen, mut acknowledged) = (modified(&state), 0);
-    loop {
-        let now = modified(&state);
-        if now != seen {
-            (seen, acknowledged) = (now, acknowledged + 1);
+/// The progress of a round, as files and topic show it.
+struct Progress {
+    checkpoint: PathBuf,
+    store: PathBuf,
+    topic: TopicEnd,
+    files_before: u64,
+    commits_before: u64,
+    checkpoint_seen: Option<SystemTime>,
+    checkpoints: u64,
+    /// Messages in the topic when the latest checkpoint was written.
+    messages_at_checkpoint: i64,
+}
+
+impl Progress {
+    fn new(cluster: &Cluster, pipeline: &Pipeline) -> Self {
+        let (checkpoint, store) = (pipeline.checkpoint(), pipeline.store());
+        let topic = cluster.topic_end(pipeline.topic());
+        let messages_at_checkpoint = topic.messages();
+        Self {
+            files_before: count(&store, is_data),
+            commits_before: count(&store, is_commit),
+            checkpoint_seen: modified(&checkpoint),
+            checkpoints: 0,
+            messages_at_checkpoint,
+            checkpoint,
+            store,
+            topic,
         }
-        let has_come = match moment {
-            Moment::Answers(wanted) => traffic.answered() >= wanted,
-            Moment::Started(time) => started.elapsed() >= time,
-            Moment::Acknowledged(wanted) => acknowledged >= wanted,
-            Moment::Files(wanted) => count(&store, is_data) >= before.0 + wanted,
-            Moment::Commits(wanted) => count(&store, is_commit) >= before.1 + wanted,
-        };
-        if has_come || started.elapsed() >= LATEST {
-            return;
+    }
+
+    fn has_fired(&mut self, trigger: Trigger, traffic: &Traffic, started: Instant) -> bool {
+        match trigger {
+            Trigger::Answers(answers) => traffic.answered() >= answers,
+            Trigger::Started(time) => started.elapsed() >= time,
+            Trigger::Checkpoints(checkpoints) => {
+                let now = modified(&self.checkpoint);
+                if now != self.checkpoint_seen {
+                    (self.checkpoint_seen, self.checkpoints) = (now, self.checkpoints + 1);
+                }
+                self.checkpoints >= checkpoints
+            }
+            Trigger::PastCheckpoint(messages) => {
+                // The topic first: a checkpoint that is written in between only covers more messages.
+                let in_topic = self.topic.messages();
+                let now = modified(&self.checkpoint);
+                if now != self.checkpoint_seen {
+                    (self.checkpoint_seen, self.messages_at_checkpoint) = (now, self.topic.messages());
+                }
+                in_topic >= self.messages_at_checkpoint.saturating_add_unsigned(messages)
+            }
+            Trigger::Files(files) => count(&self.store, is_data) >= self.files_before + files,
+            Trigger::Commits(commits) => count(&self.store, is_commit) >= self.commits_before + commits,
         }
-        tokio::time::sleep(LOOK).await;
     }
 }
 
-async fn strike(
+async fn wait(
+    plan: &Plan,
+    mut progress: Progress,
+    traffic: &Traffic,
+    started: Instant,
+    recorder: Option<&Running>,
+) -> Result<(), String> {
+    let trigger = plan.trigger;
+    loop {
+        if progress.has_fired(trigger, traffic, started) {
+            let Some(recorder) = recorder.filter(|_| plan.must_publish_twice()) else { return Ok(()) };
+            // A checkpoint may be written between look and kill. A stopped recorder writes none.
+            recorder.signal("STOP");
+            if progress.has_fired(trigger, traffic, started) {
+                return Ok(());
+            }
+            recorder.signal("CONT");
+        }
+        if started.elapsed() >= TRIGGER_DEADLINE {
+            return Err(format!("trigger {trigger:?} did not fire within {} s", TRIGGER_DEADLINE.as_secs()));
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+}
+
+async fn inject(
     cluster: &Cluster,
     pipeline: &Pipeline,
     plan: &Plan,
     processes: &mut Processes,
     traffic: &Traffic,
 ) {
-    match (plan.victim, plan.blow) {
-        (Victim::Recorder, Blow::Kill(time)) => {
+    match (plan.target, plan.fault) {
+        (Target::Recorder, Fault::Kill(time)) => {
             processes.recorder.take().into_iter().for_each(Running::kill);
             tokio::time::sleep(time).await;
             let (recorder, url) = pipeline.record();
             traffic.redirect(&url);
             processes.recorder = Some(recorder);
         }
-        (Victim::Archiver, Blow::Kill(time)) => {
+        (Target::Archiver, Fault::Kill(time)) => {
             processes.archivers.swap_remove(0).kill();
             tokio::time::sleep(time).await;
             processes.archivers.push(pipeline.archive());
         }
-        (Victim::Broker(broker), Blow::Kill(time)) => {
+        (Target::Broker(broker), Fault::Kill(time)) => {
             cluster.kill(broker);
             tokio::time::sleep(time).await;
             cluster.start_again(broker);
         }
-        (Victim::Recorder, Blow::Pause(time)) => pause(processes.recorder.as_ref(), time).await,
-        (Victim::Archiver, Blow::Pause(time)) => pause(processes.archivers.first(), time).await,
-        (Victim::Broker(broker), Blow::Pause(time)) => {
+        (Target::Recorder, Fault::Pause(time)) => pause(processes.recorder.as_ref(), time).await,
+        (Target::Archiver, Fault::Pause(time)) => pause(processes.archivers.first(), time).await,
+        (Target::Broker(broker), Fault::Pause(time)) => {
             cluster.pause(broker);
             tokio::time::sleep(time).await;
             cluster.resume(broker);
@@ -136,13 +199,12 @@ async fn pause(process: Option<&Running>, time: Duration) {
     process.signal("CONT");
 }
 
-/// When the publisher last noted how far its messages are acknowledged.
-fn modified(state: &Path) -> Option<SystemTime> {
-    state.join("published").metadata().ok()?.modified().ok()
+fn modified(file: &Path) -> Option<SystemTime> {
+    file.metadata().ok()?.modified().ok()
 }
 
 fn is_data(path: &Path) -> bool {
-    !is_commit(path)
+    path.extension().is_some_and(|extension| extension == "parquet")
 }
 
 fn is_commit(path: &Path) -> bool {
@@ -150,7 +212,7 @@ fn is_commit(path: &Path) -> bool {
 }
 
 /// Counts files below a folder that changes meanwhile.
-fn count(folder: &Path, wanted: impl Fn(&Path) -> bool) -> u64 {
+fn count(folder: &Path, is_counted: impl Fn(&Path) -> bool) -> u64 {
     let (mut found, mut open) = (0, vec![folder.to_owned()]);
     while let Some(folder) = open.pop() {
         for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
@@ -158,7 +220,7 @@ fn count(folder: &Path, wanted: impl Fn(&Path) -> bool) -> u64 {
             if path.is_dir() {
                 open.push(path);
             } else {
-                found += u64::from(wanted(&path));
+                found += u64::from(is_counted(&path));
             }
         }
     }

@@ -89,7 +89,7 @@ async fn answer(request: Request<Incoming>, due: Due) -> Result<Response<Full<By
 
 /// Where each edge is reached, without a slash at the end.
 #[derive(Debug, Clone)]
-pub struct Doors {
+pub struct RouteUrls {
     /// Callers reach the agent here.
     pub turn: String,
     /// The agent reaches its model here.
@@ -98,7 +98,7 @@ pub struct Doors {
     pub tool: String,
 }
 
-impl Doors {
+impl RouteUrls {
     /// The upstream itself, without a tap.
     #[must_use]
     pub fn direct(upstream: &Upstream) -> Self {
@@ -155,7 +155,7 @@ pub async fn play(
     seed: u64,
     clients: usize,
     upstream: &Arc<Upstream>,
-    doors: &Doors,
+    doors: &RouteUrls,
 ) -> Played {
     let start = Instant::now();
     let next = Arc::new(AtomicUsize::new(places.start));
@@ -196,7 +196,7 @@ pub async fn play(
 async fn one(
     client: &Client<hyper_util::client::legacy::connect::HttpConnector, Full<Bytes>>,
     upstream: &Upstream,
-    doors: &Doors,
+    doors: &RouteUrls,
     session: &Session,
     call: &Call,
     played: &mut Played,

@@ -20,7 +20,7 @@ const TURN_PATH: &str = "/chat";
 const TOKEN_LETTERS: usize = 6;
 
 /// Writes one session.
-pub(super) struct Pen<'a> {
+pub(super) struct MessageWriter<'a> {
     scene: &'a Scene,
     id: String,
     streamed: bool,
@@ -36,7 +36,7 @@ pub(super) struct Pen<'a> {
     rpc: u64,
 }
 
-impl<'a> Pen<'a> {
+impl<'a> MessageWriter<'a> {
     pub(super) fn new(
         scene: &'a Scene,
         id: String,

@@ -57,13 +57,13 @@ impl Found {
 
 /// Keeps every segment of a journal by a second link to it, also once the recorder has deleted it.
 #[derive(Debug)]
-pub struct Witness {
+pub struct JournalArchive {
     kept: PathBuf,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Witness {
+impl JournalArchive {
     /// Watches the journal of this state directory, which may not be there yet; `kept` must be on the same file system.
     ///
     /// # Panics
@@ -104,7 +104,7 @@ impl Witness {
     }
 }
 
-impl Drop for Witness {
+impl Drop for JournalArchive {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
