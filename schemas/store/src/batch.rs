@@ -2,7 +2,7 @@
 //!
 //! Pure: it makes bytes and names; writing and committing them is `store`'s.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,11 +17,8 @@ use schemas::session::SessionClose;
 use schemas::table::{self, Chunk, Level, Numbered, Row, Table, TableError};
 use schemas::trial::Trial;
 
+use crate::chunk_index::{ChunkIndex, FastMap};
 use crate::keyring::KeyRing;
-
-/// Pieces of open sessions that [`ChunkIndex`] carries from one batch to the next; past that it forgets all of them, and what
-/// is forgotten is looked up in the store again.
-const MAX_LEANING_PIECES: usize = 1_000_000;
 
 /// Records on their way into one commit.
 ///
@@ -76,72 +73,6 @@ impl Batch {
     }
 }
 
-/// Which earlier file holds which piece of which open session.
-#[derive(Debug)]
-pub struct ChunkIndex {
-    sessions: FastMap<SessionId, FastMap<Digest, Arc<str>>>,
-    pieces: usize,
-    carried: usize,
-}
-
-impl Default for ChunkIndex {
-    fn default() -> Self {
-        Self::with_capacity(MAX_LEANING_PIECES)
-    }
-}
-
-impl ChunkIndex {
-    /// One that carries up to so many pieces from one batch to the next.
-    #[must_use]
-    pub fn with_capacity(pieces: usize) -> Self {
-        Self { sessions: FastMap::default(), pieces: 0, carried: pieces }
-    }
-
-    /// Forgets all it knows if that is too much. Only before a batch: what is found for a batch must last until it is
-    /// encoded.
-    fn begin_batch(&mut self) {
-        if self.pieces > self.carried {
-            self.sessions.clear();
-            self.pieces = 0;
-        }
-    }
-
-    /// The earlier file that holds the piece, by its name in the session's folder.
-    #[must_use]
-    pub fn find(&self, session: &SessionId, digest: &Digest) -> Option<Arc<str>> {
-        self.sessions.get(session)?.get(digest).cloned()
-    }
-
-    /// Remembers where a piece lies.
-    pub fn insert(&mut self, session: &SessionId, digest: Digest, file: Arc<str>) {
-        self.insert_all(session, [digest], &file);
-    }
-
-    /// Remembers that all of these pieces lie in one file.
-    fn insert_all(
-        &mut self,
-        session: &SessionId,
-        digests: impl IntoIterator<Item = Digest>,
-        file: &Arc<str>,
-    ) {
-        let known = self.sessions.entry(session.clone()).or_default();
-        let digests = digests.into_iter();
-        known.reserve(digests.size_hint().0);
-        for digest in digests {
-            if known.insert(digest, file.clone()).is_none() {
-                self.pieces += 1;
-            }
-        }
-    }
-
-    /// Forgets a session.
-    pub fn forget(&mut self, session: &SessionId) {
-        if let Some(pieces) = self.sessions.remove(session) {
-            self.pieces -= pieces.len();
-        }
-    }
-}
-
 /// One file to be written.
 #[derive(Debug)]
 pub(crate) struct EncodedFile {
@@ -157,9 +88,6 @@ pub(crate) struct EncodedFile {
 
 /// Tenant, agent and folder date: what decides where a row lies.
 type PartitionDir = (TenantId, AgentId, String);
-
-/// Looked up for every reference of every body, so it hashes quickly.
-type FastMap<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// The pieces of each session that are not in a file yet.
 type Pieces = FastMap<SessionId, OwnPieces>;
@@ -202,7 +130,7 @@ pub(crate) struct BatchLayout {
 impl BatchLayout {
     /// Divides a batch; `chunk_index` is asked for pieces of earlier files and told of those that these files will hold.
     pub(crate) fn new(mut batch: Batch, name: String, chunk_index: &mut ChunkIndex) -> Self {
-        chunk_index.begin_batch();
+        chunk_index.evict();
         let mut pieces = by_session(std::mem::take(&mut batch.pieces));
         let mut groups = by_folder(batch, &mut pieces);
         for group in groups.values_mut() {
@@ -326,6 +254,7 @@ impl Group {
         let mut leant: FastMap<(Digest, Arc<str>), u32> = FastMap::default();
         for exchanges in exchanges.chunk_by(|a, b| a.session == b.session) {
             let Some(session) = exchanges.first().map(|exchange| &exchange.session) else { continue };
+            chunk_index.touch(session);
             let mut own_pieces = pieces.get_mut(session);
             let mut taken = Vec::new();
             let mut unknown: FastMap<Digest, u32> = FastMap::default();
@@ -357,7 +286,7 @@ impl Group {
             let bodies = exchanges.iter().map(|x| (&x.request.chunks[..], &x.response.chunks[..]));
             references.add(bodies, find);
             if !taken.is_empty() {
-                chunk_index.insert_all(session, taken, &file);
+                chunk_index.insert(session, taken, &file);
             }
         }
     }

@@ -11,7 +11,8 @@ use schemas::commit::{COMMITS, Commit, CommittedFile, escape};
 use schemas::id::SessionId;
 use schemas::table::Table;
 
-use crate::batch::{Batch, BatchLayout, ChunkIndex};
+use crate::batch::{Batch, BatchLayout};
+use crate::chunk_index::ChunkIndex;
 use crate::objects::{CONCURRENT_REQUESTS, Store, StoreError, parse_versioned};
 
 /// How often a claim is tried again where others claim the same source at the same moment.

@@ -4,6 +4,7 @@
 //! write the same layout without importing one another. It knows nothing of protocols, Kafka or statistics.
 
 mod batch;
+mod chunk_index;
 mod commits;
 pub mod keyring;
 mod load;
@@ -15,7 +16,8 @@ mod objects;
 mod range_read;
 mod session;
 
-pub use batch::{Batch, ChunkIndex};
+pub use batch::Batch;
+pub use chunk_index::ChunkIndex;
 pub use commits::{Claim, Snapshot};
 pub use load::SessionGroup;
 pub use objects::{Store, StoreError};

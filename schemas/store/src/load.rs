@@ -13,7 +13,7 @@ use schemas::session::SessionClose;
 use schemas::table::{Chunk, Table};
 use serde::Deserialize;
 
-use crate::batch::ChunkIndex;
+use crate::chunk_index::ChunkIndex;
 use crate::commits::Snapshot;
 use crate::lookup::SNAPSHOT_TRIES;
 use crate::objects::{Store, StoreError};
@@ -137,7 +137,7 @@ impl Store {
             for number in row.request.chunks.iter().chain(&row.response.chunks) {
                 if let Some(name) = by_number.get(number) {
                     let lies_in = name.leans_on.as_deref().map_or_else(|| file.clone(), Arc::from);
-                    chunk_index.insert(&row.session, name.digest, lies_in);
+                    chunk_index.insert(&row.session, [name.digest], &lies_in);
                 }
             }
         }
