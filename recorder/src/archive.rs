@@ -4,5 +4,6 @@
 //! a topic. Both commit through the `store` crate.
 
 pub mod encryption;
+#[cfg(feature = "kafka")]
 pub mod kafka_archiver;
 pub(crate) mod local_archiver;

@@ -14,6 +14,8 @@ use self::values::{ByteSize, HeaderText, Listen, PathPrefix, Pointer, Upstream};
 
 pub mod archiver;
 mod kafka;
+#[cfg(feature = "kafka")]
+mod librdkafka;
 pub mod values;
 
 pub use self::kafka::KafkaConfig;

@@ -4,13 +4,15 @@
 //! anything is written, journaled in groups, and published or archived into a store under commits. Other doors are not here.
 
 pub mod archive;
+#[cfg(feature = "kafka")]
+mod broker_health;
 mod capture;
 pub mod config;
 mod encode;
 pub mod import;
 mod journal;
-mod kafka_client;
 mod metrics;
+#[cfg(feature = "kafka")]
 mod publish;
 mod recorder;
 mod tap;

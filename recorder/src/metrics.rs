@@ -26,6 +26,7 @@ use tokio_util::task::TaskTracker;
 
 pub(crate) mod counts;
 pub(crate) mod journal_gauges;
+#[cfg(feature = "kafka")]
 pub(crate) mod kafka_archiver;
 
 use crate::Clock;

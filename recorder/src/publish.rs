@@ -16,12 +16,13 @@ use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, watch};
 
 use crate::archive::local_archiver::Flush;
+use crate::broker_health::BrokerHealth;
 use crate::capture::sessions::SessionRegistry;
 use crate::config::KafkaConfig;
 use crate::journal::Message;
 use crate::journal::checkpoint::Checkpoint;
 use crate::journal::reader::{JournalEntry, JournalReader};
-use crate::kafka_client::Contact;
+
 use crate::metrics::journal_gauges::JournalGauges;
 
 use self::line::{Line, Report, Sent};
@@ -115,7 +116,7 @@ enum Trouble {
 #[derive(Debug)]
 struct Work {
     publisher: Publisher,
-    contact: Arc<Contact>,
+    health: Arc<BrokerHealth>,
     /// Absent after a refusal, until the wait is over.
     line: Option<Line>,
     entries: JournalReader,
@@ -138,7 +139,7 @@ struct Work {
 impl Publisher {
     /// Asks librdkafka whether a producer can be made; no broker is asked.
     pub(crate) fn check(kafka: &KafkaConfig) -> Result<(), KafkaError> {
-        Line::open(kafka, &Arc::new(Contact::default()), None).map(drop)
+        Line::open(kafka, &Arc::new(BrokerHealth::default()), None).map(drop)
     }
 
     /// Works until the flush queue is closed; what is not acknowledged then is in the journal for the next start.
@@ -155,7 +156,7 @@ impl Publisher {
         let part_bytes = line::part_bytes(&self.kafka, PART_BYTES);
         let mut work = Work {
             publisher: self,
-            contact: Arc::new(Contact::default()),
+            health: Arc::new(BrokerHealth::default()),
             line: None,
             entries,
             outbox: VecDeque::new(),
@@ -255,7 +256,7 @@ impl Work {
     /// Makes a producer and goes back to what is acknowledged; the one before it is gone by now.
     fn begin_again(&mut self) -> Result<(), Trouble> {
         let limit = self.shrunk.then_some(self.part_bytes);
-        self.line = Some(Line::open(&self.publisher.kafka, &self.contact, limit)?);
+        self.line = Some(Line::open(&self.publisher.kafka, &self.health, limit)?);
         self.entries = JournalReader::open(&self.publisher.folder, self.window.acknowledged())?;
         self.publisher.gauges.add_resent(self.window.len() as u64);
         self.window = Window::new(self.window.acknowledged());
@@ -367,13 +368,13 @@ impl Work {
     fn note(&mut self, synced: u64, at_end: bool) {
         let unreached = self.line.as_ref().is_some_and(|line| !line.knows_topic());
         if (self.window.len() > 0 || unreached) && self.last_arrival.elapsed() >= STALL {
-            self.contact.lose("nothing was acknowledged for 10 s");
+            self.health.mark_down("nothing was acknowledged for 10 s");
         }
         let clear = at_end && self.window.len() == 0;
         let handed_on = if clear { synced } else { self.window.acknowledged() };
         let gauges = &self.publisher.gauges;
         gauges.set_delivered(handed_on, self.window.oldest());
-        gauges.set_brokers_lost(self.contact.lost().is_some() || self.said.is_some());
+        gauges.set_brokers_lost(self.health.down_reason().is_some() || self.said.is_some());
         if self.last_release.elapsed() >= RELEASE_EVERY {
             self.release();
         }

@@ -19,7 +19,7 @@ use crate::archive::encryption::EncryptionError;
 use crate::archive::local_archiver::{Archive, ArchiveError, Flush, MAX_FLUSHES};
 use crate::capture::sessions::{SessionRegistry, SessionScope};
 use crate::capture::{ClockCell, Intake};
-use crate::config::{Config, EncryptionConfig, KafkaConfig, edge_name};
+use crate::config::{Config, EncryptionConfig, edge_name};
 use crate::encode::Scribe;
 use crate::encode::redact::Redactor;
 use crate::journal::checkpoint::Checkpoint;
@@ -27,6 +27,7 @@ use crate::journal::{Journal, Message};
 use crate::metrics::counts::ExchangeCounts;
 use crate::metrics::journal_gauges::JournalGauges;
 use crate::metrics::{MetricsError, MetricsServer, RecorderMetrics};
+#[cfg(feature = "kafka")]
 use crate::publish::Publisher;
 use crate::tap::{self, Tap, TapError};
 
@@ -149,7 +150,8 @@ enum Outlet {
     /// Parquet files, by this process.
     Store(Store),
     /// A topic; Parquet is the business of `foreshadow archive`.
-    Kafka(KafkaConfig),
+    #[cfg(feature = "kafka")]
+    Kafka(crate::config::KafkaConfig),
 }
 
 /// The way to the journal thread; ends it when it is dropped, for the thread itself keeps the queue open.
@@ -197,7 +199,7 @@ pub async fn start(config: Config, root: RootKey, clock: Clock) -> Result<Record
     });
     let (bound, reached) = tap::bind(&config).await?;
     let routes = reached.iter().map(|reached| describe(&config, reached)).collect();
-    let publishes = matches!(outlet, Outlet::Kafka(_));
+    let publishes = config.kafka.is_some();
     let metrics = open_metrics(&config, &sessions, &gauges, clock).await?;
     let tap = Tap::open(&config, bound, &intake)?;
 
@@ -215,6 +217,7 @@ pub async fn start(config: Config, root: RootKey, clock: Clock) -> Result<Record
                 Archive { lake, folder, source, config, sessions, gauges, journal, checkpoint, position };
             spawn_archive(archive, watched, flush_queue)?
         }
+        #[cfg(feature = "kafka")]
         Outlet::Kafka(kafka) => {
             let (sessions, gauges, journal) = (counts, of_journal, line);
             let publisher = Publisher { kafka, folder, source, sessions, gauges, journal, checkpoint };
@@ -262,10 +265,14 @@ async fn open_metrics(
 /// done, whichever way.
 async fn open_outlet(config: &Config, source: &str, position: u64) -> Result<(Outlet, u64), StartError> {
     match (&config.kafka, &config.store) {
+        #[cfg(feature = "kafka")]
         (Some(kafka), _) => {
             Publisher::check(kafka).map_err(|error| StartError::Kafka(error.to_string()))?;
             Ok((Outlet::Kafka(kafka.clone()), position))
         }
+        // `KafkaConfig::resolve` rejects the table when the file is parsed.
+        #[cfg(not(feature = "kafka"))]
+        (Some(_), _) => Err(StartError::Kafka("this build has no Kafka support".to_owned())),
         (None, Some(store)) => {
             let ring =
                 config.encryption.as_ref().map(EncryptionConfig::load).transpose()?.unwrap_or_default();

@@ -22,7 +22,6 @@ use tokio::sync::oneshot;
 
 use crate::config::KafkaConfig;
 use crate::config::archiver::ArchiverConfig;
-use crate::kafka_client::client_config;
 use crate::metrics::kafka_archiver::Counts;
 use crate::metrics::{MetricsError, MetricsServer};
 
@@ -199,7 +198,7 @@ impl Archiver {
 
 /// What decides whether anything is lost or doubled is set here, after the user's properties.
 fn consumer_config(kafka: &KafkaConfig) -> ClientConfig {
-    let mut config = client_config(kafka);
+    let mut config = kafka.client_config();
     let default = |config: &mut ClientConfig, name: &str, value: &str| {
         if config.get(name).is_none() {
             config.set(name, value);
@@ -226,7 +225,7 @@ fn consumer_config(kafka: &KafkaConfig) -> ClientConfig {
 }
 
 fn producer_config(kafka: &KafkaConfig) -> ClientConfig {
-    let mut config = client_config(kafka);
+    let mut config = kafka.client_config();
     config
         .set("enable.idempotence", "true")
         .set("acks", "all")

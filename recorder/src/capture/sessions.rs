@@ -122,6 +122,7 @@ impl SessionRegistry {
     }
 
     /// Adds to what Kafka has acknowledged.
+    #[cfg(feature = "kafka")]
     pub(crate) fn count_published(&self, exchanges: u64) {
         self.lock().counts.published += exchanges;
     }

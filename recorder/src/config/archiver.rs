@@ -90,7 +90,7 @@ impl ArchiverConfig {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "kafka"))]
 mod tests {
     use super::*;
 

@@ -1,69 +1,71 @@
-//! The Kafka cluster between recorders and archivers: where it is, and which properties of librdkafka are the user's.
+//! The `[kafka]` table: the cluster between recorders and archivers.
 //!
-//! Properties are checked by librdkafka itself when the file is read; no broker is asked.
+//! Properties of librdkafka pass through to the client, except those that decide whether a record is lost or stored twice.
+//! librdkafka itself checks the properties while the file is parsed; parsing never contacts a broker.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserialize;
 
+#[cfg(feature = "kafka")]
+use super::librdkafka;
 use super::{ConfigError, wrong};
-use crate::kafka_client;
 
-/// Properties that decide whether anything is lost or stored twice, with what to write instead.
-const OWNED: [(&str, &str); 27] = [
+/// Properties that foreshadow sets itself, each with the remedy that the error text names.
+const RESERVED: [(&str, &str); 27] = [
     ("bootstrap.servers", "write `brokers`"),
     ("metadata.broker.list", "write `brokers`"),
     ("group.id", "write `group`"),
-    ("enable.idempotence", ALWAYS),
-    ("acks", ALWAYS),
-    ("request.required.acks", ALWAYS),
-    ("message.timeout.ms", ALWAYS),
-    ("delivery.timeout.ms", ALWAYS),
-    ("retries", ALWAYS),
-    ("message.send.max.retries", ALWAYS),
-    ("max.in.flight", ALWAYS),
-    ("max.in.flight.requests.per.connection", ALWAYS),
-    ("enable.gapless.guarantee", ALWAYS),
-    ("delivery.report.only.error", ALWAYS),
-    ("transactional.id", ALWAYS),
-    ("queue.buffering.max.messages", ALWAYS),
-    ("queue.buffering.max.kbytes", ALWAYS),
-    ("partitioner", ALWAYS),
-    ("enable.auto.commit", ALWAYS),
-    ("enable.auto.offset.store", ALWAYS),
-    ("auto.offset.reset", ALWAYS),
-    ("isolation.level", ALWAYS),
-    ("enable.partition.eof", ALWAYS),
-    ("partition.assignment.strategy", ALWAYS),
-    ("group.protocol", ALWAYS),
+    ("enable.idempotence", REMOVE),
+    ("acks", REMOVE),
+    ("request.required.acks", REMOVE),
+    ("message.timeout.ms", REMOVE),
+    ("delivery.timeout.ms", REMOVE),
+    ("retries", REMOVE),
+    ("message.send.max.retries", REMOVE),
+    ("max.in.flight", REMOVE),
+    ("max.in.flight.requests.per.connection", REMOVE),
+    ("enable.gapless.guarantee", REMOVE),
+    ("delivery.report.only.error", REMOVE),
+    ("transactional.id", REMOVE),
+    ("queue.buffering.max.messages", REMOVE),
+    ("queue.buffering.max.kbytes", REMOVE),
+    ("partitioner", REMOVE),
+    ("enable.auto.commit", REMOVE),
+    ("enable.auto.offset.store", REMOVE),
+    ("auto.offset.reset", REMOVE),
+    ("isolation.level", REMOVE),
+    ("enable.partition.eof", REMOVE),
+    ("partition.assignment.strategy", REMOVE),
+    ("group.protocol", REMOVE),
     ("statistics.interval.ms", "read `/metrics`"),
     ("test.mock.num.brokers", "name real `brokers`"),
 ];
 
-const ALWAYS: &str = "take it out";
+const REMOVE: &str = "remove it";
 
-/// A Kafka topic between recorders and archivers.
+/// A Kafka topic that recorders publish to and archivers read.
 #[derive(Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct KafkaConfig {
-    /// `host:port`, several with commas between.
+    /// Bootstrap brokers as `host:port`, separated by commas.
     pub brokers: String,
-    /// The topic of exchanges.
+    /// Topic of the recorded exchanges; default `foreshadow`.
     #[serde(default = "default_topic")]
     pub topic: String,
-    /// Where messages go that cannot be read; `<topic>.dead` where absent.
+    /// Topic of messages that the archiver cannot decode or store; default `<topic>.dead`.
     pub dead_letter_topic: Option<String>,
-    /// The consumer group of `foreshadow archive`.
+    /// Consumer group of `foreshadow archive`; default `foreshadow-archive`.
     #[serde(default = "default_group")]
     pub group: String,
-    /// Any property of librdkafka that is not the recorder's own, such as `security.protocol` or `sasl.password`;
-    /// `${NAME}` takes a value from the environment.
+    /// Properties of librdkafka, such as `security.protocol` or `sasl.password`. `${NAME}` in a value stands for the
+    /// environment variable NAME.
     #[serde(default)]
     pub properties: BTreeMap<String, String>,
 }
 
-/// Without the values of properties, which may be passwords.
+/// Omits the values of properties, which may be passwords.
 impl fmt::Debug for KafkaConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KafkaConfig")
@@ -77,24 +79,58 @@ impl fmt::Debug for KafkaConfig {
 }
 
 impl KafkaConfig {
-    /// The topic for messages that cannot be read.
+    /// The dead-letter topic: the configured one, or `<topic>.dead`.
     #[must_use]
     pub fn dead_letter_topic(&self) -> String {
         self.dead_letter_topic.clone().unwrap_or_else(|| format!("{}.dead", self.topic))
     }
 
-    /// Puts the values of variables in place of `${NAME}` and checks everything; `env` finds a variable.
+    /// The configuration of a librdkafka client: brokers and the user's properties. Each client adds the reserved ones.
+    #[cfg(feature = "kafka")]
+    pub(crate) fn client_config(&self) -> rdkafka::ClientConfig {
+        librdkafka::client_config(&self.brokers, &self.properties)
+    }
+
+    /// Substitutes `${NAME}` in the values of properties and checks the whole table; `env` returns the value of a variable.
+    ///
+    /// # Errors
+    /// The build has no Kafka support, or a value cannot be used; the error names the key.
     pub(crate) fn resolve(&mut self, env: &dyn Fn(&str) -> Option<String>) -> Result<(), ConfigError> {
-        let brokers: Vec<&str> = self.brokers.split(',').map(str::trim).collect();
-        if brokers.iter().any(|broker| !is_broker(broker)) {
+        if !cfg!(feature = "kafka") {
+            let detail = "this build has no Kafka support: use a build with the cargo feature `kafka` (a default \
+                          feature), or remove [kafka] and set `store`";
+            return Err(wrong("kafka", detail));
+        }
+        self.check_names()?;
+        for (name, value) in &mut self.properties {
+            let key = format!("kafka.properties.\"{name}\"");
+            if let Some((_, remedy)) = RESERVED.iter().find(|(reserved, _)| reserved == name) {
+                let detail = format!(
+                    "foreshadow sets this property, so that no record is lost or stored twice; {remedy}"
+                );
+                return Err(wrong(&key, &detail));
+            }
+            *value = schemas::variables::expand(value, env).map_err(|detail| wrong(&key, &detail))?;
+            #[cfg(feature = "kafka")]
+            librdkafka::check_property(name, value).map_err(|detail| wrong(&key, &detail))?;
+        }
+        // Some properties are wrong only in combination, such as a SASL mechanism without its protocol.
+        #[cfg(feature = "kafka")]
+        librdkafka::check_all(&self.brokers, &self.properties)
+            .map_err(|detail| wrong("kafka.properties", &detail))?;
+        Ok(())
+    }
+
+    fn check_names(&self) -> Result<(), ConfigError> {
+        if !self.brokers.split(',').map(str::trim).all(is_broker) {
             let detail = format!(
-                "expected `host:port`, several with commas between, such as \"kafka-1:9092,kafka-2:9092\", found {:?}",
+                "expected `host:port`, several separated by commas, such as \"kafka-1:9092,kafka-2:9092\", found {:?}",
                 self.brokers
             );
             return Err(wrong("kafka.brokers", &detail));
         }
-        let dead = self.dead_letter_topic();
-        for (key, topic) in [("kafka.topic", &self.topic), ("kafka.dead-letter-topic", &dead)] {
+        let dead_letter_topic = self.dead_letter_topic();
+        for (key, topic) in [("kafka.topic", &self.topic), ("kafka.dead-letter-topic", &dead_letter_topic)] {
             if !is_topic(topic) {
                 let detail = format!(
                     "expected the name of a topic (1 to 249 letters, digits, dots, underscores and hyphens), found {topic:?}"
@@ -102,23 +138,13 @@ impl KafkaConfig {
                 return Err(wrong(key, &detail));
             }
         }
-        if self.topic == dead {
-            return Err(wrong("kafka.dead-letter-topic", "is the topic itself; name another one"));
+        if self.topic == dead_letter_topic {
+            return Err(wrong("kafka.dead-letter-topic", "is the same as `kafka.topic`; name another topic"));
         }
         if self.group.is_empty() {
-            return Err(wrong("kafka.group", "expected a name, found an empty one"));
+            return Err(wrong("kafka.group", "expected the name of a consumer group, found an empty text"));
         }
-        for (name, value) in &mut self.properties {
-            let key = format!("kafka.properties.\"{name}\"");
-            if let Some((_, instead)) = OWNED.iter().find(|(owned, _)| owned == name) {
-                let detail = format!("is set by foreshadow, so that nothing is lost or doubled; {instead}");
-                return Err(wrong(&key, &detail));
-            }
-            *value = schemas::variables::expand(value, env).map_err(|detail| wrong(&key, &detail))?;
-            kafka_client::check_property(name, value).map_err(|detail| wrong(&key, &detail))?;
-        }
-        // What is wrong only together, such as a mechanism without its protocol.
-        kafka_client::check(self).map_err(|detail| wrong("kafka.properties", &detail))
+        Ok(())
     }
 }
 
@@ -141,7 +167,7 @@ fn default_group() -> String {
     "foreshadow-archive".to_owned()
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "kafka"))]
 mod tests {
     use super::*;
 
@@ -153,25 +179,25 @@ mod tests {
     }
 
     #[test]
-    fn variables_are_put_in_and_never_shown() {
+    fn variables_are_substituted_and_never_printed() {
         let text = "brokers = \"a:1, b:2\"\n[properties]\n\"sasl.password\" = \"x-${SECRET}\"\n\"security.protocol\" = \"sasl_ssl\"\n\"sasl.mechanism\" = \"SCRAM-SHA-512\"\n\"sasl.username\" = \"u\"\n";
-        let config = resolved(text).expect("a good configuration");
+        let config = resolved(text).expect("the configuration is valid");
         assert_eq!(config.properties["sasl.password"], "x-hunter2");
         assert_eq!(
             (config.topic.as_str(), config.dead_letter_topic().as_str()),
             ("foreshadow", "foreshadow.dead")
         );
         assert!(!format!("{config:?}").contains("hunter2"));
-        assert!(!format!("{:?}", kafka_client::client_config(&config)).contains("hunter2"));
+        assert!(!format!("{:?}", config.client_config()).contains("hunter2"));
     }
 
     #[test]
-    fn says_what_is_wrong() {
+    fn errors_name_the_key_and_the_remedy() {
         let with = |line: &str| {
-            resolved(&format!("brokers = \"a:1\"\n[properties]\n{line}\n")).expect_err("refused")
+            resolved(&format!("brokers = \"a:1\"\n[properties]\n{line}\n")).expect_err("is rejected")
         };
-        for (line, said) in [
-            ("\"enable.idempotence\" = \"false\"", "take it out"),
+        for (line, expected) in [
+            ("\"enable.idempotence\" = \"false\"", "remove it"),
             ("\"group.id\" = \"mine\"", "write `group`"),
             ("\"linger.sm\" = \"5\"", "No such configuration property"),
             ("\"linger.ms\" = \"soon\"", "linger.ms"),
@@ -179,13 +205,27 @@ mod tests {
             ("\"sasl.password\" = \"${NO\"", "not closed"),
         ] {
             let error = with(line);
-            assert!(error.contains(said) && error.contains("kafka.properties"), "{line}: {error}");
+            assert!(error.contains(expected) && error.contains("kafka.properties"), "{line}: {error}");
         }
-        assert!(resolved("brokers = \"a:b\"").expect_err("refused").contains("kafka.brokers"));
-        assert!(resolved("brokers = \"\"").expect_err("refused").contains("kafka.brokers"));
-        assert!(resolved("brokers = \"a\"\ntopic = \"a b\"").expect_err("refused").contains("kafka.topic"));
+        assert!(resolved("brokers = \"a:b\"").expect_err("is rejected").contains("kafka.brokers"));
+        assert!(resolved("brokers = \"\"").expect_err("is rejected").contains("kafka.brokers"));
+        assert!(
+            resolved("brokers = \"a\"\ntopic = \"a b\"").expect_err("is rejected").contains("kafka.topic")
+        );
         let same =
-            resolved("brokers = \"a\"\ntopic = \"t\"\ndead-letter-topic = \"t\"").expect_err("refused");
-        assert!(same.contains("another one"), "{same}");
+            resolved("brokers = \"a\"\ntopic = \"t\"\ndead-letter-topic = \"t\"").expect_err("is rejected");
+        assert!(same.contains("name another topic"), "{same}");
+    }
+}
+
+#[cfg(all(test, not(feature = "kafka")))]
+mod tests_without_kafka {
+    use super::*;
+
+    #[test]
+    fn a_build_without_kafka_rejects_the_table_and_names_the_remedy() {
+        let mut config: KafkaConfig = toml::from_str("brokers = \"a:1\"").expect("the table parses");
+        let error = config.resolve(&|_| None).expect_err("is rejected").to_string();
+        assert!(error.contains("no Kafka support") && error.contains("set `store`"), "{error}");
     }
 }

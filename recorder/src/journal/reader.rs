@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use schemas::id::{SessionId, TenantId};
-use schemas::record::{self, Record};
+use schemas::record::Record;
 use store::log::{LogError, LogReader};
 
 /// Bytes of pieces that are held while their exchange does not come; past it the pieces are let go. Their exchange was
@@ -52,14 +52,16 @@ impl JournalEntry {
     }
 
     /// How many exchanges it is: one or, for a close row, none.
+    #[cfg(feature = "kafka")]
     pub(crate) fn exchanges(&self) -> u64 {
         u64::from(matches!(self.last.record, Record::Exchange(_)))
     }
 
     /// The key of its Kafka messages.
+    #[cfg(feature = "kafka")]
     pub(crate) fn key(&self) -> Vec<u8> {
         owner(&self.last.record)
-            .map(|(tenant, session)| record::message_key(tenant, session))
+            .map(|(tenant, session)| schemas::record::message_key(tenant, session))
             .unwrap_or_default()
     }
 }

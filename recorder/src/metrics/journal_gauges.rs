@@ -36,10 +36,12 @@ impl JournalGauges {
         self.skipped.fetch_add(records, Ordering::Relaxed);
     }
 
+    #[cfg(feature = "kafka")]
     pub(crate) fn add_resent(&self, entries: u64) {
         self.resent.fetch_add(entries, Ordering::Relaxed);
     }
 
+    #[cfg(feature = "kafka")]
     pub(crate) fn set_brokers_lost(&self, lost: bool) {
         self.brokers_lost.store(lost, Ordering::Relaxed);
     }

@@ -17,8 +17,8 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 
 use super::MAX_IN_FLIGHT_BYTES;
+use crate::broker_health::{BrokerHealth, forward_log};
 use crate::config::KafkaConfig;
-use crate::kafka_client::{self, Contact};
 
 /// How long messages are gathered for one request, where the user says nothing.
 const LINGER_MS: &str = "25";
@@ -53,14 +53,14 @@ pub(super) struct Report {
 
 /// What librdkafka calls.
 struct Desk {
-    contact: Arc<Contact>,
+    health: Arc<BrokerHealth>,
     reports: Mutex<Vec<Report>>,
     fatal: AtomicBool,
 }
 
 impl ClientContext for Desk {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        Contact::log(level, facility, text);
+        forward_log(level, facility, text);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -68,7 +68,7 @@ impl ClientContext for Desk {
             self.fatal.store(true, Ordering::Relaxed);
             tracing::debug!(target: "librdkafka", %error, reason);
         } else {
-            self.contact.error(&error, reason);
+            self.health.handle_client_error(&error, reason);
         }
     }
 }
@@ -79,7 +79,7 @@ impl ProducerContext for Desk {
     fn delivery(&self, result: &DeliveryResult<'_>, sent: Self::DeliveryOpaque) {
         let refused = result.as_ref().err().map(|(error, _)| code_of(error));
         if refused.is_none() {
-            self.contact.heard();
+            self.health.mark_up();
         }
         let report = Report { sent: *sent, refused };
         self.reports.lock().unwrap_or_else(PoisonError::into_inner).push(report);
@@ -117,11 +117,11 @@ impl Line {
     /// Makes a producer whose messages and requests stay below what a part may have; asks no broker.
     pub(super) fn open(
         kafka: &KafkaConfig,
-        contact: &Arc<Contact>,
+        health: &Arc<BrokerHealth>,
         part_bytes: Option<usize>,
     ) -> Result<Self, KafkaError> {
         let desk =
-            Desk { contact: Arc::clone(contact), reports: Mutex::default(), fatal: AtomicBool::new(false) };
+            Desk { health: Arc::clone(health), reports: Mutex::default(), fatal: AtomicBool::new(false) };
         let producer = BaseProducer::from_config_and_context(&configuration(kafka, part_bytes), desk)?;
         Ok(Self { producer, topic: kafka.topic.clone(), partition_count: 0, partitions: HashMap::new() })
     }
@@ -218,7 +218,7 @@ pub(super) fn part_bytes(kafka: &KafkaConfig, default: usize) -> usize {
 }
 
 fn configuration(kafka: &KafkaConfig, part_bytes: Option<usize>) -> ClientConfig {
-    let mut config = kafka_client::client_config(kafka);
+    let mut config = kafka.client_config();
     let defaults: [(&[&str], &str); 3] = [
         (&["linger.ms", "queue.buffering.max.ms"], LINGER_MS),
         (&["compression.type", "compression.codec"], "zstd"),

@@ -14,7 +14,7 @@ use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 
 use super::gather::DeadLetter;
-use crate::kafka_client::Contact;
+use crate::broker_health::forward_log;
 
 /// Dead letters that may be on their way at a time; more wait here.
 const MAX_UNDER_WAY: usize = 256;
@@ -46,7 +46,7 @@ impl ClientContext for Deliveries {
     }
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        Contact::log(level, facility, text);
+        forward_log(level, facility, text);
     }
 }
 

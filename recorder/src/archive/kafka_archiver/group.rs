@@ -14,7 +14,7 @@ use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
 
-use crate::kafka_client::Contact;
+use crate::broker_health::{BrokerHealth, forward_log};
 
 /// What the group has decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub(crate) struct Group {
     turns: Mutex<VecDeque<Turn>>,
     ends: Mutex<HashMap<i32, Ends>>,
     closing: AtomicBool,
-    contact: Contact,
+    health: BrokerHealth,
 }
 
 impl Group {
@@ -51,7 +51,7 @@ impl Group {
             turns: Mutex::default(),
             ends: Mutex::default(),
             closing: AtomicBool::new(false),
-            contact: Contact::default(),
+            health: BrokerHealth::default(),
         }
     }
 
@@ -71,15 +71,15 @@ impl Group {
     }
 
     /// Whether the brokers answer.
-    pub(crate) fn contact(&self) -> &Contact {
-        &self.contact
+    pub(crate) fn health(&self) -> &BrokerHealth {
+        &self.health
     }
 }
 
 impl ClientContext for Group {
     fn stats(&self, statistics: Statistics) {
         if statistics.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP") {
-            self.contact.heard();
+            self.health.mark_up();
         }
         let Some(topic) = statistics.topics.get(&self.topic) else { return };
         let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
@@ -93,12 +93,12 @@ impl ClientContext for Group {
     fn error(&self, error: KafkaError, reason: &str) {
         // The end of a partition is no trouble; it comes from the poll as well.
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
-            self.contact.error(&error, reason);
+            self.health.handle_client_error(&error, reason);
         }
     }
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
-        Contact::log(level, facility, text);
+        forward_log(level, facility, text);
     }
 }
 

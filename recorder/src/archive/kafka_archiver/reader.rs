@@ -311,7 +311,7 @@ impl Reader {
                     take(&mut self.state, &self.counts, &self.consumer, &message, now);
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    self.consumer.context().contact().heard();
+                    self.consumer.context().health().mark_up();
                     let held = self.state.partitions.get_mut(&partition);
                     if let Some(held) = held.filter(|held| matches!(held.stage, Stage::Reading)) {
                         held.at_end = true;
@@ -325,7 +325,7 @@ impl Reader {
             }
         }
         if bytes > 0 {
-            self.consumer.context().contact().heard();
+            self.consumer.context().health().mark_up();
         }
         let now = self.state.turned;
         for (partition, held) in &mut self.state.partitions {

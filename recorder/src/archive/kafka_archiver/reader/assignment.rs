@@ -28,7 +28,7 @@ impl Reader {
     pub(super) fn follow_group(&mut self, now: Instant) {
         while self.state.leaving.is_none() {
             let Some(turn) = self.consumer.context().next_turn() else { return };
-            self.consumer.context().contact().heard();
+            self.consumer.context().health().mark_up();
             match turn {
                 Turn::Assigned(partitions) => self.take_over(&partitions, now),
                 Turn::Revoked(partitions) => self.leave(partitions, now + LEAVE_WAIT),
