@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where the events go.
 #[derive(Debug, Clone)]
-pub(super) struct Collector {
+pub struct Collector {
     url: Url,
     headers: HeaderMap,
 }
@@ -24,7 +24,7 @@ impl Collector {
     ///
     /// # Errors
     /// The address or a header is none.
-    pub(super) fn parse(address: &str, headers: Option<&str>) -> anyhow::Result<Self> {
+    pub fn parse(address: &str, headers: Option<&str>) -> anyhow::Result<Self> {
         let mut url = Url::parse(address)
             .with_context(|| format!("--otlp {address} is no address; give http://HOST:4318"))?;
         if !matches!(url.scheme(), "http" | "https") {
@@ -55,7 +55,7 @@ impl Collector {
     ///
     /// # Errors
     /// The collector cannot be reached or refuses.
-    pub(super) async fn send(&self, request: Vec<u8>) -> anyhow::Result<()> {
+    pub async fn send(&self, request: Vec<u8>) -> anyhow::Result<()> {
         let client = Client::builder().timeout(PATIENCE).build().context("no HTTP client can be made")?;
         let answer = client
             .post(self.url.clone())

@@ -10,7 +10,7 @@ use schemas::trial::Lane;
 ///
 /// # Errors
 /// Both are one run, they are swapped, or they were replayed with different `--model`.
-pub(super) fn check(baseline: &mut Run, candidate: &mut Run) -> anyhow::Result<()> {
+pub(crate) fn check(baseline: &mut Run, candidate: &mut Run) -> anyhow::Result<()> {
     let place = |run: &Run| std::path::absolute(&run.name).unwrap_or_else(|_| run.name.clone().into());
     if place(baseline) == place(candidate) {
         bail!("baseline and candidate are the same run, {}; give two runs", baseline.name);

@@ -8,24 +8,24 @@ use analyzer::Analysis;
 use analyzer::report::{ReportInput, ReportMeta, junit_xml, otlp_json, report_html, summary_md};
 use anyhow::{Context as _, anyhow};
 
-use crate::clock;
-use crate::outcome::Failure;
+use crate::error::DecisionError;
 
 /// Says early that a verdict cannot go there.
-pub(super) fn check(out: &Path) -> Result<(), Failure> {
+pub(crate) fn check(out: &Path) -> Result<(), DecisionError> {
     if out.exists() && !out.is_dir() {
-        return Err(Failure::usage(anyhow!("--out {} is a file; give a folder", out.display())));
+        return Err(DecisionError::input(anyhow!("--out {} is a file; give a folder", out.display())));
     }
     Ok(())
 }
 
 /// Writes all files of the verdict, or none.
-pub(super) fn write(
+pub(crate) fn write(
     out: &Path,
     analysis: &Analysis,
     input: &ReportInput<'_>,
     meta: &ReportMeta,
-) -> Result<(), Failure> {
+    now_micros: i64,
+) -> anyhow::Result<()> {
     let mut verdict =
         serde_json::to_string_pretty(&analysis.verdict).context("the verdict cannot be written as JSON")?;
     verdict.push('\n');
@@ -33,7 +33,7 @@ pub(super) fn write(
         ("report.html", report_html(analysis, input, meta).map_err(anyhow::Error::new)?),
         ("summary.md", summary_md(analysis, input, meta).map_err(anyhow::Error::new)?),
         ("junit.xml", junit_xml(analysis).map_err(anyhow::Error::new)?),
-        ("otlp.json", otlp_json(analysis, input, now_nanos())),
+        ("otlp.json", otlp_json(analysis, input, nanos(now_micros))),
         // Last: where it is, the others are.
         ("verdict.json", verdict),
     ];
@@ -46,11 +46,11 @@ pub(super) fn write(
             let _ = std::fs::remove_file(temporary);
         }
     }
-    Ok(result?)
+    result
 }
 
-fn now_nanos() -> u64 {
-    u64::try_from(clock::now_micros()).unwrap_or_default().saturating_mul(1000)
+fn nanos(micros: i64) -> u64 {
+    u64::try_from(micros).unwrap_or_default().saturating_mul(1000)
 }
 
 fn stage_and_rename(

@@ -10,10 +10,10 @@ use schemas::id::SessionId;
 use schemas::table::Table;
 use schemas::trial::Trial;
 use serde::Deserialize;
-use store::Store;
 use store::keyring::KeyRing;
+use store::Store;
 
-use crate::outcome::Failure;
+use crate::error::DecisionError;
 
 mod embeddings;
 
@@ -72,30 +72,30 @@ struct OperationRow {
 ///
 /// # Errors
 /// Wrong usage where there is no run at this place or it is empty; failed work where its files cannot be read.
-pub(crate) async fn run(
+pub async fn read_run(
     location: &str,
     keys: &KeyRing,
     invariants: &InvariantPolicy,
-) -> Result<Run, Failure> {
-    let lake = Store::open(location).map_err(Failure::usage)?.with_keys(keys.clone());
-    let manifest = lake.manifest().await.map_err(Failure::work)?;
-    let snapshot = lake.snapshot().await.map_err(Failure::work)?;
+) -> Result<Run, DecisionError> {
+    let store = Store::open(location).map_err(DecisionError::input)?.with_keys(keys.clone());
+    let manifest = store.manifest().await?;
+    let snapshot = store.snapshot().await?;
     let Some(manifest) = manifest else {
         let why = if !snapshot.is_empty() {
-            "holds a store of sessions, not a run; make a run of it with `foreshadow replay`"
+            "is a store of sessions, not a run; create a run with `foreshadow replay`"
         } else if std::path::Path::new(location).exists() {
-            "holds no run: there is no run.json; make one with `foreshadow replay` or `foreshadow import --run`"
+            "contains no run: run.json is missing; create a run with `foreshadow replay` or `foreshadow import --run`"
         } else {
-            "does not exist; check the path, or make the run with `foreshadow replay` or `foreshadow import --run`"
+            "does not exist; check the path, or create the run with `foreshadow replay` or `foreshadow import --run`"
         };
-        return Err(Failure::usage(anyhow!("{location} {why}")));
+        return Err(DecisionError::input(anyhow!("{location} {why}")));
     };
-    let trials: Vec<Trial> = lake.read_table(&snapshot, Table::Trials, None).await.map_err(Failure::work)?;
+    let trials: Vec<Trial> = store.read_table(&snapshot, Table::Trials, None).await?;
     let mut columns = COLUMNS.to_vec();
     columns.extend(invariants.needs_turns().then_some(INPUT));
     columns.extend(invariants.needs_results().then_some(RESULT));
     let mut exchanges: Vec<ExchangeRow> = if trials.iter().any(|trial| trial.has_transcript) {
-        lake.read_table(&snapshot, Table::Exchanges, Some(&columns)).await.map_err(Failure::work)?
+        store.read_table(&snapshot, Table::Exchanges, Some(&columns)).await?
     } else {
         Vec::new()
     };
@@ -110,9 +110,9 @@ pub(crate) async fn run(
     };
     let trials = trials.into_iter().map(record).collect();
     let mut run = Run { name: location.to_owned(), manifest, trials, notes: Vec::new() };
-    let scores = lake.read_table(&snapshot, Table::Scores, None).await.map_err(Failure::work)?;
+    let scores = store.read_table(&snapshot, Table::Scores, None).await?;
     analyzer::outcome::attach_scores(&mut run, scores);
-    embeddings::attach(&mut run, &lake, &snapshot).await.map_err(Failure::work)?;
+    embeddings::attach(&mut run, &store, &snapshot).await?;
     Ok(run)
 }
 

@@ -10,8 +10,8 @@ use schemas::trial::Lane;
 use serde::Deserialize;
 use store::Store;
 
-use super::Request;
-use crate::outcome::Failure;
+use crate::error::DecisionError;
+use crate::request::DecisionRequest;
 
 /// What is read of an exchange.
 const COLUMNS: [&str; 6] =
@@ -36,10 +36,7 @@ struct OperationTexts {
 ///
 /// # Errors
 /// Failed work where files of a run cannot be read.
-pub(super) async fn load(
-    request: &Request,
-    wanted: &BTreeSet<(Lane, String)>,
-) -> Result<Transcripts, Failure> {
+pub(crate) async fn read(request: &DecisionRequest, wanted: &BTreeSet<(Lane, String)>) -> Result<Transcripts, DecisionError> {
     let runs = [
         (Some(&request.baseline), Lane::Baseline),
         (Some(&request.candidate), Lane::Candidate),
@@ -53,26 +50,25 @@ pub(super) async fn load(
             let sessions: BTreeSet<SessionId> =
                 still.filter_map(|(_, session)| SessionId::parse(session).ok()).collect();
             if !sessions.is_empty() {
-                read(request, location, lane, &sessions, &mut transcripts).await?;
+                read_lane(request, location, lane, &sessions, &mut transcripts).await?;
             }
         }
     }
     Ok(transcripts)
 }
 
-async fn read(
-    request: &Request,
+async fn read_lane(
+    request: &DecisionRequest,
     location: &str,
     lane: Lane,
     sessions: &BTreeSet<SessionId>,
     transcripts: &mut Transcripts,
-) -> Result<(), Failure> {
-    let lake = Store::open(location).map_err(Failure::usage)?.with_keys(request.keys.clone());
-    let snapshot = lake.snapshot().await.map_err(Failure::work)?;
-    let rows: Vec<TextRow> = lake
+) -> Result<(), DecisionError> {
+    let store = Store::open(location).map_err(DecisionError::input)?.with_keys(request.keys.clone());
+    let snapshot = store.snapshot().await?;
+    let rows: Vec<TextRow> = store
         .rows_of_sessions(&snapshot, Table::Exchanges, sessions, Some(&COLUMNS))
-        .await
-        .map_err(Failure::work)?;
+        .await?;
     for row in rows {
         let TextRow { session, seq, edge, operation } = row;
         let transcript: &mut Transcript = transcripts.entry((lane, session.to_string())).or_default();

@@ -18,12 +18,12 @@ use hyper::header::{HeaderMap, HeaderName};
 use hyper::{Request, StatusCode};
 use serde_json::{Value, json};
 
-pub(super) use build::Build;
+pub(crate) use build::Build;
 use build::WhenSlow;
 use chat::ToolCall;
-use mcp::Outcome;
+use mcp::ToolOutcome;
 
-use super::wire::{Answer, Caller, Port, Server, json_answer, read_json};
+use crate::http::{HttpResponse, HttpClient, Listener, Server, json_answer, read_json};
 
 /// Model calls in one turn before the agent gives up.
 const MAX_STEPS: usize = 10;
@@ -34,21 +34,21 @@ const PASSED_ON: [&str; 4] = ["x-session-id", "traceparent", "tracestate", "bagg
 
 /// Where an agent finds its model and its tools: in production the tap, in a replay the world.
 #[derive(Debug, Clone)]
-pub(super) struct Surroundings {
+pub(crate) struct Endpoints {
     /// Base URL of the model's endpoint, with `/v1`.
-    pub(super) model_url: String,
+    pub(crate) model_url: String,
     /// URL of the MCP endpoint.
-    pub(super) tool_url: String,
+    pub(crate) tool_url: String,
 }
 
 /// A running agent.
 #[derive(Debug)]
-pub(super) struct AgentServer(Server);
+pub(crate) struct AgentServer(Server);
 
 impl AgentServer {
     /// Starts this version of the agent on a port of its own.
-    pub(super) fn start(port: Port, build: Build, surroundings: Surroundings) -> Self {
-        let agent = Arc::new(Agent { build, surroundings, caller: Caller::new(), memory: Memory::default() });
+    pub(crate) fn start(port: Listener, build: Build, endpoints: Endpoints) -> Self {
+        let agent = Arc::new(Agent { build, endpoints, client: HttpClient::new(), conversations: Conversations::default() });
         let handler = move |request| {
             let agent = Arc::clone(&agent);
             async move { agent.serve(request).await }
@@ -61,7 +61,7 @@ impl AgentServer {
         format!("{}/chat", self.0.url())
     }
 
-    pub(super) async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.0.stop().await;
     }
 }
@@ -69,13 +69,13 @@ impl AgentServer {
 #[derive(Debug)]
 struct Agent {
     build: Build,
-    surroundings: Surroundings,
-    caller: Caller,
-    memory: Memory,
+    endpoints: Endpoints,
+    client: HttpClient,
+    conversations: Conversations,
 }
 
 impl Agent {
-    async fn serve(&self, request: Request<Incoming>) -> Answer {
+    async fn serve(&self, request: Request<Incoming>) -> HttpResponse {
         if request.uri().path() != "/chat" {
             return json_answer(StatusCode::NOT_FOUND, &json!({"error": "only POST /chat is served"}));
         }
@@ -106,22 +106,22 @@ impl Agent {
         message: &str,
         headers: &[(HeaderName, String)],
     ) -> anyhow::Result<String> {
-        let mut conversation = match self.memory.recall(session) {
+        let mut conversation = match self.conversations.recall(session) {
             Some(conversation) => conversation,
             None => Conversation {
                 messages: vec![json!({"role": "system", "content": self.build.prompt})],
-                tools: mcp::list(&self.caller, &self.surroundings.tool_url, headers).await?,
+                tools: mcp::list(&self.client, &self.endpoints.tool_url, headers).await?,
             },
         };
         conversation.messages.push(json!({"role": "user", "content": message}));
         for _ in 0..MAX_STEPS {
-            let model_url = &self.surroundings.model_url;
+            let model_url = &self.endpoints.model_url;
             let (messages, tools) = (&conversation.messages, &conversation.tools);
             let said =
-                chat::ask(&self.caller, model_url, headers, messages, tools, self.build.stream).await?;
+                chat::ask(&self.client, model_url, headers, messages, tools, self.build.stream).await?;
             conversation.messages.push(said.message());
             if said.calls.is_empty() {
-                self.memory.keep(session, conversation);
+                self.conversations.keep(session, conversation);
                 return Ok(said.text);
             }
             for call in &said.calls {
@@ -139,25 +139,25 @@ impl Agent {
         let Ok(arguments) = serde_json::from_str::<Value>(&call.arguments) else {
             return Ok(json!({"error": "the arguments are not JSON"}).to_string());
         };
-        let url = &self.surroundings.tool_url;
-        let mut outcome = mcp::call(&self.caller, url, headers, &call.tool, &arguments).await?;
+        let url = &self.endpoints.tool_url;
+        let mut outcome = mcp::call(&self.client, url, headers, &call.tool, &arguments).await?;
         if self.build.when_slow == WhenSlow::Retry && is_slow(&outcome) {
-            outcome = mcp::call(&self.caller, url, headers, &call.tool, &arguments).await?;
+            outcome = mcp::call(&self.client, url, headers, &call.tool, &arguments).await?;
         }
         Ok(match outcome {
-            Outcome::Answered(text) => text,
-            Outcome::Failed(text) => json!({"error": text}).to_string(),
-            Outcome::TimedOut => json!({"error": "timeout", "note": "it may have been done"}).to_string(),
+            ToolOutcome::Answered(text) => text,
+            ToolOutcome::Failed(text) => json!({"error": text}).to_string(),
+            ToolOutcome::TimedOut => json!({"error": "timeout", "note": "it may have been done"}).to_string(),
         })
     }
 }
 
 /// Whether the tool did not get done in time: known from what it says, never from a clock of the agent's own.
-fn is_slow(outcome: &Outcome) -> bool {
+fn is_slow(outcome: &ToolOutcome) -> bool {
     match outcome {
-        Outcome::TimedOut => true,
-        Outcome::Failed(_) => false,
-        Outcome::Answered(text) => {
+        ToolOutcome::TimedOut => true,
+        ToolOutcome::Failed(_) => false,
+        ToolOutcome::Answered(text) => {
             let body: Option<Value> = serde_json::from_str(text).ok();
             body.is_some_and(|body| body.get("status").and_then(Value::as_str) == Some("processing"))
         }
@@ -180,15 +180,15 @@ struct Conversation {
 
 /// The conversations under way.
 #[derive(Debug, Default)]
-struct Memory(Mutex<Remembered>);
+struct Conversations(Mutex<ConversationTable>);
 
 #[derive(Debug, Default)]
-struct Remembered {
+struct ConversationTable {
     conversations: BTreeMap<String, Conversation>,
     oldest_first: VecDeque<String>,
 }
 
-impl Memory {
+impl Conversations {
     fn recall(&self, session: &str) -> Option<Conversation> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).conversations.get(session).cloned()
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::dice::Dice;
+use crate::rng::Rng;
 
 const ITEMS: [(&str, u32); 12] = [
     ("coffee grinder", 8_990),
@@ -28,14 +28,14 @@ const ITEMS: [(&str, u32); 12] = [
 
 /// Why a customer wants the money back. The words are what the refund policy goes by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reason {
+pub(crate) enum Reason {
     Damaged,
     Late,
     Unwanted,
 }
 
 impl Reason {
-    pub(super) fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Damaged => "damaged",
             Self::Late => "late",
@@ -69,8 +69,8 @@ impl Reason {
 
 /// What the shop knows of an order.
 #[derive(Debug, Clone)]
-pub(super) struct Order {
-    pub(super) id: String,
+pub(crate) struct Order {
+    pub(crate) id: String,
     item: &'static str,
     amount_cents: u32,
     delivered_days_ago: u32,
@@ -80,51 +80,51 @@ pub(super) struct Order {
 
 /// One customer and what they write.
 #[derive(Debug, Clone)]
-pub(super) struct Case {
+pub(crate) struct Case {
     /// Its name: the id of the live session.
-    pub(super) id: String,
+    pub(crate) id: String,
     /// What the customer writes, turn by turn.
-    pub(super) turns: Vec<String>,
-    pub(super) order: Order,
+    pub(crate) turns: Vec<String>,
+    pub(crate) order: Order,
 }
 
 impl Case {
     /// Makes the case with this number under this seed.
-    pub(super) fn draw(seed: u64, number: u32) -> Self {
+    pub(crate) fn draw(seed: u64, number: u32) -> Self {
         let id = format!("chat-{number:04}");
-        let mut dice = Dice::new(seed, &["case", &id]);
-        let (item, base_cents) = *dice.pick(&ITEMS);
-        let kind = dice.below(100);
-        let reason = *dice.pick(&[Reason::Damaged, Reason::Late, Reason::Unwanted]);
+        let mut rng = Rng::new(seed, &["case", &id]);
+        let (item, base_cents) = *rng.pick(&ITEMS);
+        let kind = rng.below(100);
+        let reason = *rng.pick(&[Reason::Damaged, Reason::Late, Reason::Unwanted]);
         let too_old = (65..85).contains(&kind);
         let window = reason.window_days();
-        let delivered = if too_old { window + 1 + dice.below(60) } else { 2 + dice.below(window - 2) };
+        let delivered = if too_old { window + 1 + rng.below(60) } else { 2 + rng.below(window - 2) };
         let order = Order {
-            id: format!("W{}", 10_000 + number * 7 + dice.below(7)),
+            id: format!("W{}", 10_000 + number * 7 + rng.below(7)),
             item,
-            amount_cents: base_cents + 10 * dice.below(90),
+            amount_cents: base_cents + 10 * rng.below(90),
             delivered_days_ago: delivered,
-            slow_payment: dice.chance(0.2),
+            slow_payment: rng.chance(0.2),
         };
         let mut turns =
-            vec![if kind < 85 { refund(&order, reason, &mut dice) } else { question(&order, &mut dice) }];
-        if dice.chance(0.35) {
+            vec![if kind < 85 { refund(&order, reason, &mut rng) } else { question(&order, &mut rng) }];
+        if rng.chance(0.35) {
             let follow =
                 ["Thank you! When will that be done?", "Thanks. Is there anything I still have to do?"];
-            turns.push((*dice.pick(&follow)).to_owned());
+            turns.push((*rng.pick(&follow)).to_owned());
         }
         Self { id, turns, order }
     }
 }
 
-fn refund(order: &Order, reason: Reason, dice: &mut Dice) -> String {
-    let why = dice.pick(reason.words());
+fn refund(order: &Order, reason: Reason, rng: &mut Rng) -> String {
+    let why = rng.pick(reason.words());
     // Customers round: what they say they paid is right only now and then.
     let said = (order.amount_cents + 50) / 100;
-    let opening = *dice.pick(&["Hello,", "Hi,", "Good morning,", "Dear team,"]);
+    let opening = *rng.pick(&["Hello,", "Hi,", "Good morning,", "Dear team,"]);
     let id = &order.id;
     let item = order.item;
-    if dice.chance(0.12) {
+    if rng.chance(0.12) {
         // Vague on purpose: such a request is where a model loses its way more often.
         return format!(
             "{opening} something about my order {id} ({item}, about {said} euros) is not right, {why}. Can you do anything?"
@@ -133,46 +133,46 @@ fn refund(order: &Order, reason: Reason, dice: &mut Dice) -> String {
     format!("{opening} I want my money back for order {id}, the {item} for about {said} euros: {why}.")
 }
 
-fn question(order: &Order, dice: &mut Dice) -> String {
+fn question(order: &Order, rng: &mut Rng) -> String {
     let id = &order.id;
     let item = order.item;
     let forms = [
         format!("Hi, where is my order {id}? It is the {item}."),
         format!("Hello, has my order {id} with the {item} been delivered?"),
     ];
-    dice.pick(&forms).clone()
+    rng.pick(&forms).clone()
 }
 
 /// What a tool call comes back with.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct ToolAnswer {
-    pub(super) body: Value,
-    pub(super) is_error: bool,
+pub(crate) struct ToolAnswer {
+    pub(crate) body: Value,
+    pub(crate) is_error: bool,
     /// How long the shop takes.
-    pub(super) delay: Duration,
+    pub(crate) delay: Duration,
 }
 
-/// The shop's books: orders, the refunds made, the tickets opened. The only state that a write changes.
+/// The shop's ledger: orders, the refunds made, the tickets opened. The only state that a write changes.
 #[derive(Debug)]
-pub(super) struct Books {
+pub(crate) struct Ledger {
     orders: BTreeMap<String, Order>,
     refunds: Mutex<BTreeMap<String, Vec<Value>>>,
     writes: Mutex<u64>,
 }
 
-impl Books {
-    pub(super) fn new(cases: &[Case]) -> Self {
+impl Ledger {
+    pub(crate) fn new(cases: &[Case]) -> Self {
         let orders = cases.iter().map(|case| (case.order.id.clone(), case.order.clone())).collect();
         Self { orders, refunds: Mutex::default(), writes: Mutex::default() }
     }
 
     /// How many writes were executed so far.
-    pub(super) fn writes(&self) -> u64 {
+    pub(crate) fn writes(&self) -> u64 {
         *self.writes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Executes a tool call; arguments that make no sense are an answer too.
-    pub(super) fn call(&self, tool: &str, arguments: &Value) -> ToolAnswer {
+    pub(crate) fn call(&self, tool: &str, arguments: &Value) -> ToolAnswer {
         match tool {
             "refund_policy" => policy(arguments),
             "find_order" => self.with_order(arguments, |order| answer(describe(order), 2)),
@@ -257,31 +257,31 @@ mod tests {
     #[test]
     fn a_refund_is_booked_each_time_it_is_asked_for() {
         let cases: Vec<Case> = (0..20).map(|number| Case::draw(1, number)).collect();
-        let books = Books::new(&cases);
+        let books = Ledger::new(&cases);
         let id = &cases[3].order.id;
         let arguments = json!({"order_id": id, "amount_cents": 500});
-        assert_eq!(books.call("issue_refund", &arguments).body["refund_id"], format!("R{}-1", &id[1..]));
-        assert_eq!(books.call("issue_refund", &arguments).body["refund_id"], format!("R{}-2", &id[1..]));
-        let status = books.call("refund_status", &json!({"order_id": id.to_lowercase()}));
+        assert_eq!(ledger.call("issue_refund", &arguments).body["refund_id"], format!("R{}-1", &id[1..]));
+        assert_eq!(ledger.call("issue_refund", &arguments).body["refund_id"], format!("R{}-2", &id[1..]));
+        let status = ledger.call("refund_status", &json!({"order_id": id.to_lowercase()}));
         assert_eq!(status.body["refunds"].as_array().map(Vec::len), Some(2));
-        assert_eq!(books.writes(), 2);
+        assert_eq!(ledger.writes(), 2);
     }
 
     #[test]
     fn what_makes_no_sense_is_answered_with_an_error() {
-        let books = Books::new(&[Case::draw(1, 0)]);
-        assert!(books.call("find_order", &json!({"order_id": "W1"})).is_error);
-        assert!(books.call("refund_policy", &json!({"reason": "bored"})).is_error);
-        assert!(books.call("make_coffee", &json!({})).is_error);
-        assert!(books.call("issue_refund", &json!({"order_id": Case::draw(1, 0).order.id})).is_error);
-        assert_eq!(books.writes(), 0);
+        let books = Ledger::new(&[Case::draw(1, 0)]);
+        assert!(ledger.call("find_order", &json!({"order_id": "W1"})).is_error);
+        assert!(ledger.call("refund_policy", &json!({"reason": "bored"})).is_error);
+        assert!(ledger.call("make_coffee", &json!({})).is_error);
+        assert!(ledger.call("issue_refund", &json!({"order_id": Case::draw(1, 0).order.id})).is_error);
+        assert_eq!(ledger.writes(), 0);
     }
 
     #[test]
     fn two_hundred_cases_hold_every_kind_and_no_order_twice() {
         let cases: Vec<Case> = (0..200).map(|number| Case::draw(42, number)).collect();
-        let books = Books::new(&cases);
-        assert_eq!(books.orders.len(), 200);
+        let books = Ledger::new(&cases);
+        assert_eq!(ledger.orders.len(), 200);
         let slow = cases.iter().filter(|case| case.order.slow_payment).count();
         assert!((20..65).contains(&slow), "{slow} slow payments of 200");
         assert!(

@@ -1,8 +1,8 @@
 //! The three versions of the demo's agent, as files that a user can read and change.
 
 /// What serves customers today.
-pub(super) const CURRENT: &str = include_str!("builds/current.toml");
+pub(crate) const CURRENT: &str = include_str!("builds/current.toml");
 /// A change that must be approved.
-pub(super) const HARMLESS: &str = include_str!("builds/harmless.toml");
+pub(crate) const HARMLESS: &str = include_str!("builds/harmless.toml");
 /// A change that must be blocked.
-pub(super) const REGRESSED: &str = include_str!("builds/regressed.toml");
+pub(crate) const REGRESSED: &str = include_str!("builds/regressed.toml");

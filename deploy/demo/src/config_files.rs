@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use super::folder::Folder;
+use crate::output_folder::OutputFolder;
 
 /// What the world makes slow in a replay, the same way for every build.
-pub(super) const FAULTS: &str = r#"# Faults of a replay. They are drawn from the seed, the case and the trial, so every build meets the same ones.
+pub(crate) const FAULTS: &str = r#"# Faults of a replay. They are drawn from the seed, the case and the trial, so every build meets the same ones.
 faults = 1
 
 # One refund in ten is made, and its answer is lost on the way: the agent gets 504 and cannot know.
@@ -18,7 +18,7 @@ calls = [0]
 "#;
 
 /// The policy of the decision: the defaults, spelled out.
-pub(super) const POLICY: &str = r#"# What a candidate must show. Everything here is the default; leave a line out and it stays as it is.
+pub(crate) const POLICY: &str = r#"# What a candidate must show. Everything here is the default; leave a line out and it stays as it is.
 policy = 1
 alpha = 0.05
 
@@ -30,7 +30,7 @@ margin = 0.10
 "#;
 
 /// The recorder's configuration: one route for each edge that the agent has.
-pub(super) fn recorder(folder: &Folder, build: &str, agent: &str, model: &str, tools: &str) -> String {
+pub(crate) fn recorder(folder: &OutputFolder, build: &str, agent: &str, model: &str, tools: &str) -> String {
     let store = quoted(&folder.location("store"));
     let state = quoted(&folder.location("state"));
     let declared = [("find_order", "read"), ("refund_policy", "read"), ("refund_status", "read")]
@@ -40,7 +40,7 @@ pub(super) fn recorder(folder: &Folder, build: &str, agent: &str, model: &str, t
         .collect::<String>();
     format!(
         r#"# Configuration of `foreshadow record`: three routes, one for each edge that the agent has.
-# Port 0 takes a free port; at your gateway, write the address that callers use.
+# Listener 0 takes a free port; at your gateway, write the address that callers use.
 agent = "refund-support"
 build = {build}
 store = {store}
@@ -85,7 +85,7 @@ protocol = "mcp"
 }
 
 /// A candidate file for a build of the agent that runs at `agent`.
-pub(super) fn candidate(build: &str, agent: &str, model: &str) -> String {
+pub(crate) fn candidate(build: &str, agent: &str, model: &str) -> String {
     format!(
         r#"# A running service as candidate of `foreshadow replay`.
 candidate = 1
@@ -110,7 +110,7 @@ identify = true
 }
 
 /// What lies where in the output folder.
-pub(super) fn readme(folder: &Folder) -> String {
+pub(crate) fn readme(folder: &OutputFolder) -> String {
     let at = |name: &str| folder.location(name);
     format!(
         r"# A demo of foreshadow
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read_by_the_users_parsers() {
         let scratch = tempfile::tempdir().expect("a folder");
-        let folder = Folder::claim(&Path::new(scratch.path()).join("a \"quoted\" folder")).expect("claimed");
+        let folder = OutputFolder::claim(&Path::new(scratch.path()).join("a \"quoted\" folder")).expect("claimed");
         let (agent, model, tools) = ("http://127.0.0.1:1", "http://127.0.0.1:2", "http://127.0.0.1:3");
         recorder::config::Config::parse(&recorder(&folder, "b1", agent, model, tools))
             .expect("a configuration");
@@ -164,6 +164,6 @@ mod tests {
         replayer::Candidate::parse(&text, &|_| None).expect("a candidate");
         replayer::FaultRules::parse(FAULTS).expect("fault rules");
         analyzer::Policy::parse(POLICY).expect("a policy");
-        schemas::tools::ToolCatalog::parse_json(crate::command::demo::tools::CATALOG).expect("a tool list");
+        schemas::tools::ToolCatalog::parse_json(crate::tool_server::CATALOG).expect("a tool list");
     }
 }

@@ -25,18 +25,18 @@ const BODY_BYTES: usize = 4 << 20;
 /// How long a request may take as a whole; nothing in the demo comes near it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(super) type Answer = Response<BoxBody<Bytes, Infallible>>;
+pub(crate) type HttpResponse = Response<BoxBody<Bytes, Infallible>>;
 
 /// An ephemeral loopback port that is taken and not served yet: its address is known before what is behind it.
 #[derive(Debug)]
-pub(super) struct Port {
+pub(crate) struct Listener {
     listener: TcpListener,
     address: SocketAddr,
 }
 
-impl Port {
+impl Listener {
     /// Takes a free port.
-    pub(super) async fn take() -> anyhow::Result<Self> {
+    pub(crate) async fn take() -> anyhow::Result<Self> {
         let listener =
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("no loopback port is free")?;
         let address = listener.local_addr()?;
@@ -44,15 +44,15 @@ impl Port {
     }
 
     /// `http://127.0.0.1:PORT`.
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// Serves until [`Server::stop`].
-    pub(super) fn serve<F, A>(self, handler: F) -> Server
+    pub(crate) fn serve<F, A>(self, handler: F) -> Server
     where
         F: Fn(Request<Incoming>) -> A + Clone + Send + 'static,
-        A: Future<Output = Answer> + Send + 'static,
+        A: Future<Output = HttpResponse> + Send + 'static,
     {
         let stop = CancellationToken::new();
         let task = tokio::spawn(accept(self.listener, stop.clone(), handler));
@@ -62,7 +62,7 @@ impl Port {
 
 /// A running server.
 #[derive(Debug)]
-pub(super) struct Server {
+pub(crate) struct Server {
     address: SocketAddr,
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -70,12 +70,12 @@ pub(super) struct Server {
 
 impl Server {
     /// `http://127.0.0.1:PORT`.
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// Stops accepting, drops open connections, and waits for all of it.
-    pub(super) async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.cancel();
         // The task ends by the token; a panic in it was printed where it happened.
         let _ = self.task.await;
@@ -85,7 +85,7 @@ impl Server {
 async fn accept<F, A>(listener: TcpListener, stop: CancellationToken, handler: F)
 where
     F: Fn(Request<Incoming>) -> A + Clone + Send + 'static,
-    A: Future<Output = Answer> + Send + 'static,
+    A: Future<Output = HttpResponse> + Send + 'static,
 {
     let mut connections = JoinSet::new();
     loop {
@@ -116,7 +116,7 @@ where
 }
 
 /// Reads the body of a request as JSON.
-pub(super) async fn read_json(request: Request<Incoming>) -> anyhow::Result<Value> {
+pub(crate) async fn read_json(request: Request<Incoming>) -> anyhow::Result<Value> {
     let body = Limited::new(request.into_body(), BODY_BYTES)
         .collect()
         .await
@@ -125,12 +125,12 @@ pub(super) async fn read_json(request: Request<Incoming>) -> anyhow::Result<Valu
 }
 
 /// Makes an answer with a JSON body.
-pub(super) fn json_answer(status: StatusCode, body: &Value) -> Answer {
+pub(crate) fn json_answer(status: StatusCode, body: &Value) -> HttpResponse {
     full_answer(status, "application/json", body.to_string())
 }
 
 /// Makes an answer with a whole body.
-pub(super) fn full_answer(status: StatusCode, content_type: &'static str, body: String) -> Answer {
+pub(crate) fn full_answer(status: StatusCode, content_type: &'static str, body: String) -> HttpResponse {
     let mut answer = Response::new(Full::new(Bytes::from(body)).boxed());
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -139,21 +139,21 @@ pub(super) fn full_answer(status: StatusCode, content_type: &'static str, body: 
 
 /// What came back for a request.
 #[derive(Debug)]
-pub(super) struct Reply {
-    pub(super) status: StatusCode,
-    pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl Reply {
     /// Whether the body is a stream of server-sent events.
-    pub(super) fn is_event_stream(&self) -> bool {
+    pub(crate) fn is_event_stream(&self) -> bool {
         let kind = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         kind.starts_with("text/event-stream")
     }
 
     /// The data of each server-sent event.
-    pub(super) fn events(&self) -> Vec<String> {
+    pub(crate) fn events(&self) -> Vec<String> {
         let text = String::from_utf8_lossy(&self.body);
         let data = |event: &str| {
             let lines = event.lines().filter_map(|line| line.strip_prefix("data:"));
@@ -166,17 +166,17 @@ impl Reply {
 
 /// An HTTP client with a pool of connections.
 #[derive(Debug, Clone)]
-pub(super) struct Caller(Client<HttpConnector, Full<Bytes>>);
+pub(crate) struct HttpClient(Client<HttpConnector, Full<Bytes>>);
 
-impl Caller {
-    pub(super) fn new() -> Self {
+impl HttpClient {
+    pub(crate) fn new() -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         Self(Client::builder(TokioExecutor::new()).build(connector))
     }
 
     /// Posts a JSON body and reads the whole answer.
-    pub(super) async fn post(
+    pub(crate) async fn post(
         &self,
         url: &str,
         headers: &[(HeaderName, String)],
@@ -227,9 +227,9 @@ mod tests {
                 Err(error) => full_answer(StatusCode::BAD_REQUEST, "text/plain", error.to_string()),
             }
         };
-        let server = Port::take().await.expect("a loopback port").serve(echo);
+        let server = Listener::take().await.expect("a loopback port").serve(echo);
         let body = serde_json::json!({"hello": [1, 2]});
-        let reply = Caller::new().post(&server.url(), &[], &body).await.expect("an answer");
+        let reply = HttpClient::new().post(&server.url(), &[], &body).await.expect("an answer");
         assert_eq!((reply.status, serde_json::from_slice(&reply.body).ok()), (StatusCode::OK, Some(body)));
         server.stop().await;
     }

@@ -6,21 +6,19 @@ use std::time::Duration;
 use anyhow::Context as _;
 use futures::StreamExt as _;
 use hyper::header::HeaderName;
-use indicatif::ProgressBar;
 use schemas::exchange::Edge;
 use schemas::keys::RootKey;
 use serde::Serialize;
 use serde_json::json;
 use store::Store;
 
-use super::agent::{AgentServer, Build, Surroundings};
-use super::files;
-use super::folder::Folder;
-use super::model::ModelServer;
-use super::shop::Case;
-use super::tools::ToolServer;
-use super::wire::{Caller, Port};
-use crate::clock;
+use crate::agent::{AgentServer, Build, Endpoints};
+use crate::config_files;
+use crate::output_folder::OutputFolder;
+use crate::model_server::ModelServer;
+use crate::backend::Case;
+use crate::tool_server::ToolServer;
+use crate::http::{HttpClient, Listener};
 
 /// Customers who write at the same time.
 const CUSTOMERS_AT_ONCE: usize = 16;
@@ -29,49 +27,45 @@ const DRAIN: Duration = Duration::from_secs(30);
 
 /// What was recorded.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Recorded {
-    sessions: u64,
-    turns: u64,
-    model_calls: u64,
-    tool_calls: u64,
+pub struct RecordingCounts {
+    /// Sessions in the store.
+    pub sessions: u64,
+    /// Exchanges with the agent.
+    pub turns: u64,
+    /// Exchanges with the model.
+    pub model_calls: u64,
+    /// Exchanges with the tool server.
+    pub tool_calls: u64,
     /// Exchanges that passed the tap.
-    exchanges: u64,
+    pub exchanges: u64,
     /// Exchanges that were not recorded.
-    pub(super) shed: u64,
-    pub(super) whole: u64,
-    pub(super) torn: u64,
+    pub shed: u64,
+    /// Sessions with every exchange and their close row.
+    pub whole: u64,
+    /// Sessions with missing exchanges.
+    pub torn: u64,
     /// Writes that the shop executed.
-    writes: u64,
-}
-
-impl Recorded {
-    /// The numbers in words.
-    pub(super) fn words(&self) -> String {
-        let Self { sessions, turns, model_calls, tool_calls, exchanges, shed, whole, torn, writes } = self;
-        format!(
-            "{sessions} sessions: {turns} turns, {model_calls} model calls, {tool_calls} exchanges with tools \
-             ({exchanges} in all, {shed} lost); {whole} sessions whole, {torn} torn; the shop executed {writes} writes"
-        )
-    }
+    pub writes: u64,
 }
 
 /// Records all cases; `step` moves with each finished session.
-pub(super) async fn record(
-    folder: &Folder,
+pub(crate) async fn record(
+    folder: &OutputFolder,
     key: &RootKey,
     cases: &[Case],
     model: &ModelServer,
     tools: &ToolServer,
-    step: &ProgressBar,
-) -> anyhow::Result<Recorded> {
-    let build = Build::parse(super::builds::CURRENT)?;
-    let port = Port::take().await?;
+    clock: fn() -> i64,
+    on_session: &(dyn Fn() + Sync),
+) -> anyhow::Result<RecordingCounts> {
+    let build = Build::parse(crate::builds::CURRENT)?;
+    let port = Listener::take().await?;
     let origin = |url: &str| url.trim_end_matches("/v1").trim_end_matches("/mcp").to_owned();
     let text =
-        files::recorder(folder, &build.build, &port.url(), &origin(&model.url()), &origin(&tools.url()));
+        config_files::recorder(folder, &build.build, &port.url(), &origin(&model.url()), &origin(&tools.url()));
     folder.write("foreshadow.toml", &text)?;
     let config = recorder::config::Config::parse(&text).context("the demo's own configuration is refused")?;
-    let tap = recorder::start(config, key.clone(), Arc::new(clock::now_micros))
+    let tap = recorder::start(config, key.clone(), Arc::new(clock))
         .await
         .context("the tap cannot start")?;
     let url = |edge: Edge| {
@@ -82,10 +76,10 @@ pub(super) async fn record(
             .with_context(|| format!("the tap has no route for {edge:?}"))
     };
     let (turn_url, model_url, tool_url) = (url(Edge::Turn)?, url(Edge::Model)?, url(Edge::Tool)?);
-    let surroundings =
-        Surroundings { model_url: format!("{model_url}/v1"), tool_url: format!("{tool_url}/mcp") };
-    let agent = AgentServer::start(port, build, surroundings);
-    let talked = talk(cases, &format!("{turn_url}/chat"), step).await;
+    let endpoints =
+        Endpoints { model_url: format!("{model_url}/v1"), tool_url: format!("{tool_url}/mcp") };
+    let agent = AgentServer::start(port, build, endpoints);
+    let talked = talk(cases, &format!("{turn_url}/chat"), on_session).await;
     agent.stop().await;
     let counts = tap.shutdown(DRAIN).await.context("the recording could not be finished")?;
     talked?;
@@ -93,19 +87,19 @@ pub(super) async fn record(
 }
 
 /// Lets all customers write what they want to write.
-async fn talk(cases: &[Case], url: &str, step: &ProgressBar) -> anyhow::Result<()> {
-    let caller = Caller::new();
+async fn talk(cases: &[Case], url: &str, on_session: &(dyn Fn() + Sync)) -> anyhow::Result<()> {
+    let client = HttpClient::new();
     let sessions = cases.iter().map(|case| {
-        let caller = caller.clone();
+        let client = client.clone();
         async move {
             let headers = [(HeaderName::from_static("x-session-id"), case.id.clone())];
             for message in &case.turns {
                 let body = json!({"session": case.id, "message": message});
-                let reply = caller.post(url, &headers, &body).await?;
+                let reply = client.post(url, &headers, &body).await?;
                 let said = || String::from_utf8_lossy(&reply.body).into_owned();
                 anyhow::ensure!(reply.status.is_success(), "the agent answered {}: {}", reply.status, said());
             }
-            step.inc(1);
+            on_session();
             anyhow::Ok(())
         }
     });
@@ -117,10 +111,10 @@ async fn talk(cases: &[Case], url: &str, step: &ProgressBar) -> anyhow::Result<(
 }
 
 /// Reads back from disk what there is: what a replay will find, not what the tap believes.
-async fn count(folder: &Folder, counts: &recorder::ExchangeCounts, writes: u64) -> anyhow::Result<Recorded> {
-    let lake = Store::open(&folder.location("store"))?;
-    let sessions = lake.load_sessions(&lake.snapshot().await?, None).await?;
-    let mut recorded = Recorded {
+async fn count(folder: &OutputFolder, counts: &recorder::ExchangeCounts, writes: u64) -> anyhow::Result<RecordingCounts> {
+    let store = Store::open(&folder.location("store"))?;
+    let sessions = store.load_sessions(&store.snapshot().await?, None).await?;
+    let mut recorded = RecordingCounts {
         sessions: sessions.len() as u64,
         turns: 0,
         model_calls: 0,

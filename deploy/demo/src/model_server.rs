@@ -1,4 +1,4 @@
-//! The demo's model server: OpenAI chat completions, plain and streamed, over [`super::mind`].
+//! The demo's model server: OpenAI chat completions, plain and streamed, over [`scripted_model`](crate::scripted_model).
 //!
 //! Stochastic like the real thing, and yet repeatable: a call's chance is keyed by the prompt, the case, the trial and
 //! the number of the call, so two builds with different prompts draw independently, and neither time nor the order in
@@ -13,9 +13,9 @@ use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use serde_json::{Value, json};
 
-use super::dice::Dice;
-use super::mind::{self, Call, Reply};
-use super::wire::{Answer, Port, Server, full_answer, json_answer, read_json};
+use crate::rng::Rng;
+use crate::scripted_model::{self, Call, Reply};
+use crate::http::{HttpResponse, Listener, Server, full_answer, json_answer, read_json};
 
 /// The model's name, as it returns it.
 const MODEL: &str = "shop-model-2026-06";
@@ -26,17 +26,17 @@ const WORDS_PER_FRAME: usize = 4;
 
 /// The running model server.
 #[derive(Debug)]
-pub(super) struct ModelServer {
+pub(crate) struct ModelServer {
     server: Server,
     calls: Arc<AtomicU64>,
 }
 
 impl ModelServer {
     /// Starts it; all its chance comes from `seed`.
-    pub(super) async fn start(seed: u64) -> anyhow::Result<Self> {
+    pub(crate) async fn start(seed: u64) -> anyhow::Result<Self> {
         let calls = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&calls);
-        let server = Port::take().await?.serve(move |request| {
+        let server = Listener::take().await?.serve(move |request| {
             counter.fetch_add(1, Ordering::Relaxed);
             complete(seed, request)
         });
@@ -44,21 +44,21 @@ impl ModelServer {
     }
 
     /// Base URL, with `/v1`.
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("{}/v1", self.server.url())
     }
 
     /// Calls answered so far.
-    pub(super) fn calls(&self) -> u64 {
+    pub(crate) fn calls(&self) -> u64 {
         self.calls.load(Ordering::Relaxed)
     }
 
-    pub(super) async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.server.stop().await;
     }
 }
 
-async fn complete(seed: u64, request: Request<Incoming>) -> Answer {
+async fn complete(seed: u64, request: Request<Incoming>) -> HttpResponse {
     if request.uri().path() != "/v1/chat/completions" {
         return refuse(StatusCode::NOT_FOUND, "only POST /v1/chat/completions is served");
     }
@@ -73,11 +73,11 @@ async fn complete(seed: u64, request: Request<Incoming>) -> Answer {
     let Some(messages) = body.get("messages").and_then(Value::as_array) else {
         return refuse(StatusCode::BAD_REQUEST, "messages is missing");
     };
-    let mut dice = keyed(seed, messages, &case, &trial);
-    let reply = mind::reply(messages, &mut dice);
+    let mut rng = keyed(seed, messages, &case, &trial);
+    let reply = scripted_model::reply(messages, &mut rng);
     let completion =
-        Completion { id: format!("chatcmpl-{}", dice.hex(16)), reply, usage: usage(&body, messages) };
-    tokio::time::sleep(Duration::from_millis(1 + u64::from(dice.below(3)))).await;
+        Completion { id: format!("chatcmpl-{}", rng.hex(16)), reply, usage: usage(&body, messages) };
+    tokio::time::sleep(Duration::from_millis(1 + u64::from(rng.below(3)))).await;
     if body.get("stream").and_then(Value::as_bool) == Some(true) {
         let with_usage = body.pointer("/stream_options/include_usage").and_then(Value::as_bool) == Some(true);
         return full_answer(StatusCode::OK, "text/event-stream", completion.streamed(with_usage));
@@ -86,17 +86,17 @@ async fn complete(seed: u64, request: Request<Incoming>) -> Answer {
 }
 
 /// The chance of one call: named by prompt, case, trial and the number of calls before it in the conversation.
-fn keyed(seed: u64, messages: &[Value], case: &str, trial: &str) -> Dice {
+fn keyed(seed: u64, messages: &[Value], case: &str, trial: &str) -> Rng {
     let prompt = messages
         .first()
         .and_then(|message| message.get("content"))
         .and_then(Value::as_str)
         .unwrap_or_default();
     let call = messages.iter().filter(|message| message.get("role") == Some(&json!("assistant"))).count();
-    Dice::new(seed, &["model", prompt, case, trial, &call.to_string()])
+    Rng::new(seed, &["model", prompt, case, trial, &call.to_string()])
 }
 
-fn refuse(status: StatusCode, message: &str) -> Answer {
+fn refuse(status: StatusCode, message: &str) -> HttpResponse {
     json_answer(status, &json!({"error": {"message": message, "type": "invalid_request_error"}}))
 }
 
@@ -193,7 +193,7 @@ fn call_deltas(index: usize, call: &Call) -> [Value; 3] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::demo::wire::Caller;
+    use crate::http::HttpClient;
 
     #[tokio::test]
     async fn equal_calls_get_equal_bytes_and_other_trials_other_words() {
@@ -207,7 +207,7 @@ mod tests {
                 json!([{"role": "system", "content": "find_order"}, {"role": "user", "content": "Thanks"}]);
             let body = json!({"model": "m", "messages": messages, "stream": stream,
                 "stream_options": {"include_usage": true}});
-            Caller::new().post(&url, &headers, &body).await.expect("an answer")
+            HttpClient::new().post(&url, &headers, &body).await.expect("an answer")
         };
         assert_eq!(ask("0", false).await.body, ask("0", false).await.body);
         let mut said = std::collections::BTreeSet::new();
@@ -227,12 +227,12 @@ mod tests {
     #[tokio::test]
     async fn says_what_is_wrong_with_a_request() {
         let server = ModelServer::start(1).await.expect("a loopback port");
-        let caller = Caller::new();
+        let client = HttpClient::new();
         let wrong =
-            caller.post(&format!("{}/models", server.url()), &[], &json!({})).await.expect("an answer");
+            client.post(&format!("{}/models", server.url()), &[], &json!({})).await.expect("an answer");
         assert_eq!(wrong.status, StatusCode::NOT_FOUND);
         let url = format!("{}/chat/completions", server.url());
-        let empty = caller.post(&url, &[], &json!({})).await.expect("an answer");
+        let empty = client.post(&url, &[], &json!({})).await.expect("an answer");
         assert_eq!(empty.status, StatusCode::BAD_REQUEST);
         server.stop().await;
     }

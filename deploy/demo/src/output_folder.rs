@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use crate::outcome::Failure;
+use crate::error::DemoError;
 
 /// Says that a folder was made by the demo.
 const MARKER: &str = ".foreshadow-demo";
@@ -30,11 +30,11 @@ const OURS: [&str; 13] = [
 
 /// The output folder.
 #[derive(Debug, Clone)]
-pub(super) struct Folder(PathBuf);
+pub struct OutputFolder(PathBuf);
 
-impl Folder {
+impl OutputFolder {
     /// Takes an empty or missing folder, or one that a former demo made, whose output is deleted.
-    pub(super) fn claim(path: &Path) -> Result<Self, Failure> {
+    pub fn claim(path: &Path) -> Result<Self, DemoError> {
         let folder = Self(path.to_owned());
         let shown = path.display();
         let marked = path.join(MARKER).symlink_metadata().is_ok_and(|found| found.is_file());
@@ -43,13 +43,13 @@ impl Folder {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
             Err(error) => {
                 let error = anyhow::Error::new(error);
-                return Err(Failure::usage(error.context(format!(
+                return Err(DemoError::Folder(error.context(format!(
                     "{shown} is no folder that can be written to; give another with --out"
                 ))));
             }
         };
         if entries && !marked {
-            return Err(Failure::usage(anyhow::anyhow!(
+            return Err(DemoError::Folder(anyhow::anyhow!(
                 "{shown} holds something that the demo did not make, so it is left alone; give an empty or a new folder with --out"
             )));
         }
@@ -58,7 +58,7 @@ impl Folder {
             .with_context(|| format!("the output of the last demo in {shown} cannot be replaced"))?;
         std::fs::create_dir_all(path)
             .with_context(|| format!("folder {shown} cannot be made"))
-            .map_err(Failure::usage)?;
+            .map_err(DemoError::Folder)?;
         folder.write(MARKER, MARKER_TEXT)?;
         Ok(folder)
     }
@@ -80,17 +80,17 @@ impl Folder {
     }
 
     /// The path of something in it.
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
     /// The same as text, for what takes a location.
-    pub(super) fn location(&self, name: &str) -> String {
+    pub fn location(&self, name: &str) -> String {
         self.path(name).display().to_string()
     }
 
     /// Writes a file into it; folders on the way are made.
-    pub(super) fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
+    pub fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
         let path = self.path(name);
         let made =
             path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(&path, text));
@@ -106,10 +106,10 @@ mod tests {
     fn replaces_a_former_demo_and_keeps_what_is_not_its_own() {
         let scratch = tempfile::tempdir().expect("a folder");
         let path = scratch.path().join("new/demo");
-        let folder = Folder::claim(&path).expect("a missing folder is made");
+        let folder = OutputFolder::claim(&path).expect("a missing folder is made");
         folder.write("runs/baseline/run.json", "{}").expect("written");
         std::fs::write(path.join("notes.txt"), "mine").expect("written");
-        Folder::claim(&path).expect("a former demo is replaced");
+        OutputFolder::claim(&path).expect("a former demo is replaced");
         assert!(!path.join("runs").exists());
         assert_eq!(std::fs::read_to_string(path.join("notes.txt")).expect("kept"), "mine");
     }
@@ -118,11 +118,11 @@ mod tests {
     fn leaves_other_folders_and_files_alone() {
         let scratch = tempfile::tempdir().expect("a folder");
         std::fs::create_dir(scratch.path().join("store")).expect("made");
-        let refused = Folder::claim(scratch.path()).expect_err("not a demo's");
-        assert_eq!(refused.exit_code(), 2);
+        let refused = OutputFolder::claim(scratch.path()).expect_err("not a demo's");
+        assert!(refused.is_usage());
         assert!(scratch.path().join("store").exists());
         let file = scratch.path().join("file");
         std::fs::write(&file, "x").expect("written");
-        assert_eq!(Folder::claim(&file).expect_err("a file").exit_code(), 2);
+        assert!(OutputFolder::claim(&file).expect_err("a file").is_usage());
     }
 }

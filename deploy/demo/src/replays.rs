@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use indicatif::ProgressBar;
 use replayer::{Candidate, Clock, FaultRules, ModelMode, Plan, Progress, Summary, World};
 use schemas::id::IncarnationId;
 use schemas::keys::RootKey;
@@ -11,12 +10,11 @@ use schemas::tools::ToolCatalog;
 use schemas::trial::Lane;
 use tokio_util::sync::CancellationToken;
 
-use super::agent::{AgentServer, Build, Surroundings};
-use super::files;
-use super::folder::Folder;
-use super::tools;
-use super::wire::Port;
-use crate::clock;
+use crate::agent::{AgentServer, Build, Endpoints};
+use crate::config_files;
+use crate::output_folder::OutputFolder;
+use crate::tool_server;
+use crate::http::Listener;
 
 /// Trials at the same time. Some of them wait for a slow tool at any moment.
 const CONCURRENCY: usize = 24;
@@ -25,29 +23,30 @@ const DELAY_CAP: Duration = Duration::from_secs(1);
 
 /// What is replayed.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Replay<'a> {
+pub(crate) struct Replay<'a> {
     /// The run's name, which is the candidate file's too.
-    pub(super) name: &'static str,
-    pub(super) lane: Lane,
+    pub(crate) name: &'static str,
+    pub(crate) lane: Lane,
     /// The text of the build's `agent.toml`.
-    pub(super) agent: &'a str,
-    pub(super) trials: u32,
-    pub(super) seed: u64,
+    pub(crate) agent: &'a str,
+    pub(crate) trials: u32,
+    pub(crate) seed: u64,
 }
 
 /// Replays all recorded sessions against this build; `step` moves with each finished trial.
-pub(super) async fn replay(
-    folder: &Folder,
+pub(crate) async fn replay(
+    folder: &OutputFolder,
     key: &RootKey,
     world: &World,
     model_url: &str,
     replay: Replay<'_>,
-    step: &ProgressBar,
+    clock: fn() -> i64,
+    on_trials: &mut dyn FnMut(usize),
 ) -> anyhow::Result<Summary> {
     let Replay { name, lane, agent, trials, seed } = replay;
     let build = Build::parse(agent)?;
-    let port = Port::take().await?;
-    let text = files::candidate(&build.build, &port.url(), model_url);
+    let port = Listener::take().await?;
+    let text = config_files::candidate(&build.build, &port.url(), model_url);
     folder.write(&format!("candidates/{name}.toml"), &text)?;
     folder.write(&format!("agents/{name}.toml"), agent)?;
     let plan = Plan {
@@ -60,9 +59,9 @@ pub(super) async fn replay(
         sessions: None,
         seed,
         concurrency: CONCURRENCY,
-        faults: Some(FaultRules::parse(files::FAULTS).context("the demo's own faults are refused")?),
+        faults: Some(FaultRules::parse(config_files::FAULTS).context("the demo's own faults are refused")?),
         model: ModelMode::Live,
-        tools: ToolCatalog::parse_json(tools::CATALOG).context("the demo's own tool list is refused")?,
+        tools: ToolCatalog::parse_json(tool_server::CATALOG).context("the demo's own tool list is refused")?,
         agent: None,
         resume: false,
         delay_scale: 1.0,
@@ -71,14 +70,13 @@ pub(super) async fn replay(
         keys: key.clone(),
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         incarnation: IncarnationId::parse(&uuid::Uuid::now_v7().to_string())?,
-        clock: Clock::new(clock::now_micros),
+        clock: Clock::new(clock),
     };
-    let surroundings = Surroundings { model_url: world.model_url(), tool_url: world.mcp_url() };
-    let agent = AgentServer::start(port, build, surroundings);
+    let endpoints = Endpoints { model_url: world.model_url(), tool_url: world.mcp_url() };
+    let agent = AgentServer::start(port, build, endpoints);
     let mut watch = |progress: Progress| match progress {
-        Progress::Planned { trials, .. } => step.set_length(trials as u64),
-        Progress::Finished { done, .. } => step.set_position(done as u64),
-        Progress::Corpus { .. } | Progress::Probed => {}
+        Progress::Finished { done, .. } => on_trials(done),
+        Progress::Planned { .. } | Progress::Corpus { .. } | Progress::Probed => {}
     };
     let summary = replayer::replay(plan, world, &mut watch, CancellationToken::new()).await;
     agent.stop().await;

@@ -1,249 +1,332 @@
-//! The loop once: record, replay three builds, decide on two changes.
+//! One pass of the demo: record, replay three builds, decide on two changes.
 
 use std::path::PathBuf;
 use std::time::Instant;
 
+use analyzer::{Analysis, Answer};
 use anyhow::Context as _;
+use decision::{DecisionRequest, LookPlan};
 use replayer::{Summary, World};
 use schemas::keys::RootKey;
 use schemas::trial::Lane;
+use scoring::{ScoreConfig, ScoreRequest};
 use serde::{Serialize, Serializer};
+use store::keyring::KeyRing;
 use store::Store;
 use tokio_util::sync::CancellationToken;
 
-use super::folder::Folder;
-use super::model::ModelServer;
-use super::production::{self, Recorded};
-use super::shop::{Books, Case};
-use super::tools::{self, ToolServer};
-use super::trials::{self, Replay};
-use super::{builds, files};
-use crate::command::{analyze, score};
-use crate::outcome::Failure;
-use crate::screen::Screen;
+use crate::backend::{Case, Ledger};
+use crate::error::DemoError;
+use crate::live_traffic::{self, RecordingCounts};
+use crate::model_server::ModelServer;
+use crate::output_folder::OutputFolder;
+use crate::replays::{self, Replay};
+use crate::tool_server::{self, ToolServer};
+use crate::{builds, config_files};
 
-/// How much is recorded and replayed.
+/// Number of sessions and trials.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Size {
-    pub(super) sessions: u32,
-    pub(super) trials: u32,
+pub struct Size {
+    /// Sessions to record.
+    pub sessions: u32,
+    /// Trials of each session against each build.
+    pub trials: u32,
 }
 
 impl Size {
-    /// Enough for margins of five points; see the table of the decision's power.
-    pub(super) const FULL: Self = Self { sessions: 200, trials: 5 };
+    /// The size of the demo: enough sessions to decide at margins of five points.
+    pub const FULL: Self = Self { sessions: 200, trials: 5 };
 }
 
-/// What came of a loop.
-#[derive(Debug, Serialize)]
-pub(super) struct Loop {
-    pub(super) seed: u64,
-    pub(super) recorded: Recorded,
-    pub(super) replays: Vec<Summary>,
-    /// Writes that reached the shop while builds were replayed: must be none.
-    pub(super) escaped_writes: u64,
-    pub(super) decided: Vec<Decided>,
+/// One pass of the demo.
+#[derive(Debug)]
+pub struct Scenario<'a> {
+    /// Receives every file of the pass.
+    pub folder: &'a OutputFolder,
+    /// Root key of the recorder and the replays.
+    pub key: &'a RootKey,
+    /// Seed of customers, model, faults and decision.
+    pub seed: u64,
+    /// Number of sessions and trials.
+    pub size: Size,
+    /// Microseconds since 1970, UTC.
+    pub clock: fn() -> i64,
 }
 
-/// A change that was decided on.
+/// What a pass reports while it runs.
+#[derive(Debug)]
+pub enum DemoEvent<'a> {
+    /// The customers start to write.
+    RecordingStarted {
+        /// Sessions to record.
+        sessions: u32,
+    },
+    /// One session is over.
+    SessionRecorded,
+    /// All sessions are recorded.
+    Recorded {
+        /// What the store contains.
+        counts: &'a RecordingCounts,
+        /// Duration, seconds.
+        seconds: f64,
+    },
+    /// The replays start.
+    ReplaysStarted {
+        /// Trials of each session against each build.
+        trials: u32,
+    },
+    /// The replay against one build starts.
+    BuildStarted {
+        /// Name of the run.
+        name: &'static str,
+        /// Trials of this build.
+        trials: u32,
+    },
+    /// This many trials of the current build are finished.
+    TrialsFinished(usize),
+    /// The replay against one build is over.
+    BuildReplayed {
+        /// Name of the run.
+        name: &'static str,
+        /// Result of the replay.
+        summary: &'a Summary,
+        /// Calls that the model server answered.
+        model_calls: u64,
+        /// Duration, seconds.
+        seconds: f64,
+    },
+    /// All replays are over.
+    ReplaysFinished {
+        /// Writes that reached the backend during the replays; 0 if the world answered every call.
+        escaped_writes: u64,
+    },
+    /// The answers of all runs are embedded.
+    Embedded {
+        /// Number of answers.
+        answers: u64,
+        /// Duration, seconds.
+        seconds: f64,
+    },
+    /// The decisions start.
+    DecisionsStarted,
+}
+
+/// The result of a pass.
 #[derive(Debug, Serialize)]
-pub(super) struct Decided {
-    pub(super) name: &'static str,
-    /// What was changed, in words.
-    pub(super) what: &'static str,
-    pub(super) expected: analyzer::Answer,
+pub struct ScenarioResult {
+    /// Seed of the pass.
+    pub seed: u64,
+    /// What the store contains.
+    pub recorded: RecordingCounts,
+    /// One summary per build.
+    pub replays: Vec<Summary>,
+    /// Writes that reached the backend during the replays.
+    pub escaped_writes: u64,
+    /// One entry per change.
+    pub decided: Vec<DecidedChange>,
+}
+
+/// A change with its verdict.
+#[derive(Debug, Serialize)]
+pub struct DecidedChange {
+    /// `harmless` or `regressed`.
+    pub name: &'static str,
+    /// Description of the change.
+    pub what: &'static str,
+    /// The correct verdict.
+    pub expected: Answer,
+    /// The analysis; serialised as its verdict.
     #[serde(rename = "verdict", serialize_with = "verdict_only")]
-    pub(super) analysis: analyzer::Analysis,
-    /// Where its report lies.
-    pub(super) folder: String,
+    pub analysis: Analysis,
+    /// Folder of the report.
+    pub folder: String,
 }
 
-fn verdict_only<S: Serializer>(analysis: &analyzer::Analysis, serializer: S) -> Result<S::Ok, S::Error> {
+fn verdict_only<S: Serializer>(analysis: &Analysis, serializer: S) -> Result<S::Ok, S::Error> {
     analysis.verdict.serialize(serializer)
 }
 
-impl Loop {
-    /// Whether this change was decided on as it should be.
-    pub(super) fn as_expected(&self, name: &str) -> bool {
-        self.decided
-            .iter()
-            .filter(|one| one.name == name)
-            .all(|one| one.analysis.verdict.verdict == one.expected)
+impl DecidedChange {
+    /// Whether the verdict is the correct one.
+    #[must_use]
+    pub fn is_correct(&self) -> bool {
+        self.analysis.verdict.verdict == self.expected
     }
+}
 
-    /// What is not as it should be, in words; empty when both verdicts are right, nothing was lost and no write
-    /// escaped.
-    pub(super) fn wrong(&self) -> Vec<String> {
-        let mut wrong = Vec::new();
-        for Decided { name, expected, analysis, .. } in &self.decided {
+impl ScenarioResult {
+    /// Everything that went wrong; empty if both verdicts are correct, no exchange was lost and no write escaped.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        for DecidedChange { name, expected, analysis, .. } in &self.decided {
             let found = analysis.verdict.verdict;
             if found != *expected {
-                wrong.push(format!("the {name} change got {found:?} instead of {expected:?}").to_lowercase());
+                problems.push(format!("the {name} change got {found:?} instead of {expected:?}").to_lowercase());
             }
         }
         if self.recorded.torn > 0 || self.recorded.shed > 0 {
-            let Recorded { torn, shed, .. } = self.recorded;
-            wrong.push(format!("{torn} sessions were torn and {shed} exchanges lost while recording"));
+            let RecordingCounts { torn, shed, .. } = self.recorded;
+            problems.push(format!("{torn} recorded sessions are incomplete, {shed} exchanges are lost"));
         }
         if self.escaped_writes > 0 {
-            wrong.push(format!("{} writes reached the shop during the replays", self.escaped_writes));
+            problems.push(format!("{} writes reached the backend during the replays", self.escaped_writes));
         }
-        wrong
+        problems
     }
 }
 
-/// Runs it.
-pub(super) async fn run(
-    folder: &Folder,
-    key: &RootKey,
-    seed: u64,
-    size: Size,
-    screen: &Screen,
-) -> Result<Loop, Failure> {
-    folder.write("tools.json", tools::CATALOG)?;
-    folder.write("faults.toml", files::FAULTS)?;
-    folder.write("policy.toml", files::POLICY)?;
-    folder.write("README.md", &files::readme(folder))?;
-    let cases: Vec<Case> = (0..size.sessions).map(|number| Case::draw(seed, number)).collect();
-    let model = ModelServer::start(seed).await?;
-    let tools = ToolServer::start(Books::new(&cases)).await?;
+impl Scenario<'_> {
+    /// Records, replays and decides; leaves configuration, store, runs and reports in the folder.
+    ///
+    /// # Errors
+    /// A stage fails.
+    pub async fn run(
+        &self,
+        on_event: &mut (dyn FnMut(DemoEvent<'_>) + Send),
+    ) -> Result<ScenarioResult, DemoError> {
+        let Self { folder, seed, size, .. } = *self;
+        folder.write("tools.json", tool_server::CATALOG)?;
+        folder.write("faults.toml", config_files::FAULTS)?;
+        folder.write("policy.toml", config_files::POLICY)?;
+        folder.write("README.md", &config_files::readme(folder))?;
+        let cases: Vec<Case> = (0..size.sessions).map(|number| Case::draw(seed, number)).collect();
+        let model = ModelServer::start(seed).await?;
+        let tools = ToolServer::start(Ledger::new(&cases)).await?;
 
-    screen.line("\n1. Record: customers talk to the current build, and the tap records all three edges.");
-    let clock = Instant::now();
-    let bar = screen.progress("recording sessions", u64::from(size.sessions));
-    let recorded = production::record(folder, key, &cases, &model, &tools, &bar).await?;
-    bar.finish_and_clear();
-    screen.line(format!("   {} ({:.1} s)", recorded.words(), clock.elapsed().as_secs_f64()));
-
-    let writes_before = tools.writes();
-    let replays = replay_all(folder, key, &model, seed, size, screen).await?;
-    let escaped_writes = tools.writes() - writes_before;
-    screen.line(format!("   Writes that reached the shop meanwhile: {escaped_writes}."));
-    tools.stop().await;
-    model.stop().await;
-    let clock = Instant::now();
-    let embedded = embed_all(folder, screen).await?;
-    screen.line(format!(
-        "   {embedded} answers as vectors, by the model inside the binary ({:.1} s)",
-        clock.elapsed().as_secs_f64()
-    ));
-
-    screen.line("\n3. Decide: each change against the current build, session by session.");
-    let decided = decide_all(folder, seed).await?;
-    Ok(Loop { seed, recorded, replays, escaped_writes, decided })
-}
-
-async fn replay_all(
-    folder: &Folder,
-    key: &RootKey,
-    model: &ModelServer,
-    seed: u64,
-    size: Size,
-    screen: &Screen,
-) -> anyhow::Result<Vec<Summary>> {
-    let trials = size.trials;
-    screen.line(format!(
-        "\n2. Replay: each session {trials} times against each build. Tools answer from the recording,"
-    ));
-    screen.line("   now and then a payment's answer is lost on the way, and no write is executed.");
-    let address = "127.0.0.1:0".parse().context("an address that is no address")?;
-    let world = World::bind(address).await.context("the world cannot start")?;
-    let planned = [
-        ("baseline", Lane::Baseline, builds::CURRENT),
-        ("harmless", Lane::Candidate, builds::HARMLESS),
-        ("regressed", Lane::Candidate, builds::REGRESSED),
-    ];
-    let mut summaries = Vec::new();
-    for (name, lane, agent) in planned {
-        let clock = Instant::now();
-        let calls_before = model.calls();
-        let bar = screen.progress(&format!("replaying {name}"), u64::from(size.sessions * trials));
-        let replay = Replay { name, lane, agent, trials, seed };
-        let summary = trials::replay(folder, key, &world, &model.url(), replay, &bar).await?;
-        bar.finish_and_clear();
-        let (calls, seconds) = (model.calls() - calls_before, clock.elapsed().as_secs_f64());
-        screen.line(format!("   {name:<10} {} ({seconds:.1} s)", in_words(&summary, calls)));
-        summaries.push(summary);
-    }
-    world.shutdown().await;
-    Ok(summaries)
-}
-
-fn in_words(summary: &Summary, model_calls: u64) -> String {
-    let fidelity = &summary.fidelity;
-    format!(
-        "{} trials, {model_calls} live model calls; tool answers: {} exact, {} normalised, {} faulted, {} missed; \
-         {} writes repeated",
-        summary.ran,
-        fidelity.exact,
-        fidelity.normalised,
-        fidelity.faulted,
-        fidelity.missed,
-        summary.duplicated_writes,
-    )
-}
-
-/// Turns the answers of all runs into vectors, so that their meaning is compared too; returns how many.
-async fn embed_all(folder: &Folder, screen: &Screen) -> Result<u64, Failure> {
-    let mut embedded = 0;
-    for name in ["baseline", "harmless", "regressed"] {
-        let run = folder.location(&format!("runs/{name}"));
-        let lake = Store::open(&run).map_err(Failure::work)?;
-        let (config, cancel) = (score::ScoreConfig::default(), CancellationToken::new());
-        let request = score::Request { run, config, base: PathBuf::new(), cancel };
-        let report = score::score(&request, &lake, screen).await?;
-        embedded += report.embeddings.map_or(0, |embeddings| embeddings.embedded);
-    }
-    Ok(embedded)
-}
-
-async fn decide_all(folder: &Folder, seed: u64) -> Result<Vec<Decided>, Failure> {
-    let changes = [
-        ("harmless", "a warmer tone, look-ups in another order, no streaming", analyzer::Answer::Approve),
-        (
-            "regressed",
-            "may skip the order look-up, and retries a payment that is slow",
-            analyzer::Answer::Block,
-        ),
-    ];
-    let policy = analyzer::Policy::parse(files::POLICY).context("the demo's own policy is refused")?;
-    let mut decided = Vec::new();
-    for (name, what, expected) in changes {
-        let out = folder.path(&format!("reports/{name}"));
-        let request = analyze::Request {
-            baseline: folder.location("runs/baseline"),
-            candidate: folder.location(&format!("runs/{name}")),
-            recorded: None,
-            policy: policy.clone(),
-            look: analyze::Look::Once,
-            calibration: None,
-            seed,
-            out: out.clone(),
-            keys: store::keyring::KeyRing::default(),
+        on_event(DemoEvent::RecordingStarted { sessions: size.sessions });
+        let started = Instant::now();
+        let events = std::sync::Mutex::new(&mut *on_event);
+        let on_session = || {
+            let mut events = events.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            (events)(DemoEvent::SessionRecorded);
         };
-        let analysis = analyze::analyze(&request).await?;
-        decided.push(Decided { name, what, expected, analysis, folder: out.display().to_string() });
+        let recorded =
+            live_traffic::record(folder, self.key, &cases, &model, &tools, self.clock, &on_session).await?;
+        let seconds = started.elapsed().as_secs_f64();
+        on_event(DemoEvent::Recorded { counts: &recorded, seconds });
+
+        let writes_before = tools.writes();
+        let replays = self.replay_all(&model, on_event).await?;
+        let escaped_writes = tools.writes() - writes_before;
+        on_event(DemoEvent::ReplaysFinished { escaped_writes });
+        tools.stop().await;
+        model.stop().await;
+        let started = Instant::now();
+        let answers = self.embed_all().await?;
+        on_event(DemoEvent::Embedded { answers, seconds: started.elapsed().as_secs_f64() });
+
+        on_event(DemoEvent::DecisionsStarted);
+        let decided = self.decide_all().await?;
+        Ok(ScenarioResult { seed, recorded, replays, escaped_writes, decided })
     }
-    Ok(decided)
+
+    async fn replay_all(
+        &self,
+        model: &ModelServer,
+        on_event: &mut (dyn FnMut(DemoEvent<'_>) + Send),
+    ) -> anyhow::Result<Vec<Summary>> {
+        let Size { sessions, trials } = self.size;
+        on_event(DemoEvent::ReplaysStarted { trials });
+        let address = "127.0.0.1:0".parse().context("the loopback address cannot be parsed")?;
+        let world = World::bind(address).await.context("the world cannot start")?;
+        let planned = [
+            ("baseline", Lane::Baseline, builds::CURRENT),
+            ("harmless", Lane::Candidate, builds::HARMLESS),
+            ("regressed", Lane::Candidate, builds::REGRESSED),
+        ];
+        let mut summaries = Vec::new();
+        for (name, lane, agent) in planned {
+            let started = Instant::now();
+            let calls_before = model.calls();
+            on_event(DemoEvent::BuildStarted { name, trials: sessions * trials });
+            let replay = Replay { name, lane, agent, trials, seed: self.seed };
+            let mut on_trials = |done| on_event(DemoEvent::TrialsFinished(done));
+            let summary = replays::replay(
+                self.folder,
+                self.key,
+                &world,
+                &model.url(),
+                replay,
+                self.clock,
+                &mut on_trials,
+            )
+            .await?;
+            let (model_calls, seconds) = (model.calls() - calls_before, started.elapsed().as_secs_f64());
+            on_event(DemoEvent::BuildReplayed { name, summary: &summary, model_calls, seconds });
+            summaries.push(summary);
+        }
+        world.shutdown().await;
+        Ok(summaries)
+    }
+
+    /// Embeds the answers of all runs, so that the decision can compare their meaning; returns the number of answers.
+    async fn embed_all(&self) -> anyhow::Result<u64> {
+        let mut embedded = 0;
+        for name in ["baseline", "harmless", "regressed"] {
+            let run = self.folder.location(&format!("runs/{name}"));
+            let store = Store::open(&run)?;
+            let request = ScoreRequest {
+                run,
+                config: ScoreConfig::default(),
+                base: PathBuf::new(),
+                clock: self.clock,
+                cancel: CancellationToken::new(),
+            };
+            let report = scoring::score(&request, &store, &|_| None, &mut |_| {}).await?;
+            embedded += report.embeddings.map_or(0, |embeddings| embeddings.embedded);
+        }
+        Ok(embedded)
+    }
+
+    async fn decide_all(&self) -> anyhow::Result<Vec<DecidedChange>> {
+        let changes = [
+            ("harmless", "a warmer tone, look-ups in another order, no streaming", Answer::Approve),
+            ("regressed", "may skip the order look-up, and retries a payment that is slow", Answer::Block),
+        ];
+        let policy =
+            analyzer::Policy::parse(config_files::POLICY).context("the policy of the demo is refused")?;
+        let mut decided = Vec::new();
+        for (name, what, expected) in changes {
+            let out = self.folder.path(&format!("reports/{name}"));
+            let request = DecisionRequest {
+                baseline: self.folder.location("runs/baseline"),
+                candidate: self.folder.location(&format!("runs/{name}")),
+                recorded: None,
+                policy: policy.clone(),
+                looks: LookPlan::Once,
+                calibration: None,
+                seed: self.seed,
+                out: out.clone(),
+                keys: KeyRing::default(),
+                clock: self.clock,
+            };
+            let analysis = decision::decide(&request).await?;
+            decided.push(DecidedChange { name, what, expected, analysis, folder: out.display().to_string() });
+        }
+        Ok(decided)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::screen::Color;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_small_loop_records_whole_sessions_and_lets_no_write_escape() {
+    async fn a_small_pass_records_complete_sessions_and_no_write_escapes() {
         let scratch = tempfile::tempdir().expect("a folder");
-        let folder = Folder::claim(&scratch.path().join("demo")).expect("claimed");
-        let (key, screen) = (RootKey::new([3; 32]), Screen::new(true, Color::Never));
+        let folder = OutputFolder::claim(&scratch.path().join("demo")).expect("claimed");
+        let key = RootKey::new([3; 32]);
         let size = Size { sessions: 12, trials: 2 };
-        let ended = run(&folder, &key, 1, size, &screen).await.expect("the loop runs");
-        assert_eq!((ended.recorded.whole, ended.recorded.torn, ended.escaped_writes), (12, 0, 0));
-        assert!(ended.replays.iter().all(|summary| summary.ran == 24 && summary.endings.complete == 24));
-        assert!(ended.replays.iter().all(|summary| summary.fidelity.exact > 0));
-        // Twelve sessions are below every floor: nothing may be approved on them.
-        assert!(ended.decided.iter().all(|one| one.analysis.verdict.verdict != analyzer::Answer::Approve));
+        let mut events = 0;
+        let scenario = Scenario { folder: &folder, key: &key, seed: 1, size, clock: || 1_780_000_000_000_000 };
+        let result = scenario.run(&mut |_| events += 1).await.expect("the pass runs");
+        assert_eq!((result.recorded.whole, result.recorded.torn, result.escaped_writes), (12, 0, 0));
+        assert!(result.replays.iter().all(|summary| summary.ran == 24 && summary.endings.complete == 24));
+        assert!(result.replays.iter().all(|summary| summary.fidelity.exact > 0));
+        assert!(events > 12 + 3 * 24, "{events} events");
+        // Twelve sessions are below every floor, so no build can be approved.
+        assert!(result.decided.iter().all(|one| one.analysis.verdict.verdict != Answer::Approve));
         assert!(folder.path("reports/harmless/verdict.json").exists());
     }
 }

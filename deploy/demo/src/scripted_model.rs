@@ -2,25 +2,25 @@
 //!
 //! It sees what a model sees, the messages of one request, and nothing else: it keeps no state, and how it works
 //! through a request follows from the system prompt it was given (which look-ups come first, whether one may be left
-//! out, how warm the tone is). It is no HTTP server; [`super::model`] is.
+//! out, how warm the tone is). It is no HTTP server; [`model_server`](crate::model_server) is.
 
 use serde_json::{Value, json};
 
-use super::dice::Dice;
+use crate::rng::Rng;
 
 /// What the model says: a text, or tool calls.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Reply {
+pub(crate) enum Reply {
     Text(String),
     Calls(Vec<Call>),
 }
 
 /// A tool call that the model asks for.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Call {
-    pub(super) id: String,
-    pub(super) tool: &'static str,
-    pub(super) arguments: Value,
+pub(crate) struct Call {
+    pub(crate) id: String,
+    pub(crate) tool: &'static str,
+    pub(crate) arguments: Value,
 }
 
 /// How often the model loses its way: on a plain request, and on a vague one.
@@ -33,45 +33,45 @@ const BOTH_AT_ONCE: f64 = 0.3;
 /// How often it writes an order number in small letters.
 const SMALL_LETTERS: f64 = 0.04;
 
-/// Answers the request with these messages; `dice` must be named by everything that the answer may depend on.
-pub(super) fn reply(messages: &[Value], dice: &mut Dice) -> Reply {
+/// Answers the request with these messages; `rng` must be named by everything that the answer may depend on.
+pub(crate) fn reply(messages: &[Value], rng: &mut Rng) -> Reply {
     let habits = Habits::read(messages);
     let request = Request::read(messages);
     let done = Done::read(messages);
     let Some(order) = request.order.clone() else {
-        return Reply::Text(habits.say(dice, FOLLOW_UP, ""));
+        return Reply::Text(habits.say(rng, FOLLOW_UP, ""));
     };
     if request.asks_only {
         return match done.answer("find_order") {
-            None => Reply::Calls(vec![call(dice, "find_order", json!({"order_id": order}))]),
-            Some(Err(())) => Reply::Text(habits.say(dice, NOT_FOUND, &order)),
-            Some(Ok(found)) => Reply::Text(habits.say(dice, DELIVERED, &days(found))),
+            None => Reply::Calls(vec![call(rng, "find_order", json!({"order_id": order}))]),
+            Some(Err(())) => Reply::Text(habits.say(rng, NOT_FOUND, &order)),
+            Some(Ok(found)) => Reply::Text(habits.say(rng, DELIVERED, &days(found))),
         };
     }
-    if let Some(reply) = after_write(&habits, &done, &order, dice) {
+    if let Some(reply) = after_write(&habits, &done, &order, rng) {
         return reply;
     }
-    if let Some(reads) = next_reads(&habits, &request, &done, &order, dice) {
+    if let Some(reads) = next_reads(&habits, &request, &done, &order, rng) {
         return Reply::Calls(reads);
     }
-    decide(&habits, &request, &done, &order, dice)
+    decide(&habits, &request, &done, &order, rng)
 }
 
 /// What is left to do once something was written; `None` before that.
-fn after_write(habits: &Habits, done: &Done, order: &str, dice: &mut Dice) -> Option<Reply> {
+fn after_write(habits: &Habits, done: &Done, order: &str, rng: &mut Rng) -> Option<Reply> {
     if let Some(ticket) = done.answer("open_ticket") {
         let said = if ticket.is_ok() { TICKET } else { SORRY };
-        return Some(Reply::Text(habits.say(dice, said, order)));
+        return Some(Reply::Text(habits.say(rng, said, order)));
     }
     let refund = done.answer("issue_refund")?;
     if refund.is_err() && !done.timed_out("issue_refund") {
-        return Some(Reply::Text(habits.say(dice, SORRY, order)));
+        return Some(Reply::Text(habits.say(rng, SORRY, order)));
     }
     match done.answer("refund_status") {
         // Never said to be done before the books say so.
-        None => Some(Reply::Calls(vec![call(dice, "refund_status", json!({"order_id": order}))])),
-        Some(Err(())) => Some(Reply::Text(habits.say(dice, SORRY, order))),
-        Some(Ok(_)) => Some(Reply::Text(habits.say(dice, REFUNDED, order))),
+        None => Some(Reply::Calls(vec![call(rng, "refund_status", json!({"order_id": order}))])),
+        Some(Err(())) => Some(Reply::Text(habits.say(rng, SORRY, order))),
+        Some(Ok(_)) => Some(Reply::Text(habits.say(rng, REFUNDED, order))),
     }
 }
 
@@ -81,37 +81,37 @@ fn next_reads(
     request: &Request,
     done: &Done,
     order: &str,
-    dice: &mut Dice,
+    rng: &mut Rng,
 ) -> Option<Vec<Call>> {
     // A look-up that stands before one that was made already was left out on purpose.
     let made = habits.reads.iter().rposition(|tool| done.answer(tool).is_some()).map_or(0, |last| last + 1);
     let mut open: Vec<&'static str> = habits.reads[made..].to_vec();
-    if made == 0 && habits.may_skip_look_up && dice.chance(SKIPS) {
+    if made == 0 && habits.may_skip_look_up && rng.chance(SKIPS) {
         open.retain(|tool| *tool != "find_order");
     }
-    if !dice.chance(BOTH_AT_ONCE) {
+    if !rng.chance(BOTH_AT_ONCE) {
         open.truncate(1);
     }
     if open.is_empty() {
         return None;
     }
-    let spelled = if dice.chance(SMALL_LETTERS) { order.to_lowercase() } else { order.to_owned() };
+    let spelled = if rng.chance(SMALL_LETTERS) { order.to_lowercase() } else { order.to_owned() };
     let arguments = |tool: &str| match tool {
         "find_order" => json!({"order_id": spelled}),
         _ => json!({"reason": request.reason}),
     };
-    Some(open.into_iter().map(|tool| call(dice, tool, arguments(tool))).collect())
+    Some(open.into_iter().map(|tool| call(rng, tool, arguments(tool))).collect())
 }
 
 /// Refunds, hands over, or gives up.
-fn decide(habits: &Habits, request: &Request, done: &Done, order: &str, dice: &mut Dice) -> Reply {
+fn decide(habits: &Habits, request: &Request, done: &Done, order: &str, rng: &mut Rng) -> Reply {
     let looked_up = match done.answer("find_order") {
-        Some(Err(())) => return Reply::Text(habits.say(dice, NOT_FOUND, order)),
+        Some(Err(())) => return Reply::Text(habits.say(rng, NOT_FOUND, order)),
         Some(Ok(found)) => Some(found),
         None => None,
     };
-    if dice.chance(if request.vague { GIVES_UP_VAGUE } else { GIVES_UP }) {
-        return Reply::Text(habits.say(dice, GAVE_UP, order));
+    if rng.chance(if request.vague { GIVES_UP_VAGUE } else { GIVES_UP }) {
+        return Reply::Text(habits.say(rng, GAVE_UP, order));
     }
     let number = |value: Option<&Value>, key: &str| value.and_then(|v| v.get(key)).and_then(Value::as_u64);
     let window = match done.answer("refund_policy") {
@@ -122,17 +122,17 @@ fn decide(habits: &Habits, request: &Request, done: &Done, order: &str, dice: &m
         number(looked_up, "delivered_days_ago").zip(window).is_none_or(|(days, window)| days <= window);
     if !in_time {
         return Reply::Calls(vec![call(
-            dice,
+            rng,
             "open_ticket",
             json!({"order_id": order, "topic": "late_request"}),
         )]);
     }
     let cents = number(looked_up, "amount_cents").unwrap_or(request.said_euros * 100);
-    Reply::Calls(vec![call(dice, "issue_refund", json!({"order_id": order, "amount_cents": cents}))])
+    Reply::Calls(vec![call(rng, "issue_refund", json!({"order_id": order, "amount_cents": cents}))])
 }
 
-fn call(dice: &mut Dice, tool: &'static str, arguments: Value) -> Call {
-    Call { id: format!("call_{}", dice.hex(12)), tool, arguments }
+fn call(rng: &mut Rng, tool: &'static str, arguments: Value) -> Call {
+    Call { id: format!("call_{}", rng.hex(12)), tool, arguments }
 }
 
 fn days(found: &Value) -> String {
@@ -155,8 +155,8 @@ impl Habits {
         Self { reads, may_skip_look_up: prompt.contains("skip find_order"), warm: prompt.contains("warm") }
     }
 
-    fn say(&self, dice: &mut Dice, forms: Forms, about: &str) -> String {
-        let form = *dice.pick(if self.warm { forms.warm } else { forms.plain });
+    fn say(&self, rng: &mut Rng, forms: Forms, about: &str) -> String {
+        let form = *rng.pick(if self.warm { forms.warm } else { forms.plain });
         form.replace("{}", about)
     }
 }
@@ -322,19 +322,19 @@ mod tests {
     #[test]
     fn refunds_what_the_order_says_and_checks_the_books_before_saying_so() {
         let mut messages = start(PROMPT);
-        let first = reply(&messages, &mut Dice::new(1, &["t"]));
+        let first = reply(&messages, &mut Rng::new(1, &["t"]));
         assert_eq!(tools(&first)[0], "find_order");
         took(&mut messages, "find_order", &json!({"amount_cents": 3999, "delivered_days_ago": 5}));
-        assert_eq!(tools(&reply(&messages, &mut Dice::new(1, &["t"]))), ["refund_policy"]);
+        assert_eq!(tools(&reply(&messages, &mut Rng::new(1, &["t"]))), ["refund_policy"]);
         took(&mut messages, "refund_policy", &json!({"window_days": 90}));
-        let write = reply(&messages, &mut Dice::new(1, &["t"]));
+        let write = reply(&messages, &mut Rng::new(1, &["t"]));
         let Reply::Calls(calls) = &write else { panic!("{write:?}") };
         assert_eq!(calls[0].arguments, json!({"order_id": "W10001", "amount_cents": 3999}));
         took(&mut messages, "issue_refund", &json!({"error": "timeout"}));
-        assert_eq!(tools(&reply(&messages, &mut Dice::new(1, &["t"]))), ["refund_status"]);
+        assert_eq!(tools(&reply(&messages, &mut Rng::new(1, &["t"]))), ["refund_status"]);
         took(&mut messages, "refund_status", &json!({"refunds": [{}]}));
         assert!(
-            matches!(reply(&messages, &mut Dice::new(1, &["t"])), Reply::Text(text) if text.contains("W10001"))
+            matches!(reply(&messages, &mut Rng::new(1, &["t"])), Reply::Text(text) if text.contains("W10001"))
         );
     }
 
@@ -343,13 +343,13 @@ mod tests {
         let mut messages = start(PROMPT);
         took(&mut messages, "find_order", &json!({"amount_cents": 3999, "delivered_days_ago": 95}));
         took(&mut messages, "refund_policy", &json!({"window_days": 90}));
-        assert_eq!(tools(&reply(&messages, &mut Dice::new(1, &["t"]))), ["open_ticket"]);
+        assert_eq!(tools(&reply(&messages, &mut Rng::new(1, &["t"]))), ["open_ticket"]);
     }
 
     #[test]
     fn follows_the_order_of_the_prompt_and_skips_only_where_it_may() {
         let first = |prompt: &str| -> Vec<&'static str> {
-            (0..200).map(|n| tools(&reply(&start(prompt), &mut Dice::new(n, &["t"])))[0]).collect()
+            (0..200).map(|n| tools(&reply(&start(prompt), &mut Rng::new(n, &["t"])))[0]).collect()
         };
         assert!(first(PROMPT).iter().all(|tool| *tool == "find_order"));
         assert!(first("Use refund_policy before find_order.").iter().all(|tool| *tool == "refund_policy"));
@@ -362,7 +362,7 @@ mod tests {
     fn without_the_look_up_it_takes_the_customers_word() {
         let mut messages = start("find_order, refund_policy; to be quick, skip find_order.");
         took(&mut messages, "refund_policy", &json!({"window_days": 90}));
-        let Reply::Calls(calls) = reply(&messages, &mut Dice::new(1, &["t"])) else { panic!("no call") };
+        let Reply::Calls(calls) = reply(&messages, &mut Rng::new(1, &["t"])) else { panic!("no call") };
         assert_eq!(calls[0].arguments["amount_cents"], 4000);
     }
 
@@ -370,7 +370,7 @@ mod tests {
     fn a_failed_write_is_not_said_to_be_done() {
         let mut messages = start(PROMPT);
         took(&mut messages, "issue_refund", &json!({"error": "nothing recorded for these arguments"}));
-        let said = reply(&messages, &mut Dice::new(1, &["t"]));
+        let said = reply(&messages, &mut Rng::new(1, &["t"]));
         assert!(matches!(said, Reply::Text(text) if text.contains("could not complete")));
     }
 }

@@ -15,47 +15,47 @@ use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
 use rmcp::{ErrorData, RoleServer, ServerHandler};
 use serde_json::Value;
 
-use super::shop::Books;
-use super::wire::{Port, Server};
+use crate::backend::Ledger;
+use crate::http::{Listener, Server};
 
 /// The tools, with what the owner declares of each: the very file that `foreshadow replay --tools` reads.
-pub(super) const CATALOG: &str = include_str!("tools.json");
+pub(crate) const CATALOG: &str = include_str!("tools.json");
 
 /// The running tool server.
 #[derive(Debug)]
-pub(super) struct ToolServer {
+pub(crate) struct ToolServer {
     server: Server,
-    books: Arc<Books>,
+    ledger: Arc<Ledger>,
 }
 
 impl ToolServer {
-    /// Starts it over the shop's books.
-    pub(super) async fn start(books: Books) -> anyhow::Result<Self> {
-        let books = Arc::new(books);
-        let shop = Shop { books: Arc::clone(&books), tools: Arc::new(listed()?) };
+    /// Starts it over the shop's ledger.
+    pub(crate) async fn start(ledger: Ledger) -> anyhow::Result<Self> {
+        let books = Arc::new(ledger);
+        let shop = Shop { ledger: Arc::clone(&ledger), tools: Arc::new(listed()?) };
         // Without sessions each call stands alone, as the 2026-07-28 protocol has it, and is answered in plain JSON.
         let config =
             StreamableHttpServerConfig::default().with_legacy_session_mode(false).with_json_response(true);
         let sessions = Arc::new(NeverSessionManager::default());
         let service = StreamableHttpService::new(move || Ok(shop.clone()), sessions, config);
-        let server = Port::take().await?.serve(move |request| {
+        let server = Listener::take().await?.serve(move |request| {
             let service = service.clone();
             async move { service.handle(request).await }
         });
-        Ok(Self { server, books })
+        Ok(Self { server, ledger })
     }
 
     /// Where its MCP endpoint is.
-    pub(super) fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("{}/mcp", self.server.url())
     }
 
     /// How many writes it executed.
-    pub(super) fn writes(&self) -> u64 {
-        self.books.writes()
+    pub(crate) fn writes(&self) -> u64 {
+        self.ledger.writes()
     }
 
-    pub(super) async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.server.stop().await;
     }
 }
@@ -77,7 +77,7 @@ fn listed() -> anyhow::Result<Vec<Tool>> {
 
 #[derive(Debug, Clone)]
 struct Shop {
-    books: Arc<Books>,
+    ledger: Arc<Ledger>,
     tools: Arc<Vec<Tool>>,
 }
 
@@ -100,7 +100,7 @@ impl ServerHandler for Shop {
         request: CallToolRequestParams,
         _: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        let answer = self.books.call(&request.name, &Value::Object(request.arguments.unwrap_or_default()));
+        let answer = self.ledger.call(&request.name, &Value::Object(request.arguments.unwrap_or_default()));
         tokio::time::sleep(answer.delay).await;
         let text = vec![ContentBlock::text(answer.body.to_string())];
         let result =

@@ -46,7 +46,7 @@ impl Context<'_> {
     }
 
     /// Opens a store or run with the keys that `[encryption]` of the configuration names, where there is one.
-    pub(crate) fn open_lake(&self, location: &str) -> Result<Store, Failure> {
+    pub(crate) fn open_store(&self, location: &str) -> Result<Store, Failure> {
         Ok(Store::open(location).map_err(Failure::usage)?.with_keys(self.key_ring()?))
     }
 

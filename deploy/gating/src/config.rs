@@ -7,41 +7,43 @@ use schemas::id::AgentId;
 use schemas::trial::Lane;
 use serde::Deserialize;
 
-use crate::command::replay;
-use crate::command::score::ScoreConfig;
+use replayer::ModelMode;
+use scoring::ScoreConfig;
+
+use crate::replay_request::ReplayRequest;
 
 /// What stands under `[gate]`; paths are relative to the file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub(crate) struct GateConfig {
+pub struct GateConfig {
     /// Store with the recorded sessions.
-    store: String,
+    pub(crate) store: String,
     /// Candidate file of the current build.
-    pub(super) baseline: PathBuf,
+    pub baseline: PathBuf,
     /// Candidate file of the new build.
-    pub(super) candidate: PathBuf,
+    pub(crate) candidate: PathBuf,
     /// Folder that holds both runs.
     runs: PathBuf,
     /// Folder that the verdict is written to.
-    pub(super) out: PathBuf,
+    pub out: PathBuf,
     /// The policy; the documented defaults where there is none.
     #[serde(default)]
-    pub(super) policy: Option<PathBuf>,
+    pub(crate) policy: Option<PathBuf>,
     /// What `foreshadow calibrate` found.
     #[serde(default)]
-    pub(super) calibration: Option<PathBuf>,
+    pub(crate) calibration: Option<PathBuf>,
     /// Trials of each session in each lane.
     #[serde(default = "default_trials")]
-    pub(super) trials: u32,
+    pub(crate) trials: u32,
     /// Sessions that the plan ends with; all where it does not say.
     #[serde(default)]
-    pub(super) sessions: Option<usize>,
+    pub(crate) sessions: Option<usize>,
     /// Planned looks; those of the policy where it does not say.
     #[serde(default)]
-    pub(super) looks: Option<u32>,
+    pub(crate) looks: Option<u32>,
     /// Seed of everything random.
     #[serde(default)]
-    pub(super) seed: u64,
+    pub(crate) seed: u64,
     /// Trials at a time, of each lane.
     #[serde(default = "default_concurrency")]
     concurrency: usize,
@@ -53,7 +55,7 @@ pub(crate) struct GateConfig {
     agent: Option<AgentId>,
     /// What answers model calls.
     #[serde(default)]
-    model: replay::ModelName,
+    model: ModelName,
     #[serde(default = "default_scale")]
     delay_scale: f64,
     #[serde(default = "default_cap", with = "humantime_serde")]
@@ -62,20 +64,31 @@ pub(crate) struct GateConfig {
     allow_open_egress: bool,
     /// Capability envelope that every trial is checked against.
     #[serde(default)]
-    pub(super) envelope: Option<PathBuf>,
+    pub(crate) envelope: Option<PathBuf>,
     /// Who is asked about the trials after each wave; absent without a `[score]` table.
     #[serde(skip)]
-    pub(super) scoring: Option<Scoring>,
+    pub(crate) scoring: Option<Scoring>,
+}
+
+/// Source of model responses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum ModelName {
+    /// The recording.
+    #[default]
+    Recorded,
+    /// The provider under `[model]` of the candidate file.
+    Live,
 }
 
 /// The `[score]` table of the file.
 #[derive(Debug, Clone)]
-pub(super) struct Scoring {
-    pub(super) config: ScoreConfig,
+pub struct Scoring {
+    pub config: ScoreConfig,
     /// What its paths are relative to.
-    pub(super) base: PathBuf,
+    pub base: PathBuf,
     /// BLAKE3 of the table.
-    pub(super) digest: String,
+    pub digest: String,
 }
 
 fn default_trials() -> u32 {
@@ -112,7 +125,7 @@ fn digest(table: &toml::Table) -> anyhow::Result<String> {
 
 impl GateConfig {
     /// Reads the file.
-    pub(super) fn read(path: &Path) -> anyhow::Result<Self> {
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
         let what = || format!("configuration {} cannot be used for a gate", path.display());
         let text = std::fs::read_to_string(path).with_context(|| {
             format!(
@@ -156,38 +169,37 @@ impl GateConfig {
     }
 
     /// Where a lane's trials go.
-    pub(super) fn run(&self, lane: Lane) -> String {
+    pub(crate) fn run(&self, lane: Lane) -> String {
         self.runs.join(lane.as_str()).display().to_string()
     }
 
     /// Whether a lane's run was begun.
-    pub(super) fn run_exists(&self, lane: Lane) -> bool {
+    pub(crate) fn run_exists(&self, lane: Lane) -> bool {
         self.runs.join(lane.as_str()).join("run.json").exists()
     }
 
     /// Where it is written what was fixed before the first trial.
-    pub(super) fn frozen_path(&self) -> PathBuf {
+    pub(crate) fn plan_lock_path(&self) -> PathBuf {
         self.runs.join("gate.json")
     }
 
-    /// The arguments of the replay of a lane.
-    pub(super) fn replay(&self, lane: Lane, sessions: Option<usize>, resume: bool) -> replay::Args {
+    /// The replay of a lane.
+    pub(crate) fn replay(&self, lane: Lane, sessions: Option<usize>, resume: bool) -> ReplayRequest {
         let candidate = if lane == Lane::Baseline { &self.baseline } else { &self.candidate };
-        replay::Args {
+        ReplayRequest {
             store: self.store.clone(),
             candidate: candidate.clone(),
             run: self.run(lane),
-            lane: if lane == Lane::Baseline {
-                replay::LaneName::Baseline
-            } else {
-                replay::LaneName::Candidate
-            },
+            lane,
             trials: self.trials,
             sessions,
             seed: self.seed,
             concurrency: self.concurrency,
             faults: self.faults.clone(),
-            model: self.model,
+            model: match self.model {
+                ModelName::Recorded => ModelMode::Recorded,
+                ModelName::Live => ModelMode::Live,
+            },
             tools: self.tools.clone(),
             agent: self.agent.clone(),
             resume,
@@ -198,7 +210,7 @@ impl GateConfig {
     }
 
     /// The command that leads to the same verdict.
-    pub(super) fn command(&self, config: &Path, extension: bool) -> String {
+    pub(crate) fn command(&self, config: &Path, extension: bool) -> String {
         let extend = if extension { " --extend" } else { "" };
         format!("foreshadow gate --config {}{extend}", config.display())
     }

@@ -6,18 +6,18 @@ use analyzer::Policy;
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
-use super::config::GateConfig;
-use super::{Course, ReadLane};
+use crate::config::GateConfig;
+use crate::look_schedule::LookSchedule;
 
 /// The version of the file's shape.
 const FORMAT: u32 = 1;
 
 /// What was fixed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Frozen {
+pub(crate) struct PlanLock {
     format: u32,
     /// BLAKE3 of the policy as understood, defaults included.
-    pub(super) policy_digest: String,
+    pub(crate) policy_digest: String,
     /// Names the recordings.
     corpus_digest: String,
     /// BLAKE3 of the order in which sessions are played.
@@ -34,24 +34,24 @@ pub(super) struct Frozen {
     extension: bool,
 }
 
-impl Frozen {
-    pub(super) fn new(config: &GateConfig, policy: &Policy, plan: &Course, lane: &ReadLane) -> Self {
+impl PlanLock {
+    pub(crate) fn new(config: &GateConfig, policy: &Policy, schedule: &LookSchedule, corpus_digest: &str) -> Self {
         let mut hasher = blake3::Hasher::new();
-        for case in plan.order.iter() {
+        for case in schedule.order.iter() {
             hasher.update(case.as_str().as_bytes());
             hasher.update(b"\n");
         }
         Self {
             format: FORMAT,
             policy_digest: policy.digest(),
-            corpus_digest: lane.0.corpus_digest().to_owned(),
+            corpus_digest: corpus_digest.to_owned(),
             order_digest: hasher.finalize().to_hex().to_string(),
             score_digest: config.scoring.as_ref().map(|scoring| scoring.digest.clone()),
             seed: config.seed,
-            sessions: plan.planned,
-            looks: plan.looks,
+            sessions: schedule.planned,
+            looks: schedule.looks,
             trials: config.trials,
-            extension: plan.extension,
+            extension: schedule.extension,
         }
     }
 
@@ -59,7 +59,7 @@ impl Frozen {
     ///
     /// # Errors
     /// There is one already and the gate is not resumed, or it says something else.
-    pub(super) fn keep(&self, path: &Path, resume: bool) -> anyhow::Result<()> {
+    pub(crate) fn write_or_compare(&self, path: &Path, resume: bool) -> anyhow::Result<()> {
         match std::fs::read_to_string(path) {
             Ok(_) if !resume => bail!(
                 "{} says that a gate was run here; go on with it by --resume, or choose another `runs`",
@@ -118,7 +118,7 @@ mod tests {
     fn a_plan_is_kept_and_not_changed() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("runs/gate.json");
-        let plan = Frozen {
+        let plan = PlanLock {
             format: FORMAT,
             policy_digest: "a".repeat(64),
             corpus_digest: "b".repeat(64),
@@ -130,12 +130,12 @@ mod tests {
             trials: 5,
             extension: false,
         };
-        plan.keep(&path, false).expect("written");
-        plan.keep(&path, true).expect("the same");
-        let again = plan.keep(&path, false).expect_err("run already").to_string();
+        plan.write_or_compare(&path, false).expect("written");
+        plan.write_or_compare(&path, true).expect("the same");
+        let again = plan.write_or_compare(&path, false).expect_err("run already").to_string();
         assert!(again.contains("--resume"), "{again}");
-        let other = Frozen { policy_digest: "d".repeat(64), ..plan };
-        let refused = other.keep(&path, true).expect_err("another policy").to_string();
+        let other = PlanLock { policy_digest: "d".repeat(64), ..plan };
+        let refused = other.write_or_compare(&path, true).expect_err("another policy").to_string();
         assert!(refused.contains("policy (digest) was fixed as aaaa"), "{refused}");
     }
 }

@@ -5,15 +5,15 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::config::Limits;
+use crate::config::Limits;
 
 /// Tokens and dollars.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(super) struct Cost {
+pub(crate) struct Cost {
     /// Tokens read and written.
-    pub(super) tokens: u64,
+    pub(crate) tokens: u64,
     /// US dollars.
-    pub(super) usd: f64,
+    pub(crate) usd: f64,
 }
 
 #[derive(Debug, Default)]
@@ -28,16 +28,16 @@ struct Spent {
 
 /// Counts what is spent.
 #[derive(Debug)]
-pub(super) struct Meter {
+pub(crate) struct Budget {
     max_requests: Option<u64>,
     max_tokens: Option<u64>,
     max_usd: Option<f64>,
     spent: Mutex<Spent>,
 }
 
-impl Meter {
-    /// A meter that starts from what earlier starts spent.
-    pub(super) fn new(limits: &Limits, earlier: Cost) -> Self {
+impl Budget {
+    /// A budget that starts from what earlier starts spent.
+    pub(crate) fn new(limits: &Limits, earlier: Cost) -> Self {
         Self {
             max_requests: limits.max_requests,
             max_tokens: limits.max_tokens,
@@ -52,7 +52,7 @@ impl Meter {
     }
 
     /// Sets aside what a request may cost; `false` where it would pass a bound.
-    pub(super) fn reserve(&self, estimate: Cost) -> bool {
+    pub(crate) fn reserve(&self, estimate: Cost) -> bool {
         let mut spent = self.spent();
         let tokens = spent.cost.tokens + spent.reserved.tokens + estimate.tokens;
         let usd = spent.cost.usd + spent.reserved.usd + estimate.usd;
@@ -73,7 +73,7 @@ impl Meter {
     }
 
     /// Replaces what was set aside by what it was.
-    pub(super) fn settle(&self, estimate: Cost, cost: Cost) {
+    pub(crate) fn settle(&self, estimate: Cost, cost: Cost) {
         let mut spent = self.spent();
         spent.reserved.tokens = spent.reserved.tokens.saturating_sub(estimate.tokens);
         spent.reserved.usd = (spent.reserved.usd - estimate.usd).max(0.0);
@@ -82,7 +82,7 @@ impl Meter {
     }
 
     /// Counts a request, or the start of a program; `false` where no more may be made.
-    pub(super) fn take_request(&self) -> bool {
+    pub(crate) fn try_request(&self) -> bool {
         let mut spent = self.spent();
         if self.max_requests.is_some_and(|most| spent.requests >= most) {
             spent.reached = spent.reached.or(Some("limits.max-requests"));
@@ -93,13 +93,13 @@ impl Meter {
     }
 
     /// Requests of this start, and the cost of all starts.
-    pub(super) fn total(&self) -> (u64, Cost) {
+    pub(crate) fn total(&self) -> (u64, Cost) {
         let spent = self.spent();
         (spent.requests, spent.cost)
     }
 
     /// The bound that was reached.
-    pub(super) fn reached(&self) -> Option<&'static str> {
+    pub(crate) fn reached(&self) -> Option<&'static str> {
         self.spent().reached
     }
 }
@@ -112,14 +112,14 @@ mod tests {
     fn what_is_under_way_counts() {
         let limits =
             Limits { max_tokens: Some(100), max_usd: Some(1.0), max_requests: Some(2), ..Limits::default() };
-        let meter = Meter::new(&limits, Cost { tokens: 20, usd: 0.0 });
+        let budget = Budget::new(&limits, Cost { tokens: 20, usd: 0.0 });
         let (part, small) = (Cost { tokens: 50, usd: 0.5 }, Cost { tokens: 1, usd: 0.1 });
-        assert!(meter.reserve(part));
-        assert!(!meter.reserve(part), "20 + 50 + 50 is over 100");
-        assert_eq!(meter.reached(), Some("limits.max-tokens"));
-        meter.settle(part, small);
-        assert!(meter.reserve(part) && !meter.reserve(Cost { tokens: 0, usd: 0.5 }));
-        assert!(meter.take_request() && meter.take_request() && !meter.take_request());
-        assert_eq!(meter.total(), (2, Cost { tokens: 21, usd: 0.1 }));
+        assert!(budget.reserve(part));
+        assert!(!budget.reserve(part), "20 + 50 + 50 is over 100");
+        assert_eq!(budget.reached(), Some("limits.max-tokens"));
+        budget.settle(part, small);
+        assert!(budget.reserve(part) && !budget.reserve(Cost { tokens: 0, usd: 0.5 }));
+        assert!(budget.try_request() && budget.try_request() && !budget.try_request());
+        assert_eq!(budget.total(), (2, Cost { tokens: 21, usd: 0.1 }));
     }
 }

@@ -13,46 +13,46 @@ use serde::Deserialize;
 /// The `[score]` table.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub(crate) struct ScoreConfig {
+pub struct ScoreConfig {
     /// Bounds on what one start does.
     #[serde(default)]
-    pub(crate) limits: Limits,
+    pub limits: Limits,
     /// Files of labels that people gave.
     #[serde(rename = "labels", default)]
-    pub(crate) labels: Vec<LabelsConfig>,
+    pub labels: Vec<LabelsConfig>,
     /// Programs.
     #[serde(rename = "command", default)]
-    pub(crate) commands: Vec<CommandConfig>,
+    pub commands: Vec<CommandConfig>,
     /// Services.
     #[serde(rename = "http", default)]
-    pub(crate) services: Vec<HttpConfig>,
+    pub services: Vec<HttpConfig>,
     /// Language models.
     #[serde(rename = "judge", default)]
-    pub(crate) judges: Vec<JudgeConfig>,
+    pub judges: Vec<JudgeConfig>,
     /// How answers become vectors; absent, by the model inside the binary.
-    pub(crate) embeddings: Option<EmbeddingsConfig>,
+    pub embeddings: Option<EmbeddingsConfig>,
 }
 
 /// Bounds. Tokens and dollars count everything that the run's `scores` table says was spent, by earlier starts too;
 /// requests count this start.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub(crate) struct Limits {
+pub struct Limits {
     /// Evaluations under way at a time, of all evaluators together.
-    pub(crate) concurrency: usize,
+    pub concurrency: usize,
     /// Requests and program starts, tries that failed included.
-    pub(crate) max_requests: Option<u64>,
+    pub max_requests: Option<u64>,
     /// Tokens read and written by judges.
-    pub(crate) max_tokens: Option<u64>,
+    pub max_tokens: Option<u64>,
     /// US dollars, by the prices of the judges.
-    pub(crate) max_usd: Option<f64>,
+    pub max_usd: Option<f64>,
     /// So many trials one after the other that an evaluator cannot score end its work in this start.
-    pub(crate) max_errors_in_a_row: u32,
+    pub max_consecutive_errors: u32,
     /// Share of the trials that may stay without a score before the command fails.
-    pub(crate) max_error_share: f64,
+    pub max_error_share: f64,
     /// How long a finished row waits for its commit while others finish: so much work is lost by a kill, at most.
     #[serde(with = "humantime_serde")]
-    pub(crate) commit_every: Duration,
+    pub commit_every: Duration,
 }
 
 impl Default for Limits {
@@ -62,7 +62,7 @@ impl Default for Limits {
             max_requests: None,
             max_tokens: None,
             max_usd: None,
-            max_errors_in_a_row: 20,
+            max_consecutive_errors: 20,
             max_error_share: 0.05,
             commit_every: Duration::from_secs(5),
         }
@@ -72,42 +72,42 @@ impl Default for Limits {
 /// `[[score.labels]]`: a CSV file with `case`, `trial`, `success` and, where they are there, `lane` and `reason`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub(crate) struct LabelsConfig {
+pub struct LabelsConfig {
     /// Its name in tables and reports.
-    pub(crate) name: String,
+    pub name: String,
     /// The file, relative to the configuration.
-    pub(crate) file: PathBuf,
+    pub file: PathBuf,
 }
 
 /// `[[score.command]]`: a program that gets a trial as JSON on stdin and answers with JSON on stdout.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub(crate) struct CommandConfig {
+pub struct CommandConfig {
     /// Its name in tables and reports.
-    pub(crate) name: String,
+    pub name: String,
     /// The program and its arguments.
-    pub(crate) argv: Vec<String>,
+    pub argv: Vec<String>,
     /// Its environment beside what it inherits; `${NAME}` is taken from this process's.
     #[serde(default)]
-    pub(crate) env: BTreeMap<String, String>,
+    pub env: BTreeMap<String, String>,
     /// Variables that it inherits.
     #[serde(default = "inherited")]
-    pub(crate) inherit: Vec<String>,
+    pub inherit: Vec<String>,
     /// The folder it is started in, relative to the configuration; by default the configuration's.
-    pub(crate) folder: Option<PathBuf>,
+    pub folder: Option<PathBuf>,
     /// How long it may take over a trial.
     #[serde(default = "minute", with = "humantime_serde")]
-    pub(crate) timeout: Duration,
+    pub timeout: Duration,
     /// A `score` from here on is a success, where the answer has no `success`.
     #[serde(default = "half")]
-    pub(crate) pass_at: f64,
+    pub threshold: f64,
     /// Its word counts only where its agreement with labels is measured and passes, as a judge's.
     #[serde(default)]
-    pub(crate) is_judge: bool,
+    pub is_judge: bool,
     /// The slice in which that agreement is measured.
-    pub(crate) slice_by: Option<String>,
+    pub slice_by: Option<String>,
     /// Changed by hand where it scores otherwise than before for a reason that stands nowhere else.
-    pub(crate) version: Option<String>,
+    pub version: Option<String>,
 }
 
 /// What a program needs to start at all; secrets are not among it.
@@ -126,12 +126,12 @@ fn half() -> f64 {
 /// How a request is tried again.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub(crate) struct Retry {
+pub struct Retry {
     /// Tries after the first, where the service cannot be reached, is overloaded or fails (408, 429, 5xx).
-    pub(crate) times: u32,
+    pub times: u32,
     /// The pause before the first of them; each later one is twice as long. A `retry-after` is honoured up to a minute.
     #[serde(with = "humantime_serde")]
-    pub(crate) pause: Duration,
+    pub pause: Duration,
 }
 
 impl Default for Retry {
@@ -143,36 +143,36 @@ impl Default for Retry {
 /// `[[score.http]]`: a service that gets a trial as JSON by POST and answers with JSON.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub(crate) struct HttpConfig {
+pub struct HttpConfig {
     /// Its name in tables and reports.
-    pub(crate) name: String,
+    pub name: String,
     /// Where it is.
-    pub(crate) url: String,
+    pub url: String,
     /// Headers; `${NAME}` is taken from the environment.
     #[serde(default)]
-    pub(crate) headers: BTreeMap<String, String>,
+    pub headers: BTreeMap<String, String>,
     /// How long a request may take.
     #[serde(default = "minute", with = "humantime_serde")]
-    pub(crate) timeout: Duration,
+    pub timeout: Duration,
     /// How it is tried again.
     #[serde(default)]
-    pub(crate) retry: Retry,
+    pub retry: Retry,
     /// A `score` from here on is a success, where the answer has no `success`.
     #[serde(default = "half")]
-    pub(crate) pass_at: f64,
+    pub threshold: f64,
     /// Its word counts only where its agreement with labels is measured and passes, as a judge's.
     #[serde(default)]
-    pub(crate) is_judge: bool,
+    pub is_judge: bool,
     /// The slice in which that agreement is measured.
-    pub(crate) slice_by: Option<String>,
+    pub slice_by: Option<String>,
     /// Changed by hand where it scores otherwise than before for a reason that stands nowhere else.
-    pub(crate) version: Option<String>,
+    pub version: Option<String>,
 }
 
 /// How a judge is made to answer in its two words.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Structured {
+pub enum Structured {
     /// `response_format` with the JSON Schema of the answer.
     #[default]
     JsonSchema,
@@ -185,57 +185,57 @@ pub(crate) enum Structured {
 /// `[[score.judge]]`: a language model behind an OpenAI-compatible chat endpoint, asked at temperature 0.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub(crate) struct JudgeConfig {
+pub struct JudgeConfig {
     /// Its name in tables and reports.
-    pub(crate) name: String,
+    pub name: String,
     /// The base of the endpoint, to which `/chat/completions` is added, such as `https://host/v1`.
-    pub(crate) url: String,
+    pub url: String,
     /// The model.
-    pub(crate) model: String,
+    pub model: String,
     /// Headers; `${NAME}` is taken from the environment: `authorization = "Bearer ${JUDGE_KEY}"`.
     #[serde(default)]
-    pub(crate) headers: BTreeMap<String, String>,
+    pub headers: BTreeMap<String, String>,
     /// What the work must be like to pass, in a sentence or a page; part of the default prompt.
     #[serde(default)]
-    pub(crate) rubric: String,
+    pub rubric: String,
     /// The system message (minijinja).
-    pub(crate) system: Option<String>,
+    pub system: Option<String>,
     /// The user message (minijinja); must hold `{{ transcript }}`, which is delimited.
-    pub(crate) prompt: Option<String>,
+    pub prompt: Option<String>,
     /// The word for a success.
     #[serde(default = "pass")]
-    pub(crate) pass_word: String,
+    pub pass_word: String,
     /// The word for a failure.
     #[serde(default = "fail")]
-    pub(crate) fail_word: String,
+    pub fail_word: String,
     /// How it is made to answer so.
     #[serde(default)]
-    pub(crate) structured: Structured,
+    pub structured: Structured,
     /// The longest answer, tokens.
     #[serde(default = "answer_tokens")]
-    pub(crate) max_answer_tokens: u32,
+    pub max_answer_tokens: u32,
     /// The field of the request that bounds the answer; some models want `max_completion_tokens`.
     #[serde(default = "token_limit_key")]
-    pub(crate) token_limit_key: String,
+    pub token_limit_key: String,
     /// The longest transcript, bytes; of a longer one the middle is left out, and how much is said.
     #[serde(default = "transcript_bytes")]
-    pub(crate) max_transcript_bytes: usize,
+    pub max_transcript_bytes: usize,
     /// The slice in which its agreement with labels is measured, such as `domain`; by default over all trials.
-    pub(crate) slice_by: Option<String>,
+    pub slice_by: Option<String>,
     /// How long a request may take.
     #[serde(default = "minute", with = "humantime_serde")]
-    pub(crate) timeout: Duration,
+    pub timeout: Duration,
     /// How it is tried again.
     #[serde(default)]
-    pub(crate) retry: Retry,
+    pub retry: Retry,
     /// Price of a million tokens read, US dollars.
     #[serde(default)]
-    pub(crate) input_usd_per_million: f64,
+    pub input_usd_per_million: f64,
     /// Price of a million tokens written, US dollars.
     #[serde(default)]
-    pub(crate) output_usd_per_million: f64,
+    pub output_usd_per_million: f64,
     /// Changed by hand where it scores otherwise than before for a reason that stands nowhere else.
-    pub(crate) version: Option<String>,
+    pub version: Option<String>,
 }
 
 fn pass() -> String {
@@ -261,7 +261,7 @@ fn transcript_bytes() -> usize {
 /// Where vectors come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum EmbeddingSource {
+pub enum ProviderKind {
     /// The model inside the binary.
     BuiltIn,
     /// An OpenAI-compatible `/embeddings` endpoint.
@@ -273,28 +273,28 @@ pub(crate) enum EmbeddingSource {
 /// `[score.embeddings]`: how answers become vectors.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub(crate) struct EmbeddingsConfig {
+pub struct EmbeddingsConfig {
     /// By what.
-    pub(crate) by: EmbeddingSource,
+    pub provider: ProviderKind,
     /// `http`: the base of the endpoint, to which `/embeddings` is added, such as `https://host/v1`.
-    pub(crate) url: Option<String>,
+    pub url: Option<String>,
     /// `http`: the model.
-    pub(crate) model: Option<String>,
+    pub model: Option<String>,
     /// `http`: headers; `${NAME}` is taken from the environment.
     #[serde(default)]
-    pub(crate) headers: BTreeMap<String, String>,
+    pub headers: BTreeMap<String, String>,
     /// `http`: texts in one request.
     #[serde(default = "batch_texts")]
-    pub(crate) batch: usize,
+    pub batch: usize,
     /// `http`: the longest text, bytes; the rest of a longer one is not sent, and how many were is said.
     #[serde(default = "text_bytes")]
-    pub(crate) max_text_bytes: usize,
+    pub max_text_bytes: usize,
     /// `http`: how long a request may take.
     #[serde(default = "minute", with = "humantime_serde")]
-    pub(crate) timeout: Duration,
+    pub timeout: Duration,
     /// `http`: how it is tried again.
     #[serde(default)]
-    pub(crate) retry: Retry,
+    pub retry: Retry,
 }
 
 fn batch_texts() -> usize {
@@ -307,7 +307,7 @@ fn text_bytes() -> usize {
 
 impl ScoreConfig {
     /// Reads the `[score]` table of a configuration; of any other part of it nothing is asked. Without one, the defaults.
-    pub(crate) fn find(text: &str) -> anyhow::Result<Self> {
+    pub fn find(text: &str) -> anyhow::Result<Self> {
         let mut file: toml::Table =
             toml::from_str(text).map_err(|error| anyhow!("not TOML: {}", error.message()))?;
         let Some(table) = file.remove("score") else { return Ok(Self::default()) };
@@ -337,16 +337,16 @@ impl ScoreConfig {
         }
         let limits = &self.limits;
         within("limits.concurrency", limits.concurrency, 1..=256)?;
-        within("limits.max-errors-in-a-row", limits.max_errors_in_a_row, 1..=1_000_000)?;
+        within("limits.max-consecutive-errors", limits.max_consecutive_errors, 1..=1_000_000)?;
         within("limits.max-error-share", limits.max_error_share, 0.0..=1.0)?;
         for one in &self.commands {
-            within(&format!("command {}: pass-at", one.name), one.pass_at, 0.0..=1.0)?;
+            within(&format!("command {}: threshold", one.name), one.threshold, 0.0..=1.0)?;
             if one.argv.is_empty() {
                 bail!("key `score.command {}: argv` is empty; write the program and its arguments", one.name);
             }
         }
         for one in &self.services {
-            within(&format!("http {}: pass-at", one.name), one.pass_at, 0.0..=1.0)?;
+            within(&format!("http {}: threshold", one.name), one.threshold, 0.0..=1.0)?;
             within(&format!("http {}: retry.times", one.name), one.retry.times, 0..=10)?;
         }
         self.judges.iter().try_for_each(JudgeConfig::check)?;
@@ -377,15 +377,15 @@ impl EmbeddingsConfig {
         within("embeddings.batch", self.batch, 1..=2048)?;
         within("embeddings.max-text-bytes", self.max_text_bytes, 100..=10_000_000)?;
         within("embeddings.retry.times", self.retry.times, 0..=10)?;
-        let is_http = self.by == EmbeddingSource::Http;
+        let is_http = self.provider == ProviderKind::Http;
         let needed = self.url.is_some() && self.model.is_some();
         let given = self.url.is_some() || self.model.is_some() || !self.headers.is_empty();
         if is_http && !needed {
-            bail!("key `score.embeddings`: by = \"http\" needs `url` and `model`");
+            bail!("key `score.embeddings`: provider = \"http\" needs `url` and `model`");
         }
         if !is_http && given {
             bail!(
-                "key `score.embeddings`: `url`, `model` and `headers` are for by = \"http\" only; remove them"
+                "key `score.embeddings`: `url`, `model` and `headers` are for provider = \"http\" only; remove them"
             );
         }
         Ok(())
@@ -414,7 +414,7 @@ mod tests {
 
     #[test]
     fn the_template_of_the_help_is_a_configuration() {
-        let config = ScoreConfig::find(super::super::TEMPLATE).expect("the template is read");
+        let config = ScoreConfig::find(crate::TEMPLATE).expect("the template is read");
         assert_eq!((config.labels.len(), config.commands.len(), config.services.len()), (1, 1, 1));
         assert_eq!(config.judges[0].slice_by.as_deref(), Some("domain"));
         assert_eq!(config.limits.max_usd, Some(5.0));
@@ -435,8 +435,8 @@ mod tests {
             "[[score.command]]\nname = \"c\"\nargv = [\"x\"]\n[[score.http]]\nname = \"c\"\nurl = \"u\"";
         assert!(refused(twice).contains("\"c\""));
         assert!(refused("[score.limits]\nconcurrency = 0").contains("limits.concurrency"));
-        assert!(refused("[score.embeddings]\nby = \"http\"").contains("`url` and `model`"));
-        assert!(refused("[score.embeddings]\nby = \"built-in\"\nmodel = \"m\"").contains("remove"));
+        assert!(refused("[score.embeddings]\nprovider = \"http\"").contains("`url` and `model`"));
+        assert!(refused("[score.embeddings]\nprovider = \"built-in\"\nmodel = \"m\"").contains("remove"));
         let words = "[[score.judge]]\nname = \"j\"\nurl = \"u\"\nmodel = \"m\"\nfail-word = \"pass\"";
         assert!(refused(words).contains("two words"));
         let empty = "[[score.command]]\nname = \"c\"\nargv = []";

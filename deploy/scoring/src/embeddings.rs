@@ -7,14 +7,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+#[cfg(feature = "embedding")]
 use embedding::{Embedder, MODEL, WINDOW};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::answer::shown;
-use super::config::{EmbeddingSource, EmbeddingsConfig};
-use super::endpoint::Endpoint;
-use super::meter::Meter;
+use crate::grade::quoted;
+use crate::config::{ProviderKind, EmbeddingsConfig};
+use crate::endpoint::Endpoint;
+use crate::budget::Budget;
 
 /// The longest answer of an endpoint that is read, bytes.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
@@ -24,36 +25,37 @@ const MAX_REMEMBERED: usize = 25_000;
 
 /// A text as a vector.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Vector {
+pub(crate) struct Vector {
     /// Its numbers.
-    pub(super) numbers: Arc<[f32]>,
+    pub(crate) numbers: Arc<[f32]>,
     /// Windows that the text was read in, where that is known.
-    pub(super) windows: Option<u32>,
+    pub(crate) windows: Option<u32>,
 }
 
 /// Why texts did not become vectors.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum EmbedError {
-    /// A bound of the meter forbids it.
+pub(crate) enum EmbedError {
+    /// A bound of the budget forbids it.
     Bound,
     /// It failed, and how.
     Failed(String),
 }
 
 #[derive(Debug)]
-enum Way {
+enum Backend {
+    #[cfg(feature = "embedding")]
     BuiltIn(Arc<Embedder>),
     Http { endpoint: Box<Endpoint>, batch: usize, max_text_bytes: usize },
 }
 
 /// What makes vectors.
 #[derive(Debug)]
-pub(crate) struct Source {
-    way: Way,
+pub(crate) struct EmbeddingProvider {
+    backend: Backend,
     /// The model's name.
-    pub(super) model: String,
+    pub(crate) model: String,
     /// What tells two models, or ways of using one, apart.
-    pub(super) digest: String,
+    pub(crate) digest: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -67,26 +69,36 @@ struct Item {
     embedding: Vec<f32>,
 }
 
-impl Source {
+impl EmbeddingProvider {
     /// Takes a configuration; nothing where no vectors are wanted.
     ///
     /// # Errors
     /// Names the key and what is wrong with it.
-    pub(super) fn new(
+    pub(crate) fn new(
         config: Option<&EmbeddingsConfig>,
         env: &dyn Fn(&str) -> Option<String>,
     ) -> anyhow::Result<Option<Self>> {
-        let by = config.map_or(EmbeddingSource::BuiltIn, |config| config.by);
+        let by = config.map_or(ProviderKind::BuiltIn, |config| config.provider);
         match (by, config) {
-            (EmbeddingSource::Off, _) => Ok(None),
-            (EmbeddingSource::BuiltIn, _) | (EmbeddingSource::Http, None) => Ok(Some(Self::built_in())),
-            (EmbeddingSource::Http, Some(config)) => Self::http(config, env).context("embeddings").map(Some),
+            (ProviderKind::Off, _) => Ok(None),
+            (ProviderKind::BuiltIn, _) | (ProviderKind::Http, None) => Self::built_in().map(Some),
+            (ProviderKind::Http, Some(config)) => Self::http(config, env).context("embeddings").map(Some),
         }
     }
 
-    fn built_in() -> Self {
+    #[cfg(feature = "embedding")]
+    #[expect(clippy::unnecessary_wraps, reason = "a build without the sentence model refuses here")]
+    fn built_in() -> anyhow::Result<Self> {
         let digest = blake3::hash(MODEL.as_bytes()).to_hex().to_string();
-        Self { way: Way::BuiltIn(Arc::new(Embedder::new())), model: MODEL.to_owned(), digest }
+        Ok(Self { backend: Backend::BuiltIn(Arc::new(Embedder::new())), model: MODEL.to_owned(), digest })
+    }
+
+    #[cfg(not(feature = "embedding"))]
+    fn built_in() -> anyhow::Result<Self> {
+        anyhow::bail!(
+            "this build has no sentence model: rebuild with --features embedding, or set score.embeddings.provider to \
+             \"http\" or \"off\""
+        )
     }
 
     fn http(config: &EmbeddingsConfig, env: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Self> {
@@ -96,42 +108,30 @@ impl Source {
         let endpoint = Endpoint::new(url, "/embeddings", headers, *timeout, retry, MAX_ANSWER_BYTES, env)?;
         let identity = json!({"url": url, "model": model, "max_text_bytes": max_text_bytes}).to_string();
         let digest = blake3::hash(identity.as_bytes()).to_hex().to_string();
-        let way = Way::Http { endpoint: Box::new(endpoint), batch: *batch, max_text_bytes: *max_text_bytes };
-        Ok(Self { way, model, digest })
+        let backend = Backend::Http { endpoint: Box::new(endpoint), batch: *batch, max_text_bytes: *max_text_bytes };
+        Ok(Self { backend, model, digest })
     }
 
     /// Whether so much of a text is not read.
-    pub(super) fn cuts(&self, text: &str) -> bool {
-        match &self.way {
-            Way::BuiltIn(_) => false,
-            Way::Http { max_text_bytes, .. } => text.len() > *max_text_bytes,
+    pub(crate) fn cuts(&self, text: &str) -> bool {
+        match &self.backend {
+            #[cfg(feature = "embedding")]
+            Backend::BuiltIn(_) => false,
+            Backend::Http { max_text_bytes, .. } => text.len() > *max_text_bytes,
         }
     }
 
     /// Embeds distinct texts, in their order.
-    async fn embed(&self, texts: Vec<String>, meter: &Meter) -> Result<Vec<Vector>, EmbedError> {
-        match &self.way {
-            Way::BuiltIn(embedder) => {
-                let embedder = embedder.clone();
-                let made = tokio::task::spawn_blocking(move || {
-                    let plain: Vec<&str> = texts.iter().map(String::as_str).collect();
-                    let windows = |text: &&str| embedder.word_pieces(text).div_ceil(WINDOW).max(1);
-                    let windows: Vec<usize> = plain.iter().map(windows).collect();
-                    let vectors = embedder.embed(&plain).into_iter().zip(windows);
-                    let vector = |(numbers, windows): ([f32; embedding::DIMENSIONS], usize)| Vector {
-                        numbers: Arc::from(&numbers[..]),
-                        windows: u32::try_from(windows).ok(),
-                    };
-                    vectors.map(vector).collect()
-                });
-                made.await.map_err(|error| EmbedError::Failed(format!("the model broke off: {error}")))
-            }
-            Way::Http { endpoint, batch, max_text_bytes } => {
+    async fn embed(&self, texts: Vec<String>, budget: &Budget) -> Result<Vec<Vector>, EmbedError> {
+        match &self.backend {
+            #[cfg(feature = "embedding")]
+            Backend::BuiltIn(embedder) => embed_locally(embedder.clone(), texts).await,
+            Backend::Http { endpoint, batch, max_text_bytes } => {
                 let mut vectors = Vec::with_capacity(texts.len());
                 for part in texts.chunks(*batch) {
                     let inputs: Vec<&str> = part.iter().map(|text| head(text, *max_text_bytes)).collect();
                     let body = json!({"model": self.model, "input": inputs, "encoding_format": "float"});
-                    let answer = endpoint.post(&body.to_string(), meter).await.map_err(EmbedError::Failed)?;
+                    let answer = endpoint.post(&body.to_string(), budget).await.map_err(EmbedError::Failed)?;
                     let answer = answer.ok_or(EmbedError::Bound)?;
                     vectors.extend(read(&answer, part.len()).map_err(EmbedError::Failed)?);
                 }
@@ -139,6 +139,23 @@ impl Source {
             }
         }
     }
+}
+
+/// Runs the sentence model on a blocking thread.
+#[cfg(feature = "embedding")]
+async fn embed_locally(embedder: Arc<Embedder>, texts: Vec<String>) -> Result<Vec<Vector>, EmbedError> {
+    let made = tokio::task::spawn_blocking(move || {
+        let plain: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let windows = |text: &&str| embedder.word_pieces(text).div_ceil(WINDOW).max(1);
+        let windows: Vec<usize> = plain.iter().map(windows).collect();
+        let vectors = embedder.embed(&plain).into_iter().zip(windows);
+        let vector = |(numbers, windows): ([f32; embedding::DIMENSIONS], usize)| Vector {
+            numbers: Arc::from(&numbers[..]),
+            windows: u32::try_from(windows).ok(),
+        };
+        vectors.map(vector).collect()
+    });
+    made.await.map_err(|error| EmbedError::Failed(format!("the sentence model panicked: {error}")))
 }
 
 /// The beginning of a text.
@@ -153,7 +170,7 @@ fn head(text: &str, max_bytes: usize) -> &str {
 /// Reads the answer of an endpoint: one vector for each text, all of one length, none without a direction.
 fn read(answer: &[u8], texts: usize) -> Result<Vec<Vector>, String> {
     let parsed: Answer = serde_json::from_slice(answer).map_err(|error| {
-        format!("expected an embeddings answer ({error}), found {}", shown(&String::from_utf8_lossy(answer)))
+        format!("expected an embeddings answer ({error}), found {}", quoted(&String::from_utf8_lossy(answer)))
     })?;
     let mut vectors: Vec<Option<Vector>> = vec![None; texts];
     let length = parsed.data.first().map_or(0, |item| item.embedding.len());
@@ -173,21 +190,21 @@ fn read(answer: &[u8], texts: usize) -> Result<Vec<Vector>, String> {
 
 /// Vectors of texts that were met before.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
+pub(crate) struct EmbeddingCache {
     known: HashMap<blake3::Hash, Vector>,
     length: Option<usize>,
 }
 
-impl Memory {
+impl EmbeddingCache {
     /// The vectors of these texts, in their order; each distinct one that was not met before is embedded.
     ///
     /// # Errors
     /// A bound was reached, or the model failed.
-    pub(super) async fn vectors(
+    pub(crate) async fn vectors(
         &mut self,
-        source: &Source,
+        provider: &EmbeddingProvider,
         texts: &[&str],
-        meter: &Meter,
+        budget: &Budget,
     ) -> Result<Vec<Vector>, EmbedError> {
         if self.known.len() + texts.len() > MAX_REMEMBERED {
             self.known.clear();
@@ -202,7 +219,7 @@ impl Memory {
         }
         if !new.is_empty() {
             let (new, texts): (Vec<_>, Vec<_>) = new.into_iter().unzip();
-            let made = source.embed(texts, meter).await?;
+            let made = provider.embed(texts, budget).await?;
             for vector in &made {
                 let length = *self.length.get_or_insert(vector.numbers.len());
                 if vector.numbers.len() != length {
@@ -244,15 +261,16 @@ mod tests {
         assert_eq!((head("aé", 2), head("aé", 3), head("aé", 9)), ("a", "aé", "aé"));
     }
 
+    #[cfg(feature = "embedding")]
     #[tokio::test]
     async fn a_distinct_text_is_embedded_once_and_like_itself() {
-        let source = Source::new(None, &|_| None).expect("built in").expect("is the default");
-        let meter =
-            Meter::new(&super::super::config::Limits::default(), super::super::meter::Cost::default());
-        let mut memory = Memory::default();
+        let provider = EmbeddingProvider::new(None, &|_| None).expect("built in").expect("is the default");
+        let budget =
+            Budget::new(&crate::config::Limits::default(), crate::budget::Cost::default());
+        let mut memory = EmbeddingCache::default();
         let long = "word ".repeat(600);
         let vectors =
-            memory.vectors(&source, &["hello", "bye", "hello", &long], &meter).await.expect("vectors");
+            memory.vectors(&provider, &["hello", "bye", "hello", &long], &budget).await.expect("vectors");
         assert_eq!(vectors[0], vectors[2]);
         assert_ne!(vectors[0].numbers, vectors[1].numbers);
         assert_eq!((vectors[0].windows, vectors[3].windows), (Some(1), Some(3)));

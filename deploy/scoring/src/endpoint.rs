@@ -8,9 +8,9 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AF
 use reqwest::{Client, StatusCode, Url};
 use schemas::variables::expand;
 
-use super::answer::shown;
-use super::config::Retry;
-use super::meter::Meter;
+use crate::grade::quoted;
+use crate::config::Retry;
+use crate::budget::Budget;
 
 /// The longest pause before a request is made again, whatever the service asks for.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
@@ -20,7 +20,7 @@ const MAX_REFUSAL_BYTES: usize = 4 << 10;
 
 /// A service.
 #[derive(Debug)]
-pub(super) struct Endpoint {
+pub(crate) struct Endpoint {
     client: Client,
     url: Url,
     headers: HeaderMap,
@@ -39,7 +39,7 @@ struct Refused {
 
 impl Endpoint {
     /// Takes an address (`path` is added to it), headers, and the bounds of a request.
-    pub(super) fn new(
+    pub(crate) fn new(
         url: &str,
         path: &str,
         headers: &BTreeMap<String, String>,
@@ -69,15 +69,15 @@ impl Endpoint {
         Ok(Self { client, url, headers: map, retry: retry.clone(), max_bytes })
     }
 
-    /// Posts a body and reads the answer of a 2xx status; a passing failure is tried again. Nothing where the meter
+    /// Posts a body and reads the answer of a 2xx status; a passing failure is tried again. Nothing where the budget
     /// forbids another try.
     ///
     /// # Errors
     /// Says what the last try met.
-    pub(super) async fn post(&self, body: &str, meter: &Meter) -> Result<Option<Vec<u8>>, String> {
+    pub(crate) async fn post(&self, body: &str, budget: &Budget) -> Result<Option<Vec<u8>>, String> {
         let mut tries = 0;
         loop {
-            if !meter.take_request() {
+            if !budget.try_request() {
                 return Ok(None);
             }
             let Refused { detail, passing, asked } = match self.once(body.to_owned()).await {
@@ -122,7 +122,7 @@ impl Endpoint {
         }
         let passing = status.is_server_error()
             || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
-        let detail = format!("{host} answered {status}: {}", shown(&String::from_utf8_lossy(&answer)));
+        let detail = format!("{host} answered {status}: {}", quoted(&String::from_utf8_lossy(&answer)));
         Err(Refused { detail, passing, asked: asked.map(Duration::from_secs) })
     }
 }

@@ -7,63 +7,42 @@ use schemas::score::ScoreKind;
 use schemas::trial::{Lane, Trial, TrialEnding};
 use serde::Serialize;
 
-use super::answer::{self, Said};
-use super::config::{CommandConfig, HttpConfig, JudgeConfig, LabelsConfig, ScoreConfig};
-use super::endpoint::Endpoint;
-use super::judge::Judge;
-use super::labels::Labels;
-use super::meter::Meter;
-use super::program::Program;
-use super::view::TrialView;
+use crate::evaluation::Evaluation;
+use crate::grade;
+use crate::config::{CommandConfig, HttpConfig, JudgeConfig, LabelsConfig, ScoreConfig};
+use crate::endpoint::Endpoint;
+use crate::judge::Judge;
+use crate::labels::Labels;
+use crate::budget::Budget;
+use crate::program::Program;
+use crate::trial_view::TrialView;
 
 /// The longest answer of a service that is read, bytes.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
 
-/// What came of asking.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Spoken {
-    /// The score, or why there is none.
-    pub(super) said: Result<Said, String>,
-    /// The model, as it named itself.
-    pub(super) model: Option<String>,
-    /// Tokens read.
-    pub(super) input_tokens: Option<u64>,
-    /// Tokens written.
-    pub(super) output_tokens: Option<u64>,
-    /// US dollars.
-    pub(super) cost_usd: Option<f64>,
-}
-
-impl Spoken {
-    /// What was said, by somebody who costs nothing.
-    pub(super) fn of(said: Result<Said, String>) -> Self {
-        Self { said, model: None, input_tokens: None, output_tokens: None, cost_usd: None }
-    }
-}
-
 /// How an evaluator is asked.
 #[derive(Debug)]
-enum Way {
+enum Method {
     Labels(Labels),
     Program(Program),
-    Service { endpoint: Endpoint, pass_at: f64 },
+    Service { endpoint: Endpoint, threshold: f64 },
     Judge(Box<Judge>),
 }
 
 /// Who is asked about trials.
 #[derive(Debug)]
-pub(super) struct Evaluator {
+pub(crate) struct Evaluator {
     /// Its name in tables and reports.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// What its word is worth.
-    pub(super) kind: ScoreKind,
+    pub(crate) kind: ScoreKind,
     /// Its place in the configuration.
-    pub(super) rank: u32,
+    pub(crate) rank: u32,
     /// BLAKE3 of all that can change its word.
-    pub(super) digest: String,
+    pub(crate) digest: String,
     /// The slice in which its agreement with labels is measured.
     slice_by: Option<String>,
-    way: Way,
+    method: Method,
 }
 
 /// What is digested of a program.
@@ -72,7 +51,7 @@ struct ProgramIdentity<'a> {
     argv: &'a [String],
     env: &'a std::collections::BTreeMap<String, String>,
     files: Vec<(String, String)>,
-    pass_at: f64,
+    threshold: f64,
 }
 
 /// All that can change an evaluator's word.
@@ -81,7 +60,7 @@ struct Identity<'a, T> {
     kind: ScoreKind,
     version: &'a Option<String>,
     slice_by: &'a Option<String>,
-    way: T,
+    method: T,
 }
 
 impl<T: Serialize> Identity<'_, T> {
@@ -95,7 +74,7 @@ impl<T: Serialize> Identity<'_, T> {
 ///
 /// # Errors
 /// Names the evaluator and what is wrong with it.
-pub(super) fn all(
+pub(crate) fn all(
     config: &ScoreConfig,
     base: &Path,
     env: &dyn Fn(&str) -> Option<String>,
@@ -127,7 +106,7 @@ fn labels(config: &LabelsConfig, base: &Path) -> anyhow::Result<Evaluator> {
         rank: 0,
         digest: content,
         slice_by: None,
-        way: Way::Labels(labels),
+        method: Method::Labels(labels),
     })
 }
 
@@ -137,46 +116,46 @@ fn command(
     env: &dyn Fn(&str) -> Option<String>,
 ) -> anyhow::Result<Evaluator> {
     let program = Program::new(config, base, env)?;
-    let CommandConfig { name, argv, pass_at, version, slice_by, .. } = config;
-    let way = ProgramIdentity { argv, env: &config.env, files: program.files(), pass_at: *pass_at };
+    let CommandConfig { name, argv, threshold, version, slice_by, .. } = config;
+    let method = ProgramIdentity { argv, env: &config.env, files: program.files(), threshold: *threshold };
     let kind = if config.is_judge { ScoreKind::Judge } else { ScoreKind::Command };
-    let digest = Identity { kind, version, slice_by, way }.digest();
-    let (name, slice_by, way) = (name.clone(), slice_by.clone(), Way::Program(program));
-    Ok(Evaluator { name, kind, rank: 0, digest, slice_by, way })
+    let digest = Identity { kind, version, slice_by, method }.digest();
+    let (name, slice_by, method) = (name.clone(), slice_by.clone(), Method::Program(program));
+    Ok(Evaluator { name, kind, rank: 0, digest, slice_by, method })
 }
 
 fn judge(config: &JudgeConfig, env: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Evaluator> {
     let judge = Judge::new(config, env)?;
     let JudgeConfig { name, version, slice_by, .. } = config;
     let kind = ScoreKind::Judge;
-    let digest = Identity { kind, version, slice_by, way: judge.identity() }.digest();
-    let (name, slice_by, way) = (name.clone(), slice_by.clone(), Way::Judge(Box::new(judge)));
-    Ok(Evaluator { name, kind, rank: 0, digest, slice_by, way })
+    let digest = Identity { kind, version, slice_by, method: judge.identity() }.digest();
+    let (name, slice_by, method) = (name.clone(), slice_by.clone(), Method::Judge(Box::new(judge)));
+    Ok(Evaluator { name, kind, rank: 0, digest, slice_by, method })
 }
 
 fn service(config: &HttpConfig, env: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Evaluator> {
     let HttpConfig { url, headers, timeout, retry, .. } = config;
     let endpoint = Endpoint::new(url, "", headers, *timeout, retry, MAX_ANSWER_BYTES, env)?;
     let kind = if config.is_judge { ScoreKind::Judge } else { ScoreKind::Http };
-    let way = (url, config.pass_at);
-    let digest = Identity { kind, version: &config.version, slice_by: &config.slice_by, way }.digest();
+    let method = (url, config.threshold);
+    let digest = Identity { kind, version: &config.version, slice_by: &config.slice_by, method }.digest();
     Ok(Evaluator {
         name: config.name.clone(),
         kind,
         rank: 0,
         digest,
         slice_by: config.slice_by.clone(),
-        way: Way::Service { endpoint, pass_at: config.pass_at },
+        method: Method::Service { endpoint, threshold: config.threshold },
     })
 }
 
 impl Evaluator {
     /// Whether it has anything to say of a trial of a run of this lane: of complete trials, for others did not do their
     /// work; of recordings only where these carry a label, to measure its agreement.
-    pub(super) fn wants(&self, trial: &Trial, own: Lane) -> bool {
-        match &self.way {
-            Way::Labels(labels) => labels.of(trial, own).is_some(),
-            Way::Program(_) | Way::Service { .. } | Way::Judge(_) => {
+    pub(crate) fn wants(&self, trial: &Trial, own: Lane) -> bool {
+        match &self.method {
+            Method::Labels(labels) => labels.of(trial, own).is_some(),
+            Method::Program(_) | Method::Service { .. } | Method::Judge(_) => {
                 let labelled = trial.lane == Lane::Recorded && trial.success.is_some();
                 trial.ending == TrialEnding::Complete && (trial.lane == own || labelled)
             }
@@ -184,40 +163,40 @@ impl Evaluator {
     }
 
     /// Whether it must see what happened, not the row alone.
-    pub(super) fn wants_transcript(&self) -> bool {
-        match self.way {
-            Way::Labels(_) => false,
-            Way::Program(_) | Way::Service { .. } | Way::Judge(_) => true,
+    pub(crate) fn wants_transcript(&self) -> bool {
+        match self.method {
+            Method::Labels(_) => false,
+            Method::Program(_) | Method::Service { .. } | Method::Judge(_) => true,
         }
     }
 
     /// The slice of a trial in which its agreement with labels is measured.
-    pub(super) fn slice(&self, trial: &Trial) -> Option<String> {
+    pub(crate) fn slice(&self, trial: &Trial) -> Option<String> {
         let name = self.slice_by.as_ref()?;
         trial.slices.get(name).map(|value| format!("{name}={value}"))
     }
 
-    /// Asks it about a trial; nothing where a bound of the meter forbids it.
-    pub(super) async fn ask(
+    /// Asks it about a trial; nothing where a bound of the budget forbids it.
+    pub(crate) async fn ask(
         &self,
         trial: &Trial,
         view: &TrialView,
         own: Lane,
-        meter: &Meter,
-    ) -> Option<Spoken> {
-        match &self.way {
-            Way::Labels(labels) => labels.of(trial, own).map(|said| Spoken::of(Ok(said.clone()))),
-            Way::Program(program) => {
-                if !meter.take_request() {
+        budget: &Budget,
+    ) -> Option<Evaluation> {
+        match &self.method {
+            Method::Labels(labels) => labels.of(trial, own).map(|said| Evaluation::free(Ok(said.clone()))),
+            Method::Program(program) => {
+                if !budget.try_request() {
                     return None;
                 }
-                Some(Spoken::of(program.ask(&view.json()).await))
+                Some(Evaluation::free(program.ask(&view.json()).await))
             }
-            Way::Service { endpoint, pass_at } => {
-                let answer = endpoint.post(&view.json(), meter).await.transpose()?;
-                Some(Spoken::of(answer.and_then(|answer| answer::parse(&answer, *pass_at))))
+            Method::Service { endpoint, threshold } => {
+                let answer = endpoint.post(&view.json(), budget).await.transpose()?;
+                Some(Evaluation::free(answer.and_then(|answer| grade::parse(&answer, *threshold))))
             }
-            Way::Judge(judge) => judge.ask(view, meter).await,
+            Method::Judge(judge) => judge.ask(view, budget).await,
         }
     }
 }

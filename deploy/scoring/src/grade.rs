@@ -10,13 +10,13 @@ const MAX_DETAIL: usize = 500;
 
 /// What an evaluator says of a trial.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Said {
+pub(crate) struct Grade {
     /// Whether the work was done right.
-    pub(super) success: bool,
+    pub(crate) success: bool,
     /// How well, from 0 to 1.
-    pub(super) value: Option<f64>,
+    pub(crate) value: Option<f64>,
     /// Why.
-    pub(super) reason: Option<String>,
+    pub(crate) reason: Option<String>,
 }
 
 /// The answer of a program or a service.
@@ -29,30 +29,30 @@ struct Answer {
 }
 
 /// What a program or a service should have answered.
-pub(super) const EXPECTED: &str = "expected one JSON object {\"success\": true or false, \"score\": 0 to 1, \"reason\": text} with `success` or `score`";
+pub(crate) const EXPECTED: &str = "expected one JSON object {\"success\": true or false, \"score\": 0 to 1, \"reason\": text} with `success` or `score`";
 
 /// Reads the answer of a program or a service: one JSON object and nothing else. Without `success`, a `score` from
-/// `pass_at` on is one.
+/// `threshold` on is one.
 ///
 /// # Errors
 /// Says what was expected and what was found.
-pub(super) fn parse(bytes: &[u8], pass_at: f64) -> Result<Said, String> {
+pub(crate) fn parse(bytes: &[u8], threshold: f64) -> Result<Grade, String> {
     let text = std::str::from_utf8(bytes)
         .map_err(|error| format!("the answer is not UTF-8 (byte {}); {EXPECTED}", error.valid_up_to()))?;
     let answer: Answer =
-        serde_json::from_str(text).map_err(|error| format!("{error}, found {}; {EXPECTED}", shown(text)))?;
+        serde_json::from_str(text).map_err(|error| format!("{error}, found {}; {EXPECTED}", quoted(text)))?;
     if let Some(score) = answer.score.filter(|score| !(0.0..=1.0).contains(score)) {
         return Err(format!("score is {score}; {EXPECTED}"));
     }
-    let success = answer.success.or(answer.score.map(|score| score >= pass_at));
-    let success = success.ok_or_else(|| format!("neither is there in {}; {EXPECTED}", shown(text)))?;
-    Ok(Said { success, value: answer.score, reason: answer.reason.map(|reason| cut(&reason, MAX_REASON)) })
+    let success = answer.success.or(answer.score.map(|score| score >= threshold));
+    let success = success.ok_or_else(|| format!("neither is there in {}; {EXPECTED}", quoted(text)))?;
+    Ok(Grade { success, value: answer.score, reason: answer.reason.map(|reason| cut(&reason, MAX_REASON)) })
 }
 
 /// The answer of a judge.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Verdict {
+struct JudgeAnswer {
     verdict: String,
     #[serde(default)]
     reason: String,
@@ -62,29 +62,29 @@ struct Verdict {
 ///
 /// # Errors
 /// Says what was expected and what was found.
-pub(super) fn parse_verdict(text: &str, pass: &str, fail: &str) -> Result<Said, String> {
+pub(crate) fn parse_judge_answer(text: &str, pass: &str, fail: &str) -> Result<Grade, String> {
     let expected =
         format!("expected one JSON object {{\"verdict\": \"{pass}\" or \"{fail}\", \"reason\": text}}");
-    let answer: Verdict =
-        serde_json::from_str(text).map_err(|error| format!("{error}, found {}; {expected}", shown(text)))?;
+    let answer: JudgeAnswer =
+        serde_json::from_str(text).map_err(|error| format!("{error}, found {}; {expected}", quoted(text)))?;
     let success = if answer.verdict == pass {
         true
     } else if answer.verdict == fail {
         false
     } else {
-        return Err(format!("verdict is {}; {expected}", shown(&answer.verdict)));
+        return Err(format!("verdict is {}; {expected}", quoted(&answer.verdict)));
     };
     let reason = (!answer.reason.is_empty()).then(|| cut(&answer.reason, MAX_REASON));
-    Ok(Said { success, value: None, reason })
+    Ok(Grade { success, value: None, reason })
 }
 
 /// A text of somebody else's in an error: its beginning, as a JSON string.
-pub(super) fn shown(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     serde_json::Value::String(cut(text.trim(), 120)).to_string()
 }
 
 /// What is kept of the description of a failure.
-pub(super) fn detail(text: &str) -> String {
+pub(crate) fn detail(text: &str) -> String {
     cut(text, MAX_DETAIL)
 }
 
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_verdict_is_one_of_two_words() {
-        let said = |text: &str| parse_verdict(text, "pass", "fail").map(|said| said.success);
+        let said = |text: &str| parse_judge_answer(text, "pass", "fail").map(|said| said.success);
         assert_eq!(said("{\"verdict\": \"pass\", \"reason\": \"r\"}"), Ok(true));
         assert_eq!(said("{\"verdict\": \"fail\"}"), Ok(false));
         // The words that published judges used where they were asked for pass or fail.
@@ -158,7 +158,7 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), text in ".{0,200}") {
             let _ = parse(&bytes, 0.5);
-            let _ = parse_verdict(&text, "pass", "fail");
+            let _ = parse_judge_answer(&text, "pass", "fail");
         }
     }
 }

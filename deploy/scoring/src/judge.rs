@@ -12,12 +12,12 @@ use minijinja::{Environment, UndefinedBehavior, context};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::answer::{self, shown};
-use super::config::{JudgeConfig, Structured};
-use super::endpoint::Endpoint;
-use super::evaluator::Spoken;
-use super::meter::{Cost, Meter};
-use super::view::TrialView;
+use crate::grade::{self, Grade, quoted};
+use crate::config::{JudgeConfig, Structured};
+use crate::endpoint::Endpoint;
+use crate::evaluation::Evaluation;
+use crate::budget::{Cost, Budget};
+use crate::trial_view::TrialView;
 
 /// The longest answer of the endpoint that is read, bytes.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
@@ -47,7 +47,7 @@ should not have done.
 Does the session between the markers pass? Answer with the JSON object.";
 
 /// A language model that scores trials.
-pub(super) struct Judge {
+pub(crate) struct Judge {
     endpoint: Endpoint,
     config: JudgeConfig,
     system: String,
@@ -81,7 +81,7 @@ struct Usage {
 
 /// What of a judge's configuration can change its word.
 #[derive(Serialize)]
-pub(super) struct Identity<'a> {
+pub(crate) struct Identity<'a> {
     url: &'a str,
     model: &'a str,
     system: &'a str,
@@ -95,7 +95,7 @@ pub(super) struct Identity<'a> {
 
 impl Judge {
     /// Takes a configuration and tries its templates.
-    pub(super) fn new(config: &JudgeConfig, env: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Self> {
+    pub(crate) fn new(config: &JudgeConfig, env: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Self> {
         let endpoint = Endpoint::new(
             &config.url,
             "/chat/completions",
@@ -133,7 +133,7 @@ impl Judge {
     }
 
     /// What can change its word.
-    pub(super) fn identity(&self) -> Identity<'_> {
+    pub(crate) fn identity(&self) -> Identity<'_> {
         let Self { config, system, prompt, .. } = self;
         Identity {
             url: &config.url,
@@ -187,33 +187,33 @@ impl Judge {
     }
 
     /// Asks it about one trial; nothing where a bound forbids it.
-    pub(super) async fn ask(&self, view: &TrialView, meter: &Meter) -> Option<Spoken> {
+    pub(crate) async fn ask(&self, view: &TrialView, budget: &Budget) -> Option<Evaluation> {
         let body = match self.request(view) {
             Ok(body) => body,
-            Err(error) => return Some(Spoken::of(Err(format!("{error:#}")))),
+            Err(error) => return Some(Evaluation::free(Err(format!("{error:#}")))),
         };
         // English text has about four bytes a token; three leave room.
         let estimate = self.cost(body.len() as u64 / 3, u64::from(self.config.max_answer_tokens));
-        if !meter.reserve(estimate) {
+        if !budget.reserve(estimate) {
             return None;
         }
-        let Some(fetched) = self.endpoint.post(&body, meter).await.transpose() else {
-            meter.settle(estimate, Cost::default());
+        let Some(fetched) = self.endpoint.post(&body, budget).await.transpose() else {
+            budget.settle(estimate, Cost::default());
             return None;
         };
-        let spoken = match &fetched {
+        let evaluation = match &fetched {
             Ok(answer) => self.read(answer),
-            Err(detail) => Spoken::of(Err(detail.clone())),
+            Err(detail) => Evaluation::free(Err(detail.clone())),
         };
-        let cost = match (spoken.input_tokens, spoken.output_tokens) {
+        let cost = match (evaluation.input_tokens, evaluation.output_tokens) {
             (Some(input), Some(output)) => self.cost(input, output),
             // A service that does not say what it used is counted at what was set aside for it.
             _ if fetched.is_ok() => estimate,
             _ => Cost::default(),
         };
-        meter.settle(estimate, cost);
+        budget.settle(estimate, cost);
         let paid = fetched.is_ok().then_some(cost.usd).filter(|usd| *usd > 0.0);
-        Some(Spoken { cost_usd: paid, ..spoken })
+        Some(Evaluation { cost_usd: paid, ..evaluation })
     }
 
     fn cost(&self, input: u64, output: u64) -> Cost {
@@ -224,33 +224,33 @@ impl Judge {
         Cost { tokens: input + output, usd }
     }
 
-    fn read(&self, answer: &[u8]) -> Spoken {
+    fn read(&self, answer: &[u8]) -> Evaluation {
         let completion: Completion = match serde_json::from_slice(answer) {
             Ok(completion) => completion,
             Err(error) => {
-                let found = shown(&String::from_utf8_lossy(answer));
-                return Spoken::of(Err(format!("expected a chat completion ({error}), found {found}")));
+                let found = quoted(&String::from_utf8_lossy(answer));
+                return Evaluation::free(Err(format!("expected a chat completion ({error}), found {found}")));
             }
         };
-        let said = self.verdict(&completion);
+        let grade = self.grade(&completion);
         let usage = completion.usage;
-        Spoken {
+        Evaluation {
             model: completion.model.map(|model| name_only(&model)),
             input_tokens: usage.and_then(|usage| usage.prompt_tokens),
             output_tokens: usage.and_then(|usage| usage.completion_tokens),
-            ..Spoken::of(said)
+            ..Evaluation::free(grade)
         }
     }
 
-    fn verdict(&self, completion: &Completion) -> Result<answer::Said, String> {
+    fn grade(&self, completion: &Completion) -> Result<Grade, String> {
         let [choice] = &completion.choices[..] else {
             return Err(format!("expected one choice, found {}", completion.choices.len()));
         };
         if let Some(reason) = choice.finish_reason.as_deref().filter(|reason| *reason != "stop") {
-            return Err(format!("the model stopped by {}, expected \"stop\"", shown(reason)));
+            return Err(format!("the model stopped by {}, expected \"stop\"", quoted(reason)));
         }
         let content = choice.message.content.as_deref().ok_or("the model answered without text")?;
-        answer::parse_verdict(content, &self.config.pass_word, &self.config.fail_word)
+        grade::parse_judge_answer(content, &self.config.pass_word, &self.config.fail_word)
     }
 }
 
@@ -288,7 +288,7 @@ fn schema(pass: &str, fail: &str) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::view::tests::trial;
+    use crate::trial_view::tests::trial;
     use super::*;
 
     fn config(extra: &str) -> JudgeConfig {
@@ -355,17 +355,17 @@ mod tests {
             judge.read(json!({"model": "m-1", "choices": [choice], "usage": usage}).to_string().as_bytes())
         };
         let good = of(json!("{\"verdict\":\"pass\",\"reason\":\"r\"}"), "stop");
-        assert!(good.said.is_ok_and(|said| said.success));
+        assert!(good.grade.is_ok_and(|grade| grade.success));
         assert_eq!((good.model.as_deref(), good.input_tokens), (Some("m-1"), Some(10)));
-        assert!(of(json!("{\"verdict\":\"pass\",\"reason\":\"r\"}"), "length").said.is_err());
+        assert!(of(json!("{\"verdict\":\"pass\",\"reason\":\"r\"}"), "length").grade.is_err());
         let unsure = of(json!("{\"verdict\":\"maybe\"}"), "stop");
         assert!(
-            unsure.said.is_err() && unsure.output_tokens == Some(2),
+            unsure.grade.is_err() && unsure.output_tokens == Some(2),
             "what it cost is known all the same"
         );
-        assert!(of(Value::Null, "stop").said.expect_err("a refusal").contains("without text"));
-        assert!(judge.read(b"{\"choices\": []}").said.expect_err("none").contains("found 0"));
-        assert!(judge.read(b"<html>busy</html>").said.expect_err("HTML").contains("<html>"));
+        assert!(of(Value::Null, "stop").grade.expect_err("a refusal").contains("without text"));
+        assert!(judge.read(b"{\"choices\": []}").grade.expect_err("none").contains("found 0"));
+        assert!(judge.read(b"<html>busy</html>").grade.expect_err("HTML").contains("<html>"));
     }
 
     #[test]

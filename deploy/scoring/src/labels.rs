@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use schemas::trial::{Lane, Trial};
 use serde::Deserialize;
 
-use super::answer::Said;
+use crate::grade::Grade;
 
 /// One row. `lane` is the run's own where it is not there.
 #[derive(Debug, Deserialize)]
@@ -24,14 +24,14 @@ struct Row {
 
 /// Labels by lane, case and trial.
 #[derive(Debug)]
-pub(super) struct Labels(HashMap<(Option<Lane>, String, u32), Said>);
+pub(crate) struct Labels(HashMap<(Option<Lane>, String, u32), Grade>);
 
 impl Labels {
     /// Reads a file; gives the digest of its content too.
     ///
     /// # Errors
     /// Names the file, the line, what was expected and what was found.
-    pub(super) fn read(path: &Path) -> anyhow::Result<(Self, String)> {
+    pub(crate) fn read(path: &Path) -> anyhow::Result<(Self, String)> {
         let content = std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
         let digest = blake3::hash(&content).to_hex().to_string();
         let labels = Self::parse(&content).with_context(|| format!("{}", path.display()))?;
@@ -52,7 +52,7 @@ impl Labels {
                     row.trial
                 ),
             };
-            let said = Said { success, value: None, reason: row.reason.filter(|reason| !reason.is_empty()) };
+            let said = Grade { success, value: None, reason: row.reason.filter(|reason| !reason.is_empty()) };
             let key = (row.lane, row.case, row.trial);
             if let Some(other) = labels.insert(key.clone(), said.clone())
                 && other.success != said.success
@@ -64,7 +64,7 @@ impl Labels {
     }
 
     /// What a person said of a trial of a run whose own lane this is.
-    pub(super) fn of(&self, trial: &Trial, own: Lane) -> Option<&Said> {
+    pub(crate) fn of(&self, trial: &Trial, own: Lane) -> Option<&Grade> {
         let of_lane = |lane| self.0.get(&(lane, trial.case.to_string(), trial.trial));
         of_lane(Some(trial.lane)).or_else(|| (trial.lane == own).then(|| of_lane(None)).flatten())
     }
@@ -72,7 +72,7 @@ impl Labels {
 
 #[cfg(test)]
 mod tests {
-    use super::super::view::tests::trial;
+    use crate::trial_view::tests::trial;
     use super::*;
 
     #[test]

@@ -13,8 +13,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
 
-use super::answer::{self, Said};
-use super::config::CommandConfig;
+use crate::grade::{self, Grade};
+use crate::config::CommandConfig;
 
 /// The longest answer that is read, bytes; a longer one is refused.
 const MAX_ANSWER_BYTES: u64 = 1 << 20;
@@ -30,17 +30,17 @@ const MAX_DIGESTED_BYTES: u64 = 16 << 20;
 
 /// A program that scores trials.
 #[derive(Debug)]
-pub(super) struct Program {
+pub(crate) struct Program {
     argv: Vec<String>,
     env: Vec<(String, String)>,
     folder: PathBuf,
     timeout: Duration,
-    pass_at: f64,
+    threshold: f64,
 }
 
 impl Program {
     /// Takes a configuration; `base` is what its folder is relative to.
-    pub(super) fn new(
+    pub(crate) fn new(
         config: &CommandConfig,
         base: &Path,
         env: &dyn Fn(&str) -> Option<String>,
@@ -59,12 +59,12 @@ impl Program {
             env: variables,
             folder,
             timeout: config.timeout,
-            pass_at: config.pass_at,
+            threshold: config.threshold,
         })
     }
 
     /// The content of every file that the command line names: another script is another evaluator.
-    pub(super) fn files(&self) -> Vec<(String, String)> {
+    pub(crate) fn files(&self) -> Vec<(String, String)> {
         let digest = |word: &String| {
             let path = self.folder.join(word);
             let small =
@@ -79,7 +79,7 @@ impl Program {
     ///
     /// # Errors
     /// Says what it did instead of answering.
-    pub(super) async fn ask(&self, trial: &str) -> Result<Said, String> {
+    pub(crate) async fn ask(&self, trial: &str) -> Result<Grade, String> {
         let name = &self.argv[0];
         let mut command = Command::new(name);
         command.args(&self.argv[1..]).env_clear().envs(self.env.iter().map(|(k, v)| (k, v)));
@@ -105,10 +105,10 @@ impl Program {
         let errors = last_words(errors).await;
         match ended {
             Err(_) => Err(format!("no answer from {name} within {:?}", self.timeout)),
-            Ok(None) => Err(format!("{name} wrote more than {MAX_ANSWER_BYTES} bytes; {}", answer::EXPECTED)),
+            Ok(None) => Err(format!("{name} wrote more than {MAX_ANSWER_BYTES} bytes; {}", grade::EXPECTED)),
             Ok(Some(Err(error))) => Err(format!("{name} is lost: {error}")),
-            Ok(Some(Ok(status))) if status.success() => answer::parse(&answer, self.pass_at),
-            Ok(Some(Ok(status))) => Err(format!("{name} ended with {status}: {}", answer::shown(&errors))),
+            Ok(Some(Ok(status))) if status.success() => grade::parse(&answer, self.threshold),
+            Ok(Some(Ok(status))) => Err(format!("{name} ended with {status}: {}", grade::quoted(&errors))),
         }
     }
 }
@@ -166,7 +166,7 @@ mod tests {
             inherit: vec!["PATH".to_owned()],
             folder: None,
             timeout,
-            pass_at: 0.5,
+            threshold: 0.5,
             is_judge: false,
             slice_by: None,
             version: None,
@@ -182,7 +182,7 @@ mod tests {
         Program::new(&config(script, timeout), Path::new(""), &env).expect("a program")
     }
 
-    async fn ask(script: &str, trial: &str) -> Result<Said, String> {
+    async fn ask(script: &str, trial: &str) -> Result<Grade, String> {
         program(script, Duration::from_secs(60)).ask(trial).await
     }
 

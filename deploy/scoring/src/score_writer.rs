@@ -12,10 +12,11 @@ use schemas::id::SessionId;
 use schemas::score::Score;
 use schemas::table::Table;
 use serde::Deserialize;
-use store::{Batch, ChunkIndex, Claim, Snapshot, Store, StoreError};
+use store::{Batch, ChunkIndex};
+use store::{Claim, Store, StoreError, Snapshot};
 
-use super::evaluator::Evaluator;
-use super::meter::Cost;
+use crate::evaluator::Evaluator;
+use crate::budget::Cost;
 
 /// Name of the commits.
 const SOURCE: &str = "score";
@@ -47,19 +48,19 @@ const EMBEDDING_COLUMNS: [&str; 2] = ["session", "model_digest"];
 
 /// What earlier starts did.
 #[derive(Debug, Default)]
-pub(super) struct Done {
+pub(crate) struct EarlierScores {
     /// Of each evaluator, by its place, the sessions that it scored.
     scored: Vec<HashSet<SessionId>>,
     /// Sessions whose answers are vectors already: all of a session's are committed together.
     embedded: HashSet<SessionId>,
     /// What all scores together cost.
-    pub(super) cost: Cost,
+    pub(crate) cost: Cost,
 }
 
-impl Done {
+impl EarlierScores {
     /// Reads it; `model_digest` is that of the model that makes vectors.
-    pub(super) async fn read(
-        lake: &Store,
+    pub(crate) async fn read(
+        store: &Store,
         snapshot: &Snapshot,
         evaluators: &[Evaluator],
         model_digest: Option<&str>,
@@ -67,14 +68,14 @@ impl Done {
         let mut done = Self { scored: vec![HashSet::new(); evaluators.len()], ..Self::default() };
         for file in snapshot.files(Table::Scores) {
             let each = |rows: Vec<ScoreRow>| rows.into_iter().for_each(|row| done.add(row, evaluators));
-            lake.read_each(file, Some(&SCORE_COLUMNS), each).await?;
+            store.read_each(file, Some(&SCORE_COLUMNS), each).await?;
         }
         for file in snapshot.files(Table::Embeddings) {
             let each = |rows: Vec<EmbeddingRow>| {
                 let same = |row: &EmbeddingRow| Some(row.model_digest.as_str()) == model_digest;
                 done.embedded.extend(rows.into_iter().filter(same).map(|row| row.session));
             };
-            lake.read_each(file, Some(&EMBEDDING_COLUMNS), each).await?;
+            store.read_each(file, Some(&EMBEDDING_COLUMNS), each).await?;
         }
         Ok(done)
     }
@@ -91,41 +92,41 @@ impl Done {
     }
 
     /// Whether the evaluator at this place scored the session.
-    pub(super) fn has_score(&self, place: usize, session: &SessionId) -> bool {
+    pub(crate) fn has_score(&self, place: usize, session: &SessionId) -> bool {
         self.scored[place].contains(session)
     }
 
     /// Whether the session's answers are vectors already.
-    pub(super) fn has_vectors(&self, session: &SessionId) -> bool {
+    pub(crate) fn has_vectors(&self, session: &SessionId) -> bool {
         self.embedded.contains(session)
     }
 }
 
 /// Rows on their way into the run.
 #[derive(Debug)]
-pub(super) struct Ledger<'a> {
-    lake: &'a Store,
+pub(crate) struct ScoreWriter<'a> {
+    store: &'a Store,
     claim: Claim,
     every: Duration,
     pending: Batch,
     since: Option<Instant>,
 }
 
-impl<'a> Ledger<'a> {
+impl<'a> ScoreWriter<'a> {
     /// Takes the run over from whoever scored it before.
-    pub(super) async fn open(lake: &'a Store, every: Duration) -> Result<Self, StoreError> {
-        let claim = lake.claim(SOURCE).await?;
-        Ok(Self { lake, claim, every, pending: Batch::default(), since: None })
+    pub(crate) async fn open(store: &'a Store, every: Duration) -> Result<Self, StoreError> {
+        let claim = store.claim(SOURCE).await?;
+        Ok(Self { store, claim, every, pending: Batch::default(), since: None })
     }
 
     /// Adds a score; commits where enough have come together.
-    pub(super) async fn score(&mut self, row: Score) -> Result<(), StoreError> {
+    pub(crate) async fn score(&mut self, row: Score) -> Result<(), StoreError> {
         self.pending.scores.push(row);
         self.commit_if_due().await
     }
 
     /// Adds vectors; commits where enough have come together.
-    pub(super) async fn embeddings(&mut self, rows: Vec<Embedding>) -> Result<(), StoreError> {
+    pub(crate) async fn embeddings(&mut self, rows: Vec<Embedding>) -> Result<(), StoreError> {
         self.pending.embeddings.extend(rows);
         self.commit_if_due().await
     }
@@ -140,15 +141,15 @@ impl<'a> Ledger<'a> {
     }
 
     /// Makes everything that was added exist.
-    pub(super) async fn commit(&mut self) -> Result<(), StoreError> {
+    pub(crate) async fn commit(&mut self) -> Result<(), StoreError> {
         self.since = None;
         let rows = self.rows() as u64;
         if rows == 0 {
             return Ok(());
         }
         let (batch, next) = (std::mem::take(&mut self.pending), self.claim.position() + rows);
-        let mut leaning = ChunkIndex::default();
-        self.lake.commit_claimed(&mut self.claim, next, BTreeMap::new(), batch, &mut leaning).await?;
+        let mut chunks = ChunkIndex::default();
+        self.store.commit_claimed(&mut self.claim, next, BTreeMap::new(), batch, &mut chunks).await?;
         Ok(())
     }
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 /// What is read of an exchange.
-pub(super) const COLUMNS: [&str; 12] = [
+pub(crate) const COLUMNS: [&str; 12] = [
     "session",
     "seq",
     "edge",
@@ -29,8 +29,8 @@ pub(super) const COLUMNS: [&str; 12] = [
 
 /// An exchange without its bodies.
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct ExchangeRow {
-    pub(super) session: SessionId,
+pub(crate) struct ExchangeRow {
+    pub(crate) session: SessionId,
     seq: u32,
     edge: Edge,
     started_at: i64,
@@ -52,7 +52,7 @@ struct OperationRow {
 /// Who did what.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub(super) enum Step {
+pub(crate) enum Step {
     /// The caller spoke.
     User {
         /// What was said.
@@ -106,7 +106,7 @@ pub(crate) struct TrialView {
 
 impl TrialView {
     /// Puts a trial and its exchanges together.
-    pub(super) fn new(trial: &Trial, mut rows: Vec<ExchangeRow>) -> Self {
+    pub(crate) fn new(trial: &Trial, mut rows: Vec<ExchangeRow>) -> Self {
         rows.sort_by_key(|row| (row.started_at, row.seq));
         Self {
             format: 1,
@@ -128,22 +128,22 @@ impl TrialView {
     }
 
     /// One line of JSON.
-    pub(super) fn json(&self) -> String {
+    pub(crate) fn json(&self) -> String {
         serde_json::to_string(self).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
     }
 
     /// The case's name.
-    pub(super) fn case(&self) -> &str {
+    pub(crate) fn case(&self) -> &str {
         &self.case
     }
 
     /// The slices it belongs to.
-    pub(super) fn slices(&self) -> &BTreeMap<String, String> {
+    pub(crate) fn slices(&self) -> &BTreeMap<String, String> {
         &self.slices
     }
 
     /// A trial of nothing, to try a template on.
-    pub(super) fn probe() -> Self {
+    pub(crate) fn probe() -> Self {
         Self {
             format: 1,
             lane: "candidate",
@@ -164,12 +164,12 @@ impl TrialView {
     }
 
     /// The last answer.
-    pub(super) fn answer(&self) -> Option<&str> {
+    pub(crate) fn answer(&self) -> Option<&str> {
         self.answer.as_deref()
     }
 
     /// The steps as lines, at most `max_bytes`: of a longer text the middle is left out, and how much is said.
-    pub(super) fn transcript(&self, max_bytes: usize) -> String {
+    pub(crate) fn transcript(&self, max_bytes: usize) -> String {
         let lines: Vec<String> = self.steps.iter().map(Step::line).collect();
         let text = if lines.is_empty() {
             format!("[agent] {}", self.answer.as_deref().unwrap_or("(no answer)"))
@@ -228,7 +228,7 @@ fn steps(rows: Vec<ExchangeRow>, last_answer: Option<&str>) -> Vec<Step> {
 
 /// The answers of a trial by turn, from 0; its last answer alone, without a number, where no turn was recorded. Blank ones
 /// say nothing and are left out.
-pub(super) fn turn_answers(trial: &Trial, rows: &[ExchangeRow]) -> Vec<(Option<u32>, String)> {
+pub(crate) fn turn_answers(trial: &Trial, rows: &[ExchangeRow]) -> Vec<(Option<u32>, String)> {
     let mut turns: Vec<&ExchangeRow> = rows.iter().filter(|row| row.edge == Edge::Turn).collect();
     turns.sort_by_key(|row| (row.started_at, row.seq));
     let is_said = |text: &String| !text.trim().is_empty();
@@ -263,14 +263,14 @@ fn middle_cut(text: String, max_bytes: usize) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use schemas::id::{AgentId, CaseId, TenantId};
     use schemas::trial::Lane;
 
     use super::*;
 
     /// A trial of a table, without a transcript.
-    pub(in super::super) fn trial(case: &str, number: u32, answer: &str) -> Trial {
+    pub(crate) fn trial(case: &str, number: u32, answer: &str) -> Trial {
         Trial {
             tenant: TenantId::parse("t").expect("id"),
             agent: AgentId::parse("a").expect("id"),

@@ -7,7 +7,7 @@ use analyzer::{AnswerEmbedding, Run};
 use schemas::id::SessionId;
 use schemas::table::Table;
 use serde::Deserialize;
-use store::{Snapshot, Store, StoreError};
+use store::{Store, StoreError, Snapshot};
 
 #[derive(Debug, Deserialize)]
 struct ModelRow {
@@ -31,8 +31,8 @@ type Turns = BTreeMap<Option<u32>, Vec<f32>>;
 
 /// Gives the trials of a run their answers' directions. Where several models embedded it, the last one holds. Remarks
 /// what is missing.
-pub(super) async fn attach(run: &mut Run, lake: &Store, snapshot: &Snapshot) -> Result<(), StoreError> {
-    let Some((digest, model)) = model(run, lake, snapshot).await? else {
+pub(crate) async fn attach(run: &mut Run, store: &Store, snapshot: &Snapshot) -> Result<(), StoreError> {
+    let Some((digest, model)) = model(run, store, snapshot).await? else {
         if run.own().any(|record| record.trial.answer.is_some()) {
             run.notes.push(format!(
                 "run {}: its answers have no embeddings, so their meaning is not compared; `foreshadow score {}` makes them",
@@ -48,7 +48,7 @@ pub(super) async fn attach(run: &mut Run, lake: &Store, snapshot: &Snapshot) -> 
                 by_session.entry(row.session).or_default().insert(row.turn, row.vector);
             }
         };
-        lake.read_each(file, Some(&VECTOR_COLUMNS), each).await?;
+        store.read_each(file, Some(&VECTOR_COLUMNS), each).await?;
     }
     let mut without = 0_usize;
     for record in &mut run.trials {
@@ -68,7 +68,7 @@ pub(super) async fn attach(run: &mut Run, lake: &Store, snapshot: &Snapshot) -> 
 /// The digest of the model that embedded last, and its name, which tells it from others of the same name.
 async fn model(
     run: &mut Run,
-    lake: &Store,
+    store: &Store,
     snapshot: &Snapshot,
 ) -> Result<Option<(String, Arc<str>)>, StoreError> {
     let mut models: BTreeMap<String, (Option<i64>, String)> = BTreeMap::new();
@@ -79,7 +79,7 @@ async fn model(
                 held.0 = held.0.max(row.embedded_at);
             }
         };
-        lake.read_each(file, Some(&["model", "model_digest", "embedded_at"]), each).await?;
+        store.read_each(file, Some(&["model", "model_digest", "embedded_at"]), each).await?;
     }
     let others = models.len().saturating_sub(1);
     let last = models.into_iter().max_by(|a, b| (a.1.0, &a.0).cmp(&(b.1.0, &b.0)));

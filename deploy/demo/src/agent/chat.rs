@@ -4,26 +4,26 @@ use anyhow::Context as _;
 use hyper::header::HeaderName;
 use serde_json::{Value, json};
 
-use crate::command::demo::wire::{Caller, Reply};
+use crate::http::{HttpClient, Reply};
 
 /// A tool call that the model asked for.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct ToolCall {
-    pub(super) id: String,
-    pub(super) tool: String,
-    pub(super) arguments: String,
+pub(crate) struct ToolCall {
+    pub(crate) id: String,
+    pub(crate) tool: String,
+    pub(crate) arguments: String,
 }
 
 /// What the model said.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Said {
-    pub(super) text: String,
-    pub(super) calls: Vec<ToolCall>,
+pub(crate) struct Said {
+    pub(crate) text: String,
+    pub(crate) calls: Vec<ToolCall>,
 }
 
 impl Said {
     /// The message as it goes into the next request.
-    pub(super) fn message(&self) -> Value {
+    pub(crate) fn message(&self) -> Value {
         if self.calls.is_empty() {
             return json!({"role": "assistant", "content": self.text});
         }
@@ -37,8 +37,8 @@ impl Said {
 }
 
 /// Asks the model.
-pub(super) async fn ask(
-    caller: &Caller,
+pub(crate) async fn ask(
+    client: &HttpClient,
     base_url: &str,
     headers: &[(HeaderName, String)],
     messages: &[Value],
@@ -50,7 +50,7 @@ pub(super) async fn ask(
         body["stream"] = json!(true);
         body["stream_options"] = json!({"include_usage": true});
     }
-    let reply = caller.post(&format!("{base_url}/chat/completions"), headers, &body).await?;
+    let reply = client.post(&format!("{base_url}/chat/completions"), headers, &body).await?;
     if !reply.status.is_success() {
         let said: String = String::from_utf8_lossy(&reply.body).chars().take(200).collect();
         anyhow::bail!("the model answered {}: {said}", reply.status);

@@ -5,13 +5,13 @@ use hyper::StatusCode;
 use hyper::header::{ACCEPT, HeaderName};
 use serde_json::{Map, Value, json};
 
-use crate::command::demo::wire::{Caller, Reply};
+use crate::http::{HttpClient, Reply};
 
 const PROTOCOL: &str = "2026-07-28";
 
 /// How a tool call came out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(crate) enum ToolOutcome {
     /// The tool's answer.
     Answered(String),
     /// The tool, or what stands before it, says that it failed.
@@ -21,12 +21,12 @@ pub(super) enum Outcome {
 }
 
 /// Lists the tools, in the form in which a chat request carries them.
-pub(super) async fn list(
-    caller: &Caller,
+pub(crate) async fn list(
+    client: &HttpClient,
     url: &str,
     headers: &[(HeaderName, String)],
 ) -> anyhow::Result<Value> {
-    let reply = send(caller, url, headers, "tools/list", None, Map::new()).await?;
+    let reply = send(client, url, headers, "tools/list", None, Map::new()).await?;
     let message = message(&reply)?;
     let tools = message
         .pointer("/result/tools")
@@ -40,33 +40,33 @@ pub(super) async fn list(
 }
 
 /// Calls a tool.
-pub(super) async fn call(
-    caller: &Caller,
+pub(crate) async fn call(
+    client: &HttpClient,
     url: &str,
     headers: &[(HeaderName, String)],
     tool: &str,
     arguments: &Value,
-) -> anyhow::Result<Outcome> {
+) -> anyhow::Result<ToolOutcome> {
     let params =
         Map::from_iter([("name".to_owned(), json!(tool)), ("arguments".to_owned(), arguments.clone())]);
-    let reply = send(caller, url, headers, "tools/call", Some(tool), params).await?;
+    let reply = send(client, url, headers, "tools/call", Some(tool), params).await?;
     if reply.status == StatusCode::GATEWAY_TIMEOUT {
-        return Ok(Outcome::TimedOut);
+        return Ok(ToolOutcome::TimedOut);
     }
     let message = message(&reply)?;
     if let Some(error) = message.get("error") {
         let text = error.get("message").and_then(Value::as_str).unwrap_or("no reason given");
-        return Ok(Outcome::Failed(text.to_owned()));
+        return Ok(ToolOutcome::Failed(text.to_owned()));
     }
     let result = message.get("result").context("the tool server's answer has no result")?;
     let blocks = result.get("content").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let texts: Vec<&str> = blocks.iter().filter_map(|block| block.get("text")?.as_str()).collect();
     let failed = result.get("isError").and_then(Value::as_bool) == Some(true);
-    Ok(if failed { Outcome::Failed(texts.join("\n")) } else { Outcome::Answered(texts.join("\n")) })
+    Ok(if failed { ToolOutcome::Failed(texts.join("\n")) } else { ToolOutcome::Answered(texts.join("\n")) })
 }
 
 async fn send(
-    caller: &Caller,
+    client: &HttpClient,
     url: &str,
     headers: &[(HeaderName, String)],
     method: &'static str,
@@ -92,7 +92,7 @@ async fn send(
     }
     params.insert("_meta".to_owned(), Value::Object(meta));
     let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
-    caller.post(url, &all, &body).await
+    client.post(url, &all, &body).await
 }
 
 /// The answer's JSON-RPC message, plain or as the last event of a stream.

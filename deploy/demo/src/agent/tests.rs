@@ -1,8 +1,8 @@
 use super::*;
-use crate::command::demo::builds;
-use crate::command::demo::model::ModelServer;
-use crate::command::demo::shop::{Books, Case};
-use crate::command::demo::tools::ToolServer;
+use crate::builds;
+use crate::model_server::ModelServer;
+use crate::backend::{Case, Ledger};
+use crate::tool_server::ToolServer;
 
 const CASES: u32 = 40;
 
@@ -10,15 +10,15 @@ const CASES: u32 = 40;
 async fn writes_of(agent_toml: &str, seed: u64) -> u64 {
     let cases: Vec<Case> = (0..CASES).map(|number| Case::draw(seed, number)).collect();
     let model = ModelServer::start(seed).await.expect("a model server");
-    let tools = ToolServer::start(Books::new(&cases)).await.expect("a tool server");
-    let surroundings = Surroundings { model_url: model.url(), tool_url: tools.url() };
+    let tools = ToolServer::start(Ledger::new(&cases)).await.expect("a tool server");
+    let endpoints = Endpoints { model_url: model.url(), tool_url: tools.url() };
     let build = Build::parse(agent_toml).expect("a build");
-    let agent = AgentServer::start(Port::take().await.expect("a port"), build, surroundings);
-    let caller = Caller::new();
+    let agent = AgentServer::start(Listener::take().await.expect("a port"), build, endpoints);
+    let client = HttpClient::new();
     for case in &cases {
         let headers = [(HeaderName::from_static("x-session-id"), case.id.clone())];
         let body = json!({"session": case.id, "message": case.turns[0]});
-        let reply = caller.post(&agent.url(), &headers, &body).await.expect("an answer");
+        let reply = client.post(&agent.url(), &headers, &body).await.expect("an answer");
         assert_eq!(reply.status, StatusCode::OK, "{}", String::from_utf8_lossy(&reply.body));
         let body: Value = serde_json::from_slice(&reply.body).expect("JSON");
         assert!(body["reply"].as_str().is_some_and(|text| !text.is_empty()), "{body}");
@@ -44,32 +44,32 @@ async fn works_through_requests_and_only_the_regressed_build_writes_more_than_on
 #[tokio::test]
 async fn says_what_is_wrong_with_a_turn() {
     let nowhere =
-        Surroundings { model_url: "http://127.0.0.1:1/v1".into(), tool_url: "http://127.0.0.1:1".into() };
+        Endpoints { model_url: "http://127.0.0.1:1/v1".into(), tool_url: "http://127.0.0.1:1".into() };
     let build = Build::parse(builds::CURRENT).expect("a build");
-    let agent = AgentServer::start(Port::take().await.expect("a port"), build, nowhere);
-    let caller = Caller::new();
-    let missing = caller.post(&agent.url(), &[], &json!({"session": "s"})).await.expect("an answer");
+    let agent = AgentServer::start(Listener::take().await.expect("a port"), build, nowhere);
+    let client = HttpClient::new();
+    let missing = client.post(&agent.url(), &[], &json!({"session": "s"})).await.expect("an answer");
     assert_eq!(missing.status, StatusCode::BAD_REQUEST);
     assert!(String::from_utf8_lossy(&missing.body).contains("message is missing"));
     let turn = json!({"session": "s", "message": "hello"});
-    let unreachable = caller.post(&agent.url(), &[], &turn).await.expect("an answer");
+    let unreachable = client.post(&agent.url(), &[], &turn).await.expect("an answer");
     assert_eq!(unreachable.status, StatusCode::BAD_GATEWAY);
     agent.stop().await;
 }
 
 #[test]
 fn a_slow_tool_is_known_by_what_it_says() {
-    assert!(is_slow(&Outcome::TimedOut));
-    assert!(is_slow(&Outcome::Answered(r#"{"status":"processing"}"#.into())));
-    assert!(!is_slow(&Outcome::Answered(r#"{"status":"booked"}"#.into())));
-    assert!(!is_slow(&Outcome::Failed("no".into())));
+    assert!(is_slow(&ToolOutcome::TimedOut));
+    assert!(is_slow(&ToolOutcome::Answered(r#"{"status":"processing"}"#.into())));
+    assert!(!is_slow(&ToolOutcome::Answered(r#"{"status":"booked"}"#.into())));
+    assert!(!is_slow(&ToolOutcome::Failed("no".into())));
 }
 
 #[test]
 fn forgets_the_oldest_conversation_first() {
-    let memory = Memory::default();
+    let conversations = Conversations::default();
     for number in 0..=MAX_CONVERSATIONS {
-        memory.keep(&number.to_string(), Conversation { messages: Vec::new(), tools: Value::Null });
+        conversations.keep(&number.to_string(), Conversation { messages: Vec::new(), tools: Value::Null });
     }
-    assert!(memory.recall("0").is_none() && memory.recall("1").is_some());
+    assert!(conversations.recall("0").is_none() && conversations.recall("1").is_some());
 }

@@ -22,11 +22,11 @@ pub(crate) struct Args {
 /// Runs `foreshadow archive` until a signal, or with `--exit-when-idle` until the topic is archived and idle.
 pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Failure> {
     let config = read_config(context)?;
-    let lake = context.open_lake(&config.store)?;
+    let store = context.open_store(&config.store)?;
     // Before anything is opened, so that no signal falls between.
     let mut signals = Signals::catch().map_err(Failure::work)?;
     let mut archiver =
-        kafka_archiver::start(&config, lake, args.exit_when_idle).await.map_err(Failure::work)?;
+        kafka_archiver::start(&config, store, args.exit_when_idle).await.map_err(Failure::work)?;
     context.screen.note(format!(
         "archiving topic {} as a member of group {} into {}",
         config.kafka.topic, config.kafka.group, config.store

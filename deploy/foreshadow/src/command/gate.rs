@@ -248,8 +248,8 @@ async fn score_lanes(
             base: scoring.base.clone(),
             cancel: cancel.clone(),
         };
-        let lake = context.open_lake(&request.run)?;
-        let report = Box::pin(score::score(&request, &lake, context.screen)).await?;
+        let store = context.open_store(&request.run)?;
+        let report = Box::pin(score::score(&request, &store, context.screen)).await?;
         score::conclude(&report)?;
     }
     Ok(())

@@ -137,8 +137,8 @@ struct Woven {
 pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Failure> {
     let into = into(&args)?;
     let location = args.store.as_deref().or(args.run.as_deref()).unwrap_or_default();
-    let lake = context.open_lake(location)?;
-    let mut place = Place::look(&lake, &into, args.outcome_selected, args.format.into()).await?;
+    let store = context.open_store(location)?;
+    let mut place = Place::look(&store, &into, args.outcome_selected, args.format.into()).await?;
     let selection =
         Selection::parse(args.trial, &args.filters, args.limit, columns(&args)?).map_err(Failure::usage)?;
     let tools = match &args.tools {
@@ -159,12 +159,12 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Fa
         };
         return Err(Failure::work(anyhow::anyhow!("nothing could be imported{hint}")));
     }
-    place.make_manifest(&lake).await?;
+    place.make_manifest(&store).await?;
     for file in woven {
-        let first = lake.resume_position(&file.source).await.map_err(Failure::work)?;
-        lake.delete_orphans(&file.source).await.map_err(Failure::work)?;
+        let first = store.resume_position(&file.source).await.map_err(Failure::work)?;
+        store.delete_orphans(&file.source).await.map_err(Failure::work)?;
         let next = first + file.sessions;
-        lake.commit(&file.source, first, next, file.batch, &mut ChunkIndex::default())
+        store.commit(&file.source, first, next, file.batch, &mut ChunkIndex::default())
             .await
             .map_err(Failure::work)?;
     }
@@ -333,10 +333,10 @@ mod tests {
         let (code, message) = desk.refused(&INTO_RUN.replace("@one", "@two")).await;
         assert_eq!(code, 2);
         assert!(message.contains("case t trial 0 is already"), "{message}");
-        let lake = Store::open(&desk.path("run")).expect("a run");
-        let snapshot = lake.snapshot().await.expect("commits");
+        let store = Store::open(&desk.path("run")).expect("a run");
+        let snapshot = store.snapshot().await.expect("commits");
         let trials: Vec<Trial> =
-            lake.read_table(&snapshot, schemas::table::Table::Trials, None).await.expect("trials");
+            store.read_table(&snapshot, schemas::table::Table::Trials, None).await.expect("trials");
         assert_eq!((snapshot.commits().len(), trials.len()), (1, 1));
         assert_eq!(trials[0].answer.as_deref(), Some("hello"));
         desk.run("sessions verify --strict --store @run").await.expect("whole");

@@ -69,11 +69,11 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Fa
     let config = read_config(&context.config).map_err(Failure::usage)?;
     let base = context.config.parent().unwrap_or(Path::new("")).to_owned();
     let run = args.run.unwrap_or_default();
-    let lake = context.open_lake(&run)?;
+    let store = context.open_store(&run)?;
     let cancel = CancellationToken::new();
     let watch = tokio::spawn(cancel_on_signal(cancel.clone()));
     let request = Request { run, config, base, cancel };
-    let done = score(&request, &lake, screen).await;
+    let done = score(&request, &store, screen).await;
     watch.abort();
     // It ends by the abort at the latest.
     let _ = watch.await;
@@ -102,16 +102,16 @@ pub(crate) struct Request {
 }
 
 /// Scores a run.
-pub(crate) async fn score(request: &Request, lake: &Store, screen: &Screen) -> Result<Report, Failure> {
+pub(crate) async fn score(request: &Request, store: &Store, screen: &Screen) -> Result<Report, Failure> {
     let env = |name: &str| std::env::var(name).ok();
     let evaluators = evaluator::all(&request.config, &request.base, &env).map_err(Failure::usage)?;
     let embedder = embed::Source::new(request.config.embeddings.as_ref(), &env).map_err(Failure::usage)?;
-    let manifest = lake.manifest().await.map_err(Failure::work)?;
+    let manifest = store.manifest().await.map_err(Failure::work)?;
     let manifest = manifest.ok_or_else(|| {
         let why = "holds no run: there is no run.json; make one with `foreshadow replay` or `foreshadow import --run`";
         Failure::usage(anyhow!("{} {why}", request.run))
     })?;
-    let work = work::Work { lake, own: manifest.lane, request, screen };
+    let work = work::Work { store, own: manifest.lane, request, screen };
     work.run(&evaluators, embedder.as_ref()).await.map_err(Failure::work)
 }
 

@@ -88,14 +88,14 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Fa
 
 /// Opens the place and reads its commits.
 async fn open(location: &str, context: &Context<'_>) -> Result<(Store, Snapshot), Failure> {
-    let lake = context.open_lake(location)?;
-    let snapshot = lake.snapshot().await.map_err(Failure::work)?;
+    let store = context.open_store(location)?;
+    let snapshot = store.snapshot().await.map_err(Failure::work)?;
     if snapshot.is_empty() {
         let error =
             anyhow::anyhow!("{location} holds no sessions: nothing was ever committed there; check the path");
         return Err(Failure::usage(error));
     }
-    Ok((lake, snapshot))
+    Ok((store, snapshot))
 }
 
 fn work(error: StoreError) -> Failure {

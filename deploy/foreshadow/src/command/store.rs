@@ -112,9 +112,9 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Fa
 }
 
 async fn compact(args: CompactArgs, context: &Context<'_>) -> Result<Outcome, Failure> {
-    let lake = open(&args.store, context).await?;
+    let store = open(&args.store, context).await?;
     let options = CompactOptions { target_bytes: args.target_bytes.unwrap_or(DEFAULT_TARGET_BYTES) };
-    let done = if args.dry_run { lake.plan_compaction(options).await } else { lake.compact(options).await };
+    let done = if args.dry_run { store.plan_compaction(options).await } else { store.compact(options).await };
     let done = done.map_err(failure)?;
     let screen = context.screen;
     screen.result(&done);
@@ -133,10 +133,10 @@ async fn compact(args: CompactArgs, context: &Context<'_>) -> Result<Outcome, Fa
 }
 
 async fn expire(args: ExpireArgs, context: &Context<'_>) -> Result<Outcome, Failure> {
-    let lake = open(&args.store, context).await?;
+    let store = open(&args.store, context).await?;
     let ago = i64::try_from(args.older_than.as_micros()).unwrap_or(i64::MAX);
     let before = schemas::commit::utc_date(clock::now_micros().saturating_sub(ago));
-    let done = if args.dry_run { lake.plan_expiry(&before).await } else { lake.expire(&before).await };
+    let done = if args.dry_run { store.plan_expiry(&before).await } else { store.expire(&before).await };
     let done = done.map_err(failure)?;
     let screen = context.screen;
     screen.result(&done);
@@ -165,10 +165,10 @@ async fn erase(args: EraseArgs, context: &Context<'_>) -> Result<Outcome, Failur
         let error = anyhow!("erasing cannot be undone: look with --dry-run first, then say --yes");
         return Err(Failure::usage(error));
     }
-    let lake = open(&args.store, context).await?;
+    let store = open(&args.store, context).await?;
     let erasure =
         Erasure { sessions: args.session.into_iter().collect(), tenants: args.tenant.into_iter().collect() };
-    let done = if args.dry_run { lake.plan_erasure(&erasure).await } else { lake.erase(&erasure).await };
+    let done = if args.dry_run { store.plan_erasure(&erasure).await } else { store.erase(&erasure).await };
     let done = done.map_err(failure)?;
     let screen = context.screen;
     screen.result(&serde_json::json!({ "erased": done, "out_of_reach": OUT_OF_REACH }));
@@ -212,12 +212,12 @@ fn erasure_lines(done: &ErasureReport) -> Vec<String> {
 
 /// Opens a store in which something was committed once.
 async fn open(location: &str, context: &Context<'_>) -> Result<Store, Failure> {
-    let lake = context.open_lake(location)?;
-    if lake.snapshot().await.map_err(Failure::work)?.is_empty() {
+    let store = context.open_store(location)?;
+    if store.snapshot().await.map_err(Failure::work)?.is_empty() {
         let error = anyhow!("{location} holds no sessions: nothing was ever committed there; check the path");
         return Err(Failure::usage(error));
     }
-    Ok(lake)
+    Ok(store)
 }
 
 fn failure(error: MaintenanceError) -> Failure {

@@ -47,14 +47,14 @@ pub(super) struct Place {
 impl Place {
     /// Looks at what is there, and whether it is the place that was meant.
     pub(super) async fn look(
-        lake: &Store,
+        store: &Store,
         into: &ImportInto,
         selected: bool,
         format: Format,
     ) -> Result<Self, Failure> {
-        let snapshot = lake.snapshot().await.map_err(Failure::work)?;
-        let found = lake.manifest().await.map_err(Failure::work)?;
-        let location = lake.location().to_owned();
+        let snapshot = store.snapshot().await.map_err(Failure::work)?;
+        let found = store.manifest().await.map_err(Failure::work)?;
+        let location = store.location().to_owned();
         let manifest = match (into, found) {
             (ImportInto::Store { .. }, None) => None,
             (ImportInto::Store { .. }, Some(_)) => {
@@ -87,10 +87,10 @@ impl Place {
             }
         };
         let sessions: Vec<SessionRow> =
-            lake.read_table(&snapshot, Table::Sessions, Some(&["session"])).await.map_err(Failure::work)?;
+            store.read_table(&snapshot, Table::Sessions, Some(&["session"])).await.map_err(Failure::work)?;
         let columns = ["lane", "case", "trial", "session"];
         let trials: Vec<TrialRow> =
-            lake.read_table(&snapshot, Table::Trials, Some(&columns)).await.map_err(Failure::work)?;
+            store.read_table(&snapshot, Table::Trials, Some(&columns)).await.map_err(Failure::work)?;
         let ids =
             sessions.into_iter().map(|row| row.session).chain(trials.iter().map(|row| row.session.clone()));
         Ok(Self {
@@ -164,13 +164,13 @@ impl Place {
     }
 
     /// Makes the manifest of a new run.
-    pub(super) async fn make_manifest(&self, lake: &Store) -> Result<(), Failure> {
+    pub(super) async fn make_manifest(&self, store: &Store) -> Result<(), Failure> {
         let Some(manifest) = &self.manifest else { return Ok(()) };
-        match lake.create_manifest(manifest).await {
+        match store.create_manifest(manifest).await {
             Ok(()) => Ok(()),
             // Another import made it in this moment; it must agree like one that was there before.
             Err(StoreError::ManifestExists { .. }) => {
-                let found = lake.manifest().await.map_err(Failure::work)?;
+                let found = store.manifest().await.map_err(Failure::work)?;
                 let found =
                     found.ok_or_else(|| Failure::work(anyhow!("run.json of {} vanished", self.location)))?;
                 agree(&self.location, &found, manifest.build.as_str(), manifest.lane, manifest.selected)

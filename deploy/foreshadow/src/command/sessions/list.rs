@@ -22,8 +22,8 @@ struct Listing<'a> {
 
 /// Runs `foreshadow sessions list`.
 pub(super) async fn run(args: ListArgs, context: &Context<'_>) -> Result<Outcome, Failure> {
-    let (lake, snapshot) = open(&args.store, context).await?;
-    let read = lake.with_snapshot(snapshot, async |snapshot| overview::read(&lake, snapshot).await);
+    let (store, snapshot) = open(&args.store, context).await?;
+    let read = store.with_snapshot(snapshot, async |snapshot| overview::read(&store, snapshot).await);
     let mut sessions = read.await.map_err(work)?;
     sessions.retain(|one| args.agent.as_ref().is_none_or(|agent| one.agent == *agent));
     // Newest last, as in a log; sessions without times are in file order.

@@ -150,7 +150,7 @@ impl Parts {
 ///
 /// # Errors
 /// A file is missing, truncated, foreign or of another version.
-pub(super) async fn read(lake: &Store, snapshot: &Snapshot) -> Result<Vec<Overview>, StoreError> {
+pub(super) async fn read(store: &Store, snapshot: &Snapshot) -> Result<Vec<Overview>, StoreError> {
     let mut sessions: BTreeMap<SessionId, Parts> = BTreeMap::new();
     for file in snapshot.files(Table::Exchanges) {
         let add = |rows: Vec<Row>| {
@@ -158,12 +158,12 @@ pub(super) async fn read(lake: &Store, snapshot: &Snapshot) -> Result<Vec<Overvi
                 sessions.entry(row.session.clone()).or_default().add(row);
             }
         };
-        lake.read_each(file, Some(&COLUMNS), add).await?;
+        store.read_each(file, Some(&COLUMNS), add).await?;
     }
-    for close in lake.read_table::<SessionClose>(snapshot, Table::Sessions, None).await? {
+    for close in store.read_table::<SessionClose>(snapshot, Table::Sessions, None).await? {
         sessions.entry(close.session.clone()).or_default().closes.push(close);
     }
-    for trial in lake.read_table::<Trial>(snapshot, Table::Trials, None).await? {
+    for trial in store.read_table::<Trial>(snapshot, Table::Trials, None).await? {
         let parts = sessions.entry(trial.session.clone()).or_default();
         parts.trial = Some(trial);
     }

@@ -37,8 +37,8 @@ enum Found {
 
 /// Runs `foreshadow sessions show`.
 pub(super) async fn run(args: ShowArgs, context: &Context<'_>) -> Result<Outcome, Failure> {
-    let (lake, snapshot) = open(&args.store, context).await?;
-    let found = lake.with_snapshot(snapshot, async |snapshot| look(&lake, snapshot, &args.id).await);
+    let (store, snapshot) = open(&args.store, context).await?;
+    let found = store.with_snapshot(snapshot, async |snapshot| look(&store, snapshot, &args.id).await);
     let (session, trial) = match found.await.map_err(work)? {
         Found::Session(session, trial) => (session, trial),
         Found::OutcomeOnly(id) => {
@@ -65,13 +65,13 @@ pub(super) async fn run(args: ShowArgs, context: &Context<'_>) -> Result<Outcome
             )));
         }
     };
-    context.screen.result(&view::session(&session, trial.as_deref(), lake.read_stats()));
+    context.screen.result(&view::session(&session, trial.as_deref(), store.read_stats()));
     let length = if args.full { Length::Full } else { Length::Short };
     for line in trace::lines(&session, trial.as_deref(), length, context.verbose > 0, context.screen) {
         context.screen.line(line);
     }
     if context.verbose > 0 {
-        let reads = lake.read_stats();
+        let reads = store.read_stats();
         context
             .screen
             .line(format!("read {} bytes of the store in {} requests", reads.bytes, reads.requests));
@@ -80,9 +80,9 @@ pub(super) async fn run(args: ShowArgs, context: &Context<'_>) -> Result<Outcome
 }
 
 /// Looks the id up; only where there is no such session, every id is read to find those that it is part of.
-async fn look(lake: &Store, snapshot: &Snapshot, text: &str) -> Result<Found, StoreError> {
+async fn look(store: &Store, snapshot: &Snapshot, text: &str) -> Result<Found, StoreError> {
     if let Ok(id) = SessionId::parse(text)
-        && let Some(found) = exact(lake, snapshot, &id).await?
+        && let Some(found) = exact(store, snapshot, &id).await?
     {
         return Ok(found);
     }
@@ -90,7 +90,7 @@ async fn look(lake: &Store, snapshot: &Snapshot, text: &str) -> Result<Found, St
     for table in [Table::Exchanges, Table::Sessions, Table::Trials] {
         for file in snapshot.files(table) {
             let add = |rows: Vec<IdRow>| ids.extend(rows.into_iter().map(|row| row.session));
-            lake.read_each(file, Some(&["session"]), add).await?;
+            store.read_each(file, Some(&["session"]), add).await?;
         }
     }
     let mut matches: Vec<&SessionId> = ids.iter().filter(|id| id.as_str().ends_with(text)).collect();
@@ -99,15 +99,15 @@ async fn look(lake: &Store, snapshot: &Snapshot, text: &str) -> Result<Found, St
     }
     match &matches[..] {
         [] => Ok(Found::Nothing(ids.len())),
-        [only] => Ok(exact(lake, snapshot, only).await?.unwrap_or(Found::Nothing(ids.len()))),
+        [only] => Ok(exact(store, snapshot, only).await?.unwrap_or(Found::Nothing(ids.len()))),
         several => Ok(Found::Several(several.iter().copied().cloned().collect())),
     }
 }
 
-async fn exact(lake: &Store, snapshot: &Snapshot, id: &SessionId) -> Result<Option<Found>, StoreError> {
+async fn exact(store: &Store, snapshot: &Snapshot, id: &SessionId) -> Result<Option<Found>, StoreError> {
     let wanted = BTreeSet::from([id.clone()]);
-    let session = lake.load_sessions(snapshot, Some(&wanted)).await?.pop();
-    let trials: Vec<Trial> = lake.rows_of_sessions(snapshot, Table::Trials, &wanted, None).await?;
+    let session = store.load_sessions(snapshot, Some(&wanted)).await?.pop();
+    let trials: Vec<Trial> = store.rows_of_sessions(snapshot, Table::Trials, &wanted, None).await?;
     let trial = trials.into_iter().next().map(Box::new);
     Ok(match (session, trial) {
         (Some(session), trial) => Some(Found::Session(Box::new(session), trial)),

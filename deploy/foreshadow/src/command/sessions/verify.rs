@@ -49,8 +49,8 @@ struct Torn {
 
 /// Runs `foreshadow sessions verify`.
 pub(super) async fn run(args: VerifyArgs, context: &Context<'_>) -> Result<Outcome, Failure> {
-    let (lake, snapshot) = open(&args.store, context).await?;
-    let plan = lake.with_snapshot(snapshot, async |snapshot| plan(&lake, snapshot).await);
+    let (store, snapshot) = open(&args.store, context).await?;
+    let plan = store.with_snapshot(snapshot, async |snapshot| plan(&store, snapshot).await);
     let mut plan = plan.await.map_err(work)?;
     let sessions = plan.groups.iter().map(|group| group.sessions().len()).sum();
     let bar = context.screen.progress("verifying", sessions as u64);
@@ -64,7 +64,7 @@ pub(super) async fn run(args: VerifyArgs, context: &Context<'_>) -> Result<Outco
         open: Vec::new(),
     };
     for group in &plan.groups {
-        for session in lake.load_group(&mut plan.snapshot, group).await.map_err(work)? {
+        for session in store.load_group(&mut plan.snapshot, group).await.map_err(work)? {
             bar.inc(1);
             found.exchanges += session.exchanges.len();
             let tears = session.tears();
@@ -99,14 +99,14 @@ struct Plan {
     without_transcript: usize,
 }
 
-async fn plan(lake: &Store, snapshot: &Snapshot) -> Result<Plan, StoreError> {
-    let groups = lake.session_groups(snapshot, SESSIONS_AT_A_TIME).await?;
+async fn plan(store: &Store, snapshot: &Snapshot) -> Result<Plan, StoreError> {
+    let groups = store.session_groups(snapshot, SESSIONS_AT_A_TIME).await?;
     let mut without_transcript = 0;
     for file in snapshot.files(Table::Trials) {
         let count = |rows: Vec<TrialRow>| {
             without_transcript += rows.iter().filter(|trial| !trial.has_transcript).count();
         };
-        lake.read_each(file, Some(&["has_transcript"]), count).await?;
+        store.read_each(file, Some(&["has_transcript"]), count).await?;
     }
     Ok(Plan { snapshot: snapshot.clone(), groups, without_transcript })
 }

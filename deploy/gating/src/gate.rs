@@ -1,0 +1,298 @@
+//! The gate itself: prepares both lanes, locks the plan, then replays, scores and decides wave by wave.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use analyzer::{Analysis, Answer, Policy};
+use anyhow::anyhow;
+use decision::{DecisionRequest, LookPlan, WaveState};
+use replayer::{Plan, Prepared, Progress, Waves, World};
+use schemas::id::CaseId;
+use schemas::trial::Lane;
+use scoring::ScoreRequest;
+use store::Store;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{GateConfig, Scoring};
+use crate::error::GateError;
+use crate::look_schedule::LookSchedule;
+use crate::plan_lock::PlanLock;
+use crate::replay_request::Resources;
+
+/// A gate to run.
+pub struct GateRequest<'a> {
+    /// The `[gate]` table.
+    pub config: GateConfig,
+    /// Path of the configuration file, for the command in the report.
+    pub config_path: PathBuf,
+    /// Continues after the planned looks until the verdict is clear or no session is left.
+    pub extend: bool,
+    /// Continues an interrupted gate.
+    pub resume: bool,
+    /// Environment, keys and clock.
+    pub resources: Resources<'a>,
+    /// Stops the gate; finished trials are kept.
+    pub cancel: CancellationToken,
+}
+
+/// What a gate reports while it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GateEvent {
+    /// The corpus was read.
+    Corpus {
+        /// Complete sessions.
+        complete: usize,
+        /// Sessions with missing exchanges, left out.
+        incomplete: usize,
+        /// Sessions without a turn to replay, left out.
+        unusable: usize,
+        /// Sessions that the gate may replay.
+        chosen: usize,
+    },
+    /// The plan was written to `gate.json`.
+    Locked {
+        /// BLAKE3 of the policy, hexadecimal.
+        policy_digest: String,
+        /// Sessions at the last planned look.
+        sessions: usize,
+        /// Planned looks.
+        looks: usize,
+        /// Trials of each session in each lane.
+        trials: u32,
+    },
+    /// Trials were added to the current wave.
+    TrialsPlanned(usize),
+    /// A trial of the current wave finished.
+    TrialFinished,
+    /// All trials of the wave finished.
+    WaveFinished,
+    /// A look was taken.
+    Look {
+        /// Number of the look, from 1.
+        number: usize,
+        /// Planned looks; a `number` above it is a look of the extension.
+        planned: usize,
+        /// Cases at this look.
+        cases: usize,
+        /// Cases of the plan, or of this look if it is past the plan.
+        of_cases: usize,
+        /// The verdict at this look.
+        answer: Answer,
+    },
+}
+
+/// A lane whose corpus was read, and the listen address of its world.
+struct PreparedLane {
+    prepared: Prepared,
+    listen: SocketAddr,
+}
+
+/// Runs a gate.
+///
+/// # Errors
+/// A configuration or file that cannot be used, a replay, scoring or decision that fails, or a cancellation.
+pub async fn run(
+    request: &GateRequest<'_>,
+    on_event: &mut dyn FnMut(GateEvent),
+) -> Result<Analysis, GateError> {
+    let config = &request.config;
+    // An unusable policy is refused before any session is read.
+    let mut policy = decision::read_policy(config.policy.as_deref())?;
+    if let Some(path) = &config.envelope {
+        policy.invariant.declared_envelope = Some(decision::read_envelope(path)?);
+    }
+    let [baseline, candidate] = prepare(request, on_event).await?;
+    let schedule = LookSchedule::new(config, &policy, request.extend, &candidate.prepared)
+        .map_err(GateError::Config)?;
+    let lock = PlanLock::new(config, &policy, &schedule, candidate.prepared.corpus_digest());
+    lock.write_or_compare(&config.plan_lock_path(), request.resume).map_err(GateError::Config)?;
+    on_event(GateEvent::Locked {
+        policy_digest: lock.policy_digest,
+        sessions: schedule.planned,
+        looks: schedule.looks,
+        trials: config.trials,
+    });
+    let worlds =
+        [bind(baseline.listen, &config.baseline).await?, bind(candidate.listen, &config.candidate).await?];
+    let lanes = [baseline.prepared, candidate.prepared];
+    let decided = Box::pin(replay_and_decide(request, policy, &schedule, lanes, &worlds, on_event)).await;
+    for world in worlds {
+        world.shutdown().await;
+    }
+    decided
+}
+
+async fn prepare(
+    request: &GateRequest<'_>,
+    on_event: &mut dyn FnMut(GateEvent),
+) -> Result<[PreparedLane; 2], GateError> {
+    let baseline = prepare_lane(request, Lane::Baseline, &mut |_| {}).await?;
+    let candidate = prepare_lane(request, Lane::Candidate, on_event).await?;
+    if baseline.prepared.corpus_digest() != candidate.prepared.corpus_digest() {
+        return Err(GateError::config(anyhow!(
+            "the store {} changed while the gate read it for the two lanes; start the gate again",
+            request.config.store
+        )));
+    }
+    Ok([baseline, candidate])
+}
+
+async fn prepare_lane(
+    request: &GateRequest<'_>,
+    lane: Lane,
+    on_event: &mut dyn FnMut(GateEvent),
+) -> Result<PreparedLane, GateError> {
+    let config = &request.config;
+    let sessions = if request.extend { None } else { config.sessions };
+    let resume = request.resume && config.run_exists(lane);
+    let plan: Plan =
+        config.replay(lane, sessions, resume).into_plan(&request.resources).map_err(GateError::Config)?;
+    let listen = plan.candidate.listen();
+    let mut on_progress = |progress: Progress| {
+        if let Progress::Corpus { whole, torn, unusable, chosen } = progress {
+            on_event(GateEvent::Corpus { complete: whole, incomplete: torn, unusable, chosen });
+        }
+    };
+    let prepared = Prepared::read(plan, &mut on_progress).await;
+    let prepared = prepared.map_err(|source| GateError::Replay { lane: lane.as_str(), source })?;
+    Ok(PreparedLane { prepared, listen })
+}
+
+async fn bind(listen: SocketAddr, candidate_file: &std::path::Path) -> Result<World, GateError> {
+    World::bind(listen).await.map_err(|error| {
+        let hint = format!(
+            "the world of {} cannot listen; both lanes run at once, so each candidate file needs its own [world] listen",
+            candidate_file.display()
+        );
+        GateError::Config(anyhow::Error::new(error).context(hint))
+    })
+}
+
+/// Replays wave by wave and decides after each, until the verdict is clear or the schedule ends.
+async fn replay_and_decide(
+    request: &GateRequest<'_>,
+    policy: Policy,
+    schedule: &LookSchedule,
+    [baseline, candidate]: [Prepared; 2],
+    worlds: &[World; 2],
+    on_event: &mut dyn FnMut(GateEvent),
+) -> Result<Analysis, GateError> {
+    let config = &request.config;
+    let lane_error = |lane| move |source| GateError::Replay { lane, source };
+    let mut lanes = [
+        baseline.start(&worlds[0], &mut |_| {}).await.map_err(lane_error("baseline"))?,
+        candidate.start(&worlds[1], &mut |_| {}).await.map_err(lane_error("candidate"))?,
+    ];
+    let ends = schedule.ends();
+    let mut decision_request = DecisionRequest {
+        baseline: config.run(Lane::Baseline),
+        candidate: config.run(Lane::Candidate),
+        recorded: None,
+        policy,
+        looks: LookPlan::Once,
+        calibration: decision::read_calibration(config.calibration.as_deref())?,
+        seed: config.seed,
+        out: config.out.clone(),
+        keys: request.resources.keys.clone(),
+        clock: request.resources.clock,
+    };
+    let mut last = None;
+    for (index, end) in ends.iter().enumerate() {
+        let wave: BTreeSet<&CaseId> = schedule.order[..*end].iter().collect();
+        replay_wave(&mut lanes, &wave, &request.cancel, on_event).await?;
+        if let Some(scoring) = &config.scoring {
+            score_lanes(request, scoring).await?;
+        }
+        decision_request.looks = LookPlan::Waves(WaveState {
+            order: schedule.order.clone(),
+            ends: ends[..=index].to_vec(),
+            planned: schedule.planned,
+            extension: schedule.extension,
+            command: config.command(&request.config_path, schedule.extension),
+        });
+        let analysis = decision::decide(&decision_request).await?;
+        let answer = analysis.verdict.verdict;
+        on_event(GateEvent::Look {
+            number: index + 1,
+            planned: schedule.looks,
+            cases: *end,
+            of_cases: schedule.planned.max(*end),
+            answer,
+        });
+        last = Some(analysis);
+        if answer != Answer::Inconclusive {
+            break;
+        }
+    }
+    last.ok_or_else(|| {
+        GateError::config(anyhow!("{} has no session to replay; no trial was run", config.store))
+    })
+}
+
+/// Replays the missing trials of these cases on both lanes at the same time.
+async fn replay_wave(
+    lanes: &mut [Waves; 2],
+    wave: &BTreeSet<&CaseId>,
+    cancel: &CancellationToken,
+    on_event: &mut dyn FnMut(GateEvent),
+) -> Result<(), GateError> {
+    let events = std::cell::RefCell::new(&mut *on_event);
+    let [baseline, candidate] = lanes;
+    let (first, second) = tokio::join!(
+        Box::pin(replay_lane(baseline, "baseline", wave, cancel, &events)),
+        Box::pin(replay_lane(candidate, "candidate", wave, cancel, &events)),
+    );
+    on_event(GateEvent::WaveFinished);
+    first.and(second)?;
+    if lanes.iter().any(|lane| lane.summary().interrupted) {
+        return Err(GateError::Incomplete(anyhow!(
+            "the gate was stopped between two looks; finished trials are kept; repeat the command with --resume"
+        )));
+    }
+    Ok(())
+}
+
+async fn replay_lane(
+    lane: &mut Waves,
+    name: &'static str,
+    wave: &BTreeSet<&CaseId>,
+    cancel: &CancellationToken,
+    events: &std::cell::RefCell<&mut dyn FnMut(GateEvent)>,
+) -> Result<(), GateError> {
+    let mut on_progress = |progress: Progress| match progress {
+        Progress::Planned { trials, already } => {
+            (events.borrow_mut())(GateEvent::TrialsPlanned(trials - already));
+        }
+        Progress::Finished { .. } => (events.borrow_mut())(GateEvent::TrialFinished),
+        Progress::Corpus { .. } | Progress::Probed => {}
+    };
+    let played = lane.play(|case| wave.contains(case), &mut on_progress, cancel).await;
+    if played.is_err() {
+        // A verdict needs both lanes, so the other lane stops too; its finished trials are kept.
+        cancel.cancel();
+    }
+    played.map_err(|source| GateError::Replay { lane: name, source })
+}
+
+/// Scores the trials that both lanes have by now; trials with a score are skipped.
+async fn score_lanes(request: &GateRequest<'_>, scoring: &Scoring) -> Result<(), GateError> {
+    for lane in [Lane::Baseline, Lane::Candidate] {
+        let score_request = ScoreRequest {
+            run: request.config.run(lane),
+            config: scoring.config.clone(),
+            base: scoring.base.clone(),
+            clock: request.resources.clock,
+            cancel: request.cancel.clone(),
+        };
+        let store = Store::open(&score_request.run)
+            .map_err(GateError::config)?
+            .with_keys(request.resources.keys.clone());
+        let report =
+            Box::pin(scoring::score(&score_request, &store, request.resources.env, &mut |_| {})).await?;
+        if let Some(why) = report.incomplete() {
+            return Err(GateError::Incomplete(anyhow!("run {} is not fully scored: {why}", report.run)));
+        }
+    }
+    Ok(())
+}
