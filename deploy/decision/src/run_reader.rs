@@ -10,8 +10,8 @@ use schemas::id::SessionId;
 use schemas::table::Table;
 use schemas::trial::Trial;
 use serde::Deserialize;
-use store::keyring::KeyRing;
 use store::Store;
+use store::keyring::KeyRing;
 
 use crate::error::DecisionError;
 

@@ -36,7 +36,10 @@ struct OperationTexts {
 ///
 /// # Errors
 /// Failed work where files of a run cannot be read.
-pub(crate) async fn read(request: &DecisionRequest, wanted: &BTreeSet<(Lane, String)>) -> Result<Transcripts, DecisionError> {
+pub(crate) async fn read(
+    request: &DecisionRequest,
+    wanted: &BTreeSet<(Lane, String)>,
+) -> Result<Transcripts, DecisionError> {
     let runs = [
         (Some(&request.baseline), Lane::Baseline),
         (Some(&request.candidate), Lane::Candidate),
@@ -66,9 +69,8 @@ async fn read_lane(
 ) -> Result<(), DecisionError> {
     let store = Store::open(location).map_err(DecisionError::input)?.with_keys(request.keys.clone());
     let snapshot = store.snapshot().await?;
-    let rows: Vec<TextRow> = store
-        .rows_of_sessions(&snapshot, Table::Exchanges, sessions, Some(&COLUMNS))
-        .await?;
+    let rows: Vec<TextRow> =
+        store.rows_of_sessions(&snapshot, Table::Exchanges, sessions, Some(&COLUMNS)).await?;
     for row in rows {
         let TextRow { session, seq, edge, operation } = row;
         let transcript: &mut Transcript = transcripts.entry((lane, session.to_string())).or_default();

@@ -23,7 +23,7 @@ use build::WhenSlow;
 use chat::ToolCall;
 use mcp::ToolOutcome;
 
-use crate::http::{HttpResponse, HttpClient, Listener, Server, json_answer, read_json};
+use crate::http::{HttpClient, HttpResponse, Listener, Server, json_answer, read_json};
 
 /// Model calls in one turn before the agent gives up.
 const MAX_STEPS: usize = 10;
@@ -48,7 +48,12 @@ pub(crate) struct AgentServer(Server);
 impl AgentServer {
     /// Starts this version of the agent on a port of its own.
     pub(crate) fn start(port: Listener, build: Build, endpoints: Endpoints) -> Self {
-        let agent = Arc::new(Agent { build, endpoints, client: HttpClient::new(), conversations: Conversations::default() });
+        let agent = Arc::new(Agent {
+            build,
+            endpoints,
+            client: HttpClient::new(),
+            conversations: Conversations::default(),
+        });
         let handler = move |request| {
             let agent = Arc::clone(&agent);
             async move { agent.serve(request).await }

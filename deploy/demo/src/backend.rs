@@ -257,7 +257,7 @@ mod tests {
     #[test]
     fn a_refund_is_booked_each_time_it_is_asked_for() {
         let cases: Vec<Case> = (0..20).map(|number| Case::draw(1, number)).collect();
-        let books = Ledger::new(&cases);
+        let ledger = Ledger::new(&cases);
         let id = &cases[3].order.id;
         let arguments = json!({"order_id": id, "amount_cents": 500});
         assert_eq!(ledger.call("issue_refund", &arguments).body["refund_id"], format!("R{}-1", &id[1..]));
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn what_makes_no_sense_is_answered_with_an_error() {
-        let books = Ledger::new(&[Case::draw(1, 0)]);
+        let ledger = Ledger::new(&[Case::draw(1, 0)]);
         assert!(ledger.call("find_order", &json!({"order_id": "W1"})).is_error);
         assert!(ledger.call("refund_policy", &json!({"reason": "bored"})).is_error);
         assert!(ledger.call("make_coffee", &json!({})).is_error);
@@ -280,7 +280,7 @@ mod tests {
     #[test]
     fn two_hundred_cases_hold_every_kind_and_no_order_twice() {
         let cases: Vec<Case> = (0..200).map(|number| Case::draw(42, number)).collect();
-        let books = Ledger::new(&cases);
+        let ledger = Ledger::new(&cases);
         assert_eq!(ledger.orders.len(), 200);
         let slow = cases.iter().filter(|case| case.order.slow_payment).count();
         assert!((20..65).contains(&slow), "{slow} slow payments of 200");

@@ -156,7 +156,8 @@ mod tests {
     #[test]
     fn what_is_written_is_read_by_the_users_parsers() {
         let scratch = tempfile::tempdir().expect("a folder");
-        let folder = OutputFolder::claim(&Path::new(scratch.path()).join("a \"quoted\" folder")).expect("claimed");
+        let folder =
+            OutputFolder::claim(&Path::new(scratch.path()).join("a \"quoted\" folder")).expect("claimed");
         let (agent, model, tools) = ("http://127.0.0.1:1", "http://127.0.0.1:2", "http://127.0.0.1:3");
         recorder::config::Config::parse(&recorder(&folder, "b1", agent, model, tools))
             .expect("a configuration");

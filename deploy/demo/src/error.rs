@@ -5,7 +5,7 @@
 pub enum DemoError {
     /// The output folder cannot be used: the user must choose another.
     #[error(transparent)]
-    OutputFolder(anyhow::Error),
+    Folder(anyhow::Error),
     /// A stage failed.
     #[error(transparent)]
     Stage(#[from] anyhow::Error),
@@ -15,6 +15,6 @@ impl DemoError {
     /// Whether the user must change the command line (exit code 2).
     #[must_use]
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::OutputFolder(_))
+        matches!(self, Self::Folder(_))
     }
 }

@@ -13,12 +13,12 @@ use serde_json::json;
 use store::Store;
 
 use crate::agent::{AgentServer, Build, Endpoints};
-use crate::config_files;
-use crate::output_folder::OutputFolder;
-use crate::model_server::ModelServer;
 use crate::backend::Case;
-use crate::tool_server::ToolServer;
+use crate::config_files;
 use crate::http::{HttpClient, Listener};
+use crate::model_server::ModelServer;
+use crate::output_folder::OutputFolder;
+use crate::tool_server::ToolServer;
 
 /// Customers who write at the same time.
 const CUSTOMERS_AT_ONCE: usize = 16;
@@ -61,13 +61,16 @@ pub(crate) async fn record(
     let build = Build::parse(crate::builds::CURRENT)?;
     let port = Listener::take().await?;
     let origin = |url: &str| url.trim_end_matches("/v1").trim_end_matches("/mcp").to_owned();
-    let text =
-        config_files::recorder(folder, &build.build, &port.url(), &origin(&model.url()), &origin(&tools.url()));
+    let text = config_files::recorder(
+        folder,
+        &build.build,
+        &port.url(),
+        &origin(&model.url()),
+        &origin(&tools.url()),
+    );
     folder.write("foreshadow.toml", &text)?;
     let config = recorder::config::Config::parse(&text).context("the demo's own configuration is refused")?;
-    let tap = recorder::start(config, key.clone(), Arc::new(clock))
-        .await
-        .context("the tap cannot start")?;
+    let tap = recorder::start(config, key.clone(), Arc::new(clock)).await.context("the tap cannot start")?;
     let url = |edge: Edge| {
         let mut routes = tap.routes().iter().filter(|route| route.edge == edge);
         routes
@@ -76,8 +79,7 @@ pub(crate) async fn record(
             .with_context(|| format!("the tap has no route for {edge:?}"))
     };
     let (turn_url, model_url, tool_url) = (url(Edge::Turn)?, url(Edge::Model)?, url(Edge::Tool)?);
-    let endpoints =
-        Endpoints { model_url: format!("{model_url}/v1"), tool_url: format!("{tool_url}/mcp") };
+    let endpoints = Endpoints { model_url: format!("{model_url}/v1"), tool_url: format!("{tool_url}/mcp") };
     let agent = AgentServer::start(port, build, endpoints);
     let talked = talk(cases, &format!("{turn_url}/chat"), on_session).await;
     agent.stop().await;
@@ -111,7 +113,11 @@ async fn talk(cases: &[Case], url: &str, on_session: &(dyn Fn() + Sync)) -> anyh
 }
 
 /// Reads back from disk what there is: what a replay will find, not what the tap believes.
-async fn count(folder: &OutputFolder, counts: &recorder::ExchangeCounts, writes: u64) -> anyhow::Result<RecordingCounts> {
+async fn count(
+    folder: &OutputFolder,
+    counts: &recorder::ExchangeCounts,
+    writes: u64,
+) -> anyhow::Result<RecordingCounts> {
     let store = Store::open(&folder.location("store"))?;
     let sessions = store.load_sessions(&store.snapshot().await?, None).await?;
     let mut recorded = RecordingCounts {

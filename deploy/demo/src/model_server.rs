@@ -13,9 +13,9 @@ use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use serde_json::{Value, json};
 
+use crate::http::{HttpResponse, Listener, Server, full_answer, json_answer, read_json};
 use crate::rng::Rng;
 use crate::scripted_model::{self, Call, Reply};
-use crate::http::{HttpResponse, Listener, Server, full_answer, json_answer, read_json};
 
 /// The model's name, as it returns it.
 const MODEL: &str = "shop-model-2026-06";

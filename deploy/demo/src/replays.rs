@@ -12,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::agent::{AgentServer, Build, Endpoints};
 use crate::config_files;
+use crate::http::Listener;
 use crate::output_folder::OutputFolder;
 use crate::tool_server;
-use crate::http::Listener;
 
 /// Trials at the same time. Some of them wait for a slow tool at any moment.
 const CONCURRENCY: usize = 24;
@@ -41,7 +41,7 @@ pub(crate) async fn replay(
     model_url: &str,
     replay: Replay<'_>,
     clock: fn() -> i64,
-    on_trials: &mut dyn FnMut(usize),
+    on_trials: &mut (dyn FnMut(usize) + Send),
 ) -> anyhow::Result<Summary> {
     let Replay { name, lane, agent, trials, seed } = replay;
     let build = Build::parse(agent)?;
@@ -61,7 +61,8 @@ pub(crate) async fn replay(
         concurrency: CONCURRENCY,
         faults: Some(FaultRules::parse(config_files::FAULTS).context("the demo's own faults are refused")?),
         model: ModelMode::Live,
-        tools: ToolCatalog::parse_json(tool_server::CATALOG).context("the demo's own tool list is refused")?,
+        tools: ToolCatalog::parse_json(tool_server::CATALOG)
+            .context("the demo's own tool list is refused")?,
         agent: None,
         resume: false,
         delay_scale: 1.0,

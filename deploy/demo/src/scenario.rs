@@ -11,8 +11,8 @@ use schemas::keys::RootKey;
 use schemas::trial::Lane;
 use scoring::{ScoreConfig, ScoreRequest};
 use serde::{Serialize, Serializer};
-use store::keyring::KeyRing;
 use store::Store;
+use store::keyring::KeyRing;
 use tokio_util::sync::CancellationToken;
 
 use crate::backend::{Case, Ledger};
@@ -162,7 +162,8 @@ impl ScenarioResult {
         for DecidedChange { name, expected, analysis, .. } in &self.decided {
             let found = analysis.verdict.verdict;
             if found != *expected {
-                problems.push(format!("the {name} change got {found:?} instead of {expected:?}").to_lowercase());
+                problems
+                    .push(format!("the {name} change got {found:?} instead of {expected:?}").to_lowercase());
             }
         }
         if self.recorded.torn > 0 || self.recorded.shed > 0 {
@@ -319,7 +320,8 @@ mod tests {
         let key = RootKey::new([3; 32]);
         let size = Size { sessions: 12, trials: 2 };
         let mut events = 0;
-        let scenario = Scenario { folder: &folder, key: &key, seed: 1, size, clock: || 1_780_000_000_000_000 };
+        let scenario =
+            Scenario { folder: &folder, key: &key, seed: 1, size, clock: || 1_780_000_000_000_000 };
         let result = scenario.run(&mut |_| events += 1).await.expect("the pass runs");
         assert_eq!((result.recorded.whole, result.recorded.torn, result.escaped_writes), (12, 0, 0));
         assert!(result.replays.iter().all(|summary| summary.ran == 24 && summary.endings.complete == 24));

@@ -31,7 +31,7 @@ pub(crate) struct ToolServer {
 impl ToolServer {
     /// Starts it over the shop's ledger.
     pub(crate) async fn start(ledger: Ledger) -> anyhow::Result<Self> {
-        let books = Arc::new(ledger);
+        let ledger = Arc::new(ledger);
         let shop = Shop { ledger: Arc::clone(&ledger), tools: Arc::new(listed()?) };
         // Without sessions each call stands alone, as the 2026-07-28 protocol has it, and is answered in plain JSON.
         let config =

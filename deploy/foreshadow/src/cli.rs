@@ -1,27 +1,26 @@
-//! The command line, as DESIGN.md names it; one `Args` per command, beside the code of the command.
+//! The command line: global options and one `Args` struct per command.
 
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
 use crate::command::{
-    analyze, archive, calibrate, demo, gate, import, record, replay, score, sessions, upkeep,
+    analyze, archive, calibrate, demo, gate, import, record, replay, score, sessions, store,
 };
-use crate::screen::Color;
+use crate::console::Color;
+use crate::context::DEFAULT_CONFIG;
 
-/// The configuration that is taken where none is named; it need not exist for commands that only look for keys in it.
-pub(crate) const DEFAULT_CONFIG: &str = "foreshadow.toml";
+const AFTER_HELP: &str = "\
+Exit codes: 0 approve or success, 1 the work failed, 2 wrong usage or configuration, 3 block, 4 inconclusive.
 
-/// Replays production agent sessions against a candidate build and says approve, block or inconclusive.
+Example:
+  foreshadow demo --out foreshadow-demo";
+
+/// Replays recorded agent sessions against a candidate build and decides: approve, block or inconclusive.
 #[derive(Debug, Parser)]
-#[command(
-    name = "foreshadow",
-    version,
-    propagate_version = true,
-    after_help = "Exit codes: 0 approve or success, 1 the work failed, 2 wrong usage or configuration, 3 block, 4 inconclusive."
-)]
+#[command(name = "foreshadow", version, propagate_version = true, max_term_width = 100, after_help = AFTER_HELP)]
 pub(crate) struct Cli {
-    /// Configuration of `foreshadow record`, `archive` and `score`, and of the keys of an encrypted store.
+    /// Configuration file of `record`, `archive`, `score` and `gate`; also names the keys of an encrypted store.
     #[arg(
         long,
         global = true,
@@ -30,7 +29,7 @@ pub(crate) struct Cli {
         value_name = "FILE"
     )]
     pub(crate) config: PathBuf,
-    /// File with the root key of this deployment (made on first use; default: the user's data folder).
+    /// File with the root key of this deployment, created on first use [default: foreshadow/root.key in the user's data folder].
     #[arg(
         long,
         global = true,
@@ -39,44 +38,43 @@ pub(crate) struct Cli {
         value_name = "FILE"
     )]
     pub(crate) key_file: Option<PathBuf>,
-    /// Machine-readable result on stdout.
+    /// Print the result as JSON on stdout.
     #[arg(long, global = true, help_heading = "Global options")]
     pub(crate) json: bool,
-    /// More log lines on stderr; twice for all of them.
+    /// Log more to stderr: -v information, -vv everything.
     #[arg(short, long, global = true, help_heading = "Global options", action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
-    /// When to colour.
+    /// Colours in the output.
     #[arg(long, global = true, help_heading = "Global options", value_enum, default_value = "auto")]
     pub(crate) color: Color,
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
-/// What to do. Exit codes: 0 approve or success, 1 the work failed, 2 wrong usage or configuration, 3 block,
-/// 4 inconclusive.
+/// The commands, in the order of the help.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run the whole loop on embedded defaults: record, replay a good and a regressed build, decide.
+    /// Record, replay and decide on made-up traffic: the complete loop, without any setup.
     Demo(demo::Args),
-    /// Run the tap at a gateway and record what passes.
+    /// Run the tap at a gateway and record the traffic.
     Record(record::Args),
-    /// Turn the recorders' Kafka topic into a store, exactly once.
+    /// Archive the recorders' Kafka topic into a store, exactly once.
     Archive(archive::Args),
-    /// Turn files of sessions into a store, or into the trials of a run.
+    /// Import session files into a store, or outcome files into a run.
     Import(import::Args),
-    /// Look at recorded sessions.
+    /// List, show and verify recorded sessions.
     Sessions(sessions::Args),
-    /// Keep a store: merge small files, delete old sessions, erase some.
-    Store(upkeep::Args),
-    /// Replay recorded sessions against a candidate, with every side effect virtualised.
+    /// Maintain a store: compact files, expire old sessions, erase sessions.
+    Store(store::Args),
+    /// Replay recorded sessions against a candidate; every side effect is simulated.
     Replay(replay::Args),
-    /// Ask evaluators, judges and a sentence model about the trials of a run.
+    /// Score the trials of a run with evaluators, judges and a sentence model.
     Score(score::Args),
     /// Compare two runs and decide.
     Analyze(analyze::Args),
-    /// Replay both builds in waves and decide after each: what a pipeline calls.
+    /// Replay both builds in waves and decide after each wave: the command for a pipeline.
     Gate(gate::Args),
-    /// Measure how the decision does on your own sessions when nothing changed.
+    /// Measure the error rates of the decision on a run of one build.
     Calibrate(calibrate::Args),
 }

@@ -1,4 +1,4 @@
-//! The one place where the wall clock is read.
+//! The wall clock; every crate receives it as an argument.
 
 /// Now, in microseconds since 1970, UTC.
 pub(crate) fn now_micros() -> i64 {

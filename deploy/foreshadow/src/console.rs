@@ -1,4 +1,4 @@
-//! The terminal: results on stdout, everything else on stderr; progress bars on a terminal and plain lines elsewhere.
+//! The terminal: results on stdout, notes, logs and progress on stderr.
 
 use std::io::{IsTerminal, Write as _};
 use std::time::Duration;
@@ -7,9 +7,9 @@ use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
-use crate::outcome::Failure;
+use crate::exit::Failure;
 
-/// When to colour.
+/// When the output has colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Color {
     /// On a terminal, unless NO_COLOR is set.
@@ -20,27 +20,27 @@ pub(crate) enum Color {
     Never,
 }
 
-/// Where a command writes to.
+/// Writes the output of a command.
 #[derive(Debug)]
-pub(crate) struct Screen {
+pub(crate) struct Console {
     json: bool,
     color: bool,
     terminal: bool,
 }
 
-impl Screen {
+impl Console {
     pub(crate) fn new(json: bool, color: Color) -> Self {
         let terminal = std::io::stderr().is_terminal();
-        let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let allowed = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let color = match color {
             Color::Always => true,
             Color::Never => false,
-            Color::Auto => wanted && std::io::stdout().is_terminal(),
+            Color::Auto => allowed && std::io::stdout().is_terminal(),
         };
         Self { json, color, terminal }
     }
 
-    /// Sends `tracing` to stderr: warnings, with `-v` information, with `-vv` everything; `FORESHADOW_LOG` overrides.
+    /// Sends `tracing` to stderr: warnings, with `-v` information, with `-vv` everything. `FORESHADOW_LOG` overrides this.
     pub(crate) fn start_logging(&self, verbose: u8) {
         let level = match verbose {
             0 => "warn",
@@ -50,23 +50,23 @@ impl Screen {
         let filter = tracing_subscriber::EnvFilter::try_from_env("FORESHADOW_LOG")
             .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
         let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-        // A second subscriber can only come from a test harness; the first one stays.
+        // Only a test harness installs a second subscriber; the first one stays.
         let _ = builder.with_ansi(self.terminal && self.color).with_target(false).try_init();
     }
 
-    /// Whether the result is wanted as JSON.
+    /// Whether `--json` is set.
     pub(crate) fn json(&self) -> bool {
         self.json
     }
 
-    /// Writes a line of the result for a person; nothing under `--json`.
+    /// Prints a line of the result; prints nothing with `--json`.
     pub(crate) fn line(&self, text: impl AsRef<str>) {
         if !self.json {
             write_stdout(text.as_ref());
         }
     }
 
-    /// Writes the result for a program; nothing without `--json`.
+    /// Prints the result as JSON; prints nothing without `--json`.
     pub(crate) fn result(&self, value: &impl Serialize) {
         if self.json {
             write_stdout(
@@ -76,72 +76,46 @@ impl Screen {
         }
     }
 
-    /// Writes a remark to stderr.
+    /// Prints a note to stderr.
     pub(crate) fn note(&self, text: impl AsRef<str>) {
-        // Nobody is left to tell when stderr is closed.
+        // A closed stderr has no reader, and no other channel exists.
         let _ = writeln!(std::io::stderr(), "{}", text.as_ref());
     }
 
-    /// Writes why a command failed, each cause on its own line.
+    /// Prints an error with each cause on a line of its own.
     pub(crate) fn failure(&self, failure: &Failure) {
         let error = failure.error();
-        let mut said = error.to_string();
-        self.note(format!("{} {said}", self.paint("error:", "1;31")));
-        // Some errors say their cause themselves.
+        let mut printed = error.to_string();
+        self.note(format!("{} {printed}", self.paint("error:", "1;31")));
+        // Some errors contain the text of their cause.
         for cause in error.chain().skip(1).map(ToString::to_string) {
-            if !said.contains(&cause) {
+            if !printed.contains(&cause) {
                 self.note(format!("  because: {cause}"));
-                said = cause;
+                printed = cause;
             }
         }
     }
 
-    /// Colours a text by its ANSI code (`1;32`), where colours are wanted.
+    /// Colours a text by its ANSI code (`1;32`) if colours are on.
     pub(crate) fn paint(&self, text: &str, code: &str) -> String {
         if self.color { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
     }
 
-    /// Starts a progress bar of `total` steps on stderr; elsewhere than on a terminal it stays hidden and
-    /// [`Self::note`] is for plain lines.
-    pub(crate) fn progress(&self, what: &str, total: u64) -> ProgressBar {
+    /// Starts a progress bar of `total` steps on stderr. Without a terminal the bar is hidden, and the caller prints
+    /// plain lines with [`Self::note`].
+    pub(crate) fn progress(&self, label: &str, total: u64) -> ProgressBar {
         let target = if self.terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(total), target);
         let style = ProgressStyle::with_template("{msg:>24} {wide_bar} {pos}/{len} {elapsed}/{duration}")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
         bar.set_style(style);
-        bar.set_message(what.to_owned());
+        bar.set_message(label.to_owned());
         bar.enable_steady_tick(Duration::from_millis(200));
         bar
     }
 }
 
-/// Escapes what would move the cursor, colour the screen or reverse the text: recorded text is not ours.
-pub(crate) fn plain(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for letter in text.chars() {
-        // Direction marks reorder what a person reads (Unicode TR 9), without being control characters.
-        let reorders =
-            matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if letter.is_control() || reorders {
-            out.extend(letter.escape_default());
-        } else {
-            out.push(letter);
-        }
-    }
-    out
-}
-
 fn write_stdout(text: &str) {
-    // A closed pipe (`foreshadow sessions list | head`) is the reader's wish, not a failure.
+    // A reader that closes the pipe (`foreshadow sessions list | head`) has read enough; that is no failure.
     let _ = writeln!(std::io::stdout(), "{text}");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn recorded_text_cannot_steer_the_terminal() {
-        assert_eq!(plain("a\u{1b}[2Jb\nc\u{202e}d\u{9b}é"), "a\\u{1b}[2Jb\\nc\\u{202e}d\\u{9b}é");
-    }
 }

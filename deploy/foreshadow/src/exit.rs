@@ -1,8 +1,14 @@
-//! What a command ends with: the exit codes of the command line, and nothing else decides them.
+//! Exit codes: a command returns a [`Status`] or a [`Failure`], and only these choose the code.
 
-/// How a command that did its work ended.
+use analyzer::{Answer, Verdict};
+use decision::DecisionError;
+use gating::GateError;
+use replayer::ReplayError;
+use scoring::ScoreError;
+
+/// The end of a command that did its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum Status {
     /// The work is done, or the verdict is approve: 0.
     Success,
     /// The verdict is block: 3.
@@ -11,8 +17,16 @@ pub(crate) enum Outcome {
     Inconclusive,
 }
 
-impl Outcome {
-    pub(crate) fn exit_code(self) -> u8 {
+impl Status {
+    pub(crate) fn of_verdict(verdict: &Verdict) -> Self {
+        match verdict.verdict {
+            Answer::Approve => Self::Success,
+            Answer::Block => Self::Block,
+            Answer::Inconclusive => Self::Inconclusive,
+        }
+    }
+
+    pub(crate) fn code(self) -> u8 {
         match self {
             Self::Success => 0,
             Self::Block => 3,
@@ -39,7 +53,11 @@ impl Failure {
         Self::Usage(error.into())
     }
 
-    pub(crate) fn exit_code(&self) -> u8 {
+    fn of_service(error: impl Into<anyhow::Error>, is_usage: bool) -> Self {
+        if is_usage { Self::usage(error) } else { Self::work(error) }
+    }
+
+    pub(crate) fn code(&self) -> u8 {
         match self {
             Self::Work(_) => 1,
             Self::Usage(_) => 2,
@@ -53,9 +71,45 @@ impl Failure {
     }
 }
 
-/// An error without a word about usage is a failure of the work.
+/// An error that no command marked as usage is failed work.
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
         Self::Work(error)
+    }
+}
+
+impl From<DecisionError> for Failure {
+    fn from(error: DecisionError) -> Self {
+        let is_usage = error.is_usage();
+        Self::of_service(error, is_usage)
+    }
+}
+
+impl From<GateError> for Failure {
+    fn from(error: GateError) -> Self {
+        let is_usage = error.is_usage();
+        Self::of_service(error, is_usage)
+    }
+}
+
+impl From<ReplayError> for Failure {
+    fn from(error: ReplayError) -> Self {
+        let is_usage = error.is_usage();
+        Self::of_service(error, is_usage)
+    }
+}
+
+impl From<ScoreError> for Failure {
+    fn from(error: ScoreError) -> Self {
+        let is_usage = error.is_usage();
+        Self::of_service(error, is_usage)
+    }
+}
+
+#[cfg(feature = "demo")]
+impl From<::demo::DemoError> for Failure {
+    fn from(error: ::demo::DemoError) -> Self {
+        let is_usage = error.is_usage();
+        Self::of_service(error, is_usage)
     }
 }

@@ -1,28 +1,44 @@
-//! Times, durations and recorded texts as a person reads them.
+//! Numbers, times and recorded texts for a terminal.
 
-use crate::screen::plain;
+use std::time::Duration;
 
-/// Characters of a text that is not shown whole.
+/// Characters of a shortened text.
 const SHORT_CHARS: usize = 160;
 
-/// Sessions before this moment have no time of their own: an import numbers them from 1970 on.
+/// Start times before this moment are sequence numbers: an import counts sessions without a time from 1970 on.
 const FIRST_REAL_MICROS: i64 = 365 * 86_400 * 1_000_000;
 
-/// Whether the time is one, and not the number of a session whose source has no times.
-pub(super) fn is_real(micros: i64) -> bool {
+/// Escapes control characters and direction marks, so that recorded text cannot move the cursor, colour the terminal or
+/// reorder what a person reads (Unicode TR 9).
+pub(crate) fn escape_control(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for letter in text.chars() {
+        let reorders =
+            matches!(letter, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if letter.is_control() || reorders {
+            out.extend(letter.escape_default());
+        } else {
+            out.push(letter);
+        }
+    }
+    out
+}
+
+/// Whether this is a time, and not the sequence number of a session without one.
+pub(crate) fn is_real_time(micros: i64) -> bool {
     micros >= FIRST_REAL_MICROS
 }
 
-/// `2025-07-31 22:02:29`, UTC; `no time` where it is none.
-pub(super) fn moment(micros: i64) -> String {
+/// `2025-07-31 22:02:29`, UTC; `no time` for a sequence number.
+pub(crate) fn moment(micros: i64) -> String {
     match jiff::Timestamp::from_microsecond(micros) {
-        Ok(time) if is_real(micros) => time.strftime("%Y-%m-%d %H:%M:%S").to_string(),
+        Ok(time) if is_real_time(micros) => time.strftime("%Y-%m-%d %H:%M:%S").to_string(),
         Ok(_) | Err(_) => "no time".to_owned(),
     }
 }
 
 /// `1.234 s`, `12 ms`, `340 µs`.
-pub(super) fn duration(micros: u64) -> String {
+pub(crate) fn duration(micros: u64) -> String {
     match micros {
         0..1_000 => format!("{micros} µs"),
         1_000..100_000 => format!("{}.{} ms", micros / 1_000, micros % 1_000 / 100),
@@ -32,32 +48,49 @@ pub(super) fn duration(micros: u64) -> String {
 }
 
 /// `1 turn`, `2 turns`.
-pub(in crate::command) fn count(number: usize, noun: &str) -> String {
+pub(crate) fn count(number: usize, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
-/// How recorded text is written to a terminal.
+/// [`count`] of a 64-bit number.
+pub(crate) fn count_u64(number: u64, noun: &str) -> String {
+    count(usize::try_from(number).unwrap_or(usize::MAX), noun)
+}
+
+/// Parses a duration of the command line, such as `10s`, `500ms` or `90days`.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    use serde::de::IntoDeserializer as _;
+    let text: serde::de::value::StrDeserializer<'_, serde::de::value::Error> = text.into_deserializer();
+    humantime_serde::deserialize(text)
+        .map_err(|error| format!("expected a duration such as 500ms, 10s or 90days ({error})"))
+}
+
+/// How much of a recorded text is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Length {
+pub(crate) enum Length {
     /// The beginning, on one line.
     Short,
-    /// All of it; its lines stay lines, further ones are indented.
+    /// The complete text; further lines are indented.
     Full,
 }
 
-/// Escapes a recorded text; a short one is cut, and says how much is missing.
-pub(super) fn shown(text: &str, length: Length, indent: &str) -> String {
+/// Escapes a recorded text; a shortened text ends with the number of characters left out.
+pub(crate) fn recorded(text: &str, length: Length, indent: &str) -> String {
     match length {
         Length::Full => {
-            let lines: Vec<String> =
-                text.split('\n').map(|line| plain(line.strip_suffix('\r').unwrap_or(line))).collect();
+            let lines: Vec<String> = text
+                .split('\n')
+                .map(|line| escape_control(line.strip_suffix('\r').unwrap_or(line)))
+                .collect();
             lines.join(&format!("\n{indent}"))
         }
         Length::Short => {
             let folded = text.split_whitespace().collect::<Vec<_>>().join(" ");
             match folded.char_indices().nth(SHORT_CHARS) {
-                Some((end, _)) => format!("{}… (+{})", plain(&folded[..end]), folded[end..].chars().count()),
-                None => plain(&folded),
+                Some((end, _)) => {
+                    format!("{}… (+{})", escape_control(&folded[..end]), folded[end..].chars().count())
+                }
+                None => escape_control(&folded),
             }
         }
     }
@@ -68,20 +101,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_are_cut_at_characters_and_escaped() {
-        let long = "é".repeat(200);
-        assert_eq!(shown(&long, Length::Short, ""), format!("{}… (+40)", "é".repeat(160)));
-        assert_eq!(shown("a\n\u{1b}[31mb", Length::Short, ""), "a \\u{1b}[31mb");
-        assert_eq!(shown("a\r\n\u{7}b", Length::Full, "  "), "a\n  \\u{7}b");
+    fn recorded_text_cannot_control_the_terminal() {
+        assert_eq!(escape_control("a\u{1b}[2Jb\nc\u{202e}d\u{9b}é"), "a\\u{1b}[2Jb\\nc\\u{202e}d\\u{9b}é");
     }
 
     #[test]
-    fn times_read_well() {
+    fn texts_are_shortened_at_characters_and_escaped() {
+        let long = "é".repeat(200);
+        assert_eq!(recorded(&long, Length::Short, ""), format!("{}… (+40)", "é".repeat(160)));
+        assert_eq!(recorded("a\n\u{1b}[31mb", Length::Short, ""), "a \\u{1b}[31mb");
+        assert_eq!(recorded("a\r\n\u{7}b", Length::Full, "  "), "a\n  \\u{7}b");
+    }
+
+    #[test]
+    fn times_have_a_unit() {
         assert_eq!(
             (moment(5_000_000), moment(1_753_999_349_632_337)),
             ("no time".to_owned(), "2025-07-31 22:02:29".to_owned())
         );
         let durations: Vec<_> = [7, 1_250, 123_456, 61_000_000].map(duration).to_vec();
         assert_eq!(durations, ["7 µs", "1.2 ms", "0.123 s", "1 min 1 s"]);
+        assert_eq!(parse_duration("90days"), Ok(Duration::from_secs(90 * 86_400)));
+        assert!(parse_duration("old").is_err());
     }
 }

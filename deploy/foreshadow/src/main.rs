@@ -1,15 +1,20 @@
-//! The `foreshadow` binary: reads the command line, installs the TLS provider, runs one command, exits with its code.
+//! The `foreshadow` binary: parses the command line, installs the TLS provider, runs one command, returns its exit code.
 //!
-//! Everything that decides, records or replays is in the stages; here is what they may not do themselves: the
-//! environment, the clock, the terminal and the exit code.
+//! Recording, replaying, scoring and deciding are library crates. The binary adds what they must not touch: environment,
+//! clock, terminal and exit code.
 
 mod cli;
 mod clock;
 mod command;
+mod console;
+mod context;
+mod dispatch;
+mod exit;
+mod format;
 mod keys;
-mod outcome;
-mod screen;
+mod resources;
 mod signals;
+mod verdict_text;
 
 use std::process::ExitCode;
 
@@ -17,32 +22,32 @@ use clap::Parser;
 use tikv_jemallocator::Jemalloc;
 
 use crate::cli::Cli;
-use crate::outcome::Failure;
-use crate::screen::Screen;
+use crate::console::Console;
+use crate::exit::Failure;
 
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let screen = Screen::new(cli.json, cli.color);
-    screen.start_logging(cli.verbose);
+    let console = Console::new(cli.json, cli.color);
+    console.start_logging(cli.verbose);
     if rustls::crypto::ring::default_provider().install_default().is_err() {
-        screen.note("another TLS provider is already installed; this is a bug, please report it");
+        console.note("another TLS provider is already installed; this is a bug, please report it");
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            screen
+            console
                 .failure(&Failure::work(anyhow::Error::new(error).context("the async runtime cannot start")));
             return ExitCode::from(1);
         }
     };
-    match runtime.block_on(command::run(cli, &screen)) {
-        Ok(outcome) => ExitCode::from(outcome.exit_code()),
+    match runtime.block_on(dispatch::run(cli, &console)) {
+        Ok(status) => ExitCode::from(status.code()),
         Err(failure) => {
-            screen.failure(&failure);
-            ExitCode::from(failure.exit_code())
+            console.failure(&failure);
+            ExitCode::from(failure.code())
         }
     }
 }

@@ -1,9 +1,9 @@
-//! The signals that ask a command to end: an interrupt from a terminal, and what CI runners and orchestrators send.
+//! SIGINT from a terminal and SIGTERM from CI runners and orchestrators: both ask a command to stop.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// SIGINT and SIGTERM, caught from the moment this is made.
+/// Handlers of SIGINT and SIGTERM; from their creation on, neither signal ends the process by itself.
 #[derive(Debug)]
 pub(crate) struct Signals {
     interrupt: Signal,
@@ -11,7 +11,7 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Catches both; neither ends the process by itself any more.
+    /// Installs both handlers.
     ///
     /// # Errors
     /// The system refuses a handler.
@@ -19,7 +19,7 @@ impl Signals {
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    /// Waits for the next of either; cancel-safe.
+    /// Waits for the next signal. Cancel-safe.
     pub(crate) async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
@@ -28,10 +28,18 @@ impl Signals {
     }
 }
 
-/// Turns a signal into a cancellation: what is finished is kept.
-pub(crate) async fn cancel_on_signal(cancel: CancellationToken) {
-    if let Ok(mut signals) = Signals::catch() {
-        signals.next().await;
-        cancel.cancel();
+/// Runs `work` and cancels `cancel` on the first signal; the work then finishes what it has begun.
+pub(crate) async fn cancel_on_signal<T>(cancel: CancellationToken, work: impl Future<Output = T>) -> T {
+    let watch = async {
+        if let Ok(mut signals) = Signals::catch() {
+            signals.next().await;
+            cancel.cancel();
+        }
+        std::future::pending::<()>().await;
+    };
+    // The watch never completes, so the work always does; dropping the watch is safe.
+    tokio::select! {
+        done = work => done,
+        () = watch => unreachable!("the watch is pending for ever"),
     }
 }

@@ -1,33 +1,33 @@
-//! The verdict on a terminal.
+//! The verdict as text for a terminal.
 
 use analyzer::verdict::{MetricResult, MetricState};
 use analyzer::{Analysis, Answer, escaped, metric_words, sentence};
 
-use crate::screen::Screen;
+use crate::console::Console;
 
-/// Findings shown; the rest is in the files.
-const SHOWN_FINDINGS: usize = 5;
+/// Findings on the terminal; the output files contain all.
+const MAX_FINDINGS: usize = 5;
 
-/// Writes the verdict, its numbers and its reasons for a person; nothing under `--json`.
-pub(crate) fn show(analysis: &Analysis, screen: &Screen) {
+/// Prints the verdict, its reasons and its numbers; prints nothing with `--json`.
+pub(crate) fn show(analysis: &Analysis, console: &Console) {
     let verdict = &analysis.verdict;
     let color = match verdict.verdict {
         Answer::Approve => "1;32",
         Answer::Block => "1;31",
         Answer::Inconclusive => "1;33",
     };
-    screen.line(screen.paint(&escaped(&sentence(verdict)), color));
+    console.line(console.paint(&escaped(&sentence(verdict)), color));
     for reason in verdict.reasons.iter().skip(1) {
-        screen.line(format!("  also {}: {}", reason.code.as_str(), escaped(&reason.detail)));
+        console.line(format!("  also {}: {}", reason.code.as_str(), escaped(&reason.detail)));
     }
     let pairs = &verdict.pairs;
-    screen.line(format!(
-        "\n{} paired cases of {}, {} baseline and {} candidate trials, {} torn",
+    console.line(format!(
+        "\n{} of {} cases are paired; {} baseline trials, {} candidate trials, {} incomplete trials",
         pairs.paired, pairs.cases, pairs.trials_baseline, pairs.trials_candidate, pairs.torn
     ));
     for result in &verdict.invariants {
-        screen.line(format!(
-            "invariant {}: {} violations on {} cases (at most {:.2} % of cases), baseline {}",
+        console.line(format!(
+            "invariant {}: {} violations on {} cases (at most {:.2} % of cases), {} on the baseline",
             result.name,
             result.violations,
             result.cases,
@@ -35,17 +35,17 @@ pub(crate) fn show(analysis: &Analysis, screen: &Screen) {
             result.violations_baseline
         ));
     }
-    table(&verdict.metrics, screen);
-    for finding in analysis.findings.iter().take(SHOWN_FINDINGS) {
+    table(&verdict.metrics, console);
+    for finding in analysis.findings.iter().take(MAX_FINDINGS) {
         let line = format!("see {} in case {}: {}", finding.subject, finding.case, finding.detail);
-        screen.line(escaped(&line));
+        console.line(escaped(&line));
     }
     for note in &verdict.notes {
-        screen.line(format!("note: {}", escaped(note)));
+        console.line(format!("note: {}", escaped(note)));
     }
 }
 
-fn table(metrics: &[MetricResult], screen: &Screen) {
+fn table(metrics: &[MetricResult], console: &Console) {
     if metrics.is_empty() {
         return;
     }
@@ -73,12 +73,12 @@ fn table(metrics: &[MetricResult], screen: &Screen) {
     let widths: Vec<usize> = (0..head.len())
         .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
         .collect();
-    screen.line("");
+    console.line("");
     for (number, row) in rows.iter().enumerate() {
         let mut line = String::new();
         for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
             let pad = " ".repeat(width - cell.chars().count());
-            // Names and words to the left, numbers to the right.
+            // Text columns are aligned left, number columns right.
             let cell = if column == 0 || column == head.len() - 1 {
                 format!("{cell}{pad}")
             } else {
@@ -90,7 +90,7 @@ fn table(metrics: &[MetricResult], screen: &Screen) {
         let worse = number > 0 && metrics[number - 1].state == MetricState::Deteriorated;
         let line = line.trim_end();
         let code = if number == 0 { "1" } else { "31" };
-        screen.line(if number == 0 || worse { screen.paint(line, code) } else { line.to_owned() });
+        console.line(if number == 0 || worse { console.paint(line, code) } else { line.to_owned() });
     }
-    screen.line("");
+    console.line("");
 }

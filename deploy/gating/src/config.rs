@@ -84,10 +84,11 @@ enum ModelName {
 /// The `[score]` table of the file.
 #[derive(Debug, Clone)]
 pub struct Scoring {
+    /// The evaluators.
     pub config: ScoreConfig,
-    /// What its paths are relative to.
+    /// Folder that relative paths of the table start from.
     pub base: PathBuf,
-    /// BLAKE3 of the table.
+    /// BLAKE3 of the table, hexadecimal.
     pub digest: String,
 }
 

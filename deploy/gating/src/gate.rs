@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use analyzer::{Analysis, Answer, Policy};
 use anyhow::anyhow;
@@ -94,7 +95,7 @@ struct PreparedLane {
 /// A configuration or file that cannot be used, a replay, scoring or decision that fails, or a cancellation.
 pub async fn run(
     request: &GateRequest<'_>,
-    on_event: &mut dyn FnMut(GateEvent),
+    on_event: &mut (dyn FnMut(GateEvent) + Send),
 ) -> Result<Analysis, GateError> {
     let config = &request.config;
     // An unusable policy is refused before any session is read.
@@ -103,8 +104,8 @@ pub async fn run(
         policy.invariant.declared_envelope = Some(decision::read_envelope(path)?);
     }
     let [baseline, candidate] = prepare(request, on_event).await?;
-    let schedule = LookSchedule::new(config, &policy, request.extend, &candidate.prepared)
-        .map_err(GateError::Config)?;
+    let schedule =
+        LookSchedule::new(config, &policy, request.extend, &candidate.prepared).map_err(GateError::Config)?;
     let lock = PlanLock::new(config, &policy, &schedule, candidate.prepared.corpus_digest());
     lock.write_or_compare(&config.plan_lock_path(), request.resume).map_err(GateError::Config)?;
     on_event(GateEvent::Locked {
@@ -125,7 +126,7 @@ pub async fn run(
 
 async fn prepare(
     request: &GateRequest<'_>,
-    on_event: &mut dyn FnMut(GateEvent),
+    on_event: &mut (dyn FnMut(GateEvent) + Send),
 ) -> Result<[PreparedLane; 2], GateError> {
     let baseline = prepare_lane(request, Lane::Baseline, &mut |_| {}).await?;
     let candidate = prepare_lane(request, Lane::Candidate, on_event).await?;
@@ -141,7 +142,7 @@ async fn prepare(
 async fn prepare_lane(
     request: &GateRequest<'_>,
     lane: Lane,
-    on_event: &mut dyn FnMut(GateEvent),
+    on_event: &mut (dyn FnMut(GateEvent) + Send),
 ) -> Result<PreparedLane, GateError> {
     let config = &request.config;
     let sessions = if request.extend { None } else { config.sessions };
@@ -159,7 +160,7 @@ async fn prepare_lane(
     Ok(PreparedLane { prepared, listen })
 }
 
-async fn bind(listen: SocketAddr, candidate_file: &std::path::Path) -> Result<World, GateError> {
+async fn bind(listen: SocketAddr, candidate_file: &Path) -> Result<World, GateError> {
     World::bind(listen).await.map_err(|error| {
         let hint = format!(
             "the world of {} cannot listen; both lanes run at once, so each candidate file needs its own [world] listen",
@@ -176,7 +177,7 @@ async fn replay_and_decide(
     schedule: &LookSchedule,
     [baseline, candidate]: [Prepared; 2],
     worlds: &[World; 2],
-    on_event: &mut dyn FnMut(GateEvent),
+    on_event: &mut (dyn FnMut(GateEvent) + Send),
 ) -> Result<Analysis, GateError> {
     let config = &request.config;
     let lane_error = |lane| move |source| GateError::Replay { lane, source };
@@ -230,20 +231,28 @@ async fn replay_and_decide(
     })
 }
 
+/// The event callback, shared by both lanes.
+type Events<'a> = Mutex<&'a mut (dyn FnMut(GateEvent) + Send)>;
+
+fn report(events: &Events<'_>, event: GateEvent) {
+    let mut callback = events.lock().unwrap_or_else(PoisonError::into_inner);
+    callback(event);
+}
+
 /// Replays the missing trials of these cases on both lanes at the same time.
 async fn replay_wave(
     lanes: &mut [Waves; 2],
     wave: &BTreeSet<&CaseId>,
     cancel: &CancellationToken,
-    on_event: &mut dyn FnMut(GateEvent),
+    on_event: &mut (dyn FnMut(GateEvent) + Send),
 ) -> Result<(), GateError> {
-    let events = std::cell::RefCell::new(&mut *on_event);
+    let events: Events<'_> = Mutex::new(&mut *on_event);
     let [baseline, candidate] = lanes;
     let (first, second) = tokio::join!(
         Box::pin(replay_lane(baseline, "baseline", wave, cancel, &events)),
         Box::pin(replay_lane(candidate, "candidate", wave, cancel, &events)),
     );
-    on_event(GateEvent::WaveFinished);
+    report(&events, GateEvent::WaveFinished);
     first.and(second)?;
     if lanes.iter().any(|lane| lane.summary().interrupted) {
         return Err(GateError::Incomplete(anyhow!(
@@ -258,13 +267,13 @@ async fn replay_lane(
     name: &'static str,
     wave: &BTreeSet<&CaseId>,
     cancel: &CancellationToken,
-    events: &std::cell::RefCell<&mut dyn FnMut(GateEvent)>,
+    events: &Events<'_>,
 ) -> Result<(), GateError> {
     let mut on_progress = |progress: Progress| match progress {
         Progress::Planned { trials, already } => {
-            (events.borrow_mut())(GateEvent::TrialsPlanned(trials - already));
+            report(events, GateEvent::TrialsPlanned(trials - already));
         }
-        Progress::Finished { .. } => (events.borrow_mut())(GateEvent::TrialFinished),
+        Progress::Finished { .. } => report(events, GateEvent::TrialFinished),
         Progress::Corpus { .. } | Progress::Probed => {}
     };
     let played = lane.play(|case| wave.contains(case), &mut on_progress, cancel).await;

@@ -35,7 +35,12 @@ pub(crate) struct PlanLock {
 }
 
 impl PlanLock {
-    pub(crate) fn new(config: &GateConfig, policy: &Policy, schedule: &LookSchedule, corpus_digest: &str) -> Self {
+    pub(crate) fn new(
+        config: &GateConfig,
+        policy: &Policy,
+        schedule: &LookSchedule,
+        corpus_digest: &str,
+    ) -> Self {
         let mut hasher = blake3::Hasher::new();
         for case in schedule.order.iter() {
             hasher.update(case.as_str().as_bytes());

@@ -73,15 +73,11 @@ impl ReplayRequest {
         let candidate = Candidate::parse(&read(&self.candidate)?, resources.env)
             .with_context(|| cannot_use("candidate", &self.candidate))?;
         let faults = match &self.faults {
-            Some(path) => {
-                Some(FaultRules::parse(&read(path)?).with_context(|| cannot_use("fault", path))?)
-            }
+            Some(path) => Some(FaultRules::parse(&read(path)?).with_context(|| cannot_use("fault", path))?),
             None => None,
         };
         let tools = match &self.tools {
-            Some(path) => {
-                ToolCatalog::parse_json(&read(path)?).with_context(|| cannot_use("tool", path))?
-            }
+            Some(path) => ToolCatalog::parse_json(&read(path)?).with_context(|| cannot_use("tool", path))?,
             None => ToolCatalog::default(),
         };
         Ok(Plan {

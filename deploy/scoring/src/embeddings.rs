@@ -12,10 +12,10 @@ use embedding::{Embedder, MODEL, WINDOW};
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::grade::quoted;
-use crate::config::{ProviderKind, EmbeddingsConfig};
-use crate::endpoint::Endpoint;
 use crate::budget::Budget;
+use crate::config::{EmbeddingsConfig, ProviderKind};
+use crate::endpoint::Endpoint;
+use crate::grade::quoted;
 
 /// The longest answer of an endpoint that is read, bytes.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
@@ -45,7 +45,11 @@ pub(crate) enum EmbedError {
 enum Backend {
     #[cfg(feature = "embedding")]
     BuiltIn(Arc<Embedder>),
-    Http { endpoint: Box<Endpoint>, batch: usize, max_text_bytes: usize },
+    Http {
+        endpoint: Box<Endpoint>,
+        batch: usize,
+        max_text_bytes: usize,
+    },
 }
 
 /// What makes vectors.
@@ -108,7 +112,8 @@ impl EmbeddingProvider {
         let endpoint = Endpoint::new(url, "/embeddings", headers, *timeout, retry, MAX_ANSWER_BYTES, env)?;
         let identity = json!({"url": url, "model": model, "max_text_bytes": max_text_bytes}).to_string();
         let digest = blake3::hash(identity.as_bytes()).to_hex().to_string();
-        let backend = Backend::Http { endpoint: Box::new(endpoint), batch: *batch, max_text_bytes: *max_text_bytes };
+        let backend =
+            Backend::Http { endpoint: Box::new(endpoint), batch: *batch, max_text_bytes: *max_text_bytes };
         Ok(Self { backend, model, digest })
     }
 
@@ -131,7 +136,8 @@ impl EmbeddingProvider {
                 for part in texts.chunks(*batch) {
                     let inputs: Vec<&str> = part.iter().map(|text| head(text, *max_text_bytes)).collect();
                     let body = json!({"model": self.model, "input": inputs, "encoding_format": "float"});
-                    let answer = endpoint.post(&body.to_string(), budget).await.map_err(EmbedError::Failed)?;
+                    let answer =
+                        endpoint.post(&body.to_string(), budget).await.map_err(EmbedError::Failed)?;
                     let answer = answer.ok_or(EmbedError::Bound)?;
                     vectors.extend(read(&answer, part.len()).map_err(EmbedError::Failed)?);
                 }
@@ -265,8 +271,7 @@ mod tests {
     #[tokio::test]
     async fn a_distinct_text_is_embedded_once_and_like_itself() {
         let provider = EmbeddingProvider::new(None, &|_| None).expect("built in").expect("is the default");
-        let budget =
-            Budget::new(&crate::config::Limits::default(), crate::budget::Cost::default());
+        let budget = Budget::new(&crate::config::Limits::default(), crate::budget::Cost::default());
         let mut memory = EmbeddingCache::default();
         let long = "word ".repeat(600);
         let vectors =

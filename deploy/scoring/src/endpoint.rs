@@ -8,9 +8,9 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AF
 use reqwest::{Client, StatusCode, Url};
 use schemas::variables::expand;
 
-use crate::grade::quoted;
-use crate::config::Retry;
 use crate::budget::Budget;
+use crate::config::Retry;
+use crate::grade::quoted;
 
 /// The longest pause before a request is made again, whatever the service asks for.
 const MAX_PAUSE: Duration = Duration::from_secs(60);

@@ -7,13 +7,13 @@ use schemas::score::ScoreKind;
 use schemas::trial::{Lane, Trial, TrialEnding};
 use serde::Serialize;
 
-use crate::evaluation::Evaluation;
-use crate::grade;
+use crate::budget::Budget;
 use crate::config::{CommandConfig, HttpConfig, JudgeConfig, LabelsConfig, ScoreConfig};
 use crate::endpoint::Endpoint;
+use crate::evaluation::Evaluation;
+use crate::grade;
 use crate::judge::Judge;
 use crate::labels::Labels;
-use crate::budget::Budget;
 use crate::program::Program;
 use crate::trial_view::TrialView;
 

@@ -12,11 +12,11 @@ use minijinja::{Environment, UndefinedBehavior, context};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::grade::{self, Grade, quoted};
+use crate::budget::{Budget, Cost};
 use crate::config::{JudgeConfig, Structured};
 use crate::endpoint::Endpoint;
 use crate::evaluation::Evaluation;
-use crate::budget::{Cost, Budget};
+use crate::grade::{self, Grade, quoted};
 use crate::trial_view::TrialView;
 
 /// The longest answer of the endpoint that is read, bytes.
@@ -288,8 +288,8 @@ fn schema(pass: &str, fail: &str) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use crate::trial_view::tests::trial;
     use super::*;
+    use crate::trial_view::tests::trial;
 
     fn config(extra: &str) -> JudgeConfig {
         let text = format!("name = \"j\"\nurl = \"http://127.0.0.1:1/v1/\"\nmodel = \"m\"\n{extra}");

@@ -72,8 +72,8 @@ impl Labels {
 
 #[cfg(test)]
 mod tests {
-    use crate::trial_view::tests::trial;
     use super::*;
+    use crate::trial_view::tests::trial;
 
     #[test]
     fn a_label_is_found_by_lane_case_and_trial() {

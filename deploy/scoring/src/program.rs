@@ -13,8 +13,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
 
-use crate::grade::{self, Grade};
 use crate::config::CommandConfig;
+use crate::grade::{self, Grade};
 
 /// The longest answer that is read, bytes; a longer one is refused.
 const MAX_ANSWER_BYTES: u64 = 1 << 20;

@@ -143,11 +143,9 @@ impl ScoreReport {
                 last_error(one)
             )
         });
-        let embedding = self
-            .embeddings
-            .as_ref()
-            .and_then(|one| one.error.as_ref())
-            .map(|error| format!("embedding the answers failed: {error}; correct this and repeat the command"));
+        let embedding = self.embeddings.as_ref().and_then(|one| one.error.as_ref()).map(|error| {
+            format!("embedding the answers failed: {error}; correct this and repeat the command")
+        });
         stopped.or(given_up).or(failing).or(embedding)
     }
 }

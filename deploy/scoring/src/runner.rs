@@ -9,17 +9,17 @@ use schemas::id::SessionId;
 use schemas::score::Score;
 use schemas::table::Table;
 use schemas::trial::{Lane, Trial};
-use store::{Store, StoreError, Snapshot};
+use store::{Snapshot, Store, StoreError};
 
-use crate::grade;
+use crate::budget::Budget;
 use crate::embeddings::{EmbedError, EmbeddingCache, EmbeddingProvider};
 use crate::evaluation::Evaluation;
 use crate::evaluator::Evaluator;
-use crate::score_writer::{EarlierScores, ScoreWriter};
-use crate::budget::Budget;
-use crate::trial_view::{COLUMNS, ExchangeRow, TrialView, turn_answers};
+use crate::grade;
 use crate::report::{EmbeddingReport, EvaluatorReport, ScoreReport, StopReason};
+use crate::score_writer::{EarlierScores, ScoreWriter};
 use crate::service::{ScoreProgress, ScoreRequest};
+use crate::trial_view::{COLUMNS, ExchangeRow, TrialView, turn_answers};
 
 /// Trials whose transcripts are in cache together.
 const GROUP_TRIALS: usize = 256;
@@ -70,8 +70,10 @@ impl Runner<'_> {
             earlier,
             given_up: evaluators.iter().map(|_| AtomicBool::new(false)).collect(),
             reports: evaluators.iter().map(EvaluatorReport::new).collect(),
-            embeddings: provider
-                .map(|provider| EmbeddingReport { model: provider.model.clone(), ..EmbeddingReport::default() }),
+            embeddings: provider.map(|provider| EmbeddingReport {
+                model: provider.model.clone(),
+                ..EmbeddingReport::default()
+            }),
             cache: EmbeddingCache::default(),
         };
         let total = snapshot.files(Table::Trials).map(|file| file.rows).sum();

@@ -13,10 +13,10 @@ use schemas::score::Score;
 use schemas::table::Table;
 use serde::Deserialize;
 use store::{Batch, ChunkIndex};
-use store::{Claim, Store, StoreError, Snapshot};
+use store::{Claim, Snapshot, Store, StoreError};
 
-use crate::evaluator::Evaluator;
 use crate::budget::Cost;
+use crate::evaluator::Evaluator;
 
 /// Name of the commits.
 const SOURCE: &str = "score";

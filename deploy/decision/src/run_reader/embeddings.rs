@@ -7,7 +7,7 @@ use analyzer::{AnswerEmbedding, Run};
 use schemas::id::SessionId;
 use schemas::table::Table;
 use serde::Deserialize;
-use store::{Store, StoreError, Snapshot};
+use store::{Snapshot, Store, StoreError};
 
 #[derive(Debug, Deserialize)]
 struct ModelRow {

@@ -1,7 +1,7 @@
 use super::*;
+use crate::backend::{Case, Ledger};
 use crate::builds;
 use crate::model_server::ModelServer;
-use crate::backend::{Case, Ledger};
 use crate::tool_server::ToolServer;
 
 const CASES: u32 = 40;

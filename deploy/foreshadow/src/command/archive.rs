@@ -6,33 +6,33 @@ use anyhow::Context as _;
 use recorder::archive::kafka_archiver::{self, Summary};
 use recorder::config::archiver::ArchiverConfig;
 
-use super::record::duration;
-use crate::command::Context;
-use crate::outcome::{Failure, Outcome};
+use crate::context::Context;
+use crate::exit::{Failure, Status};
+use crate::format::parse_duration;
 use crate::signals::Signals;
 
 /// Arguments of `foreshadow archive`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Exit once the whole topic is read and committed and no message has arrived for this long (such as `10s`).
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     exit_when_idle: Option<Duration>,
 }
 
 /// Runs `foreshadow archive` until a signal, or with `--exit-when-idle` until the topic is archived and idle.
-pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Failure> {
+pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Failure> {
     let config = read_config(context)?;
     let store = context.open_store(&config.store)?;
     // Before anything is opened, so that no signal falls between.
     let mut signals = Signals::catch().map_err(Failure::work)?;
     let mut archiver =
         kafka_archiver::start(&config, store, args.exit_when_idle).await.map_err(Failure::work)?;
-    context.screen.note(format!(
+    context.console.note(format!(
         "archiving topic {} as a member of group {} into {}",
         config.kafka.topic, config.kafka.group, config.store
     ));
     if let Some(address) = archiver.metrics_address() {
-        context.screen.note(format!("metrics are served at http://{address}/metrics"));
+        context.console.note(format!("metrics are served at http://{address}/metrics"));
     }
     let ended = loop {
         // All branches are cancel-safe.
@@ -40,14 +40,14 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Fa
             ended = archiver.ended() => break ended,
             () = signals.next() => {}
         }
-        context.screen.note("stopping: what is gathered is committed, and the group is left");
+        context.console.note("stopping: what is gathered is committed, and the group is left");
         archiver.stop();
     };
     archiver.close().await;
     let summary = ended.map_err(Failure::work)?;
-    context.screen.line(described(&summary));
-    context.screen.result(&summary);
-    Ok(Outcome::Success)
+    context.console.line(described(&summary));
+    context.console.result(&summary);
+    Ok(Status::Success)
 }
 
 fn read_config(context: &Context<'_>) -> Result<ArchiverConfig, Failure> {

@@ -6,9 +6,9 @@ use analyzer::verdict::Calibration;
 use analyzer::{CalibrateRequest, calibrate};
 use anyhow::{Context as _, anyhow};
 
-use crate::command::{Context, analyze};
-use crate::outcome::{Failure, Outcome};
-use crate::screen::Screen;
+use crate::console::Console;
+use crate::context::Context;
+use crate::exit::{Failure, Status};
 
 /// Arguments of `foreshadow calibrate`.
 #[derive(Debug, clap::Args)]
@@ -34,9 +34,9 @@ pub(crate) struct Args {
 }
 
 /// Runs `foreshadow calibrate`.
-pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Failure> {
-    let policy = analyze::read_policy(args.policy.as_ref())?;
-    let run = analyze::load_run(&args.run, &context.key_ring()?, &policy.invariant).await?;
+pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Failure> {
+    let policy = decision::read_policy(args.policy.as_deref())?;
+    let run = decision::read_run(&args.run, &context.key_ring()?, &policy.invariant).await?;
     let Args { splits, looks, seed, out, .. } = args;
     let calibrated = tokio::task::spawn_blocking(move || {
         calibrate(&CalibrateRequest { policy: &policy, run: &run, seed, splits, looks })
@@ -51,17 +51,17 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Fa
         text.push('\n');
         std::fs::write(path, text).with_context(|| format!("{} cannot be written", path.display()))?;
     }
-    show(&calibration, context.screen);
+    show(&calibration, context.console);
     if let Some(path) = &out {
-        context.screen.line(format!("\nwritten to {}", path.display()));
+        context.console.line(format!("\nwritten to {}", path.display()));
     }
-    context.screen.result(&calibration);
-    Ok(Outcome::Success)
+    context.console.result(&calibration);
+    Ok(Status::Success)
 }
 
-fn show(calibration: &Calibration, screen: &Screen) {
+fn show(calibration: &Calibration, console: &Console) {
     let Calibration { answers, false_block_interval: [low, high], cost, .. } = calibration;
-    screen.line(screen.paint(
+    console.line(console.paint(
         &format!(
             "identical builds were blocked in {} of {} splits of these sessions: {:.1} % (95 % interval {:.1} to {:.1} %)",
             answers.block,
@@ -72,15 +72,15 @@ fn show(calibration: &Calibration, screen: &Screen) {
         ),
         "1",
     ));
-    screen.line(format!(
+    console.line(format!(
         "  approved {}, inconclusive {}; {} cases, {:.1} trials in each arm, {} look(s)",
         answers.approve, answers.inconclusive, calibration.cases, calibration.trials, calibration.looks
     ));
-    screen.line("");
-    screen.line("metric                    false alarms   smallest change seen   cases to approve (margin)");
+    console.line("");
+    console.line("metric                    false alarms   smallest change seen   cases to approve (margin)");
     for metric in &calibration.metrics {
         let role = if metric.decides { "" } else { " (reported)" };
-        screen.line(format!(
+        console.line(format!(
             "{:<28} {:>6.1} %   {:>20}   {:>16} ({:.3})",
             format!("{}{role}", metric.name),
             100.0 * metric.false_alarm,
@@ -89,16 +89,16 @@ fn show(calibration: &Calibration, screen: &Screen) {
             metric.margin
         ));
     }
-    screen.line("");
+    console.line("");
     let mut costs = vec![format!("a decision of this size: {} trials", cost.trials)];
     costs.extend(cost.tokens.map(|tokens| format!("{tokens:.0} tokens")));
     costs.extend(cost.usd.map(|usd| format!("${usd:.2}")));
     costs.extend(cost.agent_hours.map(|hours| format!("{hours:.2} hours of agent time")));
-    screen.line(costs.join(", "));
+    console.line(costs.join(", "));
     if calibration.looks > 1 {
-        screen.line(format!("with {} looks {:.0} % of that", calibration.looks, 100.0 * cost.share_used));
+        console.line(format!("with {} looks {:.0} % of that", calibration.looks, 100.0 * cost.share_used));
     }
     for note in &calibration.notes {
-        screen.line(format!("note: {note}"));
+        console.line(format!("note: {note}"));
     }
 }

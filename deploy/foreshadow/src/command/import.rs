@@ -2,7 +2,7 @@
 //!
 //! Everything is read, converted and checked before the first byte is written, and each file is one commit: a refused
 //! import leaves nothing behind. Reading and converting is `recorder::import`; here are the files and the rules of the
-//! place they go to.
+//! destination they go to.
 
 use std::path::PathBuf;
 
@@ -15,15 +15,15 @@ use schemas::trial::Lane;
 use store::{Batch, ChunkIndex};
 
 use crate::clock;
-use crate::command::Context;
-use crate::outcome::{Failure, Outcome};
+use crate::context::Context;
+use crate::exit::{Failure, Status};
 
-mod gather;
-mod place;
+mod destination;
+mod inputs;
 mod summary;
 
-use gather::{Gathered, Selection};
-use place::Place;
+use destination::Destination;
+use inputs::{InputFile, Selection};
 use summary::Summary;
 
 /// Arguments of `foreshadow import`.
@@ -125,7 +125,7 @@ impl From<LaneName> for Lane {
     }
 }
 
-/// What one file will add to the place.
+/// What one file will add to the destination.
 struct Woven {
     /// Name of its commit.
     source: String,
@@ -134,22 +134,22 @@ struct Woven {
 }
 
 /// Runs `foreshadow import`.
-pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Failure> {
+pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Failure> {
     let into = into(&args)?;
     let location = args.store.as_deref().or(args.run.as_deref()).unwrap_or_default();
     let store = context.open_store(location)?;
-    let mut place = Place::look(&store, &into, args.outcome_selected, args.format.into()).await?;
+    let mut destination = Destination::look(&store, &into, args.outcome_selected, args.format.into()).await?;
     let selection =
         Selection::parse(args.trial, &args.filters, args.limit, columns(&args)?).map_err(Failure::usage)?;
     let tools = match &args.tools {
         Some(path) => read_tools(path).map_err(Failure::usage)?,
         None => ToolCatalog::default(),
     };
-    let gathered = gather::gather(&args.paths, args.format.into(), &selection)?;
+    let inputs = inputs::read(&args.paths, args.format.into(), &selection)?;
     let mut summary = Summary::new(location, args.format.into());
-    let woven = weave(&args, context, &into, &tools, &selection, gathered, &mut place, &mut summary)?;
+    let woven = weave(&args, context, &into, &tools, &selection, inputs, &mut destination, &mut summary)?;
     if summary.nothing() {
-        summary.show(context.screen);
+        summary.show(context.console);
         let hint = if summary.left_out > 0 {
             "; --trial, --where or --limit left all others out"
         } else if summary.set_aside.is_empty() {
@@ -159,17 +159,18 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Fa
         };
         return Err(Failure::work(anyhow::anyhow!("nothing could be imported{hint}")));
     }
-    place.make_manifest(&store).await?;
+    destination.make_manifest(&store).await?;
     for file in woven {
         let first = store.resume_position(&file.source).await.map_err(Failure::work)?;
         store.delete_orphans(&file.source).await.map_err(Failure::work)?;
         let next = first + file.sessions;
-        store.commit(&file.source, first, next, file.batch, &mut ChunkIndex::default())
+        store
+            .commit(&file.source, first, next, file.batch, &mut ChunkIndex::default())
             .await
             .map_err(Failure::work)?;
     }
-    summary.show(context.screen);
-    Ok(Outcome::Success)
+    summary.show(context.console);
+    Ok(Status::Success)
 }
 
 /// How an outcome table is read.
@@ -216,19 +217,19 @@ fn weave(
     into: &ImportInto,
     tools: &ToolCatalog,
     selection: &Selection,
-    gathered: Vec<Gathered>,
-    place: &mut Place,
+    inputs: Vec<InputFile>,
+    destination: &mut Destination,
     summary: &mut Summary,
 ) -> Result<Vec<Woven>, Failure> {
     let keys = context.root_key()?.tenant(&args.tenant);
-    let total = gathered.iter().map(|file| file.transcripts.len()).sum::<usize>();
-    let bar = context.screen.progress("importing", total as u64);
-    let mut files = Vec::with_capacity(gathered.len());
+    let total = inputs.iter().map(|file| file.transcripts.len()).sum::<usize>();
+    let bar = context.console.progress("importing", total as u64);
+    let mut files = Vec::with_capacity(inputs.len());
     let mut sessions_before = 0;
-    for file in gathered {
+    for file in inputs {
         let source = selection.source_name(&file.source);
         if !file.transcripts.is_empty() {
-            place.refuse_again(&source, file.source.file())?;
+            destination.refuse_again(&source, file.source.file())?;
         }
         let mut weaver = Weaver::new(ImportPlan {
             format: args.format.into(),
@@ -247,13 +248,13 @@ fn weave(
         summary.take_file(file.set_aside, file.ignored_columns, file.left_out);
         for transcript in file.transcripts {
             bar.inc(1);
-            if let Some(aside) = place.claim(&file.source, &transcript)? {
+            if let Some(aside) = destination.claim(&file.source, &transcript)? {
                 summary.set_aside.push(aside);
                 continue;
             }
             match weaver.weave(transcript) {
                 Ok(woven) => {
-                    place.refuse_taken(&woven, file.source.file())?;
+                    destination.refuse_taken(&woven, file.source.file())?;
                     summary.tally.add(&woven.tally);
                     sessions += 1;
                     batch.exchanges.extend(woven.exchanges.into_iter().map(Box::new));
@@ -272,104 +273,4 @@ fn weave(
     }
     bar.finish_and_clear();
     Ok(files)
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::Parser as _;
-    use schemas::trial::Trial;
-    use store::Store;
-
-    use crate::cli::Cli;
-    use crate::command;
-    use crate::outcome::{Failure, Outcome};
-    use crate::screen::{Color, Screen};
-
-    const SESSION: &str = r#"{"task_id":"t","trial":0,"reward":1.0,"traj":[{"role":"user","content":"hi"},{"role":"assistant","content":"hello"}]}"#;
-
-    /// A folder with a key, a file of one session, and commands run in it.
-    struct Desk(tempfile::TempDir);
-
-    impl Desk {
-        fn new() -> Self {
-            let desk = Self(tempfile::tempdir().expect("a folder"));
-            std::fs::write(desk.path("one.jsonl"), SESSION).expect("a file");
-            std::fs::write(desk.path("two.jsonl"), SESSION.replace("hello", "good day")).expect("a file");
-            desk
-        }
-
-        fn path(&self, name: &str) -> String {
-            self.0.path().join(name).display().to_string()
-        }
-
-        /// Runs a command line; words that start with `@` are paths in the folder.
-        async fn run(&self, line: &str) -> Result<Outcome, Failure> {
-            let key = self.path("key");
-            let words = line
-                .split(' ')
-                .map(|word| word.strip_prefix('@').map_or(word.to_owned(), |name| self.path(name)));
-            let fixed = ["foreshadow".to_owned(), "--key-file".to_owned(), key];
-            let cli = Cli::try_parse_from(fixed.into_iter().chain(words)).expect("a command line");
-            let screen = Screen::new(false, Color::Never);
-            Box::pin(command::run(cli, &screen)).await
-        }
-
-        async fn refused(&self, line: &str) -> (u8, String) {
-            let failure = self.run(line).await.expect_err("it is refused");
-            (failure.exit_code(), format!("{:#}", failure.error()))
-        }
-    }
-
-    const INTO_RUN: &str = "import --format tau-bench @one.jsonl --run @run --build b --lane baseline";
-
-    #[tokio::test]
-    async fn the_same_file_is_taken_once() {
-        let desk = Desk::new();
-        desk.run(INTO_RUN).await.expect("the first time");
-        let (code, message) = desk.refused(INTO_RUN).await;
-        assert_eq!(code, 2);
-        assert!(message.contains("already imported"), "{message}");
-        // Another file with the same trial would let the case vote twice.
-        let (code, message) = desk.refused(&INTO_RUN.replace("@one", "@two")).await;
-        assert_eq!(code, 2);
-        assert!(message.contains("case t trial 0 is already"), "{message}");
-        let store = Store::open(&desk.path("run")).expect("a run");
-        let snapshot = store.snapshot().await.expect("commits");
-        let trials: Vec<Trial> =
-            store.read_table(&snapshot, schemas::table::Table::Trials, None).await.expect("trials");
-        assert_eq!((snapshot.commits().len(), trials.len()), (1, 1));
-        assert_eq!(trials[0].answer.as_deref(), Some("hello"));
-        desk.run("sessions verify --strict --store @run").await.expect("whole");
-    }
-
-    #[tokio::test]
-    async fn a_run_keeps_its_lane_and_build_and_is_no_store() {
-        let desk = Desk::new();
-        desk.run(INTO_RUN).await.expect("a new run");
-        let others = [
-            (INTO_RUN.replace("--build b", "--build c"), "build b, not c"),
-            (INTO_RUN.replace("baseline", "candidate"), "lane baseline, not candidate"),
-            (format!("{INTO_RUN} --outcome-selected"), "selected = false, not true"),
-            ("import --format tau-bench @two.jsonl --store @run".to_owned(), "is a run, not a store"),
-        ];
-        for (line, part) in others {
-            let (code, message) = desk.refused(&line.replace("@one", "@two")).await;
-            assert_eq!(code, 2, "{line}");
-            assert!(message.contains(part), "{message}");
-        }
-        desk.run("import --format tau-bench @one.jsonl --store @store").await.expect("a new store");
-        let (code, message) = desk.refused(&INTO_RUN.replace("@run", "@store").replace("@one", "@two")).await;
-        assert!(code == 2 && message.contains("holds a store, not a run"), "{message}");
-    }
-
-    #[tokio::test]
-    async fn nothing_to_import_writes_nothing() {
-        let desk = Desk::new();
-        std::fs::write(desk.path("one.jsonl"), "{\"task_id\":").expect("a file");
-        let (code, message) = desk.refused(INTO_RUN).await;
-        assert!(code == 1 && message.contains("nothing could be imported"), "{message}");
-        assert!(!std::path::Path::new(&desk.path("run")).exists());
-        let (code, _) = desk.refused("sessions list --store @run").await;
-        assert_eq!(code, 2);
-    }
 }

@@ -10,16 +10,17 @@ use recorder::{ExchangeCounts, Recorder};
 use serde::Serialize;
 
 use crate::clock::now_micros;
-use crate::command::Context;
-use crate::outcome::{Failure, Outcome};
-use crate::screen::Screen;
+use crate::console::Console;
+use crate::context::Context;
+use crate::exit::{Failure, Status};
+use crate::format::parse_duration;
 use crate::signals::Signals;
 
 /// Arguments of `foreshadow record`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// How long open exchanges may take to end after a stop was asked for.
-    #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = duration)]
+    #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = parse_duration)]
     drain: Duration,
 }
 
@@ -32,23 +33,23 @@ struct OpenRoute<'a> {
 }
 
 /// Runs `foreshadow record` until it is interrupted.
-pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Failure> {
+pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Failure> {
     let config = read_config(context)?;
     let root = context.root_key()?;
     // Before anything is opened, so that no signal falls between.
     let mut signals = Signals::catch().map_err(Failure::work)?;
     let recorder = recorder::start(config, root, Arc::new(now_micros)).await.map_err(Failure::work)?;
-    announce(&recorder, context.screen);
+    announce(&recorder, context.console);
     signals.next().await;
     let handed_on = if recorder.publishes() { "published" } else { "archived" };
     context
-        .screen
+        .console
         .note(format!("stopping: open exchanges may end, sessions are closed, the journal is {handed_on}"));
     let publishes = recorder.publishes();
     let counts = recorder.shutdown(args.drain).await.map_err(Failure::work)?;
-    context.screen.line(summary(&counts, publishes));
-    context.screen.result(&counts);
-    Ok(Outcome::Success)
+    context.console.line(summary(&counts, publishes));
+    context.console.result(&counts);
+    Ok(Status::Success)
 }
 
 fn read_config(context: &Context<'_>) -> Result<Config, Failure> {
@@ -67,19 +68,19 @@ fn read_config(context: &Context<'_>) -> Result<Config, Failure> {
 }
 
 /// Says where each route can be reached, one line each on stderr; under `--json` as one JSON object a line.
-fn announce(recorder: &Recorder, screen: &Screen) {
+fn announce(recorder: &Recorder, console: &Console) {
     for route in recorder.routes() {
         let open = OpenRoute { name: &route.name, edge: route.edge_name(), url: route.url() };
-        if screen.json() {
-            screen.note(serde_json::to_string(&open).unwrap_or_default());
+        if console.json() {
+            console.note(serde_json::to_string(&open).unwrap_or_default());
         } else {
-            screen.note(format!("{} ({}) listens on {}", open.name, open.edge, open.url));
+            console.note(format!("{} ({}) listens on {}", open.name, open.edge, open.url));
         }
     }
     if let Some(address) = recorder.metrics_address()
-        && !screen.json()
+        && !console.json()
     {
-        screen.note(format!("metrics are at http://{address}/metrics"));
+        console.note(format!("metrics are at http://{address}/metrics"));
     }
 }
 
@@ -105,11 +106,4 @@ fn summary(counts: &ExchangeCounts, publishes: bool) -> String {
         text.push_str(&format!("\n  {} upgraded connections passed through unrecorded", counts.upgraded));
     }
     text
-}
-
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    use serde::de::IntoDeserializer as _;
-    let text: serde::de::value::StrDeserializer<'_, serde::de::value::Error> = text.into_deserializer();
-    humantime_serde::deserialize(text)
-        .map_err(|error| format!("expected a duration such as \"10s\" ({error})"))
 }

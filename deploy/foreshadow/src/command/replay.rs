@@ -2,22 +2,21 @@
 //!
 //! Choosing, playing and keeping trials is `replayer`'s.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::ValueEnum;
-use replayer::{Candidate, Clock, FaultRules, ModelMode, Plan, Progress, ReplayError, Summary, World};
-use schemas::id::{AgentId, IncarnationId};
-use schemas::tools::ToolCatalog;
+use gating::ReplayRequest;
+use replayer::{ModelMode, Progress, Summary, World};
+use schemas::id::AgentId;
 use schemas::trial::{Lane, TrialEnding};
-use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock;
-use crate::command::Context;
-use crate::outcome::{Failure, Outcome};
-use crate::screen::Screen;
+use crate::console::Console;
+use crate::context::Context;
+use crate::exit::{Failure, Status};
+use crate::format::parse_duration;
+use crate::resources::resources;
 use crate::signals::cancel_on_signal;
 
 /// Sessions left out that are named on the terminal; `--json` names all.
@@ -31,57 +30,57 @@ const LINE_EVERY: usize = 100;
 pub(crate) struct Args {
     /// Store with the recorded sessions.
     #[arg(long, value_name = "STORE")]
-    pub(crate) store: String,
+    store: String,
     /// What is replayed against (TOML).
     #[arg(long, value_name = "FILE")]
-    pub(crate) candidate: PathBuf,
+    candidate: PathBuf,
     /// Where the trials go; must not hold a run yet, unless --resume is given.
     #[arg(long, value_name = "RUN")]
-    pub(crate) run: String,
+    run: String,
     /// Whose trials they are.
     #[arg(long, value_enum, default_value = "candidate")]
-    pub(crate) lane: LaneName,
+    lane: LaneName,
     /// Trials of each session.
     #[arg(long, default_value_t = 5, value_name = "K")]
-    pub(crate) trials: u32,
+    trials: u32,
     /// A seeded sample of this many sessions; by default all.
     #[arg(long, value_name = "N")]
-    pub(crate) sessions: Option<usize>,
+    sessions: Option<usize>,
     /// Seed of everything random: the sample, the order of trials, the faults, the seeds given to the candidate.
     #[arg(long, default_value_t = 0, value_name = "N")]
-    pub(crate) seed: u64,
+    seed: u64,
     /// Trials at a time.
     #[arg(long, default_value_t = 4, value_name = "N")]
-    pub(crate) concurrency: usize,
+    concurrency: usize,
     /// Faults to inject into tool calls (TOML); the same seed gives both lanes the same ones.
     #[arg(long, value_name = "FILE")]
-    pub(crate) faults: Option<PathBuf>,
+    faults: Option<PathBuf>,
     /// What answers the candidate's model calls: the recording, or the `upstream` under `model` of the candidate file.
     #[arg(long, value_enum, default_value = "recorded")]
-    pub(crate) model: ModelName,
+    model: ModelName,
     /// Tool list (OpenAI or MCP form) with `effect`, `reversible` and `idempotent` beside each tool.
     #[arg(long, value_name = "FILE")]
-    pub(crate) tools: Option<PathBuf>,
+    tools: Option<PathBuf>,
     /// Only sessions of this agent.
     #[arg(long, value_name = "A")]
-    pub(crate) agent: Option<AgentId>,
+    agent: Option<AgentId>,
     /// Go on with a run that was interrupted: finished trials are not played again.
     #[arg(long)]
-    pub(crate) resume: bool,
+    resume: bool,
     /// Recorded tool delays are multiplied by this; 0 answers at once.
     #[arg(long, default_value_t = 1.0, value_name = "FACTOR")]
-    pub(crate) delay_scale: f64,
+    delay_scale: f64,
     /// No recorded tool delay is replayed longer than this.
     #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = parse_duration)]
-    pub(crate) delay_cap: Duration,
+    delay_cap: Duration,
     /// Start a command candidate although nothing stops it from reaching the network.
     #[arg(long)]
-    pub(crate) allow_open_egress: bool,
+    allow_open_egress: bool,
 }
 
 /// A lane that can be replayed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LaneName {
+enum LaneName {
     /// The current build.
     Baseline,
     /// The new build.
@@ -89,9 +88,8 @@ pub(crate) enum LaneName {
 }
 
 /// What answers model calls.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum ModelName {
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+enum ModelName {
     /// The recording.
     #[default]
     Recorded,
@@ -99,57 +97,25 @@ pub(crate) enum ModelName {
     Live,
 }
 
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let text = serde_json::Value::String(text.to_owned());
-    humantime_serde::deserialize(text)
-        .map_err(|error: serde_json::Error| format!("{error}; write for example 500ms or 10s"))
-}
-
 /// Runs `foreshadow replay`.
-pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Failure> {
-    let plan = plan(args, context)?;
+pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Failure> {
+    let plan = request(args).into_plan(&resources(context)?).map_err(Failure::usage)?;
     let world = World::bind(plan.candidate.listen()).await.map_err(Failure::usage)?;
     let cancel = CancellationToken::new();
-    let watch = tokio::spawn(cancel_on_signal(cancel.clone()));
-    let mut told = Told::new(context.screen);
-    let replayed =
-        Box::pin(replayer::replay(plan, &world, &mut |progress| told.tell(progress), cancel)).await;
-    told.finish();
-    watch.abort();
-    // It ends by the abort at the latest.
-    let _ = watch.await;
+    let mut progress = ReplayProgress::new(context.console);
+    let mut on_progress = |event| progress.show(event);
+    let replayed = replayer::replay(plan, &world, &mut on_progress, cancel.clone());
+    let replayed = cancel_on_signal(cancel, Box::pin(replayed)).await;
+    progress.clear();
     world.shutdown().await;
-    match replayed {
-        Ok(summary) => conclude(&summary, context.screen),
-        Err(error) => Err(failure(error)),
-    }
+    conclude(&replayed?, context.console)
 }
 
-pub(crate) fn plan(args: Args, context: &Context<'_>) -> Result<Plan, Failure> {
-    let env = |name: &str| std::env::var(name).ok();
-    let candidate = read(&args.candidate)?;
-    let candidate =
-        Candidate::parse(&candidate, &env).with_context(|| cannot_use("candidate", &args.candidate));
-    let faults = match &args.faults {
-        Some(path) => Some(
-            FaultRules::parse(&read(path)?)
-                .with_context(|| cannot_use("fault", path))
-                .map_err(Failure::usage)?,
-        ),
-        None => None,
-    };
-    let tools = match &args.tools {
-        Some(path) => ToolCatalog::parse_json(&read(path)?)
-            .with_context(|| cannot_use("tool", path))
-            .map_err(Failure::usage)?,
-        None => ToolCatalog::default(),
-    };
-    let incarnation = IncarnationId::parse(&uuid::Uuid::new_v4().to_string());
-    Ok(Plan {
+fn request(args: Args) -> ReplayRequest {
+    ReplayRequest {
         store: args.store,
+        candidate: args.candidate,
         run: args.run,
-        ring: context.key_ring()?,
-        candidate: candidate.map_err(Failure::usage)?,
         lane: match args.lane {
             LaneName::Baseline => Lane::Baseline,
             LaneName::Candidate => Lane::Candidate,
@@ -158,60 +124,42 @@ pub(crate) fn plan(args: Args, context: &Context<'_>) -> Result<Plan, Failure> {
         sessions: args.sessions,
         seed: args.seed,
         concurrency: args.concurrency,
-        faults,
+        faults: args.faults,
         model: match args.model {
             ModelName::Recorded => ModelMode::Recorded,
             ModelName::Live => ModelMode::Live,
         },
-        tools,
+        tools: args.tools,
         agent: args.agent,
         resume: args.resume,
         delay_scale: args.delay_scale,
         delay_cap: args.delay_cap,
         allow_open_egress: args.allow_open_egress,
-        keys: context.root_key()?,
-        tool_version: env!("CARGO_PKG_VERSION").to_owned(),
-        incarnation: incarnation.map_err(|error| Failure::work(anyhow::Error::new(error)))?,
-        clock: Clock::new(clock::now_micros),
-    })
+    }
 }
 
-fn read(path: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(path)
-        .with_context(|| format!("{} cannot be read", path.display()))
-        .map_err(Failure::usage)
-}
-
-fn cannot_use(what: &str, path: &Path) -> String {
-    format!("{what} file {} cannot be used", path.display())
-}
-
-pub(crate) fn failure(error: ReplayError) -> Failure {
-    if error.is_usage() { Failure::usage(error) } else { Failure::work(error) }
-}
-
-/// Says how far a replay has got: a bar on a terminal, plain lines elsewhere.
-struct Told<'a> {
-    screen: &'a Screen,
+/// Prints the progress of a replay: a bar on a terminal, plain lines elsewhere.
+struct ReplayProgress<'a> {
+    console: &'a Console,
     bar: Option<indicatif::ProgressBar>,
 }
 
-impl<'a> Told<'a> {
-    fn new(screen: &'a Screen) -> Self {
-        Self { screen, bar: None }
+impl<'a> ReplayProgress<'a> {
+    fn new(console: &'a Console) -> Self {
+        Self { console, bar: None }
     }
 
-    fn tell(&mut self, progress: Progress) {
+    fn show(&mut self, progress: Progress) {
         match progress {
-            Progress::Corpus { whole, torn, unusable, chosen } => self.screen.note(format!(
+            Progress::Corpus { whole, torn, unusable, chosen } => self.console.note(format!(
                 "{chosen} of {whole} whole sessions chosen; left out: {torn} torn, {unusable} with nothing to play"
             )),
-            Progress::Probed => self.screen.note("the candidate answers"),
+            Progress::Probed => self.console.note("the candidate answers"),
             Progress::Planned { trials, already } => {
                 if already > 0 {
-                    self.screen.note(format!("{already} of {trials} trials are finished already"));
+                    self.console.note(format!("{already} of {trials} trials are finished already"));
                 }
-                let bar = self.screen.progress("trials", trials as u64);
+                let bar = self.console.progress("trials", trials as u64);
                 bar.set_position(already as u64);
                 self.bar = Some(bar);
             }
@@ -222,23 +170,23 @@ impl<'a> Told<'a> {
                     tracing::info!(%case, trial, ?ending, "a trial did not complete");
                 }
                 if bar.is_hidden() && (done % LINE_EVERY == 0 || done == total) {
-                    self.screen.note(format!("{done} of {total} trials"));
+                    self.console.note(format!("{done} of {total} trials"));
                 }
             }
         }
     }
 
-    fn finish(&mut self) {
+    fn clear(&mut self) {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
     }
 }
 
-fn conclude(summary: &Summary, screen: &Screen) -> Result<Outcome, Failure> {
-    screen.result(summary);
+fn conclude(summary: &Summary, console: &Console) -> Result<Status, Failure> {
+    console.result(summary);
     for line in lines(summary) {
-        screen.line(line);
+        console.line(line);
     }
     if summary.interrupted {
         let (done, all) = (summary.already + summary.ran, summary.planned);
@@ -246,7 +194,7 @@ fn conclude(summary: &Summary, screen: &Screen) -> Result<Outcome, Failure> {
             "stopped after {done} of {all} trials; what is finished is kept: repeat the command with --resume"
         )));
     }
-    Ok(Outcome::Success)
+    Ok(Status::Success)
 }
 
 fn lines(summary: &Summary) -> Vec<String> {

@@ -3,16 +3,13 @@
 //! Only looks: writes nothing, and prints recorded text with its control characters escaped.
 
 use clap::Subcommand;
-use schemas::id::AgentId;
-use store::{Snapshot, Store, StoreError};
 
-use crate::command::Context;
-use crate::outcome::{Failure, Outcome};
+use crate::context::Context;
+use crate::exit::{Failure, Status};
 
 mod list;
 mod overview;
 mod show;
-pub(super) mod text;
 mod trace;
 mod verify;
 mod view;
@@ -22,82 +19,25 @@ mod view;
 pub(crate) struct Args {
     /// What to look at.
     #[command(subcommand)]
-    look: Look,
+    command: Subcommands,
 }
 
 /// What to look at.
 #[derive(Debug, Subcommand)]
-enum Look {
+enum Subcommands {
     /// One line a session.
-    List(ListArgs),
+    List(list::Args),
     /// One session as a trace: turns, model calls, tool calls, timings, how each ended.
-    Show(ShowArgs),
+    Show(show::Args),
     /// Whether every session is whole, and what is missing where it is not.
-    Verify(VerifyArgs),
-}
-
-/// Arguments of `foreshadow sessions list`.
-#[derive(Debug, clap::Args)]
-struct ListArgs {
-    /// Store or run to look at.
-    #[arg(long, visible_alias = "run", value_name = "STORE")]
-    store: String,
-    /// Only sessions of this agent.
-    #[arg(long, value_name = "ID")]
-    agent: Option<AgentId>,
-    /// At most this many sessions.
-    #[arg(long, value_name = "N")]
-    limit: Option<usize>,
-    /// Torn and open sessions before whole ones.
-    #[arg(long)]
-    torn_first: bool,
-}
-
-/// Arguments of `foreshadow sessions show`.
-#[derive(Debug, clap::Args)]
-struct ShowArgs {
-    /// The session's id, or a part of it that only one session has.
-    id: String,
-    /// Store or run to look at.
-    #[arg(long, visible_alias = "run", value_name = "STORE")]
-    store: String,
-    /// Whole texts instead of their beginnings.
-    #[arg(long)]
-    full: bool,
-}
-
-/// Arguments of `foreshadow sessions verify`.
-#[derive(Debug, clap::Args)]
-struct VerifyArgs {
-    /// Store or run to look at.
-    #[arg(long, visible_alias = "run", value_name = "STORE")]
-    store: String,
-    /// Exit with 1 where a session is torn or open.
-    #[arg(long)]
-    strict: bool,
+    Verify(verify::Args),
 }
 
 /// Runs `foreshadow sessions`.
-pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Failure> {
-    match args.look {
-        Look::List(args) => list::run(args, context).await,
-        Look::Show(args) => show::run(args, context).await,
-        Look::Verify(args) => verify::run(args, context).await,
+pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Failure> {
+    match args.command {
+        Subcommands::List(args) => list::run(args, context).await,
+        Subcommands::Show(args) => show::run(args, context).await,
+        Subcommands::Verify(args) => verify::run(args, context).await,
     }
-}
-
-/// Opens the place and reads its commits.
-async fn open(location: &str, context: &Context<'_>) -> Result<(Store, Snapshot), Failure> {
-    let store = context.open_store(location)?;
-    let snapshot = store.snapshot().await.map_err(Failure::work)?;
-    if snapshot.is_empty() {
-        let error =
-            anyhow::anyhow!("{location} holds no sessions: nothing was ever committed there; check the path");
-        return Err(Failure::usage(error));
-    }
-    Ok((store, snapshot))
-}
-
-fn work(error: StoreError) -> Failure {
-    Failure::work(error)
 }

@@ -10,17 +10,16 @@ use recorder::config::values::ByteSize;
 use schemas::id::{SessionId, TenantId};
 use serde::Deserialize;
 use serde::de::IntoDeserializer as _;
-use store::Store;
 use store::maintenance::{
     CompactOptions, DEFAULT_TARGET_BYTES, Erasure, ErasureReport, ExpiryReport, MaintenanceError,
     MaintenanceReport,
 };
 
 use crate::clock;
-use crate::command::Context;
-use crate::command::sessions::text::count;
-use crate::outcome::{Failure, Outcome};
-use crate::screen::{Screen, plain};
+use crate::console::Console;
+use crate::context::Context;
+use crate::exit::{Failure, Status};
+use crate::format::{count_u64, escape_control, parse_duration};
 
 /// What an erasure in the store does not reach.
 const OUT_OF_REACH: [&str; 5] = [
@@ -74,7 +73,7 @@ struct ExpireArgs {
     #[arg(long, value_name = "STORE")]
     store: String,
     /// Sessions that started on a day (UTC) all of which is longer ago: 90days, 6months.
-    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     older_than: Duration,
     /// Only say what would be done.
     #[arg(long)]
@@ -103,7 +102,7 @@ struct EraseArgs {
 }
 
 /// Runs `foreshadow store`.
-pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Failure> {
+pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Failure> {
     match args.work {
         Work::Compact(args) => compact(args, context).await,
         Work::Expire(args) => expire(args, context).await,
@@ -111,40 +110,40 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Outcome, Fa
     }
 }
 
-async fn compact(args: CompactArgs, context: &Context<'_>) -> Result<Outcome, Failure> {
-    let store = open(&args.store, context).await?;
+async fn compact(args: CompactArgs, context: &Context<'_>) -> Result<Status, Failure> {
+    let (store, _) = context.open_committed(&args.store).await?;
     let options = CompactOptions { target_bytes: args.target_bytes.unwrap_or(DEFAULT_TARGET_BYTES) };
     let done = if args.dry_run { store.plan_compaction(options).await } else { store.compact(options).await };
     let done = done.map_err(failure)?;
-    let screen = context.screen;
-    screen.result(&done);
+    let console = context.console;
+    console.result(&done);
     if args.dry_run {
         for change in &done.tables {
             let (before, after) = (change.before.files, change.after.files);
-            screen.line(format!("{}: {} would become {after}", change.table.as_str(), files(before)));
+            console.line(format!("{}: {} would become {after}", change.table.as_str(), files(before)));
         }
     } else {
-        tables(screen, &done);
+        tables(console, &done);
         if done.commits == 0 {
-            screen.line("nothing to merge: no folder has two small files");
+            console.line("nothing to merge: no folder has two small files");
         }
     }
-    Ok(Outcome::Success)
+    Ok(Status::Success)
 }
 
-async fn expire(args: ExpireArgs, context: &Context<'_>) -> Result<Outcome, Failure> {
-    let store = open(&args.store, context).await?;
+async fn expire(args: ExpireArgs, context: &Context<'_>) -> Result<Status, Failure> {
+    let (store, _) = context.open_committed(&args.store).await?;
     let ago = i64::try_from(args.older_than.as_micros()).unwrap_or(i64::MAX);
     let before = schemas::commit::utc_date(clock::now_micros().saturating_sub(ago));
     let done = if args.dry_run { store.plan_expiry(&before).await } else { store.expire(&before).await };
     let done = done.map_err(failure)?;
-    let screen = context.screen;
-    screen.result(&done);
+    let console = context.console;
+    console.result(&done);
     if !args.dry_run {
-        tables(screen, &done.report);
+        tables(console, &done.report);
     }
-    screen.line(expiry(&done, &before, args.dry_run));
-    Ok(Outcome::Success)
+    console.line(expiry(&done, &before, args.dry_run));
+    Ok(Status::Success)
 }
 
 fn expiry(done: &ExpiryReport, before: &str, dry_run: bool) -> String {
@@ -160,37 +159,38 @@ fn expiry(done: &ExpiryReport, before: &str, dry_run: bool) -> String {
     text
 }
 
-async fn erase(args: EraseArgs, context: &Context<'_>) -> Result<Outcome, Failure> {
+async fn erase(args: EraseArgs, context: &Context<'_>) -> Result<Status, Failure> {
     if !args.dry_run && !args.yes {
         let error = anyhow!("erasing cannot be undone: look with --dry-run first, then say --yes");
         return Err(Failure::usage(error));
     }
-    let store = open(&args.store, context).await?;
+    let (store, _) = context.open_committed(&args.store).await?;
     let erasure =
         Erasure { sessions: args.session.into_iter().collect(), tenants: args.tenant.into_iter().collect() };
     let done = if args.dry_run { store.plan_erasure(&erasure).await } else { store.erase(&erasure).await };
     let done = done.map_err(failure)?;
-    let screen = context.screen;
-    screen.result(&serde_json::json!({ "erased": done, "out_of_reach": OUT_OF_REACH }));
+    let console = context.console;
+    console.result(&serde_json::json!({ "erased": done, "out_of_reach": OUT_OF_REACH }));
     for line in erasure_lines(&done) {
-        screen.line(line);
+        console.line(line);
     }
     if !args.dry_run {
-        tables(screen, &done.report);
+        tables(console, &done.report);
     }
-    screen.line("not reached, to be seen to apart:");
-    OUT_OF_REACH.iter().for_each(|place| screen.line(format!("  {place}")));
-    Ok(Outcome::Success)
+    console.line("not reached, to be seen to apart:");
+    OUT_OF_REACH.iter().for_each(|place| console.line(format!("  {place}")));
+    Ok(Status::Success)
 }
 
 fn erasure_lines(done: &ErasureReport) -> Vec<String> {
-    let named: Vec<String> = done.sessions.iter().take(MAX_NAMED).map(|id| plain(id.as_str())).collect();
+    let named: Vec<String> =
+        done.sessions.iter().take(MAX_NAMED).map(|id| escape_control(id.as_str())).collect();
     let more = done.sessions.len() - named.len();
     let more = if more > 0 { format!(" and {more} more (--json names them)") } else { String::new() };
     let rows = format!("{} exchanges, {} close rows", done.removed.exchanges, done.removed.closes);
     let what = format!("{}: {}{more}", sessions(done.sessions.len() as u64), named.join(", "));
     let mut lines: Vec<String> =
-        done.absent.iter().map(|absent| format!("{} is not there", plain(absent))).collect();
+        done.absent.iter().map(|absent| format!("{} is not there", escape_control(absent))).collect();
     match &done.proof {
         None => lines.push(format!("would erase {what} ({rows} and their pieces)")),
         Some(proof) => {
@@ -210,16 +210,6 @@ fn erasure_lines(done: &ErasureReport) -> Vec<String> {
     lines
 }
 
-/// Opens a store in which something was committed once.
-async fn open(location: &str, context: &Context<'_>) -> Result<Store, Failure> {
-    let store = context.open_store(location)?;
-    if store.snapshot().await.map_err(Failure::work)?.is_empty() {
-        let error = anyhow!("{location} holds no sessions: nothing was ever committed there; check the path");
-        return Err(Failure::usage(error));
-    }
-    Ok(store)
-}
-
 fn failure(error: MaintenanceError) -> Failure {
     match error {
         MaintenanceError::Run { .. } | MaintenanceError::NothingFound { .. } => Failure::usage(error),
@@ -229,11 +219,11 @@ fn failure(error: MaintenanceError) -> Failure {
     }
 }
 
-fn tables(screen: &Screen, done: &MaintenanceReport) {
+fn tables(console: &Console, done: &MaintenanceReport) {
     for change in &done.tables {
         let (before, after) = (change.before, change.after);
         let name = change.table.as_str();
-        screen.line(format!(
+        console.line(format!(
             "{name}: {}, {} before; {}, {} now",
             files(before.files),
             bytes(before.bytes),
@@ -242,16 +232,16 @@ fn tables(screen: &Screen, done: &MaintenanceReport) {
         ));
     }
     if done.leftovers_deleted > 0 {
-        screen.line(format!("{} left by an interrupted upkeep deleted", files(done.leftovers_deleted)));
+        console.line(format!("{} left by an interrupted upkeep deleted", files(done.leftovers_deleted)));
     }
 }
 
 fn files(number: u64) -> String {
-    count(usize::try_from(number).unwrap_or(usize::MAX), "file")
+    count_u64(number, "file")
 }
 
 fn sessions(number: u64) -> String {
-    count(usize::try_from(number).unwrap_or(usize::MAX), "session")
+    count_u64(number, "session")
 }
 
 /// `812 bytes`, `3.4 KiB`, `1.2 GiB`.
@@ -272,21 +262,14 @@ fn size(text: &str) -> Result<u64, String> {
     ByteSize::deserialize(text).map(|size| size.0).map_err(|error| error.to_string())
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
-    let text: serde::de::value::StrDeserializer<'_, serde::de::value::Error> = text.into_deserializer();
-    humantime_serde::deserialize(text)
-        .map_err(|error| format!("expected a duration such as \"90days\" ({error})"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_durations_are_read_and_written() {
+    fn sizes_are_parsed_and_printed() {
         assert_eq!((size("64MiB"), size("1000")), (Ok(64 << 20), Ok(1000)));
-        assert!(size("0").is_err() && size("many").is_err() && duration("old").is_err());
-        assert_eq!(duration("90days"), Ok(Duration::from_secs(90 * 86_400)));
+        assert!(size("0").is_err() && size("many").is_err());
         let written: Vec<String> = [7, 3_500, 5 << 20, 3 << 30].map(bytes).to_vec();
         assert_eq!(written, ["7 bytes", "3.4 KiB", "5.0 MiB", "3.0 GiB"]);
     }

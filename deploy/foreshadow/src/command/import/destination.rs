@@ -11,7 +11,7 @@ use schemas::trial::{Lane, RunManifest};
 use serde::Deserialize;
 use store::{Store, StoreError};
 
-use crate::outcome::Failure;
+use crate::exit::Failure;
 
 #[derive(Deserialize)]
 struct SessionRow {
@@ -32,7 +32,7 @@ type Claim = (String, String, u32);
 type Slices = BTreeMap<String, String>;
 
 /// What is known of the place.
-pub(super) struct Place {
+pub(super) struct Destination {
     location: String,
     sources: BTreeSet<String>,
     sessions: BTreeSet<SessionId>,
@@ -44,7 +44,7 @@ pub(super) struct Place {
     is_run: bool,
 }
 
-impl Place {
+impl Destination {
     /// Looks at what is there, and whether it is the place that was meant.
     pub(super) async fn look(
         store: &Store,

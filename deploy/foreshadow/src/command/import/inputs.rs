@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use recorder::import::{self, Columns, Format, SetAside, Source, Transcript};
 
-use crate::outcome::Failure;
+use crate::exit::Failure;
 
 /// Which sessions of the files are wanted.
 pub(super) struct Selection {
@@ -59,7 +59,7 @@ impl Selection {
 }
 
 /// What is wanted of one file.
-pub(super) struct Gathered {
+pub(super) struct InputFile {
     pub(super) source: Source,
     pub(super) transcripts: Vec<Transcript>,
     pub(super) set_aside: Vec<SetAside>,
@@ -69,11 +69,11 @@ pub(super) struct Gathered {
 }
 
 /// Reads every file.
-pub(super) fn gather(
+pub(super) fn read(
     paths: &[PathBuf],
     format: Format,
     selection: &Selection,
-) -> Result<Vec<Gathered>, Failure> {
+) -> Result<Vec<InputFile>, Failure> {
     let mut room = selection.limit.unwrap_or(usize::MAX);
     let mut files = Vec::with_capacity(paths.len());
     for path in paths {
@@ -92,7 +92,7 @@ pub(super) fn gather(
         transcripts.truncate(room);
         room -= transcripts.len();
         let left_out = (found - transcripts.len()) as u64;
-        files.push(Gathered {
+        files.push(InputFile {
             source,
             transcripts,
             set_aside: parsed.set_aside,

@@ -3,8 +3,8 @@
 use recorder::import::{Format, SetAside, Tally};
 use serde::Serialize;
 
-use crate::command::sessions::text::count;
-use crate::screen::Screen;
+use crate::console::Console;
+use crate::format::count;
 
 /// Set-aside items that are shown one by one; the rest is counted, and all are in the JSON.
 const SHOWN_ASIDES: usize = 10;
@@ -53,18 +53,18 @@ impl Summary {
         self.tally.sessions == 0
     }
 
-    pub(super) fn show(&self, screen: &Screen) {
+    pub(super) fn show(&self, console: &Console) {
         for aside in self.set_aside.iter().take(SHOWN_ASIDES) {
-            screen.note(format!("set aside {}", crate::screen::plain(&aside.to_string())));
+            console.note(format!("set aside {}", crate::format::escape_control(&aside.to_string())));
         }
         if self.set_aside.len() > SHOWN_ASIDES {
-            screen.note(format!(
+            console.note(format!(
                 "and {} more set aside; --json names them all",
                 self.set_aside.len() - SHOWN_ASIDES
             ));
         }
         if !self.ignored_columns.is_empty() {
-            screen.note(format!("columns without a meaning here: {}", self.ignored_columns.join(", ")));
+            console.note(format!("columns without a meaning here: {}", self.ignored_columns.join(", ")));
         }
         let tally = &self.tally;
         let counted = |number: u64, noun| count(usize::try_from(number).unwrap_or(usize::MAX), noun);
@@ -82,14 +82,14 @@ impl Summary {
                 counted(tally.tool_calls, "tool call"),
             )
         };
-        screen.line(format!(
+        console.line(format!(
             "imported {what}; {} set aside, {} left out",
             self.set_aside.len(),
             self.left_out
         ));
         for (oddity, number) in &tally.oddities {
-            screen.line(format!("  {number} {}", oddity.in_words()));
+            console.line(format!("  {number} {}", oddity.in_words()));
         }
-        screen.result(self);
+        console.result(self);
     }
 }

@@ -1,12 +1,13 @@
 //! `foreshadow sessions list`.
 
+use schemas::id::AgentId;
 use serde::Serialize;
 
-use super::overview::{self, Overview, State};
-use super::{ListArgs, open, text, work};
-use crate::command::Context;
-use crate::outcome::{Failure, Outcome};
-use crate::screen::{Screen, plain};
+use crate::command::sessions::overview::{self, Overview, State};
+use crate::console::Console;
+use crate::context::Context;
+use crate::exit::{Failure, Status};
+use crate::format::{self, escape_control};
 
 #[derive(Serialize)]
 struct Listing<'a> {
@@ -20,11 +21,28 @@ struct Listing<'a> {
     shown: &'a [Overview],
 }
 
+/// Arguments of `foreshadow sessions list`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Store or run to look at.
+    #[arg(long, visible_alias = "run", value_name = "STORE")]
+    store: String,
+    /// Only sessions of this agent.
+    #[arg(long, value_name = "ID")]
+    agent: Option<AgentId>,
+    /// At most this many sessions.
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// Torn and open sessions before whole ones.
+    #[arg(long)]
+    torn_first: bool,
+}
+
 /// Runs `foreshadow sessions list`.
-pub(super) async fn run(args: ListArgs, context: &Context<'_>) -> Result<Outcome, Failure> {
-    let (store, snapshot) = open(&args.store, context).await?;
+pub(super) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Failure> {
+    let (store, snapshot) = context.open_committed(&args.store).await?;
     let read = store.with_snapshot(snapshot, async |snapshot| overview::read(&store, snapshot).await);
-    let mut sessions = read.await.map_err(work)?;
+    let mut sessions = read.await.map_err(Failure::work)?;
     sessions.retain(|one| args.agent.as_ref().is_none_or(|agent| one.agent == *agent));
     // Newest last, as in a log; sessions without times are in file order.
     sessions.sort_by(|a, b| (a.started_at, &a.session).cmp(&(b.started_at, &b.session)));
@@ -34,7 +52,7 @@ pub(super) async fn run(args: ListArgs, context: &Context<'_>) -> Result<Outcome
     let number = |state: State| sessions.iter().filter(|one| one.state() == state).count();
     let (whole, torn, open) = (number(State::Whole), number(State::Torn), number(State::Open));
     let shown = &sessions[..sessions.len().min(args.limit.unwrap_or(usize::MAX))];
-    context.screen.result(&Listing {
+    context.console.result(&Listing {
         store: &args.store,
         sessions: sessions.len(),
         whole,
@@ -42,15 +60,15 @@ pub(super) async fn run(args: ListArgs, context: &Context<'_>) -> Result<Outcome
         open,
         shown,
     });
-    table(context.screen, shown);
+    table(context.console, shown);
     let more = sessions.len() - shown.len();
     let more = if more > 0 { format!(", {more} not shown") } else { String::new() };
-    let all = text::count(sessions.len(), "session");
-    context.screen.line(format!("{all}, {whole} whole, {torn} torn, {open} open{more}"));
-    Ok(Outcome::Success)
+    let all = format::count(sessions.len(), "session");
+    context.console.line(format!("{all}, {whole} whole, {torn} torn, {open} open{more}"));
+    Ok(Status::Success)
 }
 
-fn table(screen: &Screen, sessions: &[Overview]) {
+fn table(console: &Console, sessions: &[Overview]) {
     let header = ["SESSION", "AGENT", "BUILD", "STARTED", "TURNS", "MODEL", "TOOL", "STATE", "SUCCESS"];
     let rows: Vec<[String; 9]> = sessions.iter().map(row).collect();
     let mut widths = header.map(|name| name.chars().count());
@@ -60,11 +78,11 @@ fn table(screen: &Screen, sessions: &[Overview]) {
         }
     }
     if !rows.is_empty() {
-        screen.line(screen.paint(&line(&header.map(str::to_owned), &widths), "1"));
+        console.line(console.paint(&line(&header.map(str::to_owned), &widths), "1"));
     }
     for (row, one) in rows.iter().zip(sessions) {
         let text = line(row, &widths);
-        screen.line(if one.whole { text } else { screen.paint(&text, "33") });
+        console.line(if one.whole { text } else { console.paint(&text, "33") });
     }
 }
 
@@ -87,10 +105,10 @@ fn row(one: &Overview) -> [String; 9] {
         None => "-",
     };
     [
-        plain(one.session.as_str()),
-        plain(one.agent.as_str()),
-        one.build.as_ref().map_or_else(|| "-".to_owned(), |build| plain(build.as_str())),
-        text::moment(one.started_at),
+        escape_control(one.session.as_str()),
+        escape_control(one.agent.as_str()),
+        one.build.as_ref().map_or_else(|| "-".to_owned(), |build| escape_control(build.as_str())),
+        format::moment(one.started_at),
         one.turns.to_string(),
         one.model_calls.to_string(),
         one.tool_calls.to_string(),

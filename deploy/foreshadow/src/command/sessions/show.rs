@@ -9,11 +9,11 @@ use schemas::trial::Trial;
 use serde::Deserialize;
 use store::{Snapshot, Store, StoreError, StoredSession};
 
-use super::text::Length;
-use super::{ShowArgs, open, trace, view, work};
-use crate::command::Context;
-use crate::outcome::{Failure, Outcome};
-use crate::screen::plain;
+use crate::command::sessions::{trace, view};
+use crate::context::Context;
+use crate::exit::{Failure, Status};
+use crate::format::Length;
+use crate::format::escape_control;
 
 /// Ids that an ambiguous part is answered with.
 const SHOWN_MATCHES: usize = 5;
@@ -35,11 +35,24 @@ enum Found {
     Several(Vec<SessionId>),
 }
 
+/// Arguments of `foreshadow sessions show`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The session's id, or a part of it that only one session has.
+    id: String,
+    /// Store or run to look at.
+    #[arg(long, visible_alias = "run", value_name = "STORE")]
+    store: String,
+    /// Whole texts instead of their beginnings.
+    #[arg(long)]
+    full: bool,
+}
+
 /// Runs `foreshadow sessions show`.
-pub(super) async fn run(args: ShowArgs, context: &Context<'_>) -> Result<Outcome, Failure> {
-    let (store, snapshot) = open(&args.store, context).await?;
+pub(super) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Failure> {
+    let (store, snapshot) = context.open_committed(&args.store).await?;
     let found = store.with_snapshot(snapshot, async |snapshot| look(&store, snapshot, &args.id).await);
-    let (session, trial) = match found.await.map_err(work)? {
+    let (session, trial) = match found.await.map_err(Failure::work)? {
         Found::Session(session, trial) => (session, trial),
         Found::OutcomeOnly(id) => {
             let error = anyhow!(
@@ -56,7 +69,8 @@ pub(super) async fn run(args: ShowArgs, context: &Context<'_>) -> Result<Outcome
             return Err(Failure::usage(error));
         }
         Found::Several(ids) => {
-            let names: Vec<String> = ids.iter().take(SHOWN_MATCHES).map(|id| plain(id.as_str())).collect();
+            let names: Vec<String> =
+                ids.iter().take(SHOWN_MATCHES).map(|id| escape_control(id.as_str())).collect();
             let number = ids.len();
             return Err(Failure::usage(anyhow!(
                 "{:?} is part of {number} session ids, among them {}; give more of it",
@@ -65,18 +79,18 @@ pub(super) async fn run(args: ShowArgs, context: &Context<'_>) -> Result<Outcome
             )));
         }
     };
-    context.screen.result(&view::session(&session, trial.as_deref(), store.read_stats()));
+    context.console.result(&view::session(&session, trial.as_deref(), store.read_stats()));
     let length = if args.full { Length::Full } else { Length::Short };
-    for line in trace::lines(&session, trial.as_deref(), length, context.verbose > 0, context.screen) {
-        context.screen.line(line);
+    for line in trace::lines(&session, trial.as_deref(), length, context.verbose > 0, context.console) {
+        context.console.line(line);
     }
     if context.verbose > 0 {
         let reads = store.read_stats();
         context
-            .screen
+            .console
             .line(format!("read {} bytes of the store in {} requests", reads.bytes, reads.requests));
     }
-    Ok(Outcome::Success)
+    Ok(Status::Success)
 }
 
 /// Looks the id up; only where there is no such session, every id is read to find those that it is part of.

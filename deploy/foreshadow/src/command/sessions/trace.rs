@@ -6,9 +6,10 @@ use schemas::trial::Trial;
 use serde_json::Value;
 use store::StoredSession;
 
-use super::overview::State;
-use super::text::{self, Length, shown};
-use crate::screen::{Screen, plain};
+use crate::command::sessions::overview::State;
+use crate::console::Console;
+use crate::format::escape_control;
+use crate::format::{self, Length, recorded};
 
 /// What the text of an exchange is indented by.
 const INDENT: &str = "                      ";
@@ -19,14 +20,14 @@ pub(super) fn lines(
     trial: Option<&Trial>,
     length: Length,
     details: bool,
-    screen: &Screen,
+    console: &Console,
 ) -> Vec<String> {
-    let mut out = head(session, trial, screen);
+    let mut out = head(session, trial, console);
     let trace = Trace {
         session,
         length,
         details,
-        screen,
+        console,
         origin: session.exchanges.first().map(|one| one.started_at),
     };
     // An answer stands where the next turn begins: between the two lies all that the agent did for it.
@@ -42,11 +43,11 @@ pub(super) fn lines(
     out
 }
 
-fn head(session: &StoredSession, trial: Option<&Trial>, screen: &Screen) -> Vec<String> {
+fn head(session: &StoredSession, trial: Option<&Trial>, console: &Console) -> Vec<String> {
     let latest = latest_closes(&session.closes);
     let close = latest.values().next();
     let first = session.exchanges.first();
-    let mut out = vec![screen.paint(&plain(session.session.as_str()), "1")];
+    let mut out = vec![console.paint(&escape_control(session.session.as_str()), "1")];
     let agent =
         first.map(|one| one.agent.as_str()).or(close.map(|close| close.agent.as_str())).unwrap_or("-");
     let tenant =
@@ -54,31 +55,31 @@ fn head(session: &StoredSession, trial: Option<&Trial>, screen: &Screen) -> Vec<
     let build = first.and_then(|one| one.build.as_ref()).map_or("-", |build| build.as_str());
     let started_at =
         first.map(|one| one.session_started_at).or(close.map(|close| close.started_at)).unwrap_or(0);
-    let (agent, build, tenant) = (plain(agent), plain(build), plain(tenant));
-    out.push(format!("  agent {agent} · build {build} · tenant {tenant} · {}", text::moment(started_at)));
+    let (agent, build, tenant) = (escape_control(agent), escape_control(build), escape_control(tenant));
+    out.push(format!("  agent {agent} · build {build} · tenant {tenant} · {}", format::moment(started_at)));
     let count =
-        |edge, noun| text::count(session.exchanges.iter().filter(|one| one.edge == edge).count(), noun);
+        |edge, noun| format::count(session.exchanges.iter().filter(|one| one.edge == edge).count(), noun);
     let calls = session
         .exchanges
         .iter()
         .filter(|one| one.edge == Edge::Tool && one.operation.kind == OperationKind::CallTool)
         .count();
     let counts =
-        [count(Edge::Turn, "turn"), count(Edge::Model, "model call"), text::count(calls, "tool call")];
+        [count(Edge::Turn, "turn"), count(Edge::Model, "model call"), format::count(calls, "tool call")];
     let tears = session.tears();
     let state = match State::of(&tears) {
         State::Whole => "whole".to_owned(),
-        State::Open => screen.paint("open", "33"),
-        State::Torn => screen.paint("torn", "33"),
+        State::Open => console.paint("open", "33"),
+        State::Torn => console.paint("torn", "33"),
     };
     out.push(format!("  {} · {state}", counts.join(" · ")));
-    out.extend(tears.iter().map(|tear| format!("    {}", plain(&tear.to_string()))));
+    out.extend(tears.iter().map(|tear| format!("    {}", escape_control(&tear.to_string()))));
     let success =
         |success: Option<bool>| success.map_or("unknown", |success| if success { "yes" } else { "no" });
     if let Some(trial) = trial {
         let ending = trial.ending_detail.as_deref().unwrap_or("complete");
-        let (case, lane) = (plain(trial.case.as_str()), trial.lane.as_str());
-        let ending = shown(ending, Length::Short, "");
+        let (case, lane) = (escape_control(trial.case.as_str()), trial.lane.as_str());
+        let ending = recorded(ending, Length::Short, "");
         out.push(format!(
             "  case {case} · {lane} trial {} · success {} · {ending}",
             trial.trial,
@@ -87,13 +88,14 @@ fn head(session: &StoredSession, trial: Option<&Trial>, screen: &Screen) -> Vec<
     } else if let Some(case) = close.and_then(|close| close.case.as_ref()) {
         out.push(format!(
             "  case {} · success {}",
-            plain(case),
+            escape_control(case),
             success(close.and_then(|close| close.success))
         ));
     }
     let labels = latest.values().flat_map(|close| &close.labels);
-    let labels: Vec<String> =
-        labels.map(|(name, value)| format!("{}={}", plain(name), shown(value, Length::Short, ""))).collect();
+    let labels: Vec<String> = labels
+        .map(|(name, value)| format!("{}={}", escape_control(name), recorded(value, Length::Short, "")))
+        .collect();
     if !labels.is_empty() {
         out.push(format!("  {}", labels.join(" · ")));
     }
@@ -105,19 +107,19 @@ struct Trace<'a> {
     session: &'a StoredSession,
     length: Length,
     details: bool,
-    screen: &'a Screen,
+    console: &'a Console,
     origin: Option<i64>,
 }
 
 impl Trace<'_> {
     fn text(&self, text: &str) -> String {
-        shown(text, self.length, INDENT)
+        recorded(text, self.length, INDENT)
     }
 
     /// When it happened from the session's start on, or its number where there are no times.
     fn when(&self, one: &Exchange, at: i64) -> String {
         match self.origin {
-            Some(origin) if text::is_real(origin) => {
+            Some(origin) if format::is_real_time(origin) => {
                 let millis = at.saturating_sub(origin).max(0) / 1_000;
                 format!("{:>+6}.{:03}s", millis / 1_000, millis % 1_000)
             }
@@ -139,7 +141,7 @@ impl Trace<'_> {
             OperationKind::Chat => chat(&one.operation),
             OperationKind::CallTool => self.call(&one.operation),
             OperationKind::ListTools => "lists the tools".to_owned(),
-            OperationKind::Other => plain(one.operation.method.as_deref().unwrap_or("other")),
+            OperationKind::Other => escape_control(one.operation.method.as_deref().unwrap_or("other")),
             OperationKind::Opaque => {
                 format!("not understood, {} bytes sent, {} received", one.request.bytes, one.response.bytes)
             }
@@ -147,7 +149,7 @@ impl Trace<'_> {
         // A turn's figures stand with its answer.
         let figures =
             if one.operation.kind == OperationKind::Turn { String::new() } else { self.figures(one) };
-        out.push(format!("{when}  {}  {what}{figures}", self.screen.paint(edge, color)));
+        out.push(format!("{when}  {}  {what}{figures}", self.console.paint(edge, color)));
         self.below(one, out);
     }
 
@@ -161,13 +163,16 @@ impl Trace<'_> {
                     push("◂", self.text(output));
                 }
                 for call in &operation.requested {
-                    push("◂", format!("asks for {}({})", plain(&call.tool), self.text(&call.arguments)));
+                    push(
+                        "◂",
+                        format!("asks for {}({})", escape_control(&call.tool), self.text(&call.arguments)),
+                    );
                 }
             }
             OperationKind::CallTool => {
                 if let Some(result) = &operation.result {
                     let mark = if operation.is_error == Some(true) {
-                        self.screen.paint("✗", "31")
+                        self.console.paint("✗", "31")
                     } else {
                         "◂".to_owned()
                     };
@@ -179,7 +184,7 @@ impl Trace<'_> {
         }
         if !one.redactions.is_empty() {
             let redactions = one.redactions.iter().map(|r| format!("{} ×{} in {}", r.kind, r.count, r.place));
-            push("·", format!("redacted {}", plain(&redactions.collect::<Vec<_>>().join(", "))));
+            push("·", format!("redacted {}", escape_control(&redactions.collect::<Vec<_>>().join(", "))));
         }
         if self.details {
             details(one).into_iter().for_each(|line| push("·", line));
@@ -208,7 +213,7 @@ impl Trace<'_> {
     }
 
     fn call(&self, operation: &Operation) -> String {
-        let tool = plain(operation.tool.as_deref().unwrap_or("(unnamed)"));
+        let tool = escape_control(operation.tool.as_deref().unwrap_or("(unnamed)"));
         let arguments = operation.arguments.as_deref().or(operation.arguments_verbatim.as_deref());
         let arguments = arguments.map_or_else(|| "…".to_owned(), |text| self.text(text));
         let effect = match operation.effect {
@@ -225,20 +230,20 @@ impl Trace<'_> {
         let when = self.when(turn, turn.started_at.saturating_add(taken));
         let answer =
             turn.operation.output.as_deref().map_or_else(|| "(no answer)".to_owned(), |text| self.text(text));
-        out.push(format!("{when}  {}  ◀ {answer}{}", self.screen.paint("turn ", "36"), self.figures(turn)));
+        out.push(format!("{when}  {}  ◀ {answer}{}", self.console.paint("turn ", "36"), self.figures(turn)));
     }
 
     fn figures(&self, one: &Exchange) -> String {
         let mut parts = Vec::new();
-        parts.extend(one.duration_us.map(text::duration));
-        parts.extend(one.first_byte_us.map(|micros| format!("first byte {}", text::duration(micros))));
+        parts.extend(one.duration_us.map(format::duration));
+        parts.extend(one.first_byte_us.map(|micros| format!("first byte {}", format::duration(micros))));
         if let (Some(input), Some(output)) = (one.usage.input_tokens, one.usage.output_tokens) {
             parts.push(format!("{input} → {output} tokens"));
         }
         parts.extend(
             one.status
                 .filter(|status| *status >= 400)
-                .map(|status| self.screen.paint(&format!("status {status}"), "31")),
+                .map(|status| self.console.paint(&format!("status {status}"), "31")),
         );
         let ending = match one.ending {
             Ending::Complete => None,
@@ -246,16 +251,16 @@ impl Trace<'_> {
             Ending::Truncated => Some("truncated"),
             Ending::Cancelled => Some("cancelled"),
         };
-        parts.extend(ending.map(|word| self.screen.paint(word, "31")));
-        parts.extend(one.ending_detail.as_deref().map(|detail| shown(detail, Length::Short, "")));
+        parts.extend(ending.map(|word| self.console.paint(word, "31")));
+        parts.extend(one.ending_detail.as_deref().map(|detail| recorded(detail, Length::Short, "")));
         if parts.is_empty() { String::new() } else { format!("  [{}]", parts.join(" · ")) }
     }
 }
 
 fn chat(operation: &Operation) -> String {
-    let model = plain(operation.model.as_deref().unwrap_or("model"));
+    let model = escape_control(operation.model.as_deref().unwrap_or("model"));
     match operation.finish_reason.as_deref() {
-        Some(reason) => format!("{model} ({})", plain(reason)),
+        Some(reason) => format!("{model} ({})", escape_control(reason)),
         None => model,
     }
 }
@@ -280,7 +285,7 @@ fn details(one: &Exchange) -> Vec<String> {
         )
     }));
     out.extend(one.links.iter().map(|link| format!("{} {} ({})", link.kind, link.to, link.source)));
-    out.iter().map(|line| plain(line)).collect()
+    out.iter().map(|line| escape_control(line)).collect()
 }
 
 #[cfg(test)]
@@ -291,7 +296,7 @@ mod tests {
     use schemas::tools::ToolCatalog;
 
     use super::*;
-    use crate::screen::Color;
+    use crate::console::Color;
 
     fn stored(line: &str) -> StoredSession {
         let source = Source::unpack("airline.jsonl", line.as_bytes().to_vec()).expect("reads");
@@ -325,8 +330,8 @@ mod tests {
 
     #[test]
     fn a_session_reads_as_a_conversation() {
-        let screen = Screen::new(false, Color::Never);
-        let lines = lines(&stored(LINE), None, Length::Short, false, &screen);
+        let console = Console::new(false, Color::Never);
+        let lines = lines(&stored(LINE), None, Length::Short, false, &console);
         let expected = [
             "tau-bench/airline/7/1",
             "  agent airline · build - · tenant t · no time",
@@ -351,8 +356,8 @@ mod tests {
         let mut session = stored(LINE);
         session.exchanges.remove(2);
         session.pieces.clear();
-        let screen = Screen::new(false, Color::Never);
-        let lines = lines(&session, None, Length::Short, true, &screen).join("\n");
+        let console = Console::new(false, Color::Never);
+        let lines = lines(&session, None, Length::Short, true, &console).join("\n");
         assert!(lines.contains("· torn"), "{lines}");
         assert!(lines.contains("missing 1 of 4 exchanges, the first is 2"), "{lines}");
         assert!(lines.contains("request body: piece 0 of"), "{lines}");

@@ -8,11 +8,10 @@ use schemas::table::Table;
 use serde::{Deserialize, Serialize};
 use store::{SessionGroup, Snapshot, Store, StoreError};
 
-use super::overview::State;
-use super::{VerifyArgs, open, text, work};
-use crate::command::Context;
-use crate::outcome::{Failure, Outcome};
-use crate::screen::plain;
+use crate::command::sessions::overview::State;
+use crate::context::Context;
+use crate::exit::{Failure, Status};
+use crate::format::{self, escape_control};
 
 /// Sessions whose bodies are in memory at a time, beside the ids of all; a store of any size is verified within that.
 const SESSIONS_AT_A_TIME: usize = 500;
@@ -47,13 +46,24 @@ struct Torn {
     tears: Vec<String>,
 }
 
+/// Arguments of `foreshadow sessions verify`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Store or run to look at.
+    #[arg(long, visible_alias = "run", value_name = "STORE")]
+    store: String,
+    /// Exit with 1 where a session is torn or open.
+    #[arg(long)]
+    strict: bool,
+}
+
 /// Runs `foreshadow sessions verify`.
-pub(super) async fn run(args: VerifyArgs, context: &Context<'_>) -> Result<Outcome, Failure> {
-    let (store, snapshot) = open(&args.store, context).await?;
+pub(super) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Failure> {
+    let (store, snapshot) = context.open_committed(&args.store).await?;
     let plan = store.with_snapshot(snapshot, async |snapshot| plan(&store, snapshot).await);
-    let mut plan = plan.await.map_err(work)?;
+    let mut plan = plan.await.map_err(Failure::work)?;
     let sessions = plan.groups.iter().map(|group| group.sessions().len()).sum();
-    let bar = context.screen.progress("verifying", sessions as u64);
+    let bar = context.console.progress("verifying", sessions as u64);
     let mut found = Verification {
         store: &args.store,
         sessions,
@@ -64,7 +74,7 @@ pub(super) async fn run(args: VerifyArgs, context: &Context<'_>) -> Result<Outco
         open: Vec::new(),
     };
     for group in &plan.groups {
-        for session in store.load_group(&mut plan.snapshot, group).await.map_err(work)? {
+        for session in store.load_group(&mut plan.snapshot, group).await.map_err(Failure::work)? {
             bar.inc(1);
             found.exchanges += session.exchanges.len();
             let tears = session.tears();
@@ -82,13 +92,13 @@ pub(super) async fn run(args: VerifyArgs, context: &Context<'_>) -> Result<Outco
     bar.finish_and_clear();
     show(&found, context);
     match (found.torn.len(), found.open.len()) {
-        (0, 0) => Ok(Outcome::Success),
+        (0, 0) => Ok(Status::Success),
         (torn, open) if args.strict => Err(Failure::work(anyhow!(
             "{} torn and {open} open in {}; only whole sessions vote",
-            text::count(torn, "session"),
+            format::count(torn, "session"),
             args.store
         ))),
-        _ => Ok(Outcome::Success),
+        _ => Ok(Status::Success),
     }
 }
 
@@ -112,31 +122,31 @@ async fn plan(store: &Store, snapshot: &Snapshot) -> Result<Plan, StoreError> {
 }
 
 fn show(found: &Verification<'_>, context: &Context<'_>) {
-    let screen = context.screen;
+    let console = context.console;
     let mut causes = grouped("torn", &found.torn);
     causes.extend(grouped("open", &found.open));
     for (number, lines) in causes.iter().enumerate().take(MAX_CAUSES) {
         for (depth, line) in lines.iter().enumerate() {
-            screen.line(if depth == 0 { screen.paint(line, "33") } else { line.clone() });
+            console.line(if depth == 0 { console.paint(line, "33") } else { line.clone() });
         }
         if number + 1 == MAX_CAUSES && causes.len() > MAX_CAUSES {
-            let more = text::count(causes.len() - MAX_CAUSES, "more cause");
-            screen.line(format!("and {more} (--json lists them)"));
+            let more = format::count(causes.len() - MAX_CAUSES, "more cause");
+            console.line(format!("and {more} (--json lists them)"));
         }
     }
     let outcomes = match found.without_transcript {
         0 => String::new(),
-        number => format!("; {} without a transcript, nothing to verify", text::count(number, "trial")),
+        number => format!("; {} without a transcript, nothing to verify", format::count(number, "trial")),
     };
-    screen.line(format!(
+    console.line(format!(
         "{} with {}: {} whole, {} torn, {} open{outcomes}",
-        text::count(found.sessions, "session"),
-        text::count(found.exchanges, "exchange"),
+        format::count(found.sessions, "session"),
+        format::count(found.exchanges, "exchange"),
         found.whole,
         found.torn.len(),
         found.open.len()
     ));
-    screen.result(found);
+    console.result(found);
 }
 
 /// The lines of each cause: what is missing, and of which sessions; the cause of most sessions first.
@@ -148,11 +158,11 @@ fn grouped(state: &str, sessions: &[Torn]) -> Vec<Vec<String>> {
     let mut groups: Vec<_> = groups.into_iter().collect();
     groups.sort_by_key(|(_, of)| std::cmp::Reverse(of.len()));
     let lines = groups.into_iter().map(|(tears, of)| {
-        let names: Vec<String> = of.iter().take(MAX_NAMED).map(|id| plain(id.as_str())).collect();
+        let names: Vec<String> = of.iter().take(MAX_NAMED).map(|id| escape_control(id.as_str())).collect();
         let more = of.len() - names.len();
         let more = if more > 0 { format!(" and {more} more (--json names them)") } else { String::new() };
         let mut lines = vec![format!("{} {state}: {}{more}", of.len(), names.join(", "))];
-        lines.extend(tears.iter().map(|tear| format!("  {}", plain(tear))));
+        lines.extend(tears.iter().map(|tear| format!("  {}", escape_control(tear))));
         lines
     });
     lines.collect()
