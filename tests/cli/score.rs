@@ -117,7 +117,7 @@ fn everybody(url: &str) -> String {
         slice-by = "domain"
         input-usd-per-million = 10.0
         [score.embeddings]
-        by = "http"
+        provider = "http"
         url = "{url}/v1"
         model = "e"
         batch = 7
@@ -195,7 +195,7 @@ async fn everybody_is_asked_once_and_analyze_says_who_decided() {
 /// A service asked for one trial at a time, and how often what it said is committed.
 fn one_by_one(commit_every: &str, url: &str) -> String {
     format!(
-        "[score.limits]\nconcurrency = 1\ncommit-every = \"{commit_every}\"\n[score.embeddings]\nby = \"off\"\n\
+        "[score.limits]\nconcurrency = 1\ncommit-every = \"{commit_every}\"\n[score.embeddings]\nprovider = \"off\"\n\
          [[score.http]]\nname = \"s\"\nurl = \"{url}\"\n"
     )
 }
@@ -288,7 +288,7 @@ async fn hostile_answers_are_bounded_errors_and_asked_for_again_next_time() {
         }
     });
     let config = format!(
-        "[score.embeddings]\nby = \"off\"\n[[score.http]]\nname = \"s\"\nurl = \"{}\"\ntimeout = \"1s\"\n\
+        "[score.embeddings]\nprovider = \"off\"\n[[score.http]]\nname = \"s\"\nurl = \"{}\"\ntimeout = \"1s\"\n\
          retry = {{ times = 1, pause = \"1ms\" }}\n",
         service.url
     );
@@ -335,7 +335,7 @@ async fn bounds_end_the_work_and_a_service_that_is_down_is_not_asked_for_ever() 
         );
     let url = &service.url;
     let judge = format!(
-        "[score.embeddings]\nby = \"off\"\n[[score.judge]]\nname = \"j\"\nurl = \"{url}\"\nmodel = \"m\"\n"
+        "[score.embeddings]\nprovider = \"off\"\n[[score.judge]]\nname = \"j\"\nurl = \"{url}\"\nmodel = \"m\"\n"
     );
     let bounded = format!("[score.limits]\nmax-tokens = 3000\nconcurrency = 2\n{judge}");
     let output = score(folder, "run", &bounded);
@@ -354,7 +354,7 @@ async fn bounds_end_the_work_and_a_service_that_is_down_is_not_asked_for_ever() 
     assert_eq!(stored(&folder.join("run")).await.0.len(), 30);
     let before = service.requests();
     let down = format!(
-        "[score.limits]\nmax-errors-in-a-row = 5\nconcurrency = 1\n[score.embeddings]\nby = \"off\"\n\
+        "[score.limits]\nmax-consecutive-errors = 5\nconcurrency = 1\n[score.embeddings]\nprovider = \"off\"\n\
          [[score.http]]\nname = \"down\"\nurl = \"{url}/down\"\n"
     );
     let output = score(folder, "run", &down);
@@ -401,7 +401,7 @@ async fn published_judges_do_not_vote_and_their_free_words_are_no_scores() {
     };
     let judges: String = names.into_iter().map(judge).collect();
     let config = format!(
-        "[score.limits]\nmax-error-share = 1.0\nmax-errors-in-a-row = 1000\n[score.embeddings]\nby = \"off\"\n{judges}"
+        "[score.limits]\nmax-error-share = 1.0\nmax-consecutive-errors = 1000\n[score.embeddings]\nprovider = \"off\"\n{judges}"
     );
     for run in ["base", "cand"] {
         let output = score(folder, run, &config);

@@ -24,7 +24,10 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("scoring", &["schemas", "store", "wire", "replayer", "embedding"]),
     ("decision", &["schemas", "store", "analyzer"]),
     ("gating", &["schemas", "store", "replayer", "analyzer", "scoring", "decision"]),
-    ("demo", &["schemas", "store", "wire", "seeded", "recorder", "replayer", "analyzer", "scoring", "decision"]),
+    (
+        "demo",
+        &["schemas", "store", "wire", "seeded", "recorder", "replayer", "analyzer", "scoring", "decision"],
+    ),
     (
         "foreshadow",
         &["schemas", "store", "recorder", "replayer", "analyzer", "scoring", "decision", "gating", "demo"],
