@@ -8,22 +8,24 @@ use crate::analysis::AnalyseError;
 use crate::policy::Policy;
 use crate::run::Run;
 
+mod alignment;
+mod anchor;
 mod cases;
-mod effects;
-mod figures;
-mod junit;
-mod link;
-mod otlp;
-mod pack;
-mod page;
-mod phrases;
+mod chart_data;
+mod embed_data;
+mod escape;
 #[cfg(test)]
-mod sample;
+mod fixture;
+mod junit;
+mod number;
+mod otlp;
+mod page;
+mod sections;
 mod summary;
-mod text;
-mod tools;
-mod trace;
+mod tool_table;
 mod transcript;
+mod wording;
+mod write_changes;
 
 pub use cases::transcript_sessions;
 pub use junit::junit_xml;

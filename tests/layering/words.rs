@@ -19,7 +19,7 @@ const EXCLUDED: [&str; 8] = [
     "schemas/fixtures/",
     "tests/layering/retired/",
     "analyzer/embedding/weights/",
-    "analyzer/src/report/charts/plot.js",
+    "analyzer/src/report/page/charts/plot.js",
 ];
 
 /// A retired word and where its rule is written.

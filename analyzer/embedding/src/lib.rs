@@ -9,8 +9,8 @@
 //! It does not train, does not know other models, and does not read other files of weights: another model is reached
 //! through an endpoint.
 
+mod activation;
 mod embedder;
-mod function;
 mod matrix;
 mod model;
 mod tokenizer;

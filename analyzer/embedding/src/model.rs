@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 
-use crate::function::{exp, gelu, greater, greatest_of_lanes, layer_norm, sum_of_lanes};
+use crate::activation::{exp, gelu, greater, greatest_of_lanes, layer_norm, sum_of_lanes};
 use crate::matrix::{PANEL, ROWS, Tile, add_product};
 use crate::weights::{Dense, HEADS, HIDDEN, Norm, Row, WIDE, Weights};
 

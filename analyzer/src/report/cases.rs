@@ -9,9 +9,9 @@ use rayon::prelude::*;
 use schemas::trial::Lane;
 use serde::Serialize;
 
-use super::effects::{self, CaseEffect, Kind};
 use super::transcript::Transcripts;
-use super::{ReportInput, link, pack, phrases, text};
+use super::write_changes::{self, CaseEffect, Kind};
+use super::{ReportInput, anchor, embed_data, escape, wording};
 use crate::analysis::{AnalyseError, Analysis};
 use crate::finding::Finding;
 use crate::format;
@@ -222,7 +222,7 @@ fn blocks(views: &mut [CaseView], traces: &[Option<TraceView>]) -> Vec<String> {
     let packed: Vec<String> = (groups.par_iter())
         .map(|group| {
             let group: Vec<&Option<TraceView>> = group.iter().map(|place| &traces[*place]).collect();
-            pack::packed(
+            embed_data::packed(
                 &serde_json::to_string(&group).expect("traces hold only text keys and finite numbers"),
             )
         })
@@ -267,8 +267,8 @@ fn ranked<'a>(analysis: &'a Analysis, trials: &BTreeMap<&'a str, Sides<'_>>) -> 
 fn subjects(analysis: &Analysis) -> Vec<String> {
     let verdict = &analysis.verdict;
     let broken = verdict.invariants.iter().filter(|invariant| invariant.violations > 0);
-    let mut names: Vec<String> = broken.map(|invariant| text::name(&invariant.name)).collect();
-    names.extend(verdict.metrics.iter().map(|metric| text::name(&metric.name)));
+    let mut names: Vec<String> = broken.map(|invariant| escape::name(&invariant.name)).collect();
+    names.extend(verdict.metrics.iter().map(|metric| escape::name(&metric.name)));
     names
 }
 
@@ -291,11 +291,11 @@ impl Case<'_> {
         let trace = sides.and_then(|sides| traces::trace(sides, &self.findings, transcripts));
         let records = sides.into_iter().flat_map(|sides| sides.candidate.iter().chain(&sides.baseline));
         let slices = records.take(1).flat_map(|shown| &shown.record.trial.slices);
-        let effects = sides.map(effects::of_case).unwrap_or_default();
+        let effects = sides.map(write_changes::of_case).unwrap_or_default();
         let view = CaseView {
-            case: text::name(self.name),
-            anchor: link::anchor(self.name),
-            slices: slices.map(|(name, value)| text::name(&format!("{name}={value}"))).collect(),
+            case: escape::name(self.name),
+            anchor: anchor::anchor(self.name),
+            slices: slices.map(|(name, value)| escape::name(&format!("{name}={value}"))).collect(),
             metrics: self.contrasts.iter().filter_map(metric_view).collect(),
             findings: self.findings(),
             effects: effects.iter().take(EFFECTS_SHOWN).map(effect_view).collect(),
@@ -318,7 +318,7 @@ fn tally(sides: &Sides<'_>) -> Option<[String; 2]> {
 
 fn effect_view(effect: &CaseEffect) -> EffectView {
     EffectView {
-        tool: text::name(&effect.tool),
+        tool: escape::name(&effect.tool),
         kind: effect.kind,
         trials: format!("{} of {}", effect.trials, effect.of),
     }
@@ -326,8 +326,8 @@ fn effect_view(effect: &CaseEffect) -> EffectView {
 
 fn finding_view(finding: &Finding) -> FindingView {
     FindingView {
-        subject: text::name(&finding.subject),
-        detail: text::visible(&text::shortened(&finding.detail, TEXT_SHOWN)),
+        subject: escape::name(&finding.subject),
+        detail: escape::visible(&escape::shortened(&finding.detail, TEXT_SHOWN)),
     }
 }
 
@@ -339,11 +339,11 @@ fn metric_view(contrast: &(&MetricResult, f64, f64, f64)) -> Option<MetricView> 
         Unit::Distance | Unit::Seconds | Unit::Tokens | Unit::Usd => effect.abs() > metric.margin,
     };
     told.then(|| MetricView {
-        name: text::name(&metric.name),
+        name: escape::name(&metric.name),
         baseline: format::value(metric.unit, baseline),
         candidate: format::value(metric.unit, candidate),
         effect: format::effect(metric.unit, effect),
-        tone: if effect < 0.0 { phrases::BAD } else { phrases::GOOD },
+        tone: if effect < 0.0 { wording::BAD } else { wording::GOOD },
         order: effect,
     })
 }
@@ -351,12 +351,12 @@ fn metric_view(contrast: &(&MetricResult, f64, f64, f64)) -> Option<MetricView> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::sample;
+    use crate::report::fixture;
     use crate::verdict::Answer;
 
     fn listed() -> Cases {
-        let runs = sample::runs();
-        let analysis = sample::analysis(Answer::Block);
+        let runs = fixture::runs();
+        let analysis = fixture::analysis(Answer::Block);
         cases(&analysis, &by_case(&runs.input(), 7).unwrap(), runs.input().transcripts)
     }
 
@@ -365,7 +365,7 @@ mod tests {
         let listed = listed();
         assert_eq!((listed.cases.len(), listed.left_out, listed.traced), (3, 0, 3));
         let worst = &listed.cases[0];
-        assert_eq!(worst.case, sample::HOSTILE_CASE);
+        assert_eq!(worst.case, fixture::HOSTILE_CASE);
         assert_eq!(worst.findings.len(), 2);
         assert_eq!(worst.first, Some(1), "the caller speaks first");
         assert_eq!(worst.tally, Some(["1/1".to_owned(), "0/1".to_owned()]));
@@ -382,7 +382,8 @@ mod tests {
     fn every_case_finds_what_happened_in_its_block() {
         let listed = listed();
         assert_eq!(listed.blocks.len(), 1);
-        let block: serde_json::Value = serde_json::from_str(&pack::unpacked(&listed.blocks[0])).unwrap();
+        let block: serde_json::Value =
+            serde_json::from_str(&embed_data::unpacked(&listed.blocks[0])).unwrap();
         for case in &listed.cases {
             let [number, place] = case.block.unwrap();
             assert_eq!(number, 0);
@@ -394,9 +395,9 @@ mod tests {
 
     #[test]
     fn the_texts_of_the_worst_cases_are_asked_for() {
-        let runs = sample::runs();
-        let wanted = transcript_sessions(&sample::analysis(Answer::Block), &runs.input()).unwrap();
-        assert!(wanted.contains(&(Lane::Candidate, format!("{}-0", sample::HOSTILE_CASE))));
+        let runs = fixture::runs();
+        let wanted = transcript_sessions(&fixture::analysis(Answer::Block), &runs.input()).unwrap();
+        assert!(wanted.contains(&(Lane::Candidate, format!("{}-0", fixture::HOSTILE_CASE))));
         assert_eq!(wanted.len(), 9, "three cases in three lanes: {wanted:?}");
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
-use super::{ReportError, phrases, text};
+use super::{ReportError, escape, wording};
 use crate::analysis::Analysis;
 use crate::verdict::{
     AbsentMetric, Answer, InvariantResult, InvariantState, MetricResult, MetricState, Verdict,
@@ -44,7 +44,7 @@ fn report(verdict: &Verdict) -> Report {
 }
 
 fn suite(name: &str, tests: impl IntoIterator<Item = TestCase>) -> TestSuite {
-    let name = text::name(name);
+    let name = escape::name(name);
     let mut suite = TestSuite::new(&name);
     for mut test in tests {
         test.set_classname(format!("foreshadow.{name}"));
@@ -77,27 +77,27 @@ fn skipped(message: &str) -> TestCaseStatus {
 /// Control characters become visible symbols. The XML writer would drop them, and the reader would not see that a
 /// session had sent them.
 fn xml_text(raw: &str) -> String {
-    text::visible_lines(raw)
+    escape::visible_lines(raw)
 }
 
 fn verdict_test(verdict: &Verdict) -> TestCase {
-    let sentence = phrases::why(verdict);
+    let sentence = wording::why(verdict);
     let status = match verdict.verdict {
         Answer::Approve => TestCaseStatus::success(),
         Answer::Block => failed(NonSuccessKind::Failure, "block", &sentence),
         Answer::Inconclusive => failed(NonSuccessKind::Error, "inconclusive", &sentence),
     };
     let reasons = verdict.reasons.iter().map(|reason| format!("{}: {}", reason.code.as_str(), reason.detail));
-    let lines: Vec<String> = std::iter::once(sentence).chain(reasons).chain(phrases::need(verdict)).collect();
+    let lines: Vec<String> = std::iter::once(sentence).chain(reasons).chain(wording::need(verdict)).collect();
     test("verdict", status, &lines.join("\n"))
 }
 
 fn invariant_test(invariant: &InvariantResult) -> TestCase {
-    let counts = phrases::invariant_line(invariant);
+    let counts = wording::invariant_line(invariant);
     let details = invariant.details.iter().map(String::as_str).chain(std::iter::repeat(""));
     let examples = invariant.examples.iter().zip(details).take(EXAMPLES_SHOWN);
     let listed = examples.map(|(session, detail)| format!("{session}: {detail}"));
-    let (_, state) = phrases::invariant(invariant);
+    let (_, state) = wording::invariant(invariant);
     let status = match invariant.state {
         InvariantState::Kept => TestCaseStatus::success(),
         InvariantState::Violated => failed(NonSuccessKind::Failure, "invariant_violated", &counts),
@@ -111,7 +111,7 @@ fn invariant_test(invariant: &InvariantResult) -> TestCase {
 }
 
 fn metric_test(metric: &MetricResult) -> TestCase {
-    let line = phrases::metric_line(metric);
+    let line = wording::metric_line(metric);
     let status = match metric.state {
         MetricState::Deteriorated if metric.decides => failed(NonSuccessKind::Failure, "deteriorated", &line),
         MetricState::Undecided => skipped(&line),
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
     use crate::fixture::labelled;
     use crate::policy::Policy;
-    use crate::report::sample;
+    use crate::report::fixture;
 
     /// The status of every test, read back from the XML: suite and test, then its status.
     fn statuses(xml: &str) -> Vec<(String, &'static str)> {
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn blocking_results_fail_undecided_ones_are_skipped() {
-        let xml = junit_xml(&sample::analysis(Answer::Block)).unwrap();
+        let xml = junit_xml(&fixture::analysis(Answer::Block)).unwrap();
         let statuses = statuses(&xml);
         let statuses: Vec<(&str, &str)> =
             statuses.iter().map(|(name, status)| (name.as_str(), *status)).collect();
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn hostile_text_is_escaped_and_its_control_characters_are_visible() {
-        let xml = junit_xml(&sample::analysis(Answer::Block)).unwrap();
+        let xml = junit_xml(&fixture::analysis(Answer::Block)).unwrap();
         assert!(!xml.contains("<img") && !xml.contains("]]>"), "{xml}");
         let forbidden = |c: char| c.is_control() && !matches!(c, '\n' | '\t' | '\r');
         assert!(!xml.contains(forbidden), "{xml}");
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn an_inconclusive_verdict_is_an_error() {
-        let xml = junit_xml(&sample::analysis(Answer::Inconclusive)).unwrap();
+        let xml = junit_xml(&fixture::analysis(Answer::Inconclusive)).unwrap();
         assert_eq!(statuses(&xml)[0], ("verdict/verdict".to_owned(), "error"));
     }
 }

@@ -6,7 +6,7 @@
 
 use serde_json::{Value, json};
 
-use super::{ReportInput, phrases, text};
+use super::{ReportInput, escape, wording};
 use crate::analysis::Analysis;
 use crate::verdict::{Answer, InvariantResult, MetricResult, MetricState, Verdict};
 
@@ -31,7 +31,7 @@ pub fn otlp_json(analysis: &Analysis, input: &ReportInput<'_>, at_nanos: u64) ->
     records.extend(verdict.invariants.iter().map(invariant_event));
     let records: Vec<Value> =
         records.into_iter().map(|event| record(event, &common, &at_nanos.to_string())).collect();
-    let version = text::name(&verdict.tool_version);
+    let version = escape::name(&verdict.tool_version);
     let request = json!({"resourceLogs": [{
         "resource": {"attributes": [word("service.name", "foreshadow"), word("service.version", &version)]},
         "scopeLogs": [{
@@ -90,12 +90,12 @@ fn truth(key: &str, value: bool) -> Value {
 fn common(verdict: &Verdict, input: &ReportInput<'_>) -> Vec<Value> {
     let agent = input.candidate.own().next().map(|record| record.trial.agent.to_string());
     let mut common: Vec<Value> =
-        agent.iter().map(|agent| word("gen_ai.agent.name", &text::name(agent))).collect();
+        agent.iter().map(|agent| word("gen_ai.agent.name", &escape::name(agent))).collect();
     common.extend([
-        word("gen_ai.agent.version", &text::name(&verdict.candidate.build)),
-        word("foreshadow.candidate.run", &text::name(&verdict.candidate.run)),
-        word("foreshadow.baseline.build", &text::name(&verdict.baseline.build)),
-        word("foreshadow.baseline.run", &text::name(&verdict.baseline.run)),
+        word("gen_ai.agent.version", &escape::name(&verdict.candidate.build)),
+        word("foreshadow.candidate.run", &escape::name(&verdict.candidate.run)),
+        word("foreshadow.baseline.build", &escape::name(&verdict.baseline.build)),
+        word("foreshadow.baseline.run", &escape::name(&verdict.baseline.run)),
         word("foreshadow.policy.digest", &verdict.policy_digest),
         word("foreshadow.corpus.digest", &verdict.corpus_digest),
     ]);
@@ -112,7 +112,7 @@ fn verdict_event(verdict: &Verdict) -> Event {
         name: "verdict".to_owned(),
         value: None,
         label: verdict.verdict.as_str(),
-        explanation: phrases::why(verdict),
+        explanation: wording::why(verdict),
         more: vec![
             count("foreshadow.cases.paired", verdict.pairs.paired),
             count("foreshadow.trials.baseline", verdict.pairs.trials_baseline),
@@ -126,10 +126,10 @@ fn metric_event(metric: &MetricResult) -> Event {
     let blocks = metric.decides && metric.state == MetricState::Deteriorated;
     Event {
         severity: if blocks { ERROR } else { INFO },
-        name: text::name(&metric.name),
+        name: escape::name(&metric.name),
         value: Some(metric.candidate),
         label: metric.state.as_str(),
-        explanation: phrases::metric_line(metric),
+        explanation: wording::metric_line(metric),
         more: vec![
             number("foreshadow.metric.baseline", metric.baseline),
             number("foreshadow.metric.effect", metric.effect),
@@ -146,13 +146,13 @@ fn metric_event(metric: &MetricResult) -> Event {
 }
 
 fn invariant_event(invariant: &InvariantResult) -> Event {
-    let (tone, state) = phrases::invariant(invariant);
+    let (tone, state) = wording::invariant(invariant);
     Event {
-        severity: if tone == phrases::BAD { ERROR } else { INFO },
-        name: format!("invariant.{}", text::name(&invariant.name)),
+        severity: if tone == wording::BAD { ERROR } else { INFO },
+        name: format!("invariant.{}", escape::name(&invariant.name)),
         value: Some(crate::cast::to_f64(invariant.violations)),
         label: state,
-        explanation: phrases::invariant_line(invariant),
+        explanation: wording::invariant_line(invariant),
         more: vec![
             number("foreshadow.invariant.upper_bound", invariant.upper_bound),
             count("foreshadow.invariant.cases", invariant.cases),
@@ -164,12 +164,12 @@ fn invariant_event(invariant: &InvariantResult) -> Event {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::sample;
+    use crate::report::fixture;
 
     #[test]
     fn every_number_of_the_verdict_is_an_event_of_the_conventions() {
-        let runs = sample::runs();
-        let text = otlp_json(&sample::analysis(Answer::Block), &runs.input(), 1_700_000_000_000_000_000);
+        let runs = fixture::runs();
+        let text = otlp_json(&fixture::analysis(Answer::Block), &runs.input(), 1_700_000_000_000_000_000);
         let request: Value = serde_json::from_str(&text).unwrap();
         let scope = &request["resourceLogs"][0]["scopeLogs"][0];
         assert_eq!(scope["schemaUrl"], SCHEMA);

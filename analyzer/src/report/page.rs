@@ -5,31 +5,22 @@ use minijinja::{Environment, context};
 use serde::Serialize;
 
 use super::cases::{self, Cases};
-use super::tools::{self, Tools};
-use super::{ReportError, ReportInput, ReportMeta, figures, pack, phrases, text};
+use super::sections::answer_drift::{self, DriftView};
+use super::sections::calibration::{self, CalibrationView};
+use super::sections::completeness::{self, FidelityView};
+use super::sections::invariants::{self, EnvelopeView, InvariantView};
+use super::sections::look_history::{self, CourseView};
+use super::sections::outcome_sources::{self, OutcomeView};
+use super::sections::slices::{self, SlicesView};
+use super::tool_table::{self, Tools};
+use super::{ReportError, ReportInput, ReportMeta, chart_data, embed_data, escape, number, wording};
 use crate::analysis::Analysis;
 use crate::format;
 use crate::verdict::{Answer, ExchangeResult, MetricResult, NeedRow, Reason, ReasonCode, Verdict};
 
-pub(super) mod calibration;
-pub(super) mod course;
-pub(super) mod drift;
-mod invariants;
-mod outcome;
-pub(super) mod slices;
-mod trust;
-
-use calibration::CalibrationView;
-use course::CourseView;
-use drift::DriftView;
-use invariants::{EnvelopeView, InvariantView};
-use outcome::OutcomeView;
-use slices::SlicesView;
-use trust::FidelityView;
-
 /// The charting library with the licences of all its parts, as the page carries it.
 const CHARTS: &str =
-    concat!("/*\n", include_str!("charts/LICENSES.txt"), "*/\n", include_str!("charts/plot.js"));
+    concat!("/*\n", include_str!("page/charts/LICENSES.txt"), "*/\n", include_str!("page/charts/plot.js"));
 
 /// The style sheet that the charting library puts into each chart of class `chart`.
 const CHART_STYLE: &str = ":where(.chart) {
@@ -45,7 +36,7 @@ const CHART_STYLE: &str = ":where(.chart) {
 }";
 
 /// Sets the reader's choice of light or dark before anything is painted.
-const THEME: &str = include_str!("theme.js");
+const THEME: &str = include_str!("page/theme.js");
 
 /// Cases named at the top of the page.
 const LEADING_CASES: usize = 5;
@@ -61,23 +52,23 @@ pub fn report_html(
 ) -> Result<String, ReportError> {
     let by_case = cases::by_case(input, analysis.verdict.seed)?;
     let cases = cases::cases(analysis, &by_case, input.transcripts);
-    let page = page(analysis, input, meta, &cases, tools::tools(&by_case, &analysis.verdict.tools));
-    let (style, script) = (include_str!("page.css"), include_str!("page.js"));
+    let page = page(analysis, input, meta, &cases, tool_table::tools(&by_case, &analysis.verdict.tools));
+    let (style, script) = (include_str!("page/style.css"), include_str!("page/script.js"));
     let safe = |text: String| Value::from_safe_string(text);
     let mut environment = Environment::new();
-    environment.add_template("report.html", include_str!("page.html"))?;
+    environment.add_template("report.html", include_str!("page/template.html"))?;
     let template = environment.get_template("report.html")?;
     Ok(template.render(context! {
         page => Value::from(Serde(&page)),
         // Nothing runs and nothing styles the page but these very texts.
-        scripts => safe([THEME, script, CHARTS].map(pack::source).join(" ")),
-        styles => safe([style, CHART_STYLE].map(pack::source).join(" ")),
+        scripts => safe([THEME, script, CHARTS].map(embed_data::source).join(" ")),
+        styles => safe([style, CHART_STYLE].map(embed_data::source).join(" ")),
         style => safe(style.to_owned()),
         theme => safe(THEME.to_owned()),
         script => safe(script.to_owned()),
-        charts => safe(pack::packed(CHARTS)),
-        figures => safe(pack::script_safe(&serde_json::to_string(&figures::figures(analysis))?)),
-        cases => safe(pack::packed(&serde_json::to_string(&cases)?)),
+        charts => safe(embed_data::packed(CHARTS)),
+        figures => safe(embed_data::script_safe(&serde_json::to_string(&chart_data::figures(analysis))?)),
+        cases => safe(embed_data::packed(&serde_json::to_string(&cases)?)),
         blocks => cases.blocks.iter().map(|block| safe(block.clone())).collect::<Vec<_>>(),
     })?)
 }
@@ -186,36 +177,44 @@ fn page(
 ) -> Page {
     let verdict = &analysis.verdict;
     let title = if meta.title.is_empty() {
-        format!("{} against {}", text::name(&verdict.candidate.build), text::name(&verdict.baseline.build))
+        format!(
+            "{} against {}",
+            escape::name(&verdict.candidate.build),
+            escape::name(&verdict.baseline.build)
+        )
     } else {
-        text::name(&meta.title)
+        escape::name(&meta.title)
     };
     Page {
         title,
-        answer: phrases::answer(verdict.verdict),
-        tone: phrases::answer_tone(verdict.verdict),
-        consequence: phrases::consequence(verdict.verdict),
-        sentence: text::visible(&phrases::why(verdict)),
+        answer: wording::answer(verdict.verdict),
+        tone: wording::answer_tone(verdict.verdict),
+        consequence: wording::consequence(verdict.verdict),
+        sentence: escape::visible(&wording::why(verdict)),
         also: also(verdict),
-        exit_code: phrases::exit_code(verdict.verdict),
+        exit_code: wording::exit_code(verdict.verdict),
         facts: facts(verdict),
         advice: advice(verdict),
-        need: phrases::need(verdict),
+        need: wording::need(verdict),
         options: options(verdict),
         forecast: forecast(verdict),
         reasons: verdict.reasons.iter().map(reason_view).collect(),
         leading: leading(cases),
-        notes: verdict.notes.iter().map(|note| text::visible(note)).collect(),
+        notes: verdict.notes.iter().map(|note| escape::visible(note)).collect(),
         has_intervals: verdict.metrics.iter().any(|metric| metric.margin > 0.0),
         metrics: verdict.metrics.iter().map(metric_view).collect(),
-        absent: verdict.absent.iter().map(|one| [text::name(&one.name), text::visible(&one.why)]).collect(),
+        absent: verdict
+            .absent
+            .iter()
+            .map(|one| [escape::name(&one.name), escape::visible(&one.why)])
+            .collect(),
         alpha: format!("{}", verdict.alpha),
         invariants: verdict.invariants.iter().map(invariants::invariant).collect(),
         envelope: verdict.envelope.as_ref().map(invariants::envelope),
-        drift: verdict.drift.as_ref().map(drift::drift),
-        course: verdict.course.as_ref().map(course::course),
+        drift: verdict.drift.as_ref().map(answer_drift::drift),
+        course: verdict.course.as_ref().map(look_history::course),
         slices: slices::slices(verdict),
-        outcome: outcome::outcome(&verdict.outcome),
+        outcome: outcome_sources::outcome(&verdict.outcome),
         calibration: verdict.calibration.as_ref().map(calibration::calibration),
         exchangeability: exchangeability(verdict),
         tools,
@@ -224,35 +223,35 @@ fn page(
             left_out: cases.left_out,
             traced: cases.traced,
             trimmed: cases.traceable - cases.traced,
-            bytes: text::bytes(cases.blocks.iter().map(String::len).sum()),
+            bytes: number::bytes(cases.blocks.iter().map(String::len).sum()),
         },
-        fidelity: verdict.fidelity.as_ref().map(|_| trust::fidelity_view(input)),
-        lanes: trust::lanes(verdict, input),
-        pairs: trust::pairs(verdict),
-        policy: text::visible_lines(&policy_text(input)),
+        fidelity: verdict.fidelity.as_ref().map(|_| completeness::fidelity_view(input)),
+        lanes: completeness::lanes(verdict, input),
+        pairs: completeness::pairs(verdict),
+        policy: escape::visible_lines(&policy_text(input)),
         identity: identity(verdict),
-        commands: meta.commands.iter().map(|command| text::visible(command)).collect(),
+        commands: meta.commands.iter().map(|command| escape::visible(command)).collect(),
     }
 }
 
 fn facts(verdict: &Verdict) -> Vec<Fact> {
     let pairs = &verdict.pairs;
     let deciding = || verdict.metrics.iter().filter(|metric| metric.decides || metric.required);
-    let worse = deciding().filter(|metric| phrases::state(metric).0 == phrases::BAD).count();
-    let kept = deciding().filter(|metric| phrases::keeps_margin(metric.state)).count();
+    let worse = deciding().filter(|metric| wording::state(metric).0 == wording::BAD).count();
+    let kept = deciding().filter(|metric| wording::keeps_margin(metric.state)).count();
     let violations: u64 = verdict.invariants.iter().map(|invariant| invariant.violations).sum();
     vec![
         Fact {
             name: "Cases compared",
-            value: text::count(pairs.paired),
-            detail: format!("of {} in either run", text::count(pairs.cases)),
+            value: number::count(pairs.paired),
+            detail: format!("of {} in either run", number::count(pairs.cases)),
         },
         Fact {
             name: "Trials",
             value: format!(
                 "{} + {}",
-                text::count(pairs.trials_baseline),
-                text::count(pairs.trials_candidate)
+                number::count(pairs.trials_baseline),
+                number::count(pairs.trials_candidate)
             ),
             detail: "baseline + candidate".to_owned(),
         },
@@ -266,7 +265,7 @@ fn facts(verdict: &Verdict) -> Vec<Fact> {
             value: if verdict.invariants.is_empty() {
                 "none declared".to_owned()
             } else {
-                text::count(violations)
+                number::count(violations)
             },
             detail: match verdict.invariants.len() {
                 0 => "declare them in the policy".to_owned(),
@@ -283,12 +282,12 @@ fn also(verdict: &Verdict) -> Vec<String> {
         // The sentence names them all.
         return Vec::new();
     }
-    let weight = phrases::reason_tone(first.code);
+    let weight = wording::reason_tone(first.code);
     let others = verdict.reasons.iter().skip(1);
-    let same = others.filter(|reason| phrases::reason_tone(reason.code) == weight);
+    let same = others.filter(|reason| wording::reason_tone(reason.code) == weight);
     same.filter_map(|reason| Some((reason.code, reason.metric.as_deref()?)))
         .filter(|(_, metric)| Some(*metric) != first.metric.as_deref())
-        .map(|(code, metric)| format!("{} {}", text::name(metric), phrases::briefly(code)))
+        .map(|(code, metric)| format!("{} {}", escape::name(metric), wording::briefly(code)))
         .collect()
 }
 
@@ -299,7 +298,7 @@ fn advice(verdict: &Verdict) -> Vec<&'static str> {
         advice.push("Roll out. Nothing more is needed.");
     }
     for reason in &verdict.reasons {
-        let next = phrases::advice(reason.code);
+        let next = wording::advice(reason.code);
         if !next.is_empty() && !advice.contains(&next) {
             advice.push(next);
         }
@@ -309,22 +308,27 @@ fn advice(verdict: &Verdict) -> Vec<&'static str> {
 
 fn options(verdict: &Verdict) -> Vec<[String; 3]> {
     let rows = verdict.need.options.iter();
-    rows.map(|option| [option.trials, option.cases, option.trials_total].map(text::count)).collect()
+    rows.map(|option| [option.trials, option.cases, option.trials_total].map(number::count)).collect()
 }
 
 /// What adding cases would bring: cases added, trials of each, trials added, probability, cost.
 fn forecast(verdict: &Verdict) -> Vec<[String; 5]> {
     let row = |row: &NeedRow| {
-        let [cases, trials, added] = [row.extra_cases, row.trials, row.trials_added].map(text::count);
+        let [cases, trials, added] = [row.extra_cases, row.trials, row.trials_added].map(number::count);
         let cost = row.cost_usd.map_or_else(|| "not known".to_owned(), |usd| format!("${usd:.2}"));
-        [cases, trials, added, text::percent(row.predicted_approve), cost]
+        [cases, trials, added, number::percent(row.predicted_approve), cost]
     };
     verdict.need.table.iter().map(row).collect()
 }
 
 fn exchangeability(verdict: &Verdict) -> Vec<[String; 4]> {
     let row = |one: &ExchangeResult| {
-        [text::name(&one.name), text::count(one.cases), text::p_value(one.p), text::p_value(one.p_adjusted)]
+        [
+            escape::name(&one.name),
+            number::count(one.cases),
+            number::p_value(one.p),
+            number::p_value(one.p_adjusted),
+        ]
     };
     verdict.exchangeability.iter().map(row).collect()
 }
@@ -332,9 +336,9 @@ fn exchangeability(verdict: &Verdict) -> Vec<[String; 4]> {
 fn reason_view(reason: &Reason) -> ReasonView {
     ReasonView {
         code: reason.code.as_str(),
-        subject: reason.metric.as_deref().map(text::name).unwrap_or_default(),
-        detail: text::visible(&reason.detail),
-        tone: phrases::reason_tone(reason.code),
+        subject: reason.metric.as_deref().map(escape::name).unwrap_or_default(),
+        detail: escape::visible(&reason.detail),
+        tone: wording::reason_tone(reason.code),
     }
 }
 
@@ -351,24 +355,24 @@ fn leading(cases: &Cases) -> Vec<Leading> {
 }
 
 fn metric_view(metric: &MetricResult) -> MetricView {
-    let (tone, state) = phrases::state(metric);
+    let (tone, state) = wording::state(metric);
     MetricView {
-        name: text::name(&metric.name),
-        meaning: phrases::meaning(&metric.name),
-        role: phrases::role(metric),
+        name: escape::name(&metric.name),
+        meaning: wording::meaning(&metric.name),
+        role: wording::role(metric),
         decides: metric.decides || metric.required,
-        cases: text::count(metric.cases),
+        cases: number::count(metric.cases),
         baseline: format::value(metric.unit, metric.baseline),
         candidate: format::value(metric.unit, metric.candidate),
         effect: format::effect(metric.unit, metric.effect),
-        interval: phrases::interval(metric),
-        margin: phrases::margin(metric),
-        p_block: text::p_value(metric.p_block),
-        p_block_adjusted: metric.p_block_adjusted.map(text::p_value).unwrap_or_default(),
-        p_approve: text::p_value(metric.p_approve),
+        interval: wording::interval(metric),
+        margin: wording::margin(metric),
+        p_block: number::p_value(metric.p_block),
+        p_block_adjusted: metric.p_block_adjusted.map(number::p_value).unwrap_or_default(),
+        p_approve: number::p_value(metric.p_approve),
         state,
         tone,
-        floor: text::count(metric.floor),
+        floor: number::count(metric.floor),
         clipped: metric.clipped,
     }
 }
@@ -379,7 +383,7 @@ fn policy_text(input: &ReportInput<'_>) -> String {
 }
 
 fn identity(verdict: &Verdict) -> Vec<[String; 2]> {
-    let entry = |name: &str, value: &str| [name.to_owned(), text::name(value)];
+    let entry = |name: &str, value: &str| [name.to_owned(), escape::name(value)];
     vec![
         entry("Policy digest", &verdict.policy_digest),
         entry("Corpus digest", &verdict.corpus_digest),
@@ -397,13 +401,13 @@ fn identity(verdict: &Verdict) -> Vec<[String; 2]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::sample;
+    use crate::report::fixture;
 
     fn render(answer: Answer) -> String {
-        let runs = sample::runs();
-        let analysis = sample::analysis(answer);
+        let runs = fixture::runs();
+        let analysis = fixture::analysis(answer);
         let meta =
-            ReportMeta { title: sample::HOSTILE.to_owned(), commands: vec![sample::HOSTILE.to_owned()] };
+            ReportMeta { title: fixture::HOSTILE.to_owned(), commands: vec![fixture::HOSTILE.to_owned()] };
         report_html(&analysis, &runs.input(), &meta).unwrap()
     }
 
@@ -429,10 +433,10 @@ mod tests {
         assert!(!policy.contains("unsafe") && !policy.contains("nonce"), "{policy}");
         let element = |start: &str, end: &str| html.split_once(start).unwrap().1.split_once(end).unwrap().0;
         for text in [element("<style>", "</style>"), element("<script id=\"main-script\">", "</script>")] {
-            assert!(policy.contains(&pack::source(text)), "{policy}");
+            assert!(policy.contains(&embed_data::source(text)), "{policy}");
         }
-        let charts = pack::unpacked(element("id=\"charts\">", "</script>"));
-        assert!(policy.contains(&pack::source(&charts)) && charts.contains("Copyright"));
+        let charts = embed_data::unpacked(element("id=\"charts\">", "</script>"));
+        assert!(policy.contains(&embed_data::source(&charts)) && charts.contains("Copyright"));
     }
 
     #[test]
@@ -448,8 +452,8 @@ mod tests {
         let html = render(Answer::Block);
         let (_, rest) = html.split_once("id=\"cases-data\">").unwrap();
         let (packed, _) = rest.split_once("</script>").unwrap();
-        let data: serde_json::Value = serde_json::from_str(&pack::unpacked(packed)).unwrap();
-        assert_eq!(data["cases"][0]["case"], sample::HOSTILE_CASE);
+        let data: serde_json::Value = serde_json::from_str(&embed_data::unpacked(packed)).unwrap();
+        assert_eq!(data["cases"][0]["case"], fixture::HOSTILE_CASE);
         assert_eq!(data["cases"][0]["first"], 1);
     }
 
@@ -467,8 +471,8 @@ mod tests {
 
     #[test]
     fn an_imported_run_has_no_fidelity_rather_than_a_perfect_one() {
-        let runs = sample::runs();
-        let mut analysis = sample::analysis(Answer::Block);
+        let runs = fixture::runs();
+        let mut analysis = fixture::analysis(Answer::Block);
         analysis.verdict.fidelity = None;
         let html = report_html(&analysis, &runs.input(), &ReportMeta::default()).unwrap();
         assert!(html.contains("Imported: not applicable"));

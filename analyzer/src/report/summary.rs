@@ -2,7 +2,7 @@
 //!
 //! Text from sessions is escaped for Markdown: it neither formats, links nor mentions anyone.
 
-use super::{ReportError, ReportInput, ReportMeta, cases, phrases, text, tools};
+use super::{ReportError, ReportInput, ReportMeta, cases, escape, number, tool_table, wording};
 use crate::analysis::Analysis;
 use crate::format;
 use crate::run::Run;
@@ -47,23 +47,23 @@ fn symbol(answer: Answer) -> &'static str {
 }
 
 fn headline(verdict: &Verdict, meta: &ReportMeta, lines: &mut Vec<String>) {
-    let answer = phrases::answer(verdict.verdict);
+    let answer = wording::answer(verdict.verdict);
     lines.push(format!("## {} Foreshadow: {answer}", symbol(verdict.verdict)));
     lines.push(String::new());
-    lines.push(format!("**{}**", text::markdown(&phrases::why(verdict))));
+    lines.push(format!("**{}**", escape::markdown(&wording::why(verdict))));
     lines.push(String::new());
     let compared = format!(
         "Candidate {} against baseline {}: {} paired, {} + {} trials.",
-        text::markdown(&text::name(&verdict.candidate.build)),
-        text::markdown(&text::name(&verdict.baseline.build)),
-        text::counted(verdict.pairs.paired, "case", "cases"),
-        text::count(verdict.pairs.trials_baseline),
-        text::count(verdict.pairs.trials_candidate),
+        escape::markdown(&escape::name(&verdict.candidate.build)),
+        escape::markdown(&escape::name(&verdict.baseline.build)),
+        number::counted(verdict.pairs.paired, "case", "cases"),
+        number::count(verdict.pairs.trials_baseline),
+        number::count(verdict.pairs.trials_candidate),
     );
-    let title = text::markdown(&text::name(&meta.title));
+    let title = escape::markdown(&escape::name(&meta.title));
     lines.push(if title.is_empty() { compared } else { format!("{title}. {compared}") });
-    if let Some(need) = phrases::need(verdict) {
-        lines.extend([String::new(), format!("**Needed:** {}", text::markdown(&need))]);
+    if let Some(need) = wording::need(verdict) {
+        lines.extend([String::new(), format!("**Needed:** {}", escape::markdown(&need))]);
     }
 }
 
@@ -80,7 +80,7 @@ fn metrics(verdict: &Verdict, lines: &mut Vec<String>) {
     } else if !reported.is_empty() {
         let worse = reported.iter().filter(|metric| metric.state == MetricState::Deteriorated).count();
         let worse = if worse > 0 { format!(", {worse} of them worse") } else { String::new() };
-        let count = text::counted(crate::cast::to_u64(reported.len()), "metric is", "metrics are");
+        let count = number::counted(crate::cast::to_u64(reported.len()), "metric is", "metrics are");
         folded(&format!("{count} reported only{worse}"), lines, |lines| table(&reported, lines));
     }
 }
@@ -102,16 +102,16 @@ fn table(metrics: &[&MetricResult], lines: &mut Vec<String>) {
     );
     lines.push("|---|---|---:|---:|---:|---:|---:|---|".to_owned());
     for metric in metrics {
-        let (tone, state) = phrases::state(metric);
+        let (tone, state) = wording::state(metric);
         let cells = [
             mark(tone).to_owned(),
-            text::markdown(&text::name(&metric.name)),
+            escape::markdown(&escape::name(&metric.name)),
             format::value(metric.unit, metric.baseline),
             format::value(metric.unit, metric.candidate),
             format!("**{}**", format::effect(metric.unit, metric.effect)),
-            phrases::interval(metric),
-            phrases::margin(metric),
-            format!("{state} ({})", phrases::role(metric)),
+            wording::interval(metric),
+            wording::margin(metric),
+            format!("{state} ({})", wording::role(metric)),
         ];
         lines.push(format!("| {} |", cells.join(" | ")));
     }
@@ -119,9 +119,9 @@ fn table(metrics: &[&MetricResult], lines: &mut Vec<String>) {
 
 fn mark(tone: &str) -> &'static str {
     match tone {
-        phrases::GOOD => "✅",
-        phrases::BAD => "⛔",
-        phrases::WARN => "⚠️",
+        wording::GOOD => "✅",
+        wording::BAD => "⛔",
+        wording::WARN => "⚠️",
         _ => "❔",
     }
 }
@@ -134,15 +134,15 @@ fn invariants(verdict: &Verdict, lines: &mut Vec<String>) {
     lines.push("| | invariant | violations | baseline | cases | at most (95%) |".to_owned());
     lines.push("|---|---|---:|---:|---:|---:|".to_owned());
     for invariant in &verdict.invariants {
-        let (tone, _) = phrases::invariant(invariant);
+        let (tone, _) = wording::invariant(invariant);
         lines.push(format!(
             "| {} | {} | {} | {} | {} | {} |",
             mark(tone),
-            text::markdown(&text::name(&invariant.name)),
-            text::count(invariant.violations),
-            text::count(invariant.violations_baseline),
-            text::count(invariant.cases),
-            text::percent(invariant.upper_bound),
+            escape::markdown(&escape::name(&invariant.name)),
+            number::count(invariant.violations),
+            number::count(invariant.violations_baseline),
+            number::count(invariant.cases),
+            number::percent(invariant.upper_bound),
         ));
     }
 }
@@ -154,14 +154,14 @@ fn effects(analysis: &Analysis, input: &ReportInput<'_>, lines: &mut Vec<String>
         return Ok(());
     }
     let by_case = cases::by_case(input, analysis.verdict.seed)?;
-    let changed = tools::tools(&by_case, &analysis.verdict.tools).headlines;
+    let changed = tool_table::tools(&by_case, &analysis.verdict.tools).headlines;
     if !changed.is_empty() {
         lines.extend([
             String::new(),
             "What the candidate writes otherwise, by tool:".to_owned(),
             String::new(),
         ]);
-        lines.extend(changed.iter().map(|line| format!("- {}", text::markdown(line))));
+        lines.extend(changed.iter().map(|line| format!("- {}", escape::markdown(line))));
     }
     Ok(())
 }
@@ -187,7 +187,7 @@ fn reasons(verdict: &Verdict, lines: &mut Vec<String>) {
 
 fn list(reasons: &[&Reason], lines: &mut Vec<String>) {
     for reason in reasons.iter().take(REASONS_SHOWN) {
-        lines.push(format!("- `{}` {}", reason.code.as_str(), text::markdown(&reason.detail)));
+        lines.push(format!("- `{}` {}", reason.code.as_str(), escape::markdown(&reason.detail)));
     }
     if let Some(more) = reasons.len().checked_sub(REASONS_SHOWN).filter(|more| *more > 0) {
         lines.push(format!("- … {more} more in `report.html`"));
@@ -209,9 +209,9 @@ fn worst_cases(analysis: &Analysis, lines: &mut Vec<String>) {
         for finding in worst {
             lines.push(format!(
                 "- **{}** ({}): {}",
-                text::markdown(&text::name(&finding.case)),
-                text::markdown(&text::name(&finding.subject)),
-                text::markdown(&text::shortened(&finding.detail, DETAIL_SHOWN)),
+                escape::markdown(&escape::name(&finding.case)),
+                escape::markdown(&escape::name(&finding.subject)),
+                escape::markdown(&escape::shortened(&finding.detail, DETAIL_SHOWN)),
             ));
         }
         if more {
@@ -223,24 +223,24 @@ fn worst_cases(analysis: &Analysis, lines: &mut Vec<String>) {
 fn footing(verdict: &Verdict, lines: &mut Vec<String>) {
     lines.push(String::new());
     for note in &verdict.notes {
-        lines.extend([format!("> {}", text::markdown(note)), String::new()]);
+        lines.extend([format!("> {}", escape::markdown(note)), String::new()]);
     }
     lines.push(format!(
         "Full report: `report.html` (sessions side by side), `verdict.json`. Policy `{}`, seed {}, foreshadow {}.",
         verdict.policy_digest.get(..12).unwrap_or(&verdict.policy_digest),
         verdict.seed,
-        text::markdown(&verdict.tool_version),
+        escape::markdown(&verdict.tool_version),
     ));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::sample;
+    use crate::report::fixture;
 
     fn summary(answer: Answer) -> String {
-        let runs = sample::runs();
-        summary_md(&sample::analysis(answer), &runs.input(), &ReportMeta::default())
+        let runs = fixture::runs();
+        summary_md(&fixture::analysis(answer), &runs.input(), &ReportMeta::default())
             .expect("the runs are paired")
     }
 

@@ -68,11 +68,11 @@ pub(super) fn events<'a>(record: &'a TrialRecord, transcript: Option<&'a Transcr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::sample;
+    use crate::report::fixture;
 
     #[test]
     fn an_answer_stands_behind_the_calls_made_for_it() {
-        let record = sample::record("c", 0, true, &[("look", "{}"), ("refund", "{}"), ("mail", "{}")]);
+        let record = fixture::record("c", 0, true, &[("look", "{}"), ("refund", "{}"), ("mail", "{}")]);
         let said = |seq, input: &str, output: &str| TranscriptTurn {
             seq,
             input: Some(input.to_owned()),

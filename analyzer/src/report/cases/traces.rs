@@ -8,9 +8,9 @@ use serde::Serialize;
 
 use super::{Shown, Sides, TEXT_SHOWN};
 use crate::finding::Finding;
-use crate::report::trace::{self, LANES, Step};
+use crate::report::alignment::{self, LANES, Step};
 use crate::report::transcript::{self, Event, Transcripts};
-use crate::report::{phrases, text};
+use crate::report::{escape, number, wording};
 use crate::run::{ToolCall, TrialRecord};
 
 /// Events of one trial that are lined up; what comes after is counted, not shown.
@@ -189,9 +189,9 @@ fn candidate_views(lanes: &[(Lane, Vec<&TrialRecord>); LANES], told: &[Vec<Vec<E
     };
     let view = |place: usize| {
         let sides = [side(0, 0), side(1, 0), side(2, place)];
-        let lines = trace::line_up(&sides);
-        let steps = trace::steps(&lines, &sides);
-        let places = |line: &trace::Places| is_there.iter().map(|lane| line[*lane]).collect();
+        let lines = alignment::line_up(&sides);
+        let steps = alignment::steps(&lines, &sides);
+        let places = |line: &alignment::Places| is_there.iter().map(|lane| line[*lane]).collect();
         View {
             trial: lanes[2].1.get(place).map_or(0, |record| record.trial.trial),
             compared: sides[2].is_some() && sides[..2].iter().any(Option::is_some),
@@ -251,9 +251,9 @@ fn trial_view(
     let turns = events.iter().filter(|event| !matches!(event, Event::Call(..))).count();
     TrialView {
         trial: trial.trial,
-        session: text::name(trial.session.as_str()),
+        session: escape::name(trial.session.as_str()),
         notes: notes(record),
-        answer: text::visible_lines(&text::shortened(answer, TEXT_SHOWN)),
+        answer: escape::visible_lines(&escape::shortened(answer, TEXT_SHOWN)),
         events: shown.collect(),
         calls: record.calls.len(),
         events_left_out: record.calls.len().saturating_sub(events.len() - turns),
@@ -262,7 +262,7 @@ fn trial_view(
 
 fn took(event: &Event<'_>) -> String {
     match event {
-        Event::Call(call, _) => call.duration_us.map(text::duration).unwrap_or_default(),
+        Event::Call(call, _) => call.duration_us.map(number::duration).unwrap_or_default(),
         Event::Caller(..) | Event::Agent(..) => String::new(),
     }
 }
@@ -272,7 +272,7 @@ fn notes(record: &TrialRecord) -> Vec<String> {
     let mut notes = Vec::new();
     if trial.ending != TrialEnding::Complete {
         let why = trial.ending_detail.as_deref().unwrap_or_default();
-        notes.push(format!("{}: {why}", phrases::ending(trial.ending)));
+        notes.push(format!("{}: {why}", wording::ending(trial.ending)));
     }
     let left = trial.divergences.iter().take(5);
     notes.extend(left.map(|left| format!("left the recording ({}): {}", left.kind, left.detail)));
@@ -281,21 +281,21 @@ fn notes(record: &TrialRecord) -> Vec<String> {
     if !trial.has_transcript {
         notes.push("no transcript was stored with this trial".to_owned());
     }
-    notes.iter().map(|note| text::visible(&text::shortened(note, TEXT_SHOWN))).collect()
+    notes.iter().map(|note| escape::visible(&escape::shortened(note, TEXT_SHOWN))).collect()
 }
 
 fn mark(shown: &Shown<'_>) -> Mark {
     let record = shown.record;
     let (tone, word) = match (record.is_torn(), record.trial.ending, shown.success) {
-        (true, _, _) => (phrases::OPEN, "torn"),
-        (false, TrialEnding::Truncated, _) => (phrases::WARN, "left the recording"),
-        (false, TrialEnding::Infrastructure, _) => (phrases::OPEN, "harness failed"),
+        (true, _, _) => (wording::OPEN, "torn"),
+        (false, TrialEnding::Truncated, _) => (wording::WARN, "left the recording"),
+        (false, TrialEnding::Infrastructure, _) => (wording::OPEN, "harness failed"),
         (false, TrialEnding::Failed | TrialEnding::TimedOut, _) => {
-            (phrases::BAD, phrases::ending(record.trial.ending))
+            (wording::BAD, wording::ending(record.trial.ending))
         }
-        (false, TrialEnding::Complete, Some(true)) => (phrases::GOOD, "success"),
-        (false, TrialEnding::Complete, Some(false)) => (phrases::BAD, "failure"),
-        (false, TrialEnding::Complete, None) => (phrases::OPEN, "complete"),
+        (false, TrialEnding::Complete, Some(true)) => (wording::GOOD, "success"),
+        (false, TrialEnding::Complete, Some(false)) => (wording::BAD, "failure"),
+        (false, TrialEnding::Complete, None) => (wording::OPEN, "complete"),
     };
     Mark { trial: record.trial.trial, tone, word }
 }
@@ -303,17 +303,17 @@ fn mark(shown: &Shown<'_>) -> Mark {
 fn event_view(event: &Event<'_>, all: &[ToolCall]) -> EventView {
     let said = |who, said: &str| EventView::Said {
         who,
-        text: text::visible_lines(&text::shortened(said, TEXT_SHOWN)),
+        text: escape::visible_lines(&escape::shortened(said, TEXT_SHOWN)),
     };
     match event {
         Event::Caller(_, words) => said("caller", words),
         Event::Agent(_, words) => said("agent", words),
         Event::Call(call, result) => EventView::Called {
-            tool: text::name(&call.tool),
-            arguments: text::visible(&text::shortened(call.arguments_text(), ARGUMENTS_SHOWN)),
-            effect: phrases::effect(call.effect),
+            tool: escape::name(&call.tool),
+            arguments: escape::visible(&escape::shortened(call.arguments_text(), ARGUMENTS_SHOWN)),
+            effect: wording::effect(call.effect),
             flags: flags(call, all),
-            result: result.map(|result| text::visible_lines(&text::shortened(result, ARGUMENTS_SHOWN))),
+            result: result.map(|result| escape::visible_lines(&escape::shortened(result, ARGUMENTS_SHOWN))),
         },
     }
 }

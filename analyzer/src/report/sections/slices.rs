@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::format;
-use crate::report::{phrases, text};
+use crate::report::{escape, number, wording};
 use crate::verdict::{Discovered, SliceResult, Verdict};
 
 /// Slices of the search shown.
@@ -13,7 +13,7 @@ const FOUND_SHOWN: usize = 20;
 
 /// The section.
 #[derive(Debug, Serialize)]
-pub(super) struct SlicesView {
+pub(in crate::report) struct SlicesView {
     named: Vec<SliceView>,
     found: Option<FoundView>,
 }
@@ -50,7 +50,7 @@ struct FoundRow {
 }
 
 /// Nothing where there are no slices.
-pub(super) fn slices(verdict: &Verdict) -> Option<SlicesView> {
+pub(in crate::report) fn slices(verdict: &Verdict) -> Option<SlicesView> {
     let found = verdict.discovered.as_ref();
     (!verdict.slices.is_empty() || found.is_some()).then(|| SlicesView {
         named: verdict.slices.iter().map(named).collect(),
@@ -59,22 +59,22 @@ pub(super) fn slices(verdict: &Verdict) -> Option<SlicesView> {
 }
 
 fn criteria(criteria: &BTreeMap<String, String>) -> String {
-    let each = criteria.iter().map(|(name, value)| text::name(&format!("{name}={value}")));
+    let each = criteria.iter().map(|(name, value)| escape::name(&format!("{name}={value}")));
     each.collect::<Vec<_>>().join(", ")
 }
 
 /// The colour and the words of a slice's state.
 pub(in crate::report) fn state(slice: &SliceResult) -> (&'static str, &'static str) {
     if !slice.speaks {
-        return (phrases::OPEN, "too few cases to speak");
+        return (wording::OPEN, "too few cases to speak");
     }
-    phrases::metric_state(slice.state, slice.critical)
+    wording::metric_state(slice.state, slice.critical)
 }
 
 fn named(slice: &SliceResult) -> SliceView {
     let (tone, state) = state(slice);
     SliceView {
-        name: text::name(&slice.name),
+        name: escape::name(&slice.name),
         criteria: criteria(&slice.criteria),
         role: match (slice.required, slice.critical) {
             (true, true) => "required, may block",
@@ -82,13 +82,13 @@ fn named(slice: &SliceResult) -> SliceView {
             (false, true) => "may block",
             (false, false) => "reported",
         },
-        metric: text::name(&slice.metric),
-        cases: text::count(slice.cases),
+        metric: escape::name(&slice.metric),
+        cases: number::count(slice.cases),
         baseline: format::value(slice.unit, slice.baseline),
         candidate: format::value(slice.unit, slice.candidate),
         effect: format::effect(slice.unit, slice.effect),
         margin: format::effect(slice.unit, -slice.margin),
-        p_block: text::p_value(slice.p_block_adjusted),
+        p_block: number::p_value(slice.p_block_adjusted),
         tone,
         state,
     }
@@ -99,27 +99,27 @@ fn found_view(found: &Discovered, verdict: &Verdict) -> FoundView {
     let effect = |value: f64| unit.map_or_else(|| format!("{value:+.3}"), |unit| format::effect(unit, value));
     let left = match found.left_out {
         0 => String::new(),
-        left => format!(", {} left out as the smallest", text::count(left)),
+        left => format!(", {} left out as the smallest", number::count(left)),
     };
     let rows = found.slices.iter().take(FOUND_SHOWN).map(|slice| FoundRow {
         criteria: criteria(&slice.criteria),
-        cases: text::count(slice.cases),
+        cases: number::count(slice.cases),
         effect: effect(slice.effect),
         elsewhere: effect(slice.effect_elsewhere),
-        p: text::p_value(slice.p_adjusted),
+        p: number::p_value(slice.p_adjusted),
     });
     FoundView {
         sentence: format!(
             "A search over {} for where {} got worse{left}, corrected for all of them by {} relabellings: {}. What it \
              finds is for review and never decides: add cases there.",
-            text::counted(found.searched, "slice", "slices"),
-            text::name(&found.metric),
-            text::count(found.relabellings),
+            number::counted(found.searched, "slice", "slices"),
+            escape::name(&found.metric),
+            number::count(found.relabellings),
             match found.slices.len() {
                 0 => "none stands out".to_owned(),
                 some => format!(
                     "{} out",
-                    text::counted(crate::cast::to_u64(some), "slice stands", "slices stand")
+                    number::counted(crate::cast::to_u64(some), "slice stands", "slices stand")
                 ),
             },
         ),

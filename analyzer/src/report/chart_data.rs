@@ -3,11 +3,11 @@
 
 use serde::Serialize;
 
-use super::page::calibration::{self, CalibrationPoint};
-use super::page::course::{self, CoursePoint};
-use super::page::drift::{self, DriftPoint};
-use super::page::slices;
-use super::{phrases, text};
+use super::sections::answer_drift::{self, DriftPoint};
+use super::sections::calibration::{self, CalibrationPoint};
+use super::sections::look_history::{self, CoursePoint};
+use super::sections::slices;
+use super::{escape, number, wording};
 use crate::analysis::{Analysis, MetricDetail};
 use crate::format;
 use crate::verdict::{MetricResult, SliceResult, Unit, Verdict};
@@ -74,8 +74,8 @@ pub(super) fn figures(analysis: &Analysis) -> Figures {
         alpha: analysis.verdict.alpha,
         intervals: intervals(&analysis.verdict),
         moves: deciding.map(|(metric, detail)| moves(metric, detail)).collect(),
-        drift: drift::points(analysis),
-        course: course::points(&analysis.verdict),
+        drift: answer_drift::points(analysis),
+        course: look_history::points(&analysis.verdict),
         slices: slice_intervals(&analysis.verdict),
         calibration: analysis.verdict.calibration.as_ref().map(calibration::points).unwrap_or_default(),
     }
@@ -123,9 +123,9 @@ struct Drawn {
 
 impl Drawn {
     fn metric(metric: &MetricResult) -> Self {
-        let (tone, state) = phrases::state(metric);
+        let (tone, state) = wording::state(metric);
         Self {
-            name: text::name(&metric.name),
+            name: escape::name(&metric.name),
             tone,
             state,
             decides: decides(metric),
@@ -139,7 +139,7 @@ impl Drawn {
     fn slice(slice: &SliceResult) -> Self {
         let (tone, state) = slices::state(slice);
         Self {
-            name: format!("{} \u{b7} {}", text::name(&slice.name), text::name(&slice.metric)),
+            name: format!("{} \u{b7} {}", escape::name(&slice.name), escape::name(&slice.metric)),
             tone,
             state,
             decides: slice.critical || slice.required,
@@ -159,20 +159,15 @@ fn row(drawn: &Drawn, lowest: f64, highest: f64) -> Row {
         tone: drawn.tone,
         state: drawn.state,
         decides: drawn.decides,
-        low: rounded(low.clamp(lowest, highest)),
-        high: rounded(high.clamp(lowest, highest)),
+        low: number::rounded(low.clamp(lowest, highest)),
+        high: number::rounded(high.clamp(lowest, highest)),
         cut_low: low < lowest,
         cut_high: high > highest,
-        effect: (lowest..=highest).contains(&effect).then(|| rounded(effect)),
+        effect: (lowest..=highest).contains(&effect).then(|| number::rounded(effect)),
         effect_text: format::effect(drawn.unit, drawn.effect),
-        interval_text: phrases::ends(drawn.unit, drawn.interval),
+        interval_text: wording::ends(drawn.unit, drawn.interval),
         margin_text: format::effect(drawn.unit, -drawn.margin),
     }
-}
-
-/// To four places: nothing smaller can be seen.
-pub(super) fn rounded(value: f64) -> f64 {
-    (value * 1e4).round() / 1e4
 }
 
 fn moves(metric: &MetricResult, detail: &MetricDetail) -> Moves {
@@ -183,18 +178,18 @@ fn moves(metric: &MetricResult, detail: &MetricDetail) -> Moves {
     };
     let worse = detail.contrasts.iter().filter(|case| case.effect < -least).count();
     let better = detail.contrasts.iter().filter(|case| case.effect > least).count();
-    Moves { name: text::name(&metric.name), worse, same: detail.contrasts.len() - worse - better, better }
+    Moves { name: escape::name(&metric.name), worse, same: detail.contrasts.len() - worse - better, better }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::sample;
+    use crate::report::fixture;
     use crate::verdict::Answer;
 
     #[test]
     fn every_interval_lies_in_the_picture_and_a_cut_one_says_so() {
-        let figures = figures(&sample::analysis(Answer::Block));
+        let figures = figures(&fixture::analysis(Answer::Block));
         let Intervals { low, high, rows } = &figures.intervals;
         assert!(*low <= -1.6 && *high >= 0.8);
         assert_eq!(rows.iter().map(|row| row.decides).collect::<Vec<_>>(), [true, true, false]);
@@ -203,13 +198,13 @@ mod tests {
         }
         assert!(rows[0].interval_text.starts_with("-39.0 to"), "{:?}", rows[0]);
         assert!(!rows[0].cut_low && rows[0].effect.is_some());
-        let far = row(&Drawn::metric(&sample::analysis(Answer::Block).verdict.metrics[0]), -2.0, 2.0);
+        let far = row(&Drawn::metric(&fixture::analysis(Answer::Block).verdict.metrics[0]), -2.0, 2.0);
         assert!(far.cut_low && far.effect.is_none() && far.low == -2.0, "{far:?}");
     }
 
     #[test]
     fn cases_are_counted_by_where_they_went() {
-        let figures = figures(&sample::analysis(Answer::Block));
+        let figures = figures(&fixture::analysis(Answer::Block));
         let [success, _] = &figures.moves[..] else { panic!("two deciding metrics") };
         assert_eq!((success.worse, success.same, success.better), (1, 2, 0));
     }

@@ -3,11 +3,11 @@
 use serde::Serialize;
 
 use crate::outcome::{Agreement, OutcomeResult};
-use crate::report::{phrases, text};
+use crate::report::{escape, number, wording};
 
 /// The section.
 #[derive(Debug, Serialize)]
-pub(super) struct OutcomeView {
+pub(in crate::report) struct OutcomeView {
     decided_by: Vec<[String; 2]>,
     evaluators: Vec<EvaluatorView>,
 }
@@ -35,17 +35,17 @@ struct AgreementView {
 }
 
 /// Nothing where no evaluator spoke and no source is named.
-pub(super) fn outcome(of: &OutcomeResult) -> Option<OutcomeView> {
+pub(in crate::report) fn outcome(of: &OutcomeResult) -> Option<OutcomeView> {
     (!of.decided_by.is_empty() || !of.evaluators.is_empty()).then(|| OutcomeView {
         decided_by: (of.decided_by.iter())
-            .map(|source| [text::name(&source.source), text::count(source.cases)])
+            .map(|source| [escape::name(&source.source), number::count(source.cases)])
             .collect(),
         evaluators: (of.evaluators.iter())
             .map(|evaluator| EvaluatorView {
-                name: text::name(&evaluator.name),
-                kind: text::name(&evaluator.kind),
-                scored: text::count(evaluator.scored),
-                errors: text::count(evaluator.errors),
+                name: escape::name(&evaluator.name),
+                kind: escape::name(&evaluator.kind),
+                scored: number::count(evaluator.scored),
+                errors: number::count(evaluator.errors),
                 rows: std::iter::once(&evaluator.overall).chain(&evaluator.slices).map(agreement).collect(),
             })
             .collect(),
@@ -58,16 +58,16 @@ fn agreement(of: &Agreement) -> AgreementView {
         (Some(value), None) => shown(value),
         (None, _) => "not known".to_owned(),
     };
-    let (tone, state) = if of.votes { (phrases::GOOD, "votes") } else { (phrases::OPEN, "does not vote") };
+    let (tone, state) = if of.votes { (wording::GOOD, "votes") } else { (wording::OPEN, "does not vote") };
     AgreementView {
-        slice: of.slice.as_deref().map_or_else(|| "all trials".to_owned(), text::name),
-        labels: format!("{} in {}", text::count(of.labels), text::counted(of.cases, "case", "cases")),
-        agreement: bound(of.agreement, of.agreement_lower, text::percent),
+        slice: of.slice.as_deref().map_or_else(|| "all trials".to_owned(), escape::name),
+        labels: format!("{} in {}", number::count(of.labels), number::counted(of.cases, "case", "cases")),
+        agreement: bound(of.agreement, of.agreement_lower, number::percent),
         kappa: bound(of.kappa, of.kappa_lower, |kappa| format!("{kappa:.2}")),
-        passed: format!("{} of {}", text::count(of.successes_passed), text::count(of.successes)),
-        caught: format!("{} of {}", text::count(of.failures_caught), text::count(of.failures)),
+        passed: format!("{} of {}", number::count(of.successes_passed), number::count(of.successes)),
+        caught: format!("{} of {}", number::count(of.failures_caught), number::count(of.failures)),
         tone,
         state,
-        why: text::visible(&of.why),
+        why: escape::visible(&of.why),
     }
 }

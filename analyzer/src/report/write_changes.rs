@@ -128,12 +128,12 @@ pub(super) fn of_case(sides: &Sides<'_>) -> Vec<CaseEffect> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::sample;
+    use crate::report::fixture;
 
     fn refunds(ids: &[u32]) -> TrialRecord {
         let arguments: Vec<String> = ids.iter().map(|id| format!("{{\"id\":{id}}}")).collect();
         let calls: Vec<(&str, &str)> = arguments.iter().map(|text| ("refund", text.as_str())).collect();
-        sample::record("c", 0, true, &calls)
+        fixture::record("c", 0, true, &calls)
     }
 
     fn kinds(recorded: &[u32], made: &[u32]) -> Vec<&'static str> {

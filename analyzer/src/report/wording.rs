@@ -3,7 +3,7 @@
 use schemas::exchange::Effect;
 use schemas::trial::TrialEnding;
 
-use super::text;
+use super::{escape, number};
 use crate::format;
 use crate::verdict::{
     Answer, InvariantResult, InvariantState, MetricResult, MetricState, ReasonCode, Unit, Verdict,
@@ -39,10 +39,10 @@ pub(super) fn why(verdict: &Verdict) -> String {
     match (first.code, of(&first.metric)) {
         (ReasonCode::Deteriorated, Some(metric)) => sentence(&format!(
             "{} went from {} to {} over {}: {}, where {} is tolerated",
-            text::name(&metric.name),
+            escape::name(&metric.name),
             format::value(metric.unit, metric.baseline),
             format::value(metric.unit, metric.candidate),
-            text::counted(metric.cases, "case", "cases"),
+            number::counted(metric.cases, "case", "cases"),
             format::effect(metric.unit, metric.effect),
             margin(metric),
         )),
@@ -52,7 +52,7 @@ pub(super) fn why(verdict: &Verdict) -> String {
             let shown = kept.iter().take(APPROVED_NAMED).map(|metric| {
                 let [before, after] =
                     [metric.baseline, metric.candidate].map(|value| format::value(metric.unit, value));
-                format!("{} ({before} \u{2192} {after})", text::name(&metric.name))
+                format!("{} ({before} \u{2192} {after})", escape::name(&metric.name))
             });
             let more = kept.len().saturating_sub(APPROVED_NAMED);
             let more = (more > 0).then(|| format!("{more} more"));
@@ -60,7 +60,7 @@ pub(super) fn why(verdict: &Verdict) -> String {
                 "{} {} shown not to get worse than tolerated, over {}",
                 listed(&shown.chain(more).collect::<Vec<_>>()),
                 if kept.len() == 1 { "is" } else { "are" },
-                text::counted(metric.cases, "case", "cases"),
+                number::counted(metric.cases, "case", "cases"),
             ))
         }
         _ => sentence(&first.detail),
@@ -80,7 +80,7 @@ fn listed(names: &[String]) -> String {
 fn sentence(fragment: &str) -> String {
     let mut letters = fragment.chars();
     let first = letters.next().into_iter().flat_map(char::to_uppercase);
-    let mut sentence = text::visible(&first.chain(letters).collect::<String>());
+    let mut sentence = escape::visible(&first.chain(letters).collect::<String>());
     if !sentence.ends_with(['.', '!', '?']) {
         sentence.push('.');
     }
@@ -167,9 +167,9 @@ pub(super) fn invariant(invariant: &InvariantResult) -> (&'static str, &'static 
 pub(super) fn invariant_line(invariant: &InvariantResult) -> String {
     format!(
         "{} in {}, {} in the baseline",
-        text::counted(invariant.violations, "violation", "violations"),
-        text::counted(invariant.cases, "case", "cases"),
-        text::count(invariant.violations_baseline),
+        number::counted(invariant.violations, "violation", "violations"),
+        number::counted(invariant.cases, "case", "cases"),
+        number::count(invariant.violations_baseline),
     )
 }
 
@@ -184,9 +184,9 @@ pub(super) fn metric_line(metric: &MetricResult) -> String {
         format::effect(metric.unit, metric.effect),
         interval(metric),
         margin(metric),
-        text::counted(metric.cases, "case", "cases"),
-        text::p_value(metric.p_block_adjusted.unwrap_or(metric.p_block)),
-        text::p_value(metric.p_approve),
+        number::counted(metric.cases, "case", "cases"),
+        number::p_value(metric.p_block_adjusted.unwrap_or(metric.p_block)),
+        number::p_value(metric.p_approve),
     )
 }
 
@@ -371,9 +371,9 @@ pub(super) fn need(verdict: &Verdict) -> Option<String> {
     (need.cases > 0).then(|| {
         format!(
             "{} in all with {} each per lane: approval then has a predicted probability of {}.",
-            text::counted(need.cases, "case", "cases"),
-            text::counted(need.trials, "trial", "trials"),
-            text::percent(need.predicted_approve),
+            number::counted(need.cases, "case", "cases"),
+            number::counted(need.trials, "trial", "trials"),
+            number::percent(need.predicted_approve),
         )
     })
 }

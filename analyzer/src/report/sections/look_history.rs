@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::report::{figures::rounded, phrases, text};
+use crate::report::{escape, number, number::rounded, wording};
 use crate::verdict::{Course, CourseKind, LookMetric, Verdict};
 
 /// Below this a p is drawn at the picture's edge.
@@ -10,7 +10,7 @@ const SMALLEST_P: f64 = 1e-4;
 
 /// The section.
 #[derive(Debug, Serialize)]
-pub(super) struct CourseView {
+pub(in crate::report) struct CourseView {
     sentence: String,
     has_boundary: bool,
     looks: Vec<LookView>,
@@ -36,32 +36,32 @@ pub(in crate::report) struct CoursePoint {
     approve: f64,
 }
 
-pub(super) fn course(course: &Course) -> CourseView {
+pub(in crate::report) fn course(course: &Course) -> CourseView {
     CourseView {
         sentence: sentence(course),
         has_boundary: course.looks.iter().any(|look| look.boundary.is_some()),
         looks: (course.looks.iter())
             .map(|look| LookView {
                 look: look.look,
-                cases: text::count(look.cases),
-                fraction: text::percent(look.fraction),
-                alpha_spent: text::p_value(look.alpha_spent),
+                cases: number::count(look.cases),
+                fraction: number::percent(look.fraction),
+                alpha_spent: number::p_value(look.alpha_spent),
                 boundary: look.boundary.map_or_else(String::new, |boundary| format!("{boundary:.3}")),
-                tone: phrases::answer_tone(look.answer),
-                answer: phrases::answer(look.answer),
+                tone: wording::answer_tone(look.answer),
+                answer: wording::answer(look.answer),
             })
             .collect(),
     }
 }
 
 fn sentence(course: &Course) -> String {
-    let cases = text::counted(course.cases, "case", "cases");
+    let cases = number::counted(course.cases, "case", "cases");
     let how = match course.kind {
         CourseKind::Looks => format!(
             "{} planned at growing shares of {}; each spends its part of alpha, so looking more than once costs no \
              false alarms",
-            text::counted(u64::from(course.planned_looks), "look was", "looks were"),
-            text::counted(course.planned_cases, "case", "cases"),
+            number::counted(u64::from(course.planned_looks), "look was", "looks were"),
+            number::counted(course.planned_cases, "case", "cases"),
         ),
         CourseKind::Anytime => {
             "The data were looked at after every case, by betting: the verdict holds whenever one stops"
@@ -77,7 +77,7 @@ fn sentence(course: &Course) -> String {
         0 => String::new(),
         looks => format!(
             ", and {} after the plan's end by betting",
-            text::counted(u64::from(looks), "look was taken", "looks were taken")
+            number::counted(u64::from(looks), "look was taken", "looks were taken")
         ),
     };
     format!("{how}; {end}{more}.")
@@ -93,7 +93,7 @@ pub(in crate::report) fn points(verdict: &Verdict) -> Vec<CoursePoint> {
     let mut points = Vec::new();
     for look in &course.looks {
         points.extend(look.metrics.iter().filter(decides).map(|metric| CoursePoint {
-            name: text::name(&metric.name),
+            name: escape::name(&metric.name),
             cases: look.cases,
             block: drawn(metric.p_block_sequential),
             approve: drawn(metric.p_approve_sequential),

@@ -6,8 +6,8 @@ use schemas::exchange::Effect;
 use serde::Serialize;
 
 use super::cases::Sides;
-use super::effects::{self, Kind, Reference};
-use super::{phrases, text};
+use super::write_changes::{self, Kind, Reference};
+use super::{escape, number, wording};
 use crate::run::TrialRecord;
 use crate::verdict::ToolRate;
 
@@ -92,7 +92,9 @@ pub(super) fn tools(cases: &BTreeMap<&str, Sides<'_>>, rates: &[ToolRate]) -> To
     for sides in cases.values().filter(|sides| sides.is_paired()) {
         let reference = sides.reference.filter(|record| record.trial.has_transcript).map(Reference::of);
         for (lane, trials) in lanes.iter_mut().zip([&sides.baseline, &sides.candidate]) {
-            for record in trials.iter().map(|shown| shown.record).filter(|record| effects::votes(record)) {
+            for record in
+                trials.iter().map(|shown| shown.record).filter(|record| write_changes::votes(record))
+            {
                 lane.add(record, reference.as_ref());
                 effects.extend(record.calls.iter().map(|call| (call.tool.as_str(), call.effect)));
             }
@@ -111,7 +113,7 @@ pub(super) fn tools(cases: &BTreeMap<&str, Sides<'_>>, rates: &[ToolRate]) -> To
     Tools {
         left_out: rows.len().saturating_sub(TOOLS_LISTED),
         rows: rows.into_iter().take(TOOLS_LISTED).map(|(_, _, row)| row).collect(),
-        trials: [0, 1].map(|lane: usize| text::count(lanes[lane].trials)),
+        trials: [0, 1].map(|lane: usize| number::count(lanes[lane].trials)),
         has_recording: lanes.iter().any(|lane| lane.compared > 0),
         undeclared: effects.values().filter(|effect| **effect == Effect::Unknown).count(),
         headlines: headlines(&effects, &lanes),
@@ -131,11 +133,11 @@ fn headlines(effects: &BTreeMap<String, Effect>, lanes: &[Lane; 2]) -> Vec<Strin
             let rise = shares[1] - shares[0];
             if rise >= 0.01 && !told {
                 let of = |lane: usize| {
-                    format!("{} of {}", text::count(uses[lane].of(kind)), text::count(lanes[lane].trials))
+                    format!("{} of {}", number::count(uses[lane].of(kind)), number::count(lanes[lane].trials))
                 };
                 let line = format!(
                     "{} {} in {} candidate trials, {} baseline trials",
-                    text::name(tool),
+                    escape::name(tool),
                     kind.as_str(),
                     of(1),
                     of(0)
@@ -162,7 +164,7 @@ impl Lane {
         for tool in failing {
             self.tools.entry(tool.to_owned()).or_default().errors += 1;
         }
-        for (kind, tool) in effects::departures(record, reference) {
+        for (kind, tool) in write_changes::departures(record, reference) {
             let counts = &mut self.tools.entry(tool).or_default().kinds;
             for (count, one) in counts.iter_mut().zip(Kind::ALL) {
                 *count += u64::from(one == kind);
@@ -183,24 +185,24 @@ fn tool_row(tool: &str, effect: Effect, lanes: &[Lane; 2], rates: &[ToolRate]) -
         let shares = [0, 1].map(|lane: usize| lanes[lane].rate(of(&uses[lane])));
         let [baseline, candidate] = [0, 1].map(|lane: usize| {
             let count = of(&uses[lane]);
-            Trials { count: text::count(count), share: (count > 0).then(|| text::percent(shares[lane])) }
+            Trials { count: number::count(count), share: (count > 0).then(|| number::percent(shares[lane])) }
         });
         // Only a rise that a reader would call one is marked; whether it is proven, the metrics say.
-        let tone = if shares[1] > shares[0] + 0.01 { phrases::BAD } else { phrases::OPEN };
+        let tone = if shares[1] > shares[0] + 0.01 { wording::BAD } else { wording::OPEN };
         Pair { baseline, candidate, tone }
     };
     let change = per_trial[1] - per_trial[0];
     let row = ToolRow {
-        tool: text::name(tool),
-        filter: crate::report::link::encoded(tool),
-        effect: phrases::effect(effect),
+        tool: escape::name(tool),
+        filter: crate::report::anchor::encoded(tool),
+        effect: wording::effect(effect),
         calls: per_trial.map(|rate| format!("{rate:.2}")),
         calls_change: change_text(per_trial),
-        calls_tone: if change.abs() > 0.1 * per_trial[0].max(0.1) { phrases::WARN } else { phrases::OPEN },
+        calls_tone: if change.abs() > 0.1 * per_trial[0].max(0.1) { wording::WARN } else { wording::OPEN },
         p_called: (rates.iter())
             .find(|rate| rate.tool == tool)
-            .map_or_else(String::new, |rate| text::p_value(rate.p_called)),
-        errors: Pair { tone: phrases::OPEN, ..pair(&|of| of.errors) },
+            .map_or_else(String::new, |rate| number::p_value(rate.p_called)),
+        errors: Pair { tone: wording::OPEN, ..pair(&|of| of.errors) },
         kinds: (0..Kind::ALL.len()).map(|place| pair(&|of| of.kinds[place])).collect(),
     };
     (effect == Effect::Write, change.abs(), row)
@@ -222,11 +224,11 @@ fn change_text([before, after]: [f64; 2]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{cases, sample};
+    use crate::report::{cases, fixture};
 
     #[test]
     fn a_doubled_write_is_counted_against_the_candidate_alone() {
-        let runs = sample::runs();
+        let runs = fixture::runs();
         let tools = tools(&cases::by_case(&runs.input(), 7).unwrap(), &[]);
         assert!(tools.has_recording);
         let refund = &tools.rows[0];

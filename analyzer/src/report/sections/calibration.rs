@@ -3,12 +3,12 @@
 use serde::Serialize;
 
 use crate::format;
-use crate::report::{figures::rounded, text};
+use crate::report::{escape, number, number::rounded};
 use crate::verdict::{Calibration, CalibrationMetric};
 
 /// The section.
 #[derive(Debug, Serialize)]
-pub(super) struct CalibrationView {
+pub(in crate::report) struct CalibrationView {
     sentence: String,
     facts: Vec<[String; 2]>,
     metrics: Vec<CalibrationRow>,
@@ -34,24 +34,24 @@ pub(in crate::report) struct CalibrationPoint {
     approvable: f64,
 }
 
-pub(super) fn calibration(of: &Calibration) -> CalibrationView {
+pub(in crate::report) fn calibration(of: &Calibration) -> CalibrationView {
     let [low, high] = of.false_block_interval;
     let fact = |name: &str, value: String| [name.to_owned(), value];
     let mut facts = vec![
-        fact("Run that was split", text::name(&of.run)),
-        fact("Build", text::name(&of.build)),
-        fact("Cases, trials of each in an arm", format!("{}, {:.1}", text::count(of.cases), of.trials)),
+        fact("Run that was split", escape::name(&of.run)),
+        fact("Build", escape::name(&of.build)),
+        fact("Cases, trials of each in an arm", format!("{}, {:.1}", number::count(of.cases), of.trials)),
         fact(
             "Splits approved, blocked, inconclusive",
             format!(
                 "{}, {}, {}",
-                text::count(of.answers.approve),
-                text::count(of.answers.block),
-                text::count(of.answers.inconclusive)
+                number::count(of.answers.approve),
+                number::count(of.answers.block),
+                number::count(of.answers.inconclusive)
             ),
         ),
-        fact("Cases looked at before a decision", text::percent(of.cost.share_used)),
-        fact("Trials of a decision of this size", text::count(of.cost.trials)),
+        fact("Cases looked at before a decision", number::percent(of.cost.share_used)),
+        fact("Trials of a decision of this size", number::count(of.cost.trials)),
     ];
     facts.extend(of.cost.tokens.map(|tokens| fact("Tokens", format!("{tokens:.0}"))));
     facts.extend(of.cost.usd.map(|usd| fact("US dollars", format!("{usd:.2}"))));
@@ -60,27 +60,27 @@ pub(super) fn calibration(of: &Calibration) -> CalibrationView {
         sentence: format!(
             "{} of {} random splits of one build's own trials were blocked: a false alarm rate of {} ({} to {}) on these \
              sessions.",
-            text::count(of.answers.block),
-            text::count(of.splits),
-            text::percent(of.false_block),
-            text::percent(low),
-            text::percent(high),
+            number::count(of.answers.block),
+            number::count(of.splits),
+            number::percent(of.false_block),
+            number::percent(low),
+            number::percent(high),
         ),
         facts,
         metrics: of.metrics.iter().map(row).collect(),
-        notes: of.notes.iter().map(|note| text::visible(note)).collect(),
+        notes: of.notes.iter().map(|note| escape::visible(note)).collect(),
     }
 }
 
 fn row(metric: &CalibrationMetric) -> CalibrationRow {
     CalibrationRow {
-        name: text::name(&metric.name),
+        name: escape::name(&metric.name),
         decides: metric.decides || metric.required,
         margin: format::size(metric.unit, metric.margin),
-        detectable: text::visible(&metric.detectable_text),
+        detectable: escape::visible(&metric.detectable_text),
         approvable: format::size(metric.unit, metric.approvable_margin),
-        cases_to_approve: text::count(metric.cases_to_approve),
-        false_alarm: text::percent(metric.false_alarm),
+        cases_to_approve: number::count(metric.cases_to_approve),
+        false_alarm: number::percent(metric.false_alarm),
     }
 }
 
@@ -89,7 +89,7 @@ pub(in crate::report) fn points(of: &Calibration) -> Vec<CalibrationPoint> {
     let drawn = of.metrics.iter().filter(|metric| metric.margin > 0.0);
     drawn
         .map(|metric| CalibrationPoint {
-            name: text::name(&metric.name),
+            name: escape::name(&metric.name),
             detectable: rounded((metric.detectable / metric.margin).min(20.0)),
             approvable: rounded((metric.approvable_margin / metric.margin).min(20.0)),
         })

@@ -127,7 +127,7 @@ fn merge(lines: &[Places], events: &[Event<'_>], lane: usize, sides: &[Side<'_>;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::sample;
+    use crate::report::fixture;
     use crate::report::transcript::events;
     use crate::run::TrialRecord;
 
@@ -140,7 +140,7 @@ mod tests {
     }
 
     fn lines(lanes: [&[(&str, &str)]; LANES]) -> (Vec<Places>, Vec<Step>) {
-        compared(&lanes.map(|calls| Some(sample::record("c", 0, true, calls))))
+        compared(&lanes.map(|calls| Some(fixture::record("c", 0, true, calls))))
     }
 
     #[test]
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn turns_meet_by_number_and_words_never_differ() {
-        let call = sample::record("c", 0, true, &[("look", "1"), ("look", "2")]);
+        let call = fixture::record("c", 0, true, &[("look", "1"), ("look", "2")]);
         let (first, second) = (&call.calls[0], &call.calls[1]);
         let before = [
             Event::Caller(0, "hi"),
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn without_a_reference_nothing_is_marked() {
-        let record = sample::record("c", 0, true, &[("look", "1")]);
+        let record = fixture::record("c", 0, true, &[("look", "1")]);
         assert_eq!(compared(&[None, None, Some(record)]).1, [Step::Same]);
     }
 }

@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use crate::analysis::Analysis;
-use crate::report::figures::rounded;
-use crate::report::{link, phrases, text};
+use crate::report::number::rounded;
+use crate::report::{anchor, escape, number, wording};
 use crate::verdict::{Drift, DriftEffect, DriftStatistic, Relabelled};
 
 /// Cases on the map; on a larger corpus it shows those that moved most.
@@ -12,7 +12,7 @@ const CASES_DRAWN: usize = 1500;
 
 /// The section.
 #[derive(Debug, Serialize)]
-pub(super) struct DriftView {
+pub(in crate::report) struct DriftView {
     tone: &'static str,
     state: &'static str,
     detail: String,
@@ -42,11 +42,11 @@ pub(in crate::report) struct DriftPoint {
     worse: bool,
 }
 
-pub(super) fn drift(drift: &Drift) -> DriftView {
+pub(in crate::report) fn drift(drift: &Drift) -> DriftView {
     let (tone, state) = match (drift.changed, drift.effect) {
-        (false, _) => (phrases::GOOD, "no change found"),
-        (true, DriftEffect::Review) => (phrases::WARN, "changed: to be looked at"),
-        (true, DriftEffect::Block) => (phrases::BAD, "changed"),
+        (false, _) => (wording::GOOD, "no change found"),
+        (true, DriftEffect::Review) => (wording::WARN, "changed: to be looked at"),
+        (true, DriftEffect::Block) => (wording::BAD, "changed"),
     };
     let distance =
         |value: Option<f64>| value.map_or("one trial each".to_owned(), |value| format!("{value:.3}"));
@@ -54,7 +54,7 @@ pub(super) fn drift(drift: &Drift) -> DriftView {
     DriftView {
         tone,
         state,
-        detail: text::visible(&drift.detail),
+        detail: escape::visible(&drift.detail),
         consequence: match drift.effect {
             DriftEffect::Review => {
                 "A change of answers is no harm by itself: it asks for a look and blocks nothing."
@@ -68,21 +68,25 @@ pub(super) fn drift(drift: &Drift) -> DriftView {
             fact("Mean distance within the candidate", distance(drift.distance_candidate)),
             fact("Mean distance between them", format!("{:.3}", drift.distance_between)),
             fact("Drift beyond their own spread", distance(drift.drift)),
-            fact("Cases", text::count(drift.cases)),
+            fact("Cases", number::count(drift.cases)),
             fact(
                 "Answers, baseline + candidate",
-                format!("{} + {}", text::count(drift.trials_baseline), text::count(drift.trials_candidate)),
+                format!(
+                    "{} + {}",
+                    number::count(drift.trials_baseline),
+                    number::count(drift.trials_candidate)
+                ),
             ),
-            fact("Embedded by", text::name(&drift.model)),
+            fact("Embedded by", escape::name(&drift.model)),
             fact("Relabellings", relabellings(drift)),
         ],
         statistics: drift.statistics.iter().map(statistic).collect(),
         moved: (drift.moved.iter())
             .map(|moved| MovedView {
-                case: text::name(&moved.case),
-                anchor: link::anchor(&moved.case),
+                case: escape::name(&moved.case),
+                anchor: anchor::anchor(&moved.case),
                 drift: format!("{:.3}", moved.drift),
-                p: text::p_value(moved.p),
+                p: number::p_value(moved.p),
             })
             .collect(),
     }
@@ -94,7 +98,7 @@ fn relabellings(drift: &Drift) -> String {
         Relabelled::Sessions => "whole arms of a case",
     };
     let all = if drift.is_exact { "all " } else { "" };
-    format!("{all}{} of {of}", text::count(drift.relabellings))
+    format!("{all}{} of {of}", number::count(drift.relabellings))
 }
 
 fn statistic(of: &DriftStatistic) -> [String; 4] {
@@ -105,7 +109,7 @@ fn statistic(of: &DriftStatistic) -> [String; 4] {
         "single" => "the only trial of a lane is unlike the other lane's",
         _ => "",
     };
-    [text::name(&of.name), meaning.to_owned(), text::count(of.cases), text::p_value(of.p)]
+    [escape::name(&of.name), meaning.to_owned(), number::count(of.cases), number::p_value(of.p)]
 }
 
 /// The map: one point a case, those that moved most first.
@@ -119,8 +123,8 @@ pub(in crate::report) fn points(analysis: &Analysis) -> Vec<DriftPoint> {
     let (dispersion, success) = (by_case("semantic.dispersion"), by_case("success"));
     let mut points: Vec<DriftPoint> = (drift.contrasts.iter())
         .map(|one| DriftPoint {
-            case: text::name(&one.case),
-            anchor: link::anchor(&one.case),
+            case: escape::name(&one.case),
+            anchor: anchor::anchor(&one.case),
             // Contrasts are oriented so that larger is better.
             drift: rounded(-one.effect),
             dispersion: rounded(dispersion.get(one.case.as_str()).map_or(0.0, |effect| -effect)),

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::report::{link, phrases, text};
+use crate::report::{anchor, escape, number, wording};
 use crate::verdict::{BreachPlace, EnvelopeName, InvariantResult, Liveness};
 
 /// Breaches named per invariant.
@@ -13,7 +13,7 @@ const SILENT_SHOWN: usize = 5;
 
 /// One invariant.
 #[derive(Debug, Serialize)]
-pub(super) struct InvariantView {
+pub(in crate::report) struct InvariantView {
     name: String,
     tone: &'static str,
     state: &'static str,
@@ -49,32 +49,32 @@ struct LivenessView {
 
 /// The envelope that every trial was checked against.
 #[derive(Debug, Serialize)]
-pub(super) struct EnvelopeView {
+pub(in crate::report) struct EnvelopeView {
     sentence: String,
     not_checked: Vec<String>,
 }
 
-pub(super) fn invariant(of: &InvariantResult) -> InvariantView {
-    let (tone, state) = phrases::invariant(of);
-    let recorded = of.recorded.map(|lane| text::count(lane.violations));
+pub(in crate::report) fn invariant(of: &InvariantResult) -> InvariantView {
+    let (tone, state) = wording::invariant(of);
+    let recorded = of.recorded.map(|lane| number::count(lane.violations));
     let (breaches, in_all) = if of.breaches.is_empty() {
         (sessions(of), of.examples.len())
     } else {
         (of.breaches.iter().take(BREACHES_SHOWN).map(breach).collect(), of.breaches.len())
     };
     InvariantView {
-        name: text::name(&of.name),
+        name: escape::name(&of.name),
         tone,
         state,
         violations: [
-            text::count(of.violations),
-            text::count(of.violations_baseline),
+            number::count(of.violations),
+            number::count(of.violations_baseline),
             recorded.unwrap_or_default(),
         ],
-        cases: text::count(of.cases),
-        upper_bound: text::percent(of.upper_bound),
-        demanded: of.max_rate.map(text::percent).unwrap_or_default(),
-        unconfirmed: if of.unconfirmed > 0 { text::count(of.unconfirmed) } else { String::new() },
+        cases: number::count(of.cases),
+        upper_bound: number::percent(of.upper_bound),
+        demanded: of.max_rate.map(number::percent).unwrap_or_default(),
+        unconfirmed: if of.unconfirmed > 0 { number::count(of.unconfirmed) } else { String::new() },
         breaches_left_out: in_all.saturating_sub(breaches.len()),
         breaches,
         liveness: of.liveness.as_ref().map(liveness),
@@ -84,16 +84,16 @@ pub(super) fn invariant(of: &InvariantResult) -> InvariantView {
 fn breach(of: &BreachPlace) -> BreachView {
     let mut place = vec![format!("trial {}", of.trial)];
     place.extend(of.seq.map(|seq| format!("exchange {seq}")));
-    place.extend(of.tool.as_deref().map(text::name));
-    place.extend(of.rule.as_deref().map(|rule| format!("rule {}", text::name(rule))));
+    place.extend(of.tool.as_deref().map(escape::name));
+    place.extend(of.rule.as_deref().map(|rule| format!("rule {}", escape::name(rule))));
     if !of.pointer.is_empty() {
-        place.push(text::name(&of.pointer));
+        place.push(escape::name(&of.pointer));
     }
     BreachView {
-        anchor: link::anchor(&of.case),
-        case: text::name(&of.case),
+        anchor: anchor::anchor(&of.case),
+        case: escape::name(&of.case),
         place: place.join(", "),
-        detail: text::visible(&text::shortened(&of.detail, 300)),
+        detail: escape::visible(&escape::shortened(&of.detail, 300)),
     }
 }
 
@@ -104,37 +104,41 @@ fn sessions(of: &InvariantResult) -> Vec<BreachView> {
     examples
         .map(|(session, detail)| BreachView {
             anchor: String::new(),
-            case: text::name(session),
+            case: escape::name(session),
             place: String::new(),
-            detail: text::visible(&text::shortened(detail, 300)),
+            detail: escape::visible(&escape::shortened(detail, 300)),
         })
         .collect()
 }
 
 fn liveness(of: &Liveness) -> LivenessView {
     let sentence = if of.live {
-        format!("can fail: {} of {} changed trials broke it", text::count(of.failed), text::count(of.mutants))
+        format!(
+            "can fail: {} of {} changed trials broke it",
+            number::count(of.failed),
+            number::count(of.mutants)
+        )
     } else {
         "nothing that these sessions could do breaks it: it proves nothing".to_owned()
     };
     LivenessView {
-        tone: if of.live { phrases::GOOD } else { phrases::WARN },
+        tone: if of.live { wording::GOOD } else { wording::WARN },
         sentence,
-        silent: of.silent.iter().take(SILENT_SHOWN).map(|rule| text::visible(rule)).collect(),
+        silent: of.silent.iter().take(SILENT_SHOWN).map(|rule| escape::visible(rule)).collect(),
         silent_left_out: of.silent.len().saturating_sub(SILENT_SHOWN),
     }
 }
 
-pub(super) fn envelope(of: &EnvelopeName) -> EnvelopeView {
+pub(in crate::report) fn envelope(of: &EnvelopeName) -> EnvelopeView {
     let mut named: Vec<String> = Vec::new();
-    named.extend(of.agent.as_deref().map(|agent| format!("for agent {}", text::name(agent))));
-    named.extend(of.version.as_deref().map(|version| format!("version {}", text::name(version))));
+    named.extend(of.agent.as_deref().map(|agent| format!("for agent {}", escape::name(agent))));
+    named.extend(of.version.as_deref().map(|version| format!("version {}", escape::name(version))));
     let named = if named.is_empty() { String::new() } else { format!(" {}", named.join(", ")) };
     EnvelopeView {
         sentence: format!(
             "Every trial was checked against the envelope{named} (digest {}).",
-            text::name(&of.digest)
+            escape::name(&of.digest)
         ),
-        not_checked: of.not_checked.iter().map(|key| text::visible(key)).collect(),
+        not_checked: of.not_checked.iter().map(|key| escape::visible(key)).collect(),
     }
 }
