@@ -4,6 +4,7 @@
 //! anything is written, journaled in groups, and published or archived into a store under commits. Other doors are not here.
 
 pub mod archive;
+mod backoff;
 #[cfg(feature = "kafka")]
 mod broker_health;
 mod capture;

@@ -16,6 +16,7 @@ use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, watch};
 
 use crate::archive::local_archiver::Flush;
+use crate::backoff::Backoff;
 use crate::broker_health::BrokerHealth;
 use crate::capture::sessions::SessionRegistry;
 use crate::config::KafkaConfig;
@@ -127,7 +128,7 @@ struct Work {
     /// Set once a broker refused a message for its size.
     shrunk: bool,
     said: Option<String>,
-    retry: Duration,
+    backoff: Backoff,
     retry_at: Instant,
     last_release: Instant,
     /// When something arrived last, or when something was first on its way again.
@@ -165,7 +166,7 @@ impl Publisher {
             part_bytes,
             shrunk: false,
             said: None,
-            retry: FIRST_RETRY,
+            backoff: Backoff::new(FIRST_RETRY, MAX_RETRY),
             retry_at: now,
             last_release: now,
             last_arrival: now,
@@ -323,7 +324,7 @@ impl Work {
             match code {
                 None => {
                     self.last_arrival = Instant::now();
-                    self.retry = FIRST_RETRY;
+                    self.backoff.reset();
                     if self.said.take().is_some() {
                         tracing::info!("the journal is published again");
                     }
@@ -360,8 +361,7 @@ impl Work {
             tracing::error!(problem = text, "the journal cannot be published; it is kept and tried again");
             self.said = Some(text);
         }
-        self.retry_at = Instant::now() + self.retry;
-        self.retry = (self.retry * 2).min(MAX_RETRY);
+        self.retry_at = Instant::now() + self.backoff.next_delay();
     }
 
     /// Keeps the gauges, and once in a while tells the journal what it may delete.

@@ -12,6 +12,7 @@ use store::{Batch, ChunkIndex, Store, StoreError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
+use crate::backoff::Backoff;
 use crate::capture::sessions::SessionRegistry;
 use crate::config::ArchiveConfig;
 use crate::journal::Message;
@@ -85,14 +86,14 @@ impl Archive {
         let mut leaning = ChunkIndex::default();
         let mut waiting: Vec<Flush> = Vec::new();
         let mut gathered: Option<Gathered> = None;
-        let mut retry = FIRST_RETRY;
+        let mut backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);
         let mut said = None;
         loop {
             let wanted = waiting.iter().map(|flush| flush.position).max().unwrap_or(0);
             let synced = *progress.borrow_and_update();
             match self.advance(&mut gathered, &mut leaning, synced, wanted).await {
                 Ok(()) => {
-                    retry = FIRST_RETRY;
+                    backoff.reset();
                     if said.take().is_some() {
                         tracing::info!("the journal is archived again");
                     }
@@ -119,13 +120,12 @@ impl Archive {
                     leaning = ChunkIndex::default();
                     // Both branches are cancel-safe; a flush that comes meanwhile is a wish to try at once.
                     tokio::select! {
-                        () = tokio::time::sleep(retry) => {}
+                        () = tokio::time::sleep(backoff.next_delay()) => {}
                         flush = flushes.recv() => match flush {
                             Some(flush) => waiting.push(flush),
                             None => return,
                         },
                     }
-                    retry = (retry * 2).min(MAX_RETRY);
                     continue;
                 }
             }

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::gather::{Gathering, Ready};
 use super::writer::{FIRST_RETRY, MAX_RETRY, MAX_WAITING, Report, Writer};
+use crate::backoff::Backoff;
 
 /// Where a partition stands.
 #[derive(Debug)]
@@ -56,7 +57,7 @@ pub(crate) struct Partition {
     /// Where messages were missing, and the consumer was sent back once.
     pub(crate) hole: Option<u64>,
     pub(crate) epoch: u64,
-    retry: Duration,
+    backoff: Backoff,
     batches: Option<mpsc::Sender<Ready>>,
     task: Option<JoinHandle<()>>,
 }
@@ -82,7 +83,7 @@ impl Partition {
             held: false,
             hole: None,
             epoch,
-            retry: FIRST_RETRY,
+            backoff: Backoff::new(FIRST_RETRY, MAX_RETRY),
             batches: None,
             task: None,
         };
@@ -127,7 +128,7 @@ impl Partition {
 
     /// A batch is committed.
     pub(crate) fn committed(&mut self) -> Option<Flight> {
-        self.retry = FIRST_RETRY;
+        self.backoff.reset();
         let flight = self.flight.take();
         if let Some(flight) = flight {
             self.stored = flight.next;
@@ -141,8 +142,7 @@ impl Partition {
         self.batches = None;
         self.at_end = false;
         self.gathering = Gathering::new(self.stored, &std::collections::BTreeMap::new());
-        self.stage = Stage::Resting { until: now + self.retry.max(at_least) };
-        self.retry = (self.retry * 2).min(MAX_RETRY);
+        self.stage = Stage::Resting { until: now + self.backoff.next_delay().max(at_least) };
     }
 
     /// Ends the writer after what it was handed; returns it.

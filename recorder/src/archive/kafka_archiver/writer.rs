@@ -11,6 +11,7 @@ use store::{ChunkIndex, Claim, Store, StoreError};
 use tokio::sync::mpsc;
 
 use super::gather::Ready;
+use crate::backoff::Backoff;
 
 /// Batches that may wait for the one being committed.
 pub(crate) const MAX_WAITING: usize = 1;
@@ -94,7 +95,7 @@ impl Writer {
 
     /// Claims the partition, again and again while the store says no; `None` once nobody wants it any more.
     async fn claim(&self, batches: &mut mpsc::Receiver<Ready>) -> Option<Claim> {
-        let mut retry = FIRST_RETRY;
+        let mut backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);
         loop {
             match self.lake.claim(&self.source).await {
                 Ok(claim) => return Some(claim),
@@ -102,10 +103,9 @@ impl Writer {
             }
             // Both branches are cancel-safe; before the claim nothing is handed over, so what comes is the end.
             tokio::select! {
-                () = tokio::time::sleep(retry) => {}
+                () = tokio::time::sleep(backoff.next_delay()) => {}
                 _ = batches.recv() => return None,
             }
-            retry = (retry * 2).min(MAX_RETRY);
         }
     }
 
