@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use ::envelope::Envelope;
 use jsonschema::Validator;
-use schemas::envelope::Envelope;
 
 use crate::policy::{InvariantPolicy, MonotonicEffects};
 use crate::run::TrialRecord;

@@ -6,11 +6,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use codec::Record;
 use schemas::body::Body;
 use schemas::exchange::{Ending, Exchange};
 use schemas::id::{ExchangeId, SessionId};
 use schemas::keys::{Digest, TenantKeys};
-use schemas::record::Record;
 use schemas::tools::ToolCatalog;
 
 use crate::capture::sessions::SeqAssignment;

@@ -8,9 +8,9 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
+use codec::Record;
 use schemas::exchange::Edge;
 use schemas::id::SessionId;
-use schemas::record::Record;
 use schemas::session::CloseReason;
 use store::log::{LogError, LogWriter};
 use tokio::sync::{oneshot, watch};

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
+use codec::{Parcel, RecordError};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use schemas::record::{self, Parcel, RecordError};
 use store::log::LogError;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, watch};
@@ -399,7 +399,7 @@ impl Work {
 fn messages(entry: &JournalEntry, journal: &str, part_bytes: usize) -> Result<Vec<Vec<u8>>, RecordError> {
     let mut content = Vec::with_capacity(entry.bytes() + 64);
     for read in entry.records() {
-        record::pack(&mut content, &read.encoded);
+        codec::pack(&mut content, &read.encoded);
     }
     let parts = u32::try_from(content.len().div_ceil(part_bytes)).unwrap_or(u32::MAX);
     let parcel = |(part, span): (u32, &[u8])| {
@@ -453,7 +453,7 @@ mod tests {
                 assert_eq!(parcel.parts as usize, count);
                 content.extend(parcel.content);
             }
-            let unpacked: Result<Vec<&[u8]>, _> = record::unpack(&content).collect();
+            let unpacked: Result<Vec<&[u8]>, _> = codec::unpack(&content).collect();
             assert_eq!(unpacked.expect("whole"), written);
         }
     }

@@ -10,10 +10,10 @@ use schemas::exchange::Exchange;
 use schemas::id::CaseId;
 use schemas::keys::Digest;
 use schemas::session::SessionClose;
-use schemas::table::Table;
 use schemas::trial::{Lane, Trial};
 use serde::{Deserialize, Serialize};
 use store::log::{LogError, LogOptions, LogReader, LogWriter};
+use store::table::Table;
 use store::{Batch, ChunkIndex, Snapshot, Store, StoreError};
 
 /// The folder of the log below the run.

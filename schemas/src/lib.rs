@@ -6,16 +6,12 @@
 
 pub mod body;
 pub mod canonical;
-pub mod commit;
 pub mod embedding;
-pub mod envelope;
 pub mod exchange;
 pub mod id;
 pub mod keys;
-pub mod record;
 pub mod score;
 pub mod session;
-pub mod table;
 pub mod tools;
 pub mod trial;
 pub mod variables;

@@ -23,7 +23,7 @@ fn the_examples_parse() {
             assert!(parsed.is_ok(), "{example}\n{:?}", parsed.err());
         } else if example.starts_with("envelope = 1") {
             envelopes += 1;
-            let parsed = schemas::envelope::Envelope::parse(&example, &|_| Ok("{}".to_owned()));
+            let parsed = envelope::Envelope::parse(&example, &|_| Ok("{}".to_owned()));
             assert!(parsed.is_ok(), "{example}\n{:?}", parsed.err());
         } else {
             if example.starts_with('[') {

@@ -10,9 +10,9 @@ use std::sync::mpsc;
 
 use schemas::embedding::Embedding;
 use schemas::score::{Score, ScoreKind};
-use schemas::table::Table;
 use serde_json::{Value, json};
 use store::Store;
+use store::table::Table;
 use tests::binary::{self, printed};
 use tests::process::Running;
 use tests::service::{Reply, Service};

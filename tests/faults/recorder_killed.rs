@@ -7,15 +7,15 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use codec::Record;
 use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use schemas::record::Record;
-use schemas::table::Table;
 use serde::Deserialize;
 use store::Store;
 use store::log::LogReader;
+use store::table::Table;
 use tests::binary;
 use tests::upstream::Provider;
 

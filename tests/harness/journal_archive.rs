@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use schemas::record::Record;
+use codec::Record;
 use schemas::session::SessionClose;
-use schemas::table::{Table, decode_all};
 use serde::Deserialize;
 use store::Store;
 use store::log::LogReader;
+use store::table::{Table, decode_all};
 
 use crate::binary::files_below;
 

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use codec::{Parcel, Record};
 use rdkafka::Message as _;
-use schemas::record::{Parcel, Record};
 
 use crate::journal_archive::{self, JournalArchive};
 use crate::kafka::Cluster;

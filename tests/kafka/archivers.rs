@@ -120,7 +120,7 @@ async fn kill_while_files_have_no_commit(pipeline: &Pipeline, archiver: Running)
     let through_files = binary::files_below(&exchanges).len();
     let lake = store::Store::open(pipeline.store().to_str().expect("utf-8")).expect("opens");
     let listed = lake.snapshot().await.expect("reads");
-    let listed = listed.files(schemas::table::Table::Exchanges).count();
+    let listed = listed.files(store::table::Table::Exchanges).count();
     assert!(!through_commits.exchanges.is_empty());
     through_files > listed
 }

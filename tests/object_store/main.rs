@@ -7,13 +7,13 @@ mod server;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use codec::Record;
 use schemas::body::Body;
 use schemas::exchange::{Edge, Ending, Exchange, Operation, OperationKind, Protocol, Usage};
 use schemas::id::{AgentId, ExchangeId, IncarnationId, SessionId, TenantId};
 use schemas::keys::RootKey;
-use schemas::record::Record;
 use schemas::session::{CloseReason, SessionClose};
-use schemas::table::Table;
+use store::table::Table;
 use store::{Batch, ChunkIndex, Store, StoreError};
 
 use server::Server;

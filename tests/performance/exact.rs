@@ -6,13 +6,13 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
+use codec::{Parcel, Record, pack};
 use schemas::body::Body;
 use schemas::exchange::{Edge, Ending, Exchange, Operation, OperationKind, Protocol, Usage};
 use schemas::id::{AgentId, ExchangeId, IncarnationId, SessionId, TenantId};
 use schemas::keys::{Digest, RootKey, TenantKeys};
-use schemas::record::{Parcel, Record, pack};
-use schemas::table::{Chunk, Table};
 use store::log::{LogOptions, LogReader, LogWriter};
+use store::table::{Chunk, Table};
 use store::{Batch, ChunkIndex, Store};
 use tests::binary::files_below;
 use tests::gateway::Traffic;
@@ -189,7 +189,7 @@ fn check_stored_once(store: &Path) {
     let mut files = 0;
     for path in files_below(&store.join(Table::Chunks.as_str())) {
         let bytes = bytes::Bytes::from(std::fs::read(&path).expect("file reads"));
-        let rows: Vec<Chunk> = schemas::table::decode_all(Table::Chunks, bytes).expect("decodes");
+        let rows: Vec<Chunk> = store::table::decode_all(Table::Chunks, bytes).expect("decodes");
         let kept = rows.iter().filter(|row| row.bytes.is_some());
         let mut seen = HashSet::new();
         assert!(kept.clone().all(|row| seen.insert(row.digest)), "{} holds a piece twice", path.display());

@@ -6,16 +6,16 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use codec::Record;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng as _, SeedableRng as _};
 use schemas::body::{Body, MIN_PIECE_BYTES};
 use schemas::exchange::{Edge, Ending, Exchange, Operation, OperationKind, Protocol, Usage};
 use schemas::id::{AgentId, BuildId, ExchangeId, IncarnationId, SessionId, TenantId};
 use schemas::keys::{Digest, RootKey, TenantKeys};
-use schemas::record::Record;
 use schemas::session::{CloseReason, SessionClose};
-use schemas::table::Table;
 use serde_json::json;
+use store::table::Table;
 use store::{Batch, ChunkIndex, Store};
 use tests::binary::files_below;
 

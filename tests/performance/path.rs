@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use codec::{Parcel, Record, message_key, pack};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode;
@@ -13,7 +14,6 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{Message as _, Offset, TopicPartitionList};
 use schemas::id::{ExchangeId, SessionId};
 use schemas::keys::Digest;
-use schemas::record::{Parcel, Record, message_key, pack};
 use tests::binary::files_below;
 use tests::gateway::play::{Played, RouteUrls, Upstream, play, routes};
 use tests::kafka::Cluster;

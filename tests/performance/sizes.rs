@@ -3,10 +3,10 @@
 use std::io::Write as _;
 use std::path::Path;
 
-use schemas::table::{self, ReadOptions, Table};
 use serde_json::json;
 use store::Store;
 use store::maintenance::CompactOptions;
+use store::table::{self, ReadOptions, Table};
 use tests::binary::files_below;
 use tests::gateway::Traffic;
 

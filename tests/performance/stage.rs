@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use recorder::config::Config;
 use schemas::keys::RootKey;
-use schemas::table::Table;
 use store::Store;
+use store::table::Table;
 use tests::gateway::Traffic;
 use tests::gateway::play::{Played, RouteUrls, Upstream, play, routes};
 

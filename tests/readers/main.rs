@@ -9,9 +9,9 @@ use std::process::{Command, Stdio};
 
 use base64::Engine as _;
 use schemas::embedding::Embedding;
-use schemas::table::{DataType, Table};
 use schemas::trial::Trial;
 use serde_json::{Value, json};
+use store::table::{DataType, Table};
 use store::{Store, StoredSession};
 use tests::binary;
 

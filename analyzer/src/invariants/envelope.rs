@@ -1,6 +1,6 @@
 //! A trial against the capability envelope: every call in the order in which it was made, then the answer.
 
-use schemas::envelope::{Arguments, Call, Envelope, Outcome, Session, Violation};
+use envelope::{Arguments, Call, Envelope, Outcome, Session, Violation};
 
 use super::{Breach, Check, calls};
 use crate::run::{ToolCall, TrialRecord};

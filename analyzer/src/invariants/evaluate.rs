@@ -70,7 +70,7 @@ pub(crate) fn check(policy: &Policy, pairs: &Pairs<'_>, seed: u64) -> Checked {
 /// What the verdict says of the envelope that trials were checked against.
 pub(crate) fn envelope_name(policy: &Policy) -> Option<EnvelopeName> {
     let envelope = policy.invariant.enabled_envelope()?;
-    let told = |key: &schemas::envelope::NotChecked| format!("line {}: {}", key.line, key.key);
+    let told = |key: &::envelope::NotChecked| format!("line {}: {}", key.line, key.key);
     Some(EnvelopeName {
         digest: envelope.digest().to_owned(),
         agent: envelope.agent().map(str::to_owned),

@@ -3,11 +3,11 @@
 //! A mutant breaks what the rule forbids and nothing is known of it but that; whether the rule notices is for the check
 //! itself to show.
 
-use schemas::canonical::canonical;
-use schemas::envelope::{
+use envelope::{
     ARGS_SCHEMA, Bound, Condition, Decimal, Envelope, MAX_CALLS, OUTPUT_MAX_BYTES, OUTPUT_SCHEMA, Pointer,
     UNDECLARED_ARGUMENT, UNDECLARED_TOOL, Undeclared,
 };
+use schemas::canonical::canonical;
 use schemas::exchange::Ending;
 use serde_json::{Value, json};
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use envelope::Pointer;
 use schemas::canonical::canonical;
-use schemas::envelope::Pointer;
 
 use super::{Breach, Check, calls};
 use crate::policy::OrderRule;

@@ -1,4 +1,4 @@
-use schemas::envelope::Envelope;
+use ::envelope::Envelope;
 use schemas::exchange::Ending;
 use schemas::trial::Lane;
 use serde_json::json;

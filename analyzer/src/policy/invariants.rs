@@ -29,7 +29,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use schemas::envelope::Envelope;
+use envelope::Envelope;
 use serde::Serialize;
 
 /// Every invariant by its key in the policy.

@@ -6,7 +6,7 @@ use analyzer::Policy;
 use analyzer::policy::DeclaredEnvelope;
 use analyzer::verdict::{CALIBRATION_FORMAT, Calibration};
 use anyhow::{Context as _, anyhow};
-use schemas::envelope::Envelope;
+use envelope::Envelope;
 
 use crate::error::DecisionError;
 

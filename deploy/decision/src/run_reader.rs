@@ -7,11 +7,11 @@ use analyzer::{Run, Said, ToolCall, TrialRecord};
 use anyhow::anyhow;
 use schemas::exchange::{Edge, Effect, Ending};
 use schemas::id::SessionId;
-use schemas::table::Table;
 use schemas::trial::Trial;
 use serde::Deserialize;
 use store::Store;
 use store::keyring::KeyRing;
+use store::table::Table;
 
 use crate::error::DecisionError;
 

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use analyzer::report::{Transcript, TranscriptTurn, Transcripts};
 use schemas::exchange::Edge;
 use schemas::id::SessionId;
-use schemas::table::Table;
 use schemas::trial::Lane;
 use serde::Deserialize;
 use store::Store;
+use store::table::Table;
 
 use crate::error::DecisionError;
 use crate::request::DecisionRequest;

@@ -7,8 +7,8 @@ use futures::StreamExt as _;
 use schemas::embedding::Embedding;
 use schemas::id::SessionId;
 use schemas::score::Score;
-use schemas::table::Table;
 use schemas::trial::{Lane, Trial};
+use store::table::Table;
 use store::{Snapshot, Store, StoreError};
 
 use crate::budget::Budget;

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use schemas::embedding::Embedding;
 use schemas::id::SessionId;
 use schemas::score::Score;
-use schemas::table::Table;
 use serde::Deserialize;
+use store::table::Table;
 use store::{Batch, ChunkIndex};
 use store::{Claim, Snapshot, Store, StoreError};
 

@@ -4,8 +4,8 @@
 
 use std::path::Path;
 
+use codec::Record;
 use schemas::id::{SessionId, TenantId};
-use schemas::record::Record;
 use store::log::{LogError, LogReader};
 
 /// Bytes of pieces that are held while their exchange does not come; past it the pieces are let go. Their exchange was
@@ -61,7 +61,7 @@ impl JournalEntry {
     #[cfg(feature = "kafka")]
     pub(crate) fn key(&self) -> Vec<u8> {
         owner(&self.last.record)
-            .map(|(tenant, session)| schemas::record::message_key(tenant, session))
+            .map(|(tenant, session)| codec::message_key(tenant, session))
             .unwrap_or_default()
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
+use codec::{Parcel, Record, message_key, pack};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::{Headers as _, Message as _};
@@ -16,10 +17,9 @@ use schemas::body::Body;
 use schemas::exchange::{Edge, Ending, Exchange, Operation, OperationKind, Protocol, Usage};
 use schemas::id::{AgentId, ExchangeId, IncarnationId, SessionId, TenantId};
 use schemas::keys::{Digest, RootKey, TenantKeys};
-use schemas::record::{Parcel, Record, message_key, pack};
 use schemas::session::{CloseReason, SessionClose};
-use schemas::table::{self, Table};
 use store::Store;
+use store::table::{self, Table};
 
 pub(crate) const TOPIC: &str = "sessions";
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
+use codec::{Parcel, Record};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
@@ -17,7 +18,6 @@ use recorder::config::Config;
 use recorder::{Clock, ExchangeCounts, Recorder};
 use schemas::exchange::Exchange;
 use schemas::keys::RootKey;
-use schemas::record::{Parcel, Record};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;

@@ -8,9 +8,9 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Method, Request, Uri};
 use schemas::id::SessionId;
-use schemas::table::Table;
 use schemas::trial::{Lane, RunManifest, Trial};
 use store::Store;
+use store::table::Table;
 
 use super::{Cases, ModelMode, Plan, ReplayError};
 use crate::candidate::http::chain;

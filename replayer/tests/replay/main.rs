@@ -15,10 +15,10 @@ use replayer::{
 };
 use schemas::exchange::{Edge, Effect, Ending, OperationKind};
 use schemas::id::IncarnationId;
-use schemas::table::Table;
 use schemas::tools::ToolCatalog;
 use schemas::trial::{Lane, Trial, TrialEnding};
 use store::Store;
+use store::table::Table;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 

@@ -6,10 +6,10 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::exchange::Exchange;
-use crate::id::{SessionId, TenantId};
-use crate::keys::Digest;
-use crate::session::SessionClose;
+use schemas::exchange::Exchange;
+use schemas::id::{SessionId, TenantId};
+use schemas::keys::Digest;
+use schemas::session::SessionClose;
 
 mod as_written;
 

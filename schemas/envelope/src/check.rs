@@ -4,11 +4,11 @@ use jsonschema::ValidationError;
 use jsonschema::error::ValidationErrorKind;
 use serde_json::Value;
 
-use super::{
+use crate::{
     ARGS_SCHEMA, Allowed, Bound, Condition, Decimal, Envelope, MAX_CALLS, OUTPUT_MAX_BYTES, OUTPUT_SCHEMA,
     Pointer, Session, Tool, UNDECLARED_ARGUMENT, UNDECLARED_TOOL, Undeclared,
 };
-use crate::canonical::canonical;
+use schemas::canonical::canonical;
 
 /// Violations of one schema that are told.
 const MAX_SCHEMA_VIOLATIONS: usize = 8;

@@ -46,7 +46,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jsonschema::Validator;
 use regex::Regex;
 
-use crate::exchange::Effect;
+use schemas::exchange::Effect;
 
 mod check;
 mod decimal;

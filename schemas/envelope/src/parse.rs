@@ -7,11 +7,11 @@ use jsonschema::{Draft, PatternOptions, Validator};
 use serde_json::Value as Json;
 use toml::{Spanned, Value};
 
-use super::file::{EffectFile, EnvelopeFile, OutputFile, ToolFile, UndeclaredFile};
-use super::rules::{self, Place};
-use super::{ArgsSchema, Envelope, NotChecked, OutputRules, Tool, Undeclared};
-use crate::canonical::canonical;
-use crate::exchange::Effect;
+use crate::file::{EffectFile, EnvelopeFile, OutputFile, ToolFile, UndeclaredFile};
+use crate::rules::{self, Place};
+use crate::{ArgsSchema, Envelope, NotChecked, OutputRules, Tool, Undeclared};
+use schemas::canonical::canonical;
+use schemas::exchange::Effect;
 
 /// An envelope that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use regex::{Regex, RegexBuilder};
 use toml::{Spanned, Value};
 
-use super::file::{BoundFile, ModeFile, SetFile, SourceFile};
-use super::parse::{EnvelopeError, Reading};
-use super::{Allowed, Bound, Condition, Decimal, Pointer, Source, Undeclared, Window};
-use crate::canonical::canonical;
+use crate::file::{BoundFile, ModeFile, SetFile, SourceFile};
+use crate::parse::{EnvelopeError, Reading};
+use crate::{Allowed, Bound, Condition, Decimal, Pointer, Source, Undeclared, Window};
+use schemas::canonical::canonical;
 
 /// What names a session set in a list of allowed values.
 const SESSION_PREFIX: &str = "session.";

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::check::{self, Arguments, Call, Kind};
-use super::{Condition, Decimal, Envelope, Source, Window};
-use crate::canonical::canonical;
+use crate::check::{self, Arguments, Call, Kind};
+use crate::{Condition, Decimal, Envelope, Source, Window};
+use schemas::canonical::canonical;
 
 /// Values that one set holds; those that come later are not taken, so a rule that needs them refuses.
 const MAX_SET_VALUES: usize = 10_000;

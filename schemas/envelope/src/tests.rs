@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::*;
+use crate::*;
 
 const REFUNDS: &str = r#"
 envelope = 1

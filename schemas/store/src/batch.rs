@@ -5,16 +5,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::commit::{folder, utc_date};
+use crate::table::{self, Chunk, Level, Numbered, Row, Table, TableError};
 use bytes::Bytes;
-use schemas::commit::{folder, utc_date};
+use codec::Record;
 use schemas::embedding::Embedding;
 use schemas::exchange::Exchange;
 use schemas::id::{AgentId, SessionId, TenantId};
 use schemas::keys::Digest;
-use schemas::record::Record;
 use schemas::score::Score;
 use schemas::session::SessionClose;
-use schemas::table::{self, Chunk, Level, Numbered, Row, Table, TableError};
 use schemas::trial::Trial;
 
 use crate::chunk_index::{ChunkIndex, FastMap};

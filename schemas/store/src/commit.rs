@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{AgentId, TenantId};
 use crate::table::Table;
+use schemas::id::{AgentId, TenantId};
 
 /// The folder of commits.
 pub const COMMITS: &str = "_commits";
@@ -36,7 +36,7 @@ pub struct CommittedFile {
 /// settled yet (parts of a split one still to come): its records lie behind that place, and `journals` tells them from new ones.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Commit {
-    /// [`crate::FORMAT`].
+    /// [`schemas::FORMAT`].
     pub format: u32,
     /// Where its records come from: `<topic>-<partition>`, or a journal's name, or an import's, or [`UPKEEP`].
     pub source: String,

@@ -4,12 +4,12 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use crate::commit::{COMMITS, Commit, CommittedFile, escape};
+use crate::table::Table;
 use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::ObjectStoreExt as _;
 use schemas::FORMAT;
-use schemas::commit::{COMMITS, Commit, CommittedFile, escape};
 use schemas::id::SessionId;
-use schemas::table::Table;
 
 use crate::batch::{Batch, BatchLayout};
 use crate::chunk_index::ChunkIndex;

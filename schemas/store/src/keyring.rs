@@ -7,14 +7,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::table::encryption::{DataKey, FileKeys, KeyError, KeyMaterial};
+use crate::table::{Level, WriteOptions};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use parquet::encryption::decrypt::KeyRetriever;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use schemas::id::TenantId;
-use schemas::table::encryption::{DataKey, FileKeys, KeyError, KeyMaterial};
-use schemas::table::{Level, WriteOptions};
 
 /// Bytes of a data key: AES-256.
 const DATA_KEY_BYTES: usize = 32;

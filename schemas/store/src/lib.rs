@@ -5,6 +5,7 @@
 
 mod batch;
 mod chunk_index;
+pub mod commit;
 mod commits;
 pub mod keyring;
 mod load;
@@ -15,6 +16,7 @@ pub mod maintenance;
 mod objects;
 mod range_read;
 mod session;
+pub mod table;
 
 pub use batch::Batch;
 pub use chunk_index::ChunkIndex;

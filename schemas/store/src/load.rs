@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
+use crate::commit::CommittedFile;
+use crate::table::{Chunk, Table};
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
-use schemas::commit::CommittedFile;
 use schemas::exchange::Exchange;
 use schemas::id::SessionId;
 use schemas::keys::Digest;
 use schemas::session::SessionClose;
-use schemas::table::{Chunk, Table};
 use serde::Deserialize;
 
 use crate::chunk_index::ChunkIndex;

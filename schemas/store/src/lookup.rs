@@ -5,10 +5,10 @@
 
 use std::collections::BTreeSet;
 
+use crate::commit::CommittedFile;
+use crate::table::Table;
 use futures::{StreamExt as _, TryStreamExt as _};
-use schemas::commit::CommittedFile;
 use schemas::id::SessionId;
-use schemas::table::Table;
 use serde::de::DeserializeOwned;
 
 use crate::commits::Snapshot;

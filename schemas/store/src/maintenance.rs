@@ -6,9 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use schemas::commit::{CommittedFile, UPKEEP};
+use crate::commit::{CommittedFile, UPKEEP};
+use crate::table::{self, Level, Row, Table, TableError};
 use schemas::id::TenantId;
-use schemas::table::{self, Level, Row, Table, TableError};
 use serde::{Deserialize, Serialize};
 
 use crate::commits::{Claim, Snapshot, file_name};

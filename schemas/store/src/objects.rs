@@ -5,12 +5,12 @@
 
 use std::sync::Arc;
 
+use crate::table::TableError;
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
 use schemas::FORMAT;
-use schemas::table::TableError;
 use schemas::trial::RunManifest;
 use serde::de::DeserializeOwned;
 

@@ -6,14 +6,14 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::commit::CommittedFile;
+use crate::table::look_up::{Footer, FooterReader, RowsReader, Step, bloom_may_hold};
+use crate::table::{self, ReadOptions, Table, TableError};
 use arrow_array::cast::AsArray as _;
 use arrow_array::{Array as _, RecordBatch};
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::{GetOptions, GetRange, ObjectStore as _};
-use schemas::commit::CommittedFile;
-use schemas::table::look_up::{Footer, FooterReader, RowsReader, Step, bloom_may_hold};
-use schemas::table::{self, ReadOptions, Table, TableError};
 use serde::de::DeserializeOwned;
 
 use crate::commits::Snapshot;

@@ -8,8 +8,8 @@ use arrow_schema::FieldRef;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::FORMAT;
-use crate::keys::Digest;
+use schemas::FORMAT;
+use schemas::keys::Digest;
 
 mod arrays;
 mod columns;
@@ -39,17 +39,17 @@ const BATCH_BYTES: usize = 256 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Table {
-    /// [`crate::exchange::Exchange`] with `u32` references into the chunks file of the same name.
+    /// [`schemas::exchange::Exchange`] with `u32` references into the chunks file of the same name.
     Exchanges,
     /// [`Chunk`].
     Chunks,
-    /// [`crate::session::SessionClose`].
+    /// [`schemas::session::SessionClose`].
     Sessions,
-    /// [`crate::trial::Trial`].
+    /// [`schemas::trial::Trial`].
     Trials,
-    /// [`crate::score::Score`].
+    /// [`schemas::score::Score`].
     Scores,
-    /// [`crate::embedding::Embedding`].
+    /// [`schemas::embedding::Embedding`].
     Embeddings,
 }
 

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use codec::Record;
 use schemas::body::Body;
 use schemas::exchange::{Edge, Ending, Exchange, Operation, OperationKind, Protocol, Usage};
 use schemas::id::{AgentId, ExchangeId, IncarnationId, SessionId, TenantId};
 use schemas::keys::{RootKey, TenantKeys};
-use schemas::record::Record;
 use schemas::session::{CloseReason, SessionClose};
-use schemas::table::Table;
+use store::table::Table;
 use store::{Batch, ChunkIndex, Snapshot, Store, StoreError};
 
 const DAY: i64 = 1_700_000_000_000_000;
@@ -125,7 +125,7 @@ async fn sessions_span_commits_and_archive_restarts() {
         }
     }
     // Each piece of each session lies in just one file.
-    let chunks: Vec<schemas::table::Chunk> =
+    let chunks: Vec<store::table::Chunk> =
         store.read_table(&snapshot, Table::Chunks, None).await.expect("reads");
     assert_eq!(chunks.iter().filter(|chunk| chunk.bytes.is_some()).count(), 6);
     let one = [SessionId::parse("s2").expect("id")].into();
@@ -164,7 +164,7 @@ async fn a_session_leans_on_its_own_files_only() {
     }
     // What both brought lies in their common file once.
     let last = snapshot.commits()[2].files.iter().find(|file| file.table == Table::Chunks).expect("has one");
-    let chunks: Vec<schemas::table::Chunk> = store.read(last, None).await.expect("reads");
+    let chunks: Vec<store::table::Chunk> = store.read(last, None).await.expect("reads");
     assert_eq!(chunks.iter().filter(|chunk| chunk.bytes.is_some()).count(), 1);
     assert_eq!(chunks.iter().filter(|chunk| chunk.leans_on.is_some()).count(), 2);
 }
@@ -184,7 +184,7 @@ async fn a_piece_lies_in_each_folder_that_refers_to_it() {
     let made = store.commit("t-0", 0, 1, batch(records), &mut ChunkIndex::default()).await.expect("commits");
     let mut held = Vec::new();
     for file in made.files.iter().filter(|file| file.table == Table::Chunks) {
-        let chunks: Vec<schemas::table::Chunk> = store.read(file, None).await.expect("reads");
+        let chunks: Vec<store::table::Chunk> = store.read(file, None).await.expect("reads");
         let is_whole = chunks.iter().all(|chunk| chunk.bytes.is_some() && chunk.leans_on.is_none());
         assert!(is_whole, "{}: {chunks:?}", file.path);
         held.push(chunks.len());
@@ -214,7 +214,7 @@ async fn what_is_known_of_earlier_files_lasts_for_a_batch() {
         }
     }
     let snapshot = store.snapshot().await.expect("reads");
-    let chunks: Vec<schemas::table::Chunk> =
+    let chunks: Vec<store::table::Chunk> =
         store.read_table(&snapshot, Table::Chunks, None).await.expect("reads");
     assert!(chunks.iter().all(|chunk| chunk.bytes.is_some() || chunk.leans_on.is_some()));
 }

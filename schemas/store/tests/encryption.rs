@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use codec::Record;
 use schemas::body::Body;
 use schemas::exchange::{Edge, Ending, Exchange, Operation, OperationKind, Protocol, Usage};
 use schemas::id::{AgentId, ExchangeId, IncarnationId, SessionId, TenantId};
 use schemas::keys::RootKey;
-use schemas::record::Record;
 use schemas::session::{CloseReason, SessionClose};
-use schemas::table::{self, ReadOptions, Table};
 use serde::Deserialize;
 use store::Store;
 use store::keyring::{KeyRing, TenantKeyPair, WrappingKey};
+use store::table::{self, ReadOptions, Table};
 use store::{Batch, ChunkIndex};
 
 const DAY: i64 = 1_700_000_000_000_000;

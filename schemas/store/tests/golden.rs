@@ -1,23 +1,23 @@
 //! A journal and encrypted tables of version 1 as they were first written, and what a build says of versions it does not know.
 //!
-//! Made once, by [`write_version_1`], beside those of `schemas/tests/format`.
+//! Made once, by [`write_version_1`], beside those of `tests/format`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use codec::Record;
 use schemas::FORMAT;
 use schemas::id::{SessionId, TenantId};
 use schemas::keys::Digest;
-use schemas::record::Record;
-use schemas::table::{self, Chunk, Level, ReadOptions, Table};
 use store::keyring::{KeyRing, TenantKeyPair, WrappingKey};
 use store::log::{LogError, LogOptions, LogReader, LogWriter};
+use store::table::{self, Chunk, Level, ReadOptions, Table};
 use store::{Store, StoreError};
 
 const SEGMENT: &str = "00000000000000000000.log";
 
 fn path(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../fixtures/v1").join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures/v1").join(name)
 }
 
 fn ring() -> KeyRing {

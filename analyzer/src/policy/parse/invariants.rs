@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use envelope::Pointer;
 use regex::RegexBuilder;
-use schemas::envelope::Pointer;
 use toml::{Table, Value};
 
 use super::{PolicyError, bad, flag, integer, known, number, table_at, texts, texts_or_none, unknown};

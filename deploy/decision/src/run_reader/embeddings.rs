@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use analyzer::{AnswerEmbedding, Run};
 use schemas::id::SessionId;
-use schemas::table::Table;
 use serde::Deserialize;
+use store::table::Table;
 use store::{Snapshot, Store, StoreError};
 
 #[derive(Debug, Deserialize)]

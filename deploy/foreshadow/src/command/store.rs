@@ -134,7 +134,7 @@ async fn compact(args: CompactArgs, context: &Context<'_>) -> Result<Status, Fai
 async fn expire(args: ExpireArgs, context: &Context<'_>) -> Result<Status, Failure> {
     let (store, _) = context.open_committed(&args.store).await?;
     let ago = i64::try_from(args.older_than.as_micros()).unwrap_or(i64::MAX);
-    let before = schemas::commit::utc_date(clock::now_micros().saturating_sub(ago));
+    let before = store::commit::utc_date(clock::now_micros().saturating_sub(ago));
     let done = if args.dry_run { store.plan_expiry(&before).await } else { store.expire(&before).await };
     let done = done.map_err(failure)?;
     let console = context.console;

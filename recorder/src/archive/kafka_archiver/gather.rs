@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use schemas::record::{ParcelView, Record, RecordReader};
+use codec::{ParcelView, Record, RecordReader};
 use store::Batch;
 
 /// Journals that are remembered in a partition. Of one that was forgotten (the longest unseen first) a record that is

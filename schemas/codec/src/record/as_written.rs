@@ -8,13 +8,13 @@ use std::str::FromStr;
 
 use bytes::Bytes;
 
-use crate::body::Body;
-use crate::exchange::{
+use schemas::body::Body;
+use schemas::exchange::{
     Confidence, Edge, Effect, Ending, Exchange, Header, Identifier, Link, Operation, OperationKind, Protocol,
     Redaction, RequestedCall, Usage, Word,
 };
-use crate::id::{AgentId, BuildId, ExchangeId, IncarnationId, SessionId, TenantId};
-use crate::keys::{DIGEST_BYTES, Digest};
+use schemas::id::{AgentId, BuildId, ExchangeId, IncarnationId, SessionId, TenantId};
+use schemas::keys::{DIGEST_BYTES, Digest};
 
 use super::{ParcelView, RECORD_VERSION, Record};
 

@@ -4,9 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use schemas::commit::CommittedFile;
+use crate::commit::CommittedFile;
+use crate::table::Table;
 use schemas::session::SessionClose;
-use schemas::table::Table;
 
 use super::merge::{Merge, Rows};
 use super::{

@@ -5,10 +5,10 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use schemas::commit::{CommittedFile, escape};
+use crate::commit::{CommittedFile, escape};
+use crate::table::Table;
 use schemas::id::{SessionId, TenantId};
 use schemas::keys::Digest;
-use schemas::table::Table;
 use serde::{Deserialize, Serialize};
 
 use super::rewrite::RemovedRows;

@@ -5,8 +5,8 @@
 
 use std::collections::HashSet;
 
+use crate::table::Table;
 use schemas::id::SessionId;
-use schemas::table::Table;
 use serde::Serialize;
 
 use super::rewrite::RemovedRows;

@@ -6,10 +6,10 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use crate::table::Chunk;
 use bytes::Bytes;
 use schemas::exchange::Exchange;
 use schemas::keys::Digest;
-use schemas::table::Chunk;
 
 use crate::commits::Snapshot;
 

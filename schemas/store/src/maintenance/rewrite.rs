@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use schemas::commit::CommittedFile;
+use crate::commit::CommittedFile;
+use crate::table::{Chunk, Table};
 use schemas::id::SessionId;
 use schemas::session::SessionClose;
-use schemas::table::{Chunk, Table};
 
 use super::merge::Rows;
 use super::{Maintenance, MaintenanceError, Pair, PartitionDir, SESSION, SessionOf};

@@ -18,14 +18,14 @@ use arrow_buffer::OffsetBuffer;
 use arrow_schema::{ArrowError, DataType, FieldRef, Fields, Schema};
 
 use super::{Chunk, Table, TableError};
-use crate::body::Body;
-use crate::embedding::Embedding;
-use crate::exchange::{Exchange, Header, Identifier, Link, Operation, Redaction, RequestedCall, Usage};
-use crate::id::BuildId;
-use crate::keys::{DIGEST_BYTES, Digest};
-use crate::score::Score;
-use crate::session::SessionClose;
-use crate::trial::Trial;
+use schemas::body::Body;
+use schemas::embedding::Embedding;
+use schemas::exchange::{Exchange, Header, Identifier, Link, Operation, Redaction, RequestedCall, Usage};
+use schemas::id::BuildId;
+use schemas::keys::{DIGEST_BYTES, Digest};
+use schemas::score::Score;
+use schemas::session::SessionClose;
+use schemas::trial::Trial;
 
 /// A row of a table.
 pub trait Row: Sized {

@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 
 use super::encryption::{KeyError, KeyMaterial};
 use super::{BATCH_ROWS, FORMAT_KEY, TABLE_KEY, Table, TableError};
-use crate::FORMAT;
+use schemas::FORMAT;
 
 /// What is wanted of a file.
 #[derive(Clone, Copy, Default)]

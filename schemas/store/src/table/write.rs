@@ -13,7 +13,7 @@ use parquet::schema::types::{ColumnDescriptor, ColumnPath, SchemaDescriptor};
 use super::arrays::Row;
 use super::encryption::{self, FileKeys, Secrecy};
 use super::{BATCH_BYTES, FORMAT_KEY, TABLE_KEY, Table, TableError, pages};
-use crate::FORMAT;
+use schemas::FORMAT;
 
 /// Rows of one row group.
 const ROW_GROUP_ROWS: usize = 64 * 1024;

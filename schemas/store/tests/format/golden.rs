@@ -7,17 +7,17 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use bytes::Bytes;
+use codec::{Parcel, Record, RecordError, pack};
 use schemas::FORMAT;
-use schemas::commit::{Commit, CommittedFile};
 use schemas::embedding::Embedding;
 use schemas::exchange::Exchange;
 use schemas::id::{BuildId, SessionId};
 use schemas::keys::Digest;
-use schemas::record::{Parcel, Record, RecordError, pack};
 use schemas::score::Score;
 use schemas::session::SessionClose;
-use schemas::table::{self, Chunk, Table, TableError, WriteOptions};
 use schemas::trial::{Lane, RunManifest, Trial};
+use store::commit::{Commit, CommittedFile};
+use store::table::{self, Chunk, Table, TableError, WriteOptions};
 
 use super::sample::{close, embedding, exchange, score, trial};
 

@@ -2,7 +2,7 @@
 
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 use schemas::keys::Digest;
-use schemas::table::{self, Chunk, Table, WriteOptions};
+use store::table::{self, Chunk, Table, WriteOptions};
 
 use super::sample::{close, exchange};
 

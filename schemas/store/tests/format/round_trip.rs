@@ -1,14 +1,14 @@
 //! Every table written and read back.
 
+use codec::Record;
 use schemas::embedding::Embedding;
 use schemas::exchange::{Confidence, Edge, Effect, Ending, Exchange, OperationKind, Protocol};
 use schemas::id::SessionId;
 use schemas::keys::Digest;
-use schemas::record::Record;
 use schemas::score::Score;
 use schemas::session::SessionClose;
-use schemas::table::{self, Chunk, ReadOptions, Table, TableError, WriteOptions};
 use schemas::trial::Trial;
+use store::table::{self, Chunk, ReadOptions, Table, TableError, WriteOptions};
 
 use super::sample::{close, embedding, exchange, score, trial};
 

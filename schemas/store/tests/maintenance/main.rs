@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use object_store::memory::InMemory;
-use schemas::commit::utc_date;
 use schemas::id::{SessionId, TenantId};
-use schemas::table::{Chunk, Table};
 use store::Store;
+use store::commit::utc_date;
 use store::keyring::{KeyRing, TenantKeyPair, WrappingKey};
 use store::maintenance::{CompactOptions, Erasure, MaintenanceError};
+use store::table::{Chunk, Table};
 
 use faulty_store::{FaultyStore, Stop};
 use traffic::{DAY, FIRST_DAY, Seen, Traffic, copy, id, lying_and_existing, open_store, view};

@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
+use codec::Record;
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt as _};
 use schemas::body::Body;
 use schemas::exchange::{Edge, Ending, Exchange, Operation, OperationKind, Protocol, Usage};
 use schemas::id::{AgentId, ExchangeId, IncarnationId, SessionId, TenantId};
 use schemas::keys::{Digest, RootKey};
-use schemas::record::Record;
 use schemas::session::{CloseReason, SessionClose};
-use schemas::table::Table;
+use store::table::Table;
 use store::{Batch, ChunkIndex, Store};
 
 use crate::faulty_store::FaultyStore;

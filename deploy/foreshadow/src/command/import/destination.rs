@@ -6,9 +6,9 @@ use anyhow::anyhow;
 use recorder::import::{Format, ImportInto, SetAside, Source, Transcript, Woven};
 use schemas::FORMAT;
 use schemas::id::{CaseId, SessionId};
-use schemas::table::Table;
 use schemas::trial::{Lane, RunManifest};
 use serde::Deserialize;
+use store::table::Table;
 use store::{Store, StoreError};
 
 use crate::exit::Failure;

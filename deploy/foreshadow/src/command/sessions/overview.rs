@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use schemas::exchange::{Edge, Ending, OperationKind};
 use schemas::id::{AgentId, BuildId, IncarnationId, SessionId};
 use schemas::session::{SessionClose, Tear, latest_closes, tears};
-use schemas::table::Table;
 use schemas::trial::{Lane, Trial};
 use serde::{Deserialize, Serialize};
+use store::table::Table;
 use store::{Snapshot, Store, StoreError};
 
 /// The columns of an exchange that an overview needs.

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use anyhow::anyhow;
 use schemas::id::SessionId;
-use schemas::table::Table;
 use schemas::trial::Trial;
 use serde::Deserialize;
+use store::table::Table;
 use store::{Snapshot, Store, StoreError, StoredSession};
 
 use crate::command::sessions::{trace, view};

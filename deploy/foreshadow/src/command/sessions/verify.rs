@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use anyhow::anyhow;
 use schemas::id::SessionId;
-use schemas::table::Table;
 use serde::{Deserialize, Serialize};
+use store::table::Table;
 use store::{SessionGroup, Snapshot, Store, StoreError};
 
 use crate::command::sessions::overview::State;

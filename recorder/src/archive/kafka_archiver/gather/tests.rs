@@ -1,7 +1,7 @@
 //! Gathering against a plain model: whatever is sent again, split, broken off or restarted, each record is committed once.
 
+use codec::{Parcel, pack};
 use proptest::prelude::*;
-use schemas::record::{Parcel, pack};
 
 use super::*;
 use crate::journal::reader::tests::close;
