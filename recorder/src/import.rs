@@ -1,8 +1,8 @@
-//! Files of past sessions, read as sessions or as trials: benchmark transcripts and tables of outcomes.
+//! Past sessions from files, converted to sessions or trials: benchmark transcripts and tables of outcomes.
 //!
-//! Everything here is bytes in, values out: a file becomes [`Transcript`]s ([`read`]), a transcript becomes exchanges
-//! ([`Weaver`]). What can be converted is converted and counted, what cannot be read is set aside and named. Opening
-//! files and writing to a store is the caller's.
+//! [`read`] parses a file into [`Transcript`]s and [`TranscriptConverter`] turns each into exchanges, a close row and a
+//! trial. An item that cannot be read becomes a [`SkippedItem`], a repair is counted as an [`ImportWarning`]. The module
+//! works on bytes: the caller opens the files and writes to the store.
 
 mod agentdojo;
 mod arguments;
@@ -10,71 +10,47 @@ mod chat_message;
 mod convert;
 mod converted_session;
 mod file;
+mod format;
 mod outcomes;
+mod parsed_file;
+mod plan;
 pub mod python_literal;
 mod redact_transcript;
+mod skipped;
 mod stats;
 mod tau2;
 mod tau_bench;
 mod time;
 mod transcript;
 
-pub use arguments::{Arguments, Spelling};
-pub use convert::{ImportInto, ImportPlan, Weaver};
-pub use converted_session::Woven;
-pub use file::{MAX_UNPACKED_BYTES, Source, SourceError};
-pub use outcomes::{Columns, ColumnsError};
-pub use stats::{Oddity, SetAside, Tally};
-pub use transcript::{Call, Message, Reported, Role, Transcript};
+pub use arguments::{ArgumentSyntax, ToolArguments};
+pub use convert::TranscriptConverter;
+pub use converted_session::ConvertedSession;
+pub use file::{ImportFile, ImportFileError, MAX_DECOMPRESSED_BYTES};
+pub use format::ImportFormat;
+pub use outcomes::{OutcomeColumns, OutcomeTableError};
+pub use parsed_file::ParsedFile;
+pub use plan::{ImportInto, ImportPlan};
+pub use skipped::SkippedItem;
+pub use stats::{ImportStats, ImportWarning};
+pub use transcript::{ReportedTotals, Transcript, TranscriptMessage, TranscriptRole, TranscriptToolCall};
 
-/// What a file is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// tau-bench results: `{task_id, trial, reward, info, traj}`, one a line or in one array.
-    TauBench,
-    /// tau2-bench results: one document with `simulations`, or a line of `info` and then one simulation a line.
-    Tau2,
-    /// AgentDojo runs: one a line, with `messages` and `metadata`.
-    AgentDojo,
-    /// A table of trials without transcripts, CSV or Parquet.
-    Outcomes,
-}
-
-impl Format {
-    /// Its name on the command line and in session ids.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::TauBench => "tau-bench",
-            Self::Tau2 => "tau2",
-            Self::AgentDojo => "agentdojo",
-            Self::Outcomes => "outcomes",
-        }
-    }
-}
-
-/// What came out of a file.
-#[derive(Debug, Default)]
-pub struct Parsed {
-    /// The sessions, in file order.
-    pub transcripts: Vec<Transcript>,
-    /// What could not be read.
-    pub set_aside: Vec<SetAside>,
-    /// Columns of an outcome table that mean nothing here.
-    pub ignored_columns: Vec<String>,
-}
-
-/// Reads a file; `columns` says how an outcome table names things and is not looked at for other formats.
+/// Parses a file. `columns` applies to [`ImportFormat::Outcomes`] only.
 ///
 /// # Errors
-/// Only an outcome table whose header lacks a column ends it as a whole.
-pub fn read(format: Format, source: &Source, columns: &Columns) -> Result<Parsed, ColumnsError> {
+/// An outcome table lacks a column, has one of the wrong type, or is no readable table. In other formats an unreadable
+/// item is skipped.
+pub fn read(
+    format: ImportFormat,
+    file: &ImportFile,
+    columns: &OutcomeColumns,
+) -> Result<ParsedFile, OutcomeTableError> {
     let mut parsed = match format {
-        Format::TauBench => tau_bench::read(source),
-        Format::Tau2 => tau2::read(source),
-        Format::AgentDojo => agentdojo::read(source),
-        Format::Outcomes => outcomes::read(source, columns)?,
+        ImportFormat::TauBench => tau_bench::read(file),
+        ImportFormat::Tau2 => tau2::read(file),
+        ImportFormat::AgentDojo => agentdojo::read(file),
+        ImportFormat::Outcomes => outcomes::read(file, columns)?,
     };
-    parsed.set_aside.extend(source.cut_short());
+    parsed.skipped.extend(file.truncated_end());
     Ok(parsed)
 }

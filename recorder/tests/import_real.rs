@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use proptest::prelude::*;
 use recorder::import::{
-    self, Columns, Format, ImportInto, ImportPlan, Oddity, SetAside, Source, Tally, Weaver, Woven,
+    self, ConvertedSession, ImportFile, ImportFormat, ImportInto, ImportPlan, ImportStats, ImportWarning,
+    OutcomeColumns, SkippedItem, TranscriptConverter,
 };
 use schemas::exchange::{Edge, Effect, Ending, Exchange};
 use schemas::id::{BuildId, IncarnationId, TenantId};
@@ -15,26 +16,29 @@ use schemas::tools::ToolCatalog;
 use schemas::trial::{Lane, Trial, TrialEnding};
 
 struct Imported {
-    woven: Vec<Woven>,
-    tally: Tally,
-    set_aside: Vec<SetAside>,
+    converted: Vec<ConvertedSession>,
+    stats: ImportStats,
+    skipped: Vec<SkippedItem>,
 }
 
 impl Imported {
     fn trials(&self) -> impl Iterator<Item = &Trial> {
-        self.woven.iter().filter_map(|woven| woven.trial.as_ref())
+        self.converted.iter().filter_map(|converted| converted.trial.as_ref())
     }
 
     fn exchanges(&self, edge: Edge) -> impl Iterator<Item = &Exchange> {
-        self.woven.iter().flat_map(|woven| &woven.exchanges).filter(move |exchange| exchange.edge == edge)
+        self.converted
+            .iter()
+            .flat_map(|converted| &converted.exchanges)
+            .filter(move |exchange| exchange.edge == edge)
     }
 
     fn successes(&self) -> usize {
         self.trials().filter(|trial| trial.success == Some(true)).count()
     }
 
-    fn odd(&self, oddity: Oddity) -> u64 {
-        self.tally.oddities.get(&oddity).copied().unwrap_or(0)
+    fn odd(&self, warning: ImportWarning) -> u64 {
+        self.stats.warnings.get(&warning).copied().unwrap_or(0)
     }
 }
 
@@ -50,12 +54,12 @@ fn run() -> ImportInto {
     ImportInto::Run { build: BuildId::parse("b").expect("an id"), lane: Lane::Baseline }
 }
 
-fn weave(format: Format, source: &Source, into: &ImportInto, tools: &ToolCatalog) -> Imported {
-    let parsed = import::read(format, source, &Columns::default()).expect("no outcome table");
+fn convert(format: ImportFormat, source: &ImportFile, into: &ImportInto, tools: &ToolCatalog) -> Imported {
+    let parsed = import::read(format, source, &OutcomeColumns::default()).expect("no outcome table");
     let keys = keys();
-    let mut weaver = Weaver::new(ImportPlan {
+    let mut converter = TranscriptConverter::new(ImportPlan {
         format,
-        source,
+        file: source,
         tenant: TenantId::parse("t").expect("an id"),
         keys: &keys,
         agent: None,
@@ -65,33 +69,34 @@ fn weave(format: Format, source: &Source, into: &ImportInto, tools: &ToolCatalog
         now: 1_800_000_000_000_000,
         sessions_before: 0,
     });
-    let mut imported = Imported { woven: vec![], tally: Tally::default(), set_aside: parsed.set_aside };
+    let mut imported = Imported { converted: vec![], stats: ImportStats::default(), skipped: parsed.skipped };
     for transcript in parsed.transcripts {
-        match weaver.weave(transcript) {
-            Ok(woven) => {
-                imported.tally.add(&woven.tally);
-                imported.woven.push(woven);
+        match converter.convert(transcript) {
+            Ok(converted) => {
+                imported.stats.add(&converted.stats);
+                imported.converted.push(converted);
             }
-            Err(aside) => imported.set_aside.push(aside),
+            Err(item) => imported.skipped.push(item),
         }
     }
     imported
 }
 
-fn unpack(path: &str) -> Source {
-    Source::unpack(path, std::fs::read(data(path)).expect("test data lies in the repository")).expect("reads")
+fn unpack(path: &str) -> ImportFile {
+    ImportFile::decompress(path, std::fs::read(data(path)).expect("test data lies in the repository"))
+        .expect("reads")
 }
 
-fn import(format: Format, path: &str) -> Imported {
-    let imported = weave(format, &unpack(path), &run(), &ToolCatalog::default());
-    assert_eq!(imported.set_aside, [], "{path}");
+fn import(format: ImportFormat, path: &str) -> Imported {
+    let imported = convert(format, &unpack(path), &run(), &ToolCatalog::default());
+    assert_eq!(imported.skipped, [], "{path}");
     imported
 }
 
 #[test]
 fn tau_bench_has_four_trials_of_each_case() {
-    let imported = import(Format::TauBench, "tau-bench/gpt-4o-airline.jsonl.zst");
-    assert_eq!(imported.tally.sessions, 100);
+    let imported = import(ImportFormat::TauBench, "tau-bench/gpt-4o-airline.jsonl.zst");
+    assert_eq!(imported.stats.sessions, 100);
     let mut cases: BTreeMap<u32, BTreeSet<&str>> = BTreeMap::new();
     let mut successes: BTreeMap<u32, u32> = BTreeMap::new();
     for trial in imported.trials() {
@@ -100,12 +105,12 @@ fn tau_bench_has_four_trials_of_each_case() {
     }
     assert!(cases.values().all(|cases| cases.len() == 25), "{cases:?}");
     assert_eq!(successes, BTreeMap::from([(0, 6), (1, 8), (2, 9), (3, 8)]));
-    assert_eq!(imported.tally.tool_calls, 621);
+    assert_eq!(imported.stats.tool_calls, 621);
     assert!(imported.trials().all(|trial| trial.duration_us.is_none() && trial.input_tokens.is_none()));
     assert!(imported.trials().all(|trial| trial.answer.is_some() && trial.whole == Some(true)));
     assert!(imported.trials().all(|trial| trial.agent.as_str() == "airline"));
     // An exchange of a transcript without times keeps its place in the session.
-    let first = &imported.woven[0].exchanges;
+    let first = &imported.converted[0].exchanges;
     assert!(
         first.windows(2).all(|pair| pair[0].started_at < pair[1].started_at && pair[0].duration_us.is_none())
     );
@@ -121,16 +126,17 @@ fn the_retail_variants_are_one_trial_a_case_and_their_dirt_is_converted() {
         ("variant-assertions-v2", 20, 332, 336, 3),
     ];
     for (variant, successes, python, no_id, no_transcript) in known {
-        let imported = import(Format::TauBench, &format!("tau-bench-retail-variants/{variant}.jsonl.zst"));
+        let imported =
+            import(ImportFormat::TauBench, &format!("tau-bench-retail-variants/{variant}.jsonl.zst"));
         let cases: BTreeSet<_> = imported.trials().map(|trial| trial.case.as_str()).collect();
-        assert_eq!((cases.len(), imported.tally.sessions), (50, 50), "{variant}");
+        assert_eq!((cases.len(), imported.stats.sessions), (50, 50), "{variant}");
         assert!(imported.trials().all(|trial| trial.trial == 0), "{variant}");
         assert_eq!(imported.successes(), successes, "{variant}");
-        assert_eq!(imported.odd(Oddity::PythonArguments), python, "{variant}");
-        assert_eq!(imported.odd(Oddity::ArgumentsKeptVerbatim), 0, "{variant}");
-        assert_eq!(imported.odd(Oddity::CallIdMissing), no_id, "{variant}");
-        assert_eq!(imported.odd(Oddity::ResultJoinedByOrder), no_id, "{variant}");
-        assert_eq!(imported.odd(Oddity::ResultWithoutCall), 0, "{variant}");
+        assert_eq!(imported.odd(ImportWarning::PythonArguments), python, "{variant}");
+        assert_eq!(imported.odd(ImportWarning::ArgumentsKeptVerbatim), 0, "{variant}");
+        assert_eq!(imported.odd(ImportWarning::CallIdMissing), no_id, "{variant}");
+        assert_eq!(imported.odd(ImportWarning::ResultJoinedByOrder), no_id, "{variant}");
+        assert_eq!(imported.odd(ImportWarning::ResultWithoutCall), 0, "{variant}");
         let crashed: Vec<_> = imported.trials().filter(|trial| !trial.has_transcript).collect();
         assert_eq!(crashed.len(), no_transcript, "{variant}");
         // A crash is a failed trial, not a missing one.
@@ -143,7 +149,8 @@ fn the_retail_variants_are_one_trial_a_case_and_their_dirt_is_converted() {
 
 #[test]
 fn python_arguments_become_the_json_they_mean() {
-    let imported = import(Format::TauBench, "tau-bench-retail-variants/variant-assertions-v1.jsonl.zst");
+    let imported =
+        import(ImportFormat::TauBench, "tau-bench-retail-variants/variant-assertions-v1.jsonl.zst");
     let first = imported.exchanges(Edge::Tool).next().expect("a tool call");
     let arguments = first.operation.arguments.as_deref();
     assert_eq!(arguments, Some(r#"{"first_name":"Yusuf","last_name":"Rossi","zip":"19122"}"#));
@@ -153,10 +160,10 @@ fn python_arguments_become_the_json_they_mean() {
 #[test]
 fn tau2_times_tokens_and_tickets() {
     for (file, successes) in [("telecom-no-user__gpt-4.1", 20), ("telecom-no-user__gpt-4.1-sft", 34)] {
-        let imported = import(Format::Tau2, &format!("tau2-bench/{file}.jsonl.zst"));
-        assert_eq!((imported.tally.sessions, imported.successes()), (40, successes), "{file}");
-        assert_eq!(imported.odd(Oddity::TicketAsTurn), 40, "{file}");
-        assert_eq!(imported.tally.turns, 40, "{file}");
+        let imported = import(ImportFormat::Tau2, &format!("tau2-bench/{file}.jsonl.zst"));
+        assert_eq!((imported.stats.sessions, imported.successes()), (40, successes), "{file}");
+        assert_eq!(imported.odd(ImportWarning::TicketAsTurn), 40, "{file}");
+        assert_eq!(imported.stats.turns, 40, "{file}");
         let is_complete = |trial: &Trial| {
             trial.duration_us.is_some_and(|micros| micros > 0)
                 && trial.input_tokens.is_some_and(|tokens| tokens > 0)
@@ -168,29 +175,29 @@ fn tau2_times_tokens_and_tickets() {
 
 #[test]
 fn what_the_caller_does_on_its_side_is_not_the_agents() {
-    let imported = import(Format::Tau2, "tau2-bench/telecom__gpt-4o.jsonl.zst");
-    assert_eq!((imported.tally.sessions, imported.successes()), (20, 14));
-    assert_eq!((imported.tally.tool_calls, imported.odd(Oddity::CallerToolCall)), (90, 125));
+    let imported = import(ImportFormat::Tau2, "tau2-bench/telecom__gpt-4o.jsonl.zst");
+    assert_eq!((imported.stats.sessions, imported.successes()), (20, 14));
+    assert_eq!((imported.stats.tool_calls, imported.odd(ImportWarning::UserToolCall)), (90, 125));
     let mut tools = imported.exchanges(Edge::Tool).filter_map(|call| call.operation.tool.as_deref());
     assert!(tools.all(|tool| tool != "check_status_bar" && tool != "run_speed_test"));
-    let woven = &imported.woven[0];
-    let pieces = pieces(woven);
-    let bodies = woven.exchanges.iter().filter(|exchange| exchange.edge == Edge::Turn);
+    let converted = &imported.converted[0];
+    let pieces = pieces(converted);
+    let bodies = converted.exchanges.iter().filter(|exchange| exchange.edge == Edge::Turn);
     let text: String = bodies.map(|turn| text_of(&pieces, turn)).collect();
-    assert!(text.contains("caller_tool_calls") && text.contains("check_status_bar"), "{text}");
+    assert!(text.contains("user_tool_calls") && text.contains("check_status_bar"), "{text}");
 }
 
 #[test]
 fn a_whole_document_in_spanish() {
-    let imported = import(Format::Tau2, "tau2-custom-domains-es/retail_02__gemma-3-27b-it.json.zst");
-    assert_eq!((imported.tally.sessions, imported.successes(), imported.tally.tool_calls), (20, 20, 51));
+    let imported = import(ImportFormat::Tau2, "tau2-custom-domains-es/retail_02__gemma-3-27b-it.json.zst");
+    assert_eq!((imported.stats.sessions, imported.successes(), imported.stats.tool_calls), (20, 20, 51));
     let errors = imported.exchanges(Edge::Tool).filter(|call| call.operation.is_error == Some(true)).count();
     assert_eq!(errors, 19);
-    assert_eq!(imported.odd(Oddity::Greeting), 20);
+    assert_eq!(imported.odd(ImportWarning::Greeting), 20);
 }
 
-fn pieces(woven: &Woven) -> HashMap<Digest, &[u8]> {
-    woven.pieces.iter().map(|(_, digest, bytes)| (*digest, &bytes[..])).collect()
+fn pieces(converted: &ConvertedSession) -> HashMap<Digest, &[u8]> {
+    converted.pieces.iter().map(|(_, digest, bytes)| (*digest, &bytes[..])).collect()
 }
 
 fn text_of(pieces: &HashMap<Digest, &[u8]>, exchange: &Exchange) -> String {
@@ -202,20 +209,20 @@ fn text_of(pieces: &HashMap<Digest, &[u8]>, exchange: &Exchange) -> String {
 #[test]
 fn every_session_is_whole_and_every_body_reads_back() {
     let files = [
-        (Format::TauBench, "tau-bench/gpt-4o-airline.jsonl.zst"),
-        (Format::TauBench, "tau-bench-retail-variants/variant-assertions-v2.jsonl.zst"),
-        (Format::Tau2, "tau2-bench/airline__gpt-4.1.jsonl.zst"),
-        (Format::Tau2, "tau2-bench/telecom__gpt-4o.jsonl.zst"),
+        (ImportFormat::TauBench, "tau-bench/gpt-4o-airline.jsonl.zst"),
+        (ImportFormat::TauBench, "tau-bench-retail-variants/variant-assertions-v2.jsonl.zst"),
+        (ImportFormat::Tau2, "tau2-bench/airline__gpt-4.1.jsonl.zst"),
+        (ImportFormat::Tau2, "tau2-bench/telecom__gpt-4o.jsonl.zst"),
     ];
     for (format, path) in files {
         let imported = import(format, path);
         let mut ids = BTreeSet::new();
-        for woven in &imported.woven {
-            let seqs = woven.exchanges.iter().map(|exchange| (&exchange.incarnation, exchange.seq));
-            assert_eq!(tears(&woven.close, seqs), [], "{path}");
-            let pieces = pieces(woven);
-            assert_eq!(pieces.len(), woven.pieces.len(), "{path}: a piece is sent once");
-            for exchange in &woven.exchanges {
+        for converted in &imported.converted {
+            let seqs = converted.exchanges.iter().map(|exchange| (&exchange.incarnation, exchange.seq));
+            assert_eq!(tears(&converted.close, seqs), [], "{path}");
+            let pieces = pieces(converted);
+            assert_eq!(pieces.len(), converted.pieces.len(), "{path}: a piece is sent once");
+            for exchange in &converted.exchanges {
                 assert!(ids.insert(exchange.exchange.clone()), "{path}: {} twice", exchange.exchange);
                 let text = text_of(&pieces, exchange);
                 if exchange.edge == Edge::Model {
@@ -229,12 +236,12 @@ fn every_session_is_whole_and_every_body_reads_back() {
 
 #[test]
 fn every_asked_for_call_leads_to_its_result() {
-    let imported = import(Format::Tau2, "tau2-bench/airline__gpt-4.1.jsonl.zst");
+    let imported = import(ImportFormat::Tau2, "tau2-bench/airline__gpt-4.1.jsonl.zst");
     let mut joined = 0;
-    for woven in &imported.woven {
+    for converted in &imported.converted {
         let by_id: HashMap<_, _> =
-            woven.exchanges.iter().map(|exchange| (&exchange.exchange, exchange)).collect();
-        for call in woven.exchanges.iter().filter(|exchange| exchange.edge == Edge::Tool) {
+            converted.exchanges.iter().map(|exchange| (&exchange.exchange, exchange)).collect();
+        for call in converted.exchanges.iter().filter(|exchange| exchange.edge == Edge::Tool) {
             let asked_by = call.links.iter().find(|link| link.kind == "requested_by").expect("a link");
             let requested = &by_id[&asked_by.to].operation.requested;
             assert!(requested.iter().any(|request| Some(&request.tool) == call.operation.tool.as_ref()));
@@ -249,7 +256,7 @@ fn declared_effects_reach_the_calls() {
     let tools = std::fs::read_to_string(data("tau-bench/tools.airline.json")).expect("test data");
     let tools = ToolCatalog::parse_json(&tools).expect("a tool list");
     let source = unpack("tau-bench/gpt-4o-airline.jsonl.zst");
-    let imported = weave(Format::TauBench, &source, &run(), &tools);
+    let imported = convert(ImportFormat::TauBench, &source, &run(), &tools);
     let effect = |tool: &str| {
         let mut calls =
             imported.exchanges(Edge::Tool).filter(|call| call.operation.tool.as_deref() == Some(tool));
@@ -268,10 +275,10 @@ fn a_spoiled_line_and_a_cut_end_cost_only_themselves() {
     lines[4][7] = 0xff;
     let mut bytes = lines.join(&b'\n');
     bytes.truncate(bytes.len() - 200);
-    let spoiled = Source::unpack("spoiled.jsonl", bytes).expect("reads");
-    let imported = weave(Format::TauBench, &spoiled, &run(), &ToolCatalog::default());
-    assert_eq!(imported.tally.sessions, 97);
-    let places: Vec<_> = imported.set_aside.iter().map(|aside| (aside.line, aside.field.as_str())).collect();
+    let spoiled = ImportFile::decompress("spoiled.jsonl", bytes).expect("reads");
+    let imported = convert(ImportFormat::TauBench, &spoiled, &run(), &ToolCatalog::default());
+    assert_eq!(imported.stats.sessions, 97);
+    let places: Vec<_> = imported.skipped.iter().map(|item| (item.line, item.field.as_str())).collect();
     assert_eq!(places[0], (3, "traj"));
     assert_eq!((places[1].0, places[2].0), (5, 100));
 }
@@ -279,14 +286,14 @@ fn a_spoiled_line_and_a_cut_end_cost_only_themselves() {
 #[test]
 fn arguments_that_nobody_can_parse_are_kept_and_the_session_votes() {
     let line = r#"{"task_id":1,"reward":1.0,"traj":[{"role":"user","content":"x"},{"role":"assistant","content":null,"tool_calls":[{"id":"c","type":"function","function":{"name":"f","arguments":"{oops"}}]},{"role":"tool","tool_call_id":"c","content":"Error: no"}]}"#;
-    let source = Source::unpack("one.jsonl", line.as_bytes().to_vec()).expect("reads");
-    let imported = weave(Format::TauBench, &source, &run(), &ToolCatalog::default());
-    assert_eq!((imported.odd(Oddity::ArgumentsKeptVerbatim), imported.successes()), (1, 1));
+    let source = ImportFile::decompress("one.jsonl", line.as_bytes().to_vec()).expect("reads");
+    let imported = convert(ImportFormat::TauBench, &source, &run(), &ToolCatalog::default());
+    assert_eq!((imported.odd(ImportWarning::ArgumentsKeptVerbatim), imported.successes()), (1, 1));
     let call = imported.exchanges(Edge::Tool).next().expect("the call");
     assert_eq!(call.operation.arguments_verbatim.as_deref(), Some("{oops"));
     assert_eq!((call.operation.arguments.as_deref(), call.operation.is_error), (None, Some(true)));
     let turn = imported.exchanges(Edge::Turn).next().expect("the turn");
-    assert_eq!((turn.ending, imported.odd(Oddity::UnansweredTurn)), (Ending::Cancelled, 1));
+    assert_eq!((turn.ending, imported.odd(ImportWarning::UnansweredTurn)), (Ending::Cancelled, 1));
 }
 
 #[test]
@@ -295,18 +302,18 @@ fn a_planted_key_is_nowhere_in_what_is_made() {
     let line = format!(
         r#"{{"task_id":1,"reward":1.0,"traj":[{{"role":"user","content":"use {key}"}},{{"role":"assistant","content":null,"tool_calls":[{{"id":"c","type":"function","function":{{"name":"f","arguments":"{{\"k\":\"{key}\"}}"}}}}]}},{{"role":"tool","tool_call_id":"c","content":"got {key}"}},{{"role":"assistant","content":"done with {key}"}}]}}"#
     );
-    let source = Source::unpack("one.jsonl", line.into_bytes()).expect("reads");
-    let imported = weave(Format::TauBench, &source, &run(), &ToolCatalog::default());
-    assert_eq!((imported.set_aside.len(), imported.tally.exchanges), (0, 4));
-    let made = format!("{:?}", imported.woven);
-    let woven = &imported.woven[0];
-    let pieces = pieces(woven);
-    let bodies = woven.exchanges.iter().flat_map(|exchange| [&exchange.request, &exchange.response]);
+    let source = ImportFile::decompress("one.jsonl", line.into_bytes()).expect("reads");
+    let imported = convert(ImportFormat::TauBench, &source, &run(), &ToolCatalog::default());
+    assert_eq!((imported.skipped.len(), imported.stats.exchanges), (0, 4));
+    let made = format!("{:?}", imported.converted);
+    let converted = &imported.converted[0];
+    let pieces = pieces(converted);
+    let bodies = converted.exchanges.iter().flat_map(|exchange| [&exchange.request, &exchange.response]);
     let bodies = bodies.map(|body| body.reassemble(|digest| pieces.get(digest).copied()).expect("whole"));
     let bodies = String::from_utf8(bodies.flatten().collect()).expect("UTF-8");
     assert!(bodies.contains("done with"), "{bodies}");
     assert!(!made.contains("planted") && !bodies.contains("planted"), "{made}");
-    assert_eq!(imported.odd(Oddity::SecretReplaced), 4);
+    assert_eq!(imported.odd(ImportWarning::SecretReplaced), 4);
     let call = imported.exchanges(Edge::Tool).next().expect("the call");
     assert!(call.operation.arguments.as_deref().is_some_and(|text| text.contains("⟦openai_key:")));
     assert_eq!(call.redactions.len(), 2);
@@ -316,10 +323,10 @@ fn a_planted_key_is_nowhere_in_what_is_made() {
 fn a_store_takes_no_session_without_messages() {
     let source = unpack("tau-bench-retail-variants/variant-assertions-v1.jsonl.zst");
     let imported =
-        weave(Format::TauBench, &source, &ImportInto::Store { build: None }, &ToolCatalog::default());
-    assert_eq!((imported.tally.sessions, imported.set_aside.len()), (34, 16));
-    assert!(imported.woven.iter().all(|woven| woven.trial.is_none()));
-    assert!(imported.set_aside.iter().all(|aside| aside.field == "messages"));
+        convert(ImportFormat::TauBench, &source, &ImportInto::Store { build: None }, &ToolCatalog::default());
+    assert_eq!((imported.stats.sessions, imported.skipped.len()), (34, 16));
+    assert!(imported.converted.iter().all(|converted| converted.trial.is_none()));
+    assert!(imported.skipped.iter().all(|item| item.field == "messages"));
 }
 
 #[test]
@@ -331,20 +338,21 @@ fn four_thousand_outcomes_read_at_once() {
             writeln!(table, "case-{case},{trial},{},0.5", (case + trial) % 2).expect("a string takes it");
         }
     }
-    let source = Source::unpack("table.csv", table.into_bytes()).expect("reads");
-    let imported = weave(Format::Outcomes, &source, &run(), &ToolCatalog::default());
-    assert_eq!((imported.tally.sessions, imported.successes(), imported.set_aside.len()), (4000, 2000, 0));
+    let source = ImportFile::decompress("table.csv", table.into_bytes()).expect("reads");
+    let imported = convert(ImportFormat::Outcomes, &source, &run(), &ToolCatalog::default());
+    assert_eq!((imported.stats.sessions, imported.successes(), imported.skipped.len()), (4000, 2000, 0));
     assert!(imported.trials().all(|trial| !trial.has_transcript && trial.whole.is_none()));
 }
 
-const FORMATS: [Format; 4] = [Format::TauBench, Format::Tau2, Format::AgentDojo, Format::Outcomes];
+const FORMATS: [ImportFormat; 4] =
+    [ImportFormat::TauBench, ImportFormat::Tau2, ImportFormat::AgentDojo, ImportFormat::Outcomes];
 
 fn read_all_ways(bytes: &[u8]) {
-    let Ok(source) = Source::unpack("x", bytes.to_vec()) else { return };
+    let Ok(source) = ImportFile::decompress("x", bytes.to_vec()) else { return };
     for format in FORMATS {
         // An outcome table without its header is refused as a whole, so there is nothing to weave.
-        if import::read(format, &source, &Columns::default()).is_ok() {
-            weave(format, &source, &run(), &ToolCatalog::default());
+        if import::read(format, &source, &OutcomeColumns::default()).is_ok() {
+            convert(format, &source, &run(), &ToolCatalog::default());
         }
     }
 }

@@ -99,7 +99,7 @@ fn runs_that_cannot_be_compared() {
 }
 
 #[test]
-fn rows_that_cannot_be_read_are_named_and_set_aside() {
+fn unreadable_rows_are_skipped_and_named() {
     let folder = tempfile::tempdir().expect("temp");
     std::fs::write(folder.path().join("t.csv"), "case,trial,success\na,0,1\nb,zero,1\nc,0,maybe\n")
         .expect("writes");

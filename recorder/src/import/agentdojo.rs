@@ -8,14 +8,15 @@ use std::collections::BTreeMap;
 use schemas::trial::TrialEnding;
 use serde::Deserialize;
 
-use super::chat_message::{self, WireMessage};
-use super::stats::SetAside;
-use super::transcript::{Reported, Role, Transcript};
-use super::{Parsed, Source};
+use super::chat_message::{self, ChatMessage};
+use super::file::ImportFile;
+use super::parsed_file::ParsedFile;
+use super::skipped::SkippedItem;
+use super::transcript::{ReportedTotals, Transcript, TranscriptRole};
 
 #[derive(Debug, Deserialize)]
 struct Row {
-    messages: Option<Vec<WireMessage>>,
+    messages: Option<Vec<ChatMessage>>,
     metadata: Metadata,
 }
 
@@ -33,24 +34,25 @@ struct Metadata {
 }
 
 /// Reads every run of the file.
-pub(super) fn read(source: &Source) -> Parsed {
-    let mut parsed = Parsed::default();
+pub(super) fn read(source: &ImportFile) -> ParsedFile {
+    let mut parsed = ParsedFile::default();
     for item in source.items() {
         match source.decode::<Row>(item) {
             // The run metadata: of the file, not of a session.
             Ok(Row { messages: None, metadata }) if item.0 == 1 && metadata.user_task_id.is_none() => {}
             Ok(row) => match transcript(source, item.0, row) {
                 Ok(transcript) => parsed.transcripts.push(transcript),
-                Err(aside) => parsed.set_aside.push(aside),
+                Err(item) => parsed.skipped.push(item),
             },
-            Err(aside) => parsed.set_aside.push(aside),
+            Err(item) => parsed.skipped.push(item),
         }
     }
     parsed
 }
 
-fn transcript(source: &Source, line: u64, row: Row) -> Result<Transcript, SetAside> {
-    let missing = |field: &str| source.set_aside(line, field, "expected a value, found nothing".to_owned());
+fn transcript(source: &ImportFile, line: u64, row: Row) -> Result<Transcript, SkippedItem> {
+    let missing =
+        |field: &str| source.skipped_item(line, field, "expected a value, found nothing".to_owned());
     let Metadata {
         suite_name,
         model,
@@ -64,12 +66,12 @@ fn transcript(source: &Source, line: u64, row: Row) -> Result<Transcript, SetAsi
     let suite = suite_name.ok_or_else(|| missing("metadata.suite_name"))?;
     let task = user_task_id.ok_or_else(|| missing("metadata.user_task_id"))?;
     let messages = row.messages.ok_or_else(|| missing("messages"))?;
-    let mut oddities = Vec::new();
-    let mut messages = chat_message::messages("messages", messages, &mut oddities)
+    let mut warnings = Vec::new();
+    let mut messages = chat_message::messages("messages", messages, &mut warnings)
         .map_err(|misread| misread.at(source, line))?;
     for message in &mut messages {
         // The format always writes `error`, as null where there was none.
-        if message.role == Role::Tool && message.is_error.is_none() {
+        if message.role == TranscriptRole::Tool && message.is_error.is_none() {
             message.is_error = Some(false);
         }
     }
@@ -91,13 +93,13 @@ fn transcript(source: &Source, line: u64, row: Row) -> Result<Transcript, SetAsi
         model,
         opening: None,
         messages,
-        reported: Reported::default(),
+        reported: ReportedTotals::default(),
         started_at: None,
         success,
         ending: if error.is_some() { TrialEnding::Failed } else { TrialEnding::Complete },
         ending_detail: error,
         slices,
-        oddities,
+        warnings,
     })
 }
 
@@ -117,8 +119,8 @@ mod tests {
             run("null", "null"),
             run("\"direct\"", "\"injection_task_3\"")
         );
-        let parsed = read(&Source::unpack("m.jsonl", text.into_bytes()).expect("reads"));
-        assert_eq!(parsed.set_aside, []);
+        let parsed = read(&ImportFile::decompress("m.jsonl", text.into_bytes()).expect("reads"));
+        assert_eq!(parsed.skipped, []);
         let [benign, attacked] = &parsed.transcripts[..] else { panic!("two runs") };
         assert_eq!(benign.case, attacked.case);
         assert!(benign.is_in("attack", "none") && attacked.is_in("attack", "direct"));

@@ -6,17 +6,19 @@ use schemas::exchange::Usage;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::stats::{Oddity, SetAside};
+use super::file::ImportFile;
+use super::skipped::SkippedItem;
+use super::stats::ImportWarning;
 use super::time;
-use super::transcript::{Call, Message, Role};
+use super::transcript::{TranscriptMessage, TranscriptRole, TranscriptToolCall};
 
 /// A message.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct WireMessage {
+pub(super) struct ChatMessage {
     role: String,
     content: Value,
-    tool_calls: Option<Vec<WireCall>>,
+    tool_calls: Option<Vec<ChatToolCall>>,
     tool_call_id: Option<String>,
     name: Option<String>,
     /// tau2: the id of the call that a tool's message answers.
@@ -26,7 +28,7 @@ pub(super) struct WireMessage {
     /// tau2: a flag; AgentDojo: a text or null.
     error: Value,
     timestamp: Option<String>,
-    usage: Option<WireUsage>,
+    usage: Option<ChatUsage>,
     cost: Option<f64>,
     raw_data: Value,
     /// AgentDojo: the call that a tool's message answers.
@@ -36,15 +38,15 @@ pub(super) struct WireMessage {
 /// A tool call, with its function beside it or inside it.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct WireCall {
+struct ChatToolCall {
     id: Option<String>,
-    function: Option<WireFunction>,
+    function: Option<ChatFunction>,
     name: Option<String>,
     arguments: Value,
 }
 
 #[derive(Debug, Deserialize)]
-struct WireFunction {
+struct ChatFunction {
     name: String,
     #[serde(default)]
     arguments: Value,
@@ -52,43 +54,43 @@ struct WireFunction {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct WireUsage {
+struct ChatUsage {
     prompt_tokens: Option<u64>,
     completion_tokens: Option<u64>,
-    prompt_tokens_details: Option<WireDetails>,
+    prompt_tokens_details: Option<TokenDetails>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct WireDetails {
+struct TokenDetails {
     cached_tokens: Option<u64>,
 }
 
-/// Which field of a message cannot be understood, and why: turned into a [`SetAside`] by who knows file and line.
+/// Which field of a message cannot be understood, and why: turned into a [`SkippedItem`] by who knows file and line.
 #[derive(Debug)]
-pub(super) struct Misread {
+pub(super) struct FieldError {
     field: String,
     detail: String,
 }
 
-impl Misread {
-    pub(super) fn at(self, source: &super::Source, line: u64) -> SetAside {
-        source.set_aside(line, &self.field, self.detail)
+impl FieldError {
+    pub(super) fn at(self, source: &ImportFile, line: u64) -> SkippedItem {
+        source.skipped_item(line, &self.field, self.detail)
     }
 }
 
 /// Turns a session's messages into ours; `list` is the field they stand in.
 ///
 /// # Errors
-/// Names the message whose role or tool call cannot be understood.
+/// SessionNames the message whose role or tool call cannot be understood.
 pub(super) fn messages(
     list: &str,
-    wire: Vec<WireMessage>,
-    oddities: &mut Vec<Oddity>,
-) -> Result<Vec<Message>, Misread> {
+    wire: Vec<ChatMessage>,
+    warnings: &mut Vec<ImportWarning>,
+) -> Result<Vec<TranscriptMessage>, FieldError> {
     let each = wire.into_iter().enumerate();
     each.map(|(place, message)| {
-        message.into_message(oddities).map_err(|misread| Misread {
+        message.into_message(warnings).map_err(|misread| FieldError {
             field: format!("{list}[{place}].{}", misread.field),
             detail: misread.detail,
         })
@@ -96,37 +98,38 @@ pub(super) fn messages(
     .collect()
 }
 
-impl WireMessage {
-    fn into_message(self, oddities: &mut Vec<Oddity>) -> Result<Message, Misread> {
+impl ChatMessage {
+    fn into_message(self, warnings: &mut Vec<ImportWarning>) -> Result<TranscriptMessage, FieldError> {
         let role = match self.role.as_str() {
-            "system" | "developer" => Role::System,
-            "user" => Role::User,
-            "assistant" => Role::Assistant,
-            "tool" | "function" => Role::Tool,
+            "system" | "developer" => TranscriptRole::System,
+            "user" => TranscriptRole::User,
+            "assistant" => TranscriptRole::Assistant,
+            "tool" | "function" => TranscriptRole::Tool,
             found => {
                 let detail = format!("expected system, user, assistant or tool, found {found:?}");
-                return Err(Misread { field: "role".to_owned(), detail });
+                return Err(FieldError { field: "role".to_owned(), detail });
             }
         };
         let at = self.timestamp.as_deref().and_then(time::parse);
         if at.is_none() && self.timestamp.is_some() {
-            oddities.push(Oddity::TimeUnreadable);
+            warnings.push(ImportWarning::TimeUnreadable);
         }
         let calls = self.tool_calls.unwrap_or_default().into_iter().enumerate();
-        let calls: Result<Vec<Call>, Misread> = calls.map(|(place, call)| call.into_call(place)).collect();
+        let calls: Result<Vec<TranscriptToolCall>, FieldError> =
+            calls.map(|(place, call)| call.into_call(place)).collect();
         let error_text = self.error.as_str().map(str::to_owned);
         let text = text(&self.content).filter(|text| !text.is_empty());
         let usage = self.usage.unwrap_or_default();
         let answered = self.tool_call.get("function").and_then(Value::as_str).map(str::to_owned);
-        Ok(Message {
+        Ok(TranscriptMessage {
             role,
-            text: if role == Role::Tool { text.or(error_text) } else { text },
+            text: if role == TranscriptRole::Tool { text.or(error_text) } else { text },
             redactions: Vec::new(),
             calls: calls?,
             call_id: self.tool_call_id.or(self.id).filter(|id| !id.is_empty()),
             tool: self.name.or(answered).filter(|name| !name.is_empty()),
             is_error: self.error.as_bool().or_else(|| self.error.is_string().then_some(true)),
-            callers: self.requestor.as_deref() == Some("user"),
+            by_user: self.requestor.as_deref() == Some("user"),
             at,
             usage: Usage {
                 input_tokens: usage.prompt_tokens,
@@ -139,15 +142,15 @@ impl WireMessage {
     }
 }
 
-impl WireCall {
-    fn into_call(self, place: usize) -> Result<Call, Misread> {
+impl ChatToolCall {
+    fn into_call(self, place: usize) -> Result<TranscriptToolCall, FieldError> {
         let (name, arguments) = match self.function {
             Some(function) => (Some(function.name), function.arguments),
             None => (self.name, self.arguments),
         };
         let Some(tool) = name.filter(|name| !name.is_empty()) else {
             let field = format!("tool_calls[{place}].function.name");
-            return Err(Misread { field, detail: "expected the tool's name, found nothing".to_owned() });
+            return Err(FieldError { field, detail: "expected the tool's name, found nothing".to_owned() });
         };
         let arguments = match arguments {
             Value::Null => String::new(),
@@ -156,7 +159,12 @@ impl WireCall {
                 other.to_string()
             }
         };
-        Ok(Call { id: self.id.filter(|id| !id.is_empty()), tool, arguments, redactions: Vec::new() })
+        Ok(TranscriptToolCall {
+            id: self.id.filter(|id| !id.is_empty()),
+            tool,
+            arguments,
+            redactions: Vec::new(),
+        })
     }
 }
 

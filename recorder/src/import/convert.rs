@@ -11,24 +11,25 @@ use bytes::Bytes;
 use schemas::body::Body;
 use schemas::embedding::Embedding;
 use schemas::exchange::{Confidence, Edge, Ending, Exchange, Identifier, Link, Protocol, Usage};
-use schemas::id::{AgentId, BuildId, CaseId, ExchangeId, IdError, IncarnationId, SessionId, TenantId};
-use schemas::keys::{Digest, TenantKeys};
+use schemas::id::{AgentId, CaseId, ExchangeId, IdError, SessionId};
+use schemas::keys::Digest;
 use schemas::session::{CloseReason, SessionClose};
-use schemas::tools::ToolCatalog;
-use schemas::trial::{Lane, Trial};
+use schemas::trial::Trial;
 
-use super::converted_session::Woven;
-use super::redact_transcript::cleanse;
-use super::stats::{Oddity, SetAside, Tally};
+use super::converted_session::ConvertedSession;
+use super::format::ImportFormat;
+use super::plan::{ImportInto, ImportPlan};
+use super::redact_transcript::redact_transcript;
+use super::skipped::SkippedItem;
+use super::stats::{ImportStats, ImportWarning};
 use super::transcript::Transcript;
-use super::{Format, Source};
 use crate::encode::redact::Redactor;
 
 mod draft;
 mod exchange_builder;
 
-use draft::Draft;
-use exchange_builder::Loom;
+use draft::ExchangeDraft;
+use exchange_builder::ExchangeBuilder;
 
 /// The longest part of a session id that comes from the transcript, in bytes; longer ones end in a digest.
 const MAX_NAME_BYTES: usize = 300;
@@ -36,67 +37,16 @@ const MAX_NAME_BYTES: usize = 300;
 /// What vectors are said to be made by that a table brought.
 const IMPORTED_MODEL: &str = "import";
 
-/// Where an import goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ImportInto {
-    /// A store: sessions to look at and to replay.
-    Store {
-        /// The build that the sessions were recorded from, where known.
-        build: Option<BuildId>,
-    },
-    /// A run: trials to compare.
-    Run {
-        /// The build whose trials they are.
-        build: BuildId,
-        /// The lane.
-        lane: Lane,
-    },
-}
-
-impl ImportInto {
-    fn build(&self) -> Option<&BuildId> {
-        match self {
-            Self::Store { build } => build.as_ref(),
-            Self::Run { build, .. } => Some(build),
-        }
-    }
-}
-
-/// What is the same for all sessions of a file.
-#[derive(Debug)]
-pub struct ImportPlan<'a> {
-    /// What the file is.
-    pub format: Format,
-    /// The file.
-    pub source: &'a Source,
-    /// Whose sessions they are.
-    pub tenant: TenantId,
-    /// The tenant's keys.
-    pub keys: &'a TenantKeys,
-    /// The agent; else the file's word for it, else the format's name.
-    pub agent: Option<AgentId>,
-    /// Where they go.
-    pub into: &'a ImportInto,
-    /// What the tools do.
-    pub tools: &'a ToolCatalog,
-    /// Stands for the recorder process that there was none of.
-    pub incarnation: IncarnationId,
-    /// When the import runs, UTC, microseconds since 1970.
-    pub now: i64,
-    /// How many sessions earlier files made: sessions without times follow each other, one second apart, from 1970 on.
-    pub sessions_before: u32,
-}
-
 /// Turns the transcripts of one file into what is stored.
 #[derive(Debug)]
-pub struct Weaver<'a> {
+pub struct TranscriptConverter<'a> {
     plan: ImportPlan<'a>,
     redactor: Redactor,
     exchanges_before: u64,
     sessions_before: u32,
 }
 
-impl<'a> Weaver<'a> {
+impl<'a> TranscriptConverter<'a> {
     /// Starts on a file.
     #[must_use]
     pub fn new(plan: ImportPlan<'a>) -> Self {
@@ -107,7 +57,7 @@ impl<'a> Weaver<'a> {
 
     /// How many sessions this file and those before it made.
     #[must_use]
-    pub fn sessions_made(&self) -> u32 {
+    pub fn sessions_converted(&self) -> u32 {
         self.sessions_before
     }
 
@@ -115,30 +65,34 @@ impl<'a> Weaver<'a> {
     ///
     /// # Errors
     /// Its names cannot be stored, or there is nothing in it that could be replayed.
-    pub fn weave(&mut self, mut transcript: Transcript) -> Result<Woven, SetAside> {
+    pub fn convert(&mut self, mut transcript: Transcript) -> Result<ConvertedSession, SkippedItem> {
         let line = transcript.line;
         let has_transcript = !transcript.messages.is_empty();
         if !has_transcript && matches!(self.plan.into, ImportInto::Store { .. }) {
             let why =
                 transcript.ending_detail.as_deref().and_then(|detail| detail.lines().next()).unwrap_or("");
             let detail = format!("expected at least one message to replay, found none {why}");
-            return Err(self.plan.source.set_aside(line, "messages", detail.trim_end().to_owned()));
+            return Err(self.plan.file.skipped_item(line, "messages", detail.trim_end().to_owned()));
         }
         let names = self
             .names(&transcript)
-            .map_err(|(field, error)| self.plan.source.set_aside(line, field, error.to_string()))?;
-        let mut tally = Tally { sessions: 1, ..Tally::default() };
-        (0..cleanse(&self.redactor, &mut transcript)).for_each(|_| tally.note(Oddity::SecretReplaced));
-        transcript.oddities.iter().for_each(|oddity| tally.note(*oddity));
-        let (drafts, labels) = Loom::new(&transcript, self.plan.tools, self.plan.keys, &mut tally).run();
+            .map_err(|(field, error)| self.plan.file.skipped_item(line, field, error.to_string()))?;
+        let mut stats = ImportStats { sessions: 1, ..ImportStats::default() };
+        (0..redact_transcript(&self.redactor, &mut transcript))
+            .for_each(|_| stats.add_warning(ImportWarning::SecretReplaced));
+        transcript.warnings.iter().for_each(|warning| stats.add_warning(*warning));
+        let (drafts, labels) =
+            ExchangeBuilder::new(&transcript, self.plan.tools, self.plan.keys, &mut stats).run();
         let untimed_start = i64::from(self.sessions_before) * 1_000_000;
-        let woven = Cloth { weaver: self, names, transcript, drafts, labels, untimed_start }.finish(tally);
-        self.exchanges_before += woven.exchanges.len() as u64;
+        let converted =
+            SessionAssembler { converter: self, names, transcript, drafts, labels, untimed_start }
+                .finish(stats);
+        self.exchanges_before += converted.exchanges.len() as u64;
         self.sessions_before = self.sessions_before.saturating_add(1);
-        Ok(woven)
+        Ok(converted)
     }
 
-    fn names(&self, transcript: &Transcript) -> Result<Names, (&'static str, IdError)> {
+    fn names(&self, transcript: &Transcript) -> Result<SessionNames, (&'static str, IdError)> {
         let agent = match (&self.plan.agent, &transcript.agent) {
             (Some(agent), _) => agent.clone(),
             (None, Some(name)) => AgentId::parse(name).map_err(|error| ("agent", error))?,
@@ -146,9 +100,9 @@ impl<'a> Weaver<'a> {
         };
         let case = CaseId::parse(&transcript.case).map_err(|error| ("task", error))?;
         let name = shortened(&transcript.name);
-        let session = format!("{}/{}/{name}", self.plan.format.as_str(), self.plan.source.stem());
+        let session = format!("{}/{}/{name}", self.plan.format.as_str(), self.plan.file.stem());
         let session = SessionId::parse(&session).map_err(|error| ("task", error))?;
-        Ok(Names { agent, case, session })
+        Ok(SessionNames { agent, case, session })
     }
 }
 
@@ -163,28 +117,28 @@ fn shortened(name: &str) -> String {
     format!("{}~{}", &name[..end], &blake3::hash(name.as_bytes()).to_hex().as_str()[..16])
 }
 
-struct Names {
+struct SessionNames {
     agent: AgentId,
     case: CaseId,
     session: SessionId,
 }
 
 /// The drafts of one session and what is needed to finish them.
-struct Cloth<'w, 'a> {
-    weaver: &'w Weaver<'a>,
-    names: Names,
+struct SessionAssembler<'w, 'a> {
+    converter: &'w TranscriptConverter<'a>,
+    names: SessionNames,
     transcript: Transcript,
-    drafts: Vec<Draft>,
+    drafts: Vec<ExchangeDraft>,
     labels: BTreeMap<String, String>,
     untimed_start: i64,
 }
 
-impl Cloth<'_, '_> {
-    fn finish(self, mut tally: Tally) -> Woven {
+impl SessionAssembler<'_, '_> {
+    fn finish(self, mut stats: ImportStats) -> ConvertedSession {
         let timed =
             self.transcript.started_at.or_else(|| self.drafts.iter().find_map(|draft| draft.started_at));
         let session_started_at = timed.unwrap_or(self.untimed_start);
-        let trial = self.trial(timed, &mut tally);
+        let trial = self.trial(timed, &mut stats);
         let embedding = trial.as_ref().and_then(|trial| self.embedding(trial));
         let mut exchanges = Vec::with_capacity(self.drafts.len());
         let mut pieces = Vec::new();
@@ -201,23 +155,23 @@ impl Cloth<'_, '_> {
                     pieces.push((self.names.session.clone(), digest, Bytes::copy_from_slice(piece)));
                 }
             };
-            let request = Body::cut(&draft.request, self.weaver.plan.keys, &mut keep);
-            let response = Body::cut(&draft.response, self.weaver.plan.keys, &mut keep);
+            let request = Body::cut(&draft.request, self.converter.plan.keys, &mut keep);
+            let response = Body::cut(&draft.response, self.converter.plan.keys, &mut keep);
             exchanges.push(self.exchange(seq, draft, (request, response), (clock, session_started_at)));
         }
-        count_edges(&exchanges, &mut tally);
-        let close = (!exchanges.is_empty()).then(|| self.close(&exchanges, session_started_at, &tally));
-        Woven { exchanges, pieces, close, trial, embedding, tally }
+        count_edges(&exchanges, &mut stats);
+        let close = (!exchanges.is_empty()).then(|| self.close(&exchanges, session_started_at, &stats));
+        ConvertedSession { exchanges, pieces, close, trial, embedding, stats }
     }
 
     fn exchange(
         &self,
         seq: u32,
-        draft: &Draft,
+        draft: &ExchangeDraft,
         (request, response): (Body, Body),
         (started_at, session_started_at): (i64, i64),
     ) -> Exchange {
-        let weaver = self.weaver;
+        let converter = self.converter;
         let links = draft.links.iter().map(|(to, kind)| Link {
             to: self.exchange_id(*to),
             kind: (*kind).into(),
@@ -233,13 +187,13 @@ impl Cloth<'_, '_> {
         });
         Exchange {
             exchange: self.exchange_id(seq),
-            tenant: weaver.plan.tenant.clone(),
+            tenant: converter.plan.tenant.clone(),
             agent: self.names.agent.clone(),
-            build: weaver.plan.into.build().cloned(),
+            build: converter.plan.into.build().cloned(),
             session: self.names.session.clone(),
-            incarnation: weaver.plan.incarnation.clone(),
+            incarnation: converter.plan.incarnation.clone(),
             seq,
-            incarnation_seq: weaver.exchanges_before + u64::from(seq),
+            incarnation_seq: converter.exchanges_before + u64::from(seq),
             edge: draft.edge,
             protocol: Protocol::Imported,
             started_at,
@@ -268,30 +222,30 @@ impl Cloth<'_, '_> {
     }
 
     fn exchange_id(&self, seq: u32) -> ExchangeId {
-        let number = self.weaver.exchanges_before + u64::from(seq);
-        ExchangeId::parse(&format!("{}-{number}", self.weaver.plan.incarnation))
+        let number = self.converter.exchanges_before + u64::from(seq);
+        ExchangeId::parse(&format!("{}-{number}", self.converter.plan.incarnation))
             .expect("an incarnation with a short number behind it is a valid id")
     }
 
-    fn close(&self, exchanges: &[Exchange], started_at: i64, tally: &Tally) -> SessionClose {
+    fn close(&self, exchanges: &[Exchange], started_at: i64, stats: &ImportStats) -> SessionClose {
         let count = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
         let mut labels = self.labels.clone();
         labels.extend(self.transcript.slices.clone());
-        labels.insert("file".to_owned(), self.weaver.plan.source.stem().to_owned());
+        labels.insert("file".to_owned(), self.converter.plan.file.stem().to_owned());
         labels.insert("trial".to_owned(), self.transcript.trial.to_string());
         labels.extend(self.transcript.model.clone().map(|model| ("model".to_owned(), model)));
         SessionClose {
-            tenant: self.weaver.plan.tenant.clone(),
+            tenant: self.converter.plan.tenant.clone(),
             agent: self.names.agent.clone(),
-            build: self.weaver.plan.into.build().cloned(),
+            build: self.converter.plan.into.build().cloned(),
             session: self.names.session.clone(),
-            incarnation: self.weaver.plan.incarnation.clone(),
+            incarnation: self.converter.plan.incarnation.clone(),
             started_at,
-            closed_at: self.weaver.plan.now,
+            closed_at: self.converter.plan.now,
             reason: CloseReason::Imported,
-            turns: count(tally.turns),
-            model_calls: count(tally.model_calls),
-            tool_calls: count(tally.tool_calls),
+            turns: count(stats.turns),
+            model_calls: count(stats.model_calls),
+            tool_calls: count(stats.tool_calls),
             last_seq: exchanges.last().map(|exchange| exchange.seq),
             shed: 0,
             shed_reason: None,
@@ -301,19 +255,19 @@ impl Cloth<'_, '_> {
         }
     }
 
-    fn trial(&self, started_at: Option<i64>, tally: &mut Tally) -> Option<Trial> {
-        let ImportInto::Run { build, lane } = self.weaver.plan.into else { return None };
+    fn trial(&self, started_at: Option<i64>, stats: &mut ImportStats) -> Option<Trial> {
+        let ImportInto::Run { build, lane } = self.converter.plan.into else { return None };
         let transcript = &self.transcript;
         let has_transcript = !self.drafts.is_empty();
         if transcript.success.is_none() {
-            tally.note(Oddity::LabelMissing);
+            stats.add_warning(ImportWarning::LabelMissing);
         }
-        if !has_transcript && self.weaver.plan.format != Format::Outcomes {
-            tally.note(Oddity::TranscriptMissing);
+        if !has_transcript && self.converter.plan.format != ImportFormat::Outcomes {
+            stats.add_warning(ImportWarning::TranscriptMissing);
         }
         let usage = self.usage();
         Some(Trial {
-            tenant: self.weaver.plan.tenant.clone(),
+            tenant: self.converter.plan.tenant.clone(),
             agent: self.names.agent.clone(),
             build: Some(build.clone()),
             lane: *lane,
@@ -366,13 +320,13 @@ impl Cloth<'_, '_> {
     }
 }
 
-fn count_edges(exchanges: &[Exchange], tally: &mut Tally) {
-    tally.exchanges = exchanges.len() as u64;
+fn count_edges(exchanges: &[Exchange], stats: &mut ImportStats) {
+    stats.exchanges = exchanges.len() as u64;
     for exchange in exchanges {
         match exchange.edge {
-            Edge::Turn => tally.turns += 1,
-            Edge::Model => tally.model_calls += 1,
-            Edge::Tool => tally.tool_calls += 1,
+            Edge::Turn => stats.turns += 1,
+            Edge::Model => stats.model_calls += 1,
+            Edge::Tool => stats.tool_calls += 1,
         }
     }
 }

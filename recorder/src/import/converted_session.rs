@@ -8,11 +8,11 @@ use schemas::keys::Digest;
 use schemas::session::SessionClose;
 use schemas::trial::Trial;
 
-use super::stats::Tally;
+use super::stats::ImportStats;
 
 /// One session, ready to be stored.
 #[derive(Debug)]
-pub struct Woven {
+pub struct ConvertedSession {
     /// Its exchanges, by seq; none where there was no transcript.
     pub exchanges: Vec<Exchange>,
     /// The pieces of their bodies, each once.
@@ -24,5 +24,5 @@ pub struct Woven {
     /// Its answer as a vector, where the file brought one and it goes into a run.
     pub embedding: Option<Embedding>,
     /// What was made, converted and odd.
-    pub tally: Tally,
+    pub stats: ImportStats,
 }

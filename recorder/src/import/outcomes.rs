@@ -10,16 +10,17 @@ use schemas::exchange::Usage;
 use schemas::trial::TrialEnding;
 
 use super::chat_message::is_success;
-use super::stats::SetAside;
-use super::transcript::{Reported, Transcript};
-use super::{Parsed, Source};
+use super::file::ImportFile;
+use super::parsed_file::ParsedFile;
+use super::skipped::SkippedItem;
+use super::transcript::{ReportedTotals, Transcript};
 
 mod parquet_table;
 
-/// Columns without which there is no trial.
+/// OutcomeColumns without which there is no trial.
 const NEEDED: [&str; 3] = ["case", "trial", "success"];
 
-/// Columns that are read where they are there.
+/// OutcomeColumns that are read where they are there.
 const KNOWN: [&str; 6] = ["seconds", "input_tokens", "output_tokens", "cost", "error", "answer"];
 
 /// What the columns of slices start with.
@@ -27,7 +28,7 @@ const SLICE: &str = "slice.";
 
 /// A header that does not say what is needed, or a renaming of columns that cannot be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ColumnsError {
+pub enum OutcomeTableError {
     /// A column is missing.
     #[error(
         "{file}:1: no column {column:?}, found {found}; a table needs case,trial,success: \
@@ -84,18 +85,18 @@ pub enum ColumnsError {
 /// Which columns of a table hold what (by default each has the name of what it holds), and which errors in them were not
 /// the agent's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Columns {
+pub struct OutcomeColumns {
     renamed: BTreeMap<String, Vec<String>>,
     infrastructure: Vec<String>,
 }
 
-impl Columns {
+impl OutcomeColumns {
     /// Adds `NAME=COLUMN`, or `NAME=COLUMN+COLUMN` for several columns joined by `/`.
     ///
     /// # Errors
     /// The name is not one that is read, or a column is empty.
-    pub fn rename(&mut self, text: &str) -> Result<(), ColumnsError> {
-        let bad = || ColumnsError::Renaming { text: text.to_owned() };
+    pub fn rename(&mut self, text: &str) -> Result<(), OutcomeTableError> {
+        let bad = || OutcomeTableError::Renaming { text: text.to_owned() };
         let (name, columns) = text.split_once('=').ok_or_else(bad)?;
         let is_slice = name.strip_prefix(SLICE).is_some_and(|slice| !slice.is_empty());
         let columns: Vec<String> = columns.split('+').map(str::to_owned).collect();
@@ -126,13 +127,13 @@ impl Columns {
 }
 
 /// Where in a row each thing stands.
-struct Places {
+struct ColumnMap {
     named: BTreeMap<String, Vec<usize>>,
     slices: BTreeMap<String, Vec<usize>>,
     names: Vec<String>,
 }
 
-impl Places {
+impl ColumnMap {
     /// Every column that is read.
     fn used(&self) -> BTreeSet<usize> {
         self.named.values().chain(self.slices.values()).flatten().copied().collect()
@@ -143,18 +144,18 @@ impl Places {
 ///
 /// # Errors
 /// The header lacks a column, or a Parquet file cannot be read.
-pub(super) fn read(source: &Source, columns: &Columns) -> Result<Parsed, ColumnsError> {
+pub(super) fn read(source: &ImportFile, columns: &OutcomeColumns) -> Result<ParsedFile, OutcomeTableError> {
     if source.is_parquet() { parquet_table::read(source, columns) } else { read_csv(source, columns) }
 }
 
-fn read_csv(source: &Source, columns: &Columns) -> Result<Parsed, ColumnsError> {
+fn read_csv(source: &ImportFile, columns: &OutcomeColumns) -> Result<ParsedFile, OutcomeTableError> {
     let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(source.bytes());
-    let header = reader.headers().map_err(|error| ColumnsError::Header {
-        file: source.file().to_owned(),
+    let header = reader.headers().map_err(|error| OutcomeTableError::Header {
+        file: source.name().to_owned(),
         detail: error.to_string(),
     })?;
     let names: Vec<String> = header.iter().map(|name| name.trim().to_owned()).collect();
-    let mut intake = Intake::new(source, columns, names)?;
+    let mut intake = RowReader::new(source, columns, names)?;
     let mut record = csv::StringRecord::new();
     loop {
         let line = reader.position().line();
@@ -163,7 +164,7 @@ fn read_csv(source: &Source, columns: &Columns) -> Result<Parsed, ColumnsError> 
             Err(error) => {
                 let line = error.position().map_or(line, csv::Position::line);
                 let detail = format!("expected a row of UTF-8 text: {error}");
-                intake.parsed.set_aside.push(source.set_aside(line, "", detail));
+                intake.parsed.skipped.push(source.skipped_item(line, "", detail));
             }
             Ok(true) => {
                 let line = record.position().map_or(line, csv::Position::line);
@@ -175,38 +176,42 @@ fn read_csv(source: &Source, columns: &Columns) -> Result<Parsed, ColumnsError> 
 }
 
 /// Rows on their way to transcripts.
-struct Intake<'a> {
-    source: &'a Source,
-    columns: &'a Columns,
-    places: Places,
+struct RowReader<'a> {
+    source: &'a ImportFile,
+    columns: &'a OutcomeColumns,
+    places: ColumnMap,
     /// The first line of each trial.
     seen: HashMap<(String, u32), u64>,
-    parsed: Parsed,
+    parsed: ParsedFile,
 }
 
-impl<'a> Intake<'a> {
-    fn new(source: &'a Source, columns: &'a Columns, names: Vec<String>) -> Result<Self, ColumnsError> {
-        let mut parsed = Parsed::default();
+impl<'a> RowReader<'a> {
+    fn new(
+        source: &'a ImportFile,
+        columns: &'a OutcomeColumns,
+        names: Vec<String>,
+    ) -> Result<Self, OutcomeTableError> {
+        let mut parsed = ParsedFile::default();
         let places = places(source, columns, names, &mut parsed.ignored_columns)?;
         Ok(Self { source, columns, places, seen: HashMap::new(), parsed })
     }
 
-    /// Takes a row, or sets it aside; `line` is where it stands in the file, from 1.
+    /// Takes a row, or sets it item; `line` is where it stands in the file, from 1.
     fn take(&mut self, line: u64, record: &csv::StringRecord, embedding: Option<Vec<f32>>) {
         let row = Row { source: self.source, columns: self.columns, line, record, places: &self.places };
         match row.transcript(embedding).and_then(|one| unseen(&row, &mut self.seen, one)) {
             Ok(transcript) => self.parsed.transcripts.push(transcript),
-            Err(aside) => self.parsed.set_aside.push(aside),
+            Err(item) => self.parsed.skipped.push(item),
         }
     }
 }
 
 fn places(
-    source: &Source,
-    columns: &Columns,
+    source: &ImportFile,
+    columns: &OutcomeColumns,
     names: Vec<String>,
     ignored: &mut Vec<String>,
-) -> Result<Places, ColumnsError> {
+) -> Result<ColumnMap, OutcomeTableError> {
     let mut wanted: BTreeMap<String, Vec<String>> = columns.renamed.clone();
     for name in &names {
         let is_read =
@@ -218,13 +223,13 @@ fn places(
     for name in NEEDED {
         wanted.entry(name.to_owned()).or_insert_with(|| vec![name.to_owned()]);
     }
-    let mut places = Places { named: BTreeMap::new(), slices: BTreeMap::new(), names };
+    let mut places = ColumnMap { named: BTreeMap::new(), slices: BTreeMap::new(), names };
     for (name, columns) in wanted {
         let mut found = Vec::with_capacity(columns.len());
         for column in columns {
             let place = places.names.iter().position(|name| *name == column).ok_or_else(|| {
-                ColumnsError::Missing {
-                    file: source.file().to_owned(),
+                OutcomeTableError::Missing {
+                    file: source.name().to_owned(),
                     name: name.clone(),
                     column,
                     found: places.names.join(","),
@@ -248,7 +253,7 @@ fn unseen(
     row: &Row<'_>,
     seen: &mut HashMap<(String, u32), u64>,
     one: Transcript,
-) -> Result<Transcript, SetAside> {
+) -> Result<Transcript, SkippedItem> {
     let mut key = one.case.clone();
     // Rows of different slices may share a case: a filter may yet keep only one of them.
     for (slice, value) in &one.slices {
@@ -265,16 +270,16 @@ fn unseen(
 }
 
 struct Row<'a> {
-    source: &'a Source,
-    columns: &'a Columns,
+    source: &'a ImportFile,
+    columns: &'a OutcomeColumns,
     line: u64,
     record: &'a csv::StringRecord,
-    places: &'a Places,
+    places: &'a ColumnMap,
 }
 
 impl Row<'_> {
-    fn wrong(&self, column: &str, expected: &str, found: &str) -> SetAside {
-        self.source.set_aside(self.line, column, format!("expected {expected}, found {found}"))
+    fn wrong(&self, column: &str, expected: &str, found: &str) -> SkippedItem {
+        self.source.skipped_item(self.line, column, format!("expected {expected}, found {found}"))
     }
 
     fn joined(&self, places: &[usize]) -> String {
@@ -287,13 +292,13 @@ impl Row<'_> {
         self.places.named.get(name).map(|places| self.joined(places)).filter(|text| !text.is_empty())
     }
 
-    fn number(&self, name: &str) -> Result<Option<f64>, SetAside> {
+    fn number(&self, name: &str) -> Result<Option<f64>, SkippedItem> {
         let Some(text) = self.text(name) else { return Ok(None) };
         let number = text.parse::<f64>().ok().filter(|number| number.is_finite() && *number >= 0.0);
         number.map(Some).ok_or_else(|| self.wrong(name, "a number of at least 0", &format!("{text:?}")))
     }
 
-    fn tokens(&self, name: &str) -> Result<Option<u64>, SetAside> {
+    fn tokens(&self, name: &str) -> Result<Option<u64>, SkippedItem> {
         let number = self.number(name)?;
         // Spreadsheets write whole numbers as 12.0.
         #[expect(
@@ -304,7 +309,7 @@ impl Row<'_> {
         Ok(number.map(|number| number.round() as u64))
     }
 
-    fn transcript(&self, embedding: Option<Vec<f32>>) -> Result<Transcript, SetAside> {
+    fn transcript(&self, embedding: Option<Vec<f32>>) -> Result<Transcript, SkippedItem> {
         let columns = self.places.names.len();
         if self.record.len() != columns {
             return Err(self.wrong("", &format!("{columns} columns"), &self.record.len().to_string()));
@@ -335,18 +340,18 @@ impl Row<'_> {
             model: None,
             opening: None,
             messages: Vec::new(),
-            reported: Reported { duration_us, usage, answer: self.text("answer"), embedding },
+            reported: ReportedTotals { duration_us, usage, answer: self.text("answer"), embedding },
             started_at: None,
             success: self.success()?,
             ending: self.columns.ending(error.as_deref()),
             ending_detail: error,
             slices: slices.filter(|(_, value)| !value.is_empty()).collect(),
-            oddities: Vec::new(),
+            warnings: Vec::new(),
         })
     }
 
     /// A number, or a text that ends with one (`run-3`).
-    fn trial(&self) -> Result<u32, SetAside> {
+    fn trial(&self) -> Result<u32, SkippedItem> {
         let text = self.text("trial").unwrap_or_default();
         let is_negative = text.parse::<f64>().is_ok_and(|number| number < 0.0);
         let digits = if is_negative { "" } else { text.as_str() };
@@ -356,7 +361,7 @@ impl Row<'_> {
         })
     }
 
-    fn success(&self) -> Result<Option<bool>, SetAside> {
+    fn success(&self) -> Result<Option<bool>, SkippedItem> {
         let Some(text) = self.text("success") else { return Ok(None) };
         match text.to_ascii_lowercase().as_str() {
             "true" | "yes" | "pass" => return Ok(Some(true)),
@@ -374,12 +379,12 @@ impl Row<'_> {
 mod tests {
     use super::*;
 
-    fn parse(text: &str, renamed: &[&str]) -> Result<Parsed, ColumnsError> {
-        let mut columns = Columns::default();
+    fn parse(text: &str, renamed: &[&str]) -> Result<ParsedFile, OutcomeTableError> {
+        let mut columns = OutcomeColumns::default();
         for one in renamed {
             columns.rename(one)?;
         }
-        read(&Source::unpack("t.csv", text.as_bytes().to_vec()).expect("reads"), &columns)
+        read(&ImportFile::decompress("t.csv", text.as_bytes().to_vec()).expect("reads"), &columns)
     }
 
     #[test]
@@ -387,7 +392,7 @@ mod tests {
         let text = "case,trial,success,seconds,input_tokens,cost,error,answer,slice.tier,mood\n\
                     a,0,1,1.5,12,0.25,,done,gold,happy\n\"b, c\",1,false,,,,timeout,,,\n";
         let parsed = parse(text, &[]).expect("a whole header");
-        assert_eq!((parsed.set_aside.len(), parsed.ignored_columns), (0, vec!["mood".to_owned()]));
+        assert_eq!((parsed.skipped.len(), parsed.ignored_columns), (0, vec!["mood".to_owned()]));
         let [a, b] = &parsed.transcripts[..] else { panic!("two rows") };
         assert_eq!(
             (a.reported.duration_us, a.reported.usage.cost_usd, a.success),
@@ -401,15 +406,14 @@ mod tests {
     fn bad_rows_are_set_aside_with_line_and_column() {
         let text = "case,trial,success,seconds\na,0,1,1\na,0,1,1\nb,x,1,1\nc,0,maybe,1\nd,0,1,-1\ne,0,1\n,0,1,1\nf,0,,\n";
         let parsed = parse(text, &[]).expect("a whole header");
-        let places: Vec<_> =
-            parsed.set_aside.iter().map(|aside| (aside.line, aside.field.as_str())).collect();
+        let places: Vec<_> = parsed.skipped.iter().map(|item| (item.line, item.field.as_str())).collect();
         assert_eq!(
             places,
             [(3, "trial"), (4, "trial"), (5, "success"), (6, "seconds"), (7, ""), (8, "case")]
         );
         assert_eq!(parsed.transcripts.len(), 2);
         assert_eq!(parsed.transcripts[1].success, None);
-        let message = parsed.set_aside[2].to_string();
+        let message = parsed.skipped[2].to_string();
         assert_eq!(
             message,
             "t.csv:5: success: expected 0, 1, true, false, or nothing where unknown, found \"maybe\""
@@ -418,14 +422,14 @@ mod tests {
 
     #[test]
     fn an_error_of_the_surroundings_is_told_by_its_text() {
-        let mut columns = Columns::default();
+        let mut columns = OutcomeColumns::default();
         columns.infrastructure("502");
         let text = "case,trial,success,error\na,0,0,HTTP 502\na,1,0,too long\na,-1,1,\n";
-        let source = Source::unpack("t.csv", text.as_bytes().to_vec()).expect("reads");
+        let source = ImportFile::decompress("t.csv", text.as_bytes().to_vec()).expect("reads");
         let parsed = read(&source, &columns).expect("a whole header");
         let endings: Vec<_> = parsed.transcripts.iter().map(|one| one.ending).collect();
         assert_eq!(endings, [TrialEnding::Infrastructure, TrialEnding::Failed]);
-        assert_eq!((parsed.set_aside.len(), parsed.set_aside[0].line), (1, 4));
+        assert_eq!((parsed.skipped.len(), parsed.skipped[0].line), (1, 4));
     }
 
     #[test]
@@ -437,6 +441,6 @@ mod tests {
         assert_eq!((one.case.as_str(), one.trial, one.is_in("service", "github")), ("github/x", 2, true));
         let error = parse(text, &[]).expect_err("no case");
         assert!(error.to_string().contains("--column case=COLUMN"), "{error}");
-        assert!(matches!(parse(text, &["kase=task"]), Err(ColumnsError::Renaming { .. })));
+        assert!(matches!(parse(text, &["kase=task"]), Err(OutcomeTableError::Renaming { .. })));
     }
 }

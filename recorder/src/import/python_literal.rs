@@ -11,7 +11,7 @@ pub const MAX_DEPTH: usize = 64;
 /// A text that is not a Python literal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected {expected} at byte {offset}")]
-pub struct PythonError {
+pub struct PythonLiteralError {
     /// Where, in bytes from the start.
     pub offset: usize,
     /// What should stand there.
@@ -22,7 +22,7 @@ pub struct PythonError {
 ///
 /// # Errors
 /// Says where the text stops being a literal.
-pub fn parse(text: &str) -> Result<Value, PythonError> {
+pub fn parse(text: &str) -> Result<Value, PythonLiteralError> {
     let mut reader = Reader { text, at: 0 };
     let value = reader.value(0)?;
     reader.skip_space();
@@ -39,8 +39,8 @@ impl<'a> Reader<'a> {
         &self.text[self.at..]
     }
 
-    fn wanted(&self, expected: &'static str) -> PythonError {
-        PythonError { offset: self.at, expected }
+    fn wanted(&self, expected: &'static str) -> PythonLiteralError {
+        PythonLiteralError { offset: self.at, expected }
     }
 
     fn skip_space(&mut self) {
@@ -55,7 +55,7 @@ impl<'a> Reader<'a> {
         found
     }
 
-    fn value(&mut self, depth: usize) -> Result<Value, PythonError> {
+    fn value(&mut self, depth: usize) -> Result<Value, PythonLiteralError> {
         if depth > MAX_DEPTH {
             return Err(self.wanted("fewer than 65 levels"));
         }
@@ -71,7 +71,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn name(&mut self) -> Result<Value, PythonError> {
+    fn name(&mut self) -> Result<Value, PythonLiteralError> {
         let word =
             self.rest().split(|letter: char| !letter.is_alphanumeric() && letter != '_').next().unwrap_or("");
         let value = match word {
@@ -84,7 +84,7 @@ impl<'a> Reader<'a> {
         Ok(value)
     }
 
-    fn dict(&mut self, depth: usize) -> Result<Value, PythonError> {
+    fn dict(&mut self, depth: usize) -> Result<Value, PythonLiteralError> {
         self.at += 1;
         let mut map = Map::new();
         loop {
@@ -111,7 +111,11 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads up to the closing bracket; says too whether a comma stood before it.
-    fn sequence(&mut self, depth: usize, close: &'static str) -> Result<(Vec<Value>, bool), PythonError> {
+    fn sequence(
+        &mut self,
+        depth: usize,
+        close: &'static str,
+    ) -> Result<(Vec<Value>, bool), PythonLiteralError> {
         self.at += 1;
         let mut items = Vec::new();
         let mut comma = false;
@@ -129,7 +133,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn tuple(&mut self, depth: usize) -> Result<Value, PythonError> {
+    fn tuple(&mut self, depth: usize) -> Result<Value, PythonLiteralError> {
         let (mut items, comma) = self.sequence(depth, ")")?;
         // `(1)` is 1 in parentheses, `(1,)` is a tuple of one.
         if items.len() == 1
@@ -141,7 +145,7 @@ impl<'a> Reader<'a> {
         Ok(Value::Array(items))
     }
 
-    fn number(&mut self) -> Result<Value, PythonError> {
+    fn number(&mut self) -> Result<Value, PythonLiteralError> {
         let rest = self.rest();
         let is_part = |(place, letter): &(usize, char)| {
             let after_e = *place > 0 && rest[..*place].ends_with(['e', 'E']);
@@ -157,7 +161,7 @@ impl<'a> Reader<'a> {
         Ok(Value::Number(number))
     }
 
-    fn string(&mut self) -> Result<String, PythonError> {
+    fn string(&mut self) -> Result<String, PythonLiteralError> {
         let quote = if self.rest().starts_with('"') { '"' } else { '\'' };
         self.at += 1;
         let mut out = String::new();
@@ -175,7 +179,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn escape(&mut self, out: &mut String) -> Result<(), PythonError> {
+    fn escape(&mut self, out: &mut String) -> Result<(), PythonLiteralError> {
         let Some(letter) = self.rest().chars().next() else {
             return Err(self.wanted("an escaped character"));
         };
@@ -204,7 +208,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn code(&mut self, digits: usize) -> Result<char, PythonError> {
+    fn code(&mut self, digits: usize) -> Result<char, PythonLiteralError> {
         let code = self.rest().get(..digits).filter(|text| text.bytes().all(|byte| byte.is_ascii_hexdigit()));
         let letter = code.and_then(|text| u32::from_str_radix(text, 16).ok()).and_then(char::from_u32);
         let letter = letter.ok_or_else(|| self.wanted("the hexadecimal digits of a character"))?;

@@ -11,7 +11,7 @@ use crate::encode::redact::{Redactor, Tally};
 const BESIDE: &str = "import";
 
 /// Replaces every secret; returns how many there were.
-pub(super) fn cleanse(redactor: &Redactor, transcript: &mut Transcript) -> u64 {
+pub(super) fn redact_transcript(redactor: &Redactor, transcript: &mut Transcript) -> u64 {
     let mut count = 0;
     for message in &mut transcript.messages {
         message.redactions = replace(redactor, &mut message.text, "body", &mut count);

@@ -1,137 +1,114 @@
-//! What an import counts: what it made, what it converted on the way, what it set aside.
+//! Counts of an import: sessions, exchanges, and repairs by kind.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// Something in a transcript that is not as it should be, and what was done about it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+/// An irregularity in a transcript and the repair that import makes.
+///
+/// [`Self::description`] is a plural phrase that follows a count; the JSON key is the name in snake case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, strum::IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
-pub enum Oddity {
-    /// Arguments written as a Python literal, converted to JSON.
+pub enum ImportWarning {
+    /// Arguments are a Python literal. Import converts them to JSON.
+    #[strum(to_string = "arguments converted from Python")]
     PythonArguments,
-    /// Arguments that are neither JSON nor a Python literal, kept as they stand.
+    /// Arguments are neither JSON nor a Python literal. Import keeps the text.
+    #[strum(to_string = "arguments kept verbatim")]
     ArgumentsKeptVerbatim,
-    /// A tool call without an id; the body got a made one, so that an agent can answer it.
+    /// A tool call has no id. Import generates one, so that an agent can answer the call.
+    #[strum(to_string = "tool calls without an id")]
     CallIdMissing,
-    /// A tool result without the id of its call, joined by name and order.
+    /// A tool result does not name its call. Import joins it by tool name and order.
+    #[strum(to_string = "tool results joined by order")]
     ResultJoinedByOrder,
-    /// A tool result that no call asked for, kept as a tool exchange without arguments.
+    /// A tool result has no call. It becomes a tool exchange without arguments.
+    #[strum(to_string = "tool results without a call")]
     ResultWithoutCall,
-    /// A tool call that the transcript shows no result of; it stays in the model's answer and is no tool exchange.
+    /// A tool call has no result. It stays in the model's answer and becomes no tool exchange.
+    #[strum(to_string = "tool calls without a result")]
     CallWithoutResult,
-    /// A tool that the caller used on its side; it stands in the turn's request and is no tool exchange.
-    CallerToolCall,
-    /// A greeting that no model made; it stands in the history of the model calls.
+    /// The user, not the agent, called a tool. The call goes into the turn's request and becomes no tool exchange.
+    #[strum(to_string = "tool calls by the user, kept in the turns")]
+    UserToolCall,
+    /// A greeting before the first user message. It goes into the history of the model calls.
+    #[strum(to_string = "greetings that no model made")]
     Greeting,
-    /// A ticket that the agent worked on without a caller; it became the turn's input.
+    /// The agent worked on a ticket without a user. The ticket becomes the turn's input.
+    #[strum(to_string = "tickets imported as user turns")]
     TicketAsTurn,
-    /// A user message repeated to the model within one turn; it is no turn of its own.
+    /// A user message repeats within a turn. It becomes no turn of its own.
+    #[strum(to_string = "user messages repeated within a turn")]
     RepeatedUserMessage,
-    /// Several user messages before one answer, joined into one turn.
+    /// Several user messages precede one answer. They become one turn.
+    #[strum(to_string = "user messages joined into one turn")]
     JoinedUserMessages,
-    /// A last user message that nobody answered; it became a label of the session.
+    /// The last user message has no answer. It becomes a label of the session.
+    #[strum(to_string = "closing user messages, kept as labels")]
     ClosingUserMessage,
-    /// A turn that the transcript shows no answer of.
+    /// A turn has no answer.
+    #[strum(to_string = "turns without an answer")]
     UnansweredTurn,
-    /// A model call without token counts.
+    /// A model call has no token counts.
+    #[strum(to_string = "model calls without token counts")]
     UsageMissing,
-    /// A session without a label of success; it counts as unscored.
+    /// A session has no success label, so it counts as unscored.
+    #[strum(to_string = "sessions without a label")]
     LabelMissing,
-    /// A trial whose transcript is empty; it votes by its label alone.
+    /// A trial has no messages. It counts by its success label alone.
+    #[strum(to_string = "trials without a transcript")]
     TranscriptMissing,
-    /// A time that is not one; the exchange has the time of the one before.
+    /// A timestamp cannot be parsed. The exchange gets the time of the one before it.
+    #[strum(to_string = "unreadable times")]
     TimeUnreadable,
-    /// A value with the shape of a key or token, replaced.
+    /// A text had the shape of a key or token. Import replaced it.
+    #[strum(to_string = "secrets replaced")]
     SecretReplaced,
-    /// A `trial` field that only repeats the task; read as trial 0.
+    /// The field `trial` repeats the task number. Import reads it as trial 0.
+    #[strum(to_string = "trial numbers that only repeat the task, read as 0")]
     TrialIsTaskIndex,
 }
 
-impl Oddity {
-    /// What happened, in a few words that follow a count.
+impl ImportWarning {
+    /// A plural phrase that follows a count, such as `turns without an answer`.
     #[must_use]
-    pub fn in_words(self) -> &'static str {
-        match self {
-            Self::PythonArguments => "arguments converted from Python",
-            Self::ArgumentsKeptVerbatim => "arguments kept verbatim",
-            Self::CallIdMissing => "tool calls without an id",
-            Self::ResultJoinedByOrder => "tool results joined by order",
-            Self::ResultWithoutCall => "tool results without a call",
-            Self::CallWithoutResult => "tool calls without a result",
-            Self::CallerToolCall => "tool calls by the caller, kept in its turns",
-            Self::Greeting => "greetings that no model made",
-            Self::TicketAsTurn => "tickets taken as the caller's turn",
-            Self::RepeatedUserMessage => "user messages repeated within a turn",
-            Self::JoinedUserMessages => "user messages joined into one turn",
-            Self::ClosingUserMessage => "closing user messages, kept as labels",
-            Self::UnansweredTurn => "turns without an answer",
-            Self::UsageMissing => "model calls without token counts",
-            Self::LabelMissing => "sessions without a label",
-            Self::TranscriptMissing => "trials without a transcript",
-            Self::TimeUnreadable => "unreadable times",
-            Self::SecretReplaced => "secrets replaced",
-            Self::TrialIsTaskIndex => "trial numbers that only repeat the task, read as 0",
-        }
-    }
-}
-
-/// An item that could not be read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct SetAside {
-    /// The file.
-    pub file: String,
-    /// Its line, from 1; in a file that is one JSON document the item's number, from 1.
-    pub line: u64,
-    /// The field, as a path (`traj[3].tool_calls[0].function`); empty for the item as a whole.
-    pub field: String,
-    /// What was expected and what was found.
-    pub detail: String,
-}
-
-impl std::fmt::Display for SetAside {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { file, line, field, detail } = self;
-        if field.is_empty() {
-            write!(f, "{file}:{line}: {detail}")
-        } else {
-            write!(f, "{file}:{line}: {field}: {detail}")
-        }
+    pub fn description(self) -> &'static str {
+        self.into()
     }
 }
 
 /// The counts of an import.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Tally {
-    /// Sessions or trials made.
+pub struct ImportStats {
+    /// Converted sessions, or trials.
     pub sessions: u64,
-    /// Exchanges made, all edges.
+    /// Exchanges on all edges.
     pub exchanges: u64,
-    /// Of them, turns.
+    /// Exchanges on the turn edge.
     pub turns: u64,
-    /// Of them, model calls.
+    /// Exchanges on the model edge.
     pub model_calls: u64,
-    /// Of them, tool calls.
+    /// Exchanges on the tool edge.
     pub tool_calls: u64,
-    /// What was converted or odd, by kind.
-    pub oddities: BTreeMap<Oddity, u64>,
+    /// Repairs by kind.
+    pub warnings: BTreeMap<ImportWarning, u64>,
 }
 
-impl Tally {
-    /// Counts one oddity.
-    pub fn note(&mut self, oddity: Oddity) {
-        *self.oddities.entry(oddity).or_default() += 1;
+impl ImportStats {
+    /// Counts one repair.
+    pub fn add_warning(&mut self, warning: ImportWarning) {
+        *self.warnings.entry(warning).or_default() += 1;
     }
 
-    /// Adds the counts of another tally.
+    /// Adds the counts of another session or file.
     pub fn add(&mut self, other: &Self) {
         self.sessions += other.sessions;
         self.exchanges += other.exchanges;
         self.turns += other.turns;
         self.model_calls += other.model_calls;
         self.tool_calls += other.tool_calls;
-        for (oddity, count) in &other.oddities {
-            *self.oddities.entry(*oddity).or_default() += count;
+        for (warning, count) in &other.warnings {
+            *self.warnings.entry(*warning).or_default() += count;
         }
     }
 }

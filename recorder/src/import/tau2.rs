@@ -10,11 +10,12 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::chat_message::{self, WireMessage};
-use super::file::Item;
-use super::stats::SetAside;
-use super::transcript::{Reported, Transcript};
-use super::{Parsed, Source, time};
+use super::chat_message::{self, ChatMessage};
+use super::file::{FileItem, ImportFile};
+use super::parsed_file::ParsedFile;
+use super::skipped::SkippedItem;
+use super::time;
+use super::transcript::{ReportedTotals, Transcript};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -66,7 +67,7 @@ struct Simulation {
     termination_reason: Option<String>,
     #[serde(default)]
     reward_info: Option<RewardInfo>,
-    messages: Vec<WireMessage>,
+    messages: Vec<ChatMessage>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -95,33 +96,33 @@ impl From<Head> for Setting {
 }
 
 /// Reads every simulation of the file.
-pub(super) fn read(source: &Source) -> Parsed {
-    let mut parsed = Parsed::default();
+pub(super) fn read(source: &ImportFile) -> ParsedFile {
+    let mut parsed = ParsedFile::default();
     let (head, items) = match split(source) {
         Ok(parts) => parts,
-        Err(aside) => {
-            parsed.set_aside.push(aside);
+        Err(item) => {
+            parsed.skipped.push(item);
             return parsed;
         }
     };
     // A head that cannot be read costs the domain and the tickets, not the sessions.
     let head = head.map(|head| source.decode::<Head>(head)).unwrap_or_else(|| Ok(Head::default()));
-    let setting = Setting::from(head.unwrap_or_else(|aside| {
-        parsed.set_aside.push(aside);
+    let setting = Setting::from(head.unwrap_or_else(|item| {
+        parsed.skipped.push(item);
         Head::default()
     }));
     for item in items {
         let row = source.decode::<Simulation>(item).and_then(|row| transcript(source, item.0, row, &setting));
         match row {
             Ok(transcript) => parsed.transcripts.push(transcript),
-            Err(aside) => parsed.set_aside.push(aside),
+            Err(item) => parsed.skipped.push(item),
         }
     }
     parsed
 }
 
 /// Finds the head and the simulations, whichever of the two shapes the file has.
-fn split(source: &Source) -> Result<(Option<Item<'_>>, Vec<Item<'_>>), SetAside> {
+fn split(source: &ImportFile) -> Result<(Option<FileItem<'_>>, Vec<FileItem<'_>>), SkippedItem> {
     if let Ok(document) = serde_json::from_slice::<Document<'_>>(source.bytes()) {
         let items = (1..).zip(document.simulations.into_iter().map(|one| one.get().as_bytes()));
         return Ok((Some((1, source.bytes())), items.collect()));
@@ -143,7 +144,7 @@ fn split(source: &Source) -> Result<(Option<Item<'_>>, Vec<Item<'_>>), SetAside>
         let error = serde_json::from_slice::<Value>(source.bytes())
             .err()
             .map_or_else(String::new, |error| error.to_string());
-        return Err(source.set_aside(
+        return Err(source.skipped_item(
             1,
             "simulations",
             format!("expected a document with `simulations`, found {error}"),
@@ -153,16 +154,16 @@ fn split(source: &Source) -> Result<(Option<Item<'_>>, Vec<Item<'_>>), SetAside>
 }
 
 fn transcript(
-    source: &Source,
+    source: &ImportFile,
     line: u64,
     row: Simulation,
     setting: &Setting,
-) -> Result<Transcript, SetAside> {
+) -> Result<Transcript, SkippedItem> {
     let case = chat_message::task(&row.task_id).ok_or_else(|| {
-        source.set_aside(line, "task_id", format!("expected a number or a text, found {}", row.task_id))
+        source.skipped_item(line, "task_id", format!("expected a number or a text, found {}", row.task_id))
     })?;
-    let mut oddities = Vec::new();
-    let messages = chat_message::messages("messages", row.messages, &mut oddities)
+    let mut warnings = Vec::new();
+    let messages = chat_message::messages("messages", row.messages, &mut warnings)
         .map_err(|misread| misread.at(source, line))?;
     let trial = row.trial.unwrap_or(0);
     let ending = ending(row.termination_reason.as_deref());
@@ -176,13 +177,13 @@ fn transcript(
         agent: domain.clone(),
         model: setting.model.clone(),
         messages,
-        reported: Reported::default(),
+        reported: ReportedTotals::default(),
         started_at: row.start_time.as_deref().and_then(time::parse),
         success: row.reward_info.and_then(|info| info.reward).map(chat_message::is_success),
         ending,
         ending_detail: row.termination_reason.filter(|_| ending != TrialEnding::Complete),
         slices: BTreeMap::from_iter(domain.map(|domain| ("domain".to_owned(), domain))),
-        oddities,
+        warnings,
     })
 }
 
@@ -210,8 +211,8 @@ mod tests {
         let document = format!("{HEAD},\n\"simulations\":[{SIMULATION}]}}");
         let lines = format!("{HEAD}}}\n{SIMULATION}\n");
         for text in [document, lines] {
-            let parsed = read(&Source::unpack("x.json", text.into_bytes()).expect("reads"));
-            assert_eq!(parsed.set_aside, []);
+            let parsed = read(&ImportFile::decompress("x.json", text.into_bytes()).expect("reads"));
+            assert_eq!(parsed.skipped, []);
             let [one] = &parsed.transcripts[..] else { panic!("{} sessions", parsed.transcripts.len()) };
             assert_eq!((one.case.as_str(), one.trial, one.success), ("7", 1, Some(true)));
             assert_eq!((one.agent.as_deref(), one.opening.as_deref()), (Some("airline"), Some("fix it")));
@@ -219,9 +220,9 @@ mod tests {
     }
 
     #[test]
-    fn a_document_cut_short_is_set_aside() {
+    fn a_document_truncated_end_is_set_aside() {
         let text = format!("{{\n{}", &HEAD[1..]);
-        let parsed = read(&Source::unpack("x.json", text.into_bytes()).expect("reads"));
-        assert_eq!((parsed.transcripts.len(), parsed.set_aside.len()), (0, 1));
+        let parsed = read(&ImportFile::decompress("x.json", text.into_bytes()).expect("reads"));
+        assert_eq!((parsed.transcripts.len(), parsed.skipped.len()), (0, 1));
     }
 }

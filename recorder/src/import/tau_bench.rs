@@ -6,10 +6,12 @@ use schemas::trial::TrialEnding;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::chat_message::{self, WireMessage};
-use super::stats::{Oddity, SetAside};
-use super::transcript::{Message, Reported, Role, Transcript};
-use super::{Parsed, Source};
+use super::chat_message::{self, ChatMessage};
+use super::file::ImportFile;
+use super::parsed_file::ParsedFile;
+use super::skipped::SkippedItem;
+use super::stats::ImportWarning;
+use super::transcript::{ReportedTotals, Transcript, TranscriptMessage, TranscriptRole};
 
 /// The domains of tau-bench: a file names its own only in prose.
 const DOMAINS: [&str; 2] = ["airline", "retail"];
@@ -23,25 +25,25 @@ struct Row {
     reward: Option<f64>,
     #[serde(default)]
     info: Value,
-    traj: Vec<WireMessage>,
+    traj: Vec<ChatMessage>,
     #[serde(default)]
     source_path: Option<String>,
 }
 
 /// Reads every session of the file.
-pub(super) fn read(source: &Source) -> Parsed {
-    let mut parsed = Parsed::default();
+pub(super) fn read(source: &ImportFile) -> ParsedFile {
+    let mut parsed = ParsedFile::default();
     for item in source.items() {
         let row = source.decode::<Row>(item).and_then(|row| transcript(source, item.0, row));
         match row {
             Ok(transcript) => parsed.transcripts.push(transcript),
-            Err(aside) => parsed.set_aside.push(aside),
+            Err(item) => parsed.skipped.push(item),
         }
     }
     if trial_is_task_index(&parsed.transcripts) {
         for transcript in &mut parsed.transcripts {
             if transcript.trial != 0 {
-                transcript.oddities.push(Oddity::TrialIsTaskIndex);
+                transcript.warnings.push(ImportWarning::TrialIsTaskIndex);
             }
             transcript.trial = 0;
         }
@@ -59,15 +61,15 @@ fn trial_is_task_index(transcripts: &[Transcript]) -> bool {
         && transcripts.iter().all(|transcript| transcript.case == transcript.trial.to_string())
 }
 
-fn transcript(source: &Source, line: u64, row: Row) -> Result<Transcript, SetAside> {
+fn transcript(source: &ImportFile, line: u64, row: Row) -> Result<Transcript, SkippedItem> {
     let case = chat_message::task(&row.task_id).ok_or_else(|| {
-        source.set_aside(line, "task_id", format!("expected a number or a text, found {}", row.task_id))
+        source.skipped_item(line, "task_id", format!("expected a number or a text, found {}", row.task_id))
     })?;
-    let mut oddities = Vec::new();
-    let mut messages = chat_message::messages("traj", row.traj, &mut oddities)
+    let mut warnings = Vec::new();
+    let mut messages = chat_message::messages("traj", row.traj, &mut warnings)
         .map_err(|misread| misread.at(source, line))?;
     for message in &mut messages {
-        if message.role == Role::Tool && message.is_error.is_none() {
+        if message.role == TranscriptRole::Tool && message.is_error.is_none() {
             message.is_error = Some(reports_error(message));
         }
     }
@@ -82,18 +84,18 @@ fn transcript(source: &Source, line: u64, row: Row) -> Result<Transcript, SetAsi
         model: None,
         opening: None,
         messages,
-        reported: Reported::default(),
+        reported: ReportedTotals::default(),
         started_at: None,
         success: row.reward.map(chat_message::is_success),
         ending: if crash.is_some() { TrialEnding::Failed } else { TrialEnding::Complete },
         ending_detail: crash,
         slices: BTreeMap::from_iter(domain.map(|domain| ("domain".to_owned(), domain.to_owned()))),
-        oddities,
+        warnings,
     })
 }
 
 /// The tools of tau-bench report a failure as a text that starts with `Error`; some forks print an assignment of it.
-fn reports_error(message: &Message) -> bool {
+fn reports_error(message: &TranscriptMessage) -> bool {
     let text = message.text.as_deref().unwrap_or("");
     let value = match text.strip_prefix("# ").and_then(|text| text.split_once(" = \"")) {
         Some((_, value)) => value,
@@ -103,13 +105,17 @@ fn reports_error(message: &Message) -> bool {
 }
 
 /// The first line of the policy names the domain; without a policy, the path of the file does.
-fn domain(source: &Source, messages: &[Message], source_path: Option<&str>) -> Option<&'static str> {
+fn domain(
+    source: &ImportFile,
+    messages: &[TranscriptMessage],
+    source_path: Option<&str>,
+) -> Option<&'static str> {
     let policy = messages
         .iter()
-        .find(|message| message.role == Role::System)
+        .find(|message| message.role == TranscriptRole::System)
         .and_then(|message| message.text.as_deref());
     let title = policy.and_then(|text| text.lines().next());
-    let places = [title, source_path, Some(source.file())];
+    let places = [title, source_path, Some(source.name())];
     let places: Vec<String> = places.into_iter().flatten().map(str::to_lowercase).collect();
     places.iter().find_map(|text| DOMAINS.into_iter().find(|domain| text.contains(domain)))
 }
@@ -118,8 +124,8 @@ fn domain(source: &Source, messages: &[Message], source_path: Option<&str>) -> O
 mod tests {
     use super::*;
 
-    fn parse(lines: &str) -> Parsed {
-        read(&Source::unpack("airline.jsonl", lines.as_bytes().to_vec()).expect("reads"))
+    fn parse(lines: &str) -> ParsedFile {
+        read(&ImportFile::decompress("airline.jsonl", lines.as_bytes().to_vec()).expect("reads"))
     }
 
     #[test]
@@ -137,8 +143,7 @@ mod tests {
         let parsed = parse(
             "{\"task_id\":0,\"traj\":[{\"role\":\"alien\"}]}\n{\"task_id\":1,\n{\"task_id\":2,\"traj\":[{\"role\":\"user\",\"content\":\"x\"}]}",
         );
-        let places: Vec<_> =
-            parsed.set_aside.iter().map(|aside| (aside.line, aside.field.as_str())).collect();
+        let places: Vec<_> = parsed.skipped.iter().map(|item| (item.line, item.field.as_str())).collect();
         assert_eq!(places, [(1, "traj[0].role"), (2, "")]);
         assert_eq!(parsed.transcripts.len(), 1);
     }

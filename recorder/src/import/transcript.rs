@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use schemas::exchange::{Redaction, Usage};
 use schemas::trial::TrialEnding;
 
-use super::stats::Oddity;
+use super::stats::ImportWarning;
 
 /// Who a message is from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
+pub enum TranscriptRole {
     /// The agent's instructions.
     System,
     /// The caller.
@@ -24,7 +24,7 @@ pub enum Role {
 
 /// A tool call as the transcript has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Call {
+pub struct TranscriptToolCall {
     /// Its id; absent where the source gives none or an empty one.
     pub id: Option<String>,
     /// The tool.
@@ -37,15 +37,15 @@ pub struct Call {
 
 /// One message.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Message {
+pub struct TranscriptMessage {
     /// Who it is from.
-    pub role: Role,
+    pub role: TranscriptRole,
     /// Its text.
     pub text: Option<String>,
     /// What was replaced in the text.
     pub redactions: Vec<Redaction>,
     /// The tool calls it asks for.
-    pub calls: Vec<Call>,
+    pub calls: Vec<TranscriptToolCall>,
     /// Of a tool's message: the id of the call that it answers.
     pub call_id: Option<String>,
     /// Of a tool's message: the tool, where the source names it.
@@ -53,7 +53,7 @@ pub struct Message {
     /// Of a tool's message: whether the tool reported a failure, where the source says.
     pub is_error: Option<bool>,
     /// Of a tool's message: it answers a call that the caller made on its own side, not the agent.
-    pub callers: bool,
+    pub by_user: bool,
     /// When it was complete, UTC, microseconds since 1970.
     pub at: Option<i64>,
     /// Of an assistant's message: tokens and money.
@@ -64,7 +64,7 @@ pub struct Message {
 
 /// What the source reports of a session as a whole, where it has no transcript to add it up from.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Reported {
+pub struct ReportedTotals {
     /// How long the agent took, microseconds.
     pub duration_us: Option<u64>,
     /// Tokens and money.
@@ -93,9 +93,9 @@ pub struct Transcript {
     /// What the agent was given to work on where no caller speaks first.
     pub opening: Option<String>,
     /// The messages, in order.
-    pub messages: Vec<Message>,
+    pub messages: Vec<TranscriptMessage>,
     /// What the source reports beside the messages.
-    pub reported: Reported,
+    pub reported: ReportedTotals,
     /// When it started, UTC, microseconds since 1970.
     pub started_at: Option<i64>,
     /// Whether the work was done right.
@@ -107,7 +107,7 @@ pub struct Transcript {
     /// Slices it belongs to.
     pub slices: BTreeMap<String, String>,
     /// What was odd about reading it.
-    pub oddities: Vec<Oddity>,
+    pub warnings: Vec<ImportWarning>,
 }
 
 impl Transcript {

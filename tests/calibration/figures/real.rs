@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use analyzer::{Answer, Policy, Run, TrialRecord};
-use recorder::import::{Columns, Format, Source, Transcript, read};
+use recorder::import::{ImportFile, ImportFormat, OutcomeColumns, Transcript, read};
 use schemas::trial::{Lane, TrialEnding};
 
 use crate::rate::Rate;
@@ -37,15 +37,15 @@ const INFRASTRUCTURE: [&str; 16] = [
 type Models = BTreeMap<String, BTreeMap<u32, Vec<Transcript>>>;
 
 fn models(path: &PathBuf) -> Models {
-    let mut columns = Columns::default();
+    let mut columns = OutcomeColumns::default();
     for renamed in ["case=service+task", "trial=run", "slice.model=model"] {
         columns.rename(renamed).expect("names of the table");
     }
     INFRASTRUCTURE.iter().for_each(|text| columns.infrastructure(text));
     let raw = std::fs::read(path).expect("the data folder holds mcpmark-outcomes/outcomes.csv.zst");
-    let source = Source::table("outcomes.csv", raw).expect("unpacks");
-    let parsed = read(Format::Outcomes, &source, &columns).expect("has its columns");
-    assert!(parsed.set_aside.is_empty(), "{:?}", parsed.set_aside);
+    let source = ImportFile::outcome_table("outcomes.csv", raw).expect("unpacks");
+    let parsed = read(ImportFormat::Outcomes, &source, &columns).expect("has its columns");
+    assert!(parsed.skipped.is_empty(), "{:?}", parsed.skipped);
     let mut models = Models::new();
     for one in parsed.transcripts {
         let model = one.slices["model"].clone();

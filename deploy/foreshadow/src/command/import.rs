@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
-use recorder::import::{Columns, Format, ImportInto, ImportPlan, Weaver};
+use recorder::import::{ImportFormat, ImportInto, ImportPlan, OutcomeColumns, TranscriptConverter};
 use schemas::id::{AgentId, BuildId, IncarnationId, TenantId};
 use schemas::tools::ToolCatalog;
 use schemas::trial::Lane;
@@ -93,7 +93,7 @@ enum FormatName {
     Outcomes,
 }
 
-impl From<FormatName> for Format {
+impl From<FormatName> for ImportFormat {
     fn from(name: FormatName) -> Self {
         match name {
             FormatName::TauBench => Self::TauBench,
@@ -126,7 +126,7 @@ impl From<LaneName> for Lane {
 }
 
 /// What one file will add to the destination.
-struct Woven {
+struct ConvertedFile {
     /// Name of its commit.
     source: String,
     sessions: u64,
@@ -147,20 +147,21 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Fai
     };
     let inputs = inputs::read(&args.paths, args.format.into(), &selection)?;
     let mut summary = Summary::new(location, args.format.into());
-    let woven = weave(&args, context, &into, &tools, &selection, inputs, &mut destination, &mut summary)?;
+    let converted =
+        convert(&args, context, &into, &tools, &selection, inputs, &mut destination, &mut summary)?;
     if summary.nothing() {
         summary.show(context.console);
         let hint = if summary.left_out > 0 {
             "; --trial, --where or --limit left all others out"
-        } else if summary.set_aside.is_empty() {
+        } else if summary.skipped.is_empty() {
             ": there is nothing in the files"
         } else {
-            ": all of it was set aside, see why above; check that --format is what they are"
+            ": every item was skipped for the reasons above; check --format"
         };
         return Err(Failure::work(anyhow::anyhow!("nothing could be imported{hint}")));
     }
     destination.make_manifest(&store).await?;
-    for file in woven {
+    for file in converted {
         let first = store.resume_position(&file.source).await.map_err(Failure::work)?;
         store.delete_orphans(&file.source).await.map_err(Failure::work)?;
         let next = first + file.sessions;
@@ -174,8 +175,8 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Fai
 }
 
 /// How an outcome table is read.
-fn columns(args: &Args) -> Result<Columns, Failure> {
-    let mut columns = Columns::default();
+fn columns(args: &Args) -> Result<OutcomeColumns, Failure> {
+    let mut columns = OutcomeColumns::default();
     for column in &args.columns {
         columns.rename(column).map_err(Failure::usage)?;
     }
@@ -211,7 +212,7 @@ fn read_tools(path: &std::path::Path) -> anyhow::Result<ToolCatalog> {
     clippy::too_many_arguments,
     reason = "each is a separate part of the command; a struct would only rename them"
 )]
-fn weave(
+fn convert(
     args: &Args,
     context: &Context<'_>,
     into: &ImportInto,
@@ -220,7 +221,7 @@ fn weave(
     inputs: Vec<InputFile>,
     destination: &mut Destination,
     summary: &mut Summary,
-) -> Result<Vec<Woven>, Failure> {
+) -> Result<Vec<ConvertedFile>, Failure> {
     let keys = context.root_key()?.tenant(&args.tenant);
     let total = inputs.iter().map(|file| file.transcripts.len()).sum::<usize>();
     let bar = context.console.progress("importing", total as u64);
@@ -229,11 +230,11 @@ fn weave(
     for file in inputs {
         let source = selection.source_name(&file.source);
         if !file.transcripts.is_empty() {
-            destination.refuse_again(&source, file.source.file())?;
+            destination.refuse_again(&source, file.source.name())?;
         }
-        let mut weaver = Weaver::new(ImportPlan {
+        let mut converter = TranscriptConverter::new(ImportPlan {
             format: args.format.into(),
-            source: &file.source,
+            file: &file.source,
             tenant: args.tenant.clone(),
             keys: &keys,
             agent: args.agent.clone(),
@@ -245,30 +246,30 @@ fn weave(
         });
         let mut batch = Batch::default();
         let mut sessions = 0;
-        summary.take_file(file.set_aside, file.ignored_columns, file.left_out);
+        summary.take_file(file.skipped, file.ignored_columns, file.left_out);
         for transcript in file.transcripts {
             bar.inc(1);
-            if let Some(aside) = destination.claim(&file.source, &transcript)? {
-                summary.set_aside.push(aside);
+            if let Some(item) = destination.claim(&file.source, &transcript)? {
+                summary.skipped.push(item);
                 continue;
             }
-            match weaver.weave(transcript) {
-                Ok(woven) => {
-                    destination.refuse_taken(&woven, file.source.file())?;
-                    summary.tally.add(&woven.tally);
+            match converter.convert(transcript) {
+                Ok(converted) => {
+                    destination.refuse_taken(&converted, file.source.name())?;
+                    summary.stats.add(&converted.stats);
                     sessions += 1;
-                    batch.exchanges.extend(woven.exchanges.into_iter().map(Box::new));
-                    batch.pieces.extend(woven.pieces);
-                    batch.closes.extend(woven.close);
-                    batch.trials.extend(woven.trial);
-                    batch.embeddings.extend(woven.embedding);
+                    batch.exchanges.extend(converted.exchanges.into_iter().map(Box::new));
+                    batch.pieces.extend(converted.pieces);
+                    batch.closes.extend(converted.close);
+                    batch.trials.extend(converted.trial);
+                    batch.embeddings.extend(converted.embedding);
                 }
-                Err(aside) => summary.set_aside.push(aside),
+                Err(item) => summary.skipped.push(item),
             }
         }
-        sessions_before = weaver.sessions_made();
+        sessions_before = converter.sessions_converted();
         if sessions > 0 {
-            files.push(Woven { source, sessions, batch });
+            files.push(ConvertedFile { source, sessions, batch });
         }
     }
     bar.finish_and_clear();

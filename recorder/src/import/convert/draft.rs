@@ -4,7 +4,7 @@ use schemas::exchange::{Edge, Operation, OperationKind, Redaction, Usage};
 
 /// An exchange in the making.
 #[derive(Debug)]
-pub(super) struct Draft {
+pub(super) struct ExchangeDraft {
     pub(super) edge: Edge,
     /// UTC, microseconds since 1970; absent where the transcript has no times.
     pub(super) started_at: Option<i64>,
@@ -21,7 +21,7 @@ pub(super) struct Draft {
     pub(super) redactions: Vec<Redaction>,
 }
 
-impl Draft {
+impl ExchangeDraft {
     /// An exchange with nothing said yet.
     pub(super) fn new(edge: Edge, started_at: Option<i64>) -> Self {
         let kind = match edge {
@@ -51,14 +51,14 @@ impl Draft {
 }
 
 /// How long the agent took: the sum over its answered turns; absent where one has no time.
-pub(super) fn turn_time(drafts: &[Draft]) -> Option<u64> {
+pub(super) fn turn_time(drafts: &[ExchangeDraft]) -> Option<u64> {
     let mut turns = drafts.iter().filter(|draft| draft.edge == Edge::Turn && !draft.unanswered).peekable();
     turns.peek()?;
-    turns.map(Draft::duration_us).sum()
+    turns.map(ExchangeDraft::duration_us).sum()
 }
 
 /// The agent's last answer to its caller, else the last text that its model wrote.
-pub(super) fn last_answer(drafts: &[Draft]) -> Option<String> {
+pub(super) fn last_answer(drafts: &[ExchangeDraft]) -> Option<String> {
     let of = |edge| {
         drafts
             .iter()
@@ -70,7 +70,7 @@ pub(super) fn last_answer(drafts: &[Draft]) -> Option<String> {
 }
 
 /// Tokens and money of all model calls; each absent where one call does not say, for a partial sum would mislead.
-pub(super) fn total_usage(drafts: &[Draft]) -> Usage {
+pub(super) fn total_usage(drafts: &[ExchangeDraft]) -> Usage {
     let calls = || drafts.iter().filter(|draft| draft.edge == Edge::Model).map(|draft| draft.usage);
     if calls().next().is_none() {
         return Usage::default();

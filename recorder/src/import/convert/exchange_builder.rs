@@ -9,10 +9,10 @@ use schemas::keys::TenantKeys;
 use schemas::tools::ToolCatalog;
 use serde_json::{Value, json};
 
-use super::draft::Draft;
-use crate::import::arguments::{Arguments, Spelling};
-use crate::import::stats::{Oddity, Tally};
-use crate::import::transcript::{Call, Message, Role, Transcript};
+use super::draft::ExchangeDraft;
+use crate::import::arguments::{ArgumentSyntax, ToolArguments};
+use crate::import::stats::{ImportStats, ImportWarning};
+use crate::import::transcript::{Transcript, TranscriptMessage, TranscriptRole, TranscriptToolCall};
 
 /// Label of a last user message that nobody answered.
 const CLOSING_LABEL: &str = "closing_message";
@@ -31,34 +31,34 @@ struct Turn {
 }
 
 /// A tool call that waits for its result.
-struct Pending {
-    call: Call,
+struct OpenToolCall {
+    call: TranscriptToolCall,
     /// The id in the bodies: the source's, or a made one.
     id: String,
-    /// Draft of the model call that asked for it.
+    /// ExchangeDraft of the model call that asked for it.
     asked_by: u32,
 }
 
 /// A tool that the caller used on its own side.
-struct CallersCall {
-    call: Call,
+struct UserToolCall {
+    call: TranscriptToolCall,
     text: Option<String>,
     result: Option<String>,
 }
 
 /// Walks along one transcript.
-pub(super) struct Loom<'a> {
+pub(super) struct ExchangeBuilder<'a> {
     transcript: &'a Transcript,
     tools: &'a ToolCatalog,
     keys: &'a TenantKeys,
-    tally: &'a mut Tally,
-    drafts: Vec<Draft>,
+    stats: &'a mut ImportStats,
+    drafts: Vec<ExchangeDraft>,
     labels: BTreeMap<String, String>,
     /// The messages so far, as JSON texts.
     history: Vec<String>,
     turn: Option<Turn>,
-    pending: Vec<Pending>,
-    callers: Vec<CallersCall>,
+    pending: Vec<OpenToolCall>,
+    user_tool_calls: Vec<UserToolCall>,
     /// The last model call.
     last_model: Option<u32>,
     /// When the message before was complete.
@@ -66,24 +66,24 @@ pub(super) struct Loom<'a> {
     made_ids: u32,
 }
 
-impl<'a> Loom<'a> {
+impl<'a> ExchangeBuilder<'a> {
     pub(super) fn new(
         transcript: &'a Transcript,
         tools: &'a ToolCatalog,
         keys: &'a TenantKeys,
-        tally: &'a mut Tally,
+        stats: &'a mut ImportStats,
     ) -> Self {
         Self {
             transcript,
             tools,
             keys,
-            tally,
+            stats,
             drafts: Vec::new(),
             labels: BTreeMap::new(),
             history: Vec::new(),
             turn: None,
             pending: Vec::new(),
-            callers: Vec::new(),
+            user_tool_calls: Vec::new(),
             last_model: None,
             cursor: transcript.started_at,
             made_ids: 0,
@@ -91,15 +91,15 @@ impl<'a> Loom<'a> {
     }
 
     /// Makes the drafts, and labels for what is no exchange.
-    pub(super) fn run(mut self) -> (Vec<Draft>, BTreeMap<String, String>) {
+    pub(super) fn run(mut self) -> (Vec<ExchangeDraft>, BTreeMap<String, String>) {
         for message in &self.transcript.messages {
             match message.role {
-                Role::System => self.remember(&json!({"role": "system", "content": message.text})),
-                Role::User if message.calls.is_empty() => self.user(message),
-                Role::User => self.callers_calls(message),
-                Role::Assistant => self.assistant(message),
-                Role::Tool if message.callers => self.callers_result(message),
-                Role::Tool => self.tool(message),
+                TranscriptRole::System => self.remember(&json!({"role": "system", "content": message.text})),
+                TranscriptRole::User if message.calls.is_empty() => self.user(message),
+                TranscriptRole::User => self.user_tool_calls(message),
+                TranscriptRole::Assistant => self.assistant(message),
+                TranscriptRole::Tool if message.by_user => self.user_tool_result(message),
+                TranscriptRole::Tool => self.tool(message),
             }
             self.cursor = message.at.or(self.cursor);
         }
@@ -116,7 +116,7 @@ impl<'a> Loom<'a> {
         u32::try_from(self.drafts.len()).unwrap_or(u32::MAX)
     }
 
-    fn user(&mut self, message: &Message) {
+    fn user(&mut self, message: &TranscriptMessage) {
         let text = message.text.clone().unwrap_or_default();
         self.remember(&json!({"role": "user", "content": text}));
         let unanswered = self.turn.as_ref().filter(|turn| !turn.answered).map(|turn| turn.at);
@@ -133,11 +133,11 @@ impl<'a> Loom<'a> {
         };
         // The agent has not answered yet: its harness speaks here, or the caller adds to what it said.
         match input {
-            Some(said) if *said == text => self.tally.note(Oddity::RepeatedUserMessage),
+            Some(said) if *said == text => self.stats.add_warning(ImportWarning::RepeatedUserMessage),
             Some(said) => {
                 said.push_str("\n\n");
                 said.push_str(&text);
-                self.tally.note(Oddity::JoinedUserMessages);
+                self.stats.add_warning(ImportWarning::JoinedUserMessages);
             }
             None => *input = Some(text),
         }
@@ -145,43 +145,49 @@ impl<'a> Loom<'a> {
 
     fn open_turn(&mut self, input: Option<String>, at: Option<i64>) {
         self.turn = Some(Turn { at: self.drafts.len(), touched: false, answered: false });
-        let mut draft = Draft::new(Edge::Turn, at);
+        let mut draft = ExchangeDraft::new(Edge::Turn, at);
         draft.operation.input = input;
-        let callers: Vec<Value> = self.callers.drain(..).map(|made| made.into_json()).collect();
+        let callers: Vec<Value> = self.user_tool_calls.drain(..).map(|made| made.into_json()).collect();
         if !callers.is_empty() {
-            draft.identifiers.push(("caller_tool_calls", callers.len().to_string()));
-            draft.request = json!({"caller_tool_calls": callers}).to_string().into_bytes();
+            draft.identifiers.push(("user_tool_calls", callers.len().to_string()));
+            draft.request = json!({"user_tool_calls": callers}).to_string().into_bytes();
         }
         self.drafts.push(draft);
     }
 
-    fn callers_calls(&mut self, message: &Message) {
+    fn user_tool_calls(&mut self, message: &TranscriptMessage) {
         for call in &message.calls {
-            self.tally.note(Oddity::CallerToolCall);
-            self.callers.push(CallersCall { call: call.clone(), text: message.text.clone(), result: None });
+            self.stats.add_warning(ImportWarning::UserToolCall);
+            self.user_tool_calls.push(UserToolCall {
+                call: call.clone(),
+                text: message.text.clone(),
+                result: None,
+            });
         }
     }
 
-    fn callers_result(&mut self, message: &Message) {
-        let by_id =
-            self.callers.iter().position(|made| made.result.is_none() && made.call.id == message.call_id);
-        let place = by_id.or_else(|| self.callers.iter().position(|made| made.result.is_none()));
-        match place.and_then(|place| self.callers.get_mut(place)) {
+    fn user_tool_result(&mut self, message: &TranscriptMessage) {
+        let by_id = self
+            .user_tool_calls
+            .iter()
+            .position(|made| made.result.is_none() && made.call.id == message.call_id);
+        let place = by_id.or_else(|| self.user_tool_calls.iter().position(|made| made.result.is_none()));
+        match place.and_then(|place| self.user_tool_calls.get_mut(place)) {
             Some(made) => made.result = Some(message.text.clone().unwrap_or_default()),
-            None => self.tally.note(Oddity::ResultWithoutCall),
+            None => self.stats.add_warning(ImportWarning::ResultWithoutCall),
         }
     }
 
-    fn assistant(&mut self, message: &Message) {
+    fn assistant(&mut self, message: &TranscriptMessage) {
         if self.turn.is_none() {
             let by_model = message.usage.input_tokens.is_some() || !message.calls.is_empty();
             let ticket = self.transcript.opening.clone().filter(|_| !self.has_caller());
             if self.drafts.is_empty() && !by_model && ticket.is_none() {
-                self.tally.note(Oddity::Greeting);
+                self.stats.add_warning(ImportWarning::Greeting);
                 return self.remember(&json!({"role": "assistant", "content": message.text}));
             }
             if let Some(ticket) = &ticket {
-                self.tally.note(Oddity::TicketAsTurn);
+                self.stats.add_warning(ImportWarning::TicketAsTurn);
                 self.remember(&json!({"role": "user", "content": ticket}));
             }
             self.open_turn(ticket, self.cursor.or(message.at));
@@ -193,7 +199,7 @@ impl<'a> Loom<'a> {
         self.drafts.push(draft);
         self.last_model = Some(seq);
         let calls = message.calls.iter().cloned().zip(ids);
-        self.pending.extend(calls.map(|(call, id)| Pending { call, id, asked_by: seq }));
+        self.pending.extend(calls.map(|(call, id)| OpenToolCall { call, id, asked_by: seq }));
         if let Some(turn) = &mut self.turn {
             turn.touched = true;
             turn.answered = message.calls.is_empty();
@@ -207,19 +213,20 @@ impl<'a> Loom<'a> {
 
     /// Whether anybody speaks to the agent at all; where nobody does, its task's ticket is what it works on.
     fn has_caller(&self) -> bool {
-        self.transcript.messages.iter().any(|message| message.role == Role::User)
+        self.transcript.messages.iter().any(|message| message.role == TranscriptRole::User)
     }
 
-    fn call_id(&mut self, call: &Call) -> String {
+    fn call_id(&mut self, call: &TranscriptToolCall) -> String {
         call.id.clone().unwrap_or_else(|| {
-            self.tally.note(Oddity::CallIdMissing);
+            self.stats.add_warning(ImportWarning::CallIdMissing);
             self.made_ids += 1;
             format!("call_{}", self.made_ids)
         })
     }
 
-    fn model_call(&mut self, message: &Message, ids: &[String]) -> Draft {
-        let mut draft = Draft::new(Edge::Model, self.cursor.filter(|_| message.at.is_some()).or(message.at));
+    fn model_call(&mut self, message: &TranscriptMessage, ids: &[String]) -> ExchangeDraft {
+        let mut draft =
+            ExchangeDraft::new(Edge::Model, self.cursor.filter(|_| message.at.is_some()).or(message.at));
         draft.ended_at = message.at;
         let calls = message.calls.iter().zip(ids).map(|(call, id)| {
             json!({"id": id, "type": "function", "function": {"name": call.tool, "arguments": call.arguments}})
@@ -235,7 +242,7 @@ impl<'a> Loom<'a> {
         draft.response = chat_response(self.transcript.model.as_deref(), &answer, &finish_reason, message);
         draft.usage = message.usage;
         if message.usage.input_tokens.is_none() {
-            self.tally.note(Oddity::UsageMissing);
+            self.stats.add_warning(ImportWarning::UsageMissing);
         }
         draft.operation.model = self.transcript.model.clone();
         draft.operation.output = message.text.clone();
@@ -255,17 +262,17 @@ impl<'a> Loom<'a> {
         format!("{{{}\"messages\":[{}]}}", model.unwrap_or_default(), self.history.join(",")).into_bytes()
     }
 
-    fn tool(&mut self, message: &Message) {
+    fn tool(&mut self, message: &TranscriptMessage) {
         let Some(place) = self.find_pending(message) else { return self.orphan(message) };
-        let Pending { call, id, asked_by } = self.pending.remove(place);
+        let OpenToolCall { call, id, asked_by } = self.pending.remove(place);
         let mut draft = self.tool_call(message);
-        let arguments = Arguments::read(&call.arguments);
+        let arguments = ToolArguments::read(&call.arguments);
         match arguments.spelling {
-            Spelling::Json => {}
-            Spelling::Python => self.tally.note(Oddity::PythonArguments),
-            Spelling::Verbatim => self.tally.note(Oddity::ArgumentsKeptVerbatim),
+            ArgumentSyntax::Json => {}
+            ArgumentSyntax::Python => self.stats.add_warning(ImportWarning::PythonArguments),
+            ArgumentSyntax::Verbatim => self.stats.add_warning(ImportWarning::ArgumentsKeptVerbatim),
         }
-        if arguments.spelling == Spelling::Verbatim {
+        if arguments.spelling == ArgumentSyntax::Verbatim {
             draft.operation.arguments_verbatim = Some(arguments.text);
         } else {
             draft.operation.arguments_digest = Some(self.keys.digest(arguments.text.as_bytes()));
@@ -280,8 +287,9 @@ impl<'a> Loom<'a> {
         self.remember(&json!({"role": "tool", "tool_call_id": id, "content": message.text}));
     }
 
-    fn tool_call(&self, message: &Message) -> Draft {
-        let mut draft = Draft::new(Edge::Tool, self.cursor.filter(|_| message.at.is_some()).or(message.at));
+    fn tool_call(&self, message: &TranscriptMessage) -> ExchangeDraft {
+        let mut draft =
+            ExchangeDraft::new(Edge::Tool, self.cursor.filter(|_| message.at.is_some()).or(message.at));
         draft.ended_at = message.at;
         draft.response = message.text.clone().unwrap_or_default().into_bytes();
         draft.operation.result = Some(message.text.clone().unwrap_or_default());
@@ -290,7 +298,7 @@ impl<'a> Loom<'a> {
         draft
     }
 
-    fn declare(&self, draft: &mut Draft, tool: &str) {
+    fn declare(&self, draft: &mut ExchangeDraft, tool: &str) {
         draft.operation.tool = Some(tool.to_owned());
         draft.operation.effect = self.tools.effect(tool);
         let declared = self.tools.find(tool);
@@ -299,7 +307,7 @@ impl<'a> Loom<'a> {
     }
 
     /// By id where there is one; else the first of that name, else the first of all.
-    fn find_pending(&mut self, message: &Message) -> Option<usize> {
+    fn find_pending(&mut self, message: &TranscriptMessage) -> Option<usize> {
         if let Some(id) = &message.call_id
             && let Some(place) = self.pending.iter().position(|pending| pending.call.id.as_ref() == Some(id))
         {
@@ -308,12 +316,12 @@ impl<'a> Loom<'a> {
         let named =
             message.tool.as_ref().and_then(|tool| self.pending.iter().position(|p| p.call.tool == *tool));
         let place = named.or_else(|| (message.tool.is_none() && !self.pending.is_empty()).then_some(0))?;
-        self.tally.note(Oddity::ResultJoinedByOrder);
+        self.stats.add_warning(ImportWarning::ResultJoinedByOrder);
         Some(place)
     }
 
-    fn orphan(&mut self, message: &Message) {
-        self.tally.note(Oddity::ResultWithoutCall);
+    fn orphan(&mut self, message: &TranscriptMessage) {
+        self.stats.add_warning(ImportWarning::ResultWithoutCall);
         let mut draft = self.tool_call(message);
         if let Some(tool) = &message.tool {
             self.declare(&mut draft, tool);
@@ -324,7 +332,7 @@ impl<'a> Loom<'a> {
 
     fn drop_pending(&mut self) {
         for _ in self.pending.drain(..) {
-            self.tally.note(Oddity::CallWithoutResult);
+            self.stats.add_warning(ImportWarning::CallWithoutResult);
         }
     }
 
@@ -335,9 +343,9 @@ impl<'a> Loom<'a> {
         if !turn.touched && is_last && turn.at > 0 {
             let said = self.drafts.pop().and_then(|draft| draft.operation.input).unwrap_or_default();
             self.labels.insert(CLOSING_LABEL.to_owned(), said.chars().take(CLOSING_CHARS).collect());
-            self.tally.note(Oddity::ClosingUserMessage);
+            self.stats.add_warning(ImportWarning::ClosingUserMessage);
         } else if !turn.answered {
-            self.tally.note(Oddity::UnansweredTurn);
+            self.stats.add_warning(ImportWarning::UnansweredTurn);
             if let Some(draft) = self.drafts.get_mut(turn.at) {
                 draft.unanswered = true;
             }
@@ -346,18 +354,23 @@ impl<'a> Loom<'a> {
     }
 }
 
-impl CallersCall {
+impl UserToolCall {
     fn into_json(self) -> Value {
         let Self { call, text, result } = self;
         json!({"name": call.tool, "arguments": call.arguments, "content": text, "result": result})
     }
 }
 
-fn requested(call: &Call) -> RequestedCall {
+fn requested(call: &TranscriptToolCall) -> RequestedCall {
     RequestedCall { id: call.id.clone(), tool: call.tool.clone(), arguments: call.arguments.clone() }
 }
 
-fn chat_response(model: Option<&str>, answer: &Value, finish_reason: &str, message: &Message) -> Vec<u8> {
+fn chat_response(
+    model: Option<&str>,
+    answer: &Value,
+    finish_reason: &str,
+    message: &TranscriptMessage,
+) -> Vec<u8> {
     let mut response = json!({"object": "chat.completion"});
     if let Some(model) = model {
         response["model"] = json!(model);
@@ -372,11 +385,11 @@ fn chat_response(model: Option<&str>, answer: &Value, finish_reason: &str, messa
 }
 
 /// Writes a turn's bodies once all of it is known; what the caller did on its side is there already.
-fn write_turn(draft: &mut Draft) {
+fn write_turn(draft: &mut ExchangeDraft) {
     let mut request = json!({"role": "user", "content": draft.operation.input});
     let callers: Option<Value> = serde_json::from_slice(&draft.request).ok();
-    if let Some(calls) = callers.as_ref().and_then(|value| value.get("caller_tool_calls")) {
-        request["caller_tool_calls"] = calls.clone();
+    if let Some(calls) = callers.as_ref().and_then(|value| value.get("user_tool_calls")) {
+        request["user_tool_calls"] = calls.clone();
     }
     draft.request = request.to_string().into_bytes();
     if let Some(answer) = &draft.operation.output {

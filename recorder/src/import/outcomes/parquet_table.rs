@@ -1,6 +1,6 @@
 //! Outcome tables in Parquet: the same columns as in CSV, and `embedding`.
 //!
-//! A cell becomes the text that it would be in CSV, so that both forms are checked by the same rules. Columns that are
+//! A cell becomes the text that it would be in CSV, so that both forms are checked by the same rules. OutcomeColumns that are
 //! not read are not decoded. Values are taken for what Parquet says they are; types that a writer's own library adds
 //! (Arrow dictionaries, large lists) are not looked at.
 
@@ -17,8 +17,9 @@ use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 
-use super::{Columns, ColumnsError, Intake};
-use crate::import::{Parsed, Source};
+use super::{OutcomeColumns, OutcomeTableError, RowReader};
+use crate::import::file::ImportFile;
+use crate::import::parsed_file::ParsedFile;
 
 /// The column of the answer's embedding.
 const EMBEDDING: &str = "embedding";
@@ -30,9 +31,9 @@ const BATCH_ROWS: usize = 4096;
 ///
 /// # Errors
 /// It is no readable Parquet file, lacks a column, or has one of a type that says nothing here.
-pub(super) fn read(source: &Source, columns: &Columns) -> Result<Parsed, ColumnsError> {
-    let broken = |error: &dyn std::fmt::Display| ColumnsError::Parquet {
-        file: source.file().to_owned(),
+pub(super) fn read(source: &ImportFile, columns: &OutcomeColumns) -> Result<ParsedFile, OutcomeTableError> {
+    let broken = |error: &dyn std::fmt::Display| OutcomeTableError::Parquet {
+        file: source.name().to_owned(),
         detail: error.to_string(),
     };
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
@@ -42,7 +43,7 @@ pub(super) fn read(source: &Source, columns: &Columns) -> Result<Parsed, Columns
     let schema = builder.schema().clone();
     let names: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
     let embedding = names.iter().position(|name| name == EMBEDDING);
-    let mut intake = Intake::new(source, columns, names)?;
+    let mut intake = RowReader::new(source, columns, names)?;
     intake.parsed.ignored_columns.retain(|name| name != EMBEDDING);
     let used = intake.places.used();
     for place in &used {
@@ -71,7 +72,7 @@ pub(super) fn read(source: &Source, columns: &Columns) -> Result<Parsed, Columns
             Ok(batch) => take(&mut intake, &batch, &used, embedding.is_some(), &mut progress),
             Err(error) => {
                 let detail = format!("the rows from here on cannot be read ({error}); copy the file again");
-                intake.parsed.set_aside.push(source.set_aside(progress.line, "", detail));
+                intake.parsed.skipped.push(source.skipped_item(progress.line, "", detail));
                 break;
             }
         }
@@ -79,9 +80,14 @@ pub(super) fn read(source: &Source, columns: &Columns) -> Result<Parsed, Columns
     Ok(intake.parsed)
 }
 
-fn wrong_type(source: &Source, column: &str, found: &DataType, expected: &'static str) -> ColumnsError {
-    let (file, column) = (source.file().to_owned(), column.to_owned());
-    ColumnsError::Type { file, column, expected, found: found.to_string() }
+fn wrong_type(
+    source: &ImportFile,
+    column: &str,
+    found: &DataType,
+    expected: &'static str,
+) -> OutcomeTableError {
+    let (file, column) = (source.name().to_owned(), column.to_owned());
+    OutcomeTableError::Type { file, column, expected, found: found.to_string() }
 }
 
 /// How far a file has been read.
@@ -93,7 +99,7 @@ struct Progress {
 }
 
 fn take(
-    intake: &mut Intake<'_>,
+    intake: &mut RowReader<'_>,
     batch: &RecordBatch,
     used: &BTreeSet<usize>,
     embedded: bool,
@@ -117,7 +123,7 @@ fn take(
             }
             Err(found) => {
                 let detail = format!("expected a list of finite numbers, not all 0, found {found}");
-                intake.parsed.set_aside.push(intake.source.set_aside(progress.line, EMBEDDING, detail));
+                intake.parsed.skipped.push(intake.source.skipped_item(progress.line, EMBEDDING, detail));
             }
         }
         progress.line += 1;
@@ -223,9 +229,9 @@ mod tests {
         writer.into_inner().expect("closes")
     }
 
-    fn parse(columns: Vec<(&str, ArrayRef)>) -> Result<Parsed, ColumnsError> {
-        let source = Source::table("t.parquet", file(columns)).expect("Parquet is taken");
-        super::super::read(&source, &Columns::default())
+    fn parse(columns: Vec<(&str, ArrayRef)>) -> Result<ParsedFile, OutcomeTableError> {
+        let source = ImportFile::outcome_table("t.parquet", file(columns)).expect("Parquet is taken");
+        super::super::read(&source, &OutcomeColumns::default())
     }
 
     fn needed() -> Vec<(&'static str, ArrayRef)> {
@@ -261,7 +267,7 @@ mod tests {
         );
         assert_eq!(a.reported.embedding.as_deref(), Some([0.5, -1.0].as_slice()));
         assert_eq!((b.success, b.reported.duration_us, b.reported.embedding.as_ref()), (None, None, None));
-        let asides: Vec<String> = parsed.set_aside.iter().map(ToString::to_string).collect();
+        let asides: Vec<String> = parsed.skipped.iter().map(ToString::to_string).collect();
         assert_eq!(
             asides,
             [
@@ -274,8 +280,7 @@ mod tests {
     #[test]
     fn bad_rows_are_set_aside_by_number() {
         let parsed = parse(needed()).expect("all there");
-        let places: Vec<_> =
-            parsed.set_aside.iter().map(|aside| (aside.line, aside.field.as_str())).collect();
+        let places: Vec<_> = parsed.skipped.iter().map(|item| (item.line, item.field.as_str())).collect();
         assert_eq!((places, parsed.transcripts.len()), (vec![(3, "trial"), (4, "trial")], 2));
     }
 
@@ -284,12 +289,12 @@ mod tests {
         let mut columns = needed();
         columns.push(("embedding", Arc::new(StringArray::from(vec!["1", "2", "3", "4"]))));
         let error = parse(columns).expect_err("not a list");
-        assert!(matches!(&error, ColumnsError::Type { column, .. } if column == "embedding"), "{error}");
+        assert!(matches!(&error, OutcomeTableError::Type { column, .. } if column == "embedding"), "{error}");
         let mut bytes = file(needed());
         bytes.truncate(bytes.len() - 9);
-        let source = Source::table("t.parquet", bytes).expect("looks like Parquet");
-        let error = super::super::read(&source, &Columns::default()).expect_err("has no footer");
-        assert!(matches!(&error, ColumnsError::Parquet { .. }), "{error}");
+        let source = ImportFile::outcome_table("t.parquet", bytes).expect("looks like Parquet");
+        let error = super::super::read(&source, &OutcomeColumns::default()).expect_err("has no footer");
+        assert!(matches!(&error, OutcomeTableError::Parquet { .. }), "{error}");
         let error = parse(needed()[..2].to_vec()).expect_err("no success");
         assert!(error.to_string().contains("found case,trial;"), "{error}");
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::anyhow;
-use recorder::import::{Format, ImportInto, SetAside, Source, Transcript, Woven};
+use recorder::import::{ConvertedSession, ImportFile, ImportFormat, ImportInto, SkippedItem, Transcript};
 use schemas::FORMAT;
 use schemas::id::{CaseId, SessionId};
 use schemas::trial::{Lane, RunManifest};
@@ -50,7 +50,7 @@ impl Destination {
         store: &Store,
         into: &ImportInto,
         selected: bool,
-        format: Format,
+        format: ImportFormat,
     ) -> Result<Self, Failure> {
         let snapshot = store.snapshot().await.map_err(Failure::work)?;
         let found = store.manifest().await.map_err(Failure::work)?;
@@ -115,15 +115,19 @@ impl Destination {
         )))
     }
 
-    /// Claims (case, trial) within a file: a repeated item is set aside, two items that differ in a slice need a filter.
-    pub(super) fn claim(&mut self, source: &Source, one: &Transcript) -> Result<Option<SetAside>, Failure> {
+    /// Claims (case, trial) within a file: a repeated item is skipped, two items that differ in a slice need a filter.
+    pub(super) fn claim(
+        &mut self,
+        source: &ImportFile,
+        one: &Transcript,
+    ) -> Result<Option<SkippedItem>, Failure> {
         let name = if self.is_run { &one.case } else { &one.name };
-        let key = (source.file().to_owned(), name.clone(), one.trial);
+        let key = (source.name().to_owned(), name.clone(), one.trial);
         let Some((line, slices)) = self.claimed.get(&key) else {
             self.claimed.insert(key, (one.line, one.slices.clone()));
             return Ok(None);
         };
-        let (file, case, trial) = (source.file(), &one.case, one.trial);
+        let (file, case, trial) = (source.name(), &one.case, one.trial);
         let differs =
             slices.iter().find(|(slice, value)| one.slices.get(*slice).is_none_or(|other| other != *value));
         if let Some((slice, value)) = differs {
@@ -134,27 +138,27 @@ impl Destination {
             )));
         }
         let detail = format!("expected case {case} trial {trial} once, found it again, first on line {line}");
-        Ok(Some(SetAside { file: file.to_owned(), line: one.line, field: String::new(), detail }))
+        Ok(Some(SkippedItem { file: file.to_owned(), line: one.line, field: String::new(), detail }))
     }
 
     /// Refuses a session or trial that the place has from elsewhere.
-    pub(super) fn refuse_taken(&mut self, woven: &Woven, file: &str) -> Result<(), Failure> {
+    pub(super) fn refuse_taken(&mut self, converted: &ConvertedSession, file: &str) -> Result<(), Failure> {
         let location = &self.location;
         let taken = |what: String| {
             Failure::usage(anyhow!(
                 "{file}: {what} is already in {location} or in another of the files; nothing was written: import it into another folder"
             ))
         };
-        if let Some(trial) = &woven.trial
+        if let Some(trial) = &converted.trial
             && !self.trials.insert((trial.lane, trial.case.clone(), trial.trial))
         {
             return Err(taken(format!("case {} trial {}", trial.case, trial.trial)));
         }
-        let session = woven
+        let session = converted
             .close
             .as_ref()
             .map(|close| &close.session)
-            .or(woven.trial.as_ref().map(|trial| &trial.session));
+            .or(converted.trial.as_ref().map(|trial| &trial.session));
         match session {
             Some(session) if !self.sessions.insert(session.clone()) => {
                 Err(taken(format!("session {session}")))

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use recorder::import::{self, Columns, Format, SetAside, Source, Transcript};
+use recorder::import::{self, ImportFile, ImportFormat, OutcomeColumns, SkippedItem, Transcript};
 
 use crate::exit::Failure;
 
@@ -12,7 +12,7 @@ pub(super) struct Selection {
     trial: Option<u32>,
     filters: Vec<(String, String)>,
     limit: Option<usize>,
-    columns: Columns,
+    columns: OutcomeColumns,
     /// Tells imports of different parts of one file apart.
     tag: Option<String>,
 }
@@ -22,7 +22,7 @@ impl Selection {
         trial: Option<u32>,
         filters: &[String],
         limit: Option<usize>,
-        columns: Columns,
+        columns: OutcomeColumns,
     ) -> anyhow::Result<Self> {
         let split = |text: &String| {
             let parts = text.split_once('=').map(|(slice, value)| (slice.to_owned(), value.to_owned()));
@@ -45,7 +45,7 @@ impl Selection {
     }
 
     /// The name of the file's commit: the same content and selection have the same.
-    pub(super) fn source_name(&self, source: &Source) -> String {
+    pub(super) fn source_name(&self, source: &ImportFile) -> String {
         match &self.tag {
             Some(tag) => format!("import-{}-{tag}", source.digest()),
             None => format!("import-{}", source.digest()),
@@ -60,9 +60,9 @@ impl Selection {
 
 /// What is wanted of one file.
 pub(super) struct InputFile {
-    pub(super) source: Source,
+    pub(super) source: ImportFile,
     pub(super) transcripts: Vec<Transcript>,
-    pub(super) set_aside: Vec<SetAside>,
+    pub(super) skipped: Vec<SkippedItem>,
     pub(super) ignored_columns: Vec<String>,
     /// How many were there and not asked for.
     pub(super) left_out: u64,
@@ -71,7 +71,7 @@ pub(super) struct InputFile {
 /// Reads every file.
 pub(super) fn read(
     paths: &[PathBuf],
-    format: Format,
+    format: ImportFormat,
     selection: &Selection,
 ) -> Result<Vec<InputFile>, Failure> {
     let mut room = selection.limit.unwrap_or(usize::MAX);
@@ -81,8 +81,10 @@ pub(super) fn read(
         let raw =
             std::fs::read(path).with_context(|| format!("{name} cannot be read")).map_err(Failure::usage)?;
         let source = match format {
-            Format::Outcomes => Source::table(&name, raw),
-            Format::TauBench | Format::Tau2 | Format::AgentDojo => Source::unpack(&name, raw),
+            ImportFormat::Outcomes => ImportFile::outcome_table(&name, raw),
+            ImportFormat::TauBench | ImportFormat::Tau2 | ImportFormat::AgentDojo => {
+                ImportFile::decompress(&name, raw)
+            }
         };
         let source = source.map_err(Failure::work)?;
         let parsed = import::read(format, &source, &selection.columns).map_err(Failure::usage)?;
@@ -95,7 +97,7 @@ pub(super) fn read(
         files.push(InputFile {
             source,
             transcripts,
-            set_aside: parsed.set_aside,
+            skipped: parsed.skipped,
             ignored_columns: parsed.ignored_columns,
             left_out,
         });

@@ -1,13 +1,13 @@
 //! What an import did, for a person and for a program.
 
-use recorder::import::{Format, SetAside, Tally};
+use recorder::import::{ImportFormat, ImportStats, SkippedItem};
 use serde::Serialize;
 
 use crate::console::Console;
 use crate::format::count;
 
-/// Set-aside items that are shown one by one; the rest is counted, and all are in the JSON.
-const SHOWN_ASIDES: usize = 10;
+/// Skipped items that are printed one by one. Further ones are counted; the JSON result holds all.
+const MAX_SHOWN_SKIPPED: usize = 10;
 
 /// The result of an import.
 #[derive(Debug, Serialize)]
@@ -15,20 +15,20 @@ pub(super) struct Summary {
     into: String,
     format: &'static str,
     #[serde(rename = "counts")]
-    pub(super) tally: Tally,
-    pub(super) set_aside: Vec<SetAside>,
+    pub(super) stats: ImportStats,
+    pub(super) skipped: Vec<SkippedItem>,
     /// Sessions that were there and not asked for.
     pub(super) left_out: u64,
     ignored_columns: Vec<String>,
 }
 
 impl Summary {
-    pub(super) fn new(into: &str, format: Format) -> Self {
+    pub(super) fn new(into: &str, format: ImportFormat) -> Self {
         Self {
             into: into.to_owned(),
             format: format.as_str(),
-            tally: Tally::default(),
-            set_aside: Vec::new(),
+            stats: ImportStats::default(),
+            skipped: Vec::new(),
             left_out: 0,
             ignored_columns: Vec::new(),
         }
@@ -36,11 +36,11 @@ impl Summary {
 
     pub(super) fn take_file(
         &mut self,
-        set_aside: Vec<SetAside>,
+        skipped: Vec<SkippedItem>,
         ignored_columns: Vec<String>,
         left_out: u64,
     ) {
-        self.set_aside.extend(set_aside);
+        self.skipped.extend(skipped);
         self.left_out += left_out;
         for column in ignored_columns {
             if !self.ignored_columns.contains(&column) {
@@ -50,45 +50,41 @@ impl Summary {
     }
 
     pub(super) fn nothing(&self) -> bool {
-        self.tally.sessions == 0
+        self.stats.sessions == 0
     }
 
     pub(super) fn show(&self, console: &Console) {
-        for aside in self.set_aside.iter().take(SHOWN_ASIDES) {
-            console.note(format!("set aside {}", crate::format::escape_control(&aside.to_string())));
+        for item in self.skipped.iter().take(MAX_SHOWN_SKIPPED) {
+            console.note(format!("skipped {}", crate::format::escape_control(&item.to_string())));
         }
-        if self.set_aside.len() > SHOWN_ASIDES {
+        if self.skipped.len() > MAX_SHOWN_SKIPPED {
             console.note(format!(
-                "and {} more set aside; --json names them all",
-                self.set_aside.len() - SHOWN_ASIDES
+                "and {} more skipped; --json names them all",
+                self.skipped.len() - MAX_SHOWN_SKIPPED
             ));
         }
         if !self.ignored_columns.is_empty() {
             console.note(format!("columns without a meaning here: {}", self.ignored_columns.join(", ")));
         }
-        let tally = &self.tally;
+        let stats = &self.stats;
         let counted = |number: u64, noun| count(usize::try_from(number).unwrap_or(usize::MAX), noun);
         // A table has a row a trial, and nothing else.
-        let what = if self.format == Format::Outcomes.as_str() {
-            format!("{} into {}", counted(tally.sessions, "trial"), self.into)
+        let what = if self.format == ImportFormat::Outcomes.as_str() {
+            format!("{} into {}", counted(stats.sessions, "trial"), self.into)
         } else {
             format!(
                 "{} into {}: {}, {}, {}, {}",
-                counted(tally.sessions, "session"),
+                counted(stats.sessions, "session"),
                 self.into,
-                counted(tally.exchanges, "exchange"),
-                counted(tally.turns, "turn"),
-                counted(tally.model_calls, "model call"),
-                counted(tally.tool_calls, "tool call"),
+                counted(stats.exchanges, "exchange"),
+                counted(stats.turns, "turn"),
+                counted(stats.model_calls, "model call"),
+                counted(stats.tool_calls, "tool call"),
             )
         };
-        console.line(format!(
-            "imported {what}; {} set aside, {} left out",
-            self.set_aside.len(),
-            self.left_out
-        ));
-        for (oddity, number) in &tally.oddities {
-            console.line(format!("  {number} {}", oddity.in_words()));
+        console.line(format!("imported {what}; {} skipped, {} left out", self.skipped.len(), self.left_out));
+        for (warning, number) in &stats.warnings {
+            console.line(format!("  {number} {}", warning.description()));
         }
         console.result(self);
     }

@@ -193,12 +193,12 @@ impl Trace<'_> {
 
     /// Tools that the caller used on its own side before it spoke; an import keeps them in the turn's request.
     fn callers_tools(&self, one: &Exchange) -> Vec<String> {
-        if one.identifiers.iter().all(|identifier| identifier.name != "caller_tool_calls") {
+        if one.identifiers.iter().all(|identifier| identifier.name != "user_tool_calls") {
             return Vec::new();
         }
         let body = self.session.body(&one.request).unwrap_or_default();
         let request: Value = serde_json::from_slice(&body).unwrap_or_default();
-        let calls = request.get("caller_tool_calls").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let calls = request.get("user_tool_calls").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         let field =
             |call: &Value, name: &str| self.text(call.get(name).and_then(Value::as_str).unwrap_or(""));
         let line = |call: &Value| {
@@ -290,7 +290,9 @@ fn details(one: &Exchange) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use recorder::import::{self, Columns, Format, ImportInto, ImportPlan, Source, Weaver};
+    use recorder::import::{
+        self, ImportFile, ImportFormat, ImportInto, ImportPlan, OutcomeColumns, TranscriptConverter,
+    };
     use schemas::id::{IncarnationId, TenantId};
     use schemas::keys::RootKey;
     use schemas::tools::ToolCatalog;
@@ -299,15 +301,16 @@ mod tests {
     use crate::console::Color;
 
     fn stored(line: &str) -> StoredSession {
-        let source = Source::unpack("airline.jsonl", line.as_bytes().to_vec()).expect("reads");
-        let mut parsed = import::read(Format::TauBench, &source, &Columns::default()).expect("no table");
+        let source = ImportFile::decompress("airline.jsonl", line.as_bytes().to_vec()).expect("reads");
+        let mut parsed =
+            import::read(ImportFormat::TauBench, &source, &OutcomeColumns::default()).expect("no table");
         let tenant = TenantId::parse("t").expect("an id");
         let keys = RootKey::new([1; 32]).tenant(&tenant);
         let tools = r#"[{"name":"look_up","effect":"read"}]"#;
         let tools = ToolCatalog::parse_json(tools).expect("a tool list");
-        let mut weaver = Weaver::new(ImportPlan {
-            format: Format::TauBench,
-            source: &source,
+        let mut converter = TranscriptConverter::new(ImportPlan {
+            format: ImportFormat::TauBench,
+            file: &source,
             tenant,
             keys: &keys,
             agent: None,
@@ -317,12 +320,12 @@ mod tests {
             now: 0,
             sessions_before: 0,
         });
-        let woven = weaver.weave(parsed.transcripts.remove(0)).expect("a session");
+        let converted = converter.convert(parsed.transcripts.remove(0)).expect("a session");
         StoredSession {
-            session: woven.exchanges[0].session.clone(),
-            closes: woven.close.into_iter().collect(),
-            pieces: woven.pieces.into_iter().map(|(_, digest, bytes)| (digest, bytes)).collect(),
-            exchanges: woven.exchanges,
+            session: converted.exchanges[0].session.clone(),
+            closes: converted.close.into_iter().collect(),
+            pieces: converted.pieces.into_iter().map(|(_, digest, bytes)| (digest, bytes)).collect(),
+            exchanges: converted.exchanges,
         }
     }
 
