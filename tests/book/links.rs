@@ -42,7 +42,8 @@ fn broken_links(page: &Page) -> Vec<String> {
         }
         let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
         let folder = page.path.parent().unwrap_or(Path::new(""));
-        let path = root().join(if file.is_empty() { page.path.clone() } else { normalised(&folder.join(file)) });
+        let path =
+            root().join(if file.is_empty() { page.path.clone() } else { normalised(&folder.join(file)) });
         if !path.exists() {
             broken.push(format!("{}: {target}: no such file", page.path.display()));
         } else if !anchor.is_empty() {
@@ -69,6 +70,9 @@ fn every_page_is_in_the_summary() {
     let summary = std::fs::read_to_string(root().join("deploy/book/src/SUMMARY.md")).expect("summary reads");
     for page in pages::book() {
         let name = page.path.strip_prefix("deploy/book/src").expect("a page").to_string_lossy().into_owned();
-        assert!(name == "SUMMARY.md" || summary.contains(&format!("({name})")), "{name} is not in SUMMARY.md");
+        assert!(
+            name == "SUMMARY.md" || summary.contains(&format!("({name})")),
+            "{name} is not in SUMMARY.md"
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! The book and the README: mdBook builds the pages, every link leads somewhere, and every command runs.
 
 mod commands;
+mod examples;
 mod links;
 mod pages;
 

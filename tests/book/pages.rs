@@ -81,7 +81,8 @@ impl Page {
                     block.text.push('\n');
                 }
                 (None, None) => {
-                    let name = text.trim().strip_prefix("<!-- file: ").and_then(|rest| rest.strip_suffix(" -->"));
+                    let name =
+                        text.trim().strip_prefix("<!-- file: ").and_then(|rest| rest.strip_suffix(" -->"));
                     if name.is_some() || !text.trim().is_empty() {
                         file = name.map(str::to_owned);
                     }

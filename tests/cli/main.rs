@@ -4,7 +4,6 @@ mod bad_input;
 mod encrypted;
 mod gate;
 mod invariants;
-mod readme;
 mod real_data;
 mod score;
 mod store;
