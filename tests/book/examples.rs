@@ -49,7 +49,11 @@ fn every_toml_example_parses() {
             }
         }
     }
-    for (kind, least) in [("candidate", 4), ("policy", 3), ("envelope", 1), ("gate", 1), ("configuration", 5)] {
-        assert!(counts.get(kind).is_some_and(|count| *count >= least), "too few examples of {kind}: {counts:?}");
+    for (kind, least) in [("candidate", 4), ("policy", 3), ("envelope", 1), ("gate", 1), ("configuration", 5)]
+    {
+        assert!(
+            counts.get(kind).is_some_and(|count| *count >= least),
+            "too few examples of {kind}: {counts:?}"
+        );
     }
 }
