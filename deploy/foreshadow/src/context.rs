@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use schemas::keys::RootKey;
 use store::keyring::KeyRing;
 use store::{Snapshot, Store};
@@ -27,6 +28,14 @@ pub(crate) struct Context<'a> {
 }
 
 impl Context<'_> {
+    /// Reads the file of `--config`.
+    pub(crate) fn read_config_text(&self) -> Result<String, Failure> {
+        let path = self.config.display();
+        std::fs::read_to_string(&self.config)
+            .with_context(|| format!("configuration {path} cannot be read; name another with --config FILE"))
+            .map_err(Failure::usage)
+    }
+
     /// Reads the root key; creates it on first use.
     pub(crate) fn root_key(&self) -> Result<RootKey, Failure> {
         let path = match &self.key_file {

@@ -92,9 +92,9 @@ pub struct CommandConfig {
     pub env: BTreeMap<String, String>,
     /// Variables that it inherits.
     #[serde(default = "inherited")]
-    pub inherit: Vec<String>,
+    pub inherit_env: Vec<String>,
     /// The folder it is started in, relative to the configuration; by default the configuration's.
-    pub folder: Option<PathBuf>,
+    pub working_dir: Option<PathBuf>,
     /// How long it may take over a trial.
     #[serde(default = "minute", with = "humantime_serde")]
     pub timeout: Duration,

@@ -33,7 +33,7 @@ const MAX_DIGESTED_BYTES: u64 = 16 << 20;
 pub(crate) struct Program {
     argv: Vec<String>,
     env: Vec<(String, String)>,
-    folder: PathBuf,
+    working_dir: PathBuf,
     timeout: Duration,
     threshold: f64,
 }
@@ -45,19 +45,20 @@ impl Program {
         base: &Path,
         env: &dyn Fn(&str) -> Option<String>,
     ) -> anyhow::Result<Self> {
-        let inherited = config.inherit.iter().filter_map(|name| env(name).map(|value| (name.clone(), value)));
+        let inherited =
+            config.inherit_env.iter().filter_map(|name| env(name).map(|value| (name.clone(), value)));
         let mut variables: Vec<(String, String)> = inherited.collect();
         for (name, text) in &config.env {
             let value = expand(text, env).map_err(|detail| anyhow!(detail).context(format!("env.{name}")))?;
             variables.push((name.clone(), value));
         }
-        let folder = config.folder.as_ref().map_or_else(|| base.to_owned(), |folder| base.join(folder));
+        let folder = config.working_dir.as_ref().map_or_else(|| base.to_owned(), |folder| base.join(folder));
         // An empty path is no folder to start anything in.
         let folder = if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder };
         Ok(Self {
             argv: config.argv.clone(),
             env: variables,
-            folder,
+            working_dir: folder,
             timeout: config.timeout,
             threshold: config.threshold,
         })
@@ -66,7 +67,7 @@ impl Program {
     /// The content of every file that the command line names: another script is another evaluator.
     pub(crate) fn files(&self) -> Vec<(String, String)> {
         let digest = |word: &String| {
-            let path = self.folder.join(word);
+            let path = self.working_dir.join(word);
             let small =
                 path.metadata().ok().filter(|meta| meta.is_file() && meta.len() <= MAX_DIGESTED_BYTES);
             let content = small.and_then(|_| std::fs::read(&path).ok())?;
@@ -83,7 +84,7 @@ impl Program {
         let name = &self.argv[0];
         let mut command = Command::new(name);
         command.args(&self.argv[1..]).env_clear().envs(self.env.iter().map(|(k, v)| (k, v)));
-        command.current_dir(&self.folder).kill_on_drop(true);
+        command.current_dir(&self.working_dir).kill_on_drop(true);
         // A group of its own, so that what the program starts can be ended with it.
         #[cfg(unix)]
         command.process_group(0);
@@ -163,8 +164,8 @@ mod tests {
             name: "c".to_owned(),
             argv: ["/bin/sh", "-c", script].map(str::to_owned).to_vec(),
             env: BTreeMap::from([("TOKEN".to_owned(), "${SECRET}".to_owned())]),
-            inherit: vec!["PATH".to_owned()],
-            folder: None,
+            inherit_env: vec!["PATH".to_owned()],
+            working_dir: None,
             timeout,
             threshold: 0.5,
             is_judge: false,

@@ -1,4 +1,4 @@
-//! `foreshadow calibrate`: how the decision does on the sessions of a run when nothing changed.
+//! `foreshadow calibrate`: measures the error rates of the decision on a run of one build.
 
 use std::path::PathBuf;
 
@@ -9,26 +9,32 @@ use anyhow::{Context as _, anyhow};
 use crate::console::Console;
 use crate::context::Context;
 use crate::exit::{Failure, Status};
+use crate::format::count_u64;
+
+const AFTER_HELP: &str = "\
+Example:
+  foreshadow calibrate --run foreshadow-demo/runs/baseline --splits 20 --out calibration.json";
 
 /// Arguments of `foreshadow calibrate`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
-    /// Run of the current build, with two trials of each session or more.
+    /// Run of the current build with at least two trials of each session.
     #[arg(long, value_name = "RUN")]
     run: String,
-    /// The policy that decisions will be made by (default: the documented defaults).
+    /// Policy of the later decisions [default: the documented policy].
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
-    /// Random splits of the trials into two arms, each decided on.
+    /// Number of random splits of the trials into two arms; each split is decided.
     #[arg(long, default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000))]
     splits: u64,
-    /// Looks of each decision (default: one, as `analyze` takes).
+    /// Looks of each decision; `analyze` takes one look by default.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     looks: u32,
     /// Seed of the splits.
     #[arg(long, default_value_t = 0, value_name = "N")]
     seed: u64,
-    /// File for `analyze --calibration` and for `calibration` of a gate.
+    /// Output file for `analyze --calibration` and for the key `calibration` of a gate.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
@@ -43,11 +49,11 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Fai
     });
     let calibrated = calibrated
         .await
-        .map_err(|error| Failure::work(anyhow!(error).context("the calibration broke off")))?;
+        .map_err(|error| Failure::work(anyhow!(error).context("the calibration panicked")))?;
     let calibration = calibrated.map_err(Failure::usage)?;
     if let Some(path) = &out {
         let mut text = serde_json::to_string_pretty(&calibration)
-            .context("the calibration cannot be written as JSON")?;
+            .context("the calibration cannot be serialised as JSON")?;
         text.push('\n');
         std::fs::write(path, text).with_context(|| format!("{} cannot be written", path.display()))?;
     }
@@ -63,7 +69,7 @@ fn show(calibration: &Calibration, console: &Console) {
     let Calibration { answers, false_block_interval: [low, high], cost, .. } = calibration;
     console.line(console.paint(
         &format!(
-            "identical builds were blocked in {} of {} splits of these sessions: {:.1} % (95 % interval {:.1} to {:.1} %)",
+            "false blocks: {} of {} splits into two arms of the same build, {:.1} % (95 % interval {:.1} to {:.1} %)",
             answers.block,
             calibration.splits,
             100.0 * calibration.false_block,
@@ -73,11 +79,15 @@ fn show(calibration: &Calibration, console: &Console) {
         "1",
     ));
     console.line(format!(
-        "  approved {}, inconclusive {}; {} cases, {:.1} trials in each arm, {} look(s)",
-        answers.approve, answers.inconclusive, calibration.cases, calibration.trials, calibration.looks
+        "  approved {}, inconclusive {}; {} cases, {:.1} trials in each arm, {}",
+        answers.approve,
+        answers.inconclusive,
+        calibration.cases,
+        calibration.trials,
+        count_u64(u64::from(calibration.looks), "look")
     ));
     console.line("");
-    console.line("metric                    false alarms   smallest change seen   cases to approve (margin)");
+    console.line("metric                    false alarms    detectable change   cases to approve (margin)");
     for metric in &calibration.metrics {
         let role = if metric.decides { "" } else { " (reported)" };
         console.line(format!(
@@ -90,13 +100,17 @@ fn show(calibration: &Calibration, console: &Console) {
         ));
     }
     console.line("");
-    let mut costs = vec![format!("a decision of this size: {} trials", cost.trials)];
+    let mut costs = vec![format!("cost of a decision of this size: {} trials", cost.trials)];
     costs.extend(cost.tokens.map(|tokens| format!("{tokens:.0} tokens")));
     costs.extend(cost.usd.map(|usd| format!("${usd:.2}")));
     costs.extend(cost.agent_hours.map(|hours| format!("{hours:.2} hours of agent time")));
     console.line(costs.join(", "));
     if calibration.looks > 1 {
-        console.line(format!("with {} looks {:.0} % of that", calibration.looks, 100.0 * cost.share_used));
+        console.line(format!(
+            "with {} looks, a decision uses {:.0} % of it on average",
+            calibration.looks,
+            100.0 * cost.share_used
+        ));
     }
     for note in &calibration.notes {
         console.line(format!("note: {note}"));

@@ -1,4 +1,4 @@
-//! `foreshadow record`.
+//! `foreshadow record`: runs the tap at a gateway.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,20 +11,25 @@ use serde::Serialize;
 
 use crate::clock::now_micros;
 use crate::console::Console;
-use crate::context::Context;
+use crate::context::{Context, env};
 use crate::exit::{Failure, Status};
 use crate::format::parse_duration;
 use crate::signals::Signals;
 
+const AFTER_HELP: &str = "\
+Example:
+  foreshadow record --config foreshadow-demo/foreshadow.toml";
+
 /// Arguments of `foreshadow record`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
-    /// How long open exchanges may take to end after a stop was asked for.
+    /// On a signal, wait this long for open exchanges to end.
     #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = parse_duration)]
     drain: Duration,
 }
 
-/// One route, as `--json` prints it when the tap is open.
+/// One route, as `--json` prints it once the tap listens.
 #[derive(Debug, Serialize)]
 struct OpenRoute<'a> {
     name: &'a str,
@@ -32,33 +37,30 @@ struct OpenRoute<'a> {
     url: String,
 }
 
-/// Runs `foreshadow record` until it is interrupted.
+/// Runs `foreshadow record` until a signal.
 pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Failure> {
     let config = read_config(context)?;
-    let root = context.root_key()?;
-    // Before anything is opened, so that no signal falls between.
+    let root_key = context.root_key()?;
+    // The handlers come first, so that a signal during the start is not lost.
     let mut signals = Signals::catch().map_err(Failure::work)?;
-    let recorder = recorder::start(config, root, Arc::new(now_micros)).await.map_err(Failure::work)?;
+    let recorder = recorder::start(config, root_key, Arc::new(now_micros)).await.map_err(Failure::work)?;
     announce(&recorder, context.console);
     signals.next().await;
-    let handed_on = if recorder.publishes() { "published" } else { "archived" };
-    context
-        .console
-        .note(format!("stopping: open exchanges may end, sessions are closed, the journal is {handed_on}"));
     let publishes = recorder.publishes();
+    let last_step = if publishes { "publishing" } else { "archiving" };
+    context.console.note(format!(
+        "stopping: waiting up to {:?} for open exchanges, closing the sessions, {last_step} the journal",
+        args.drain
+    ));
     let counts = recorder.shutdown(args.drain).await.map_err(Failure::work)?;
-    context.console.line(summary(&counts, publishes));
+    context.console.line(summary_text(&counts, publishes));
     context.console.result(&counts);
     Ok(Status::Success)
 }
 
 fn read_config(context: &Context<'_>) -> Result<Config, Failure> {
     let path = &context.config;
-    let read = std::fs::read_to_string(path).with_context(|| {
-        format!("configuration {} cannot be read; name one with --config FILE", path.display())
-    });
-    let text = read.map_err(Failure::usage)?;
-    let env = |name: &str| std::env::var(name).ok();
+    let text = context.read_config_text()?;
     let mut config = Config::parse_in(&text, &env)
         .with_context(|| format!("configuration {}", path.display()))
         .map_err(Failure::usage)?;
@@ -67,7 +69,7 @@ fn read_config(context: &Context<'_>) -> Result<Config, Failure> {
     Ok(config)
 }
 
-/// Says where each route can be reached, one line each on stderr; under `--json` as one JSON object a line.
+/// Prints the address of each route to stderr: one line each, with `--json` one JSON object per line.
 fn announce(recorder: &Recorder, console: &Console) {
     for route in recorder.routes() {
         let open = OpenRoute { name: &route.name, edge: route.edge_name(), url: route.url() };
@@ -80,22 +82,22 @@ fn announce(recorder: &Recorder, console: &Console) {
     if let Some(address) = recorder.metrics_address()
         && !console.json()
     {
-        console.note(format!("metrics are at http://{address}/metrics"));
+        console.note(format!("serving metrics at http://{address}/metrics"));
     }
 }
 
-fn summary(counts: &ExchangeCounts, publishes: bool) -> String {
-    let (handed_on, place) =
-        if publishes { (counts.published, "acknowledged by Kafka") } else { (counts.archived, "in Parquet") };
+fn summary_text(counts: &ExchangeCounts, publishes: bool) -> String {
+    let (delivered, sink) =
+        if publishes { (counts.published, "acknowledged by Kafka") } else { (counts.archived, "archived") };
     let mut text = format!(
-        "{} exchanges started, {} journaled, {} shed, {handed_on} {place}",
+        "{} exchanges started, {} journaled, {} shed, {delivered} {sink}",
         counts.started,
         counts.journaled,
         counts.shed_total(),
     );
     if publishes && counts.waiting > 0 {
         text.push_str(&format!(
-            "\n  {} journal records are not acknowledged yet; they are kept and published at the next start",
+            "\n  {} journal records are not acknowledged yet; the next start publishes them",
             counts.waiting
         ));
     }
@@ -103,7 +105,7 @@ fn summary(counts: &ExchangeCounts, publishes: bool) -> String {
         text.push_str(&format!("\n  shed {count}: {reason}"));
     }
     if counts.upgraded > 0 {
-        text.push_str(&format!("\n  {} upgraded connections passed through unrecorded", counts.upgraded));
+        text.push_str(&format!("\n  {} upgraded connections (WebSocket) are not recorded", counts.upgraded));
     }
     text
 }

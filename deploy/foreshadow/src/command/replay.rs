@@ -1,6 +1,4 @@
-//! `foreshadow replay`: reads the files that the command line names, replays, says what came of it.
-//!
-//! Choosing, playing and keeping trials is `replayer`'s.
+//! `foreshadow replay`: replays recorded sessions against one candidate.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,70 +13,75 @@ use tokio_util::sync::CancellationToken;
 use crate::console::Console;
 use crate::context::Context;
 use crate::exit::{Failure, Status};
-use crate::format::parse_duration;
+use crate::format::{escape_control, parse_duration};
 use crate::resources::resources;
 use crate::signals::cancel_on_signal;
 
-/// Sessions left out that are named on the terminal; `--json` names all.
+/// Excluded sessions on the terminal; `--json` lists all.
 const MAX_NAMED: usize = 5;
 
-/// Finished trials between two plain lines of progress, where stderr is no terminal.
+/// Finished trials between two plain lines of progress without a terminal.
 const LINE_EVERY: usize = 100;
+
+const AFTER_HELP: &str = "\
+Example:
+  foreshadow replay --store foreshadow-demo/store --candidate candidate.toml --run runs/candidate --sessions 20";
 
 /// Arguments of `foreshadow replay`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
     /// Store with the recorded sessions.
     #[arg(long, value_name = "STORE")]
     store: String,
-    /// What is replayed against (TOML).
+    /// Candidate file (TOML): how to call the build under test.
     #[arg(long, value_name = "FILE")]
     candidate: PathBuf,
-    /// Where the trials go; must not hold a run yet, unless --resume is given.
+    /// Run that receives the trials; must not exist yet, except with --resume.
     #[arg(long, value_name = "RUN")]
     run: String,
-    /// Whose trials they are.
+    /// Lane of the trials.
     #[arg(long, value_enum, default_value = "candidate")]
     lane: LaneName,
     /// Trials of each session.
     #[arg(long, default_value_t = 5, value_name = "K")]
     trials: u32,
-    /// A seeded sample of this many sessions; by default all.
+    /// Replay a seeded sample of N sessions [default: all sessions].
     #[arg(long, value_name = "N")]
     sessions: Option<usize>,
-    /// Seed of everything random: the sample, the order of trials, the faults, the seeds given to the candidate.
+    /// Seed of the sample, the order of trials, the faults and the seeds of the candidate.
     #[arg(long, default_value_t = 0, value_name = "N")]
     seed: u64,
-    /// Trials at a time.
+    /// Trials that run at the same time.
     #[arg(long, default_value_t = 4, value_name = "N")]
     concurrency: usize,
-    /// Faults to inject into tool calls (TOML); the same seed gives both lanes the same ones.
+    /// Fault rules for tool calls (TOML); the same seed gives both lanes the same faults.
     #[arg(long, value_name = "FILE")]
     faults: Option<PathBuf>,
-    /// What answers the candidate's model calls: the recording, or the `upstream` under `model` of the candidate file.
+    /// Source of model responses: the recording, or the `upstream` in [model] of the candidate file.
     #[arg(long, value_enum, default_value = "recorded")]
     model: ModelName,
-    /// Tool list (OpenAI or MCP form) with `effect`, `reversible` and `idempotent` beside each tool.
+    /// Tool list (JSON, OpenAI or MCP form) with `effect`, `reversible` and `idempotent` for each tool.
     #[arg(long, value_name = "FILE")]
     tools: Option<PathBuf>,
-    /// Only sessions of this agent.
+    /// Replay only sessions of this agent.
     #[arg(long, value_name = "A")]
     agent: Option<AgentId>,
-    /// Go on with a run that was interrupted: finished trials are not played again.
+    /// Continue an interrupted run; finished trials stay.
     #[arg(long)]
     resume: bool,
-    /// Recorded tool delays are multiplied by this; 0 answers at once.
+    /// Factor on recorded tool delays; 0 answers at once.
     #[arg(long, default_value_t = 1.0, value_name = "FACTOR")]
     delay_scale: f64,
-    /// No recorded tool delay is replayed longer than this.
+    /// Longest tool delay, after scaling.
     #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = parse_duration)]
     delay_cap: Duration,
-    /// Start a command candidate although nothing stops it from reaching the network.
+    /// Start a command candidate although it can reach the network.
     #[arg(long)]
     allow_open_egress: bool,
 }
 
-/// A lane that can be replayed.
+/// A lane that replay can fill.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum LaneName {
     /// The current build.
@@ -87,7 +90,7 @@ enum LaneName {
     Candidate,
 }
 
-/// What answers model calls.
+/// Source of model responses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 enum ModelName {
     /// The recording.
@@ -102,7 +105,7 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Fai
     let plan = request(args).into_plan(&resources(context)?).map_err(Failure::usage)?;
     let world = World::bind(plan.candidate.listen()).await.map_err(Failure::usage)?;
     let cancel = CancellationToken::new();
-    let mut progress = ReplayProgress::new(context.console);
+    let mut progress = ReplayProgress { console: context.console, bar: None };
     let mut on_progress = |event| progress.show(event);
     let replayed = replayer::replay(plan, &world, &mut on_progress, cancel.clone());
     let replayed = cancel_on_signal(cancel, Box::pin(replayed)).await;
@@ -144,20 +147,16 @@ struct ReplayProgress<'a> {
     bar: Option<indicatif::ProgressBar>,
 }
 
-impl<'a> ReplayProgress<'a> {
-    fn new(console: &'a Console) -> Self {
-        Self { console, bar: None }
-    }
-
+impl ReplayProgress<'_> {
     fn show(&mut self, progress: Progress) {
         match progress {
             Progress::Corpus { whole, torn, unusable, chosen } => self.console.note(format!(
-                "{chosen} of {whole} whole sessions chosen; left out: {torn} torn, {unusable} with nothing to play"
+                "{chosen} of {whole} complete sessions chosen; excluded: {torn} incomplete, {unusable} without a turn to replay"
             )),
-            Progress::Probed => self.console.note("the candidate answers"),
+            Progress::Probed => self.console.note("the candidate responds"),
             Progress::Planned { trials, already } => {
                 if already > 0 {
-                    self.console.note(format!("{already} of {trials} trials are finished already"));
+                    self.console.note(format!("{already} of {trials} trials are already finished"));
                 }
                 let bar = self.console.progress("trials", trials as u64);
                 bar.set_position(already as u64);
@@ -191,7 +190,7 @@ fn conclude(summary: &Summary, console: &Console) -> Result<Status, Failure> {
     if summary.interrupted {
         let (done, all) = (summary.already + summary.ran, summary.planned);
         return Err(Failure::work(anyhow::anyhow!(
-            "stopped after {done} of {all} trials; what is finished is kept: repeat the command with --resume"
+            "replay stopped after {done} of {all} trials; finished trials are kept; repeat the command with --resume"
         )));
     }
     Ok(Status::Success)
@@ -199,15 +198,16 @@ fn conclude(summary: &Summary, console: &Console) -> Result<Status, Failure> {
 
 fn lines(summary: &Summary) -> Vec<String> {
     let Summary { endings, fidelity, .. } = summary;
-    let (started, own) = match summary.already {
+    let (earlier, scope) = match summary.already {
         0 => (String::new(), ""),
-        already => {
-            (format!(", {already} by earlier starts and {} by this one", summary.ran), " in this start")
-        }
+        already => (
+            format!(", {already} by earlier invocations and {} by this one", summary.ran),
+            " in this invocation",
+        ),
     };
     let mut lines = vec![
         format!(
-            "{} trials of {} sessions by build {} (lane {}){started} in {:.1} s",
+            "{} trials of {} sessions by build {} (lane {}){earlier} in {:.1} s",
             summary.already + summary.ran,
             summary.cases,
             summary.build,
@@ -215,11 +215,11 @@ fn lines(summary: &Summary) -> Vec<String> {
             Duration::from_millis(summary.elapsed_ms).as_secs_f64()
         ),
         format!(
-            "  ended: {} complete, {} failed, {} timed out, {} truncated, {} for the surroundings",
+            "  endings: {} complete, {} failed, {} timed out, {} truncated, {} infrastructure failures",
             endings.complete, endings.failed, endings.timed_out, endings.truncated, endings.infrastructure
         ),
         format!(
-            "  world answers: {} exact, {} normalised, {} derived, {} live, {} faulted, {} missed",
+            "  world responses: {} exact, {} normalised, {} derived, {} live, {} faulted, {} missed",
             fidelity.exact,
             fidelity.normalised,
             fidelity.derived,
@@ -228,7 +228,7 @@ fn lines(summary: &Summary) -> Vec<String> {
             fidelity.missed
         ),
         format!(
-            "  divergences: {}, duplicated writes{own}: {}, model calls: {}, tokens: {} read, {} written",
+            "  divergences: {}, duplicated writes{scope}: {}, model calls: {}, tokens: {} read, {} written",
             summary.divergences,
             summary.duplicated_writes,
             summary.model_calls,
@@ -238,20 +238,20 @@ fn lines(summary: &Summary) -> Vec<String> {
     ];
     if summary.uncorrelated_calls > 0 {
         lines.push(format!(
-            "  {} calls could not be told apart: the candidate must pass on `traceparent` or `baggage` of its turn, or a \
-             header that [propagate] header = \"…\" in candidate.toml names; or replay with --concurrency 1",
+            "  {} calls match no trial: the candidate must pass on `traceparent` or `baggage` of its turn, or a header that \
+             [propagate] header = \"…\" of the candidate file names; or replay with --concurrency 1",
             summary.uncorrelated_calls
         ));
     }
     let torn = summary.torn.iter().map(|torn| (&torn.session, torn.reasons.join(", ")));
     let unusable = summary.unusable.iter().map(|session| (&session.session, session.reason.clone()));
-    let left_out: Vec<_> = torn.chain(unusable).collect();
-    for (session, reason) in left_out.iter().take(MAX_NAMED) {
-        lines.push(format!("  left out {}: {}", session.as_str().escape_debug(), reason.escape_debug()));
+    let excluded: Vec<_> = torn.chain(unusable).collect();
+    for (session, reason) in excluded.iter().take(MAX_NAMED) {
+        lines.push(format!("  excluded {}: {}", escape_control(session.as_str()), escape_control(reason)));
     }
-    if left_out.len() > MAX_NAMED {
+    if excluded.len() > MAX_NAMED {
         lines
-            .push(format!("  and {} more sessions left out (--json lists them)", left_out.len() - MAX_NAMED));
+            .push(format!("  and {} more excluded sessions (--json lists them)", excluded.len() - MAX_NAMED));
     }
     lines.push(format!("  run: {}", summary.run));
     lines

@@ -1,6 +1,4 @@
-//! `foreshadow sessions`: what a store or a run holds, one session as a readable trace, and whether all is there.
-//!
-//! Only looks: writes nothing, and prints recorded text with its control characters escaped.
+//! `foreshadow sessions`: lists sessions, shows one as a trace, verifies that all are complete. Never writes.
 
 use clap::Subcommand;
 
@@ -14,30 +12,35 @@ mod trace;
 mod verify;
 mod view;
 
+const AFTER_HELP: &str = "\
+Example:
+  foreshadow sessions list --store foreshadow-demo/store --limit 10";
+
 /// Arguments of `foreshadow sessions`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
-    /// What to look at.
+    /// The subcommand.
     #[command(subcommand)]
-    command: Subcommands,
+    command: SessionsCommand,
 }
 
-/// What to look at.
+/// The subcommands of `foreshadow sessions`.
 #[derive(Debug, Subcommand)]
-enum Subcommands {
-    /// One line a session.
+enum SessionsCommand {
+    /// List sessions, one line each.
     List(list::Args),
-    /// One session as a trace: turns, model calls, tool calls, timings, how each ended.
+    /// Show one session as a trace: turns, model calls, tool calls, durations, endings.
     Show(show::Args),
-    /// Whether every session is whole, and what is missing where it is not.
+    /// Verify that every session is complete, and print what is missing.
     Verify(verify::Args),
 }
 
 /// Runs `foreshadow sessions`.
 pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Failure> {
     match args.command {
-        Subcommands::List(args) => list::run(args, context).await,
-        Subcommands::Show(args) => show::run(args, context).await,
-        Subcommands::Verify(args) => verify::run(args, context).await,
+        SessionsCommand::List(args) => list::run(args, context).await,
+        SessionsCommand::Show(args) => show::run(args, context).await,
+        SessionsCommand::Verify(args) => verify::run(args, context).await,
     }
 }

@@ -1,6 +1,4 @@
-//! `foreshadow store`: small files merged, old sessions expired, sessions and tenants erased.
-//!
-//! The work is the store's; here are its flags, its words, and what it cannot reach.
+//! `foreshadow store`: compacts files, expires old sessions, erases sessions and tenants.
 
 use std::time::Duration;
 
@@ -21,92 +19,111 @@ use crate::context::Context;
 use crate::exit::{Failure, Status};
 use crate::format::{count_u64, escape_control, parse_duration};
 
-/// What an erasure in the store does not reach.
-const OUT_OF_REACH: [&str; 5] = [
-    "the Kafka topic, until its retention has passed",
-    "recorders' journals that are not archived yet",
-    "runs replayed or imported from these sessions, and their reports",
+/// Copies of the data that `erase` does not delete.
+const NOT_ERASED: [&str; 5] = [
+    "the Kafka topic, until its retention ends",
+    "journals of recorders that are not archived yet",
+    "runs replayed or imported from these sessions, and the reports on them",
     "backups, snapshots and older object versions of the store",
-    "the names of folders and files in the store's commits, which hold tenants and agents",
+    "names of tenants and agents in the folder and file names of older commits",
 ];
 
-/// Sessions that are named on the terminal; `--json` names all.
+/// Sessions on the terminal; `--json` lists all.
 const MAX_NAMED: usize = 5;
+
+const AFTER_HELP: &str = "\
+Example:
+  foreshadow store compact --store foreshadow-demo/store --dry-run";
+
+const COMPACT_HELP: &str = "\
+Example:
+  foreshadow store compact --store foreshadow-demo/store --dry-run";
+
+const EXPIRE_HELP: &str = "\
+Example:
+  foreshadow store expire --store foreshadow-demo/store --older-than 90days --dry-run";
+
+const ERASE_HELP: &str = "\
+Example:
+  foreshadow store erase --store foreshadow-demo/store --session chat-0000 --dry-run";
 
 /// Arguments of `foreshadow store`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
-    /// What to do with it.
+    /// The subcommand.
     #[command(subcommand)]
-    work: Work,
+    command: StoreCommand,
 }
 
-/// What to do with a store.
+/// The subcommands of `foreshadow store`.
 #[derive(Debug, Subcommand)]
-enum Work {
-    /// Merge small files; readers see the same, archivers may go on.
+enum StoreCommand {
+    /// Merge small files. Readers see the same rows, archivers can continue.
     Compact(CompactArgs),
-    /// Delete sessions that started long ago, each as a whole.
+    /// Delete complete days of old sessions.
     Expire(ExpireArgs),
-    /// Delete all of some sessions or tenants, and read the store again to see that nothing is left.
+    /// Delete sessions or tenants, then read the store again and verify that nothing is left.
     Erase(EraseArgs),
 }
 
 /// Arguments of `foreshadow store compact`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = COMPACT_HELP)]
 struct CompactArgs {
     /// Store to compact.
     #[arg(long, value_name = "STORE")]
     store: String,
-    /// Size that merged files aim at: 134217728, 64MiB, 1GiB [default: 128MiB].
+    /// Target size of a merged file, such as 134217728, 64MiB or 1GiB [default: 128MiB].
     #[arg(long, value_name = "SIZE", value_parser = size)]
     target_bytes: Option<u64>,
-    /// Only say what would be done.
+    /// Print the changes without making them.
     #[arg(long)]
     dry_run: bool,
 }
 
 /// Arguments of `foreshadow store expire`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXPIRE_HELP)]
 struct ExpireArgs {
-    /// Store to clean.
+    /// Store to expire sessions from.
     #[arg(long, value_name = "STORE")]
     store: String,
-    /// Sessions that started on a day (UTC) all of which is longer ago: 90days, 6months.
+    /// Delete sessions whose start day (UTC) is longer ago, such as 90days or 6months.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     older_than: Duration,
-    /// Only say what would be done.
+    /// Print the changes without making them.
     #[arg(long)]
     dry_run: bool,
 }
 
 /// Arguments of `foreshadow store erase`.
 #[derive(Debug, clap::Args)]
-#[command(group(clap::ArgGroup::new("what").required(true).args(["session", "tenant"])))]
+#[command(after_help = ERASE_HELP, group(clap::ArgGroup::new("what").required(true).args(["session", "tenant"])))]
 struct EraseArgs {
     /// Store to erase from.
     #[arg(long, value_name = "STORE")]
     store: String,
-    /// Session to erase; may be given again.
+    /// Session to erase; repeatable.
     #[arg(long, value_name = "ID")]
     session: Vec<SessionId>,
-    /// Tenant to erase all sessions of; may be given again.
+    /// Tenant whose sessions are erased; repeatable.
     #[arg(long, value_name = "ID")]
     tenant: Vec<TenantId>,
-    /// Only say what would be done.
+    /// Print the changes without making them.
     #[arg(long, conflicts_with = "yes")]
     dry_run: bool,
-    /// Do it: this cannot be undone.
+    /// Erase; this cannot be undone.
     #[arg(long)]
     yes: bool,
 }
 
 /// Runs `foreshadow store`.
 pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Failure> {
-    match args.work {
-        Work::Compact(args) => compact(args, context).await,
-        Work::Expire(args) => expire(args, context).await,
-        Work::Erase(args) => erase(args, context).await,
+    match args.command {
+        StoreCommand::Compact(args) => compact(args, context).await,
+        StoreCommand::Expire(args) => expire(args, context).await,
+        StoreCommand::Erase(args) => erase(args, context).await,
     }
 }
 
@@ -125,7 +142,7 @@ async fn compact(args: CompactArgs, context: &Context<'_>) -> Result<Status, Fai
     } else {
         tables(console, &done);
         if done.commits == 0 {
-            console.line("nothing to merge: no folder has two small files");
+            console.line("nothing to merge: no folder has two files below the target size");
         }
     }
     Ok(Status::Success)
@@ -150,18 +167,22 @@ fn expiry(done: &ExpiryReport, before: &str, dry_run: bool) -> String {
     let verb = if dry_run { "would be deleted" } else { "deleted" };
     let mut text = format!("{} from before {before} {verb}", sessions(done.sessions));
     if done.continued > 0 {
-        text.push_str(&format!("; {} that went on later stay", done.continued));
+        text.push_str(&format!("; {} of them have later exchanges and stay", done.continued));
     }
     if done.files_without_time > 0 {
         let number = files(done.files_without_time);
-        text.push_str(&format!("; {number} of sessions without times stay (erase them by --session)"));
+        text.push_str(&format!(
+            "; {number} with sessions without a start time stay (erase them with --session)"
+        ));
     }
     text
 }
 
 async fn erase(args: EraseArgs, context: &Context<'_>) -> Result<Status, Failure> {
     if !args.dry_run && !args.yes {
-        let error = anyhow!("erasing cannot be undone: look with --dry-run first, then say --yes");
+        let error = anyhow!(
+            "erasing cannot be undone: check the effect with --dry-run, then repeat the command with --yes"
+        );
         return Err(Failure::usage(error));
     }
     let (store, _) = context.open_committed(&args.store).await?;
@@ -170,15 +191,15 @@ async fn erase(args: EraseArgs, context: &Context<'_>) -> Result<Status, Failure
     let done = if args.dry_run { store.plan_erasure(&erasure).await } else { store.erase(&erasure).await };
     let done = done.map_err(failure)?;
     let console = context.console;
-    console.result(&serde_json::json!({ "erased": done, "out_of_reach": OUT_OF_REACH }));
+    console.result(&serde_json::json!({ "erased": done, "not_erased": NOT_ERASED }));
     for line in erasure_lines(&done) {
         console.line(line);
     }
     if !args.dry_run {
         tables(console, &done.report);
     }
-    console.line("not reached, to be seen to apart:");
-    OUT_OF_REACH.iter().for_each(|place| console.line(format!("  {place}")));
+    console.line("not erased, delete separately:");
+    NOT_ERASED.iter().for_each(|copy| console.line(format!("  {copy}")));
     Ok(Status::Success)
 }
 
@@ -186,24 +207,26 @@ fn erasure_lines(done: &ErasureReport) -> Vec<String> {
     let named: Vec<String> =
         done.sessions.iter().take(MAX_NAMED).map(|id| escape_control(id.as_str())).collect();
     let more = done.sessions.len() - named.len();
-    let more = if more > 0 { format!(" and {more} more (--json names them)") } else { String::new() };
+    let more = if more > 0 { format!(" and {more} more (--json lists them)") } else { String::new() };
     let rows = format!("{} exchanges, {} close rows", done.removed.exchanges, done.removed.closes);
     let what = format!("{}: {}{more}", sessions(done.sessions.len() as u64), named.join(", "));
     let mut lines: Vec<String> =
-        done.absent.iter().map(|absent| format!("{} is not there", escape_control(absent))).collect();
+        done.absent.iter().map(|absent| format!("{} not found", escape_control(absent))).collect();
     match &done.proof {
-        None => lines.push(format!("would erase {what} ({rows} and their pieces)")),
+        None => lines.push(format!("would erase {what} ({rows} and their chunks)")),
         Some(proof) => {
-            lines.push(format!("erased {what} ({rows}, {} pieces of bodies)", done.removed.pieces));
+            lines.push(format!("erased {what} ({rows}, {} chunks of bodies)", done.removed.pieces));
             lines.push(format!(
-                "read {} with {} rows again: nothing of it is left; {} replaced files are gone",
+                "verified: read {} with {} rows again, nothing is left; {} replaced files are deleted",
                 files(proof.files_read),
                 proof.rows_read,
                 proof.replaced_gone
             ));
             if proof.uncommitted > 0 {
                 let number = files(proof.uncommitted);
-                lines.push(format!("not read: {number} of an archiver's batch under way or of a crash"));
+                lines.push(format!(
+                    "not verified: {number} without a commit, from a running archiver or a crash"
+                ));
             }
         }
     }
@@ -224,7 +247,7 @@ fn tables(console: &Console, done: &MaintenanceReport) {
         let (before, after) = (change.before, change.after);
         let name = change.table.as_str();
         console.line(format!(
-            "{name}: {}, {} before; {}, {} now",
+            "{name}: {}, {} before; {}, {} after",
             files(before.files),
             bytes(before.bytes),
             files(after.files),
@@ -232,7 +255,7 @@ fn tables(console: &Console, done: &MaintenanceReport) {
         ));
     }
     if done.leftovers_deleted > 0 {
-        console.line(format!("{} left by an interrupted upkeep deleted", files(done.leftovers_deleted)));
+        console.line(format!("{} of an interrupted maintenance deleted", files(done.leftovers_deleted)));
     }
 }
 

@@ -9,33 +9,38 @@ use crate::context::Context;
 use crate::exit::{Failure, Status};
 use crate::format::{self, escape_control};
 
-#[derive(Serialize)]
-struct Listing<'a> {
-    store: &'a str,
-    /// All that match, shown or not.
-    sessions: usize,
-    whole: usize,
-    torn: usize,
-    /// Not closed, and nothing else is known to be missing.
-    open: usize,
-    shown: &'a [Overview],
-}
+const AFTER_HELP: &str = "\
+Example:
+  foreshadow sessions list --store foreshadow-demo/store --limit 10";
 
 /// Arguments of `foreshadow sessions list`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
 pub(super) struct Args {
-    /// Store or run to look at.
+    /// Store or run to read.
     #[arg(long, visible_alias = "run", value_name = "STORE")]
     store: String,
-    /// Only sessions of this agent.
+    /// List only sessions of this agent.
     #[arg(long, value_name = "ID")]
     agent: Option<AgentId>,
-    /// At most this many sessions.
+    /// List at most N sessions.
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// Torn and open sessions before whole ones.
+    /// List incomplete and open sessions before complete ones.
     #[arg(long)]
-    torn_first: bool,
+    incomplete_first: bool,
+}
+
+#[derive(Serialize)]
+struct Listing<'a> {
+    store: &'a str,
+    /// All sessions that match, listed or not.
+    sessions: usize,
+    complete: usize,
+    incomplete: usize,
+    /// Sessions without a close row and without any other gap.
+    open: usize,
+    shown: &'a [Overview],
 }
 
 /// Runs `foreshadow sessions list`.
@@ -44,27 +49,28 @@ pub(super) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Fai
     let read = store.with_snapshot(snapshot, async |snapshot| overview::read(&store, snapshot).await);
     let mut sessions = read.await.map_err(Failure::work)?;
     sessions.retain(|one| args.agent.as_ref().is_none_or(|agent| one.agent == *agent));
-    // Newest last, as in a log; sessions without times are in file order.
+    // Oldest first, as in a log; sessions without a start time keep the order of their file.
     sessions.sort_by(|a, b| (a.started_at, &a.session).cmp(&(b.started_at, &b.session)));
-    if args.torn_first {
+    if args.incomplete_first {
         sessions.sort_by_key(Overview::state);
     }
     let number = |state: State| sessions.iter().filter(|one| one.state() == state).count();
-    let (whole, torn, open) = (number(State::Whole), number(State::Torn), number(State::Open));
+    let (complete, incomplete, open) =
+        (number(State::Complete), number(State::Incomplete), number(State::Open));
     let shown = &sessions[..sessions.len().min(args.limit.unwrap_or(usize::MAX))];
     context.console.result(&Listing {
         store: &args.store,
         sessions: sessions.len(),
-        whole,
-        torn,
+        complete,
+        incomplete,
         open,
         shown,
     });
     table(context.console, shown);
     let more = sessions.len() - shown.len();
-    let more = if more > 0 { format!(", {more} not shown") } else { String::new() };
+    let more = if more > 0 { format!("; {more} not listed") } else { String::new() };
     let all = format::count(sessions.len(), "session");
-    context.console.line(format!("{all}, {whole} whole, {torn} torn, {open} open{more}"));
+    context.console.line(format!("{all}: {complete} complete, {incomplete} incomplete, {open} open{more}"));
     Ok(Status::Success)
 }
 
@@ -82,7 +88,7 @@ fn table(console: &Console, sessions: &[Overview]) {
     }
     for (row, one) in rows.iter().zip(sessions) {
         let text = line(row, &widths);
-        console.line(if one.whole { text } else { console.paint(&text, "33") });
+        console.line(if one.complete { text } else { console.paint(&text, "33") });
     }
 }
 
@@ -93,11 +99,11 @@ fn line(cells: &[String; 9], widths: &[usize; 9]) -> String {
 
 fn row(one: &Overview) -> [String; 9] {
     let state = match (one.state(), one.has_transcript, one.unfinished) {
-        (State::Torn, _, _) => "torn".to_owned(),
+        (State::Incomplete, _, _) => "incomplete".to_owned(),
         (State::Open, _, _) => "open".to_owned(),
-        (State::Whole, false, _) => "outcome only".to_owned(),
-        (State::Whole, true, 0) => "whole".to_owned(),
-        (State::Whole, true, unfinished) => format!("whole, {unfinished} unfinished"),
+        (State::Complete, false, _) => "outcome only".to_owned(),
+        (State::Complete, true, 0) => "complete".to_owned(),
+        (State::Complete, true, unfinished) => format!("complete, {unfinished} unfinished"),
     };
     let success = match one.success {
         Some(true) => "yes",

@@ -1,4 +1,4 @@
-//! What is known of every session without reading a body: from close rows, trials and a few columns of the exchanges.
+//! A summary of every session from close rows, trials and a few columns of the exchanges; reads no body.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use store::table::Table;
 use store::{Snapshot, Store, StoreError};
 
-/// The columns of an exchange that an overview needs.
+/// Columns of an exchange that an overview reads.
 const COLUMNS: [&str; 10] = [
     "session",
     "incarnation",
@@ -25,7 +25,7 @@ const COLUMNS: [&str; 10] = [
 ];
 
 #[derive(Debug, Deserialize)]
-struct Row {
+struct ExchangeRow {
     session: SessionId,
     incarnation: IncarnationId,
     seq: u32,
@@ -35,17 +35,16 @@ struct Row {
     session_started_at: i64,
     ending: Ending,
     http_method: Option<String>,
-    operation: Kind,
+    operation: OperationRow,
 }
 
-/// What an overview needs of an operation.
 #[derive(Debug, Deserialize)]
-struct Kind {
+struct OperationRow {
     kind: OperationKind,
 }
 
-impl Row {
-    /// Whether it ended before its end; a client ends the stream that it listens to its tool server on by leaving it.
+impl ExchangeRow {
+    /// Whether the exchange ended early. An MCP client cancels its GET stream at the end of a session: that is regular.
     fn is_unfinished(&self) -> bool {
         let listens = self.edge == Edge::Tool && self.http_method.as_deref() == Some("GET");
         match self.ending {
@@ -56,23 +55,23 @@ impl Row {
     }
 }
 
-/// Whether all of a session is there.
+/// Completeness of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum State {
-    /// Something is missing.
-    Torn,
-    /// It was not closed: it goes on, or its recorder was killed. Nothing else is known to be missing.
+    /// An exchange, a chunk or more than the close row is missing.
+    Incomplete,
+    /// Only the close row is missing: the session continues, or its recorder was killed.
     Open,
-    /// All is there.
-    Whole,
+    /// Nothing is missing.
+    Complete,
 }
 
 impl State {
     pub(super) fn of(tears: &[Tear]) -> Self {
         match tears {
-            [] => Self::Whole,
+            [] => Self::Complete,
             tears if tears.iter().all(|tear| matches!(tear, Tear::NotClosed { .. })) => Self::Open,
-            _ => Self::Torn,
+            _ => Self::Incomplete,
         }
     }
 }
@@ -87,39 +86,38 @@ pub(super) struct Overview {
     pub(super) started_at: i64,
     pub(super) turns: usize,
     pub(super) model_calls: usize,
-    /// Calls of tools; what else goes over the tool edge (`initialize`, lists, notifications) is none.
+    /// Tool calls; `initialize`, lists and notifications do not count.
     pub(super) tool_calls: usize,
-    /// Exchanges that ended before their end.
+    /// Exchanges that ended early.
     pub(super) unfinished: usize,
-    pub(super) whole: bool,
-    /// Not closed, and nothing else is known to be missing.
+    pub(super) complete: bool,
+    /// Only the close row is missing.
     pub(super) open: bool,
-    /// What is missing, in words; bodies are not looked at.
-    pub(super) tears: Vec<String>,
+    /// The gaps, except missing chunks of bodies.
+    pub(super) gaps: Vec<String>,
     pub(super) case: Option<String>,
     pub(super) success: Option<bool>,
-    /// In a run.
+    /// `None` in a store.
     pub(super) lane: Option<Lane>,
-    /// In a run.
+    /// `None` in a store.
     pub(super) trial: Option<u32>,
-    /// `false` for a trial of an outcome table, which has no exchanges to be missing.
+    /// `false` for a trial of an outcome table, which has no exchanges.
     pub(super) has_transcript: bool,
 }
 
 impl Overview {
-    /// Whether all of it is there.
     pub(super) fn state(&self) -> State {
-        match (self.whole, self.open) {
-            (true, _) => State::Whole,
+        match (self.complete, self.open) {
+            (true, _) => State::Complete,
             (false, true) => State::Open,
-            (false, false) => State::Torn,
+            (false, false) => State::Incomplete,
         }
     }
 }
 
-/// What is kept of a session while its rows pass by: four bytes an exchange, and its close rows.
+/// The counts of one session during the read: four bytes per exchange, and the close rows.
 #[derive(Default)]
-struct Parts {
+struct SessionCounts {
     first: Option<(AgentId, Option<BuildId>)>,
     started_at: Option<i64>,
     seqs: BTreeMap<IncarnationId, Vec<u32>>,
@@ -131,8 +129,8 @@ struct Parts {
     trial: Option<Trial>,
 }
 
-impl Parts {
-    fn add(&mut self, row: Row) {
+impl SessionCounts {
+    fn add(&mut self, row: ExchangeRow) {
         self.turns += usize::from(row.edge == Edge::Turn);
         self.model_calls += usize::from(row.edge == Edge::Model);
         let is_call = row.edge == Edge::Tool && row.operation.kind == OperationKind::CallTool;
@@ -145,15 +143,14 @@ impl Parts {
     }
 }
 
-/// Reads the overview of every session, by session id. In memory are the overviews, and the rows of a file while it is
-/// read.
+/// Reads the overview of every session, ordered by session id. Memory: the overviews and the rows of one file.
 ///
 /// # Errors
-/// A file is missing, truncated, foreign or of another version.
+/// A file is missing, truncated, not a Parquet file of this store, or of another format version.
 pub(super) async fn read(store: &Store, snapshot: &Snapshot) -> Result<Vec<Overview>, StoreError> {
-    let mut sessions: BTreeMap<SessionId, Parts> = BTreeMap::new();
+    let mut sessions: BTreeMap<SessionId, SessionCounts> = BTreeMap::new();
     for file in snapshot.files(Table::Exchanges) {
-        let add = |rows: Vec<Row>| {
+        let add = |rows: Vec<ExchangeRow>| {
             for row in rows {
                 sessions.entry(row.session.clone()).or_default().add(row);
             }
@@ -164,15 +161,15 @@ pub(super) async fn read(store: &Store, snapshot: &Snapshot) -> Result<Vec<Overv
         sessions.entry(close.session.clone()).or_default().closes.push(close);
     }
     for trial in store.read_table::<Trial>(snapshot, Table::Trials, None).await? {
-        let parts = sessions.entry(trial.session.clone()).or_default();
-        parts.trial = Some(trial);
+        let counts = sessions.entry(trial.session.clone()).or_default();
+        counts.trial = Some(trial);
     }
-    Ok(sessions.into_iter().filter_map(|(session, parts)| overview(session, &parts)).collect())
+    Ok(sessions.into_iter().filter_map(|(session, counts)| overview(session, &counts)).collect())
 }
 
-fn overview(session: SessionId, parts: &Parts) -> Option<Overview> {
-    let (first, trial) = (parts.first.as_ref(), parts.trial.as_ref());
-    let latest = latest_closes(&parts.closes);
+fn overview(session: SessionId, counts: &SessionCounts) -> Option<Overview> {
+    let (first, trial) = (counts.first.as_ref(), counts.trial.as_ref());
+    let latest = latest_closes(&counts.closes);
     let close = latest.values().next().copied();
     let agent = first
         .map(|(agent, _)| agent)
@@ -181,25 +178,25 @@ fn overview(session: SessionId, parts: &Parts) -> Option<Overview> {
     let build = first.and_then(|(_, build)| build.as_ref());
     let build = build.or(close.and_then(|c| c.build.as_ref())).or(trial.and_then(|t| t.build.as_ref()));
     let has_transcript = trial.is_none_or(|trial| trial.has_transcript);
-    let seqs = parts.seqs.iter().flat_map(|(of, seqs)| seqs.iter().map(move |seq| (of, *seq)));
-    let found = tears(&parts.closes, seqs);
+    let seqs = counts.seqs.iter().flat_map(|(of, seqs)| seqs.iter().map(move |seq| (of, *seq)));
+    let found = tears(&counts.closes, seqs);
     let state = State::of(&found);
-    let said_torn = trial.and_then(|trial| trial.whole) == Some(false);
+    let marked_incomplete = trial.and_then(|trial| trial.whole) == Some(false);
     Some(Overview {
         agent: agent.clone(),
         build: build.cloned(),
-        started_at: parts
+        started_at: counts
             .started_at
             .or(close.map(|close| close.started_at))
             .or(trial.and_then(|trial| trial.started_at))
             .unwrap_or(0),
-        turns: parts.turns,
-        model_calls: parts.model_calls,
-        tool_calls: parts.tool_calls,
-        unfinished: parts.unfinished,
-        whole: state == State::Whole && !said_torn,
-        open: state == State::Open && !said_torn,
-        tears: found.iter().map(ToString::to_string).collect(),
+        turns: counts.turns,
+        model_calls: counts.model_calls,
+        tool_calls: counts.tool_calls,
+        unfinished: counts.unfinished,
+        complete: state == State::Complete && !marked_incomplete,
+        open: state == State::Open && !marked_incomplete,
+        gaps: found.iter().map(ToString::to_string).collect(),
         case: trial
             .map(|trial| trial.case.to_string())
             .or_else(|| latest.values().find_map(|close| close.case.clone())),
@@ -217,8 +214,8 @@ fn overview(session: SessionId, parts: &Parts) -> Option<Overview> {
 mod tests {
     use super::*;
 
-    fn row(kind: OperationKind, method: &str, ending: Ending) -> Row {
-        Row {
+    fn row(kind: OperationKind, method: &str, ending: Ending) -> ExchangeRow {
+        ExchangeRow {
             session: SessionId::parse("s").expect("id"),
             incarnation: IncarnationId::parse("i").expect("id"),
             seq: 0,
@@ -228,32 +225,32 @@ mod tests {
             session_started_at: 0,
             ending,
             http_method: Some(method.to_owned()),
-            operation: Kind { kind },
+            operation: OperationRow { kind },
         }
     }
 
     #[test]
-    fn only_calls_of_tools_are_tool_calls_and_a_left_stream_is_finished() {
+    fn only_call_tool_counts_as_a_tool_call_and_a_cancelled_get_stream_is_finished() {
         let rows = vec![
             row(OperationKind::Other, "POST", Ending::Complete),
             row(OperationKind::ListTools, "POST", Ending::Complete),
             row(OperationKind::CallTool, "POST", Ending::Cancelled),
             row(OperationKind::Other, "GET", Ending::Cancelled),
         ];
-        let mut parts = Parts::default();
-        rows.into_iter().for_each(|row| parts.add(row));
-        let found = overview(SessionId::parse("s").expect("id"), &parts).expect("an overview");
+        let mut counts = SessionCounts::default();
+        rows.into_iter().for_each(|row| counts.add(row));
+        let found = overview(SessionId::parse("s").expect("id"), &counts).expect("an overview");
         assert_eq!((found.tool_calls, found.unfinished), (1, 1));
-        assert_eq!((found.state(), found.whole, found.open), (State::Open, false, true));
+        assert_eq!((found.state(), found.complete, found.open), (State::Open, false, true));
     }
 
     #[test]
-    fn a_session_that_lacks_more_than_its_close_row_is_torn() {
+    fn a_session_with_a_gap_besides_its_close_row_is_incomplete() {
         let incarnation = IncarnationId::parse("i").expect("id");
         let open = Tear::NotClosed { incarnation: incarnation.clone() };
         let gap = Tear::Gap { incarnation, missing: 1, expected: 2, first: 0 };
-        assert_eq!(State::of(&[]), State::Whole);
+        assert_eq!(State::of(&[]), State::Complete);
         assert_eq!(State::of(&[open.clone(), open.clone()]), State::Open);
-        assert_eq!(State::of(&[open, gap]), State::Torn);
+        assert_eq!(State::of(&[open, gap]), State::Incomplete);
     }
 }

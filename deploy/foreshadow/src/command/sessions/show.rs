@@ -15,66 +15,69 @@ use crate::exit::{Failure, Status};
 use crate::format::Length;
 use crate::format::escape_control;
 
-/// Ids that an ambiguous part is answered with.
-const SHOWN_MATCHES: usize = 5;
+/// Session ids that the error about an ambiguous id names.
+const MAX_MATCHES: usize = 5;
+
+const AFTER_HELP: &str = "\
+Example:
+  foreshadow sessions show chat-0000 --store foreshadow-demo/store";
+
+/// Arguments of `foreshadow sessions show`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct Args {
+    /// Session id, or a part of it that no other session id contains.
+    id: String,
+    /// Store or run to read.
+    #[arg(long, visible_alias = "run", value_name = "STORE")]
+    store: String,
+    /// Print complete texts; without it, long texts are shortened.
+    #[arg(long)]
+    full: bool,
+}
 
 #[derive(Deserialize)]
 struct IdRow {
     session: SessionId,
 }
 
-/// What an id, or a part of one, leads to.
-enum Found {
-    /// A session, and in a run its trial.
+/// The sessions that match an id or a part of one.
+enum Matches {
+    /// One session, in a run with its trial.
     Session(Box<StoredSession>, Option<Box<Trial>>),
     /// A trial of an outcome table.
     OutcomeOnly(SessionId),
-    /// No session among so many.
+    /// No session among this many.
     Nothing(usize),
-    /// These have it in them.
+    /// These ids contain the part.
     Several(Vec<SessionId>),
-}
-
-/// Arguments of `foreshadow sessions show`.
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    /// The session's id, or a part of it that only one session has.
-    id: String,
-    /// Store or run to look at.
-    #[arg(long, visible_alias = "run", value_name = "STORE")]
-    store: String,
-    /// Whole texts instead of their beginnings.
-    #[arg(long)]
-    full: bool,
 }
 
 /// Runs `foreshadow sessions show`.
 pub(super) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Failure> {
     let (store, snapshot) = context.open_committed(&args.store).await?;
-    let found = store.with_snapshot(snapshot, async |snapshot| look(&store, snapshot, &args.id).await);
+    let found = store.with_snapshot(snapshot, async |snapshot| find(&store, snapshot, &args.id).await);
     let (session, trial) = match found.await.map_err(Failure::work)? {
-        Found::Session(session, trial) => (session, trial),
-        Found::OutcomeOnly(id) => {
-            let error = anyhow!(
-                "{id} is a trial of an outcome table: it has no exchanges to show; `sessions list` has its outcome"
-            );
-            return Err(Failure::work(error));
+        Matches::Session(session, trial) => (session, trial),
+        Matches::OutcomeOnly(id) => {
+            return Err(Failure::work(anyhow!(
+                "{id} is a trial of an outcome table and has no exchanges; `foreshadow sessions list` shows its outcome"
+            )));
         }
-        Found::Nothing(among) => {
-            let error = anyhow!(
-                "no session {:?} among {among} in {}; `sessions list` names them",
-                args.id,
-                args.store
-            );
-            return Err(Failure::usage(error));
-        }
-        Found::Several(ids) => {
-            let names: Vec<String> =
-                ids.iter().take(SHOWN_MATCHES).map(|id| escape_control(id.as_str())).collect();
-            let number = ids.len();
+        Matches::Nothing(among) => {
             return Err(Failure::usage(anyhow!(
-                "{:?} is part of {number} session ids, among them {}; give more of it",
+                "{} has {among} sessions, none matches {:?}; `foreshadow sessions list` lists them",
+                args.store,
+                args.id
+            )));
+        }
+        Matches::Several(ids) => {
+            let names: Vec<String> =
+                ids.iter().take(MAX_MATCHES).map(|id| escape_control(id.as_str())).collect();
+            return Err(Failure::usage(anyhow!(
+                "{:?} matches {} session ids, such as {}; give a longer part of the id",
                 args.id,
+                ids.len(),
                 names.join(" and ")
             )));
         }
@@ -85,16 +88,16 @@ pub(super) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Fai
         context.console.line(line);
     }
     if context.verbose > 0 {
-        let reads = store.read_stats();
+        let stats = store.read_stats();
         context
             .console
-            .line(format!("read {} bytes of the store in {} requests", reads.bytes, reads.requests));
+            .line(format!("read {} bytes of the store in {} requests", stats.bytes, stats.requests));
     }
     Ok(Status::Success)
 }
 
-/// Looks the id up; only where there is no such session, every id is read to find those that it is part of.
-async fn look(store: &Store, snapshot: &Snapshot, text: &str) -> Result<Found, StoreError> {
+/// Looks up the exact id. Only if no session has it, reads all ids and searches for the part.
+async fn find(store: &Store, snapshot: &Snapshot, text: &str) -> Result<Matches, StoreError> {
     if let Ok(id) = SessionId::parse(text)
         && let Some(found) = exact(store, snapshot, &id).await?
     {
@@ -112,20 +115,20 @@ async fn look(store: &Store, snapshot: &Snapshot, text: &str) -> Result<Found, S
         matches = ids.iter().filter(|id| id.as_str().contains(text)).collect();
     }
     match &matches[..] {
-        [] => Ok(Found::Nothing(ids.len())),
-        [only] => Ok(exact(store, snapshot, only).await?.unwrap_or(Found::Nothing(ids.len()))),
-        several => Ok(Found::Several(several.iter().copied().cloned().collect())),
+        [] => Ok(Matches::Nothing(ids.len())),
+        [only] => Ok(exact(store, snapshot, only).await?.unwrap_or(Matches::Nothing(ids.len()))),
+        several => Ok(Matches::Several(several.iter().copied().cloned().collect())),
     }
 }
 
-async fn exact(store: &Store, snapshot: &Snapshot, id: &SessionId) -> Result<Option<Found>, StoreError> {
+async fn exact(store: &Store, snapshot: &Snapshot, id: &SessionId) -> Result<Option<Matches>, StoreError> {
     let wanted = BTreeSet::from([id.clone()]);
     let session = store.load_sessions(snapshot, Some(&wanted)).await?.pop();
     let trials: Vec<Trial> = store.rows_of_sessions(snapshot, Table::Trials, &wanted, None).await?;
     let trial = trials.into_iter().next().map(Box::new);
     Ok(match (session, trial) {
-        (Some(session), trial) => Some(Found::Session(Box::new(session), trial)),
-        (None, Some(_)) => Some(Found::OutcomeOnly(id.clone())),
+        (Some(session), trial) => Some(Matches::Session(Box::new(session), trial)),
+        (None, Some(_)) => Some(Matches::OutcomeOnly(id.clone())),
         (None, None) => None,
     })
 }

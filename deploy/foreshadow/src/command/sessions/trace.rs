@@ -1,4 +1,4 @@
-//! A session as lines for a person: who said what to whom, when, how long it took and how it ended.
+//! A session as text: turns, model calls and tool calls with start, duration and ending.
 
 use schemas::exchange::{Edge, Effect, Ending, Exchange, Operation, OperationKind};
 use schemas::session::latest_closes;
@@ -11,10 +11,10 @@ use crate::console::Console;
 use crate::format::escape_control;
 use crate::format::{self, Length, recorded};
 
-/// What the text of an exchange is indented by.
+/// Indentation of the further lines of a text.
 const INDENT: &str = "                      ";
 
-/// Writes the trace; `details` adds links, identifiers and headers.
+/// Formats the trace; `details` adds links, identifiers and headers.
 pub(super) fn lines(
     session: &StoredSession,
     trial: Option<&Trial>,
@@ -22,7 +22,7 @@ pub(super) fn lines(
     details: bool,
     console: &Console,
 ) -> Vec<String> {
-    let mut out = head(session, trial, console);
+    let mut out = header(session, trial, console);
     let trace = Trace {
         session,
         length,
@@ -30,7 +30,7 @@ pub(super) fn lines(
         console,
         origin: session.exchanges.first().map(|one| one.started_at),
     };
-    // An answer stands where the next turn begins: between the two lies all that the agent did for it.
+    // The answer of a turn comes right before the next turn, after the calls that the agent made for it.
     let mut open: Vec<&Exchange> = Vec::new();
     for one in &session.exchanges {
         if one.edge == Edge::Turn {
@@ -43,7 +43,7 @@ pub(super) fn lines(
     out
 }
 
-fn head(session: &StoredSession, trial: Option<&Trial>, console: &Console) -> Vec<String> {
+fn header(session: &StoredSession, trial: Option<&Trial>, console: &Console) -> Vec<String> {
     let latest = latest_closes(&session.closes);
     let close = latest.values().next();
     let first = session.exchanges.first();
@@ -68,9 +68,9 @@ fn head(session: &StoredSession, trial: Option<&Trial>, console: &Console) -> Ve
         [count(Edge::Turn, "turn"), count(Edge::Model, "model call"), format::count(calls, "tool call")];
     let tears = session.tears();
     let state = match State::of(&tears) {
-        State::Whole => "whole".to_owned(),
+        State::Complete => "complete".to_owned(),
         State::Open => console.paint("open", "33"),
-        State::Torn => console.paint("torn", "33"),
+        State::Incomplete => console.paint("incomplete", "33"),
     };
     out.push(format!("  {} · {state}", counts.join(" · ")));
     out.extend(tears.iter().map(|tear| format!("    {}", escape_control(&tear.to_string()))));
@@ -116,7 +116,7 @@ impl Trace<'_> {
         recorded(text, self.length, INDENT)
     }
 
-    /// When it happened from the session's start on, or its number where there are no times.
+    /// Seconds since the start of the session; the sequence number if the session has no times.
     fn when(&self, one: &Exchange, at: i64) -> String {
         match self.origin {
             Some(origin) if format::is_real_time(origin) => {
@@ -143,18 +143,18 @@ impl Trace<'_> {
             OperationKind::ListTools => "lists the tools".to_owned(),
             OperationKind::Other => escape_control(one.operation.method.as_deref().unwrap_or("other")),
             OperationKind::Opaque => {
-                format!("not understood, {} bytes sent, {} received", one.request.bytes, one.response.bytes)
+                format!("unknown protocol, {} bytes sent, {} received", one.request.bytes, one.response.bytes)
             }
         };
-        // A turn's figures stand with its answer.
+        // The line of the answer shows the figures of a turn.
         let figures =
             if one.operation.kind == OperationKind::Turn { String::new() } else { self.figures(one) };
         out.push(format!("{when}  {}  {what}{figures}", self.console.paint(edge, color)));
-        self.below(one, out);
+        self.push_details(one, out);
     }
 
-    /// What follows on lines of their own.
-    fn below(&self, one: &Exchange, out: &mut Vec<String>) {
+    /// Adds the response and the details, one line each.
+    fn push_details(&self, one: &Exchange, out: &mut Vec<String>) {
         let operation = &one.operation;
         let mut push = |mark: &str, text: String| out.push(format!("{:>18}  {mark} {text}", ""));
         match operation.kind {
@@ -179,7 +179,7 @@ impl Trace<'_> {
                     push(&mark, self.text(result));
                 }
             }
-            OperationKind::Turn => self.callers_tools(one).into_iter().for_each(|line| push("·", line)),
+            OperationKind::Turn => self.user_tool_calls(one).into_iter().for_each(|line| push("·", line)),
             OperationKind::ListTools | OperationKind::Other | OperationKind::Opaque => {}
         }
         if !one.redactions.is_empty() {
@@ -187,12 +187,12 @@ impl Trace<'_> {
             push("·", format!("redacted {}", escape_control(&redactions.collect::<Vec<_>>().join(", "))));
         }
         if self.details {
-            details(one).into_iter().for_each(|line| push("·", line));
+            detail_lines(one).into_iter().for_each(|line| push("·", line));
         }
     }
 
-    /// Tools that the caller used on its own side before it spoke; an import keeps them in the turn's request.
-    fn callers_tools(&self, one: &Exchange) -> Vec<String> {
+    /// Tools that the user called before the turn; an import keeps them in the request of the turn.
+    fn user_tool_calls(&self, one: &Exchange) -> Vec<String> {
         if one.identifiers.iter().all(|identifier| identifier.name != "user_tool_calls") {
             return Vec::new();
         }
@@ -203,7 +203,7 @@ impl Trace<'_> {
             |call: &Value, name: &str| self.text(call.get(name).and_then(Value::as_str).unwrap_or(""));
         let line = |call: &Value| {
             format!(
-                "the caller used {}({}): {}",
+                "the user called {}({}): {}",
                 field(call, "name"),
                 field(call, "arguments"),
                 field(call, "result")
@@ -265,7 +265,7 @@ fn chat(operation: &Operation) -> String {
     }
 }
 
-fn details(one: &Exchange) -> Vec<String> {
+fn detail_lines(one: &Exchange) -> Vec<String> {
     let mut out =
         vec![format!("exchange {} · incarnation {} · seq {}", one.exchange, one.incarnation, one.seq)];
     if let (Some(method), Some(path)) = (&one.http_method, &one.path) {
@@ -332,13 +332,13 @@ mod tests {
     const LINE: &str = r#"{"task_id":7,"trial":1,"reward":0.0,"traj":[{"role":"user","content":"hi\u001b[2J"},{"role":"assistant","content":null,"tool_calls":[{"id":"c","type":"function","function":{"name":"look_up","arguments":"{\"a\": 1}"}}]},{"role":"tool","tool_call_id":"c","content":"Error: gone"},{"role":"assistant","content":"sorry"},{"role":"user","content":"bye"}]}"#;
 
     #[test]
-    fn a_session_reads_as_a_conversation() {
+    fn a_trace_shows_turns_calls_and_endings() {
         let console = Console::new(false, Color::Never);
         let lines = lines(&stored(LINE), None, Length::Short, false, &console);
         let expected = [
             "tau-bench/airline/7/1",
             "  agent airline · build - · tenant t · no time",
-            "  1 turn · 2 model calls · 1 tool call · whole",
+            "  1 turn · 2 model calls · 1 tool call · complete",
             "  case 7 · success no",
             "  closing_message=bye · domain=airline · file=airline · trial=1",
             "",
@@ -355,13 +355,13 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_session_says_what_is_missing() {
+    fn the_trace_of_an_incomplete_session_lists_its_gaps() {
         let mut session = stored(LINE);
         session.exchanges.remove(2);
         session.pieces.clear();
         let console = Console::new(false, Color::Never);
         let lines = lines(&session, None, Length::Short, true, &console).join("\n");
-        assert!(lines.contains("· torn"), "{lines}");
+        assert!(lines.contains("· incomplete"), "{lines}");
         assert!(lines.contains("missing 1 of 4 exchanges, the first is 2"), "{lines}");
         assert!(lines.contains("request body: piece 0 of"), "{lines}");
     }

@@ -1,4 +1,4 @@
-//! `foreshadow sessions verify`: reads every session with all its bodies, and says what is missing.
+//! `foreshadow sessions verify`: reads every session with all bodies and prints what is missing.
 
 use std::collections::BTreeMap;
 
@@ -13,26 +13,42 @@ use crate::context::Context;
 use crate::exit::{Failure, Status};
 use crate::format::{self, escape_control};
 
-/// Sessions whose bodies are in memory at a time, beside the ids of all; a store of any size is verified within that.
-const SESSIONS_AT_A_TIME: usize = 500;
+/// Sessions whose bodies are in memory at the same time; this bounds the memory for a store of any size.
+const GROUP_SESSIONS: usize = 500;
 
-/// Causes that are shown on the terminal; `--json` has all.
+/// Causes on the terminal; `--json` lists all.
 const MAX_CAUSES: usize = 10;
 
-/// Sessions of one cause that are named on the terminal; `--json` names all.
+/// Sessions of one cause on the terminal; `--json` lists all.
 const MAX_NAMED: usize = 5;
+
+const AFTER_HELP: &str = "\
+Example:
+  foreshadow sessions verify --strict --store foreshadow-demo/store";
+
+/// Arguments of `foreshadow sessions verify`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(super) struct Args {
+    /// Store or run to read.
+    #[arg(long, visible_alias = "run", value_name = "STORE")]
+    store: String,
+    /// Exit with code 1 if a session is incomplete or open.
+    #[arg(long)]
+    strict: bool,
+}
 
 #[derive(Serialize)]
 struct Verification<'a> {
     store: &'a str,
     sessions: usize,
-    whole: usize,
+    complete: usize,
     exchanges: usize,
-    /// Trials of an outcome table: there is nothing to verify.
+    /// Trials of an outcome table: they have nothing to verify.
     without_transcript: usize,
-    torn: Vec<Torn>,
-    /// Not closed (they go on, or their recorder was killed), and nothing else is missing.
-    open: Vec<Torn>,
+    incomplete: Vec<SessionGaps>,
+    /// Sessions without a close row and without any other gap.
+    open: Vec<SessionGaps>,
 }
 
 #[derive(Deserialize)]
@@ -41,20 +57,9 @@ struct TrialRow {
 }
 
 #[derive(Serialize)]
-struct Torn {
+struct SessionGaps {
     session: SessionId,
-    tears: Vec<String>,
-}
-
-/// Arguments of `foreshadow sessions verify`.
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    /// Store or run to look at.
-    #[arg(long, visible_alias = "run", value_name = "STORE")]
-    store: String,
-    /// Exit with 1 where a session is torn or open.
-    #[arg(long)]
-    strict: bool,
+    gaps: Vec<String>,
 }
 
 /// Runs `foreshadow sessions verify`.
@@ -67,10 +72,10 @@ pub(super) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Fai
     let mut found = Verification {
         store: &args.store,
         sessions,
-        whole: 0,
+        complete: 0,
         exchanges: 0,
         without_transcript: plan.without_transcript,
-        torn: Vec::new(),
+        incomplete: Vec::new(),
         open: Vec::new(),
     };
     for group in &plan.groups {
@@ -79,30 +84,30 @@ pub(super) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Fai
             found.exchanges += session.exchanges.len();
             let tears = session.tears();
             let state = State::of(&tears);
-            let tears = tears.iter().map(ToString::to_string).collect();
+            let gaps = tears.iter().map(ToString::to_string).collect();
             match state {
-                State::Whole => found.whole += 1,
-                State::Open => found.open.push(Torn { session: session.session, tears }),
-                State::Torn => found.torn.push(Torn { session: session.session, tears }),
+                State::Complete => found.complete += 1,
+                State::Open => found.open.push(SessionGaps { session: session.session, gaps }),
+                State::Incomplete => found.incomplete.push(SessionGaps { session: session.session, gaps }),
             }
         }
     }
-    found.torn.sort_by(|a, b| a.session.cmp(&b.session));
+    found.incomplete.sort_by(|a, b| a.session.cmp(&b.session));
     found.open.sort_by(|a, b| a.session.cmp(&b.session));
     bar.finish_and_clear();
     show(&found, context);
-    match (found.torn.len(), found.open.len()) {
+    match (found.incomplete.len(), found.open.len()) {
         (0, 0) => Ok(Status::Success),
-        (torn, open) if args.strict => Err(Failure::work(anyhow!(
-            "{} torn and {open} open in {}; only whole sessions vote",
-            format::count(torn, "session"),
+        (incomplete, open) if args.strict => Err(Failure::work(anyhow!(
+            "{} incomplete and {open} open in {}; a replay uses complete sessions only",
+            format::count(incomplete, "session"),
             args.store
         ))),
         _ => Ok(Status::Success),
     }
 }
 
-/// What there is to verify.
+/// The sessions to verify, in groups.
 struct Plan {
     snapshot: Snapshot,
     groups: Vec<SessionGroup>,
@@ -110,7 +115,7 @@ struct Plan {
 }
 
 async fn plan(store: &Store, snapshot: &Snapshot) -> Result<Plan, StoreError> {
-    let groups = store.session_groups(snapshot, SESSIONS_AT_A_TIME).await?;
+    let groups = store.session_groups(snapshot, GROUP_SESSIONS).await?;
     let mut without_transcript = 0;
     for file in snapshot.files(Table::Trials) {
         let count = |rows: Vec<TrialRow>| {
@@ -123,8 +128,8 @@ async fn plan(store: &Store, snapshot: &Snapshot) -> Result<Plan, StoreError> {
 
 fn show(found: &Verification<'_>, context: &Context<'_>) {
     let console = context.console;
-    let mut causes = grouped("torn", &found.torn);
-    causes.extend(grouped("open", &found.open));
+    let mut causes = by_cause("incomplete", &found.incomplete);
+    causes.extend(by_cause("open", &found.open));
     for (number, lines) in causes.iter().enumerate().take(MAX_CAUSES) {
         for (depth, line) in lines.iter().enumerate() {
             console.line(if depth == 0 { console.paint(line, "33") } else { line.clone() });
@@ -136,33 +141,35 @@ fn show(found: &Verification<'_>, context: &Context<'_>) {
     }
     let outcomes = match found.without_transcript {
         0 => String::new(),
-        number => format!("; {} without a transcript, nothing to verify", format::count(number, "trial")),
+        number => {
+            format!("; {} without a transcript, nothing to verify", format::count(number, "trial"))
+        }
     };
     console.line(format!(
-        "{} with {}: {} whole, {} torn, {} open{outcomes}",
+        "{} with {}: {} complete, {} incomplete, {} open{outcomes}",
         format::count(found.sessions, "session"),
         format::count(found.exchanges, "exchange"),
-        found.whole,
-        found.torn.len(),
+        found.complete,
+        found.incomplete.len(),
         found.open.len()
     ));
     console.result(found);
 }
 
-/// The lines of each cause: what is missing, and of which sessions; the cause of most sessions first.
-fn grouped(state: &str, sessions: &[Torn]) -> Vec<Vec<String>> {
+/// The lines of each cause: the sessions, then their gaps. The cause with the most sessions comes first.
+fn by_cause(state: &str, sessions: &[SessionGaps]) -> Vec<Vec<String>> {
     let mut groups: BTreeMap<&[String], Vec<&SessionId>> = BTreeMap::new();
     for one in sessions {
-        groups.entry(&one.tears).or_default().push(&one.session);
+        groups.entry(&one.gaps).or_default().push(&one.session);
     }
     let mut groups: Vec<_> = groups.into_iter().collect();
     groups.sort_by_key(|(_, of)| std::cmp::Reverse(of.len()));
-    let lines = groups.into_iter().map(|(tears, of)| {
+    let lines = groups.into_iter().map(|(gaps, of)| {
         let names: Vec<String> = of.iter().take(MAX_NAMED).map(|id| escape_control(id.as_str())).collect();
         let more = of.len() - names.len();
-        let more = if more > 0 { format!(" and {more} more (--json names them)") } else { String::new() };
+        let more = if more > 0 { format!(" and {more} more (--json lists them)") } else { String::new() };
         let mut lines = vec![format!("{} {state}: {}{more}", of.len(), names.join(", "))];
-        lines.extend(tears.iter().map(|tear| format!("  {}", escape_control(tear))));
+        lines.extend(gaps.iter().map(|gap| format!("  {}", escape_control(gap))));
         lines
     });
     lines.collect()
@@ -173,19 +180,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sessions_of_one_cause_are_told_together() {
-        let torn = |n: usize, tear: &str| Torn {
+    fn sessions_with_the_same_gaps_form_one_group() {
+        let one = |n: usize, gap: &str| SessionGaps {
             session: SessionId::parse(&format!("s-{n}")).expect("id"),
-            tears: vec![tear.to_owned()],
+            gaps: vec![gap.to_owned()],
         };
-        let mut sessions: Vec<Torn> = (0..7).map(|n| torn(n, "no close row")).collect();
-        sessions.insert(0, torn(9, "a gap"));
-        let lines = grouped("open", &sessions);
+        let mut sessions: Vec<SessionGaps> = (0..7).map(|n| one(n, "no close row")).collect();
+        sessions.insert(0, one(9, "a gap"));
+        let lines = by_cause("open", &sessions);
         assert_eq!(
             lines,
             [
                 vec![
-                    "7 open: s-0, s-1, s-2, s-3, s-4 and 2 more (--json names them)".to_owned(),
+                    "7 open: s-0, s-1, s-2, s-3, s-4 and 2 more (--json lists them)".to_owned(),
                     "  no close row".to_owned(),
                 ],
                 vec!["1 open: s-9".to_owned(), "  a gap".to_owned()],

@@ -1,4 +1,4 @@
-//! A session as JSON for programs: decoded operations, and bodies as text.
+//! A session as JSON: decoded operations, bodies as text.
 
 use schemas::body::Body;
 use schemas::exchange::Exchange;
@@ -6,11 +6,11 @@ use schemas::trial::Trial;
 use serde_json::{Value, json};
 use store::{ReadStats, StoredSession};
 
-/// The whole session, and what was read of the store to find it.
+/// The session with all bodies, and the bytes read from the store.
 pub(super) fn session(session: &StoredSession, trial: Option<&Trial>, read: ReadStats) -> Value {
     json!({
         "session": session.session,
-        "tears": session.tears().iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "gaps": session.tears().iter().map(ToString::to_string).collect::<Vec<_>>(),
         "closes": session.closes,
         "trial": trial,
         "read": read,
@@ -54,7 +54,7 @@ fn exchange(session: &StoredSession, one: &Exchange) -> Value {
     })
 }
 
-/// The body as text; one that is not UTF-8, or that cannot be put together, says so instead.
+/// The body as text; an object with `not_utf8` or `missing` if it is not text or a chunk is missing.
 fn body(session: &StoredSession, body: &Body) -> Value {
     match session.body(body).map(String::from_utf8) {
         Ok(Ok(text)) => Value::String(text),
