@@ -16,10 +16,6 @@ Example:
 /// Arguments of `foreshadow archive`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
-#[cfg_attr(
-    not(feature = "kafka"),
-    expect(dead_code, reason = "this build parses the flag and refuses the command")
-)]
 pub(crate) struct Args {
     /// Exit once the topic is archived to its end and no message has arrived for this long, such as 10s.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]

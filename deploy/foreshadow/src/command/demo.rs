@@ -15,10 +15,6 @@ Example:
 /// Arguments of `foreshadow demo`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
-#[cfg_attr(
-    not(feature = "demo"),
-    expect(dead_code, reason = "this build parses the flags and refuses the command")
-)]
 pub(crate) struct Args {
     /// Output folder; the output of an earlier demo is replaced.
     #[arg(long, default_value = "foreshadow-demo", value_name = "DIR")]
