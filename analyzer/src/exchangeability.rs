@@ -90,7 +90,7 @@ mod tests {
         let key = StreamKey::new(2, "exchange");
         let p = |number: u64, shift: f64| {
             let mut stream = key.stream(number);
-            let mut unit = || f64::from(stream.bits()) / 4_294_967_296.0;
+            let mut unit = || f64::from(stream.next_u32()) / 4_294_967_296.0;
             let tables: Vec<Vec<f64>> = (0..30)
                 .map(|_| {
                     let middle = 5.0 * unit();

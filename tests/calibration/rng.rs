@@ -1,42 +1,38 @@
 //! Random numbers of the simulations: a stream for each purpose and repetition.
 //!
-//! Apart from the analyzer's own streams, so that what is tested and what tests it share nothing.
+//! The keys are derived apart from the analyzer's, so that a simulation and the tests that it checks share no stream.
 
-use rand_chacha::ChaCha8Rng;
-use rand_core::{Rng, SeedableRng};
+use seeded::{Key, Stream};
 
 /// One stream.
-pub(crate) struct Dice(ChaCha8Rng);
+pub(crate) struct Dice(Stream);
 
 impl Dice {
     /// The stream of a repetition.
     pub(crate) fn new(purpose: &str, repetition: u64) -> Self {
-        let mut seed = [0; 32];
-        // FNV-1a over the purpose, spread over the key.
+        let mut key = [0; 32];
+        // FNV-1a over the purpose, spread over the key. Apart from the derivation of the analyzer's keys.
         let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
-        for (place, byte) in purpose.bytes().chain([0; 32]).enumerate() {
+        for (position, byte) in purpose.bytes().chain([0; 32]).enumerate() {
             hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-            seed[place % 32] ^= hash.to_le_bytes()[3];
+            key[position % 32] ^= hash.to_le_bytes()[3];
         }
-        let mut rng = ChaCha8Rng::from_seed(seed);
-        rng.set_stream(repetition);
-        Self(rng)
+        Self(Key::from_bytes(key).stream(repetition))
     }
 
-    /// Between 0 and 1, both excluded.
+    /// Draws from (0, 1).
     pub(crate) fn uniform(&mut self) -> f64 {
-        (f64::from(self.0.next_u32()) + 0.5) / 4_294_967_296.0
+        self.0.uniform()
     }
 
-    /// Below a number.
-    pub(crate) fn below(&mut self, number: usize) -> usize {
-        let wide = u64::from(self.0.next_u32()) * u64::try_from(number).expect("a length");
-        usize::try_from(wide >> 32).expect("less than the number")
+    /// Draws from `0..bound`.
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        self.0.below(u32::try_from(bound).expect("a bound below 2^32")) as usize
     }
 
-    /// Whether something of this probability happens.
+    /// Draws true with this probability.
     pub(crate) fn happens(&mut self, probability: f64) -> bool {
-        self.uniform() < probability
+        self.0.happens(probability)
     }
 
     /// Of the standard normal distribution (Box and Muller).
@@ -72,11 +68,9 @@ impl Dice {
         1.0 / (1.0 + (bad - good).exp())
     }
 
-    /// Puts a list into a random order.
-    pub(crate) fn shuffle<T>(&mut self, list: &mut [T]) {
-        for place in (1..list.len()).rev() {
-            list.swap(place, self.below(place + 1));
-        }
+    /// Shuffles in place.
+    pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
+        self.0.shuffle(items);
     }
 }
 

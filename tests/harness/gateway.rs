@@ -10,14 +10,15 @@ use std::path::Path;
 
 use bytes::Bytes;
 use schemas::exchange::Edge;
+use seeded::Key;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-mod dice;
 pub mod play;
+mod variation;
 mod write;
 
-use dice::Dice;
+use variation::digit_permutation;
 use write::MessageWriter;
 
 /// One request and its answer.
@@ -165,10 +166,11 @@ impl Traffic {
     #[must_use]
     pub fn session(&self, place: usize, seed: u64) -> Session {
         let (round, scene) = (place / self.scenes.len(), &self.scenes[place % self.scenes.len()]);
-        let mut dice = Dice::new(seed ^ (place as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let id = format!("{:016x}{:016x}", dice.next(), dice.next());
-        let digits = if round == 0 { None } else { Some(dice.digits()) };
-        let pen = MessageWriter::new(scene, id, place % 2 == 1, digits, dice);
+        let mut rng =
+            Key::derive_with_seed("foreshadow 2026 gateway traffic v1", seed, &[]).stream(place as u64);
+        let id = format!("{:016x}{:016x}", rng.next_u64(), rng.next_u64());
+        let digits = if round == 0 { None } else { Some(digit_permutation(&mut rng)) };
+        let pen = MessageWriter::new(scene, id, place % 2 == 1, digits, rng);
         pen.write()
     }
 }

@@ -44,8 +44,9 @@ pub(super) fn project(groups: &Groups, cases: &[&str], results: &[CaseResult], s
     let mut stream = StreamKey::new(seed, "drift map").stream(0);
     let mut axes: Vec<Vec<f64>> = Vec::new();
     for _ in 0..2 {
-        let start =
-            (0..groups.dimension()).map(|_| f64::from(stream.bits()) / f64::from(u32::MAX) - 0.5).collect();
+        let start = (0..groups.dimension())
+            .map(|_| f64::from(stream.next_u32()) / f64::from(u32::MAX) - 0.5)
+            .collect();
         axes.push(axis(&rows, &axes, start));
     }
     let place = |row: &[f64]| [dot(row, &axes[0]), dot(row, &axes[1])];

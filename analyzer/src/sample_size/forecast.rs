@@ -8,7 +8,7 @@ use crate::metrics::{CaseTable, Measured};
 use crate::stats::betting::{Bets, Side};
 use crate::stats::gaffke::{self, Sample};
 use crate::stats::normal;
-use crate::stats::stream::{Stream, StreamKey, scaled};
+use crate::stats::stream::{Stream, StreamKey, scale_to};
 use crate::stats::variance::{Components, float, mean, variance};
 
 /// Resamples per number of cases tried.
@@ -197,8 +197,8 @@ impl<'a> Pool<'a> {
         let Planned { observed, low, high, margin, .. } = self.metric;
         let held = u32::try_from(observed.len()).unwrap_or(u32::MAX);
         let drawn = draws.0.iter().take(self.added);
-        let places =
-            drawn.map(|(bits, is_turned)| self.moved[scaled(*bits, held) as usize][usize::from(*is_turned)]);
+        let places = drawn
+            .map(|(bits, is_turned)| self.moved[scale_to(*bits, held) as usize][usize::from(*is_turned)]);
         if tests.strict {
             // Bets are made in the order of the cases.
             let mut contrasts = observed.clone();
@@ -225,7 +225,7 @@ struct Draws(Vec<(u32, bool)>);
 
 impl Draws {
     fn new(stream: &mut Stream, extra: u64) -> Self {
-        Self((0..extra).map(|_| (stream.bits(), stream.bits().is_multiple_of(2))).collect())
+        Self((0..extra).map(|_| (stream.next_u32(), stream.next_u32().is_multiple_of(2))).collect())
     }
 }
 

@@ -222,7 +222,7 @@ mod tests {
                 let contrasts: Vec<f64> = (0..40)
                     .map(|_| {
                         let size = f64::from(stream.below(1000)) / 1000.0;
-                        sign(size * size, stream.bits())
+                        sign(size * size, stream.next_u32())
                     })
                     .collect();
                 let tables = flips(&contrasts);

@@ -275,7 +275,7 @@ mod tests {
             let mut stream = key.stream(*number);
             let mut sum = 0.0;
             fractions.iter().zip(&bounds).any(|(t, bound)| {
-                let unit = (f64::from(stream.bits()) + 0.5) / 4_294_967_296.0;
+                let unit = (f64::from(stream.next_u32()) + 0.5) / 4_294_967_296.0;
                 sum += normal::quantile(unit) * 0.1_f64.sqrt();
                 sum / t.sqrt() >= *bound
             })

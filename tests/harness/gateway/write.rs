@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 use schemas::exchange::Edge;
+use seeded::Stream;
 use serde_json::{Value, json};
 
-use super::dice::{Dice, permute};
+use super::variation::{permute_digits, provider_id};
 use super::{Call, Message, Scene, Session};
 
 /// Where model calls go.
@@ -25,7 +26,7 @@ pub(super) struct MessageWriter<'a> {
     id: String,
     streamed: bool,
     digits: Option<[u8; 10]>,
-    dice: Dice,
+    rng: Stream,
     calls: Vec<Call>,
     /// The messages so far, as JSON.
     history: Vec<String>,
@@ -42,12 +43,12 @@ impl<'a> MessageWriter<'a> {
         id: String,
         streamed: bool,
         digits: Option<[u8; 10]>,
-        dice: Dice,
+        rng: Stream,
     ) -> Self {
         let tools = Value::Array(scene.setting.tools.clone()).to_string();
         let history = vec![json!({"role": "system", "content": scene.setting.policy}).to_string()];
         let (calls, renamed) = (Vec::new(), std::collections::HashMap::new());
-        Self { scene, id, streamed, digits, dice, calls, history, tools, renamed, rpc: 0 }
+        Self { scene, id, streamed, digits, rng, calls, history, tools, renamed, rpc: 0 }
     }
 
     pub(super) fn write(mut self) -> Session {
@@ -74,7 +75,7 @@ impl<'a> MessageWriter<'a> {
     }
 
     fn permuted(&self, text: &str) -> String {
-        permute(text, self.digits.as_ref())
+        permute_digits(text, self.digits.as_ref())
     }
 
     fn remember(&mut self, message: &Value) {
@@ -141,7 +142,7 @@ impl<'a> MessageWriter<'a> {
 
     fn tool_call(&mut self, call: &super::ToolCall) -> Value {
         let arguments = self.permuted(&Value::Object(call.arguments.clone()).to_string());
-        let id = self.dice.name("call_", 24);
+        let id = provider_id(&mut self.rng, "call_", 24);
         self.renamed.insert(call.id.clone(), id.clone());
         json!({"id": id, "type": "function", "function": {"name": call.name, "arguments": arguments}})
     }
@@ -165,14 +166,14 @@ impl<'a> MessageWriter<'a> {
         }
         let choice =
             json!({"index": 0, "message": said, "logprobs": null, "finish_reason": finish_reason(calls)});
-        json!({"id": self.dice.name("chatcmpl-", 29), "object": "chat.completion", "created": self.created(),
+        json!({"id": provider_id(&mut self.rng, "chatcmpl-", 29), "object": "chat.completion", "created": self.created(),
             "model": self.scene.setting.model, "choices": [choice], "usage": usage(message),
             "service_tier": "default", "system_fingerprint": "fp_51db84afab"})
         .to_string()
     }
 
     fn stream(&mut self, message: &Message, text: Option<&str>, calls: &[Value]) -> String {
-        let (id, created) = (self.dice.name("chatcmpl-", 29), self.created());
+        let (id, created) = (provider_id(&mut self.rng, "chatcmpl-", 29), self.created());
         let model = &self.scene.setting.model;
         let mut out = String::new();
         let mut frame = |choices: Value, usage: Value| {

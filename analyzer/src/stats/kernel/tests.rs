@@ -78,7 +78,7 @@ struct Normal(Stream);
 
 impl Normal {
     fn next(&mut self) -> f64 {
-        let unit = |stream: &mut Stream| (f64::from(stream.bits()) + 0.5) / 4_294_967_296.0;
+        let unit = |stream: &mut Stream| (f64::from(stream.next_u32()) + 0.5) / 4_294_967_296.0;
         let (a, b) = (unit(&mut self.0), unit(&mut self.0));
         (-2.0 * a.ln()).sqrt() * (2.0 * std::f64::consts::PI * b).cos()
     }

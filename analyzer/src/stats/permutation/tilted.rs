@@ -158,7 +158,7 @@ impl Tilted {
         let mut all: Vec<Drawn> = streams.iter().map(|_| Drawn::default()).collect();
         for (table, guide) in self.tables().zip(&self.guides) {
             for (stream, drawn) in streams.iter_mut().zip(&mut all) {
-                let bits = stream.bits();
+                let bits = stream.next_u32();
                 let mut place = usize::from(guide[(bits >> (32 - GUIDE_BITS)) as usize]);
                 // Rarely is it any but the first or the second, and which of these cannot be guessed: so no branch.
                 place += usize::from(table[place].below <= u64::from(bits));
