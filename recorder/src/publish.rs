@@ -26,11 +26,11 @@ use crate::journal::reader::{JournalEntry, JournalReader};
 
 use crate::metrics::journal_gauges::JournalGauges;
 
-use self::line::{Line, Report, Sent};
-use self::window::Window;
+use self::delivery_window::Window;
+use self::producer::{Line, Report, Sent};
 
-mod line;
-mod window;
+mod delivery_window;
+mod producer;
 
 /// Bytes of messages that are on their way at a time; one entry may go past it.
 const MAX_IN_FLIGHT_BYTES: usize = 32 << 20;
@@ -154,7 +154,7 @@ impl Publisher {
             }
         };
         let now = Instant::now();
-        let part_bytes = line::part_bytes(&self.kafka, PART_BYTES);
+        let part_bytes = producer::part_bytes(&self.kafka, PART_BYTES);
         let mut work = Work {
             publisher: self,
             health: Arc::new(BrokerHealth::default()),

@@ -25,17 +25,17 @@ use crate::config::archiver::ArchiverConfig;
 use crate::metrics::kafka_archiver::Counts;
 use crate::metrics::{MetricsError, MetricsServer};
 
-mod dead;
-mod gather;
-mod group;
+mod consumer_callbacks;
+mod dead_letters;
 mod partition;
+mod partition_buffer;
 mod reader;
 mod writer;
 
 pub use crate::metrics::kafka_archiver::Summary;
 
-use self::dead::DeadLetters;
-use self::group::Group;
+use self::consumer_callbacks::Group;
+use self::dead_letters::DeadLetters;
 use self::partition::Desk;
 use self::reader::{Reader, State};
 

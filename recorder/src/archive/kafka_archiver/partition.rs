@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::gather::{Gathering, Ready};
+use super::partition_buffer::{Gathering, Ready};
 use super::writer::{FIRST_RETRY, MAX_RETRY, MAX_WAITING, Report, Writer};
 use crate::backoff::Backoff;
 

@@ -16,16 +16,16 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 use tokio::task::JoinHandle;
 
 use super::ArchiverError;
-use super::dead::DeadLetters;
-use super::gather::{Gathering, Taken};
-use super::group::Group;
+use super::consumer_callbacks::Group;
+use super::dead_letters::DeadLetters;
 use super::partition::{Desk, Partition, Stage};
+use super::partition_buffer::{Gathering, Taken};
 use super::writer::{News, Report};
 use crate::config::ArchiveConfig;
 use crate::metrics::kafka_archiver::Counts;
 
 mod assignment;
-mod flow;
+mod backpressure;
 
 /// Bytes of messages that are read and not committed, over all partitions; then nothing is read until some are.
 pub(crate) const MEMORY_BYTES: u64 = 128 << 20;

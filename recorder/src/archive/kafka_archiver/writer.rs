@@ -10,7 +10,7 @@ use std::time::Duration;
 use store::{ChunkIndex, Claim, Store, StoreError};
 use tokio::sync::mpsc;
 
-use super::gather::Ready;
+use super::partition_buffer::Ready;
 use crate::backoff::Backoff;
 
 /// Batches that may wait for the one being committed.

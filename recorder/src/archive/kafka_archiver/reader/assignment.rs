@@ -9,9 +9,9 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::{ASK_WAIT, End, LEAVE_WAIT, Leaving, Reader, count_expired};
 use crate::archive::kafka_archiver::ArchiverError;
-use crate::archive::kafka_archiver::gather::Gathering;
-use crate::archive::kafka_archiver::group::{self, Turn};
+use crate::archive::kafka_archiver::consumer_callbacks::{self as group, Turn};
 use crate::archive::kafka_archiver::partition::{Partition, Stage};
+use crate::archive::kafka_archiver::partition_buffer::Gathering;
 
 impl Reader {
     /// Writes an offset to the group, for whoever watches its lag; nothing depends on it.

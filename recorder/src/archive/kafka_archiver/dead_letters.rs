@@ -13,7 +13,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 
-use super::gather::DeadLetter;
+use super::partition_buffer::DeadLetter;
 use crate::broker_health::forward_log;
 
 /// Dead letters that may be on their way at a time; more wait here.
