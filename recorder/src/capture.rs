@@ -1,127 +1,40 @@
-//! The copy of one exchange while it passes: what arrived, when, and how it ended.
+//! Copy of one exchange while it passes: bodies, times, and how it ended.
 //!
-//! Copying is bounded and never waits. The copy is handed on before the client can see the end of the answer, so
-//! that what a client has finished is always in the queue. Nothing here is decoded or redacted.
+//! Copying is bounded and never waits. The tap enqueues a finished copy before the client can see the end of the
+//! response, so a response that a client has read completely is in the queue. Nothing here is decoded or redacted,
+//! except the session name.
 
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hyper::{HeaderMap, Method, StatusCode};
 use schemas::exchange::Ending;
-use schemas::id::SessionId;
 
-use crate::Clock;
-use crate::config::{Limits, Route, SessionConfig};
+use self::accounts::CaptureAccounts;
+use self::exchange::{BodyBuffer, CapturedExchange, CapturedRequest, CapturedResponse, RequestEnd, Timing};
+use self::queue::JournalQueue;
+use crate::config::{Route, SessionConfig};
 use crate::encode::redact::Redactor;
-use crate::journal::Message;
 
-use self::hints::Clue;
-use self::sessions::{SeqAssignment, SessionRegistry};
-
+pub(crate) mod accounts;
+pub(crate) mod exchange;
 pub(crate) mod hints;
+pub(crate) mod queue;
 pub(crate) mod sessions;
 
-/// Times between frames that are kept of one stream.
+/// Frame gaps that one stream keeps.
 const MAX_FRAME_GAPS: usize = 16_384;
 
-/// A request body above this is not searched for a session's name while it passes.
+/// Request bodies above this size, in bytes, are not searched for a session name.
 const MAX_SEARCHED_BYTES: usize = 256 * 1024;
 
-/// From here on, of 255, a growing share of new sessions is shed.
-pub(crate) const HALF_FULL: u8 = 128;
-
-/// What every capture shares: where finished ones go, and the bounds.
+/// Values that the captures of one recorder share.
 #[derive(Debug)]
-pub(crate) struct Intake {
-    pub(crate) sender: SyncSender<Message>,
-    pub(crate) sessions: Arc<SessionRegistry>,
+pub(crate) struct CaptureContext {
+    pub(crate) accounts: Arc<CaptureAccounts>,
+    pub(crate) queue: JournalQueue,
     pub(crate) redactor: Arc<Redactor>,
     pub(crate) session_config: SessionConfig,
-    pub(crate) limits: Limits,
-    pub(crate) clock: ClockCell,
-    /// Bytes of bodies in memory.
-    pub(crate) held_bytes: AtomicUsize,
-    /// Finished exchanges that wait.
-    pub(crate) queued: AtomicUsize,
-    /// How full the journal is, 0 to 255.
-    pub(crate) journal_fill: AtomicU8,
-}
-
-/// The clock, with a `Debug` of its own.
-pub(crate) struct ClockCell(pub(crate) Clock);
-
-impl std::fmt::Debug for ClockCell {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Clock")
-    }
-}
-
-impl Intake {
-    pub(crate) fn now(&self) -> i64 {
-        (self.clock.0)()
-    }
-
-    /// Bytes are no longer held.
-    pub(crate) fn release(&self, bytes: usize) {
-        self.held_bytes.fetch_sub(bytes, Ordering::Relaxed);
-    }
-
-    /// Sheds a growing share of new sessions once anything is more than half full.
-    fn weigh_pressure(&self) {
-        let fill = |used: usize, bound: usize| used.saturating_mul(255) / bound.max(1);
-        let memory = fill(self.held_bytes.load(Ordering::Relaxed), self.limits.memory_bytes.as_len());
-        let queue = fill(self.queued.load(Ordering::Relaxed), self.limits.queue);
-        let journal = usize::from(self.journal_fill.load(Ordering::Relaxed));
-        let above_half = memory.max(queue).max(journal).saturating_sub(usize::from(HALF_FULL)) * 2;
-        self.sessions.set_pressure(u8::try_from(above_half).unwrap_or(u8::MAX));
-    }
-}
-
-/// One direction of an exchange.
-#[derive(Debug, Default)]
-pub(crate) struct Half {
-    /// Its body, as it passed.
-    pub(crate) bytes: Vec<u8>,
-    /// Nothing more comes.
-    pub(crate) done: bool,
-}
-
-/// How a request's body ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum RequestEnd {
-    /// All of it passed.
-    Whole,
-    /// The upstream did not take all of it.
-    NotTaken,
-    /// The client broke it off, with what was said of it.
-    BrokenOff(String),
-}
-
-/// One exchange.
-#[derive(Debug)]
-pub(crate) struct Capture {
-    pub(crate) route: Arc<Route>,
-    pub(crate) ticket: Option<SeqAssignment>,
-    pub(crate) clues: Vec<Clue>,
-    pub(crate) started_at: i64,
-    start: Instant,
-    pub(crate) method: Method,
-    /// Path and query without the session's part.
-    pub(crate) path: String,
-    pub(crate) request_headers: HeaderMap,
-    pub(crate) request: Half,
-    pub(crate) request_end: RequestEnd,
-    pub(crate) status: Option<StatusCode>,
-    pub(crate) response_headers: HeaderMap,
-    pub(crate) response: Half,
-    pub(crate) first_byte_us: Option<u64>,
-    last_frame: Instant,
-    pub(crate) frame_gaps_us: Vec<u32>,
-    pub(crate) duration_us: u64,
-    pub(crate) ending: Ending,
-    pub(crate) ending_detail: Option<String>,
 }
 
 /// The head of a request, as the tap read it.
@@ -129,229 +42,215 @@ pub(crate) struct Capture {
 pub(crate) struct RequestHead {
     pub(crate) route: Arc<Route>,
     pub(crate) method: Method,
+    /// Path and query without the session prefix.
     pub(crate) path: String,
     pub(crate) headers: HeaderMap,
-    /// The session's name from the path, where it stood there.
+    /// The session name behind the session prefix.
     pub(crate) path_session: Option<String>,
 }
 
-/// The shared handle of a running capture; the last one to be dropped hands it on as it is.
+/// Handle of a running capture. Dropping the last clone enqueues the exchange as it is.
 #[derive(Debug)]
 pub(crate) struct Recording {
-    intake: Arc<Intake>,
-    state: Mutex<Option<Box<Capture>>>,
+    context: Arc<CaptureContext>,
+    /// Absent once the exchange is enqueued or shed.
+    state: Mutex<Option<Box<CapturedExchange>>>,
+}
+
+/// Why a capture ends early.
+enum Refused {
+    /// The session is shed, and the registry has counted this exchange.
+    Counted,
+    /// A bound is reached; the reason is still to be counted.
+    Shed(&'static str),
 }
 
 impl Recording {
-    /// Begins; the exchange is counted from here on.
-    pub(crate) fn start(intake: &Arc<Intake>, head: RequestHead) -> Arc<Self> {
-        intake.sessions.count_started();
-        intake.weigh_pressure();
-        let now = intake.now();
+    /// Starts a capture and counts the exchange as started.
+    pub(crate) fn start(context: &Arc<CaptureContext>, head: RequestHead) -> Arc<Self> {
+        context.accounts.sessions.count_started();
+        context.accounts.update_shed_rate();
+        let hints = hints::from_head(&context.session_config, &head.headers, head.path_session.as_deref());
         let start = Instant::now();
-        let clues = hints::from_head(&intake.session_config, &head.headers, head.path_session.as_deref());
-        let mut capture = Box::new(Capture {
+        let mut exchange = Box::new(CapturedExchange {
             route: head.route,
-            ticket: None,
-            clues,
-            started_at: now,
-            start,
-            method: head.method,
-            path: head.path,
-            request_headers: head.headers,
-            request: Half::default(),
-            request_end: RequestEnd::NotTaken,
-            status: None,
-            response_headers: HeaderMap::new(),
-            response: Half::default(),
-            first_byte_us: None,
-            last_frame: start,
-            frame_gaps_us: Vec::new(),
-            duration_us: 0,
-            ending: Ending::Cancelled,
-            ending_detail: Some("the client went away before the answer began".to_owned()),
+            seq: None,
+            hints,
+            request: CapturedRequest {
+                method: head.method,
+                path: head.path,
+                headers: head.headers,
+                body: BodyBuffer::default(),
+                end: RequestEnd::NotRead,
+            },
+            response: CapturedResponse {
+                status: None,
+                headers: HeaderMap::new(),
+                body: BodyBuffer::default(),
+                ending: Ending::Cancelled,
+                ending_detail: Some("the client disconnected before the response began".to_owned()),
+            },
+            timing: Timing {
+                started_at: context.accounts.now(),
+                start,
+                last_frame: start,
+                first_byte_us: None,
+                frame_gaps_us: Vec::new(),
+                duration_us: 0,
+            },
         });
-        let settled = hints::settled_by_head(&capture.route, &capture.clues);
-        let keep = !settled || number(intake, &mut capture);
-        Arc::new(Self { intake: Arc::clone(intake), state: Mutex::new(keep.then_some(capture)) })
+        let known = hints::session_known_from_head(&exchange.route, &exchange.hints);
+        let keep = !known || context.assign_seq(&mut exchange);
+        Arc::new(Self { context: Arc::clone(context), state: Mutex::new(keep.then_some(exchange)) })
     }
 
-    /// A frame of the request passed.
+    /// Copies a frame of the request body.
     pub(crate) fn request_frame(&self, data: &[u8]) {
-        self.with(|intake, capture| take(intake, &mut capture.request, data));
+        self.update(|context, exchange| {
+            let body = &mut exchange.request.body.bytes;
+            context.accounts.append_bounded(body, data).map_err(Refused::Shed)
+        });
     }
 
-    /// The request is over.
+    /// Ends the request body.
     pub(crate) fn request_end(&self, end: RequestEnd) {
-        self.with(|intake, capture| {
-            if capture.request.done {
+        self.update(|context, exchange| {
+            if exchange.request.body.done {
                 return Ok(());
             }
-            capture.request.done = true;
-            capture.request_end = end;
-            if capture.ticket.is_some() {
+            exchange.request.body.done = true;
+            exchange.request.end = end;
+            if exchange.seq.is_some() {
                 return Ok(());
             }
-            if hints::needs_body(&capture.route) && capture.request.bytes.len() <= MAX_SEARCHED_BYTES {
-                let found = hints::from_body(&intake.session_config, &capture.route, &capture.request.bytes);
-                capture.clues.extend(found);
+            let body = &exchange.request.body.bytes;
+            if hints::needs_body(&exchange.route) && body.len() <= MAX_SEARCHED_BYTES {
+                let found = hints::from_body(&context.session_config, &exchange.route, body);
+                exchange.hints.extend(found);
             }
-            if number(intake, capture) { Ok(()) } else { Err(None) }
+            if context.assign_seq(exchange) { Ok(()) } else { Err(Refused::Counted) }
         });
-        self.hand_on_if_done();
+        self.enqueue_if_done();
     }
 
-    /// Whether the client broke off its own request.
-    pub(crate) fn request_broke(&self) -> bool {
+    /// Whether the client aborted its own request.
+    pub(crate) fn request_aborted(&self) -> bool {
         let state = self.lock();
-        state.as_ref().is_some_and(|capture| matches!(capture.request_end, RequestEnd::BrokenOff(_)))
+        state.as_ref().is_some_and(|exchange| matches!(exchange.request.end, RequestEnd::Aborted(_)))
     }
 
-    /// The head of the answer arrived.
+    /// Copies the response head.
     pub(crate) fn response_head(&self, status: StatusCode, headers: &HeaderMap) {
-        self.with(|intake, capture| {
-            capture.status = Some(status);
-            capture.response_headers = headers.clone();
-            capture.ending_detail = Some("the client went away before the answer was whole".to_owned());
-            capture.clues.extend(hints::from_response_head(headers));
-            if capture.ticket.is_none() && capture.request.done && !number(intake, capture) {
-                return Err(None);
+        self.update(|context, exchange| {
+            let response = &mut exchange.response;
+            response.status = Some(status);
+            response.headers = headers.clone();
+            response.ending_detail =
+                Some("the client disconnected before the response was complete".to_owned());
+            exchange.hints.extend(hints::from_response_head(headers));
+            if exchange.seq.is_none() && exchange.request.body.done && !context.assign_seq(exchange) {
+                return Err(Refused::Counted);
             }
             Ok(())
         });
     }
 
-    /// A frame of the answer passed.
+    /// Copies a frame of the response body.
     pub(crate) fn response_frame(&self, data: &[u8]) {
-        self.with(|intake, capture| {
+        self.update(|context, exchange| {
             let now = Instant::now();
-            if capture.first_byte_us.is_none() {
-                capture.first_byte_us = Some(micros(now - capture.start));
-            } else if capture.frame_gaps_us.len() < MAX_FRAME_GAPS && is_stream(&capture.response_headers) {
-                let gap = u32::try_from((now - capture.last_frame).as_micros()).unwrap_or(u32::MAX);
-                capture.frame_gaps_us.push(gap);
+            let (timing, response) = (&mut exchange.timing, &mut exchange.response);
+            if timing.first_byte_us.is_none() {
+                timing.first_byte_us = Some(micros(now - timing.start));
+            } else if timing.frame_gaps_us.len() < MAX_FRAME_GAPS && response.is_event_stream() {
+                let gap = (now - timing.last_frame).as_micros();
+                timing.frame_gaps_us.push(u32::try_from(gap).unwrap_or(u32::MAX));
             }
-            capture.last_frame = now;
-            take(intake, &mut capture.response, data)
+            timing.last_frame = now;
+            context.accounts.append_bounded(&mut response.body.bytes, data).map_err(Refused::Shed)
         });
     }
 
-    /// The exchange is over.
+    /// Ends the response, and with it the exchange.
     pub(crate) fn end(&self, ending: Ending, detail: Option<String>) {
-        self.with(|_, capture| {
-            if !capture.response.done {
-                capture.response.done = true;
-                capture.ending = ending;
-                capture.ending_detail = detail;
-                capture.duration_us = micros(capture.start.elapsed());
+        self.update(|_, exchange| {
+            let response = &mut exchange.response;
+            if !response.body.done {
+                response.body.done = true;
+                response.ending = ending;
+                response.ending_detail = detail;
+                exchange.timing.duration_us = micros(exchange.timing.start.elapsed());
             }
             Ok(())
         });
-        self.hand_on_if_done();
+        self.enqueue_if_done();
     }
 
-    /// Works on the capture; an error sheds it, with the reason where it is not counted yet.
-    fn with(&self, work: impl FnOnce(&Intake, &mut Capture) -> Result<(), Option<&'static str>>) {
+    /// Updates the exchange; a refusal ends the capture.
+    fn update(&self, change: impl FnOnce(&CaptureContext, &mut CapturedExchange) -> Result<(), Refused>) {
         let mut state = self.lock();
-        let Some(capture) = state.as_mut() else { return };
-        let Err(reason) = work(&self.intake, capture) else { return };
-        let Some(mut capture) = state.take() else { return };
-        // A loss is told of its session where that can be known by now.
-        if capture.ticket.is_none() && reason.is_some() && !number(&self.intake, &mut capture) {
-            return self.intake.release(capture.held());
+        let Some(exchange) = state.as_mut() else { return };
+        let Err(refused) = change(&self.context, exchange) else { return };
+        let Some(mut exchange) = state.take() else { return };
+        match refused {
+            Refused::Counted => self.context.accounts.release(exchange.buffered_bytes()),
+            // A loss counts in its session, so the session is looked up first. A shed session counts it by itself.
+            Refused::Shed(_) if exchange.seq.is_none() && !self.context.assign_seq(&mut exchange) => {
+                self.context.accounts.release(exchange.buffered_bytes());
+            }
+            Refused::Shed(reason) => self.context.accounts.shed(&exchange, reason),
         }
-        shed(&self.intake, &capture, reason);
     }
 
-    fn hand_on_if_done(&self) {
+    fn enqueue_if_done(&self) {
         let mut state = self.lock();
-        if state.as_ref().is_some_and(|capture| capture.request.done && capture.response.done)
-            && let Some(capture) = state.take()
+        if state.as_ref().is_some_and(|exchange| exchange.request.body.done && exchange.response.body.done)
+            && let Some(exchange) = state.take()
         {
-            hand_on(&self.intake, capture);
+            self.context.enqueue(exchange);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Box<Capture>>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Box<CapturedExchange>>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Recording {
     fn drop(&mut self) {
-        let capture = self.lock().take();
-        let Some(mut capture) = capture else { return };
-        if !capture.response.done {
-            capture.duration_us = micros(capture.start.elapsed());
+        let exchange = self.lock().take();
+        let Some(mut exchange) = exchange else { return };
+        if !exchange.response.body.done {
+            exchange.timing.duration_us = micros(exchange.timing.start.elapsed());
         }
-        if capture.ticket.is_none()
-            && hints::choose(&capture.clues).is_some()
-            && !number(&self.intake, &mut capture)
-        {
-            return self.intake.release(capture.held());
+        let named = hints::strongest(&exchange.hints).is_some();
+        if exchange.seq.is_none() && named && !self.context.assign_seq(&mut exchange) {
+            return self.context.accounts.release(exchange.buffered_bytes());
         }
-        hand_on(&self.intake, capture);
+        self.context.enqueue(exchange);
     }
 }
 
-impl Capture {
-    /// Bytes of bodies that it holds.
-    pub(crate) fn held(&self) -> usize {
-        self.request.bytes.len() + self.response.bytes.len()
+impl CaptureContext {
+    /// Assigns a sequence number where a hint names the session; `false` where that session is shed. The registry has
+    /// counted a shed exchange.
+    fn assign_seq(&self, exchange: &mut CapturedExchange) -> bool {
+        let Some(session) = hints::chosen_session(&mut exchange.hints, &self.redactor) else { return true };
+        exchange.seq = self.accounts.sessions.assign_seq(&session, exchange.timing.started_at);
+        exchange.seq.is_some()
+    }
+
+    /// Enqueues an exchange for the journal, or sheds it where the queue refuses.
+    fn enqueue(&self, mut exchange: Box<CapturedExchange>) {
+        exchange.request.body.done = true;
+        self.accounts.enqueued();
+        if let Err((exchange, reason)) = self.queue.try_send(exchange) {
+            self.accounts.dequeued();
+            self.accounts.shed(&exchange, reason);
+        }
     }
 }
 
-/// Whether the answer is a stream of events.
-pub(crate) fn is_stream(headers: &HeaderMap) -> bool {
-    let kind = headers.get(hyper::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    kind.is_some_and(|kind| kind.trim_start().to_ascii_lowercase().starts_with("text/event-stream"))
-}
-
-/// Gives the exchange its number where its session is known; `false` where the session is shed.
-fn number(intake: &Intake, capture: &mut Capture) -> bool {
-    let Some(session) = hints::chosen_session(&mut capture.clues, &intake.redactor) else { return true };
-    number_in(intake, capture, &session)
-}
-
-/// Gives the exchange its number in this session; `false` where the session is shed.
-pub(crate) fn number_in(intake: &Intake, capture: &mut Capture, session: &SessionId) -> bool {
-    capture.ticket = intake.sessions.begin(session, capture.started_at);
-    capture.ticket.is_some()
-}
-
-fn take(intake: &Intake, half: &mut Half, data: &[u8]) -> Result<(), Option<&'static str>> {
-    if half.bytes.len() + data.len() > intake.limits.body_bytes.as_len() {
-        return Err(Some("body too large"));
-    }
-    let held = intake.held_bytes.fetch_add(data.len(), Ordering::Relaxed) + data.len();
-    half.bytes.extend_from_slice(data);
-    if held > intake.limits.memory_bytes.as_len() { Err(Some("memory full")) } else { Ok(()) }
-}
-
-fn hand_on(intake: &Intake, mut capture: Box<Capture>) {
-    capture.request.done = true;
-    intake.queued.fetch_add(1, Ordering::Relaxed);
-    let refused = match intake.sender.try_send(Message::Exchange(capture)) {
-        Ok(()) => return,
-        Err(TrySendError::Full(message)) => (message, "queue full"),
-        Err(TrySendError::Disconnected(message)) => (message, "journal failed"),
-    };
-    intake.queued.fetch_sub(1, Ordering::Relaxed);
-    if let (Message::Exchange(capture), reason) = refused {
-        shed(intake, &capture, Some(reason));
-    }
-}
-
-/// Lets go of a capture; with a reason its loss is counted, without one it already is.
-pub(crate) fn shed(intake: &Intake, capture: &Capture, reason: Option<&'static str>) {
-    intake.release(capture.held());
-    match (&capture.ticket, reason) {
-        (Some(ticket), Some(reason)) => intake.sessions.shed(&ticket.session, reason, intake.now()),
-        (None, Some(reason)) => intake.sessions.shed_nameless(reason),
-        (_, None) => {}
-    }
-}
-
-fn micros(duration: std::time::Duration) -> u64 {
+fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

@@ -1,253 +1,250 @@
-//! Turns a finished capture into records: unpack, redact, decode, stitch, cut into pieces.
+//! Encoder: turns a captured exchange into journal records in one pass.
 //!
-//! Plain computation on one thread; it writes nothing itself. From here on only redacted bytes exist.
+//! The steps, in this order: decompress both bodies, redact everything that will be stored, decode the redacted bodies,
+//! link the exchange to earlier ones, split the bodies into chunks. Chunk records name the session, and an exchange
+//! without a session hint gets its session by linking; so splitting comes last. After the redaction no step sees an
+//! unredacted byte, except for two texts that arise later and are redacted there: session hints and the ending detail.
+//!
+//! Encoding is plain computation on the journal thread and performs no I/O.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use codec::Record;
-use schemas::body::Body;
-use schemas::exchange::{Ending, Exchange};
+use schemas::exchange::{Ending, Exchange, Header, Operation};
 use schemas::id::{ExchangeId, SessionId};
-use schemas::keys::{Digest, TenantKeys};
+use schemas::keys::TenantKeys;
 use schemas::tools::ToolCatalog;
 
-use crate::capture::sessions::SeqAssignment;
-use crate::capture::{self, Capture, Intake, RequestEnd};
+use self::chunk::Chunker;
+use self::decode::decoded::{DecodeInput, Decoded};
+use self::decompress::decompress;
+use self::link::SessionLinker;
+use self::redact::Redactor;
+use self::redact::counts::RedactionCounts;
+use crate::capture::exchange::{CapturedExchange, RequestEnd};
+use crate::capture::sessions::{SeqAssignment, SessionRegistry};
 
-use self::decode::{Decoded, Wire};
-use self::link::Stitcher;
-use self::redact::{Redactor, Tally};
-
+mod chunk;
 mod decode;
 mod decompress;
 mod link;
 pub(crate) mod redact;
-mod sse;
 
-/// Pieces that are remembered of one session; past it all are forgotten and sent again.
-const MAX_PIECES_OF_SESSION: usize = 8192;
+/// Bytes of decompressed body for each buffered byte, and spare bytes for small bodies: bounds a decompression bomb.
+const MAX_EXPANSION: usize = 8;
+const SPARE_BYTES: usize = 1 << 20;
 
-/// Sessions of which pieces are remembered.
-const MAX_SESSIONS: usize = 65_536;
-
-/// Makes records of captures.
+/// Turns captured exchanges into records. Keeps the linkable parts and the stored chunks of the open sessions.
 #[derive(Debug)]
-pub(crate) struct Scribe {
-    intake: Arc<Intake>,
-    catalog: ToolCatalog,
+pub(crate) struct ExchangeEncoder {
+    sessions: Arc<SessionRegistry>,
+    redactor: Arc<Redactor>,
     keys: TenantKeys,
-    stitcher: Stitcher,
-    sent: HashMap<SessionId, HashSet<Digest>>,
+    catalog: ToolCatalog,
+    linker: SessionLinker,
+    chunker: Chunker,
     incarnation: String,
-    nameless: u64,
+    /// Anonymous sessions so far.
+    anonymous: u64,
 }
 
-/// The bodies of an exchange, redacted, and how it ended.
-struct Bodies {
+/// Redacted parts of an exchange.
+struct Redacted {
+    path: String,
     request: Vec<u8>,
     response: Vec<u8>,
+    request_headers: Vec<Header>,
+    response_headers: Vec<Header>,
+    counts: RedactionCounts,
+    /// Bodies that cannot be stored, for the ending detail.
     notes: Vec<String>,
 }
 
-impl Scribe {
+impl ExchangeEncoder {
+    /// `incarnation` names this run of the recorder; the ids of anonymous sessions contain it.
     pub(crate) fn new(
-        intake: Arc<Intake>,
-        catalog: ToolCatalog,
+        sessions: Arc<SessionRegistry>,
+        redactor: Arc<Redactor>,
         keys: TenantKeys,
+        catalog: ToolCatalog,
         incarnation: &str,
     ) -> Self {
-        let incarnation = incarnation.to_owned();
         Self {
-            intake,
-            catalog,
+            sessions,
+            redactor,
+            chunker: Chunker::new(keys.clone()),
             keys,
-            stitcher: Stitcher::default(),
-            sent: HashMap::new(),
-            incarnation,
-            nameless: 0,
+            catalog,
+            linker: SessionLinker::default(),
+            incarnation: incarnation.to_owned(),
+            anonymous: 0,
         }
     }
 
-    /// The records of one exchange: the pieces that its session does not have yet, then itself. `None` where its session
-    /// is shed, which is counted already.
-    pub(crate) fn write(&mut self, capture: &mut Capture) -> Option<(SeqAssignment, Vec<Record>)> {
-        let redactor = Arc::clone(&self.intake.redactor);
-        let mut tally = Tally::default();
-        let bodies = unpack_and_redact(capture, &redactor, &mut tally);
-        let path = redactor.path(&capture.path, &mut tally);
-        let mut decoded = decode::decode(&wire(capture, &bodies, &path), &self.catalog, &self.keys);
-        let named = capture.ticket.is_some();
-        if !named {
-            let found = self.stitcher.find_session(&decoded);
-            let alone = found.is_none() && decoded.answer.is_none() && decoded.operation.requested.is_empty();
-            let session = found.or_else(|| self.session_of_its_own())?;
-            let numbered = capture::number_in(&self.intake, capture, &session);
-            if alone {
-                self.intake.sessions.leave_alone(&session);
-            }
-            if !numbered {
-                return None;
-            }
+    /// The records of one exchange: the chunks that its session does not have yet, then the exchange. Takes the bodies
+    /// out of the capture.
+    ///
+    /// Returns `None` for an exchange of a shed session; the registry has counted it.
+    pub(crate) fn encode(&mut self, captured: &mut CapturedExchange) -> Option<(SeqAssignment, Vec<Record>)> {
+        let mut redacted = decompress_and_redact(captured, &self.redactor);
+        let mut decoded = decode::decode(&decode_input(captured, &redacted), &self.catalog, &self.keys);
+        if decoded.joins_events {
+            redact_joined(&self.redactor, &mut decoded.operation);
         }
-        let ticket = capture.ticket.clone()?;
+        let named = captured.seq.is_some();
+        if !named {
+            captured.seq = self.assign_anonymous(&decoded, captured.timing.started_at);
+        }
+        let assigned = captured.seq.clone()?;
         let exchange =
-            ExchangeId::parse(&format!("{}-{}", ticket.incarnation, ticket.incarnation_seq)).ok()?;
-        let links = self.stitcher.link(&ticket.session, &exchange, &decoded, named);
-        let (ending, detail) = ending(capture, &mut decoded, bodies.notes);
-        redact_operation(&redactor, &mut decoded);
+            ExchangeId::parse(&format!("{}-{}", assigned.incarnation, assigned.incarnation_seq)).ok()?;
+        let links = self.linker.link(&assigned.session, &exchange, &decoded, named);
         let mut records = Vec::new();
-        let request = self.cut(&ticket.session, &bodies.request, &mut records);
-        let response = self.cut(&ticket.session, &bodies.response, &mut records);
-        let owner = self.intake.sessions.owner();
-        let clues = capture.clues.drain(..).chain(decoded.clues);
-        let identifiers = clues.map(|clue| clue.identifier(&redactor)).collect();
+        let request = self.chunker.split(&assigned.session, &redacted.request, &mut records);
+        let response = self.chunker.split(&assigned.session, &redacted.response, &mut records);
+        let (ending, detail) = ending(captured, &mut decoded, redacted.notes);
+        let detail = detail.map(|text| self.redactor.text(&text, "ending detail", &mut redacted.counts));
+        let hints = captured.hints.drain(..).chain(decoded.hints);
+        let identifiers = hints.map(|hint| hint.into_identifier(&self.redactor)).collect();
+        let scope = self.sessions.scope();
         let row = Exchange {
             exchange,
-            tenant: owner.tenant.clone(),
-            agent: owner.agent.clone(),
-            build: owner.build.clone(),
-            session: ticket.session.clone(),
-            incarnation: ticket.incarnation.clone(),
-            seq: ticket.seq,
-            incarnation_seq: ticket.incarnation_seq,
-            edge: capture.route.edge,
+            tenant: scope.tenant.clone(),
+            agent: scope.agent.clone(),
+            build: scope.build.clone(),
+            session: assigned.session.clone(),
+            incarnation: assigned.incarnation.clone(),
+            seq: assigned.seq,
+            incarnation_seq: assigned.incarnation_seq,
+            edge: captured.route.edge,
             protocol: decoded.protocol,
-            started_at: capture.started_at,
-            session_started_at: ticket.session_started_at,
-            first_byte_us: capture.first_byte_us,
-            duration_us: Some(capture.duration_us),
-            frame_gaps_us: std::mem::take(&mut capture.frame_gaps_us),
+            started_at: captured.timing.started_at,
+            session_started_at: assigned.session_started_at,
+            first_byte_us: captured.timing.first_byte_us,
+            duration_us: Some(captured.timing.duration_us),
+            frame_gaps_us: std::mem::take(&mut captured.timing.frame_gaps_us),
             ending,
-            ending_detail: detail.map(|text| redactor.text(&text, "ending detail", &mut tally)),
-            http_method: Some(capture.method.as_str().into()),
-            path: Some(path.into()),
-            status: capture.status.map(|status| status.as_u16()),
-            request_headers: redactor.headers(&capture.request_headers, "request header", &mut tally),
-            response_headers: redactor.headers(&capture.response_headers, "response header", &mut tally),
+            ending_detail: detail,
+            http_method: Some(captured.request.method.as_str().into()),
+            path: Some(redacted.path.into()),
+            status: captured.response.status.map(|status| status.as_u16()),
+            request_headers: redacted.request_headers,
+            response_headers: redacted.response_headers,
             request,
             response,
             operation: decoded.operation,
             usage: decoded.usage,
             identifiers,
             links,
-            redactions: tally.into_rows(),
+            redactions: redacted.counts.into_rows(),
             envelope: None,
         };
         records.push(Record::Exchange(Box::new(row)));
-        Some((ticket, records))
+        Some((assigned, records))
     }
 
-    /// Forgets a closed session; one that comes back sends its pieces again.
+    /// Forgets a closed session.
     pub(crate) fn forget(&mut self, session: &SessionId) {
-        self.sent.remove(session);
-        self.stitcher.forget(session);
+        self.chunker.forget(session);
+        self.linker.forget(session);
     }
 
-    /// A session for an exchange that nothing joins to another.
-    fn session_of_its_own(&mut self) -> Option<SessionId> {
-        self.nameless += 1;
-        SessionId::parse(&format!("nameless-{}-{}", self.incarnation, self.nameless)).ok()
-    }
-
-    fn cut(&mut self, session: &SessionId, bytes: &[u8], records: &mut Vec<Record>) -> Body {
-        if self.sent.len() >= MAX_SESSIONS && !self.sent.contains_key(session) {
-            self.sent.clear();
-        }
-        let sent = self.sent.entry(session.clone()).or_default();
-        if sent.len() >= MAX_PIECES_OF_SESSION {
-            sent.clear();
-        }
-        Body::cut(bytes, &self.keys, |(digest, piece)| {
-            if sent.insert(digest) {
-                records.push(Record::Piece {
-                    session: session.clone(),
-                    digest,
-                    bytes: Bytes::copy_from_slice(piece),
-                });
+    /// Assigns an exchange without a session hint to the session that its content continues, else to a new one.
+    /// Returns `None` where that session is shed.
+    fn assign_anonymous(&mut self, decoded: &Decoded, started_at: i64) -> Option<SeqAssignment> {
+        let found = self.linker.find_session(decoded);
+        // Without a response and without requested calls, no later exchange can link to this one.
+        let standalone =
+            found.is_none() && decoded.answer.is_none() && decoded.operation.requested.is_empty();
+        let session = match found {
+            Some(session) => session,
+            None => {
+                self.anonymous += 1;
+                SessionId::parse(&format!("anonymous-{}-{}", self.incarnation, self.anonymous)).ok()?
             }
-        })
+        };
+        let assigned = self.sessions.assign_seq(&session, started_at);
+        if standalone {
+            self.sessions.mark_standalone(&session);
+        }
+        assigned
     }
 }
 
-fn unpack_and_redact(capture: &mut Capture, redactor: &Redactor, tally: &mut Tally) -> Bodies {
+/// Decompresses both bodies and redacts everything of the exchange that will be stored.
+fn decompress_and_redact(captured: &mut CapturedExchange, redactor: &Redactor) -> Redacted {
+    let bound = MAX_EXPANSION * (captured.buffered_bytes() + SPARE_BYTES);
+    let is_event_stream = captured.response.is_event_stream();
+    let (request, response) = (&mut captured.request, &mut captured.response);
     let mut notes = Vec::new();
-    let bound = 8 * (capture.held() + (1 << 20));
-    let held = (std::mem::take(&mut capture.request.bytes), std::mem::take(&mut capture.response.bytes));
-    let mut unpack = |headers: &hyper::HeaderMap, body: Vec<u8>, which: &str| match decompress::unpack(
-        headers, body, bound,
-    ) {
-        Ok(body) => body,
-        Err(problem) => {
+    let mut plain = |headers: &hyper::HeaderMap, body: &mut Vec<u8>, which: &str| {
+        decompress(headers, std::mem::take(body), bound).unwrap_or_else(|problem| {
             notes.push(format!("the {which} body is not stored: {problem}"));
             Vec::new()
-        }
+        })
     };
-    let request = unpack(&capture.request_headers, held.0, "request");
-    let response = unpack(&capture.response_headers, held.1, "response");
-    let stream = capture::is_stream(&capture.response_headers);
-    Bodies {
-        request: redactor.body(request, false, "request body", tally),
-        response: redactor.body(response, stream, "response body", tally),
+    let request_body = plain(&request.headers, &mut request.body.bytes, "request");
+    let response_body = plain(&response.headers, &mut response.body.bytes, "response");
+    let mut counts = RedactionCounts::default();
+    Redacted {
+        path: redactor.path(&request.path, &mut counts),
+        request: redactor.body(request_body, false, "request body", &mut counts),
+        response: redactor.body(response_body, is_event_stream, "response body", &mut counts),
+        request_headers: redactor.headers(&request.headers, "request header", &mut counts),
+        response_headers: redactor.headers(&response.headers, "response header", &mut counts),
+        counts,
         notes,
     }
 }
 
-fn wire<'a>(capture: &'a Capture, bodies: &'a Bodies, path: &'a str) -> Wire<'a> {
-    Wire {
-        route: &capture.route,
-        path: path.split('?').next().unwrap_or_default(),
-        request: &bodies.request,
-        response: &bodies.response,
-        stream: capture::is_stream(&capture.response_headers),
-        mcp_session: capture.request_headers.contains_key("mcp-session-id"),
+fn decode_input<'a>(captured: &'a CapturedExchange, redacted: &'a Redacted) -> DecodeInput<'a> {
+    DecodeInput {
+        route: &captured.route,
+        path: redacted.path.split('?').next().unwrap_or_default(),
+        request: &redacted.request,
+        response: &redacted.response,
+        is_event_stream: captured.response.is_event_stream(),
+        in_mcp_session: captured.request.headers.contains_key("mcp-session-id"),
     }
 }
 
-/// How the exchange ended, once the protocol's own end is known.
-fn ending(capture: &mut Capture, decoded: &mut Decoded, notes: Vec<String>) -> (Ending, Option<String>) {
-    let mut details: Vec<String> = capture.ending_detail.take().into_iter().collect();
-    let answered = capture.status.is_some_and(|status| status.is_success());
-    let ending = match (capture.ending, decoded.finished) {
-        (Ending::Cancelled, Some(true)) if answered => {
-            details = vec!["the client closed the connection after the whole answer".to_owned()];
+/// Redacts texts that decoding joined from several events: a secret can be complete there that was in pieces before.
+fn redact_joined(redactor: &Redactor, operation: &mut Operation) {
+    for text in [&mut operation.output, &mut operation.result].into_iter().flatten() {
+        *text = redactor.redact_uncounted(text);
+    }
+    for call in &mut operation.requested {
+        call.arguments = redactor.redact_uncounted(&call.arguments);
+        call.tool = redactor.redact_uncounted(&call.tool);
+    }
+}
+
+/// The ending of the exchange, corrected by the protocol's own end of the response.
+fn ending(
+    captured: &mut CapturedExchange,
+    decoded: &mut Decoded,
+    notes: Vec<String>,
+) -> (Ending, Option<String>) {
+    let response = &mut captured.response;
+    let mut details: Vec<String> = response.ending_detail.take().into_iter().collect();
+    let succeeded = response.status.is_some_and(|status| status.is_success());
+    let ending = match (response.ending, decoded.finished) {
+        (Ending::Cancelled, Some(true)) if succeeded => {
+            details = vec!["the client disconnected after the complete response".to_owned()];
             Ending::Complete
         }
-        (Ending::Complete, Some(false)) if answered && capture::is_stream(&capture.response_headers) => {
-            details.push("the stream ended without its last event".to_owned());
+        (Ending::Complete, Some(false)) if succeeded && response.is_event_stream() => {
+            details.push("the stream ended without its final event".to_owned());
             Ending::Truncated
         }
         (ending, _) => ending,
     };
-    match &capture.request_end {
-        RequestEnd::Whole => {}
-        RequestEnd::NotTaken => details.push("the upstream did not take the whole request".to_owned()),
-        RequestEnd::BrokenOff(cause) => details.push(format!("the client broke its request off: {cause}")),
+    match &captured.request.end {
+        RequestEnd::Complete => {}
+        RequestEnd::NotRead => details.push("the upstream did not read the complete request".to_owned()),
+        RequestEnd::Aborted(cause) => details.push(format!("the client aborted its request: {cause}")),
     }
     details.extend(notes);
     details.append(&mut decoded.notes);
     (ending, (!details.is_empty()).then(|| details.join("; ")))
-}
-
-/// The decoded texts come from redacted bytes; what was whole only after decoding is caught here.
-fn redact_operation(redactor: &Redactor, decoded: &mut Decoded) {
-    let operation = &mut decoded.operation;
-    let texts = [
-        &mut operation.input,
-        &mut operation.output,
-        &mut operation.result,
-        &mut operation.arguments,
-        &mut operation.arguments_verbatim,
-        &mut operation.tool,
-        &mut operation.model,
-        &mut operation.method,
-    ];
-    for text in texts.into_iter().flatten() {
-        *text = redactor.quiet(text);
-    }
-    for call in &mut operation.requested {
-        call.arguments = redactor.quiet(&call.arguments);
-        call.tool = redactor.quiet(&call.tool);
-    }
 }

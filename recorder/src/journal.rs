@@ -1,11 +1,10 @@
-//! The one thread that owns the journal: takes finished captures, makes records of them, appends and syncs in groups.
+//! Journal thread: encodes captured exchanges, appends their records, and syncs them in groups.
 //!
-//! It never makes the tap wait: what does not fit is shed and counted. Parquet is the archive's.
+//! One thread owns the journal. It never makes the tap wait: an exchange that does not fit is shed and counted. The
+//! sinks (local archiver, Kafka publisher) read the journal on threads of their own.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use codec::Record;
@@ -13,186 +12,155 @@ use schemas::exchange::Edge;
 use schemas::id::SessionId;
 use schemas::session::CloseReason;
 use store::log::{LogError, LogWriter};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
-use crate::capture::{self, Capture, Intake};
+use self::log_once::LogOnce;
+use crate::capture::accounts::CaptureAccounts;
+use crate::capture::exchange::CapturedExchange;
+use crate::capture::queue::{JournalInbox, JournalMessage};
+use crate::capture::sessions::PendingClose;
+use crate::encode::ExchangeEncoder;
 use crate::metrics::journal_gauges::JournalGauges;
 
 pub(crate) mod checkpoint;
+mod log_once;
 pub(crate) mod reader;
-use crate::capture::sessions::PendingClose;
-use crate::encode::Scribe;
 
-/// Exchanges that share one sync.
+/// Messages that share one sync.
 const GROUP: usize = 256;
 
-/// What the log puts before a record, in bytes.
+/// Bytes that the log adds to each record.
 const FRAME_BYTES: u64 = 8;
 
-/// How long a group may be gathered: what waits for its sync is lost when the process is killed.
+/// Longest time to collect a group. A killed process loses the records that wait for their sync.
 const GROUP_TIME: Duration = Duration::from_millis(20);
 
-/// How long the thread sleeps when nothing comes.
+/// How long the thread waits for a message before it looks at the time.
 const TICK: Duration = Duration::from_millis(100);
 
-/// How often sessions are looked through for those that are over.
+/// Time between two sweeps for due sessions.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// Of the journal's bytes this share (one in so many) is kept for close rows: a session whose row finds no room is torn.
+/// Share of the journal (one in so many bytes) that is reserved for close rows: a session without one is incomplete.
 const CLOSE_SHARE: u64 = 16;
 
-/// Looks without a loss after which shedding is said to be over.
-const QUIET_SWEEPS: u32 = 30;
-
-/// What the journal is told.
-#[derive(Debug)]
-pub(crate) enum Message {
-    /// An exchange is finished.
-    Exchange(Box<Capture>),
-    /// Everything before this is to be durable; answered with the position after it.
-    Flush(oneshot::Sender<Result<u64, String>>),
-    /// All sessions are to be closed; answered when the rows are durable.
-    CloseAll(oneshot::Sender<Result<u64, String>>),
-    /// Everything before this position is in Parquet, or acknowledged by Kafka.
-    Release(u64),
-    /// The thread is to end.
-    Stop,
-}
-
-/// What archive or publisher is told: the position after the last durable record.
-pub(crate) type Progress = watch::Sender<u64>;
-
-/// The state of the thread.
+/// The journal thread.
 #[derive(Debug)]
 pub(crate) struct Journal {
     writer: LogWriter,
     max_bytes: u64,
-    scribe: Scribe,
-    intake: Arc<Intake>,
-    progress: Progress,
+    encoder: ExchangeEncoder,
+    accounts: Arc<CaptureAccounts>,
+    /// Tells the sink the position after the last durable record.
+    durable: watch::Sender<u64>,
     gauges: Arc<JournalGauges>,
     unsynced: Vec<(SessionId, Edge)>,
     unsynced_closes: Vec<PendingClose>,
     last_sweep: Instant,
-    said: Said,
-}
-
-/// What was said last, so that each change is said once.
-#[derive(Debug, Default)]
-struct Said {
-    /// The journal is more than half full.
-    filling: bool,
-    /// The disk refuses.
-    failing: bool,
-    /// Close rows find no room.
-    rows_wait: bool,
-    /// Exchanges that were shed by the last look.
-    shed: u64,
-    /// Looks since the last loss; absent while nothing is shed.
-    quiet: Option<u32>,
+    log: LogOnce,
 }
 
 impl Journal {
+    /// `max_bytes` bounds the journal on disk.
     pub(crate) fn new(
         writer: LogWriter,
         max_bytes: u64,
-        scribe: Scribe,
-        intake: Arc<Intake>,
-        progress: Progress,
+        encoder: ExchangeEncoder,
+        accounts: Arc<CaptureAccounts>,
+        durable: watch::Sender<u64>,
         gauges: Arc<JournalGauges>,
     ) -> Self {
         gauges.set_journal_bytes(writer.bytes());
-        gauges.set_synced(writer.next_position());
+        gauges.set_durable(writer.next_position());
         Self {
             writer,
             max_bytes,
-            scribe,
-            intake,
-            progress,
+            encoder,
+            accounts,
+            durable,
             gauges,
             unsynced: Vec::new(),
             unsynced_closes: Vec::new(),
             last_sweep: Instant::now(),
-            said: Said::default(),
+            log: LogOnce::default(),
         }
     }
 
-    /// Works until it is told to stop; everything taken by then is durable.
-    pub(crate) fn run(mut self, receiver: &Receiver<Message>) {
-        loop {
-            let first = match receiver.recv_timeout(TICK) {
-                Ok(message) => Some(message),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => Some(Message::Stop),
-            };
-            let gathered = Instant::now();
-            let more = || (gathered.elapsed() < GROUP_TIME).then(|| receiver.try_recv().ok()).flatten();
+    /// Runs until a stop is requested. Messages that are queued by then are handled and durable when it returns.
+    pub(crate) fn run(mut self, inbox: &JournalInbox) {
+        while !inbox.stop_requested() {
+            let first = inbox.receive(TICK);
+            let started = Instant::now();
+            let more = || (started.elapsed() < GROUP_TIME).then(|| inbox.try_receive()).flatten();
             let rest = std::iter::from_fn(more).take(GROUP);
             for message in first.into_iter().chain(rest) {
-                if matches!(message, Message::Stop) {
-                    // What is left to be said is said by `sync`, by counting.
-                    let _ = self.sync();
-                    return;
-                }
                 self.handle(message);
             }
+            // `sync` counts and logs a failure.
             let _ = self.sync();
             if self.last_sweep.elapsed() >= SWEEP {
                 self.last_sweep = Instant::now();
-                self.close(None);
+                self.close_due();
                 let _ = self.sync();
-                self.say_what_is_shed();
+                self.log.shed(&self.accounts.sessions.counts());
             }
         }
+        for message in inbox.remaining() {
+            self.handle(message);
+        }
+        let _ = self.sync();
     }
 
-    fn handle(&mut self, message: Message) {
+    fn handle(&mut self, message: JournalMessage) {
         match message {
-            Message::Exchange(capture) => self.take(capture),
-            Message::Flush(reply) => {
-                let done = self.sync();
-                // Nobody waits any more: then nobody needs the answer.
-                let _ = reply.send(done);
+            JournalMessage::Exchange(captured) => self.record(captured),
+            JournalMessage::Flush(reply) => {
+                let position = self.sync();
+                // The requester may have stopped waiting.
+                let _ = reply.send(position);
             }
-            Message::CloseAll(reply) => {
-                let done = self.sync();
-                self.close(Some(CloseReason::Shutdown));
-                let _ = reply.send(done.and_then(|_| self.sync()));
+            JournalMessage::CloseAll(reply) => {
+                let synced = self.sync();
+                let closes = self.accounts.sessions.all_closes(self.accounts.now(), CloseReason::Shutdown);
+                self.write_closes(closes);
+                let _ = reply.send(synced.and_then(|_| self.sync()));
             }
-            Message::Release(position) => {
+            JournalMessage::Release(position) => {
                 if let Err(error) = self.writer.delete_before(position) {
-                    tracing::warn!(%error, "archived journal segments cannot be deleted");
+                    tracing::warn!(%error, position, "delivered journal segments cannot be deleted");
                 }
-                self.note_fill();
+                self.update_fill();
             }
-            Message::Stop => {}
+            JournalMessage::Wake => {}
         }
     }
 
-    fn take(&mut self, mut capture: Box<Capture>) {
-        let edge = capture.route.edge;
-        let held = capture.held();
-        let scribe = &mut self.scribe;
-        // A defect in decoding one exchange must not end the recording of all.
-        let written = std::panic::catch_unwind(AssertUnwindSafe(|| scribe.write(&mut capture)));
-        self.intake.queued.fetch_sub(1, Ordering::Relaxed);
-        self.intake.release(held.saturating_sub(capture.held()));
-        match written {
-            Ok(Some((ticket, records))) => match self.append(&records, self.max_bytes / CLOSE_SHARE) {
+    /// Encodes and appends one exchange, or sheds it.
+    fn record(&mut self, mut captured: Box<CapturedExchange>) {
+        let edge = captured.route.edge;
+        let buffered = captured.buffered_bytes();
+        let encoder = &mut self.encoder;
+        // A panic while one exchange is encoded must not end the recording of the others.
+        let encoded = std::panic::catch_unwind(AssertUnwindSafe(|| encoder.encode(&mut captured)));
+        self.accounts.dequeued();
+        // The encoder took the bodies; `shed` releases the rest.
+        self.accounts.release(buffered.saturating_sub(captured.buffered_bytes()));
+        match encoded {
+            Ok(Some((assigned, records))) => match self.append(&records, self.max_bytes / CLOSE_SHARE) {
                 Ok(()) => {
-                    self.intake.release(capture.held());
-                    self.unsynced.push((ticket.session, edge));
-                    self.note_fill();
+                    self.accounts.release(captured.buffered_bytes());
+                    self.unsynced.push((assigned.session, edge));
+                    self.update_fill();
                 }
-                Err(reason) => capture::shed(&self.intake, &capture, Some(reason)),
+                Err(reason) => self.accounts.shed(&captured, reason),
             },
-            // Its session is shed, and this exchange is counted.
-            Ok(None) => self.intake.release(capture.held()),
-            Err(_) => capture::shed(&self.intake, &capture, Some("encoding failed")),
+            // The registry has counted this exchange of a shed session.
+            Ok(None) => self.accounts.release(captured.buffered_bytes()),
+            Err(_) => self.accounts.shed(&captured, "encoding failed"),
         }
     }
 
-    /// Appends all of it, or nothing where less than `reserve` bytes would be left.
+    /// Appends all records, or none where less than `reserve` bytes would remain free.
     fn append(&mut self, records: &[Record], reserve: u64) -> Result<(), &'static str> {
         let mut encoded = Vec::with_capacity(records.len());
         for record in records {
@@ -210,7 +178,7 @@ impl Journal {
                 | LogError::InUse { .. }
                 | LogError::Version { .. }
                 | LogError::Damaged { .. } => {
-                    self.say_failing(&error);
+                    self.log.write_failed(&error);
                     "journal failed"
                 }
             })?;
@@ -218,94 +186,109 @@ impl Journal {
         Ok(())
     }
 
-    /// Writes close rows of the sessions that are over, or with a reason of all.
-    fn close(&mut self, all: Option<CloseReason>) {
+    /// Writes close rows of the sessions that are due.
+    fn close_due(&mut self) {
+        let closes = self.accounts.sessions.due_closes(self.accounts.now());
+        self.write_closes(closes);
+    }
+
+    fn write_closes(&mut self, closes: Vec<PendingClose>) {
         let mut refused = None;
-        for due in self.intake.sessions.due(self.intake.now(), all) {
-            match self.append(&[Record::Close(Box::new(due.row.clone()))], 0) {
+        for close in closes {
+            match self.append(&[Record::Close(Box::new(close.row.clone()))], 0) {
                 Ok(()) => {
-                    self.scribe.forget(&due.row.session);
-                    self.unsynced_closes.push(due);
+                    self.encoder.forget(&close.row.session);
+                    self.unsynced_closes.push(close);
                 }
-                // It stays open and is tried again at the next sweep.
+                // The session stays open; the next sweep tries again.
                 Err(reason) => refused = Some(reason),
             }
         }
-        if let Some(reason) = refused
-            && !self.said.rows_wait
-        {
-            tracing::warn!(reason, "close rows cannot be written; they are tried again");
-        }
-        self.said.rows_wait = refused.is_some();
+        self.log.close_rows(refused);
     }
 
-    /// Makes durable what was appended; then, and only then, it counts as journaled.
+    /// Syncs the appended records, and only then counts them as journaled. Returns the position after the last durable
+    /// record.
     fn sync(&mut self) -> Result<u64, String> {
         if self.unsynced.is_empty() && self.unsynced_closes.is_empty() {
             return Ok(self.writer.next_position());
         }
-        let now = self.intake.now();
+        let now = self.accounts.now();
         let synced = self.writer.sync();
+        let sessions = &self.accounts.sessions;
         for (session, edge) in self.unsynced.drain(..) {
             match &synced {
-                Ok(()) => self.intake.sessions.journaled(&session, edge, now),
-                Err(_) => self.intake.sessions.shed(&session, "journal failed", now),
+                Ok(()) => sessions.journaled(&session, edge, now),
+                Err(_) => sessions.shed(&session, "journal failed", now),
             }
         }
         for close in self.unsynced_closes.drain(..).filter(|_| synced.is_ok()) {
-            self.intake.sessions.closed(&close);
+            sessions.closed(&close);
         }
-        self.note_fill();
+        self.update_fill();
         if let Err(error) = synced {
-            self.say_failing(&error);
+            self.log.write_failed(&error);
             return Err(error.to_string());
         }
-        if std::mem::take(&mut self.said.failing) {
-            tracing::info!("the journal can be written again");
-        }
-        self.gauges.set_synced(self.writer.next_position());
-        self.progress.send_replace(self.writer.next_position());
+        self.log.written();
+        self.gauges.set_durable(self.writer.next_position());
+        self.durable.send_replace(self.writer.next_position());
         Ok(self.writer.next_position())
     }
 
-    fn note_fill(&mut self) {
+    fn update_fill(&mut self) {
         self.gauges.set_journal_bytes(self.writer.bytes());
         let fill = self.writer.bytes().saturating_mul(255) / self.max_bytes.max(1);
         let fill = u8::try_from(fill).unwrap_or(u8::MAX);
-        self.intake.journal_fill.store(fill, Ordering::Relaxed);
-        // Where it is said to be filling and where it is said to have room are apart, so that it is not said by turns.
-        if !self.said.filling && fill > capture::HALF_FULL {
-            self.said.filling = true;
-            tracing::warn!(
-                bytes = self.writer.bytes(),
-                bound = self.max_bytes,
-                "the journal is more than half full; a growing share of new sessions is shed"
-            );
-        } else if self.said.filling && fill < capture::HALF_FULL / 4 * 3 {
-            self.said.filling = false;
-            tracing::info!(bytes = self.writer.bytes(), "the journal has room again");
-        }
+        self.accounts.set_journal_fill(fill);
+        self.log.fill(fill, self.writer.bytes(), self.max_bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::id::{AgentId, TenantId};
+    use schemas::keys::RootKey;
+    use schemas::tools::ToolCatalog;
+    use store::log::LogOptions;
+
+    use super::*;
+    use crate::capture::queue::journal_queue;
+    use crate::capture::sessions::{SessionRegistry, SessionScope};
+    use crate::config::Limits;
+    use crate::encode::redact::Redactor;
+
+    fn journal(folder: &std::path::Path) -> Journal {
+        let tenant = TenantId::parse("t").expect("id");
+        let keys = RootKey::new([1; 32]).tenant(&tenant);
+        let scope = SessionScope { tenant, agent: AgentId::parse("a").expect("id"), build: None };
+        let hour = Duration::from_secs(3600);
+        let sessions = Arc::new(SessionRegistry::new(scope, "i".to_owned(), hour, hour));
+        let redactor = Arc::new(Redactor::new(keys.clone(), vec![]));
+        let encoder =
+            ExchangeEncoder::new(Arc::clone(&sessions), redactor, keys, ToolCatalog::default(), "i");
+        let accounts = Arc::new(CaptureAccounts::new(sessions, Limits::default(), Arc::new(|| 0)));
+        let writer = LogWriter::open(folder, LogOptions::default()).expect("opens");
+        Journal::new(writer, 1 << 20, encoder, accounts, watch::channel(0).0, Arc::default())
     }
 
-    fn say_failing(&mut self, error: &LogError) {
-        if !std::mem::replace(&mut self.said.failing, true) {
-            tracing::error!(%error, "the journal cannot be written; what is not in it is shed");
-        }
-    }
-
-    fn say_what_is_shed(&mut self) {
-        let counts = self.intake.sessions.counts();
-        let shed = counts.shed_total();
-        if shed > std::mem::replace(&mut self.said.shed, shed) {
-            if self.said.quiet.is_none() {
-                tracing::warn!(shed, reasons = ?counts.shed, "exchanges are shed");
-            }
-            self.said.quiet = Some(0);
-        } else if let Some(quiet) = self.said.quiet {
-            self.said.quiet = (quiet < QUIET_SWEEPS).then_some(quiet + 1);
-            if self.said.quiet.is_none() {
-                tracing::info!(shed, "no exchange is shed any more");
-            }
-        }
+    #[test]
+    fn a_full_queue_does_not_lose_the_stop_request() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (queue, inbox) = journal_queue(1);
+        let (reply, mut position) = tokio::sync::oneshot::channel();
+        queue.send(JournalMessage::Flush(reply)).expect("has room");
+        queue.request_stop();
+        let (ended, end) = std::sync::mpsc::channel();
+        let journal = journal(folder.path());
+        // The sender stays alive: only the request can end the thread.
+        let thread = std::thread::spawn(move || {
+            journal.run(&inbox);
+            ended.send(()).expect("the test waits");
+        });
+        end.recv_timeout(Duration::from_secs(20)).expect("the journal thread ends");
+        thread.join().expect("no panic");
+        assert_eq!(position.try_recv().expect("a queued message is handled"), Ok(0));
+        drop(queue);
     }
 }

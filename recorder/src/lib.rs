@@ -1,7 +1,14 @@
-//! Records live agent traffic: a reverse proxy with a copy on the side, a journal on disk, Kafka or Parquet behind it.
+//! Recorder: records the live traffic of an agent, and imports and archives recordings.
 //!
-//! [`start`] runs the tap of a [`config::Config`]; what passes is forwarded first and copied second, redacted before
-//! anything is written, journaled in groups, and published or archived into a store under commits. Other doors are not here.
+//! [`start`] runs a recorder. An exchange passes these modules in order:
+//!
+//! - `tap`: reverse proxy; forwards each request and response, and copies the bytes.
+//! - `capture`: bounded copy of one exchange, its session and its sequence number.
+//! - `encode`: decompresses, redacts, decodes, links and chunks the copy.
+//! - `journal`: appends the records to a log on disk and syncs them in groups.
+//! - `publish` sends the journal to Kafka, or [`archive`] turns it into Parquet files.
+//!
+//! `archive::kafka_archiver` turns a Kafka topic into Parquet files. [`import`] converts transcripts of other tools.
 
 pub mod archive;
 mod backoff;
@@ -16,11 +23,12 @@ mod metrics;
 #[cfg(feature = "kafka")]
 mod publish;
 mod recorder;
+mod sink;
 mod tap;
 
-pub use metrics::MetricsError;
 pub use metrics::counts::ExchangeCounts;
+pub use metrics::server::MetricsError;
 pub use recorder::{BoundRoute, FlushError, Recorder, StartError, start};
 
-/// The wall clock: microseconds since 1970, UTC. An argument, so that the library never reads it itself.
+/// Wall clock: microseconds since 1970, UTC. The library takes it as an argument and never reads the system clock itself.
 pub type Clock = std::sync::Arc<dyn Fn() -> i64 + Send + Sync>;

@@ -4,9 +4,7 @@
 //! What is sent twice, after a restart or a refusal, is told by its position; telling it is the archive's.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use codec::{Parcel, RecordError};
@@ -15,16 +13,11 @@ use store::log::LogError;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, watch};
 
-use crate::archive::local_archiver::Flush;
 use crate::backoff::Backoff;
 use crate::broker_health::BrokerHealth;
-use crate::capture::sessions::SessionRegistry;
 use crate::config::KafkaConfig;
-use crate::journal::Message;
-use crate::journal::checkpoint::Checkpoint;
 use crate::journal::reader::{JournalEntry, JournalReader};
-
-use crate::metrics::journal_gauges::JournalGauges;
+use crate::sink::{FlushRequest, SinkContext};
 
 use self::delivery_window::Window;
 use self::producer::{Line, Report, Sent};
@@ -69,14 +62,7 @@ const MAX_RETRY: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub(crate) struct Publisher {
     pub(crate) kafka: KafkaConfig,
-    /// Of the journal.
-    pub(crate) folder: PathBuf,
-    /// Name of the journal.
-    pub(crate) source: String,
-    pub(crate) sessions: Arc<SessionRegistry>,
-    pub(crate) gauges: Arc<JournalGauges>,
-    pub(crate) journal: SyncSender<Message>,
-    pub(crate) checkpoint: Checkpoint,
+    pub(crate) sink: SinkContext,
 }
 
 /// One message that is not sent yet.
@@ -144,9 +130,9 @@ impl Publisher {
     }
 
     /// Works until the flush queue is closed; what is not acknowledged then is in the journal for the next start.
-    pub(crate) fn run(self, progress: &watch::Receiver<u64>, mut flushes: mpsc::Receiver<Flush>) {
-        let position = self.checkpoint.position();
-        let entries = match JournalReader::open(&self.folder, position) {
+    pub(crate) fn run(self, progress: &watch::Receiver<u64>, mut flushes: mpsc::Receiver<FlushRequest>) {
+        let position = self.sink.checkpoint.position();
+        let entries = match JournalReader::open(&self.sink.folder, position) {
             Ok(entries) => entries,
             Err(error) => {
                 tracing::error!(%error, "the journal cannot be read; nothing is published");
@@ -177,8 +163,8 @@ impl Publisher {
 }
 
 impl Work {
-    fn run(&mut self, progress: &watch::Receiver<u64>, flushes: &mut mpsc::Receiver<Flush>) {
-        let mut waiting: Vec<Flush> = Vec::new();
+    fn run(&mut self, progress: &watch::Receiver<u64>, flushes: &mut mpsc::Receiver<FlushRequest>) {
+        let mut waiting: Vec<FlushRequest> = Vec::new();
         loop {
             match flushes.try_recv() {
                 Ok(flush) => waiting.push(flush),
@@ -194,8 +180,8 @@ impl Work {
                 }
             };
             self.note(synced, at_end);
-            let arrived = |flush: &mut Flush| at_end && self.window.is_clear_before(flush.position);
-            let arrived: Vec<Flush> = waiting.extract_if(.., arrived).collect();
+            let arrived = |flush: &mut FlushRequest| at_end && self.window.is_clear_before(flush.position);
+            let arrived: Vec<FlushRequest> = waiting.extract_if(.., arrived).collect();
             if !arrived.is_empty() {
                 self.release();
             }
@@ -258,8 +244,8 @@ impl Work {
     fn begin_again(&mut self) -> Result<(), Trouble> {
         let limit = self.shrunk.then_some(self.part_bytes);
         self.line = Some(Line::open(&self.publisher.kafka, &self.health, limit)?);
-        self.entries = JournalReader::open(&self.publisher.folder, self.window.acknowledged())?;
-        self.publisher.gauges.add_resent(self.window.len() as u64);
+        self.entries = JournalReader::open(&self.publisher.sink.folder, self.window.acknowledged())?;
+        self.publisher.sink.gauges.add_resent(self.window.len() as u64);
         self.window = Window::new(self.window.acknowledged());
         self.outbox.clear();
         self.in_flight_bytes = 0;
@@ -274,7 +260,7 @@ impl Work {
                 return Ok(Fill::Full);
             }
             let entry = self.entries.next(synced)?;
-            self.publisher.gauges.add_skipped(self.entries.take_skipped());
+            self.publisher.sink.gauges.add_skipped(self.entries.take_skipped());
             let Some(entry) = entry else { return Ok(Fill::AtEnd) };
             self.load(&entry)?;
         }
@@ -283,7 +269,7 @@ impl Work {
 
     /// Makes the messages of an entry.
     fn load(&mut self, entry: &JournalEntry) -> Result<(), Trouble> {
-        let payloads = messages(entry, &self.publisher.source, self.part_bytes)?;
+        let payloads = messages(entry, &self.publisher.sink.journal, self.part_bytes)?;
         if self.window.len() == 0 {
             self.last_arrival = Instant::now();
         }
@@ -329,7 +315,7 @@ impl Work {
                         tracing::info!("the journal is published again");
                     }
                     let exchanges = self.window.arrived(sent.position);
-                    self.publisher.sessions.count_published(exchanges);
+                    self.publisher.sink.sessions.count_published(exchanges);
                 }
                 // The first one says why; the others fail because of it.
                 Some(code) => refused = refused.or(Some(code)),
@@ -372,7 +358,7 @@ impl Work {
         }
         let clear = at_end && self.window.len() == 0;
         let handed_on = if clear { synced } else { self.window.acknowledged() };
-        let gauges = &self.publisher.gauges;
+        let gauges = &self.publisher.sink.gauges;
         gauges.set_delivered(handed_on, self.window.oldest());
         gauges.set_brokers_lost(self.health.down_reason().is_some() || self.said.is_some());
         if self.last_release.elapsed() >= RELEASE_EVERY {
@@ -387,11 +373,7 @@ impl Work {
             return;
         }
         self.released = acknowledged;
-        if let Err(error) = self.publisher.checkpoint.save(acknowledged) {
-            tracing::warn!(%error, "the published position cannot be written; a restart publishes more again");
-        }
-        // The journal thread has ended only when nothing is left to be deleted.
-        let _ = self.publisher.journal.send(Message::Release(acknowledged));
+        self.publisher.sink.advance(acknowledged);
     }
 }
 
@@ -429,13 +411,13 @@ mod tests {
     use store::log::{LogOptions, LogWriter};
 
     use super::*;
-    use crate::journal::reader::tests::{close, piece};
+    use crate::journal::reader::tests::{chunk, close};
 
     #[test]
     fn an_entry_goes_out_whole_or_in_parts_of_one_position() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut writer = LogWriter::open(folder.path(), LogOptions::default()).expect("opens");
-        let written = [piece("s", 1, 2000), piece("s", 2, 3000), close("s")];
+        let written = [chunk("s", 1, 2000), chunk("s", 2, 3000), close("s")];
         for record in &written {
             writer.append(record).expect("has room");
         }

@@ -1,9 +1,8 @@
-//! A running recorder: what is started, in which order it stops, and what it says of itself.
+//! Running recorder: starts tap, journal thread and sink thread, flushes them, and stops them in order.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicUsize};
-use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -16,105 +15,108 @@ use tokio::time::Instant;
 
 use crate::Clock;
 use crate::archive::encryption::EncryptionError;
-use crate::archive::local_archiver::{Archive, ArchiveError, Flush, MAX_FLUSHES};
+use crate::archive::local_archiver::LocalArchiver;
+use crate::capture::CaptureContext;
+use crate::capture::accounts::CaptureAccounts;
+use crate::capture::queue::{JournalMessage, JournalQueue, PositionReply, journal_queue};
 use crate::capture::sessions::{SessionRegistry, SessionScope};
-use crate::capture::{ClockCell, Intake};
-use crate::config::{Config, EncryptionConfig, edge_name};
-use crate::encode::Scribe;
+use crate::config::{Config, EncryptionConfig};
+use crate::encode::ExchangeEncoder;
 use crate::encode::redact::Redactor;
+use crate::journal::Journal;
 use crate::journal::checkpoint::Checkpoint;
-use crate::journal::{Journal, Message};
 use crate::metrics::counts::ExchangeCounts;
 use crate::metrics::journal_gauges::JournalGauges;
-use crate::metrics::{MetricsError, MetricsServer, RecorderMetrics};
+use crate::metrics::recorder::RecorderMetrics;
+use crate::metrics::server::{MetricsError, MetricsServer};
 #[cfg(feature = "kafka")]
 use crate::publish::Publisher;
+use crate::sink::{FlushRequest, MAX_FLUSH_REQUESTS, SinkContext, SinkError};
 use crate::tap::{self, Tap, TapError};
 
-/// Folder of the journal below the state directory.
+/// Folder of the journal in the state directory.
 const JOURNAL: &str = "journal";
 
-/// How long [`Recorder::close_sessions`] waits for exchanges that are under way.
+/// How long [`Recorder::close_sessions`] waits for exchanges in flight.
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// The least time that [`Recorder::shutdown`] gives Kafka to acknowledge what is journaled.
-const MIN_PUBLISH: Duration = Duration::from_secs(1);
-
-/// How often it looks.
+/// Time between two looks at the exchanges in flight.
 const SETTLE_STEP: Duration = Duration::from_millis(5);
 
-/// A recorder that cannot be started.
+/// The least time that [`Recorder::shutdown`] gives Kafka to acknowledge the journaled exchanges.
+const MIN_PUBLISH: Duration = Duration::from_secs(1);
+
+/// An error that keeps a recorder from starting.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A listener or the way to an upstream.
+    /// A listener, its certificate, or the client of an upstream.
     #[error(transparent)]
     Tap(#[from] TapError),
-    /// The journal.
-    #[error("the journal cannot be opened: {0}")]
+    /// The journal in `state-dir`.
+    #[error("journal cannot be opened: {0}")]
     Journal(#[from] LogError),
     /// The store.
-    #[error("the store cannot be opened: {0}")]
+    #[error("store cannot be opened: {0}")]
     Store(#[from] StoreError),
     /// The keys of the store.
     #[error(transparent)]
     Encryption(#[from] EncryptionError),
-    /// The Kafka client.
-    #[error("the Kafka client cannot be made ({0}); correct `[kafka]` and start again")]
+    /// librdkafka refuses the configuration.
+    #[error("Kafka client cannot be created ({0}); correct `[kafka]` and start again")]
     Kafka(String),
     /// The configuration has neither store nor Kafka.
-    #[error("there is nowhere to hand the journal on to; name a `store`, or brokers under `[kafka]`")]
-    Nowhere,
+    #[error("no output configured: set `store`, or `brokers` in `[kafka]`")]
+    NoSink,
     /// The listener for metrics.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
-    /// A thread.
+    /// The operating system refuses a thread.
     #[error("thread {name} cannot be started: {source}")]
     Thread {
-        /// Which one.
+        /// Name of the thread.
         name: &'static str,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
 }
 
-/// What was recorded could not be made durable or archived.
+/// An error that keeps recorded exchanges from becoming durable or archived.
 #[derive(Debug, thiserror::Error)]
 pub enum FlushError {
-    /// The journal said no.
-    #[error("the journal cannot be written ({0}); what is not in it is counted as shed")]
+    /// The journal refused a write.
+    #[error("journal cannot be written ({0}); exchanges that are not in it are counted as shed")]
     Journal(String),
-    /// The store said no; the journal still has everything, and the next start goes on from there.
-    #[error(
-        "the journal cannot be archived ({0}); nothing is lost, start again once the store can be written"
-    )]
+    /// The store refused. The journal still has every record, and the next start archives them.
+    #[error("journal cannot be archived ({0}); nothing is lost, start again once the store can be written")]
     Archive(String),
-    /// Another process archives in this journal's name, so this one has stopped; what is left is in the journal.
+    /// Another process archives under the name of this journal, so this one has stopped. The remaining records stay in
+    /// the journal.
     #[error(
-        "the journal is no longer archived ({0}); stop the other process, give each process a state-dir of its own, and start again"
+        "journal is no longer archived ({0}); stop the other process, give each process a state-dir of its own, and start again"
     )]
-    Lost(String),
-    /// A thread is gone.
-    #[error("the {0} thread has ended; please report this")]
-    Gone(&'static str),
+    TakenOver(String),
+    /// A thread has panicked.
+    #[error("the {0} thread panicked; please report this")]
+    ThreadEnded(&'static str),
 }
 
-/// Where a route can be reached.
+/// Address of a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BoundRoute {
-    /// Its name.
+    /// `route.name`, or `EDGE-INDEX` by default.
     pub name: String,
-    /// Its edge.
+    /// Boundary of the agent that the route records.
     pub edge: Edge,
-    /// Address and port, as bound.
+    /// Bound address; its port is the one that the system chose for port 0.
     pub address: SocketAddr,
-    /// The path prefix, without a slash at the end; the root is empty.
+    /// Path prefix without a slash at the end; empty for the root.
     pub path: String,
-    /// Whether TLS is spoken.
+    /// Whether the listener speaks TLS.
     pub tls: bool,
 }
 
 impl BoundRoute {
-    /// The base URL for clients, without a slash at the end.
+    /// Base URL for clients, without a slash at the end.
     #[must_use]
     pub fn url(&self) -> String {
         let scheme = if self.tls { "https" } else { "http" };
@@ -124,12 +126,12 @@ impl BoundRoute {
     /// `turn`, `model` or `tool`.
     #[must_use]
     pub fn edge_name(&self) -> &'static str {
-        edge_name(self.edge)
+        self.edge.into()
     }
 }
 
-/// A running recorder. To stop it in order, call [`Self::shutdown`]; when it is dropped, what is journaled is handed on
-/// at the next start.
+/// Running recorder. [`Self::shutdown`] stops it in order. A recorder that is dropped leaves its journaled exchanges to
+/// the next start.
 #[derive(Debug)]
 pub struct Recorder {
     routes: Vec<BoundRoute>,
@@ -137,104 +139,103 @@ pub struct Recorder {
     gauges: Arc<JournalGauges>,
     metrics: Option<MetricsServer>,
     tap: Tap,
-    journal: JournalLine,
+    journal: JournalHandle,
     journal_thread: JoinHandle<()>,
-    flushes: mpsc::Sender<Flush>,
-    outlet_thread: JoinHandle<()>,
+    sink: mpsc::Sender<FlushRequest>,
+    sink_thread: JoinHandle<()>,
     publishes: bool,
 }
 
-/// Where the journal is handed on to.
+/// Destination of the journal.
 #[derive(Debug)]
-enum Outlet {
-    /// Parquet files, by this process.
+enum Sink {
+    /// Parquet files, written by this process.
     Store(Store),
-    /// A topic; Parquet is the business of `foreshadow archive`.
+    /// A Kafka topic; `foreshadow archive` writes the Parquet files.
     #[cfg(feature = "kafka")]
     Kafka(crate::config::KafkaConfig),
 }
 
-/// The way to the journal thread; ends it when it is dropped, for the thread itself keeps the queue open.
+/// Handle of the journal thread. Dropping it ends the thread, which holds a sender of its own queue.
 #[derive(Debug)]
-struct JournalLine(SyncSender<Message>);
+struct JournalHandle(JournalQueue);
 
-impl Drop for JournalLine {
+impl Drop for JournalHandle {
     fn drop(&mut self) {
-        // A full queue or a thread that has ended needs no word.
-        let _ = self.0.try_send(Message::Stop);
+        self.0.request_stop();
     }
 }
 
-/// Starts recording: opens journal and store, binds the listeners, and goes on where an earlier run stopped. Kafka need
-/// not be there.
+/// Starts a recorder: opens journal and store, binds the listeners, and resumes where an earlier run stopped. The Kafka
+/// brokers need not be reachable.
 ///
 /// # Errors
-/// An address is taken, a certificate cannot be read, another process has the journal, disk or store say no, or no Kafka
-/// client can be made of the configuration.
+/// An address is in use, a certificate cannot be read, another process has the journal, disk or store refuse, or
+/// librdkafka refuses the configuration.
 pub async fn start(config: Config, root: RootKey, clock: Clock) -> Result<Recorder, StartError> {
     let keys = root.tenant(&config.tenant);
     let folder = config.state_dir.join(JOURNAL);
-    let max_bytes = config.limits.journal_bytes.0;
-    let segment_bytes = LogOptions::default().segment_bytes.min(max_bytes / 4 + 1);
-    let mut writer = LogWriter::open(&folder, LogOptions { segment_bytes, max_bytes })?;
-    let checkpoint = Checkpoint::open(&config.state_dir, writer.name());
-    let (outlet, position) = open_outlet(&config, writer.name(), checkpoint.position()).await?;
+    let (mut writer, checkpoint) = open_journal(&config, &folder).await?;
+    let (sink, position) = open_sink(&config, writer.name(), checkpoint.position()).await?;
     writer.delete_before(position)?;
 
     let incarnation = uuid::Uuid::new_v4().simple().to_string();
-    let sessions = Arc::new(sessions_of(&config, incarnation.clone()));
+    let sessions = Arc::new(open_sessions(&config, incarnation.clone()));
     let gauges = Arc::new(JournalGauges::default());
-    let (sender, receiver) = sync_channel(config.limits.queue);
+    let (queue, inbox) = journal_queue(config.limits.queue);
     let keep = config.redact.keep_headers.iter().map(|header| header.as_str().to_owned()).collect();
-    let intake = Arc::new(Intake {
-        sender: sender.clone(),
-        sessions: Arc::clone(&sessions),
-        redactor: Arc::new(Redactor::new(keys.clone(), keep)),
+    let redactor = Arc::new(Redactor::new(keys.clone(), keep));
+    let limits = config.limits.clone();
+    let accounts = Arc::new(CaptureAccounts::new(Arc::clone(&sessions), limits, Arc::clone(&clock)));
+    let capture = Arc::new(CaptureContext {
+        accounts: Arc::clone(&accounts),
+        queue: queue.clone(),
+        redactor: Arc::clone(&redactor),
         session_config: config.session.clone(),
-        limits: config.limits.clone(),
-        clock: ClockCell(Arc::clone(&clock)),
-        held_bytes: AtomicUsize::new(0),
-        queued: AtomicUsize::new(0),
-        journal_fill: AtomicU8::new(0),
     });
-    let (bound, reached) = tap::bind(&config).await?;
-    let routes = reached.iter().map(|reached| describe(&config, reached)).collect();
+    let (bound, addresses) = tap::bind(&config).await?;
+    let routes = addresses.iter().map(|address| describe(&config, address)).collect();
     let publishes = config.kafka.is_some();
     let metrics = open_metrics(&config, &sessions, &gauges, clock).await?;
-    let tap = Tap::open(&config, bound, &intake)?;
+    let tap = Tap::open(&config, bound, &capture)?;
 
-    let source = writer.name().to_owned();
-    let (progress, watched) = watch::channel(writer.next_position());
-    let scribe = Scribe::new(Arc::clone(&intake), config.catalog(), keys, &incarnation);
-    let journal = Journal::new(writer, max_bytes, scribe, intake, progress, Arc::clone(&gauges));
-    let journal_thread = spawn("journal", move || journal.run(&receiver))?;
-    let (flushes, flush_queue) = mpsc::channel(MAX_FLUSHES);
-    let (counts, of_journal, line) = (Arc::clone(&sessions), Arc::clone(&gauges), sender.clone());
-    let outlet_thread = match outlet {
-        Outlet::Store(lake) => {
-            let (config, sessions, gauges, journal) = (config.archive, counts, of_journal, line);
-            let archive =
-                Archive { lake, folder, source, config, sessions, gauges, journal, checkpoint, position };
-            spawn_archive(archive, watched, flush_queue)?
+    let context = SinkContext {
+        folder,
+        journal: writer.name().to_owned(),
+        sessions: Arc::clone(&sessions),
+        gauges: Arc::clone(&gauges),
+        queue: queue.clone(),
+        checkpoint,
+    };
+    let (durable, durable_position) = watch::channel(writer.next_position());
+    let encoder = ExchangeEncoder::new(Arc::clone(&sessions), redactor, keys, config.catalog(), &incarnation);
+    let max_bytes = config.limits.journal_bytes.0;
+    let journal = Journal::new(writer, max_bytes, encoder, accounts, durable, Arc::clone(&gauges));
+    let journal_thread = spawn("journal", move || journal.run(&inbox))?;
+    let (requests, inbound) = mpsc::channel(MAX_FLUSH_REQUESTS);
+    let sink_thread = match sink {
+        Sink::Store(store) => {
+            let archiver = LocalArchiver { store, config: config.archive, sink: context, position };
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.map_err(|source| StartError::Thread { name: "archive", source })?;
+            spawn("archive", move || archiver.run(&runtime, durable_position, inbound))?
         }
         #[cfg(feature = "kafka")]
-        Outlet::Kafka(kafka) => {
-            let (sessions, gauges, journal) = (counts, of_journal, line);
-            let publisher = Publisher { kafka, folder, source, sessions, gauges, journal, checkpoint };
-            spawn("publish", move || publisher.run(&watched, flush_queue))?
+        Sink::Kafka(kafka) => {
+            let publisher = Publisher { kafka, sink: context };
+            spawn("publish", move || publisher.run(&durable_position, inbound))?
         }
     };
-    let journal = JournalLine(sender);
     let recorder = Recorder {
         routes,
         sessions,
         gauges,
         metrics,
         tap,
-        journal,
+        journal: JournalHandle(queue),
         journal_thread,
-        flushes,
-        outlet_thread,
+        sink: requests,
+        sink_thread,
         publishes,
     };
     if !publishes {
@@ -243,7 +244,23 @@ pub async fn start(config: Config, root: RootKey, clock: Clock) -> Result<Record
     Ok(recorder)
 }
 
-/// Opens `/metrics`, where it is configured.
+/// Opens the journal, which may scan a segment of many megabytes, on a thread for blocking work.
+async fn open_journal(config: &Config, folder: &Path) -> Result<(LogWriter, Checkpoint), StartError> {
+    let max_bytes = config.limits.journal_bytes.0;
+    let segment_bytes = LogOptions::default().segment_bytes.min(max_bytes / 4 + 1);
+    let (folder, state_dir) = (folder.to_owned(), config.state_dir.clone());
+    let opened = tokio::task::spawn_blocking(move || {
+        let writer = LogWriter::open(&folder, LogOptions { segment_bytes, max_bytes })?;
+        let checkpoint = Checkpoint::open(&state_dir, writer.name());
+        Ok::<_, LogError>((writer, checkpoint))
+    });
+    match opened.await {
+        Ok(opened) => Ok(opened?),
+        Err(source) => Err(StartError::Thread { name: "journal", source: std::io::Error::other(source) }),
+    }
+}
+
+/// Serves `/metrics`, if configured.
 async fn open_metrics(
     config: &Config,
     sessions: &Arc<SessionRegistry>,
@@ -251,55 +268,55 @@ async fn open_metrics(
     clock: Clock,
 ) -> Result<Option<MetricsServer>, MetricsError> {
     let Some(metrics) = &config.metrics else { return Ok(None) };
-    let counted = RecorderMetrics {
+    let collector = RecorderMetrics {
         sessions: Arc::clone(sessions),
         gauges: Arc::clone(gauges),
         journal_limit: config.limits.journal_bytes.0,
         publishes: config.kafka.is_some(),
         clock,
     };
-    MetricsServer::start(&metrics.listen, counted.registry()).await.map(Some)
+    MetricsServer::start(&metrics.listen, collector.registry()).await.map(Some)
 }
 
-/// Opens what the journal is handed on to, and says from where on; `position` is how far the last run says that it was
-/// done, whichever way.
-async fn open_outlet(config: &Config, source: &str, position: u64) -> Result<(Outlet, u64), StartError> {
+/// Opens the sink. Returns the position of the first record that is not delivered: the checkpoint, or the last commit
+/// where that is later.
+async fn open_sink(config: &Config, journal: &str, checkpoint: u64) -> Result<(Sink, u64), StartError> {
     match (&config.kafka, &config.store) {
         #[cfg(feature = "kafka")]
         (Some(kafka), _) => {
             Publisher::check(kafka).map_err(|error| StartError::Kafka(error.to_string()))?;
-            Ok((Outlet::Kafka(kafka.clone()), position))
+            Ok((Sink::Kafka(kafka.clone()), checkpoint))
         }
         // `KafkaConfig::resolve` rejects the table when the file is parsed.
         #[cfg(not(feature = "kafka"))]
         (Some(_), _) => Err(StartError::Kafka("this build has no Kafka support".to_owned())),
-        (None, Some(store)) => {
+        (None, Some(location)) => {
             let ring =
                 config.encryption.as_ref().map(EncryptionConfig::load).transpose()?.unwrap_or_default();
-            let lake = Store::open(store)?.with_keys(ring);
-            lake.delete_orphans(source).await?;
-            let committed = lake.resume_position(source).await?;
-            Ok((Outlet::Store(lake), committed.max(position)))
+            let store = Store::open(location)?.with_keys(ring);
+            store.delete_orphans(journal).await?;
+            let committed = store.resume_position(journal).await?;
+            Ok((Sink::Store(store), committed.max(checkpoint)))
         }
-        (None, None) => Err(StartError::Nowhere),
+        (None, None) => Err(StartError::NoSink),
     }
 }
 
-fn sessions_of(config: &Config, incarnation: String) -> SessionRegistry {
-    let owner = SessionScope {
+fn open_sessions(config: &Config, incarnation: String) -> SessionRegistry {
+    let scope = SessionScope {
         tenant: config.tenant.clone(),
         agent: config.agent.clone(),
         build: config.build.clone(),
     };
-    SessionRegistry::new(owner, incarnation, config.session.idle_timeout, config.session.max_age)
+    SessionRegistry::new(scope, incarnation, config.session.idle_timeout, config.session.max_age)
 }
 
-fn describe(config: &Config, reached: &tap::Reached) -> BoundRoute {
-    let route = &config.routes[reached.route];
+fn describe(config: &Config, bound: &tap::RouteAddress) -> BoundRoute {
+    let route = &config.routes[bound.route];
     BoundRoute {
         name: route.name.clone().unwrap_or_default(),
         edge: route.edge,
-        address: reached.address,
+        address: bound.address,
         path: route.path.as_str().to_owned(),
         tls: config.listen.tls.is_some(),
     }
@@ -312,89 +329,79 @@ fn spawn(name: &'static str, work: impl FnOnce() + Send + 'static) -> Result<Joi
         .map_err(|source| StartError::Thread { name, source })
 }
 
-fn spawn_archive(
-    archive: Archive,
-    progress: watch::Receiver<u64>,
-    flushes: mpsc::Receiver<Flush>,
-) -> Result<JoinHandle<()>, StartError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|source| StartError::Thread { name: "archive", source })?;
-    spawn("archive", move || runtime.block_on(archive.run(progress, flushes)))
-}
-
 impl Recorder {
-    /// The routes, in the order of the configuration.
+    /// The routes in the order of the configuration.
     #[must_use]
     pub fn routes(&self) -> &[BoundRoute] {
         &self.routes
     }
 
-    /// What became of the exchanges so far.
+    /// Exchange counts so far.
     #[must_use]
     pub fn counts(&self) -> ExchangeCounts {
         counts(&self.sessions, &self.gauges)
     }
 
-    /// Whether the journal goes to Kafka, not into a store.
+    /// Whether the sink is Kafka; else it is a store.
     #[must_use]
     pub fn publishes(&self) -> bool {
         self.publishes
     }
 
-    /// Where `/metrics` is served, where it is.
+    /// Address of `/metrics`, if configured.
     #[must_use]
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics.as_ref().map(MetricsServer::address)
     }
 
-    /// Waits until every exchange that is finished by now is in a committed Parquet file, or acknowledged by Kafka,
-    /// however long its brokers are away.
+    /// Waits until every exchange that has ended by now is in a committed Parquet file or acknowledged by Kafka. Without
+    /// brokers it waits until they return.
     ///
-    /// An exchange is finished before its client can see the end of the answer.
+    /// An exchange ends before its client can see the end of the response.
     ///
     /// # Errors
-    /// Journal or store say no.
+    /// Journal or store refuse.
     pub async fn flush(&self) -> Result<(), FlushError> {
-        let position = self.tell_journal(Message::Flush).await?;
-        self.hand_on_to(position).await
+        let position = request_position(&self.journal.0, JournalMessage::Flush).await?;
+        flush_sink(&self.sink, position).await
     }
 
-    /// Writes the close row of every session, with reason `shutdown`; exchanges that are under way get a moment to end.
+    /// Journals the close row of every session, with reason `shutdown`. Exchanges in flight get two seconds to end; the
+    /// row of a session with a longer one lacks it, and a later row supersedes that row.
     ///
-    /// Call [`Self::flush`] after it to have the rows in Parquet.
+    /// Call [`Self::flush`] afterwards to have the rows in Parquet.
     ///
     /// # Errors
-    /// The journal says no.
+    /// The journal refuses.
     pub async fn close_sessions(&self) -> Result<(), FlushError> {
         let settled = async {
             while self.sessions.in_flight() > 0 {
                 tokio::time::sleep(SETTLE_STEP).await;
             }
         };
-        // Those that go on are missing from their session's row, and a later row supersedes it.
         let _ = tokio::time::timeout(SETTLE, settled).await;
-        self.tell_journal(Message::CloseAll).await.map(|_| ())
+        request_position(&self.journal.0, JournalMessage::CloseAll).await.map(|_| ())
     }
 
-    /// Stops in order: no new connections, open exchanges until the deadline, close rows, journal, then archive or Kafka.
-    /// What brokers have not acknowledged by the deadline waits in the journal ([`ExchangeCounts::waiting`]).
+    /// Stops in order: no new connections, open exchanges until the deadline, close rows, sink, journal. Records that
+    /// Kafka has not acknowledged by the deadline wait in the journal ([`ExchangeCounts::waiting`]).
     ///
     /// # Errors
-    /// Journal or store say no; what is in the journal is handed on at the next start.
+    /// Journal or store refuse. The next start delivers the records in the journal.
     pub async fn shutdown(self, deadline: Duration) -> Result<ExchangeCounts, FlushError> {
-        let Self { tap, sessions, gauges, metrics, journal, flushes, publishes, .. } = self;
-        let began = Instant::now();
+        let Self { tap, sessions, gauges, metrics, journal, sink, publishes, .. } = self;
+        let started = Instant::now();
         tap.close(deadline).await;
-        let until = publishes.then(|| (began + deadline).max(Instant::now() + MIN_PUBLISH));
-        let mut flushed = close_and_hand_on(&journal.0, &flushes, until).await;
+        let until = publishes.then(|| (started + deadline).max(Instant::now() + MIN_PUBLISH));
+        let mut flushed = close_and_flush(&journal.0, &sink, until).await;
         if flushed.is_ok() {
-            // Rows that found the journal full have room now; where there are none, this does nothing.
-            flushed = close_and_hand_on(&journal.0, &flushes, until).await;
+            // The first flush may have freed a full journal: close rows that found no room have some now.
+            flushed = close_and_flush(&journal.0, &sink, until).await;
         }
-        drop(flushes);
-        // It may be waiting to tell the journal, so it ends first.
-        join(self.outlet_thread, if publishes { "publish" } else { "archive" }).await?;
-        send(&journal.0, Message::Stop).await?;
+        drop(sink);
+        // The sink thread sends to the journal thread, so it ends first.
+        join(self.sink_thread, if publishes { "publish" } else { "archive" }).await?;
+        journal.0.request_stop();
         join(self.journal_thread, "journal").await?;
         if let Some(metrics) = metrics {
             metrics.close().await;
@@ -402,68 +409,57 @@ impl Recorder {
         flushed.map(|()| counts(&sessions, &gauges))
     }
 
-    async fn tell_journal(
-        &self,
-        message: impl FnOnce(oneshot::Sender<Result<u64, String>>) -> Message,
-    ) -> Result<u64, FlushError> {
-        tell(&self.journal.0, message).await
-    }
-
-    async fn hand_on_to(&self, position: u64) -> Result<(), FlushError> {
-        hand_on_to(&self.flushes, position).await
-    }
-
-    /// Archives what an earlier run journaled; a store that says no now is tried again later.
+    /// Archives the journal of an earlier run. A store that refuses now does not keep the recorder from starting.
     async fn archive_left_over(&self) {
         if let Err(error) = self.flush().await {
-            tracing::warn!(%error, "what an earlier run journaled is not archived yet");
+            tracing::warn!(%error, "the journal of an earlier run is not archived yet");
         }
     }
 }
 
-async fn tell(
-    journal: &SyncSender<Message>,
-    message: impl FnOnce(oneshot::Sender<Result<u64, String>>) -> Message,
+/// Sends a message to the journal thread and waits for the position in its reply.
+async fn request_position(
+    journal: &JournalQueue,
+    message: impl FnOnce(PositionReply) -> JournalMessage,
 ) -> Result<u64, FlushError> {
-    let (reply, answer) = oneshot::channel();
-    send(journal, message(reply)).await?;
-    answer.await.map_err(|_| FlushError::Gone("journal"))?.map_err(FlushError::Journal)
+    let (reply, position) = oneshot::channel();
+    let (queue, message) = (journal.clone(), message(reply));
+    // A full queue blocks.
+    let sent = tokio::task::spawn_blocking(move || queue.send(message)).await;
+    if !matches!(sent, Ok(Ok(()))) {
+        return Err(FlushError::ThreadEnded("journal"));
+    }
+    position.await.map_err(|_| FlushError::ThreadEnded("journal"))?.map_err(FlushError::Journal)
 }
 
-/// Closes all sessions and hands everything on; with `until`, what is not handed on by then waits.
-async fn close_and_hand_on(
-    journal: &SyncSender<Message>,
-    flushes: &mpsc::Sender<Flush>,
+/// Closes all sessions and flushes the sink; with `until`, the flush stops waiting then.
+async fn close_and_flush(
+    journal: &JournalQueue,
+    sink: &mpsc::Sender<FlushRequest>,
     until: Option<Instant>,
 ) -> Result<(), FlushError> {
-    let position = tell(journal, Message::CloseAll).await?;
-    let Some(until) = until else { return hand_on_to(flushes, position).await };
-    tokio::time::timeout_at(until, hand_on_to(flushes, position)).await.unwrap_or(Ok(()))
+    let position = request_position(journal, JournalMessage::CloseAll).await?;
+    let Some(until) = until else { return flush_sink(sink, position).await };
+    tokio::time::timeout_at(until, flush_sink(sink, position)).await.unwrap_or(Ok(()))
+}
+
+async fn flush_sink(sink: &mpsc::Sender<FlushRequest>, position: u64) -> Result<(), FlushError> {
+    let ended = || FlushError::ThreadEnded("archive or publish");
+    let (reply, result) = oneshot::channel();
+    sink.send(FlushRequest { position, reply }).await.map_err(|_| ended())?;
+    result.await.map_err(|_| ended())?.map_err(|error| match error {
+        SinkError::Failed(problem) => FlushError::Archive(problem),
+        SinkError::TakenOver(problem) => FlushError::TakenOver(problem),
+    })
 }
 
 fn counts(sessions: &SessionRegistry, gauges: &JournalGauges) -> ExchangeCounts {
-    ExchangeCounts { waiting: gauges.waiting(), ..sessions.counts() }
-}
-
-/// Sends without holding up the runtime while the queue is full.
-async fn send(journal: &SyncSender<Message>, message: Message) -> Result<(), FlushError> {
-    let journal = journal.clone();
-    let sent = tokio::task::spawn_blocking(move || journal.send(message).is_ok()).await;
-    if matches!(sent, Ok(true)) { Ok(()) } else { Err(FlushError::Gone("journal")) }
-}
-
-async fn hand_on_to(flushes: &mpsc::Sender<Flush>, position: u64) -> Result<(), FlushError> {
-    let (reply, answer) = oneshot::channel();
-    flushes.send(Flush { position, reply }).await.map_err(|_| FlushError::Gone("archive or publish"))?;
-    answer.await.map_err(|_| FlushError::Gone("archive or publish"))?.map_err(|error| match error {
-        ArchiveError::Failed(problem) => FlushError::Archive(problem),
-        ArchiveError::Lost(problem) => FlushError::Lost(problem),
-    })
+    ExchangeCounts { waiting: gauges.lag_records(), ..sessions.counts() }
 }
 
 async fn join(thread: JoinHandle<()>, name: &'static str) -> Result<(), FlushError> {
     match tokio::task::spawn_blocking(move || thread.join()).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) | Err(_) => Err(FlushError::Gone(name)),
+        Ok(Err(_)) | Err(_) => Err(FlushError::ThreadEnded(name)),
     }
 }

@@ -1,6 +1,7 @@
-//! The reverse proxy: listeners in front, upstreams behind, a copy of every exchange on the side.
+//! Tap: a reverse proxy that forwards each exchange and copies it for the recorder.
 //!
-//! Forward first, copy second. Nothing here waits for the recorder, and no failure of the recorder reaches a client.
+//! It forwards first and copies second. It never waits for the recorder, and no failure of the recorder reaches a
+//! client.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,169 +17,170 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::capture::Intake;
-use crate::config::{Config, Route};
-
-use self::client::ClientError;
+use self::client::{ClientError, MAX_HEADER_BYTES};
+use self::listener::{ListenerContext, RouteHandler};
 use self::tls::TlsError;
+use crate::capture::CaptureContext;
+use crate::config::Config;
 
 mod body;
 mod client;
 mod forward;
 mod hop_by_hop;
+mod listener;
 mod tls;
 
-/// How long a client may take for its TLS handshake.
+/// Time limit for a TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long to wait after an accept failed for want of file descriptors.
+/// Pause after a failed accept, which usually lacks file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Headers of one HTTP/1 request; hyper's own default of 100 refuses what some gateways send.
+/// Headers of one HTTP/1 request. Some gateways send more than the 100 that hyper allows by default.
 const MAX_HEADERS: usize = 512;
 
-/// Headers of one HTTP/2 request or answer, in bytes; the default of 16 KiB refuses what passes without the tap.
-const MAX_HEADER_BYTES: u32 = 1 << 20;
-
-/// A tap that cannot be opened.
+/// An error that keeps the tap from opening.
 #[derive(Debug, thiserror::Error)]
 pub enum TapError {
-    /// An address that cannot be listened on.
+    /// The address of a route is not available.
     #[error(
-        "route[{place}].listen {address} cannot be listened on ({source}); choose another address, or stop what uses it"
+        "route[{index}].listen {address} is not available ({source}); choose another address, or stop the process that uses it"
     )]
     Bind {
-        /// Which route asked for it.
-        place: usize,
-        /// The address.
+        /// Index of the route in the configuration.
+        index: usize,
+        /// `route.listen`.
         address: SocketAddr,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
-    /// Certificate or key.
+    /// Certificate or key in `listen.tls`.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The way to an upstream.
+    /// The client of an upstream.
     #[error(transparent)]
     Client(#[from] ClientError),
 }
 
-/// A route with its way to the upstream.
+/// A listener that is bound and not yet served.
 #[derive(Debug)]
-pub(crate) struct Way {
-    pub(crate) route: Arc<Route>,
-    pub(crate) client: client::Upstream,
-}
-
-/// What the connections of one listener share.
-#[derive(Debug)]
-pub(crate) struct Door {
-    /// Longest path first.
-    pub(crate) ways: Vec<Way>,
-    pub(crate) intake: Arc<Intake>,
-    pub(crate) tasks: TaskTracker,
-    /// Ends what is still open after the drain.
-    pub(crate) abort: CancellationToken,
-}
-
-/// One listener that is bound and not yet served.
-#[derive(Debug)]
-pub(crate) struct Bound {
+pub(crate) struct BoundListener {
     listener: TcpListener,
     address: SocketAddr,
-    /// The routes by their place in the configuration.
+    /// Indexes of its routes in the configuration.
     routes: Vec<usize>,
 }
 
-/// Where a route can be reached.
+/// Bound address of a route.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Reached {
+pub(crate) struct RouteAddress {
+    /// Index of the route in the configuration.
     pub(crate) route: usize,
     pub(crate) address: SocketAddr,
 }
 
-/// The open tap.
+/// Running tap.
 #[derive(Debug)]
 pub(crate) struct Tap {
     tasks: TaskTracker,
     stop: CancellationToken,
-    /// Breaks off what is open, at the latest when the tap is dropped.
+    /// Closes every connection when it is dropped.
     abort: DropGuard,
 }
 
-/// Binds every listener of the configuration.
-pub(crate) async fn bind(config: &Config) -> Result<(Vec<Bound>, Vec<Reached>), TapError> {
-    let mut bound: Vec<Bound> = Vec::new();
-    let mut asked: Vec<String> = Vec::new();
-    for (place, route) in config.routes.iter().enumerate() {
+/// Binds the listeners of the configuration. Routes with the same `listen` share a listener, unless their paths are
+/// equal too (only possible with port 0).
+pub(crate) async fn bind(config: &Config) -> Result<(Vec<BoundListener>, Vec<RouteAddress>), TapError> {
+    let mut bound: Vec<BoundListener> = Vec::new();
+    let mut configured: Vec<String> = Vec::new();
+    for (index, route) in config.routes.iter().enumerate() {
         let text = route.listen.to_string();
-        let taken = |bound: &Bound| bound.routes.iter().any(|other| config.routes[*other].path == route.path);
-        let shared = bound.iter().zip(&asked).position(|(bound, asked)| *asked == text && !taken(bound));
+        let has_path =
+            |bound: &BoundListener| bound.routes.iter().any(|other| config.routes[*other].path == route.path);
+        let shared =
+            bound.iter().zip(&configured).position(|(bound, listen)| *listen == text && !has_path(bound));
         if let Some(shared) = shared {
-            bound[shared].routes.push(place);
+            bound[shared].routes.push(index);
             continue;
         }
         let address = route.listen.address();
-        let failed = |source| TapError::Bind { place, address, source };
+        let failed = |source| TapError::Bind { index, address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        bound.push(Bound { listener, address, routes: vec![place] });
-        asked.push(text);
+        bound.push(BoundListener { listener, address, routes: vec![index] });
+        configured.push(text);
     }
-    let mut reached: Vec<Reached> = bound
+    let mut addresses: Vec<RouteAddress> = bound
         .iter()
-        .flat_map(|bound| bound.routes.iter().map(|route| Reached { route: *route, address: bound.address }))
+        .flat_map(|bound| {
+            bound.routes.iter().map(|route| RouteAddress { route: *route, address: bound.address })
+        })
         .collect();
-    reached.sort_by_key(|reached| reached.route);
-    Ok((bound, reached))
+    addresses.sort_by_key(|address| address.route);
+    Ok((bound, addresses))
 }
 
 impl Tap {
-    /// Serves what is bound.
-    pub(crate) fn open(config: &Config, bound: Vec<Bound>, intake: &Arc<Intake>) -> Result<Self, TapError> {
+    /// Serves the bound listeners.
+    pub(crate) fn open(
+        config: &Config,
+        bound: Vec<BoundListener>,
+        capture: &Arc<CaptureContext>,
+    ) -> Result<Self, TapError> {
         let tls = config.listen.tls.as_ref().map(tls::acceptor).transpose()?;
         let (tasks, stop, abort) = (TaskTracker::new(), CancellationToken::new(), CancellationToken::new());
-        let mut doors = Vec::with_capacity(bound.len());
+        let mut listeners = Vec::with_capacity(bound.len());
         for bound in bound {
-            let mut ways = Vec::with_capacity(bound.routes.len());
-            for place in bound.routes {
-                let route = Arc::new(config.routes[place].clone());
-                ways.push(Way { client: client::client(&route)?, route });
+            let mut handlers = Vec::with_capacity(bound.routes.len());
+            for index in bound.routes {
+                let route = Arc::new(config.routes[index].clone());
+                handlers.push(RouteHandler { client: client::client(&route)?, route });
             }
-            ways.sort_by_key(|way| std::cmp::Reverse(way.route.path.as_str().len()));
-            let door = Door { ways, intake: Arc::clone(intake), tasks: tasks.clone(), abort: abort.clone() };
-            doors.push((bound.listener, Arc::new(door)));
+            handlers.sort_by_key(|handler| std::cmp::Reverse(handler.route.path.as_str().len()));
+            let context = ListenerContext {
+                handlers,
+                capture: Arc::clone(capture),
+                tasks: tasks.clone(),
+                abort: abort.clone(),
+            };
+            listeners.push((bound.listener, Arc::new(context)));
         }
-        for (listener, door) in doors {
-            tasks.spawn(accept(listener, door, tls.clone(), stop.clone()));
+        // Only now, so that an error above leaves no listener running.
+        for (listener, context) in listeners {
+            tasks.spawn(accept(listener, context, tls.clone(), stop.clone()));
         }
         Ok(Self { tasks, stop, abort: abort.drop_guard() })
     }
 
-    /// Stops taking connections, lets open exchanges end until the deadline, and breaks off what is left.
+    /// Stops accepting, lets open exchanges end until the deadline, and closes the remaining connections.
     pub(crate) async fn close(self, deadline: Duration) {
         self.stop.cancel();
         self.tasks.close();
         if tokio::time::timeout(deadline, self.tasks.wait()).await.is_err() {
-            tracing::warn!("connections are still open at the deadline and are closed");
+            tracing::warn!("closing connections that are still open at the deadline");
             drop(self.abort);
             self.tasks.wait().await;
         }
     }
 }
 
-async fn accept(listener: TcpListener, door: Arc<Door>, tls: Option<TlsAcceptor>, stop: CancellationToken) {
+async fn accept(
+    listener: TcpListener,
+    context: Arc<ListenerContext>,
+    tls: Option<TlsAcceptor>,
+    stop: CancellationToken,
+) {
     loop {
         // All branches are cancel-safe.
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
-            () = door.abort.cancelled() => return,
+            () = context.abort.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, _)) => {
-                let connection = connect(stream, Arc::clone(&door), tls.clone(), stop.clone());
-                door.tasks.spawn(connection);
+                let connection = connect(stream, Arc::clone(&context), tls.clone(), stop.clone());
+                context.tasks.spawn(connection);
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection cannot be accepted");
@@ -188,14 +190,19 @@ async fn accept(listener: TcpListener, door: Arc<Door>, tls: Option<TlsAcceptor>
     }
 }
 
-async fn connect(stream: TcpStream, door: Arc<Door>, tls: Option<TlsAcceptor>, stop: CancellationToken) {
-    // Without it the last small frame of a stream waits for an acknowledgement.
+async fn connect(
+    stream: TcpStream,
+    context: Arc<ListenerContext>,
+    tls: Option<TlsAcceptor>,
+    stop: CancellationToken,
+) {
+    // With Nagle's algorithm the last small frame of a stream would wait for an acknowledgement.
     if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "no-delay cannot be set");
+        tracing::debug!(%error, "TCP_NODELAY cannot be set");
     }
-    let Some(tls) = tls else { return Box::pin(serve(stream, door, stop)).await };
+    let Some(tls) = tls else { return Box::pin(serve(stream, context, stop)).await };
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
-        Ok(Ok(stream)) => Box::pin(serve(stream, door, stop)).await,
+        Ok(Ok(stream)) => Box::pin(serve(stream, context, stop)).await,
         Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
         Err(_) => tracing::debug!("a TLS handshake took too long"),
     }
@@ -203,17 +210,17 @@ async fn connect(stream: TcpStream, door: Arc<Door>, tls: Option<TlsAcceptor>, s
 
 async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    door: Arc<Door>,
+    context: Arc<ListenerContext>,
     stop: CancellationToken,
 ) {
     let mut builder = auto::Builder::new(TokioExecutor::new()).preserve_header_case(true);
-    // A connection that is kept alive is idle for as long as its client likes: the time to the next head is no limit.
+    // A client may keep a connection idle for as long as it likes, so the time until the next head has no limit.
     let (mut http1, timer) = (builder.http1(), TokioTimer::new());
     http1.header_read_timeout(None).max_headers(MAX_HEADERS).auto_date_header(false).timer(timer.clone());
     builder.http2().max_header_list_size(MAX_HEADER_BYTES).auto_date_header(false).timer(timer);
     let service = service_fn({
-        let door = Arc::clone(&door);
-        move |request: hyper::Request<Incoming>| forward::forward(request, Arc::clone(&door))
+        let context = Arc::clone(&context);
+        move |request: hyper::Request<Incoming>| forward::forward(request, Arc::clone(&context))
     });
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
@@ -231,7 +238,7 @@ async fn serve(
                 draining = true;
                 connection.as_mut().graceful_shutdown();
             }
-            () = door.abort.cancelled() => return,
+            () = context.abort.cancelled() => return,
         }
     }
 }

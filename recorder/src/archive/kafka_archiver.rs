@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 use crate::config::KafkaConfig;
 use crate::config::archiver::ArchiverConfig;
 use crate::metrics::kafka_archiver::Counts;
-use crate::metrics::{MetricsError, MetricsServer};
+use crate::metrics::server::{MetricsError, MetricsServer};
 
 mod consumer_callbacks;
 mod dead_letters;

@@ -1,170 +1,142 @@
-//! The journal turned into Parquet: batches that exist only through their commit, resumed from the last one.
+//! Local archiver: turns the journal of this recorder into Parquet files, on a thread of its own.
 //!
-//! A thread with a small runtime of its own, so that encoding never takes a worker from the tap. A batch is cut after an
-//! exchange or a close row, never after a piece.
+//! A batch ends after an exchange or a close row, never after a chunk, and exists only through its commit. A restart
+//! resumes at the last commit. The thread reads the journal and encodes Parquet; its small runtime serves the store's
+//! requests alone, so that neither reading nor encoding delays the tap.
 
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use store::{Batch, ChunkIndex, Store, StoreError};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::backoff::Backoff;
-use crate::capture::sessions::SessionRegistry;
 use crate::config::ArchiveConfig;
-use crate::journal::Message;
-use crate::journal::checkpoint::Checkpoint;
 use crate::journal::reader::JournalReader;
-use crate::metrics::journal_gauges::JournalGauges;
+use crate::sink::{FlushRequest, SinkContext, SinkError};
 
-/// Flushes that may wait.
-pub(crate) const MAX_FLUSHES: usize = 64;
-
-/// The first wait after a failed commit; doubled up to [`MAX_RETRY`].
+/// Wait after the first failed commit. It doubles up to [`MAX_RETRY`].
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 
-/// The longest wait after a failed commit.
+/// Longest wait after a failed commit.
 const MAX_RETRY: Duration = Duration::from_secs(30);
 
-/// A wish to have everything before a position committed.
+/// Archives a journal into a store.
 #[derive(Debug)]
-pub(crate) struct Flush {
-    pub(crate) position: u64,
-    pub(crate) reply: oneshot::Sender<Result<(), ArchiveError>>,
-}
-
-/// Why the journal is not archived.
-#[derive(Debug, Clone, thiserror::Error)]
-pub(crate) enum ArchiveError {
-    /// Journal or store say no for now.
-    #[error("{0}")]
-    Failed(String),
-    /// Another process commits in this journal's name.
-    #[error("{0}")]
-    Lost(String),
-}
-
-/// Where records come from and go to.
-#[derive(Debug)]
-pub(crate) struct Archive {
-    pub(crate) lake: Store,
-    pub(crate) folder: PathBuf,
-    pub(crate) source: String,
+pub(crate) struct LocalArchiver {
+    pub(crate) store: Store,
     pub(crate) config: ArchiveConfig,
-    pub(crate) sessions: Arc<SessionRegistry>,
-    pub(crate) gauges: Arc<JournalGauges>,
-    pub(crate) journal: SyncSender<Message>,
-    /// Where the position is written down for a start that publishes.
-    pub(crate) checkpoint: Checkpoint,
+    /// The checkpoint is saved as well: a later start may publish instead.
+    pub(crate) sink: SinkContext,
     /// Position of the first record that is not committed.
     pub(crate) position: u64,
 }
 
 /// Entries that are read and not committed.
-struct Gathered {
-    entries: JournalReader,
+struct PendingBatch {
+    reader: JournalReader,
     batch: Batch,
     bytes: u64,
     /// Position after the last entry.
-    cut: u64,
+    next: u64,
+    /// When the first entry was read.
     since: Option<Instant>,
-    /// When the oldest entry ended.
+    /// End of the first entry's exchange, microseconds since 1970.
     oldest: Option<i64>,
 }
 
-impl Archive {
-    /// Works until the flush queue is closed; a flush that fails says why. Where another process commits in this
-    /// journal's name nothing is tried again: what is left stays in the journal.
-    pub(crate) async fn run(
+/// Reason to poll the journal again.
+enum Event {
+    Flush(FlushRequest),
+    /// More records are durable, or the time has come.
+    Due,
+    /// The recorder ends.
+    End,
+}
+
+impl LocalArchiver {
+    /// Runs until the channel of flush requests closes. A failed commit is tried again, except where another process
+    /// commits under the name of this journal; the remaining records then stay in the journal.
+    pub(crate) fn run(
         mut self,
-        mut progress: watch::Receiver<u64>,
-        mut flushes: mpsc::Receiver<Flush>,
+        runtime: &Runtime,
+        mut durable: watch::Receiver<u64>,
+        mut requests: mpsc::Receiver<FlushRequest>,
     ) {
-        let mut leaning = ChunkIndex::default();
-        let mut waiting: Vec<Flush> = Vec::new();
-        let mut gathered: Option<Gathered> = None;
+        let mut chunks = ChunkIndex::default();
+        let mut pending: Option<PendingBatch> = None;
+        let mut waiting: Vec<FlushRequest> = Vec::new();
         let mut backoff = Backoff::new(FIRST_RETRY, MAX_RETRY);
-        let mut said = None;
+        let mut logged = None;
         loop {
-            let wanted = waiting.iter().map(|flush| flush.position).max().unwrap_or(0);
-            let synced = *progress.borrow_and_update();
-            match self.advance(&mut gathered, &mut leaning, synced, wanted).await {
+            let wanted = waiting.iter().map(|request| request.position).max().unwrap_or(0);
+            let until = *durable.borrow_and_update();
+            let event = match self.poll(runtime, &mut pending, &mut chunks, until, wanted) {
                 Ok(()) => {
                     backoff.reset();
-                    if said.take().is_some() {
+                    if logged.take().is_some() {
                         tracing::info!("the journal is archived again");
                     }
-                    // Pieces without their exchange, left by a crash at the end of the journal, cannot be committed; nothing
-                    // else can be missing here.
-                    for flush in waiting.drain(..) {
-                        // Nobody waits any more: then nobody needs the answer.
-                        let _ = flush.reply.send(Ok(()));
-                    }
+                    // Only orphan chunks can remain, left by a crash at the end of the journal; nothing commits them.
+                    reply(&mut waiting, &Ok(()));
+                    let due = pending.as_ref().and_then(|pending| pending.since);
+                    let due = due.map(|since| since + self.config.flush_every);
+                    runtime.block_on(next_event(&mut requests, Some(&mut durable), due))
                 }
                 Err(problem) => {
                     let text = problem.to_string();
-                    if said.as_ref() != Some(&text) {
-                        tracing::error!(%problem, "the journal cannot be archived; it is kept and tried again");
-                        said = Some(text);
+                    if logged.as_ref() != Some(&text) {
+                        tracing::error!(%problem, "the journal cannot be archived; it is kept, and the archiver tries again");
+                        logged = Some(text);
                     }
-                    for flush in waiting.drain(..) {
-                        let _ = flush.reply.send(Err(problem.clone()));
+                    reply(&mut waiting, &Err(problem.clone()));
+                    if matches!(problem, SinkError::TakenOver(_)) {
+                        return refuse(&problem, requests);
                     }
-                    if matches!(problem, ArchiveError::Lost(_)) {
-                        return refuse(&problem, flushes).await;
-                    }
-                    gathered = None;
-                    leaning = ChunkIndex::default();
-                    // Both branches are cancel-safe; a flush that comes meanwhile is a wish to try at once.
-                    tokio::select! {
-                        () = tokio::time::sleep(backoff.next_delay()) => {}
-                        flush = flushes.recv() => match flush {
-                            Some(flush) => waiting.push(flush),
-                            None => return,
-                        },
-                    }
-                    continue;
+                    pending = None;
+                    chunks = ChunkIndex::default();
+                    // A flush request ends the wait: it asks for an attempt now.
+                    let retry_at = Instant::now() + backoff.next_delay();
+                    runtime.block_on(next_event(&mut requests, None, Some(retry_at)))
                 }
-            }
-            let roll = gathered
-                .as_ref()
-                .and_then(|gathered| gathered.since)
-                .map(|since| since + self.config.flush_every);
-            // All three branches are cancel-safe: nothing is taken from a channel that is not returned.
-            tokio::select! {
-                flush = flushes.recv() => match flush {
-                    Some(flush) => waiting.push(flush),
-                    None => return,
-                },
-                changed = progress.changed() => if changed.is_err() { return },
-                () = sleep_until(roll) => {}
+            };
+            match event {
+                Event::Flush(request) => waiting.push(request),
+                Event::Due => {}
+                Event::End => return,
             }
         }
     }
 
-    /// Reads what is new and durable, before `synced`, and commits what is due or wanted.
-    async fn advance(
+    /// Reads the entries before the position `durable`. Commits them where a batch is full or old, or where a flush
+    /// wants positions before `wanted` committed.
+    fn poll(
         &mut self,
-        gathered: &mut Option<Gathered>,
-        leaning: &mut ChunkIndex,
-        synced: u64,
+        runtime: &Runtime,
+        pending: &mut Option<PendingBatch>,
+        chunks: &mut ChunkIndex,
+        durable: u64,
         wanted: u64,
-    ) -> Result<(), ArchiveError> {
+    ) -> Result<(), SinkError> {
         loop {
-            let held = match gathered {
-                Some(held) => held,
-                None => gathered.insert(self.open()?),
+            let batch = match pending {
+                Some(batch) => batch,
+                None => {
+                    let reader = JournalReader::open(&self.sink.folder, self.position).map_err(failed)?;
+                    pending.insert(PendingBatch::new(reader, self.position))
+                }
             };
-            let full = held.read(synced, self.config.flush_bytes.0)?;
-            self.gauges.add_skipped(held.entries.take_skipped());
-            self.gauges.set_delivered(if held.since.is_none() { synced } else { self.position }, held.oldest);
-            let old = held.since.is_some_and(|since| since.elapsed() >= self.config.flush_every);
-            if held.cut > self.position && (full || old || wanted > self.position) {
-                let (batch, next) = held.take();
-                self.commit(batch, next, leaning).await?;
+            let full = batch.read(durable, self.config.flush_bytes.0)?;
+            let gauges = &self.sink.gauges;
+            gauges.add_skipped(batch.reader.take_skipped());
+            gauges.set_delivered(if batch.since.is_none() { durable } else { self.position }, batch.oldest);
+            let old = batch.since.is_some_and(|since| since.elapsed() >= self.config.flush_every);
+            if batch.next > self.position && (full || old || wanted > self.position) {
+                let (rows, next) = batch.take();
+                runtime.block_on(self.commit(rows, next, chunks))?;
+                self.sink.gauges.set_delivered(next, None);
+                self.sink.advance(next);
             }
             if !full {
                 return Ok(());
@@ -172,90 +144,97 @@ impl Archive {
         }
     }
 
-    fn open(&self) -> Result<Gathered, ArchiveError> {
-        let entries = JournalReader::open(&self.folder, self.position).map_err(failed)?;
-        Ok(Gathered::new(entries, self.position))
-    }
-
-    async fn commit(
-        &mut self,
-        batch: Batch,
-        next: u64,
-        leaning: &mut ChunkIndex,
-    ) -> Result<(), ArchiveError> {
+    async fn commit(&mut self, batch: Batch, next: u64, chunks: &mut ChunkIndex) -> Result<(), SinkError> {
         let exchanges = batch.exchanges.len() as u64;
-        match self.lake.commit(&self.source, self.position, next, batch, leaning).await {
-            Ok(_) => {}
-            Err(error) => {
-                // The put may have been done and only its answer lost; the commits say.
-                let resumed = self.lake.resume_position(&self.source).await.unwrap_or(self.position);
-                if resumed != next {
-                    return Err(match error {
-                        StoreError::LostPartition { .. } => ArchiveError::Lost(error.to_string()),
-                        error => failed(error),
-                    });
-                }
+        let journal = &self.sink.journal;
+        if let Err(error) = self.store.commit(journal, self.position, next, batch, chunks).await {
+            // The commit may exist although its response was lost; the store's log decides.
+            let resumed = self.store.resume_position(journal).await.unwrap_or(self.position);
+            if resumed != next {
+                return Err(match error {
+                    StoreError::LostPartition { .. } => SinkError::TakenOver(error.to_string()),
+                    error => failed(error),
+                });
             }
         }
         self.position = next;
-        self.sessions.count_archived(exchanges);
-        self.gauges.set_delivered(next, None);
-        if let Err(error) = self.checkpoint.save(next) {
-            tracing::warn!(%error, "the archived position cannot be written down");
-        }
-        // The journal thread has ended only when nothing is left to be deleted.
-        let _ = self.journal.send(Message::Release(next));
+        self.sink.sessions.count_archived(exchanges);
         Ok(())
     }
 }
 
-impl Gathered {
-    fn new(entries: JournalReader, cut: u64) -> Self {
-        Self { entries, batch: Batch::default(), bytes: 0, cut, since: None, oldest: None }
+impl PendingBatch {
+    fn new(reader: JournalReader, next: u64) -> Self {
+        Self { reader, batch: Batch::default(), bytes: 0, next, since: None, oldest: None }
     }
 
-    /// Reads to the last durable entry, or until a batch is full; says which.
-    fn read(&mut self, synced: u64, flush_bytes: u64) -> Result<bool, ArchiveError> {
+    /// Reads until the last durable entry (`false`) or until the batch has `flush_bytes` (`true`).
+    fn read(&mut self, durable: u64, flush_bytes: u64) -> Result<bool, SinkError> {
         while self.bytes < flush_bytes {
-            let Some(entry) = self.entries.next(synced).map_err(failed)? else { return Ok(false) };
+            let Some(entry) = self.reader.next(durable).map_err(failed)? else { return Ok(false) };
             self.bytes += entry.bytes() as u64;
-            self.cut = entry.position + 1;
+            self.next = entry.position + 1;
             self.since.get_or_insert_with(Instant::now);
             self.oldest.get_or_insert(entry.ended_at());
-            for read in entry.pieces {
-                self.batch.push(read.record);
+            for chunk in entry.chunks {
+                self.batch.push(chunk.record);
             }
             self.batch.push(entry.last.record);
         }
         Ok(true)
     }
 
-    /// Takes what can be committed and the position after it.
+    /// Takes the rows to commit, and the position after them.
     fn take(&mut self) -> (Batch, u64) {
         self.bytes = 0;
         self.since = None;
         self.oldest = None;
-        (std::mem::take(&mut self.batch), self.cut)
+        (std::mem::take(&mut self.batch), self.next)
     }
 }
 
-/// Says why nothing is archived any more to everyone who asks, until nobody can.
-async fn refuse(problem: &ArchiveError, mut flushes: mpsc::Receiver<Flush>) {
-    while let Some(flush) = flushes.recv().await {
-        // Nobody waits any more: then nobody needs the answer.
-        let _ = flush.reply.send(Err(problem.clone()));
+/// Waits for a flush request, for more durable records, or for a time.
+async fn next_event(
+    requests: &mut mpsc::Receiver<FlushRequest>,
+    durable: Option<&mut watch::Receiver<u64>>,
+    time: Option<Instant>,
+) -> Event {
+    let more = async {
+        match durable {
+            Some(durable) => durable.changed().await.is_ok(),
+            None => std::future::pending().await,
+        }
+    };
+    let time = async {
+        match time {
+            Some(time) => tokio::time::sleep_until(time).await,
+            None => std::future::pending().await,
+        }
+    };
+    // All branches are cancel-safe: a channel keeps what a cancelled branch did not return.
+    tokio::select! {
+        request = requests.recv() => request.map_or(Event::End, Event::Flush),
+        journal_runs = more => if journal_runs { Event::Due } else { Event::End },
+        () = time => Event::Due,
     }
 }
 
-fn failed(error: impl std::fmt::Display) -> ArchiveError {
-    ArchiveError::Failed(error.to_string())
+fn reply(waiting: &mut Vec<FlushRequest>, result: &Result<(), SinkError>) {
+    for request in waiting.drain(..) {
+        // The requester may have stopped waiting.
+        let _ = request.reply.send(result.clone());
+    }
 }
 
-async fn sleep_until(time: Option<Instant>) {
-    match time {
-        Some(time) => tokio::time::sleep_until(time).await,
-        None => std::future::pending().await,
+/// Refuses flush requests until the channel closes.
+fn refuse(problem: &SinkError, mut requests: mpsc::Receiver<FlushRequest>) {
+    while let Some(request) = requests.blocking_recv() {
+        reply(&mut vec![request], &Err(problem.clone()));
     }
+}
+
+fn failed(error: impl std::fmt::Display) -> SinkError {
+    SinkError::Failed(error.to_string())
 }
 
 #[cfg(test)]
@@ -266,17 +245,18 @@ mod tests {
     use crate::journal::reader::tests::close;
 
     #[test]
-    fn what_is_written_and_not_yet_durable_waits() {
+    fn a_batch_has_durable_records_only() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut writer = LogWriter::open(folder.path(), LogOptions::default()).expect("opens");
         for session in ["one", "two", "three"] {
             writer.append(&close(session)).expect("has room");
         }
         writer.sync().expect("syncs");
-        let mut gathered = Gathered::new(JournalReader::open(folder.path(), 0).expect("opens"), 0);
-        for (synced, rows) in [(0, 0), (1, 1), (1, 1), (3, 3)] {
-            assert!(!gathered.read(synced, 1 << 20).expect("reads"));
-            assert_eq!((gathered.cut, gathered.batch.closes.len()), (synced, rows));
+        let reader = JournalReader::open(folder.path(), 0).expect("opens");
+        let mut pending = PendingBatch::new(reader, 0);
+        for (durable, rows) in [(0, 0), (1, 1), (1, 1), (3, 3)] {
+            assert!(!pending.read(durable, 1 << 20).expect("reads"));
+            assert_eq!((pending.next, pending.batch.closes.len()), (durable, rows));
         }
     }
 }

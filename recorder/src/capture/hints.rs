@@ -1,17 +1,19 @@
-//! Which session an exchange belongs to: the ladder of identifiers, strongest first.
+//! Session hints: every identifier in an exchange that may name its session, strongest first.
 //!
-//! Every identifier that is seen is kept with its source and confidence, chosen or not, so that sessions can be
-//! stitched again later. Joining by content, where no identifier exists, is in `stitch`.
+//! The recorder keeps every hint with its location and confidence, chosen or not, so that sessions can be linked again
+//! later. Exchanges without a hint are linked by content, in `encode::link`.
 
 use hyper::HeaderMap;
+use percent_encoding::percent_decode_str;
 use schemas::exchange::{Confidence, Edge, Identifier};
 use schemas::id::SessionId;
 use serde_json::Value;
+use wire::trace_context;
 
 use crate::config::{Route, RouteProtocol, SessionConfig};
 use crate::encode::redact::Redactor;
 
-/// Headers by which well-known clients and gateways name a session.
+/// Headers in which known clients and gateways name a session.
 const KNOWN_HEADERS: [&str; 12] = [
     "agent-session-id",
     "x-claude-code-session-id",
@@ -27,118 +29,146 @@ const KNOWN_HEADERS: [&str; 12] = [
     "x-litellm-session-id",
 ];
 
-/// Identifiers that are kept of one exchange.
-const MAX_CLUES: usize = 32;
+/// Hints that the recorder keeps from one head or body.
+const MAX_HINTS: usize = 32;
 
-/// How strong an identifier is; the smallest wins.
+/// Kind of a hint, strongest first: the smallest value names the session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Rung {
-    /// The configured header.
+pub(crate) enum HintSource {
+    /// Header of `session.header`.
     Header,
-    /// The configured path segment.
+    /// Path segment behind `session.session-path-prefix`.
     Path,
-    /// The configured baggage entry.
+    /// Baggage entry of `session.baggage-key`.
     Baggage,
-    /// The configured place in the body.
+    /// JSON pointer of `route.session`.
     Body,
-    /// A header of a well-known client.
+    /// One of [`KNOWN_HEADERS`].
     KnownHeader,
-    /// The trace id.
+    /// Trace id of a `traceparent`.
     Trace,
-    /// The MCP session.
+    /// MCP session.
     McpSession,
-    /// Never names a session (a request id).
-    Never,
+    /// Request id: kept, but never names a session.
+    RequestId,
 }
 
-impl Rung {
+impl HintSource {
     fn confidence(self) -> Confidence {
         match self {
             Self::Header | Self::Path | Self::Baggage | Self::Body => Confidence::Certain,
             Self::KnownHeader | Self::Trace | Self::McpSession => Confidence::Likely,
-            Self::Never => Confidence::Weak,
+            Self::RequestId => Confidence::Weak,
         }
     }
 }
 
-/// An identifier that was seen.
+/// One identifier found in an exchange.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Clue {
-    pub(crate) rung: Rung,
-    pub(crate) name: String,
-    pub(crate) value: String,
-    pub(crate) source: &'static str,
-    pub(crate) chosen: bool,
+pub(crate) struct SessionHint {
+    source: HintSource,
+    name: String,
+    value: String,
+    /// Whether secrets in the value are replaced.
+    redacted: bool,
+    /// Part of the exchange that holds it, such as `request header`.
+    location: &'static str,
+    /// Whether it names the session.
+    chosen: bool,
 }
 
-impl Clue {
-    fn new(rung: Rung, name: &str, value: &str, source: &'static str) -> Self {
-        Self { rung, name: name.to_owned(), value: value.to_owned(), source, chosen: false }
+impl SessionHint {
+    fn new(source: HintSource, name: &str, value: &str, location: &'static str) -> Self {
+        Self {
+            source,
+            name: name.to_owned(),
+            value: value.to_owned(),
+            redacted: false,
+            location,
+            chosen: false,
+        }
     }
 
-    /// An identifier of the answer's body that never names the session.
-    pub(crate) fn of_answer(name: &str, value: &str) -> Self {
-        Self::new(Rung::Never, name, value, "response body")
+    /// A request id from a redacted response body.
+    pub(crate) fn from_redacted_response(name: &str, value: &str) -> Self {
+        let hint = Self::new(HintSource::RequestId, name, value, "response body");
+        Self { redacted: true, ..hint }
     }
 
-    pub(crate) fn identifier(self, redactor: &Redactor) -> Identifier {
+    fn redact(&mut self, redactor: &Redactor) {
+        if !std::mem::replace(&mut self.redacted, true) {
+            self.value = redactor.redact_uncounted(&self.value);
+        }
+    }
+
+    /// The stored form, with secrets replaced.
+    pub(crate) fn into_identifier(mut self, redactor: &Redactor) -> Identifier {
+        self.redact(redactor);
         Identifier {
-            value: redactor.quiet(&self.value).into(),
+            value: self.value.into(),
             name: self.name.into(),
-            source: self.source.into(),
-            confidence: self.rung.confidence(),
+            source: self.location.into(),
+            confidence: self.source.confidence(),
             chosen: self.chosen,
         }
     }
 }
 
-/// Reads the head of a request.
+/// Finds the hints in a request head.
 pub(crate) fn from_head(
     config: &SessionConfig,
     headers: &HeaderMap,
     path_session: Option<&str>,
-) -> Vec<Clue> {
-    const SOURCE: &str = "request header";
-    let mut clues = Vec::new();
+) -> Vec<SessionHint> {
+    const LOCATION: &str = "request header";
+    let mut hints = Vec::new();
     let text =
         |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).filter(|text| !text.is_empty());
     if let Some(value) = text(config.header.as_str()) {
-        clues.push(Clue::new(Rung::Header, config.header.as_str(), value, SOURCE));
+        hints.push(SessionHint::new(HintSource::Header, config.header.as_str(), value, LOCATION));
     }
     if let Some(value) = path_session {
-        clues.push(Clue::new(Rung::Path, "path", &percent_decode(value), "path"));
+        hints.push(SessionHint::new(
+            HintSource::Path,
+            "path",
+            &percent_decode_str(value).decode_utf8_lossy(),
+            "path",
+        ));
     }
     for value in headers.get_all("baggage") {
-        baggage(config, value.to_str().unwrap_or_default(), SOURCE, &mut clues);
+        hints.extend(baggage(config, value.to_str().unwrap_or_default(), LOCATION));
     }
     for name in KNOWN_HEADERS.iter().filter(|name| **name != config.header.as_str()) {
         if let Some(value) = text(name) {
-            clues.push(Clue::new(Rung::KnownHeader, name, value, SOURCE));
+            hints.push(SessionHint::new(HintSource::KnownHeader, name, value, LOCATION));
         }
     }
-    clues.extend(text("traceparent").and_then(|value| trace(value, SOURCE)));
+    hints.extend(text("traceparent").and_then(|value| trace(value, LOCATION)));
     if let Some(value) = text("mcp-session-id") {
-        clues.push(Clue::new(Rung::McpSession, "mcp-session-id", value, SOURCE));
+        hints.push(SessionHint::new(HintSource::McpSession, "mcp-session-id", value, LOCATION));
     }
     if let Some(value) = text("x-request-id") {
-        clues.push(Clue::new(Rung::Never, "x-request-id", value, SOURCE));
+        hints.push(SessionHint::new(HintSource::RequestId, "x-request-id", value, LOCATION));
     }
-    clues.truncate(MAX_CLUES);
-    clues
+    hints.truncate(MAX_HINTS);
+    hints
 }
 
-/// Reads the head of an answer.
-pub(crate) fn from_response_head(headers: &HeaderMap) -> Vec<Clue> {
-    let rungs =
-        [("mcp-session-id", Rung::McpSession), ("x-request-id", Rung::Never), ("request-id", Rung::Never)];
-    let clue = |(name, rung)| {
+/// Finds the hints in a response head.
+pub(crate) fn from_response_head(headers: &HeaderMap) -> Vec<SessionHint> {
+    let sources = [
+        ("mcp-session-id", HintSource::McpSession),
+        ("x-request-id", HintSource::RequestId),
+        ("request-id", HintSource::RequestId),
+    ];
+    let hint = |(name, source)| {
         let value = headers.get(name)?.to_str().ok().filter(|text| !text.is_empty())?;
-        Some(Clue::new(rung, name, value, "response header"))
+        Some(SessionHint::new(source, name, value, "response header"))
     };
-    rungs.into_iter().filter_map(clue).collect()
+    sources.into_iter().filter_map(hint).collect()
 }
 
-/// Whether this route's requests may name the session in their body.
+/// Whether requests of this route may name the session in their body.
 pub(crate) fn needs_body(route: &Route) -> bool {
     match route.protocol {
         RouteProtocol::Mcp => true,
@@ -148,86 +178,67 @@ pub(crate) fn needs_body(route: &Route) -> bool {
     }
 }
 
-/// Whether nothing that comes later can be stronger than what the head says.
-pub(crate) fn settled_by_head(route: &Route, clues: &[Clue]) -> bool {
-    choose(clues).is_some_and(|best| clues[best].rung <= Rung::Baggage || !needs_body(route))
+/// Whether no later part of the exchange can hold a stronger hint than the head.
+pub(crate) fn session_known_from_head(route: &Route, hints: &[SessionHint]) -> bool {
+    strongest(hints).is_some_and(|best| hints[best].source <= HintSource::Baggage || !needs_body(route))
 }
 
-/// Reads the body of a request: the configured pointer, and what MCP carries in `_meta`.
-pub(crate) fn from_body(config: &SessionConfig, route: &Route, body: &[u8]) -> Vec<Clue> {
-    const SOURCE: &str = "request body";
-    let mut clues = Vec::new();
-    let Ok(value) = serde_json::from_slice::<Value>(body) else { return clues };
+/// Finds the hints in a request body: the configured pointer, and baggage and trace in the `_meta` of MCP.
+pub(crate) fn from_body(config: &SessionConfig, route: &Route, body: &[u8]) -> Vec<SessionHint> {
+    const LOCATION: &str = "request body";
+    let mut hints = Vec::new();
+    let Ok(value) = serde_json::from_slice::<Value>(body) else { return hints };
     if let Some(pointer) = &route.session {
         let found = match value.pointer(pointer.as_str()) {
             Some(Value::String(text)) if !text.is_empty() => Some(text.clone()),
             Some(Value::Number(number)) => Some(number.to_string()),
             Some(_) | None => None,
         };
-        clues.extend(found.map(|text| Clue::new(Rung::Body, pointer.as_str(), &text, SOURCE)));
+        let hint = |text: String| SessionHint::new(HintSource::Body, pointer.as_str(), &text, LOCATION);
+        hints.extend(found.map(hint));
     }
     if let Some(meta) =
         value.pointer("/params/_meta").filter(|_| route.protocol != RouteProtocol::GenericJson)
     {
         if let Some(text) = meta.get("baggage").and_then(Value::as_str) {
-            baggage(config, text, SOURCE, &mut clues);
+            hints.extend(baggage(config, text, LOCATION));
         }
-        clues.extend(meta.get("traceparent").and_then(Value::as_str).and_then(|text| trace(text, SOURCE)));
+        hints.extend(meta.get("traceparent").and_then(Value::as_str).and_then(|text| trace(text, LOCATION)));
     }
-    clues.truncate(MAX_CLUES);
-    clues
+    hints.truncate(MAX_HINTS);
+    hints
 }
 
-/// Which clue names the session: the strongest, of equals the first.
-pub(crate) fn choose(clues: &[Clue]) -> Option<usize> {
-    let usable = clues
+/// Index of the hint that names the session: the strongest, and of equal ones the first.
+pub(crate) fn strongest(hints: &[SessionHint]) -> Option<usize> {
+    let usable = hints
         .iter()
         .enumerate()
-        .filter(|(_, clue)| clue.rung != Rung::Never && !clue.value.trim().is_empty());
-    usable.min_by_key(|(place, clue)| (clue.rung, *place)).map(|(place, _)| place)
+        .filter(|(_, hint)| hint.source != HintSource::RequestId && !hint.value.trim().is_empty());
+    usable.min_by_key(|(index, hint)| (hint.source, *index)).map(|(index, _)| index)
 }
 
-/// Marks the chosen clue and makes a session id of it.
-pub(crate) fn chosen_session(clues: &mut [Clue], redactor: &Redactor) -> Option<SessionId> {
-    let clue = clues.get_mut(choose(clues)?)?;
-    clue.chosen = true;
-    let name = redactor.quiet(clue.value.trim());
-    SessionId::parse(&name).or_else(|_| SessionId::parse(&redactor.token("session", &name))).ok()
+/// Marks the strongest hint as chosen and derives the session id from it.
+pub(crate) fn chosen_session(hints: &mut [SessionHint], redactor: &Redactor) -> Option<SessionId> {
+    let hint = hints.get_mut(strongest(hints)?)?;
+    hint.chosen = true;
+    hint.redact(redactor);
+    let name = hint.value.trim();
+    SessionId::parse(name).or_else(|_| SessionId::parse(&redactor.token("session", name))).ok()
 }
 
-/// W3C Baggage: `key=value;property,key=value`, values percent-encoded.
-fn baggage(config: &SessionConfig, text: &str, source: &'static str, clues: &mut Vec<Clue>) {
-    for member in text.split(',') {
-        let Some((key, value)) = member.split(';').next().unwrap_or_default().split_once('=') else {
-            continue;
-        };
-        let value = percent_decode(value.trim());
-        if key.trim() == config.baggage_key && !value.is_empty() {
-            clues.push(Clue::new(Rung::Baggage, &format!("baggage:{}", config.baggage_key), &value, source));
-        }
-    }
+/// The entries of a `baggage` value with the configured key.
+fn baggage(config: &SessionConfig, text: &str, location: &'static str) -> Vec<SessionHint> {
+    let key = config.baggage_key.as_str();
+    let entries = trace_context::baggage(text).filter(|(name, value)| *name == key && !value.is_empty());
+    let name = format!("baggage:{key}");
+    entries.map(|(_, value)| SessionHint::new(HintSource::Baggage, &name, &value, location)).collect()
 }
 
-/// W3C Trace Context: the trace id of `version-traceid-parent-flags`.
-fn trace(text: &str, source: &'static str) -> Option<Clue> {
-    let id = text.split('-').nth(1)?;
-    let good = id.len() == 32
-        && id.bytes().all(|byte| byte.is_ascii_hexdigit())
-        && id.bytes().any(|byte| byte != b'0');
-    good.then(|| Clue::new(Rung::Trace, "traceparent", &id.to_ascii_lowercase(), source))
-}
-
-fn percent_decode(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut place = 0;
-    while place < bytes.len() {
-        let code = bytes.get(place + 1..place + 3).filter(|_| bytes[place] == b'%');
-        let code = code.and_then(|code| u8::from_str_radix(std::str::from_utf8(code).ok()?, 16).ok());
-        out.push(code.unwrap_or(bytes[place]));
-        place += if code.is_some() { 3 } else { 1 };
-    }
-    String::from_utf8_lossy(&out).into_owned()
+/// The trace id of a `traceparent` value.
+fn trace(text: &str, location: &'static str) -> Option<SessionHint> {
+    let id = trace_context::trace_id(text)?;
+    Some(SessionHint::new(HintSource::Trace, "traceparent", &id, location))
 }
 
 #[cfg(test)]
@@ -249,8 +260,8 @@ mod tests {
     }
 
     fn session(pairs: &[(&'static str, &str)]) -> Option<String> {
-        let mut clues = from_head(&SessionConfig::default(), &headers(pairs), None);
-        chosen_session(&mut clues, &redactor()).map(|id| id.as_str().to_owned())
+        let mut hints = from_head(&SessionConfig::default(), &headers(pairs), None);
+        chosen_session(&mut hints, &redactor()).map(|id| id.as_str().to_owned())
     }
 
     #[test]

@@ -1,80 +1,29 @@
-//! What was done, read from the redacted bytes of an exchange.
+//! Decodes the redacted bodies of an exchange into its operation.
 //!
-//! Decoding never fails: what is not understood is opaque, and what is odd is noted. It works on whole bodies and
-//! changes none of them.
+//! Decoding never fails: a body that no decoder understands is opaque, and oddities become notes. It reads complete
+//! bodies and changes none.
 
-use schemas::exchange::{Edge, Operation, OperationKind, Protocol, RequestedCall, Usage};
+use schemas::exchange::OperationKind;
 use schemas::keys::TenantKeys;
 use schemas::tools::ToolCatalog;
-use serde_json::Value;
 
-use crate::capture::hints::Clue;
-use crate::config::{Route, RouteProtocol};
+use self::decoded::{DecodeInput, Decoded};
+use crate::config::RouteProtocol;
 
+pub(crate) mod decoded;
 mod generic_json;
 mod mcp;
 mod openai_chat;
 
-/// The redacted bytes of an exchange and where they passed.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Wire<'a> {
-    pub(crate) route: &'a Route,
-    /// Path without the query.
-    pub(crate) path: &'a str,
-    pub(crate) request: &'a [u8],
-    pub(crate) response: &'a [u8],
-    /// The answer is a stream of events.
-    pub(crate) stream: bool,
-    /// The request belongs to an MCP session.
-    pub(crate) mcp_session: bool,
-}
-
-/// What was understood.
-#[derive(Debug)]
-pub(crate) struct Decoded {
-    pub(crate) protocol: Protocol,
-    pub(crate) operation: Operation,
-    pub(crate) usage: Usage,
-    /// Identifiers in the answer's body.
-    pub(crate) clues: Vec<Clue>,
-    /// What was odd.
-    pub(crate) notes: Vec<String>,
-    /// Whether the protocol's own end of the answer was there; absent where it has none.
-    pub(crate) finished: Option<bool>,
-    /// Model calls: the history that was sent, each message reduced to what identifies it.
-    pub(crate) history: Vec<Value>,
-    /// Model calls: the answer as a message of a history.
-    pub(crate) answer: Option<Value>,
-}
-
-impl Decoded {
-    fn new(protocol: Protocol, kind: OperationKind) -> Self {
-        Self {
-            protocol,
-            operation: Operation::new(kind),
-            usage: Usage::default(),
-            clues: Vec::new(),
-            notes: Vec::new(),
-            finished: None,
-            history: Vec::new(),
-            answer: None,
-        }
-    }
-
-    fn opaque() -> Self {
-        Self::new(Protocol::Opaque, OperationKind::Opaque)
-    }
-}
-
-/// Decodes an exchange.
-pub(crate) fn decode(wire: &Wire<'_>, catalog: &ToolCatalog, keys: &TenantKeys) -> Decoded {
-    let mut decoded = match wire.route.protocol {
-        RouteProtocol::OpenaiChat => openai_chat::decode(wire),
-        RouteProtocol::Mcp => mcp::decode(wire),
-        RouteProtocol::GenericJson => generic_json::decode(wire),
+/// Decodes an exchange by the protocol of its route.
+pub(crate) fn decode(input: &DecodeInput<'_>, catalog: &ToolCatalog, keys: &TenantKeys) -> Decoded {
+    let mut decoded = match input.route.protocol {
+        RouteProtocol::OpenaiChat => openai_chat::decode(input),
+        RouteProtocol::Mcp => mcp::decode(input),
+        RouteProtocol::GenericJson => generic_json::decode(input),
         RouteProtocol::Opaque => Decoded::opaque(),
-        RouteProtocol::Auto if wire.path.ends_with("/chat/completions") => openai_chat::decode(wire),
-        RouteProtocol::Auto => mcp::decode(wire),
+        RouteProtocol::Auto if input.path.ends_with("/chat/completions") => openai_chat::decode(input),
+        RouteProtocol::Auto => mcp::decode(input),
     };
     let operation = &mut decoded.operation;
     if operation.kind == OperationKind::CallTool {
@@ -88,33 +37,6 @@ pub(crate) fn decode(wire: &Wire<'_>, catalog: &ToolCatalog, keys: &TenantKeys) 
     decoded
 }
 
-/// The text of a message's content: a string, or the text parts of a list joined.
-fn content_text(content: &Value) -> Option<String> {
-    match content {
-        Value::String(text) => Some(text.clone()),
-        Value::Array(parts) => {
-            let texts = parts.iter().filter_map(|part| part.get("text").and_then(Value::as_str));
-            Some(texts.collect::<Vec<_>>().join("\n"))
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => None,
-    }
-}
-
-/// A requested call reduced to what identifies it.
-fn call_key(call: &RequestedCall) -> Value {
-    let arguments =
-        schemas::canonical::canonical_text(&call.arguments).unwrap_or_else(|| call.arguments.clone());
-    Value::from(vec![Value::from(call.tool.as_str()), Value::from(arguments)])
-}
-
-/// The operation kind of a model protocol on this edge: an agent may offer it to its own callers.
-fn chat_kind(edge: Edge) -> OperationKind {
-    match edge {
-        Edge::Turn => OperationKind::Turn,
-        Edge::Model | Edge::Tool => OperationKind::Chat,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -122,9 +44,9 @@ mod tests {
     use schemas::keys::RootKey;
 
     use super::*;
-    use crate::config::Config;
+    use crate::config::{Config, Route};
 
-    /// A route of this edge, with the lines added.
+    /// A route of this edge with these lines added.
     pub(super) fn route(edge: &str, lines: &str) -> Route {
         let text = format!(
             "agent = \"a\"\nstore = \"s\"\nstate-dir = \"d\"\n[[route]]\nedge = \"{edge}\"\nlisten = \"127.0.0.1:0\"\nupstream = \"http://x\"\n{lines}"
@@ -133,9 +55,16 @@ mod tests {
     }
 
     pub(super) fn read(route: &Route, request: &[u8], response: &[u8], stream: bool) -> Decoded {
-        let wire = Wire { route, path: "/v1/x", request, response, stream, mcp_session: false };
+        let input = DecodeInput {
+            route,
+            path: "/v1/x",
+            request,
+            response,
+            is_event_stream: stream,
+            in_mcp_session: false,
+        };
         let keys = RootKey::new([2; 32]).tenant(&TenantId::parse("t").expect("id"));
-        decode(&wire, &ToolCatalog::default(), &keys)
+        decode(&input, &ToolCatalog::default(), &keys)
     }
 
     proptest! {

@@ -1,68 +1,111 @@
-//! What exchanges have to do with one another: a tool call and the model call that asked for it, a model call and the
-//! one whose history it continues; and, where no identifier exists, which session that makes.
+//! Links exchanges by content: a tool call to the model call that requested it, a model call to the one whose history
+//! it continues. Finds the session of an exchange that has no session hint.
 //!
-//! Whole messages are hashed and chained, never a prefix of some letters: sessions of one project share their first
-//! words. Nothing here is certain, and every link says so.
+//! Hashes cover whole messages, chained, never a prefix of some characters: sessions of one project start with the same
+//! words. No link is certain, and each carries its confidence.
 
 use std::collections::{HashMap, VecDeque};
+use std::num::NonZeroUsize;
 
+use lru::LruCache;
 use schemas::canonical::{canonical, canonical_text};
 use schemas::exchange::{Confidence, Link, OperationKind};
 use schemas::id::{ExchangeId, SessionId};
 use serde_json::Value;
 
-use crate::encode::decode::Decoded;
+use super::decode::decoded::Decoded;
 
-/// Requested calls and histories that are remembered of one session.
-const MAX_OF_SESSION: usize = 512;
+/// Requested tool calls, and histories, that the linker keeps of one session; the oldest leave first.
+const MAX_OF_SESSION: NonZeroUsize = NonZeroUsize::new(512).expect("above zero");
 
-/// Histories of nameless sessions that are remembered.
-const MAX_NAMELESS: usize = 32_768;
+/// Histories of anonymous sessions that the linker keeps; the least recently used leave first.
+const MAX_ANONYMOUS: NonZeroUsize = NonZeroUsize::new(32_768).expect("above zero");
 
-type History = [u8; 32];
+/// Digest of a history: each message extends the digest of the messages before it.
+type HistoryHash = [u8; 32];
 
-/// A tool call that a model asked for and nobody made yet.
+/// Digest of a tool name with its canonical arguments.
+type CallHash = [u8; 32];
+
+/// A tool call that a model requested and that no exchange has made yet.
 #[derive(Debug)]
-struct Wanted {
-    by: ExchangeId,
+struct PendingToolCall {
+    requested_by: ExchangeId,
     tool: String,
-    arguments: String,
+    call: CallHash,
 }
 
-/// What is remembered of one session.
+/// Linkable parts of one session.
+#[derive(Debug)]
+struct SessionLinks {
+    pending: VecDeque<PendingToolCall>,
+    /// History including the response → exchange with that response.
+    histories: LruCache<HistoryHash, ExchangeId>,
+    /// Whether no exchange of the session has a session hint.
+    anonymous: bool,
+}
+
+/// Linkable parts of all open sessions.
+#[derive(Debug)]
+pub(crate) struct SessionLinker {
+    sessions: HashMap<SessionId, SessionLinks>,
+    anonymous_histories: LruCache<HistoryHash, SessionId>,
+    anonymous_calls: PendingCallIndex,
+}
+
+/// Anonymous sessions by the tool calls that are pending in them.
 #[derive(Debug, Default)]
-struct Thread {
-    wanted: VecDeque<Wanted>,
-    histories: HashMap<History, ExchangeId>,
-    nameless: bool,
-}
+struct PendingCallIndex(HashMap<CallHash, HashMap<SessionId, u32>>);
 
-/// What is remembered of all open sessions.
-#[derive(Debug, Default)]
-pub(crate) struct Stitcher {
-    threads: HashMap<SessionId, Thread>,
-    nameless: HashMap<History, SessionId>,
-}
-
-impl Stitcher {
-    /// The session of an exchange without an identifier: the one whose history it continues, or, for a tool call, the
-    /// only nameless one that asked for just this call.
-    pub(crate) fn find_session(&self, decoded: &Decoded) -> Option<SessionId> {
-        if !decoded.history.is_empty() {
-            let chain = chain(&decoded.history);
-            return chain.iter().rev().find_map(|history| self.nameless.get(history)).cloned();
-        }
-        let (tool, arguments) = called(decoded)?;
-        let asked = |thread: &&Thread| {
-            thread.nameless
-                && thread.wanted.iter().any(|wanted| wanted.tool == tool && wanted.arguments == arguments)
-        };
-        let mut found = self.threads.iter().filter(|(_, thread)| asked(thread)).map(|(session, _)| session);
-        let first = found.next()?;
-        found.next().is_none().then(|| first.clone())
+impl PendingCallIndex {
+    fn add(&mut self, call: CallHash, session: &SessionId) {
+        *self.0.entry(call).or_default().entry(session.clone()).or_default() += 1;
     }
 
-    /// Links an exchange to earlier ones of its session and remembers it; `named` says that the session has an identifier.
+    fn remove(&mut self, call: &CallHash, session: &SessionId) {
+        let Some(sessions) = self.0.get_mut(call) else { return };
+        if let Some(count) = sessions.get_mut(session) {
+            *count -= 1;
+            if *count == 0 {
+                sessions.remove(session);
+            }
+        }
+        if sessions.is_empty() {
+            self.0.remove(call);
+        }
+    }
+
+    /// The session in which this call is pending, if it is the only one.
+    fn only_session(&self, call: &CallHash) -> Option<&SessionId> {
+        let sessions = self.0.get(call)?;
+        sessions.keys().next().filter(|_| sessions.len() == 1)
+    }
+}
+
+impl Default for SessionLinker {
+    fn default() -> Self {
+        Self {
+            sessions: HashMap::new(),
+            anonymous_histories: bounded_cache(MAX_ANONYMOUS),
+            anonymous_calls: PendingCallIndex::default(),
+        }
+    }
+}
+
+impl SessionLinker {
+    /// The session of an exchange without a hint: the anonymous one whose history it continues or, for a tool call, the
+    /// only anonymous one in which exactly this call is pending.
+    pub(crate) fn find_session(&mut self, decoded: &Decoded) -> Option<SessionId> {
+        if !decoded.history.is_empty() {
+            let chain = chain(&decoded.history);
+            return chain.iter().rev().find_map(|history| self.anonymous_histories.get(history).cloned());
+        }
+        let (tool, arguments) = tool_call(decoded)?;
+        self.anonymous_calls.only_session(&call_hash(tool, arguments)).cloned()
+    }
+
+    /// Links an exchange to earlier ones of its session and keeps its linkable parts; `named` says that the exchange has
+    /// a session hint.
     pub(crate) fn link(
         &mut self,
         session: &SessionId,
@@ -71,83 +114,120 @@ impl Stitcher {
         named: bool,
     ) -> Vec<Link> {
         let confidence = if named { Confidence::Likely } else { Confidence::Weak };
-        let thread = self.threads.entry(session.clone()).or_default();
-        thread.nameless = !named;
+        let of_session = self.sessions.entry(session.clone()).or_insert_with(|| SessionLinks::new(!named));
         let mut links = Vec::new();
-        links.extend(called(decoded).and_then(|(tool, arguments)| thread.claim(tool, arguments, confidence)));
+        if let Some((tool, arguments)) = tool_call(decoded)
+            && let Some((pending, exact)) = of_session.take_match(tool, arguments)
+        {
+            if of_session.anonymous {
+                self.anonymous_calls.remove(&pending.call, session);
+            }
+            links.push(if exact {
+                link(&pending.requested_by, "requested_by", "tool and arguments", confidence)
+            } else {
+                link(&pending.requested_by, "requested_by", "tool", Confidence::Weak)
+            });
+        }
         let chain = chain(&decoded.history);
-        if let Some(earlier) = chain.iter().rev().find_map(|history| thread.histories.get(history)) {
-            links.push(link(earlier, "continues", "message digests", confidence));
+        let earlier = chain.iter().rev().find_map(|history| of_session.histories.get(history).cloned());
+        if let Some(earlier) = earlier {
+            links.push(link(&earlier, "continues", "message digests", confidence));
         }
         if let Some(answer) = &decoded.answer {
             let history = extend(chain.last().copied().unwrap_or_default(), answer);
-            if thread.histories.len() >= MAX_OF_SESSION {
-                thread.histories.clear();
-            }
-            thread.histories.insert(history, exchange.clone());
-            if !named {
-                if self.nameless.len() >= MAX_NAMELESS {
-                    self.nameless.clear();
+            let evicted = of_session.histories.push(history, exchange.clone());
+            if of_session.anonymous {
+                if let Some((evicted, _)) = evicted.filter(|(evicted, _)| *evicted != history) {
+                    self.anonymous_histories.pop(&evicted);
                 }
-                self.nameless.insert(history, session.clone());
+                self.anonymous_histories.push(history, session.clone());
             }
         }
         if decoded.operation.kind == OperationKind::Chat {
-            thread.want(exchange, decoded);
+            for call in &decoded.operation.requested {
+                let arguments = canonical_text(&call.arguments);
+                let hash = call_hash(&call.tool, arguments.as_deref().unwrap_or(&call.arguments));
+                let pending =
+                    PendingToolCall { requested_by: exchange.clone(), tool: call.tool.clone(), call: hash };
+                let dropped = of_session.push(pending);
+                if of_session.anonymous {
+                    if let Some(dropped) = dropped {
+                        self.anonymous_calls.remove(&dropped.call, session);
+                    }
+                    self.anonymous_calls.add(hash, session);
+                }
+            }
         }
         links
     }
 
     /// Forgets a closed session.
     pub(crate) fn forget(&mut self, session: &SessionId) {
-        if let Some(thread) = self.threads.remove(session) {
-            for history in thread.histories.keys().filter(|_| thread.nameless) {
-                self.nameless.remove(history);
-            }
+        let Some(closed) = self.sessions.remove(session).filter(|closed| closed.anonymous) else { return };
+        for (history, _) in &closed.histories {
+            self.anonymous_histories.pop(history);
+        }
+        for pending in &closed.pending {
+            self.anonymous_calls.remove(&pending.call, session);
         }
     }
 }
 
-impl Thread {
-    fn want(&mut self, by: &ExchangeId, decoded: &Decoded) {
-        for call in &decoded.operation.requested {
-            if self.wanted.len() >= MAX_OF_SESSION {
-                self.wanted.pop_front();
-            }
-            let arguments = canonical_text(&call.arguments).unwrap_or_else(|| call.arguments.clone());
-            self.wanted.push_back(Wanted { by: by.clone(), tool: call.tool.clone(), arguments });
-        }
+impl SessionLinks {
+    fn new(anonymous: bool) -> Self {
+        Self { pending: VecDeque::new(), histories: bounded_cache(MAX_OF_SESSION), anonymous }
     }
 
-    /// Takes the oldest request for this call; where the arguments differ, the only request for this tool.
-    fn claim(&mut self, tool: &str, arguments: &str, confidence: Confidence) -> Option<Link> {
-        let exact =
-            self.wanted.iter().position(|wanted| wanted.tool == tool && wanted.arguments == arguments);
-        if let Some(place) = exact {
-            let wanted = self.wanted.remove(place)?;
-            return Some(link(&wanted.by, "requested_by", "tool and arguments", confidence));
-        }
-        let mut same_tool = self.wanted.iter().enumerate().filter(|(_, wanted)| wanted.tool == tool);
-        let (place, _) = same_tool.next().filter(|_| same_tool.next().is_none())?;
-        let wanted = self.wanted.remove(place)?;
-        Some(link(&wanted.by, "requested_by", "tool", Confidence::Weak))
+    /// Adds a requested call; returns the oldest one where it had to leave.
+    fn push(&mut self, pending: PendingToolCall) -> Option<PendingToolCall> {
+        let dropped =
+            if self.pending.len() >= MAX_OF_SESSION.get() { self.pending.pop_front() } else { None };
+        self.pending.push_back(pending);
+        dropped
     }
+
+    /// Takes the oldest request for this call, and `true`. Without one: the only request for this tool, and `false`.
+    fn take_match(&mut self, tool: &str, arguments: &str) -> Option<(PendingToolCall, bool)> {
+        let call = call_hash(tool, arguments);
+        if let Some(position) = self.pending.iter().position(|pending| pending.call == call) {
+            return Some((self.pending.remove(position)?, true));
+        }
+        let mut same_tool = self.pending.iter().enumerate().filter(|(_, pending)| pending.tool == tool);
+        let (position, _) = same_tool.next().filter(|_| same_tool.next().is_none())?;
+        Some((self.pending.remove(position)?, false))
+    }
+}
+
+/// A cache that allocates as it fills.
+fn bounded_cache<K: std::hash::Hash + Eq, V>(capacity: NonZeroUsize) -> LruCache<K, V> {
+    let mut cache = LruCache::unbounded();
+    cache.resize(capacity);
+    cache
 }
 
 fn link(to: &ExchangeId, kind: &str, source: &str, confidence: Confidence) -> Link {
     Link { to: to.clone(), kind: kind.into(), source: source.into(), confidence }
 }
 
-fn called(decoded: &Decoded) -> Option<(&str, &str)> {
+/// Tool and arguments of a tool call.
+fn tool_call(decoded: &Decoded) -> Option<(&str, &str)> {
     let operation = &decoded.operation;
     let arguments = operation.arguments.as_deref().or(operation.arguments_verbatim.as_deref());
     (operation.kind == OperationKind::CallTool).then_some(())?;
     Some((operation.tool.as_deref()?, arguments?))
 }
 
+fn call_hash(tool: &str, arguments: &str) -> CallHash {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&(tool.len() as u64).to_le_bytes());
+    hasher.update(tool.as_bytes());
+    hasher.update(arguments.as_bytes());
+    *hasher.finalize().as_bytes()
+}
+
 /// The chained digest after each message.
-fn chain(messages: &[Value]) -> Vec<History> {
-    let mut last = History::default();
+fn chain(messages: &[Value]) -> Vec<HistoryHash> {
+    let mut last = HistoryHash::default();
     let mut chain = Vec::with_capacity(messages.len());
     for message in messages {
         last = extend(last, message);
@@ -156,7 +236,7 @@ fn chain(messages: &[Value]) -> Vec<History> {
     chain
 }
 
-fn extend(history: History, message: &Value) -> History {
+fn extend(history: HistoryHash, message: &Value) -> HistoryHash {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&history);
     hasher.update(canonical(message).as_bytes());
@@ -175,11 +255,12 @@ mod tests {
             protocol: Protocol::OpenaiChat,
             operation: Operation::new(kind),
             usage: Usage::default(),
-            clues: vec![],
+            hints: vec![],
             notes: vec![],
             finished: None,
             history: vec![],
             answer: None,
+            joins_events: false,
         }
     }
 
@@ -212,16 +293,16 @@ mod tests {
     }
 
     #[test]
-    fn tool_calls_find_who_asked_for_them_in_order() {
-        let mut stitcher = Stitcher::default();
+    fn a_tool_call_links_to_its_oldest_request() {
+        let mut linker = SessionLinker::default();
         let s = session("s");
-        stitcher.link(
+        linker.link(
             &s,
             &exchange("m1"),
             &model(&["u"], "a", &[("f", r#"{"b":1, "a":2}"#), ("f", "{}")]),
             true,
         );
-        stitcher.link(&s, &exchange("m2"), &model(&["u", "a", "r"], "b", &[("f", r#"{"a":2,"b":1}"#)]), true);
+        linker.link(&s, &exchange("m2"), &model(&["u", "a", "r"], "b", &[("f", r#"{"a":2,"b":1}"#)]), true);
         let to = |links: Vec<Link>| {
             links
                 .into_iter()
@@ -230,41 +311,71 @@ mod tests {
         };
         let call = tool("f", r#"{"a":2,"b":1}"#);
         assert_eq!(
-            to(stitcher.link(&s, &exchange("t1"), &call, true)),
+            to(linker.link(&s, &exchange("t1"), &call, true)),
             [("m1".to_owned(), "tool and arguments".into(), Confidence::Likely)]
         );
-        assert_eq!(to(stitcher.link(&s, &exchange("t2"), &call, true))[0].0, "m2");
-        assert_eq!(to(stitcher.link(&s, &exchange("t3"), &tool("f", "[]"), true))[0].2, Confidence::Weak);
-        assert!(stitcher.link(&s, &exchange("t4"), &tool("f", "{}"), true).is_empty());
+        assert_eq!(to(linker.link(&s, &exchange("t2"), &call, true))[0].0, "m2");
+        assert_eq!(to(linker.link(&s, &exchange("t3"), &tool("f", "[]"), true))[0].2, Confidence::Weak);
+        assert!(linker.link(&s, &exchange("t4"), &tool("f", "{}"), true).is_empty());
     }
 
     #[test]
     fn a_history_continues_the_exchange_it_repeats() {
-        let mut stitcher = Stitcher::default();
+        let mut linker = SessionLinker::default();
         let s = session("s");
-        assert!(stitcher.link(&s, &exchange("m1"), &model(&["sys", "u"], "a", &[]), true).is_empty());
-        let links = stitcher.link(&s, &exchange("m2"), &model(&["sys", "u", "a", "u2"], "b", &[]), true);
+        assert!(linker.link(&s, &exchange("m1"), &model(&["sys", "u"], "a", &[]), true).is_empty());
+        let links = linker.link(&s, &exchange("m2"), &model(&["sys", "u", "a", "u2"], "b", &[]), true);
         assert_eq!((links[0].to.as_str(), links[0].kind.as_str()), ("m1", "continues"));
-        assert!(
-            stitcher.link(&s, &exchange("m3"), &model(&["sys", "u", "other"], "b", &[]), true).is_empty()
-        );
+        assert!(linker.link(&s, &exchange("m3"), &model(&["sys", "u", "other"], "b", &[]), true).is_empty());
     }
 
     #[test]
-    fn nameless_exchanges_are_joined_by_whole_histories_only() {
-        let mut stitcher = Stitcher::default();
+    fn anonymous_exchanges_join_by_complete_histories_only() {
+        let mut linker = SessionLinker::default();
         let (one, two) = (session("one"), session("two"));
-        stitcher.link(&one, &exchange("m1"), &model(&["sys", "u"], "a", &[("f", "{}")]), false);
-        stitcher.link(&two, &exchange("m2"), &model(&["sys", "u"], "b", &[("g", "{}")]), false);
-        assert_eq!(stitcher.find_session(&model(&["sys", "u", "a", "r"], "c", &[])), Some(one.clone()));
-        assert_eq!(stitcher.find_session(&model(&["sys", "u", "b", "r"], "c", &[])), Some(two));
+        linker.link(&one, &exchange("m1"), &model(&["sys", "u"], "a", &[("f", "{}")]), false);
+        linker.link(&two, &exchange("m2"), &model(&["sys", "u"], "b", &[("g", "{}")]), false);
+        assert_eq!(linker.find_session(&model(&["sys", "u", "a", "r"], "c", &[])), Some(one.clone()));
+        assert_eq!(linker.find_session(&model(&["sys", "u", "b", "r"], "c", &[])), Some(two));
         assert_eq!(
-            stitcher.find_session(&model(&["sys", "u"], "c", &[])),
+            linker.find_session(&model(&["sys", "u"], "c", &[])),
             None,
             "a shared beginning joins nothing"
         );
-        assert_eq!(stitcher.find_session(&tool("f", "{}")), Some(one.clone()));
-        stitcher.forget(&one);
-        assert_eq!(stitcher.find_session(&tool("f", "{}")), None);
+        assert_eq!(linker.find_session(&tool("f", "{}")), Some(one.clone()));
+        linker.forget(&one);
+        assert_eq!(linker.find_session(&tool("f", "{}")), None);
+    }
+
+    #[test]
+    fn a_pending_call_in_two_anonymous_sessions_joins_neither() {
+        let mut linker = SessionLinker::default();
+        let (one, two) = (session("one"), session("two"));
+        linker.link(&one, &exchange("m1"), &model(&["u"], "a", &[("f", "{}"), ("f", "{}")]), false);
+        linker.link(&two, &exchange("m2"), &model(&["u2"], "b", &[("f", "{}")]), false);
+        assert_eq!(linker.find_session(&tool("f", "{}")), None, "both wait for this call");
+        linker.link(&two, &exchange("t1"), &tool("f", "{}"), false);
+        assert_eq!(linker.find_session(&tool("f", "{}")), Some(one.clone()));
+        linker.link(&one, &exchange("t2"), &tool("f", "{}"), false);
+        assert_eq!(linker.find_session(&tool("f", "{}")), Some(one.clone()), "one request is left");
+        linker.link(&one, &exchange("t3"), &tool("f", "{}"), false);
+        assert_eq!(linker.find_session(&tool("f", "{}")), None);
+        assert!(linker.anonymous_calls.0.is_empty(), "calls that were made leave the index");
+    }
+
+    #[test]
+    fn the_index_of_pending_calls_follows_what_a_session_keeps() {
+        let mut linker = SessionLinker::default();
+        let one = session("one");
+        let calls: Vec<(String, String)> =
+            (0..MAX_OF_SESSION.get() + 9).map(|number| ("f".to_owned(), number.to_string())).collect();
+        let calls: Vec<(&str, &str)> =
+            calls.iter().map(|(tool, arguments)| (tool.as_str(), arguments.as_str())).collect();
+        linker.link(&one, &exchange("m1"), &model(&["u"], "a", &calls), false);
+        assert_eq!(linker.find_session(&tool("f", "8")), None, "the oldest requests left");
+        assert_eq!(linker.find_session(&tool("f", "9")), Some(one.clone()));
+        assert_eq!(linker.anonymous_calls.0.len(), MAX_OF_SESSION.get());
+        linker.forget(&one);
+        assert!(linker.anonymous_calls.0.is_empty() && linker.anonymous_histories.is_empty());
     }
 }

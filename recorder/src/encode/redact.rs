@@ -1,42 +1,24 @@
-//! Replaces secrets by keyed tokens before anything is written.
+//! Replaces secrets with keyed tokens before the recorder writes anything.
 //!
-//! Works on assembled bodies, never on frames: a secret split over several deltas of a stream is whole again here.
-//! It does not decide which bodies are kept, and it does not touch what is forwarded.
+//! Redaction works on complete bodies, never on frames, so that it finds a secret that is split over several deltas of
+//! a stream. The forwarded bytes stay as they are.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 use regex::bytes::{Captures, Regex};
-use schemas::exchange::{Header, Redaction};
+use schemas::exchange::Header;
 use schemas::keys::TenantKeys;
 
+use self::counts::RedactionCounts;
 use self::detect::Detector;
 use crate::config::SECRET_HEADERS;
 
+pub(crate) mod counts;
 mod detect;
 mod headers;
 mod stream;
 
-/// Counts what was replaced, by kind and place.
-#[derive(Debug, Default)]
-pub(crate) struct Tally(BTreeMap<(String, &'static str), u32>);
-
-impl Tally {
-    pub(crate) fn add(&mut self, kind: &str, place: &'static str) {
-        *self.0.entry((kind.to_owned(), place)).or_default() += 1;
-    }
-
-    pub(crate) fn into_rows(self) -> Vec<Redaction> {
-        let row = |((kind, place), count): ((String, &str), u32)| Redaction {
-            kind: kind.into(),
-            place: place.into(),
-            count,
-        };
-        self.0.into_iter().map(row).collect()
-    }
-}
-
-/// Finds and replaces secrets of one tenant.
+/// Finds and replaces the secrets of one tenant. Equal secrets of a tenant get equal tokens.
 #[derive(Debug)]
 pub(crate) struct Redactor {
     keys: TenantKeys,
@@ -47,7 +29,7 @@ pub(crate) struct Redactor {
 }
 
 impl Redactor {
-    /// `keep_headers` are lower-case names beside the built-in list.
+    /// `keep_headers` are lower-case header names that are kept in addition to the built-in list.
     pub(crate) fn new(keys: TenantKeys, keep_headers: Vec<String>) -> Self {
         let escaped_literal = Regex::new(r#"(?s-u)"(?:[^"\\]|\\.)*""#).expect("well-formed");
         let parameter =
@@ -56,96 +38,110 @@ impl Redactor {
         Self { keys, detector: Detector::new(), escaped_literal, secret_parameter, keep_headers }
     }
 
-    /// Replaces the secrets of a body; `stream` says that it is a stream of events.
+    /// Replaces the secrets of a decompressed body; `is_event_stream` says that it holds server-sent events.
     pub(crate) fn body(
         &self,
         body: Vec<u8>,
-        stream: bool,
-        place: &'static str,
-        tally: &mut Tally,
+        is_event_stream: bool,
+        location: &'static str,
+        counts: &mut RedactionCounts,
     ) -> Vec<u8> {
-        // The assembled texts first: a fragment that looks like a whole secret would hide the rest of it.
-        let body = if stream { stream::redact(self, body, place, tally) } else { body };
-        // What is written with escapes before what is not, for the same reason: `\/` cuts a key in two.
-        let body = match self.escaped(&body, place, tally) {
+        // Assembled texts come first: a replaced fragment that looks like a complete secret would hide the rest of it.
+        let body = if is_event_stream {
+            stream::redact(&self.detector, &self.keys, body, location, counts)
+        } else {
+            body
+        };
+        // Escaped strings come before plain bytes for the same reason: `\/` splits a key in two.
+        let body = match self.escaped(&body, location, counts) {
             Cow::Borrowed(_) => body,
             Cow::Owned(replaced) => replaced,
         };
-        match self.bytes(&body, place, tally) {
+        match self.bytes(&body, location, counts) {
             Cow::Borrowed(_) => body,
             Cow::Owned(replaced) => replaced,
         }
     }
 
     /// Replaces the secrets of a text.
-    pub(crate) fn text(&self, text: &str, place: &'static str, tally: &mut Tally) -> String {
-        match self.bytes(text.as_bytes(), place, tally) {
+    pub(crate) fn text(&self, text: &str, location: &'static str, counts: &mut RedactionCounts) -> String {
+        match self.bytes(text.as_bytes(), location, counts) {
             Cow::Borrowed(_) => text.to_owned(),
             Cow::Owned(replaced) => String::from_utf8_lossy(&replaced).into_owned(),
         }
     }
 
-    /// Replaces the secrets of an identifier that nobody counts again.
-    pub(crate) fn quiet(&self, text: &str) -> String {
-        self.text(text, "identifier", &mut Tally::default())
+    /// Replaces the secrets of a text that repeats a counted part of the exchange, such as a session hint.
+    pub(crate) fn redact_uncounted(&self, text: &str) -> String {
+        self.text(text, "identifier", &mut RedactionCounts::default())
     }
 
-    /// Replaces the secrets of a path with its query: known shapes, and the values of parameters named like secrets.
-    pub(crate) fn path(&self, path: &str, tally: &mut Tally) -> String {
+    /// Replaces the secrets of a path with its query: known shapes, and values of parameters with the name of a secret.
+    pub(crate) fn path(&self, path: &str, counts: &mut RedactionCounts) -> String {
         let replaced = self.secret_parameter.replace_all(path.as_bytes(), |captures: &Captures<'_>| {
-            tally.add("query_parameter", "path");
+            counts.add("query_parameter", "path");
             let mut out = captures[1].to_vec();
             out.extend_from_slice(self.keys.token("query_parameter", &captures[2]).as_bytes());
             out
         });
-        self.text(&String::from_utf8_lossy(&replaced), "path", tally)
+        self.text(&String::from_utf8_lossy(&replaced), "path", counts)
     }
 
-    /// Keeps the allowed headers with their values redacted; the others are dropped, those that carry credentials counted.
+    /// Keeps the allowed headers and redacts their values. Drops the others, and counts those that carry credentials.
     pub(crate) fn headers(
         &self,
         map: &hyper::HeaderMap,
-        place: &'static str,
-        tally: &mut Tally,
+        location: &'static str,
+        counts: &mut RedactionCounts,
     ) -> Vec<Header> {
         let mut kept = Vec::new();
         for (name, value) in map {
             let name = name.as_str();
             let allowed = headers::KEPT.contains(&name) || self.keep_headers.iter().any(|keep| keep == name);
             if SECRET_HEADERS.contains(&name) {
-                tally.add(&format!("header:{name}"), place);
+                counts.add(&format!("header:{name}"), location);
             } else if allowed {
-                let value = self.text(&String::from_utf8_lossy(value.as_bytes()), place, tally);
+                let value = self.text(&String::from_utf8_lossy(value.as_bytes()), location, counts);
                 kept.push(Header { name: name.into(), value: value.into() });
             }
         }
         kept
     }
 
-    /// A value that is no fit identifier, as a token.
+    /// A token in location of a value that is not a valid identifier.
     pub(crate) fn token(&self, kind: &str, value: &str) -> String {
         self.keys.token(kind, value.as_bytes())
     }
 
-    fn bytes<'a>(&self, bytes: &'a [u8], place: &'static str, tally: &mut Tally) -> Cow<'a, [u8]> {
+    fn bytes<'a>(
+        &self,
+        bytes: &'a [u8],
+        location: &'static str,
+        counts: &mut RedactionCounts,
+    ) -> Cow<'a, [u8]> {
         let findings = self.detector.find(bytes);
         if findings.is_empty() {
             return Cow::Borrowed(bytes);
         }
         let mut out = Vec::with_capacity(bytes.len());
-        let mut done = 0;
+        let mut copied = 0;
         for finding in findings {
-            out.extend_from_slice(&bytes[done..finding.span.start]);
-            done = finding.span.end;
+            out.extend_from_slice(&bytes[copied..finding.span.start]);
+            copied = finding.span.end;
             out.extend_from_slice(self.keys.token(finding.kind, &bytes[finding.span]).as_bytes());
-            tally.add(finding.kind, place);
+            counts.add(finding.kind, location);
         }
-        out.extend_from_slice(&bytes[done..]);
+        out.extend_from_slice(&bytes[copied..]);
         Cow::Owned(out)
     }
 
-    /// Replaces secrets inside JSON strings that are written with escapes.
-    fn escaped<'a>(&self, body: &'a [u8], place: &'static str, tally: &mut Tally) -> Cow<'a, [u8]> {
+    /// Replaces secrets inside JSON strings that have escapes.
+    fn escaped<'a>(
+        &self,
+        body: &'a [u8],
+        location: &'static str,
+        counts: &mut RedactionCounts,
+    ) -> Cow<'a, [u8]> {
         if !body.contains(&b'\\') {
             return Cow::Borrowed(body);
         }
@@ -155,32 +151,37 @@ impl Redactor {
             let text =
                 literal.contains(&b'\\').then(|| serde_json::from_slice::<String>(literal).ok()).flatten();
             let Some(text) = text else { return literal.to_vec() };
-            let Some(safe) = self.unescaped(&text, place, tally) else { return literal.to_vec() };
+            let Some(safe) = self.unescaped(&text, location, counts) else { return literal.to_vec() };
             changed = true;
             serde_json::to_vec(&safe).unwrap_or_else(|_| b"\"\"".to_vec())
         });
         if changed { Cow::Owned(replaced.into_owned()) } else { Cow::Borrowed(body) }
     }
 
-    /// The text with its secrets replaced, where it has any; looks into JSON within the string (tool arguments) too.
-    fn unescaped(&self, text: &str, place: &'static str, tally: &mut Tally) -> Option<String> {
-        let Cow::Owned(once) = self.bytes(text.as_bytes(), place, tally) else {
-            return match self.nested(text, place, tally) {
+    /// The text with its secrets replaced; absent if it has none. Searches JSON within the string (tool arguments) too.
+    fn unescaped(&self, text: &str, location: &'static str, counts: &mut RedactionCounts) -> Option<String> {
+        let Cow::Owned(once) = self.bytes(text.as_bytes(), location, counts) else {
+            return match self.nested(text, location, counts) {
                 Cow::Owned(inner) => Some(String::from_utf8_lossy(&inner).into_owned()),
                 Cow::Borrowed(_) => None,
             };
         };
         let once = String::from_utf8_lossy(&once).into_owned();
-        Some(match self.nested(&once, place, tally) {
+        Some(match self.nested(&once, location, counts) {
             Cow::Owned(inner) => String::from_utf8_lossy(&inner).into_owned(),
             Cow::Borrowed(_) => once.clone(),
         })
     }
 
-    fn nested<'a>(&self, text: &'a str, place: &'static str, tally: &mut Tally) -> Cow<'a, [u8]> {
-        // Each level of nesting takes off one layer of escapes, so this ends when none is left.
+    fn nested<'a>(
+        &self,
+        text: &'a str,
+        location: &'static str,
+        counts: &mut RedactionCounts,
+    ) -> Cow<'a, [u8]> {
+        // Each level removes one layer of escapes, so the recursion ends.
         if text.contains('\\') {
-            self.escaped(text.as_bytes(), place, tally)
+            self.escaped(text.as_bytes(), location, counts)
         } else {
             Cow::Borrowed(text.as_bytes())
         }
@@ -190,6 +191,7 @@ impl Redactor {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use schemas::exchange::Redaction;
     use schemas::id::TenantId;
     use schemas::keys::RootKey;
 
@@ -205,9 +207,9 @@ mod tests {
     }
 
     fn redact(body: &str, stream: bool) -> (String, Vec<Redaction>) {
-        let mut tally = Tally::default();
-        let out = redactor().body(body.as_bytes().to_vec(), stream, "response body", &mut tally);
-        (String::from_utf8(out).expect("text stays text"), tally.into_rows())
+        let mut counts = RedactionCounts::default();
+        let out = redactor().body(body.as_bytes().to_vec(), stream, "response body", &mut counts);
+        (String::from_utf8(out).expect("text stays text"), counts.into_rows())
     }
 
     #[test]
@@ -243,16 +245,16 @@ mod tests {
         map.insert("x-other", "1".parse().expect("value"));
         map.insert("x-shop", KEY.parse().expect("value"));
         map.insert("content-type", "a/b".parse().expect("value"));
-        let mut tally = Tally::default();
-        let kept = redactor().headers(&map, "request header", &mut tally);
+        let mut counts = RedactionCounts::default();
+        let kept = redactor().headers(&map, "request header", &mut counts);
         assert_eq!(kept.iter().map(|h| h.name.as_str()).collect::<Vec<_>>(), ["x-shop", "content-type"]);
         assert!(!kept[0].value.contains(KEY));
-        assert_eq!(tally.into_rows()[0].kind, "header:authorization");
+        assert_eq!(counts.into_rows()[0].kind, "header:authorization");
     }
 
     #[test]
     fn paths_lose_secret_parameters() {
-        let path = redactor().path("/v1/x?api_key=hunter2&q=monkey&alt=sse", &mut Tally::default());
+        let path = redactor().path("/v1/x?api_key=hunter2&q=monkey&alt=sse", &mut RedactionCounts::default());
         assert!(!path.contains("hunter2") && path.contains("q=monkey&alt=sse"), "{path}");
     }
 
@@ -271,7 +273,7 @@ mod tests {
                 serde_json::to_string(piece).expect("a string"))).collect();
             let (out, rows) = redact(&body, true);
             let mut assembled = String::new();
-            for event in crate::encode::sse::events(out.as_bytes()) {
+            for event in wire::sse::events(out.as_bytes()) {
                 let value: serde_json::Value = serde_json::from_str(&event.text(out.as_bytes())).expect("still JSON");
                 assembled.push_str(value["choices"][0]["delta"]["content"].as_str().expect("still text"));
             }
@@ -293,8 +295,8 @@ mod tests {
 
         #[test]
         fn never_panics(body in proptest::collection::vec(any::<u8>(), 0..300), stream in any::<bool>()) {
-            let mut tally = Tally::default();
-            let _ = redactor().body(body, stream, "response body", &mut tally);
+            let mut counts = RedactionCounts::default();
+            let _ = redactor().body(body, stream, "response body", &mut counts);
         }
     }
 }

@@ -5,7 +5,8 @@
 use schemas::exchange::Redaction;
 
 use super::transcript::Transcript;
-use crate::encode::redact::{Redactor, Tally};
+use crate::encode::redact::Redactor;
+use crate::encode::redact::counts::RedactionCounts;
 
 /// Where a value was replaced that a transcript carries beside its messages.
 const BESIDE: &str = "import";
@@ -34,10 +35,10 @@ fn replace(
     count: &mut u64,
 ) -> Vec<Redaction> {
     let Some(said) = text.take() else { return Vec::new() };
-    let mut tally = Tally::default();
-    let safe = redactor.body(said.into_bytes(), false, place, &mut tally);
+    let mut counts = RedactionCounts::default();
+    let safe = redactor.body(said.into_bytes(), false, place, &mut counts);
     *text = Some(String::from_utf8_lossy(&safe).into_owned());
-    let rows = tally.into_rows();
+    let rows = counts.into_rows();
     *count += rows.iter().map(|row| u64::from(row.count)).sum::<u64>();
     rows
 }

@@ -1,40 +1,40 @@
-//! How far the journal has been handed on, to Kafka or to the store: a small file beside it.
+//! Checkpoint of the journal: the position up to which a sink has delivered its records, in a small file.
 //!
-//! It may lag: what is handed on twice is told by its position. It is bound to the journal by its name, so a journal that
-//! was made anew begins at its beginning.
+//! The checkpoint may lag behind the deliveries: readers recognise a record that arrives twice by its journal and
+//! position. The file names its journal, so a checkpoint of another journal does not apply.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-/// Name of the file in the state directory.
+/// File name in the state directory.
 const FILE: &str = "checkpoint";
 
-/// The file.
+/// The checkpoint of one journal.
 #[derive(Debug)]
 pub(crate) struct Checkpoint {
     path: PathBuf,
     journal: String,
-    written: u64,
+    saved: u64,
 }
 
 impl Checkpoint {
-    /// Reads the file; one that is missing, of another journal or broken says nothing.
+    /// Reads the file. A missing or malformed one, or one of another journal, counts as position 0.
     pub(crate) fn open(state_dir: &Path, journal: &str) -> Self {
         let path = state_dir.join(FILE);
         let text = std::fs::read_to_string(&path).unwrap_or_default();
         let position = text.trim_end().split_once(' ').filter(|(name, _)| *name == journal);
-        let written = position.and_then(|(_, position)| position.parse().ok()).unwrap_or(0);
-        Self { path, journal: journal.to_owned(), written }
+        let saved = position.and_then(|(_, position)| position.parse().ok()).unwrap_or(0);
+        Self { path, journal: journal.to_owned(), saved }
     }
 
-    /// Everything before this is handed on.
+    /// Position before which every record is delivered.
     pub(crate) fn position(&self) -> u64 {
-        self.written
+        self.saved
     }
 
-    /// Writes a position that has moved on; the file is the old one or the new one at any moment.
+    /// Saves a later position; an earlier one changes nothing. A crash leaves the old file or the new one.
     pub(crate) fn save(&mut self, position: u64) -> std::io::Result<()> {
-        if position <= self.written {
+        if position <= self.saved {
             return Ok(());
         }
         let staged = self.path.with_extension("tmp");
@@ -42,7 +42,7 @@ impl Checkpoint {
         writeln!(file, "{} {position}", self.journal)?;
         file.sync_all()?;
         std::fs::rename(&staged, &self.path)?;
-        self.written = position;
+        self.saved = position;
         Ok(())
     }
 }
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_position_is_of_its_journal_and_never_goes_back() {
+    fn a_checkpoint_belongs_to_its_journal_and_never_moves_back() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut checkpoint = Checkpoint::open(folder.path(), "j");
         assert_eq!(checkpoint.position(), 0);

@@ -1,6 +1,6 @@
-//! Reads a journal exchange by exchange: the pieces that it brings, then itself; only what is durable.
+//! Reads the journal entry by entry: an exchange or close row, with the chunks stored before it.
 //!
-//! Shared by what archives and what publishes; it neither writes nor remembers how far anybody came.
+//! Both sinks use it. It reads durable records only, and keeps no checkpoint.
 
 use std::path::Path;
 
@@ -8,38 +8,39 @@ use codec::Record;
 use schemas::id::{SessionId, TenantId};
 use store::log::{LogError, LogReader};
 
-/// Bytes of pieces that are held while their exchange does not come; past it the pieces are let go. Their exchange was
-/// refused by a full journal, so their session is shed.
+/// Bytes of orphan chunks in memory: their exchange did not come yet. Past it, all but those of the newest session are
+/// dropped. A full journal refused their exchange, so their session is shed.
 const MAX_ORPHAN_BYTES: usize = 16 << 20;
 
-/// A record, decoded and as it lies in the journal.
+/// A record with its encoded bytes.
 #[derive(Debug)]
 pub(crate) struct JournalRecord {
     pub(crate) record: Record,
     pub(crate) encoded: Vec<u8>,
 }
 
-/// An exchange or a close row, with the pieces that it brings.
+/// An exchange or a close row, with its chunks.
 #[derive(Debug)]
 pub(crate) struct JournalEntry {
-    /// Of the exchange or close row.
+    /// Position of `last`.
     pub(crate) position: u64,
-    pub(crate) pieces: Vec<JournalRecord>,
+    pub(crate) chunks: Vec<JournalRecord>,
+    /// The exchange or close row.
     pub(crate) last: JournalRecord,
 }
 
 impl JournalEntry {
-    /// Bytes in the journal.
+    /// Encoded size in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        self.records().map(|read| read.encoded.len()).sum()
+        self.records().map(|record| record.encoded.len()).sum()
     }
 
-    /// Pieces, then the exchange or close row.
+    /// The chunks, then the exchange or close row.
     pub(crate) fn records(&self) -> impl Iterator<Item = &JournalRecord> {
-        self.pieces.iter().chain([&self.last])
+        self.chunks.iter().chain([&self.last])
     }
 
-    /// When it ended, in microseconds since 1970.
+    /// End of the exchange or session, microseconds since 1970.
     pub(crate) fn ended_at(&self) -> i64 {
         match &self.last.record {
             Record::Exchange(row) => {
@@ -51,13 +52,13 @@ impl JournalEntry {
         }
     }
 
-    /// How many exchanges it is: one or, for a close row, none.
+    /// Exchanges in the entry: 1, or 0 for a close row.
     #[cfg(feature = "kafka")]
     pub(crate) fn exchanges(&self) -> u64 {
         u64::from(matches!(self.last.record, Record::Exchange(_)))
     }
 
-    /// The key of its Kafka messages.
+    /// Key of its Kafka messages.
     #[cfg(feature = "kafka")]
     pub(crate) fn key(&self) -> Vec<u8> {
         owner(&self.last.record)
@@ -66,7 +67,7 @@ impl JournalEntry {
     }
 }
 
-/// Whose exchange or close row it is.
+/// Tenant and session of an exchange or close row.
 fn owner(record: &Record) -> Option<(&TenantId, &SessionId)> {
     match record {
         Record::Piece { .. } => None,
@@ -75,87 +76,85 @@ fn owner(record: &Record) -> Option<(&TenantId, &SessionId)> {
     }
 }
 
-/// The entries of a journal from a position on.
+/// Reader of a journal.
 #[derive(Debug)]
 pub(crate) struct JournalReader {
     reader: LogReader,
-    /// A record that was read before it was known to be durable.
+    /// A record that was read before it was durable.
     ahead: Option<(u64, Vec<u8>)>,
-    /// Pieces whose exchange is still to come; a crash or a full journal may keep it away for good.
+    /// Chunks whose exchange did not come yet. After a crash, or with a full journal, it may never come.
     orphans: Vec<(SessionId, JournalRecord)>,
     orphan_bytes: usize,
     skipped: u64,
 }
 
 impl JournalReader {
+    /// Opens the journal in `folder` at the position `from`.
     pub(crate) fn open(folder: &Path, from: u64) -> Result<Self, LogError> {
         let reader = LogReader::open(folder, from)?;
         Ok(Self { reader, ahead: None, orphans: Vec::new(), orphan_bytes: 0, skipped: 0 })
     }
 
-    /// Takes how many records could not be read since it was asked last; each was said with its position.
+    /// Unreadable records since the last call. The reader logs each with its position.
     pub(crate) fn take_skipped(&mut self) -> u64 {
         std::mem::take(&mut self.skipped)
     }
 
-    /// The next entry before `synced`; `None` where there is none for now. What is written but not yet durable may be
-    /// gone after a power cut, so nobody else may learn of it.
-    pub(crate) fn next(&mut self, synced: u64) -> Result<Option<JournalEntry>, LogError> {
+    /// The next entry before the position `durable`; `None` at the end. A power cut can take back a record that is not
+    /// durable, so no sink may deliver it.
+    pub(crate) fn next(&mut self, durable: u64) -> Result<Option<JournalEntry>, LogError> {
         loop {
             let record = match self.ahead.take() {
                 Some(record) => Some(record),
                 None => self.reader.next()?,
             };
             let Some((position, encoded)) = record else { return Ok(None) };
-            if position >= synced {
+            if position >= durable {
                 self.ahead = Some((position, encoded));
                 return Ok(None);
             }
             match Record::decode(&encoded) {
                 Ok(Record::Piece { session, digest, bytes }) => {
                     let record = Record::Piece { session: session.clone(), digest, bytes };
-                    self.hold(session, JournalRecord { record, encoded });
+                    self.keep_orphan(session, JournalRecord { record, encoded });
                 }
                 Ok(record @ (Record::Exchange(_) | Record::Close(_))) => {
-                    let pieces = self.pieces_of(&record);
-                    return Ok(Some(JournalEntry {
-                        position,
-                        pieces,
-                        last: JournalRecord { record, encoded },
-                    }));
+                    let chunks = self.take_chunks(&record);
+                    let last = JournalRecord { record, encoded };
+                    return Ok(Some(JournalEntry { position, chunks, last }));
                 }
                 Err(error) => {
                     self.skipped += 1;
-                    tracing::error!(position, %error, "a journal record is set aside");
+                    tracing::error!(position, %error, "a journal record cannot be decoded and is skipped");
                 }
             }
         }
     }
 
-    fn hold(&mut self, session: SessionId, piece: JournalRecord) {
-        self.orphan_bytes += piece.encoded.len();
-        self.orphans.push((session, piece));
+    fn keep_orphan(&mut self, session: SessionId, chunk: JournalRecord) {
+        self.orphan_bytes += chunk.encoded.len();
+        self.orphans.push((session, chunk));
         if self.orphan_bytes > MAX_ORPHAN_BYTES
             && let Some((newest, _)) = self.orphans.last()
         {
             let newest = newest.clone();
             self.orphans.retain(|(session, _)| *session == newest);
-            self.orphan_bytes = self.orphans.iter().map(|(_, piece)| piece.encoded.len()).sum();
+            self.orphan_bytes = self.orphans.iter().map(|(_, chunk)| chunk.encoded.len()).sum();
         }
     }
 
-    fn pieces_of(&mut self, record: &Record) -> Vec<JournalRecord> {
+    fn take_chunks(&mut self, record: &Record) -> Vec<JournalRecord> {
         let Some((_, owner)) = owner(record) else { return Vec::new() };
-        let mut pieces = Vec::new();
-        for (session, piece) in std::mem::take(&mut self.orphans) {
+        let mut chunks = Vec::new();
+        for (session, chunk) in std::mem::take(&mut self.orphans) {
             if session == *owner {
-                self.orphan_bytes -= piece.encoded.len();
-                pieces.push(piece);
+                self.orphan_bytes -= chunk.encoded.len();
+                chunks.push(chunk);
             } else {
-                self.orphans.push((session, piece));
+                self.orphans.push((session, chunk));
             }
         }
-        pieces
+        chunks
     }
 }
 
@@ -193,46 +192,46 @@ pub(crate) mod tests {
         Record::Close(Box::new(row)).encode().expect("encodes")
     }
 
-    pub(crate) fn piece(session: &str, name: u8, bytes: usize) -> Vec<u8> {
+    pub(crate) fn chunk(session: &str, name: u8, bytes: usize) -> Vec<u8> {
         let session = SessionId::parse(session).expect("id");
-        let bytes = (0..bytes).map(|place| u8::try_from(place % 251).unwrap_or(0)).collect();
+        let bytes = (0..bytes).map(|index| u8::try_from(index % 251).unwrap_or(0)).collect();
         Record::Piece { session, digest: Digest([name; 16]), bytes }.encode().expect("encodes")
     }
 
     #[test]
-    fn pieces_come_with_their_own_session_and_only_when_durable() {
+    fn chunks_come_with_their_session_and_only_when_durable() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut writer = LogWriter::open(folder.path(), LogOptions::default()).expect("opens");
-        let broken = b"\x01no record".to_vec();
+        let malformed = b"\x01no record".to_vec();
         let written =
-            [piece("lost", 1, 9), piece("one", 2, 9), close("one"), broken, close("lost"), close("two")];
+            [chunk("lost", 1, 9), chunk("one", 2, 9), close("one"), malformed, close("lost"), close("two")];
         for record in &written {
             writer.append(record).expect("has room");
         }
         writer.sync().expect("syncs");
-        let mut entries = JournalReader::open(folder.path(), 0).expect("opens");
-        assert!(entries.next(2).expect("reads").is_none());
+        let mut reader = JournalReader::open(folder.path(), 0).expect("opens");
+        assert!(reader.next(2).expect("reads").is_none());
         let mut found = Vec::new();
-        while let Some(entry) = entries.next(5).expect("reads") {
-            found.push((entry.position, entry.pieces.len()));
+        while let Some(entry) = reader.next(5).expect("reads") {
+            found.push((entry.position, entry.chunks.len()));
         }
         assert_eq!(found, [(2, 1), (4, 1)]);
-        assert_eq!((entries.take_skipped(), entries.take_skipped()), (1, 0));
-        assert_eq!(entries.next(6).expect("reads").map(|entry| entry.position), Some(5));
+        assert_eq!((reader.take_skipped(), reader.take_skipped()), (1, 0));
+        assert_eq!(reader.next(6).expect("reads").map(|entry| entry.position), Some(5));
     }
 
     #[test]
-    fn pieces_without_an_exchange_are_bounded() {
+    fn orphan_chunks_are_bounded() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut writer = LogWriter::open(folder.path(), LogOptions::default()).expect("opens");
         for _ in 0..2 {
-            writer.append(&piece("lost", 1, MAX_ORPHAN_BYTES / 2 + 1)).expect("has room");
+            writer.append(&chunk("lost", 1, MAX_ORPHAN_BYTES / 2 + 1)).expect("has room");
         }
-        writer.append(&piece("one", 1, 9)).expect("has room");
+        writer.append(&chunk("one", 1, 9)).expect("has room");
         writer.append(&close("one")).expect("has room");
         writer.sync().expect("syncs");
-        let mut entries = JournalReader::open(folder.path(), 0).expect("opens");
-        assert_eq!(entries.next(9).expect("reads").map(|entry| entry.pieces.len()), Some(1));
-        assert_eq!(entries.orphan_bytes, 0);
+        let mut reader = JournalReader::open(folder.path(), 0).expect("opens");
+        assert_eq!(reader.next(9).expect("reads").map(|entry| entry.chunks.len()), Some(1));
+        assert_eq!(reader.orphan_bytes, 0);
     }
 }

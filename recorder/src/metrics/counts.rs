@@ -1,32 +1,32 @@
-//! What became of every exchange that was started: journaled, or shed with a reason.
+//! Exchange counts of a recorder: each started exchange ends as journaled or as shed with a reason.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-/// Counts of one recorder since it was started.
+/// Exchange counts of one recorder since its start.
 ///
-/// Once nothing is under way, `started` is `journaled` plus all of `shed`.
+/// Once no exchange is in flight, `started` equals `journaled` plus the sum of `shed`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct ExchangeCounts {
-    /// Exchanges whose request's head arrived.
+    /// Exchanges whose request head arrived.
     pub started: u64,
     /// Exchanges that are durable in the journal.
     pub journaled: u64,
     /// Exchanges that were not recorded, by reason.
     pub shed: BTreeMap<String, u64>,
-    /// Exchanges that are in committed Parquet files.
+    /// Exchanges in committed Parquet files.
     pub archived: u64,
-    /// Exchanges that Kafka has acknowledged, those of an earlier run included.
+    /// Exchanges that Kafka acknowledged, including those that an earlier run journaled.
     pub published: u64,
-    /// Journal records that are neither in Parquet nor acknowledged by Kafka: they wait for the next start.
+    /// Durable journal records that are neither in Parquet nor acknowledged by Kafka. The next start delivers them.
     pub waiting: u64,
-    /// Connections that were upgraded (WebSocket) and passed through unrecorded.
+    /// Connections that were upgraded (WebSocket) and forwarded without a recording.
     pub upgraded: u64,
 }
 
 impl ExchangeCounts {
-    /// All exchanges that were shed.
+    /// Shed exchanges over all reasons.
     #[must_use]
     pub fn shed_total(&self) -> u64 {
         self.shed.values().sum()

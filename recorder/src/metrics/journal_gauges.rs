@@ -1,16 +1,20 @@
-//! What changes from moment to moment beside the counts: the journal, and how far what hands it on is behind.
+//! Gauges of the journal: its size, and how far the sink is behind.
 //!
-//! Single numbers without a common moment; counts of exchanges are in `sessions`.
+//! Each value is current by itself; two values may stem from different moments. Counts of exchanges are in
+//! [`crate::capture::sessions`].
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
-/// The numbers, each set by one thread.
+/// Gauges of one recorder. One thread sets each value.
 #[derive(Debug, Default)]
 pub(crate) struct JournalGauges {
     journal_bytes: AtomicU64,
-    synced: AtomicU64,
+    /// Position after the last durable record.
+    durable: AtomicU64,
+    /// Position after the last record that the sink has delivered.
     delivered: AtomicU64,
-    /// When the oldest exchange that waits ended, in microseconds since 1970; 0 where none waits.
+    /// End of the oldest exchange that is not delivered, microseconds since 1970; 0 if there is none.
     oldest: AtomicI64,
     skipped: AtomicU64,
     resent: AtomicU64,
@@ -22,20 +26,24 @@ impl JournalGauges {
         self.journal_bytes.store(bytes, Ordering::Relaxed);
     }
 
-    /// Everything before this position is durable.
-    pub(crate) fn set_synced(&self, position: u64) {
-        self.synced.store(position, Ordering::Relaxed);
+    /// Sets the position after the last durable record.
+    pub(crate) fn set_durable(&self, position: u64) {
+        self.durable.store(position, Ordering::Relaxed);
     }
 
+    /// Sets the position after the last delivered record. `oldest` is the end of the oldest exchange that is not
+    /// delivered, microseconds since 1970.
     pub(crate) fn set_delivered(&self, position: u64, oldest: Option<i64>) {
         self.delivered.store(position, Ordering::Relaxed);
         self.oldest.store(oldest.unwrap_or(0), Ordering::Relaxed);
     }
 
+    /// Counts journal records that cannot be read.
     pub(crate) fn add_skipped(&self, records: u64) {
         self.skipped.fetch_add(records, Ordering::Relaxed);
     }
 
+    /// Counts exchanges and close rows that are sent to Kafka again.
     #[cfg(feature = "kafka")]
     pub(crate) fn add_resent(&self, entries: u64) {
         self.resent.fetch_add(entries, Ordering::Relaxed);
@@ -51,18 +59,16 @@ impl JournalGauges {
         self.journal_bytes.load(Ordering::Relaxed)
     }
 
-    /// Journal records that are not handed on.
-    pub(crate) fn waiting(&self) -> u64 {
-        self.synced.load(Ordering::Relaxed).saturating_sub(self.delivered.load(Ordering::Relaxed))
+    /// Durable records that the sink has not delivered.
+    pub(crate) fn lag_records(&self) -> u64 {
+        self.durable.load(Ordering::Relaxed).saturating_sub(self.delivered.load(Ordering::Relaxed))
     }
 
-    /// How long the oldest exchange that is not handed on has waited, in seconds.
-    pub(crate) fn waiting_seconds(&self, now: i64) -> f64 {
+    /// Time since the end of the oldest exchange that is not delivered, in seconds. `now` is in microseconds since 1970.
+    pub(crate) fn lag_seconds(&self, now: i64) -> f64 {
         match self.oldest.load(Ordering::Relaxed) {
             0 => 0.0,
-            oldest => {
-                std::time::Duration::from_micros(u64::try_from(now - oldest).unwrap_or(0)).as_secs_f64()
-            }
+            oldest => Duration::from_micros(u64::try_from(now - oldest).unwrap_or(0)).as_secs_f64(),
         }
     }
 
@@ -76,7 +82,7 @@ impl JournalGauges {
         self.resent.load(Ordering::Relaxed)
     }
 
-    /// Whether no broker answers.
+    /// Whether no broker responds.
     pub(crate) fn brokers_lost(&self) -> bool {
         self.brokers_lost.load(Ordering::Relaxed)
     }

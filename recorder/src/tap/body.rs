@@ -1,7 +1,7 @@
-//! Bodies that are copied while they pass, and the four ways in which they end.
+//! Bodies that the tap copies while it forwards them.
 //!
-//! The end is told from the upstream's bytes, before the client can see it, never from the client's write: a body that
-//! is dropped after its last byte is complete.
+//! A body ends as complete, truncated, cancelled or failed. Its end is taken from the bytes of the sender, before the
+//! receiver can see it: a body that is dropped after its last byte is complete.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,26 +11,27 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use schemas::exchange::Ending;
 
-use crate::capture::{Recording, RequestEnd};
+use crate::capture::Recording;
+use crate::capture::exchange::RequestEnd;
 
-/// Which way a body goes.
+/// Direction of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Side {
     Request,
     Response,
 }
 
-/// A body with a copy taken of it; without a recording it just passes.
+/// A body that is copied into a recording, if it has one.
 #[derive(Debug)]
-pub(crate) struct Tee {
+pub(crate) struct TapBody {
     inner: Incoming,
     side: Side,
     recording: Option<Arc<Recording>>,
-    /// Bytes that are still to come, where the head says how many.
+    /// Bytes to come, if the head gives the length.
     remaining: Option<u64>,
 }
 
-impl Tee {
+impl TapBody {
     pub(super) fn request(inner: Incoming, recording: Option<Arc<Recording>>) -> Self {
         Self::new(inner, Side::Request, recording)
     }
@@ -41,32 +42,30 @@ impl Tee {
 
     fn new(inner: Incoming, side: Side, recording: Option<Arc<Recording>>) -> Self {
         let remaining = inner.size_hint().exact();
-        let mut tee = Self { inner, side, recording, remaining };
-        if tee.inner.is_end_stream() || tee.remaining == Some(0) {
-            tee.whole();
+        let mut body = Self { inner, side, recording, remaining };
+        if body.inner.is_end_stream() || body.remaining == Some(0) {
+            body.finish();
         }
-        tee
+        body
     }
 
-    /// Everything passed.
-    fn whole(&mut self) {
+    /// Ends a complete body.
+    fn finish(&mut self) {
         match (self.recording.take(), self.side) {
-            (Some(recording), Side::Request) => recording.request_end(RequestEnd::Whole),
+            (Some(recording), Side::Request) => recording.request_end(RequestEnd::Complete),
             (Some(recording), Side::Response) => recording.end(Ending::Complete, None),
             (None, _) => {}
         }
     }
 
-    /// The sender broke it off.
-    fn broken(&mut self, error: &hyper::Error) {
+    /// Ends a body that its sender aborted.
+    fn fail(&mut self, error: &hyper::Error) {
         match (self.recording.take(), self.side) {
-            (Some(recording), Side::Request) => {
-                recording.request_end(RequestEnd::BrokenOff(with_cause(error)))
-            }
+            (Some(recording), Side::Request) => recording.request_end(RequestEnd::Aborted(with_cause(error))),
             (Some(recording), Side::Response) => {
                 recording.end(
                     Ending::Truncated,
-                    Some(format!("the upstream broke its answer off: {}", with_cause(error))),
+                    Some(format!("the upstream aborted its response: {}", with_cause(error))),
                 );
             }
             (None, _) => {}
@@ -83,12 +82,12 @@ impl Tee {
             *remaining = remaining.saturating_sub(data.len() as u64);
         }
         if self.remaining == Some(0) || self.inner.is_end_stream() {
-            self.whole();
+            self.finish();
         }
     }
 }
 
-impl Body for Tee {
+impl Body for TapBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -100,8 +99,8 @@ impl Body for Tee {
         let polled = ready!(Pin::new(&mut this.inner).poll_frame(cx));
         match &polled {
             Some(Ok(frame)) => this.frame(frame),
-            Some(Err(error)) => this.broken(error),
-            None => this.whole(),
+            Some(Err(error)) => this.fail(error),
+            None => this.finish(),
         }
         Poll::Ready(polled)
     }
@@ -115,34 +114,34 @@ impl Body for Tee {
     }
 }
 
-impl Drop for Tee {
+impl Drop for TapBody {
     fn drop(&mut self) {
         if self.recording.is_some() && self.inner.is_end_stream() {
-            return self.whole();
+            return self.finish();
         }
         let Some(recording) = self.recording.take() else { return };
         match self.side {
-            Side::Request => recording.request_end(RequestEnd::NotTaken),
+            Side::Request => recording.request_end(RequestEnd::NotRead),
             Side::Response => {
                 recording.end(
                     Ending::Cancelled,
-                    Some("the client went away before the answer was whole".to_owned()),
+                    Some("the client disconnected before the response was complete".to_owned()),
                 );
             }
         }
     }
 }
 
-/// What the client gets: the upstream's answer, or our own where there is none.
+/// Response body for the client.
 #[derive(Debug)]
-pub(crate) enum Answer {
-    /// The upstream's.
-    Upstream(Tee),
-    /// A short text of ours; taken when it is sent.
-    Own(Option<Bytes>),
+pub(crate) enum ResponseBody {
+    /// Body of the upstream.
+    Upstream(TapBody),
+    /// Short text of the tap; absent once it is sent.
+    Synthetic(Option<Bytes>),
 }
 
-impl Body for Answer {
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = hyper::Error;
 
@@ -151,27 +150,27 @@ impl Body for Answer {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         match self.get_mut() {
-            Self::Upstream(tee) => Pin::new(tee).poll_frame(cx),
-            Self::Own(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            Self::Upstream(body) => Pin::new(body).poll_frame(cx),
+            Self::Synthetic(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Upstream(tee) => tee.is_end_stream(),
-            Self::Own(text) => text.is_none(),
+            Self::Upstream(body) => body.is_end_stream(),
+            Self::Synthetic(text) => text.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Upstream(tee) => tee.size_hint(),
-            Self::Own(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            Self::Upstream(body) => body.size_hint(),
+            Self::Synthetic(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
         }
     }
 }
 
-/// An error with what caused it, for hyper says the interesting part there.
+/// The text of an error with its causes. hyper puts the specific cause in the source chain.
 pub(super) fn with_cause(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -1,6 +1,6 @@
-//! The way to the upstreams: pooled HTTP clients, one per route.
+//! HTTP clients of the upstreams: one connection pool per route.
 //!
-//! Nothing is retried that may have been seen by the upstream, and no timeout is added: production has its own.
+//! The client retries no request that the upstream may have seen, and adds no timeout: callers have their own.
 
 use std::io::BufReader;
 use std::path::PathBuf;
@@ -15,41 +15,44 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-use super::body::Tee;
+use super::body::TapBody;
 use crate::config::{Route, UpstreamHttp};
 
-/// A pooled connection that was idle for this long is not used again: common servers close theirs after five seconds, and
-/// a request on a closing connection would fail where the client's own would not have.
+/// Idle time after which a pooled connection is not used again. Common servers close theirs after five seconds, and a
+/// request on a closing connection would fail where the client's own connection would not.
 const POOL_IDLE: Duration = Duration::from_secs(4);
 
-/// A client for upstreams.
-pub(crate) type Upstream = Client<HttpsConnector<HttpConnector>, Tee>;
+/// Bytes of the headers of one HTTP/2 message. The default of 16 KiB would refuse messages that pass without the tap.
+pub(super) const MAX_HEADER_BYTES: u32 = 1 << 20;
 
-/// Roots that cannot be used.
+/// Client of one upstream.
+pub(super) type Upstream = Client<HttpsConnector<HttpConnector>, TapBody>;
+
+/// An error that keeps the client of an upstream from being created.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The file of a route's roots.
+    /// The file of `route.upstream-ca`.
     #[error("upstream-ca {path}: {detail}; give a PEM file with at least one certificate")]
     Roots {
-        /// The file.
+        /// `route.upstream-ca`.
         path: PathBuf,
-        /// What is wrong.
+        /// Problem with the file.
         detail: String,
     },
-    /// The system's roots.
-    #[error("the system's trusted certificates cannot be read ({0}); name a PEM file with `upstream-ca`")]
+    /// The system's root certificates.
+    #[error("root certificates of the system cannot be read ({0}); set `upstream-ca` to a PEM file")]
     SystemRoots(std::io::Error),
-    /// TLS cannot be set up.
-    #[error("TLS towards upstreams cannot be set up: {0}")]
+    /// The TLS configuration is refused.
+    #[error("TLS client cannot be created: {0}")]
     Tls(#[from] rustls::Error),
 }
 
-/// The client of a route.
+/// Creates the client of a route.
 pub(super) fn client(route: &Route) -> Result<Upstream, ClientError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let roots = match &route.upstream_ca {
         Some(path) => Some(read_roots(path)?),
-        // Without an https upstream nothing is to be checked, and a system without roots is none of our business.
+        // A plain-http upstream needs no root certificates, so a system without any is no error.
         None if route.upstream.uri().scheme_str() == Some("http") => Some(RootCertStore::empty()),
         None => None,
     };
@@ -74,7 +77,7 @@ pub(super) fn client(route: &Route) -> Result<Upstream, ClientError> {
     };
     let mut client = Client::builder(TokioExecutor::new());
     client.pool_timer(TokioTimer::new()).timer(TokioTimer::new()).pool_idle_timeout(POOL_IDLE);
-    client.http2_max_header_list_size(super::MAX_HEADER_BYTES);
+    client.http2_max_header_list_size(MAX_HEADER_BYTES);
     client.http1_preserve_header_case(true).http2_only(route.upstream_http == UpstreamHttp::Http2);
     Ok(client.build(connector))
 }

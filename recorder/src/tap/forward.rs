@@ -1,6 +1,7 @@
-//! One request forwarded: find its route, copy it, pass it on, pass the answer back.
+//! Forwards one request: finds its route, starts the recording, and returns the response of the upstream.
 //!
-//! The answer is what the upstream sent; ours are only 404 (no route) and 502 (no upstream), as of any plain proxy.
+//! The tap responds itself only with 400 (path cannot be forwarded), 404 (no route) and 502 (no response), like any
+//! reverse proxy.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -14,68 +15,73 @@ use hyper::{Request, Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
 use schemas::exchange::Ending;
 
-use super::body::{Answer, Tee, with_cause};
-use super::{Door, Way, hop_by_hop};
+use super::body::{ResponseBody, TapBody, with_cause};
+use super::hop_by_hop::{strip_hop_by_hop, upgrade_protocol};
+use super::listener::{ListenerContext, RouteHandler};
 use crate::capture::{Recording, RequestHead};
+use crate::config::values::PathPrefix;
 use crate::config::{Route, UpstreamHttp};
 
-/// Answers one request.
+/// Handles one request.
 pub(super) async fn forward(
     request: Request<Incoming>,
-    door: Arc<Door>,
-) -> Result<Response<Answer>, Infallible> {
+    context: Arc<ListenerContext>,
+) -> Result<Response<ResponseBody>, Infallible> {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    let (path, session) = cut_session(&door, path);
-    let way = door.ways.iter().find(|way| way.route.path.rest(&path).is_some());
-    let Some(way) = way else {
-        return Ok(own(StatusCode::NOT_FOUND, "no route of this listener begins this path\n"));
+    let (path, session) = extract_path_session(&context.capture.session_config.session_path_prefix, path);
+    let handler = context.handlers.iter().find(|handler| handler.route.path.rest(&path).is_some());
+    let Some(handler) = handler else {
+        let text = "no route of this listener has a prefix of this path\n";
+        return Ok(synthetic_response(StatusCode::NOT_FOUND, text));
     };
-    let Some(uri) = target(&way.route, &path) else {
-        return Ok(own(StatusCode::BAD_REQUEST, "the path cannot be forwarded\n"));
+    let Some(uri) = target(&handler.route, &path) else {
+        return Ok(synthetic_response(StatusCode::BAD_REQUEST, "the path cannot be forwarded\n"));
     };
-    if let Some(protocol) = hop_by_hop::upgrade(&parts.headers) {
-        door.intake.sessions.count_upgraded();
-        return Ok(Box::pin(upgrade(Request::from_parts(parts, body), uri, protocol, way, &door)).await);
+    if let Some(protocol) = upgrade_protocol(&parts.headers) {
+        context.capture.accounts.sessions.count_upgraded();
+        let request = Request::from_parts(parts, body);
+        return Ok(Box::pin(upgrade(request, uri, protocol, handler, &context)).await);
     }
     let head = RequestHead {
-        route: Arc::clone(&way.route),
+        route: Arc::clone(&handler.route),
         method: parts.method.clone(),
         path,
         headers: parts.headers.clone(),
         path_session: session,
     };
-    let recording = Recording::start(&door.intake, head);
+    let recording = Recording::start(&context.capture, head);
     let request = Request::from_parts(
-        head_for_upstream(parts, uri, &way.route),
-        Tee::request(body, Some(Arc::clone(&recording))),
+        upstream_head(parts, uri, &handler.route),
+        TapBody::request(body, Some(Arc::clone(&recording))),
     );
-    match way.client.request(request).await {
+    match handler.client.request(request).await {
         Ok(response) => {
             let (mut parts, body) = response.into_parts();
             recording.response_head(parts.status, &parts.headers);
-            parts.headers = hop_by_hop::forwarded(parts.headers);
+            parts.headers = strip_hop_by_hop(parts.headers);
             parts.version = Version::HTTP_11;
-            Ok(Response::from_parts(parts, Answer::Upstream(Tee::response(body, Some(recording)))))
+            Ok(Response::from_parts(parts, ResponseBody::Upstream(TapBody::response(body, Some(recording)))))
         }
-        Err(error) => Ok(no_answer(&error, &recording)),
+        Err(error) => Ok(bad_gateway(&error, &recording)),
     }
 }
 
-fn no_answer(error: &hyper_util::client::legacy::Error, recording: &Recording) -> Response<Answer> {
+/// Ends the recording of a request without a response.
+fn bad_gateway(error: &hyper_util::client::legacy::Error, recording: &Recording) -> Response<ResponseBody> {
     let detail = with_cause(error);
-    tracing::debug!(detail, "no answer from an upstream");
-    if recording.request_broke() {
-        recording.end(Ending::Cancelled, Some("the client went away within its request".to_owned()));
+    tracing::debug!(detail, "no response from an upstream");
+    if recording.request_aborted() {
+        recording.end(Ending::Cancelled, Some("the client aborted its request".to_owned()));
     } else {
-        recording.end(Ending::Failed, Some(format!("{detail}; the client got status 502")));
+        recording.end(Ending::Failed, Some(format!("{detail}; the tap responded with status 502")));
     }
-    own(StatusCode::BAD_GATEWAY, "the upstream gave no answer\n")
+    synthetic_response(StatusCode::BAD_GATEWAY, "no response from the upstream\n")
 }
 
-/// The session's name out of a path that begins with the configured marker, and the path without both.
-fn cut_session(door: &Door, path: &str) -> (String, Option<String>) {
-    let found = door.intake.session_config.session_path_prefix.rest(path).and_then(|rest| {
+/// Splits `PREFIX/SESSION/REST` into `/REST` and the session name. A path without the prefix stays as it is.
+fn extract_path_session(prefix: &PathPrefix, path: &str) -> (String, Option<String>) {
+    let found = prefix.rest(path).and_then(|rest| {
         let rest = rest.strip_prefix('/')?;
         let end = rest.find(['/', '?']).unwrap_or(rest.len());
         let (session, rest) = rest.split_at(end);
@@ -85,7 +91,7 @@ fn cut_session(door: &Door, path: &str) -> (String, Option<String>) {
     found.unwrap_or_else(|| (path.to_owned(), None))
 }
 
-/// Where the request goes: the upstream, its own path, and what is left of the request's.
+/// Upstream URI: the path of the upstream, then the path of the request.
 fn target(route: &Route, path: &str) -> Option<Uri> {
     let rest = if route.strip_path { route.path.rest(path)? } else { path };
     let slash = if rest.starts_with('/') || (rest.is_empty() && !route.upstream.base().is_empty()) {
@@ -99,11 +105,12 @@ fn target(route: &Route, path: &str) -> Option<Uri> {
     Uri::from_parts(parts).ok()
 }
 
-fn head_for_upstream(mut parts: Parts, uri: Uri, route: &Route) -> Parts {
-    parts.headers = hop_by_hop::forwarded(parts.headers);
+/// The request head for the upstream: its host and HTTP version, no hop-by-hop headers.
+fn upstream_head(mut parts: Parts, uri: Uri, route: &Route) -> Parts {
+    parts.headers = strip_hop_by_hop(parts.headers);
     let authority = uri.authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
     match (authority, parts.headers.get_mut(HOST)) {
-        // The name that the upstream's certificate and virtual hosts go by; in HTTP/2 it is in the pseudo-header.
+        // Virtual hosts need the host name of the upstream. HTTP/2 has it in a pseudo-header.
         (Some(authority), Some(host)) if route.upstream_http != UpstreamHttp::Http2 => *host = authority,
         (_, Some(_)) => {
             parts.headers.remove(HOST);
@@ -116,38 +123,38 @@ fn head_for_upstream(mut parts: Parts, uri: Uri, route: &Route) -> Parts {
     parts
 }
 
-/// Passes an upgrade (WebSocket) through, unrecorded.
+/// Forwards an upgraded connection (WebSocket) without a recording.
 async fn upgrade(
     mut request: Request<Incoming>,
     uri: Uri,
     protocol: HeaderValue,
-    way: &Way,
-    door: &Arc<Door>,
-) -> Response<Answer> {
+    handler: &RouteHandler,
+    context: &Arc<ListenerContext>,
+) -> Response<ResponseBody> {
     let client_side = hyper::upgrade::on(&mut request);
     let (parts, body) = request.into_parts();
-    let mut parts = head_for_upstream(parts, uri, &way.route);
+    let mut parts = upstream_head(parts, uri, &handler.route);
     parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     parts.headers.insert(UPGRADE, protocol);
-    let request = Request::from_parts(parts, Tee::request(body, None));
-    let mut response = match way.client.request(request).await {
+    let request = Request::from_parts(parts, TapBody::request(body, None));
+    let mut response = match handler.client.request(request).await {
         Ok(response) => response,
         Err(error) => {
-            tracing::debug!(%error, "no answer to an upgrade");
-            return own(StatusCode::BAD_GATEWAY, "the upstream gave no answer\n");
+            tracing::debug!(%error, "no response to an upgrade");
+            return synthetic_response(StatusCode::BAD_GATEWAY, "no response from the upstream\n");
         }
     };
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         let (mut parts, body) = response.into_parts();
-        parts.headers = hop_by_hop::forwarded(parts.headers);
-        return Response::from_parts(parts, Answer::Upstream(Tee::response(body, None)));
+        parts.headers = strip_hop_by_hop(parts.headers);
+        return Response::from_parts(parts, ResponseBody::Upstream(TapBody::response(body, None)));
     }
     let upstream_side = hyper::upgrade::on(&mut response);
-    let abort = door.abort.clone();
-    door.tasks.spawn(async move {
+    let abort = context.abort.clone();
+    context.tasks.spawn(async move {
         let (Ok(client), Ok(upstream)) = tokio::join!(client_side, upstream_side) else { return };
         let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
-        // Neither branch is resumed after the other ends.
+        // Neither branch continues after the other ends.
         tokio::select! {
             copied = tokio::io::copy_bidirectional(&mut client, &mut upstream) => {
                 if let Err(error) = copied {
@@ -158,11 +165,11 @@ async fn upgrade(
         }
     });
     let (parts, _) = response.into_parts();
-    Response::from_parts(parts, Answer::Own(None))
+    Response::from_parts(parts, ResponseBody::Synthetic(None))
 }
 
-fn own(status: StatusCode, text: &'static str) -> Response<Answer> {
-    let mut response = Response::new(Answer::Own(Some(Bytes::from_static(text.as_bytes()))));
+fn synthetic_response(status: StatusCode, text: &'static str) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::Synthetic(Some(Bytes::from_static(text.as_bytes()))));
     *response.status_mut() = status;
     response
 }
@@ -181,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_are_put_together() {
+    fn the_upstream_path_comes_before_the_request_path() {
         let plain = "upstream = \"http://up\"";
         assert_eq!(target_of(plain, "/v1/x?y=1"), "http://up/v1/x?y=1");
         let base = "upstream = \"http://up/base/\"\npath = \"/openai\"\nstrip-path = true";

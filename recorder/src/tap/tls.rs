@@ -1,6 +1,4 @@
-//! TLS in front of the listeners.
-//!
-//! Client certificates are not asked for here; identity by mutual TLS comes with governance.
+//! TLS of the listeners. It requests no client certificates.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,16 +10,16 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::config::TlsConfig;
 
-/// A certificate or key that cannot be used.
+/// The certificate or key of `listen.tls` cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("listen.tls.{key} {path}: {detail}; give a PEM file as your certificate authority delivers it")]
+#[error("listen.tls.{key} {path}: {detail}; set it to a PEM file")]
 pub struct TlsError {
     key: &'static str,
     path: PathBuf,
     detail: String,
 }
 
-/// Reads certificate and key.
+/// Reads certificate and key, and offers HTTP/2 and HTTP/1.1.
 pub(super) fn acceptor(config: &TlsConfig) -> Result<TlsAcceptor, TlsError> {
     let chain = CertificateDer::pem_file_iter(&config.cert).and_then(Iterator::collect::<Result<Vec<_>, _>>);
     let chain = chain.map_err(|error| failed("cert", &config.cert, &error))?;

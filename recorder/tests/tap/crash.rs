@@ -124,7 +124,7 @@ async fn an_archive_that_was_taken_over_stops_and_says_so() {
     bench.ask(0, &request).await;
     for _ in 0..2 {
         let refused = soon(bench.recorder.flush()).await.expect_err("the position is taken");
-        assert!(matches!(refused, recorder::FlushError::Lost(_)), "{refused}");
+        assert!(matches!(refused, recorder::FlushError::TakenOver(_)), "{refused}");
     }
     let folder = bench.folder;
     let refused = soon(bench.recorder.shutdown(std::time::Duration::from_secs(1))).await;

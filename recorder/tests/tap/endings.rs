@@ -55,7 +55,7 @@ async fn a_client_that_leaves_after_the_last_event_is_complete() {
     upstream.requests().await;
     let (exchange, _, _) = bench.only().await;
     assert_eq!(exchange.ending, Ending::Complete);
-    assert!(exchange.ending_detail.is_some_and(|detail| detail.contains("after the whole answer")));
+    assert!(exchange.ending_detail.is_some_and(|detail| detail.contains("after the complete response")));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -82,7 +82,7 @@ async fn an_upstream_that_breaks_off_is_truncated_for_both() {
     let (exchange, _, _) = bench.only().await;
     assert_eq!(exchange.ending, Ending::Truncated);
     assert!(
-        exchange.ending_detail.is_some_and(|detail| detail.starts_with("the upstream broke its answer off"))
+        exchange.ending_detail.is_some_and(|detail| detail.starts_with("the upstream aborted its response"))
     );
 }
 

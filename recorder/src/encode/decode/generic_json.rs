@@ -1,50 +1,50 @@
-//! A JSON request and a JSON answer, read by configured pointers.
+//! JSON over HTTP, read by the JSON pointers of the route.
 //!
-//! A streamed answer is read event by event and its texts joined.
+//! Of a streamed response, the texts at the output pointer of each event are joined.
 
 use schemas::canonical::canonical;
 use schemas::exchange::{Edge, OperationKind, Protocol};
 use serde_json::Value;
+use wire::sse;
 
-use super::{Decoded, Wire, chat_kind};
+use super::decoded::{DecodeInput, Decoded, chat_kind};
 use crate::config::values::Pointer;
-use crate::encode::sse;
 
-pub(super) fn decode(wire: &Wire<'_>) -> Decoded {
-    let request = serde_json::from_slice::<Value>(wire.request).ok();
+pub(super) fn decode(input: &DecodeInput<'_>) -> Decoded {
+    let request = serde_json::from_slice::<Value>(input.request).ok();
     let kind =
-        if wire.route.edge == Edge::Tool { OperationKind::CallTool } else { chat_kind(wire.route.edge) };
+        if input.route.edge == Edge::Tool { OperationKind::CallTool } else { chat_kind(input.route.edge) };
     let mut decoded = Decoded::new(Protocol::GenericJson, kind);
-    let output = output(wire, &mut decoded);
+    let output = output(input, &mut decoded);
     if request.is_none() && output.is_none() {
         let notes = std::mem::take(&mut decoded.notes);
         return Decoded { notes, ..Decoded::opaque() };
     }
-    let input = request.as_ref().and_then(|value| at(value, wire.route.input.as_ref()));
+    let asked = request.as_ref().and_then(|value| at(value, input.route.input.as_ref()));
     let operation = &mut decoded.operation;
     if kind == OperationKind::CallTool {
-        let segment = wire.path.rsplit('/').next().unwrap_or_default();
-        operation.tool = Some(wire.route.tool.clone().unwrap_or_else(|| segment.to_owned()));
-        operation.arguments = input.map(canonical);
-        if operation.arguments.is_none() && !wire.request.is_empty() {
-            operation.arguments_verbatim = Some(String::from_utf8_lossy(wire.request).into_owned());
+        let segment = input.path.rsplit('/').next().unwrap_or_default();
+        operation.tool = Some(input.route.tool.clone().unwrap_or_else(|| segment.to_owned()));
+        operation.arguments = asked.map(canonical);
+        if operation.arguments.is_none() && !input.request.is_empty() {
+            operation.arguments_verbatim = Some(String::from_utf8_lossy(input.request).into_owned());
         }
         operation.result = output;
     } else {
-        operation.input = input.map(text).filter(|_| kind == OperationKind::Turn);
+        operation.input = asked.map(text).filter(|_| kind == OperationKind::Turn);
         operation.output = output;
     }
     decoded
 }
 
-fn output(wire: &Wire<'_>, decoded: &mut Decoded) -> Option<String> {
-    let pointer = wire.route.output.as_ref();
-    if !wire.stream {
-        let value = match serde_json::from_slice::<Value>(wire.response) {
+fn output(input: &DecodeInput<'_>, decoded: &mut Decoded) -> Option<String> {
+    let pointer = input.route.output.as_ref();
+    if !input.is_event_stream {
+        let value = match serde_json::from_slice::<Value>(input.response) {
             Ok(value) => value,
-            Err(_) if wire.response.is_empty() => return None,
+            Err(_) if input.response.is_empty() => return None,
             Err(error) => {
-                decoded.notes.push(format!("the answer is not JSON ({error})"));
+                decoded.notes.push(format!("the response is not JSON ({error})"));
                 return None;
             }
         };
@@ -53,13 +53,14 @@ fn output(wire: &Wire<'_>, decoded: &mut Decoded) -> Option<String> {
         if found.is_none() {
             decoded
                 .notes
-                .push(format!("the answer has nothing at {:?}", pointer.map_or("", Pointer::as_str)));
+                .push(format!("the response has no value at {:?}", pointer.map_or("", Pointer::as_str)));
         }
         return found;
     }
+    decoded.joins_events = true;
     let mut joined: Option<String> = None;
-    for event in sse::events(wire.response) {
-        let value = serde_json::from_str::<Value>(&event.text(wire.response)).ok();
+    for event in sse::events(input.response) {
+        let value = serde_json::from_str::<Value>(&event.text(input.response)).ok();
         if let Some(part) = value.as_ref().and_then(|value| at(value, pointer)) {
             joined.get_or_insert_default().push_str(&text(part));
         }

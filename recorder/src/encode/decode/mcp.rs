@@ -1,22 +1,27 @@
-//! MCP over streamable HTTP: the 2025 form with sessions and the stateless 2026 form.
+//! MCP over streamable HTTP: the 2025 revision with sessions and the stateless 2026 revision.
 //!
-//! Understands `tools/call` and `tools/list`; every other message keeps its method and its bytes.
+//! Decodes `tools/call` and `tools/list`. Of every other message it keeps the method.
 
 use schemas::canonical::canonical;
 use schemas::exchange::{OperationKind, Protocol};
 use serde_json::Value;
+use wire::openai_chat::content_text;
+use wire::sse;
 
-use super::{Decoded, Wire, content_text};
-use crate::encode::sse;
+use super::decoded::{DecodeInput, Decoded};
 
-pub(super) fn decode(wire: &Wire<'_>) -> Decoded {
-    let request = match serde_json::from_slice::<Value>(wire.request) {
+pub(super) fn decode(input: &DecodeInput<'_>) -> Decoded {
+    let request = match serde_json::from_slice::<Value>(input.request) {
         Ok(Value::Array(batch)) if batch.iter().all(is_message) && !batch.is_empty() => {
             return other(Some("batch"));
         }
         Ok(value) if is_message(&value) => value,
         Ok(_) | Err(_) => {
-            return if wire.mcp_session && wire.request.is_empty() { other(None) } else { Decoded::opaque() };
+            return if input.in_mcp_session && input.request.is_empty() {
+                other(None)
+            } else {
+                Decoded::opaque()
+            };
         }
     };
     let Some(method) = request.get("method").and_then(Value::as_str) else { return other(Some("response")) };
@@ -27,8 +32,8 @@ pub(super) fn decode(wire: &Wire<'_>) -> Decoded {
     };
     let mut decoded = Decoded::new(Protocol::Mcp, kind);
     decoded.operation.method = Some(method.to_owned());
-    let answer = request.get("id").and_then(|id| find_answer(wire, id, &mut decoded));
-    // A notification has no answer to wait for.
+    let answer = request.get("id").and_then(|id| find_answer(input, id, &mut decoded));
+    // A notification has no response.
     decoded.finished = request.get("id").map(|_| answer.is_some());
     if kind == OperationKind::CallTool {
         read_call(&request, &mut decoded);
@@ -36,7 +41,7 @@ pub(super) fn decode(wire: &Wire<'_>) -> Decoded {
             read_result(&answer, &mut decoded);
         }
     } else if let Some(error) = answer.as_ref().and_then(|answer| answer.get("error")) {
-        decoded.notes.push(format!("answered with an error: {}", error_text(error)));
+        decoded.notes.push(format!("the server responded with an error: {}", error_text(error)));
     }
     decoded
 }
@@ -51,37 +56,37 @@ fn is_message(value: &Value) -> bool {
     value.get("jsonrpc").is_some()
 }
 
-/// The answer to the request of this id: the body, or one of its events among notifications.
-fn find_answer(wire: &Wire<'_>, id: &Value, decoded: &mut Decoded) -> Option<Value> {
+/// Finds the JSON-RPC response with this id: the body itself, or one event among notifications.
+fn find_answer(input: &DecodeInput<'_>, id: &Value, decoded: &mut Decoded) -> Option<Value> {
     let answers = |value: &Value| value.get("id") == Some(id) && value.get("method").is_none();
-    if !wire.stream {
-        if wire.response.is_empty() {
+    if !input.is_event_stream {
+        if input.response.is_empty() {
             return None;
         }
-        return match serde_json::from_slice::<Value>(wire.response) {
-            // An error about the request as a whole may come with id null.
+        return match serde_json::from_slice::<Value>(input.response) {
+            // An error that concerns the request as a whole may have a null id.
             Ok(value) if answers(&value) || value.get("error").is_some() => Some(value),
             Ok(_) => None,
             Err(error) => {
-                decoded.notes.push(format!("the answer is not JSON ({error})"));
+                decoded.notes.push(format!("the response is not JSON ({error})"));
                 None
             }
         };
     }
-    let mut broken = 0;
+    let mut malformed = 0;
     let mut found = None;
-    for event in sse::events(wire.response) {
-        let data = event.text(wire.response);
+    for event in sse::events(input.response) {
+        let data = event.text(input.response);
         match serde_json::from_str::<Value>(&data) {
             Ok(value) if answers(&value) => found = Some(value),
             Ok(_) => {}
-            // A server may open its stream with an event that only carries an id to resume from.
+            // A server may open its stream with an event that has no data, only an id to resume from.
             Err(_) if data.is_empty() => {}
-            Err(_) => broken += 1,
+            Err(_) => malformed += 1,
         }
     }
-    if broken > 0 {
-        decoded.notes.push(format!("{broken} events of the stream are not JSON"));
+    if malformed > 0 {
+        decoded.notes.push(format!("{malformed} events of the stream are not JSON"));
     }
     found
 }
@@ -105,7 +110,7 @@ fn read_result(answer: &Value, decoded: &mut Decoded) {
     match result.get("resultType").and_then(Value::as_str) {
         None | Some("complete") => {}
         Some(kind) => decoded.notes.push(format!(
-            "the tool answered with resultType {kind:?}, the call goes on in another exchange"
+            "the tool responded with resultType {kind:?}; the call continues in another exchange"
         )),
     }
     decoded.operation.is_error = Some(result.get("isError").and_then(Value::as_bool).unwrap_or(false));

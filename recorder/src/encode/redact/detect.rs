@@ -1,26 +1,26 @@
-//! The shapes of secrets: which spans of some bytes are a key, a token or a private key.
+//! Finds secrets by their shape: keys, tokens and private keys.
 //!
-//! Known shapes only. What they cannot see (a password in prose) is left to JSON pointers of a later configuration.
+//! A secret without a known shape, such as a password in prose, stays undetected.
 
 use std::ops::Range;
 
 use regex::bytes::Regex;
 
-/// A secret that was found.
+/// One detected secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Finding {
-    /// Which shape it has.
+    /// Kind of its shape, as in [`SHAPES`].
     pub(crate) kind: &'static str,
-    /// Where it lies.
+    /// Byte range in the searched bytes.
     pub(crate) span: Range<usize>,
 }
 
-/// What stands before a shape that begins a word: a word's edge, or an escape whose last letter runs into the shape
+/// Required before a shape that begins a word: a word boundary, or an escape whose last letter runs into the shape
 /// (`\n`, `\u000a` in a JSON string at any depth, `%20` in a URL).
 const EDGE: &str = r"(?:\b|\\(?:[nrtbf]|u[0-9A-Fa-f]{4})|%[0-9A-Fa-f]{2})";
 
-/// Kind and expression; a leading `\b` stands for [`EDGE`]. Where an expression has a group, the group is the secret, else the whole match. Order
-/// decides between shapes that begin at the same place.
+/// Kind and expression. A leading `\b` stands for [`EDGE`]. If an expression has a group, the group is the secret, else
+/// the complete match. Of shapes that begin at the same byte the first one wins.
 const SHAPES: [(&str, &str); 13] = [
     (
         "private_key",
@@ -40,19 +40,19 @@ const SHAPES: [(&str, &str); 13] = [
     ("basic_auth", r"\b(?i:basic)[ \t]{1,4}([A-Za-z0-9+/]{16,}={0,2})"),
 ];
 
-/// All shapes in one expression, so that a body is read once.
+/// All shapes in one expression, so that one scan of a body finds them all.
 #[derive(Debug)]
 pub(crate) struct Detector {
     shapes: Regex,
-    /// The kind of each group of `shapes`.
+    /// For each group of `shapes`: the kind, and whether the group is an inner one.
     groups: Vec<Option<(&'static str, bool)>>,
 }
 
 impl Detector {
     pub(crate) fn new() -> Self {
-        let part = |(place, (_, shape)): (usize, &(&str, &str))| match shape.strip_prefix(r"\b") {
-            Some(word) => format!("(?P<s{place}>{EDGE}({word}))"),
-            None => format!("(?P<s{place}>{shape})"),
+        let part = |(position, (_, shape)): (usize, &(&str, &str))| match shape.strip_prefix(r"\b") {
+            Some(word) => format!("(?P<s{position}>{EDGE}({word}))"),
+            None => format!("(?P<s{position}>{shape})"),
         };
         let parts: Vec<String> = SHAPES.iter().enumerate().map(part).collect();
         let shapes =
@@ -61,15 +61,15 @@ impl Detector {
         let mut current = "";
         for name in shapes.capture_names() {
             let outer = name.and_then(|name| name.strip_prefix('s')?.parse::<usize>().ok());
-            if let Some(place) = outer {
-                current = SHAPES[place].0;
+            if let Some(position) = outer {
+                current = SHAPES[position].0;
             }
             groups.push((!current.is_empty()).then_some((current, outer.is_none())));
         }
         Self { shapes, groups }
     }
 
-    /// The secrets in the bytes, in order and apart from one another.
+    /// The secrets in the bytes, in order and without overlap.
     pub(crate) fn find(&self, bytes: &[u8]) -> Vec<Finding> {
         if !self.shapes.is_match(bytes) {
             return Vec::new();
@@ -78,8 +78,8 @@ impl Detector {
             .captures_iter(bytes)
             .filter_map(|captures| {
                 let mut found = None;
-                for (place, group) in captures.iter().enumerate() {
-                    let (Some((kind, inner)), Some(group)) = (self.groups[place], group) else { continue };
+                for (position, group) in captures.iter().enumerate() {
+                    let (Some((kind, inner)), Some(group)) = (self.groups[position], group) else { continue };
                     if inner || found.is_none() {
                         found = Some(Finding { kind, span: group.range() });
                     }
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn knows_the_shapes_and_leaves_prose() {
+    fn finds_every_shape_and_nothing_in_prose() {
         let detector = Detector::new();
         let kinds = |text: &str| {
             detector

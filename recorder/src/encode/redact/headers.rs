@@ -1,8 +1,8 @@
-//! The headers that are kept without being asked for: what decoding, replay and a reader of a trace need.
+//! Headers that the recorder keeps by default: those that decoding, replay and a reader of a trace need.
 //!
-//! Everything else is dropped from the first byte written.
+//! It drops every other header, unless `redact.keep-headers` lists it.
 
-/// Lower-case names.
+/// Lower-case header names.
 pub(super) const KEPT: [&str; 33] = [
     "accept",
     "accept-encoding",
