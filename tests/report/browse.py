@@ -70,7 +70,7 @@ def wait_for_case(page, number=0):
 
 def reading(one):
     page = one.page
-    assert page.locator("#intervals svg.chart").count() > 0, "the intervals are drawn"
+    assert page.locator("#interval-chart svg.chart").count() > 0, "the intervals are drawn"
     one.audit("as opened")
     one.shot("light")
     one.shot("light-whole", full_page=True)
@@ -91,10 +91,10 @@ def reading(one):
     page.locator(".case").first.evaluate("box => box.scrollIntoView()")
     one.shot("case")
     # Another trial of the candidate, where there are more.
-    others = page.locator(".case").first.locator(".marks button[aria-pressed=false]")
+    others = page.locator(".case").first.locator(".endings button[aria-pressed=false]")
     if others.count():
         others.last.click()
-        assert page.locator(".case").first.locator(".marks button[aria-pressed=true]").count() == 1
+        assert page.locator(".case").first.locator(".endings button[aria-pressed=true]").count() == 1
 
 
 def links(one):
@@ -103,7 +103,7 @@ def links(one):
     one.open(f"#{last}")
     page.wait_for_selector(f"[id='{last}'][open] .lanes")
     assert page.evaluate("document.activeElement.parentElement.id") == last, "the linked case has the focus"
-    tool = page.locator("#effects tbody a").first.get_attribute("href")
+    tool = page.locator("#writes tbody a").first.get_attribute("href")
     one.open(tool)
     assert page.locator("#tool").input_value() or page.locator("#count").inner_text(), "the link filters"
     one.open("#show=worse")
@@ -117,8 +117,8 @@ def everything_opened(one):
         box = page.locator(".case").nth(case)
         box.locator("summary").first.click()
         wait_for_case(page, case)
-        for button in range(box.locator(".marks button").count()):
-            box.locator(".marks button").nth(button).click()
+        for button in range(box.locator(".endings button").count()):
+            box.locator(".endings button").nth(button).click()
     assert page.evaluate("document.querySelectorAll('main script, main img, main iframe, main [onload], main [onerror]').length") == 0
     assert page.evaluate("[...document.links].every(link => link.getAttribute('href').startsWith('#'))")
     one.audit("with every case open")

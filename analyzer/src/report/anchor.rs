@@ -1,29 +1,27 @@
-//! Places of the page that a link can name.
+//! Link targets inside the page.
 
-/// The name under which a case can be linked to: `case-` and the name, all but plain characters as hexadecimal bytes.
-pub(super) fn anchor(case: &str) -> String {
-    let mut anchor = String::from("case-");
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+/// Escaped in a query value: all but letters, digits and `-._` (RFC 3986 section 2.3).
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_');
+
+/// The element id of a case: `case-` and the name, in which each byte but letters, digits, `-` and `.` becomes `_` and
+/// its hexadecimal code. An id may hold no spaces, and a percent sign would be decoded by the browser.
+pub(super) fn case_id(case: &str) -> String {
+    let mut id = String::from("case-");
     for byte in case.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.') {
-            anchor.push(char::from(byte));
+            id.push(char::from(byte));
         } else {
-            anchor.push_str(&format!("_{byte:02x}"));
+            id.push_str(&format!("_{byte:02x}"));
         }
     }
-    anchor
+    id
 }
 
-/// A value of a link's query: all but plain characters as per cent codes (RFC 3986 section 2.1).
-pub(super) fn encoded(value: &str) -> String {
-    let mut encoded = String::new();
-    for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_') {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
+/// Percent-encodes a value of the case filter's query (RFC 3986 section 2.1).
+pub(super) fn query_value(value: &str) -> String {
+    utf8_percent_encode(value, ESCAPED).to_string()
 }
 
 #[cfg(test)]
@@ -31,14 +29,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_anchor_is_plain_and_unique() {
-        assert_eq!(anchor("retail-12"), "case-retail-12");
-        assert_eq!(anchor("a_b c"), "case-a_5fb_20c");
-        assert_ne!(anchor("a b"), anchor("a_20b"));
+    fn case_ids_are_plain_and_distinct() {
+        assert_eq!(case_id("retail-12"), "case-retail-12");
+        assert_eq!(case_id("a_b c"), "case-a_5fb_20c");
+        assert_ne!(case_id("a b"), case_id("a_20b"));
     }
 
     #[test]
-    fn a_value_ends_where_it_ends() {
-        assert_eq!(encoded("a&b=c \"é\""), "a%26b%3Dc%20%22%C3%A9%22");
+    fn query_values_hold_no_separators() {
+        assert_eq!(query_value("a&b=c \"é\""), "a%26b%3Dc%20%22%C3%A9%22");
     }
 }

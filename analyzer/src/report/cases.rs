@@ -1,7 +1,8 @@
-//! The cases behind the verdict, the worst first, as the page's script shows them.
+//! List of cases behind the verdict, the worst first, as data for the page's script.
 //!
-//! Every text is made visible here; the script only ever sets it as text. The list lies in the page whole; what happened
-//! in the trials lies beside it in compressed blocks, each inflated when one of its cases is opened.
+//! Every text is made visible here; the script sets it as text only. The list itself is in the page as one block. The
+//! traces of the trials are in further blocks, and the script decompresses a block when the reader opens one of its
+//! cases.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,131 +10,72 @@ use rayon::prelude::*;
 use schemas::trial::Lane;
 use serde::Serialize;
 
+use super::input::ReportInput;
+use super::severity::Severity;
 use super::transcript::Transcripts;
-use super::write_changes::{self, CaseEffect, Kind};
-use super::{ReportInput, anchor, embed_data, escape, wording};
+use super::trials::{self, CaseTrials};
+use super::write_changes::{self, CaseWriteChange, WriteChange};
+use super::{anchor, embed_data, escape};
 use crate::analysis::{AnalyseError, Analysis};
 use crate::finding::Finding;
 use crate::format;
-use crate::metrics::{self, Setting};
-use crate::pairs::Pairs;
-use crate::run::TrialRecord;
 use crate::verdict::{MetricResult, Unit};
 
 mod traces;
 
-use traces::TraceView;
+use traces::CaseTraces;
 
 /// Cases listed on the page.
 const CASES_LISTED: usize = 5000;
 
-/// Cases of which one block holds what happened.
+/// Cases whose traces share a block.
 const CASES_PER_BLOCK: usize = 16;
 
-/// Bytes of all blocks in base64; cases that no longer fit are listed without what happened in their trials.
-const BLOCKS_BYTES: usize = 6 << 20;
+/// Size of all blocks in base64, bytes. Cases beyond it are listed without traces.
+const MAX_BLOCK_BYTES: usize = 6 << 20;
 
-/// Cases that are shown with what was said in them, not only with their tool calls.
-const CASES_WITH_TEXTS: usize = 60;
+/// Cases shown with their transcripts; further cases are shown with their tool calls only.
+const CASES_WITH_TRANSCRIPTS: usize = 60;
 
-/// Text of an answer or a note shown, characters.
-const TEXT_SHOWN: usize = 1200;
+/// Findings listed per case.
+const FINDINGS_LISTED: usize = 12;
 
-/// Findings shown per case.
-const FINDINGS_SHOWN: usize = 12;
+/// Write changes listed per case.
+const WRITE_CHANGES_LISTED: usize = 8;
 
-/// Ways in which writes differ shown per case.
-const EFFECTS_SHOWN: usize = 8;
-
-/// A trial and what is known of its outcome.
-#[derive(Clone, Copy)]
-pub(super) struct Shown<'a> {
-    pub(super) record: &'a TrialRecord,
-    /// Whether it did the work, as `success` counts it.
-    success: Option<bool>,
-}
-
-/// The trials of one case.
-#[derive(Default)]
-pub(super) struct Sides<'a> {
-    /// What production did.
-    recorded: Option<Shown<'a>>,
-    /// The same, where it did not fail: what writes are compared with.
-    pub(super) reference: Option<&'a TrialRecord>,
-    pub(super) baseline: Vec<Shown<'a>>,
-    pub(super) candidate: Vec<Shown<'a>>,
-}
-
-impl Sides<'_> {
-    pub(super) fn is_paired(&self) -> bool {
-        !self.baseline.is_empty() && !self.candidate.is_empty()
-    }
-}
-
-/// Sorts the trials of the runs by case, the trials of a case by number, torn ones included.
+/// The sessions whose transcripts the page shows beside their tool calls: those of the worst cases.
 ///
 /// # Errors
-/// The runs cannot be paired; what was analyzed can.
-pub(super) fn by_case<'a>(
-    input: &ReportInput<'a>,
-    seed: u64,
-) -> Result<BTreeMap<&'a str, Sides<'a>>, AnalyseError> {
-    let ReportInput { baseline, candidate, recorded, policy, transcripts: _ } = *input;
-    let pairs = Pairs::new(baseline, candidate, recorded)?;
-    let succeeded = metrics::succeeded(Setting { policy, pairs: &pairs, seed });
-    let mut cases: BTreeMap<&str, Sides<'_>> = BTreeMap::new();
-    for record in baseline.own() {
-        let sides = cases.entry(record.trial.case.as_str()).or_default();
-        sides.baseline.push(Shown { record, success: None });
-    }
-    for record in candidate.own() {
-        let sides = cases.entry(record.trial.case.as_str()).or_default();
-        sides.candidate.push(Shown { record, success: None });
-    }
-    for case in &pairs.cases {
-        let Some(sides) = cases.get_mut(case.case.as_str()) else { continue };
-        let known = |record| Shown { record, success: record.trial.success };
-        sides.recorded = case.recorded_any.map(known);
-        sides.reference = case.recorded;
-        for shown in sides.baseline.iter_mut().chain(&mut sides.candidate) {
-            shown.success = if shown.record.is_torn() { None } else { succeeded(case, shown.record) };
-        }
-        sides.baseline.sort_by_key(|shown| shown.record.trial.trial);
-        sides.candidate.sort_by_key(|shown| shown.record.trial.trial);
-    }
-    Ok(cases)
-}
-
-/// The sessions whose texts the page shows beside their tool calls: those of the worst cases.
-///
-/// # Errors
-/// The runs cannot be paired; what was analyzed can.
+/// The runs cannot be paired. Runs that were analyzed can.
 pub fn transcript_sessions(
     analysis: &Analysis,
     input: &ReportInput<'_>,
 ) -> Result<BTreeSet<(Lane, String)>, AnalyseError> {
-    let by_case = by_case(input, analysis.verdict.seed)?;
+    let by_case = trials::by_case(input, analysis.verdict.seed)?;
     let ranked = ranked(analysis, &by_case);
-    let worst = ranked.iter().take(CASES_WITH_TEXTS);
-    let sides = worst.filter_map(|case| Some((case, by_case.get(case.name)?)));
-    Ok(sides.flat_map(|(case, sides)| traces::sessions(sides, &case.findings)).collect())
+    let worst = ranked.iter().take(CASES_WITH_TRANSCRIPTS);
+    let trials = worst.filter_map(|case| Some((case, by_case.get(case.name)?)));
+    Ok(trials.flat_map(|(case, trials)| traces::sessions(trials, &case.findings)).collect())
 }
 
-/// The list of cases, as it lies in the page.
+/// The list with its compressed traces.
 #[derive(Debug, Serialize)]
-pub(super) struct Cases {
+pub(super) struct CaseList {
     pub(super) cases: Vec<CaseView>,
-    /// Metrics and invariants that cases can be filtered by.
+    /// Metrics and invariants that the reader can filter by.
     subjects: Vec<String>,
-    /// Tools whose writes differ in some case.
+    /// Tools that the reader can filter by: those with a write change in some case.
     tools: Vec<String>,
-    /// Cases that are not listed.
+    /// Cases beyond [`CASES_LISTED`].
+    #[serde(skip)]
     pub(super) left_out: usize,
-    /// Cases whose trials are in the page.
+    /// Cases whose traces are in the page.
+    #[serde(skip)]
     pub(super) traced: usize,
-    /// Cases whose trials have something to show.
+    /// Listed cases that have trials.
+    #[serde(skip)]
     pub(super) traceable: usize,
-    /// What happened in the trials, compressed.
+    /// Traces, compressed.
     #[serde(skip)]
     pub(super) blocks: Vec<String>,
 }
@@ -144,67 +86,77 @@ pub(super) struct CaseView {
     pub(super) case: String,
     pub(super) anchor: String,
     slices: Vec<String>,
-    metrics: Vec<MetricView>,
+    metrics: Vec<CaseMetricView>,
     pub(super) findings: Vec<FindingView>,
-    effects: Vec<EffectView>,
-    /// Trials that did the work of those with an outcome: baseline, candidate.
-    tally: Option<[String; 2]>,
-    /// The line at which the candidate first goes another way in the trial that is shown first.
-    first: Option<usize>,
-    /// The block that holds what happened, and the place in it; absent where it is not in the page.
+    write_changes: Vec<WriteChangeView>,
+    /// Successful trials of the trials with an outcome: baseline, candidate.
+    successes: Option<[String; 2]>,
+    /// Index of the first row in which the tool calls of the trial shown first differ.
+    first_difference: Option<usize>,
+    /// Number of the block with the traces and the index in it; `None` if they are not in the page.
     block: Option<[usize; 2]>,
 }
 
-/// What a metric says of one case.
+/// The values of one metric in one case.
 #[derive(Debug, Serialize)]
-struct MetricView {
+struct CaseMetricView {
     name: String,
     baseline: String,
     candidate: String,
     effect: String,
-    tone: &'static str,
-    order: f64,
+    severity: Severity,
+    /// The effect as a number, to sort by.
+    effect_value: f64,
 }
 
-/// What a finding says of one case.
+/// A finding in one case.
 #[derive(Debug, Serialize)]
 pub(super) struct FindingView {
     pub(super) subject: String,
     pub(super) detail: String,
 }
 
-/// In how many of the candidate's trials the writes of a tool differ.
+/// A write change in one case.
 #[derive(Debug, Serialize)]
-struct EffectView {
+struct WriteChangeView {
     tool: String,
-    kind: Kind,
+    change: WriteChange,
+    /// Candidate trials with the change, of all.
     trials: String,
 }
 
-/// What is put together for a case before it is shown.
-struct Case<'a> {
+/// A case with the results that rank it.
+struct RankedCase<'a> {
     name: &'a str,
-    contrasts: Vec<(&'a MetricResult, f64, f64, f64)>,
+    contrasts: Vec<Contrast<'a>>,
     findings: Vec<&'a Finding>,
 }
 
+/// One metric's values in one case; larger effects are better.
+struct Contrast<'a> {
+    metric: &'a MetricResult,
+    baseline: f64,
+    candidate: f64,
+    effect: f64,
+}
+
 /// Lists the cases, the worst first.
-pub(super) fn cases(
+pub(super) fn case_list(
     analysis: &Analysis,
-    trials: &BTreeMap<&str, Sides<'_>>,
+    trials: &BTreeMap<&str, CaseTrials<'_>>,
     transcripts: &Transcripts,
-) -> Cases {
+) -> CaseList {
     let mut ranked = ranked(analysis, trials);
     let left_out = ranked.len().saturating_sub(CASES_LISTED);
     ranked.truncate(CASES_LISTED);
-    let shown: Vec<(CaseView, Option<TraceView>)> =
+    let views: Vec<(CaseView, Option<CaseTraces>)> =
         ranked.par_iter().map(|case| case.view(trials.get(case.name), transcripts)).collect();
-    let traceable = shown.iter().filter(|(_, trace)| trace.is_some()).count();
-    let (mut views, traces): (Vec<CaseView>, Vec<Option<TraceView>>) = shown.into_iter().unzip();
-    let blocks = blocks(&mut views, &traces);
+    let traceable = views.iter().filter(|(_, traces)| traces.is_some()).count();
+    let (mut views, traces): (Vec<CaseView>, Vec<Option<CaseTraces>>) = views.into_iter().unzip();
+    let blocks = pack_blocks(&mut views, &traces);
     let tools: BTreeSet<&str> =
-        views.iter().flat_map(|case| &case.effects).map(|effect| effect.tool.as_str()).collect();
-    Cases {
+        views.iter().flat_map(|case| &case.write_changes).map(|change| change.tool.as_str()).collect();
+    CaseList {
         tools: tools.into_iter().map(str::to_owned).collect(),
         traced: views.iter().filter(|case| case.block.is_some()).count(),
         traceable,
@@ -215,14 +167,14 @@ pub(super) fn cases(
     }
 }
 
-/// Packs what happened, worst case first, until the page has had enough, and tells each case where its own lies.
-fn blocks(views: &mut [CaseView], traces: &[Option<TraceView>]) -> Vec<String> {
-    let there: Vec<usize> = (0..traces.len()).filter(|place| traces[*place].is_some()).collect();
-    let groups: Vec<&[usize]> = there.chunks(CASES_PER_BLOCK).collect();
+/// Compresses the traces into blocks, the worst cases first, up to [`MAX_BLOCK_BYTES`], and sets each case's block.
+fn pack_blocks(views: &mut [CaseView], traces: &[Option<CaseTraces>]) -> Vec<String> {
+    let traced: Vec<usize> = (0..traces.len()).filter(|case| traces[*case].is_some()).collect();
+    let groups: Vec<&[usize]> = traced.chunks(CASES_PER_BLOCK).collect();
     let packed: Vec<String> = (groups.par_iter())
         .map(|group| {
-            let group: Vec<&Option<TraceView>> = group.iter().map(|place| &traces[*place]).collect();
-            embed_data::packed(
+            let group: Vec<&Option<CaseTraces>> = group.iter().map(|case| &traces[*case]).collect();
+            embed_data::compressed(
                 &serde_json::to_string(&group).expect("traces hold only text keys and finite numbers"),
             )
         })
@@ -231,120 +183,132 @@ fn blocks(views: &mut [CaseView], traces: &[Option<TraceView>]) -> Vec<String> {
     let mut kept = Vec::new();
     for (number, (group, block)) in groups.into_iter().zip(packed).enumerate() {
         bytes += block.len();
-        if bytes > BLOCKS_BYTES {
+        if bytes > MAX_BLOCK_BYTES {
             break;
         }
-        for (place, case) in group.iter().enumerate() {
-            views[*case].block = Some([number, place]);
+        for (index, case) in group.iter().enumerate() {
+            views[*case].block = Some([number, index]);
         }
         kept.push(block);
     }
     kept
 }
 
-/// All cases, those that broke an invariant first, then by the largest loss.
-fn ranked<'a>(analysis: &'a Analysis, trials: &BTreeMap<&'a str, Sides<'_>>) -> Vec<Case<'a>> {
-    let mut gathered: BTreeMap<&str, Case<'_>> = BTreeMap::new();
-    let empty = |name| Case { name, contrasts: Vec::new(), findings: Vec::new() };
-    for name in trials.iter().filter(|(_, sides)| sides.is_paired()).map(|(name, _)| *name) {
-        gathered.entry(name).or_insert_with(|| empty(name));
+/// All cases: violated invariants first, then by the largest loss.
+fn ranked<'a>(analysis: &'a Analysis, trials: &BTreeMap<&'a str, CaseTrials<'_>>) -> Vec<RankedCase<'a>> {
+    let mut cases: BTreeMap<&str, RankedCase<'_>> = BTreeMap::new();
+    let empty = |name| RankedCase { name, contrasts: Vec::new(), findings: Vec::new() };
+    for name in trials.iter().filter(|(_, trials)| trials.is_paired()).map(|(name, _)| *name) {
+        cases.entry(name).or_insert_with(|| empty(name));
     }
     for finding in &analysis.findings {
-        gathered.entry(&finding.case).or_insert_with(|| empty(&finding.case)).findings.push(finding);
+        cases.entry(&finding.case).or_insert_with(|| empty(&finding.case)).findings.push(finding);
     }
     for (metric, detail) in analysis.verdict.metrics.iter().zip(&analysis.details) {
         for contrast in &detail.contrasts {
-            let case = gathered.entry(&contrast.case).or_insert_with(|| empty(&contrast.case));
-            case.contrasts.push((metric, contrast.baseline, contrast.candidate, contrast.effect));
+            let case = cases.entry(&contrast.case).or_insert_with(|| empty(&contrast.case));
+            case.contrasts.push(Contrast {
+                metric,
+                baseline: contrast.baseline,
+                candidate: contrast.candidate,
+                effect: contrast.effect,
+            });
         }
     }
-    let mut ranked: Vec<Case<'_>> = gathered.into_values().collect();
+    let mut ranked: Vec<RankedCase<'_>> = cases.into_values().collect();
     ranked.sort_by(|a, b| a.rank().0.cmp(&b.rank().0).then(a.rank().1.total_cmp(&b.rank().1)));
     ranked
 }
 
-/// Invariants that are broken, and the metrics, in the verdict's order.
+/// Violated invariants, then the metrics, in the verdict's order.
 fn subjects(analysis: &Analysis) -> Vec<String> {
     let verdict = &analysis.verdict;
-    let broken = verdict.invariants.iter().filter(|invariant| invariant.violations > 0);
-    let mut names: Vec<String> = broken.map(|invariant| escape::name(&invariant.name)).collect();
+    let violated = verdict.invariants.iter().filter(|invariant| invariant.violations > 0);
+    let mut names: Vec<String> = violated.map(|invariant| escape::name(&invariant.name)).collect();
     names.extend(verdict.metrics.iter().map(|metric| escape::name(&metric.name)));
     names
 }
 
-impl Case<'_> {
-    /// Broken invariants first, then the largest loss, summed over the deciding metrics.
+impl RankedCase<'_> {
+    /// The sort key: whether no invariant is violated, then the sum of the losses of the deciding metrics.
     fn rank(&self) -> (bool, f64) {
-        let breaks = self.findings.iter().any(|finding| finding.effect.is_none());
-        let deciding = self.contrasts.iter().filter(|(metric, ..)| metric.decides || metric.required);
-        (!breaks, deciding.map(|(.., effect)| effect.min(0.0)).sum())
+        let is_violating = self.findings.iter().any(|finding| finding.effect.is_none());
+        let deciding =
+            self.contrasts.iter().filter(|contrast| contrast.metric.decides || contrast.metric.required);
+        (!is_violating, deciding.map(|contrast| contrast.effect.min(0.0)).sum())
     }
 
-    /// What is told of the case, each thing once.
+    /// The distinct findings.
     fn findings(&self) -> Vec<FindingView> {
         let mut seen = BTreeSet::new();
-        let fresh = self.findings.iter().filter(|finding| seen.insert((&finding.subject, &finding.detail)));
-        fresh.take(FINDINGS_SHOWN).map(|finding| finding_view(finding)).collect()
+        let distinct =
+            self.findings.iter().filter(|finding| seen.insert((&finding.subject, &finding.detail)));
+        distinct.take(FINDINGS_LISTED).map(|finding| finding_view(finding)).collect()
     }
 
-    fn view(&self, sides: Option<&Sides<'_>>, transcripts: &Transcripts) -> (CaseView, Option<TraceView>) {
-        let trace = sides.and_then(|sides| traces::trace(sides, &self.findings, transcripts));
-        let records = sides.into_iter().flat_map(|sides| sides.candidate.iter().chain(&sides.baseline));
-        let slices = records.take(1).flat_map(|shown| &shown.record.trial.slices);
-        let effects = sides.map(write_changes::of_case).unwrap_or_default();
+    fn view(
+        &self,
+        trials: Option<&CaseTrials<'_>>,
+        transcripts: &Transcripts,
+    ) -> (CaseView, Option<CaseTraces>) {
+        let traces = trials.and_then(|trials| traces::case_traces(trials, &self.findings, transcripts));
+        let any_trial =
+            trials.into_iter().flat_map(|trials| trials.candidate.iter().chain(&trials.baseline)).take(1);
+        let slices = any_trial.flat_map(|trial| &trial.record.trial.slices);
+        let changes = trials.map(write_changes::more_often_in_candidate).unwrap_or_default();
         let view = CaseView {
             case: escape::name(self.name),
-            anchor: anchor::anchor(self.name),
+            anchor: anchor::case_id(self.name),
             slices: slices.map(|(name, value)| escape::name(&format!("{name}={value}"))).collect(),
-            metrics: self.contrasts.iter().filter_map(metric_view).collect(),
+            metrics: self.contrasts.iter().filter_map(case_metric_view).collect(),
             findings: self.findings(),
-            effects: effects.iter().take(EFFECTS_SHOWN).map(effect_view).collect(),
-            tally: sides.and_then(tally),
-            first: trace.as_ref().and_then(TraceView::first),
+            write_changes: changes.iter().take(WRITE_CHANGES_LISTED).map(write_change_view).collect(),
+            successes: trials.and_then(successes),
+            first_difference: traces.as_ref().and_then(CaseTraces::first_difference),
             block: None,
         };
-        (view, trace)
+        (view, traces)
     }
 }
 
-fn tally(sides: &Sides<'_>) -> Option<[String; 2]> {
-    let lanes = [&sides.baseline, &sides.candidate].map(|trials| {
-        let known: Vec<bool> = trials.iter().filter_map(|shown| shown.success).collect();
+fn successes(trials: &CaseTrials<'_>) -> Option<[String; 2]> {
+    let lanes = [&trials.baseline, &trials.candidate].map(|trials| {
+        let known: Vec<bool> = trials.iter().filter_map(|trial| trial.success).collect();
         (known.iter().filter(|success| **success).count(), known.len())
     });
-    let known = lanes.iter().all(|(_, of)| *of > 0);
-    known.then(|| lanes.map(|(good, of)| format!("{good}/{of}")))
+    let is_known = lanes.iter().all(|(_, of)| *of > 0);
+    is_known.then(|| lanes.map(|(successes, of)| format!("{successes}/{of}")))
 }
 
-fn effect_view(effect: &CaseEffect) -> EffectView {
-    EffectView {
-        tool: escape::name(&effect.tool),
-        kind: effect.kind,
-        trials: format!("{} of {}", effect.trials, effect.of),
+fn write_change_view(change: &CaseWriteChange) -> WriteChangeView {
+    WriteChangeView {
+        tool: escape::name(&change.tool),
+        change: change.change,
+        trials: format!("{} of {}", change.trials, change.of),
     }
 }
 
 fn finding_view(finding: &Finding) -> FindingView {
     FindingView {
         subject: escape::name(&finding.subject),
-        detail: escape::visible(&escape::shortened(&finding.detail, TEXT_SHOWN)),
+        detail: escape::visible(&escape::shortened(&finding.detail, escape::MAX_TEXT_CHARS)),
     }
 }
 
-/// A metric is told of a case where the case differs by more than the metric's margin, or, for shares, at all.
-fn metric_view(contrast: &(&MetricResult, f64, f64, f64)) -> Option<MetricView> {
-    let (metric, baseline, candidate, effect) = *contrast;
-    let told = match metric.unit {
+/// The metric's values, if the case differs: by more than the margin for measured values, at all for shares.
+fn case_metric_view(contrast: &Contrast<'_>) -> Option<CaseMetricView> {
+    let Contrast { metric, baseline, candidate, effect } = *contrast;
+    let is_listed = match metric.unit {
         Unit::Share => effect != 0.0,
         Unit::Distance | Unit::Seconds | Unit::Tokens | Unit::Usd => effect.abs() > metric.margin,
     };
-    told.then(|| MetricView {
+    is_listed.then(|| CaseMetricView {
         name: escape::name(&metric.name),
         baseline: format::value(metric.unit, baseline),
         candidate: format::value(metric.unit, candidate),
         effect: format::effect(metric.unit, effect),
-        tone: if effect < 0.0 { wording::BAD } else { wording::GOOD },
-        order: effect,
+        severity: if effect < 0.0 { Severity::Bad } else { Severity::Good },
+        effect_value: effect,
     })
 }
 
@@ -354,47 +318,50 @@ mod tests {
     use crate::report::fixture;
     use crate::verdict::Answer;
 
-    fn listed() -> Cases {
+    fn listed() -> CaseList {
         let runs = fixture::runs();
         let analysis = fixture::analysis(Answer::Block);
-        cases(&analysis, &by_case(&runs.input(), 7).unwrap(), runs.input().transcripts)
+        case_list(&analysis, &trials::by_case(&runs.input(), 7).unwrap(), runs.input().transcripts)
     }
 
     #[test]
-    fn the_worst_case_comes_first_with_its_first_divergence() {
+    fn the_worst_case_comes_first_with_its_first_difference() {
         let listed = listed();
         assert_eq!((listed.cases.len(), listed.left_out, listed.traced), (3, 0, 3));
         let worst = &listed.cases[0];
         assert_eq!(worst.case, fixture::HOSTILE_CASE);
         assert_eq!(worst.findings.len(), 2);
-        assert_eq!(worst.first, Some(1), "the caller speaks first");
-        assert_eq!(worst.tally, Some(["1/1".to_owned(), "0/1".to_owned()]));
-        let [effect] = &worst.effects[..] else { panic!("{:?}", worst.effects) };
+        assert_eq!(worst.first_difference, Some(1), "row 0 is the user's message");
+        assert_eq!(worst.successes, Some(["1/1".to_owned(), "0/1".to_owned()]));
+        let [change] = &worst.write_changes[..] else { panic!("{:?}", worst.write_changes) };
         assert_eq!(
-            (effect.tool.as_str(), effect.kind, effect.trials.as_str()),
-            ("refund", Kind::Duplicated, "1 of 1")
+            (change.tool.as_str(), change.change, change.trials.as_str()),
+            ("refund", WriteChange::Duplicated, "1 of 1")
         );
-        assert_eq!(listed.cases[1].first, None);
+        assert_eq!(listed.cases[1].first_difference, None);
         assert_eq!(listed.tools, ["refund"]);
     }
 
     #[test]
-    fn every_case_finds_what_happened_in_its_block() {
+    fn every_case_has_its_traces_in_its_block() {
         let listed = listed();
         assert_eq!(listed.blocks.len(), 1);
         let block: serde_json::Value =
-            serde_json::from_str(&embed_data::unpacked(&listed.blocks[0])).unwrap();
+            serde_json::from_str(&embed_data::decompressed(&listed.blocks[0])).unwrap();
         for case in &listed.cases {
-            let [number, place] = case.block.unwrap();
+            let [number, index] = case.block.unwrap();
             assert_eq!(number, 0);
-            let trace = &block[place];
-            assert_eq!(trace["lanes"].as_array().unwrap().len(), 3);
-            assert_eq!(trace["views"][0]["first"], serde_json::json!(case.first));
+            let traces = &block[index];
+            assert_eq!(traces["lanes"].as_array().unwrap().len(), 3);
+            assert_eq!(
+                traces["comparisons"][0]["first_difference"],
+                serde_json::json!(case.first_difference)
+            );
         }
     }
 
     #[test]
-    fn the_texts_of_the_worst_cases_are_asked_for() {
+    fn the_worst_cases_are_shown_with_transcripts() {
         let runs = fixture::runs();
         let wanted = transcript_sessions(&fixture::analysis(Answer::Block), &runs.input()).unwrap();
         assert!(wanted.contains(&(Lane::Candidate, format!("{}-0", fixture::HOSTILE_CASE))));

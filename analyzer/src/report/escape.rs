@@ -1,13 +1,15 @@
-//! Text and numbers as a person reads them.
+//! Text of sessions made safe to read. It is hostile.
 //!
-//! Text of sessions is hostile: [`visible`] shows what would otherwise hide (control characters, direction overrides,
-//! invisible tags); escaping for HTML, Markdown or XML comes after it and is not done here, but for Markdown's.
+//! [`visible`] replaces characters that hide or reorder text: control characters, direction overrides, invisible tags.
+//! The template engine, the XML writer and [`markdown`] escape their own syntax after it.
+
+/// Longest answer, note or finding shown, characters.
+pub(super) const MAX_TEXT_CHARS: usize = 1200;
 
 /// Longest identifier shown, characters.
-const SHOWN_NAME: usize = 160;
+const MAX_NAME_CHARS: usize = 160;
 
-/// Shows what would hide or act: control, direction and invisible characters become their code points, line feeds and
-/// tabs arrows.
+/// Replaces control, direction and invisible characters by their code points, line feeds and tabs by arrows.
 pub(super) fn visible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
@@ -16,7 +18,7 @@ pub(super) fn visible(text: &str) -> String {
     shown
 }
 
-/// As [`visible`], but keeps line feeds, for text shown in a block of its own.
+/// As [`visible`], but keeps line feeds: for text in a block of its own.
 pub(super) fn visible_lines(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.replace("\r\n", "\n").chars() {
@@ -28,11 +30,11 @@ pub(super) fn visible_lines(text: &str) -> String {
 fn show(character: char, shown: &mut String) {
     let code = u32::from(character);
     match code {
-        // Most fonts have these two arrows, few the pictures of control characters.
+        // Most fonts have these two arrows; few have the Unicode pictures of control characters.
         0x09 => shown.push('⇥'),
         0x0a => shown.push('↵'),
-        // Control characters, soft hyphen, marks and overrides of direction, zero width, invisible operators, interlinear
-        // marks, noncharacters, and the tag characters in which instructions are hidden.
+        // Control characters, soft hyphen, direction marks and overrides, zero width characters, invisible operators,
+        // interlinear annotations, noncharacters, and tag characters, which can hide instructions.
         0x00..=0x1f
         | 0x7f..=0x9f
         | 0xad
@@ -54,7 +56,7 @@ fn show(character: char, shown: &mut String) {
     }
 }
 
-/// The first `limit` characters, and how many were left out where any were.
+/// The first `limit` characters, and the number of further ones.
 pub(super) fn shortened(text: &str, limit: usize) -> String {
     match text.char_indices().nth(limit) {
         None => text.to_owned(),
@@ -62,12 +64,12 @@ pub(super) fn shortened(text: &str, limit: usize) -> String {
     }
 }
 
-/// A name from outside (case, session, tool, build, run) as it is shown.
+/// A name from a recording or a run (case, session, tool, build), visible and of limited length.
 pub(super) fn name(text: &str) -> String {
-    shortened(&visible(text), SHOWN_NAME)
+    shortened(&visible(text), MAX_NAME_CHARS)
 }
 
-/// Escapes Markdown, HTML, mentions and links, and shows what would hide: the text stays text in any table cell.
+/// As [`visible`], and escapes Markdown, HTML, mentions and links: the text stays text in any table cell.
 pub(super) fn markdown(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in visible(text).replace("www.", "www\u{2024}").chars() {
@@ -77,9 +79,9 @@ pub(super) fn markdown(text: &str) -> String {
             '&' => escaped.push_str("&amp;"),
             '@' => escaped.push_str("&#64;"),
             '#' => escaped.push_str("&#35;"),
-            // A bare address would become a link.
+            // GitHub turns a bare `www.` address into a link.
             '\u{2024}' => escaped.push_str("&#46;"),
-            // Without brackets there is no link, so parentheses may stay.
+            // Parentheses may stay: without brackets they are no link.
             '\\' | '`' | '*' | '_' | '[' | ']' | '!' | '|' | '~' | '$' => {
                 escaped.push('\\');
                 escaped.push(character);
@@ -95,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hidden_characters_are_shown() {
+    fn hidden_characters_become_visible() {
         assert_eq!(visible("a\u{0}\n\u{202e}b\u{e0041}"), "a⟨U+0000⟩↵⟨U+202E⟩b⟨U+E0041⟩");
         assert_eq!(visible_lines("a\r\nb\u{7}"), "a\nb⟨U+0007⟩");
         assert_eq!(visible("Grüße, שלום, 你好 👩\u{200d}🔧"), "Grüße, שלום, 你好 👩\u{200d}🔧");

@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 
-use super::{ReportError, escape, wording};
+use super::error::ReportError;
+use super::{escape, wording};
 use crate::analysis::Analysis;
 use crate::verdict::{
     AbsentMetric, Answer, InvariantResult, InvariantState, MetricResult, MetricState, Verdict,
@@ -88,7 +89,8 @@ fn verdict_test(verdict: &Verdict) -> TestCase {
         Answer::Inconclusive => failed(NonSuccessKind::Error, "inconclusive", &sentence),
     };
     let reasons = verdict.reasons.iter().map(|reason| format!("{}: {}", reason.code.as_str(), reason.detail));
-    let lines: Vec<String> = std::iter::once(sentence).chain(reasons).chain(wording::need(verdict)).collect();
+    let lines: Vec<String> =
+        std::iter::once(sentence).chain(reasons).chain(wording::sample_size(verdict)).collect();
     test("verdict", status, &lines.join("\n"))
 }
 

@@ -1,31 +1,36 @@
 //! The verdict as OpenTelemetry events: one `gen_ai.evaluation.result` for the verdict, each metric and each invariant,
 //! as an OTLP/JSON export request for logs (`opentelemetry.proto.collector.logs.v1.ExportLogsServiceRequest`).
 //!
-//! The event and its `gen_ai.*` attributes are those of the GenAI semantic conventions v0.1.0, unchanged from the semantic
-//! conventions v1.41.0, the last that hold them under a schema address. What they have no name for is `foreshadow.*`.
+//! Event and `gen_ai.*` attributes follow the GenAI semantic conventions v0.1.0. They are unchanged from the semantic
+//! conventions v1.41.0, the last version with a schema address for them. Attributes without a conventional name are
+//! `foreshadow.*`.
 
 use serde_json::{Value, json};
 
-use super::{ReportInput, escape, wording};
+use super::input::ReportInput;
+use super::severity::Severity;
+use super::{escape, wording};
 use crate::analysis::Analysis;
 use crate::verdict::{Answer, InvariantResult, MetricResult, MetricState, Verdict};
 
-/// The semantic conventions that the attributes are named by.
+/// Schema address of the semantic conventions.
 const SCHEMA: &str = "https://opentelemetry.io/schemas/1.41.0";
 
-/// The event's name.
+/// Event name of the semantic conventions.
 const EVENT: &str = "gen_ai.evaluation.result";
 
-/// Severity numbers of the log data model.
+/// `INFO` in the log data model of OpenTelemetry.
 const INFO: u8 = 9;
+/// `WARN` in the log data model.
 const WARN: u8 = 13;
+/// `ERROR` in the log data model.
 const ERROR: u8 = 17;
 
-/// Writes the export request; `at_nanos` is when the verdict was made, in nanoseconds since 1970.
+/// Renders the export request; `at_nanos` is the time of the verdict, nanoseconds since 1970.
 #[must_use]
 pub fn otlp_json(analysis: &Analysis, input: &ReportInput<'_>, at_nanos: u64) -> String {
     let verdict = &analysis.verdict;
-    let common = common(verdict, input);
+    let common = common_attributes(verdict, input);
     let mut records = vec![verdict_event(verdict)];
     records.extend(verdict.metrics.iter().map(metric_event));
     records.extend(verdict.invariants.iter().map(invariant_event));
@@ -33,7 +38,7 @@ pub fn otlp_json(analysis: &Analysis, input: &ReportInput<'_>, at_nanos: u64) ->
         records.into_iter().map(|event| record(event, &common, &at_nanos.to_string())).collect();
     let version = escape::name(&verdict.tool_version);
     let request = json!({"resourceLogs": [{
-        "resource": {"attributes": [word("service.name", "foreshadow"), word("service.version", &version)]},
+        "resource": {"attributes": [string("service.name", "foreshadow"), string("service.version", &version)]},
         "scopeLogs": [{
             "scope": {"name": "foreshadow", "version": version},
             "logRecords": records,
@@ -43,23 +48,23 @@ pub fn otlp_json(analysis: &Analysis, input: &ReportInput<'_>, at_nanos: u64) ->
     format!("{request}\n")
 }
 
-/// What one event says.
+/// The fields of one event that differ between events.
 struct Event {
     severity: u8,
     name: String,
     value: Option<f64>,
     label: &'static str,
     explanation: String,
-    more: Vec<Value>,
+    attributes: Vec<Value>,
 }
 
 fn record(event: Event, common: &[Value], at_nanos: &str) -> Value {
-    let mut attributes = vec![word("gen_ai.evaluation.name", &event.name)];
-    attributes.extend(event.value.map(|value| number("gen_ai.evaluation.score.value", value)));
-    attributes.push(word("gen_ai.evaluation.score.label", event.label));
-    attributes.push(word("gen_ai.evaluation.explanation", &event.explanation));
+    let mut attributes = vec![string("gen_ai.evaluation.name", &event.name)];
+    attributes.extend(event.value.map(|value| double("gen_ai.evaluation.score.value", value)));
+    attributes.push(string("gen_ai.evaluation.score.label", event.label));
+    attributes.push(string("gen_ai.evaluation.explanation", &event.explanation));
     attributes.extend(common.iter().cloned());
-    attributes.extend(event.more);
+    attributes.extend(event.attributes);
     json!({
         "timeUnixNano": at_nanos,
         "observedTimeUnixNano": at_nanos,
@@ -69,37 +74,37 @@ fn record(event: Event, common: &[Value], at_nanos: &str) -> Value {
     })
 }
 
-fn word(key: &str, value: &str) -> Value {
+fn string(key: &str, value: &str) -> Value {
     json!({"key": key, "value": {"stringValue": value}})
 }
 
-fn number(key: &str, value: f64) -> Value {
+fn double(key: &str, value: f64) -> Value {
     json!({"key": key, "value": {"doubleValue": value}})
 }
 
-/// A 64-bit integer is a string in the JSON of protocol buffers.
-fn count(key: &str, value: u64) -> Value {
+/// The JSON mapping of protocol buffers writes a 64-bit integer as a string.
+fn integer(key: &str, value: u64) -> Value {
     json!({"key": key, "value": {"intValue": value.to_string()}})
 }
 
-fn truth(key: &str, value: bool) -> Value {
+fn boolean(key: &str, value: bool) -> Value {
     json!({"key": key, "value": {"boolValue": value}})
 }
 
-/// What was compared, on every event: each can be read alone.
-fn common(verdict: &Verdict, input: &ReportInput<'_>) -> Vec<Value> {
+/// Attributes of every event: a reader of one event knows the compared runs.
+fn common_attributes(verdict: &Verdict, input: &ReportInput<'_>) -> Vec<Value> {
     let agent = input.candidate.own().next().map(|record| record.trial.agent.to_string());
-    let mut common: Vec<Value> =
-        agent.iter().map(|agent| word("gen_ai.agent.name", &escape::name(agent))).collect();
-    common.extend([
-        word("gen_ai.agent.version", &escape::name(&verdict.candidate.build)),
-        word("foreshadow.candidate.run", &escape::name(&verdict.candidate.run)),
-        word("foreshadow.baseline.build", &escape::name(&verdict.baseline.build)),
-        word("foreshadow.baseline.run", &escape::name(&verdict.baseline.run)),
-        word("foreshadow.policy.digest", &verdict.policy_digest),
-        word("foreshadow.corpus.digest", &verdict.corpus_digest),
+    let mut attributes: Vec<Value> =
+        agent.iter().map(|agent| string("gen_ai.agent.name", &escape::name(agent))).collect();
+    attributes.extend([
+        string("gen_ai.agent.version", &escape::name(&verdict.candidate.build)),
+        string("foreshadow.candidate.run", &escape::name(&verdict.candidate.run)),
+        string("foreshadow.baseline.build", &escape::name(&verdict.baseline.build)),
+        string("foreshadow.baseline.run", &escape::name(&verdict.baseline.run)),
+        string("foreshadow.policy.digest", &verdict.policy_digest),
+        string("foreshadow.corpus.digest", &verdict.corpus_digest),
     ]);
-    common
+    attributes
 }
 
 fn verdict_event(verdict: &Verdict) -> Event {
@@ -113,11 +118,11 @@ fn verdict_event(verdict: &Verdict) -> Event {
         value: None,
         label: verdict.verdict.as_str(),
         explanation: wording::why(verdict),
-        more: vec![
-            count("foreshadow.cases.paired", verdict.pairs.paired),
-            count("foreshadow.trials.baseline", verdict.pairs.trials_baseline),
-            count("foreshadow.trials.candidate", verdict.pairs.trials_candidate),
-            count("foreshadow.need.cases", verdict.need.cases),
+        attributes: vec![
+            integer("foreshadow.cases.paired", verdict.pairs.paired),
+            integer("foreshadow.trials.baseline", verdict.pairs.trials_baseline),
+            integer("foreshadow.trials.candidate", verdict.pairs.trials_candidate),
+            integer("foreshadow.need.cases", verdict.need.cases),
         ],
     }
 }
@@ -130,33 +135,33 @@ fn metric_event(metric: &MetricResult) -> Event {
         value: Some(metric.candidate),
         label: metric.state.as_str(),
         explanation: wording::metric_line(metric),
-        more: vec![
-            number("foreshadow.metric.baseline", metric.baseline),
-            number("foreshadow.metric.effect", metric.effect),
-            number("foreshadow.metric.interval.low", metric.interval[0]),
-            number("foreshadow.metric.interval.high", metric.interval[1]),
-            number("foreshadow.metric.margin", metric.margin),
-            number("foreshadow.metric.p_block", metric.p_block_adjusted.unwrap_or(metric.p_block)),
-            number("foreshadow.metric.p_approve", metric.p_approve),
-            truth("foreshadow.metric.decides", metric.decides),
-            truth("foreshadow.metric.required", metric.required),
-            count("foreshadow.metric.cases", metric.cases),
+        attributes: vec![
+            double("foreshadow.metric.baseline", metric.baseline),
+            double("foreshadow.metric.effect", metric.effect),
+            double("foreshadow.metric.interval.low", metric.interval[0]),
+            double("foreshadow.metric.interval.high", metric.interval[1]),
+            double("foreshadow.metric.margin", metric.margin),
+            double("foreshadow.metric.p_block", metric.p_block_adjusted.unwrap_or(metric.p_block)),
+            double("foreshadow.metric.p_approve", metric.p_approve),
+            boolean("foreshadow.metric.decides", metric.decides),
+            boolean("foreshadow.metric.required", metric.required),
+            integer("foreshadow.metric.cases", metric.cases),
         ],
     }
 }
 
 fn invariant_event(invariant: &InvariantResult) -> Event {
-    let (tone, state) = wording::invariant(invariant);
+    let (severity, _) = wording::invariant(invariant);
     Event {
-        severity: if tone == wording::BAD { ERROR } else { INFO },
+        severity: if severity == Severity::Bad { ERROR } else { INFO },
         name: format!("invariant.{}", escape::name(&invariant.name)),
         value: Some(crate::cast::to_f64(invariant.violations)),
-        label: state,
+        label: invariant.state.as_str(),
         explanation: wording::invariant_line(invariant),
-        more: vec![
-            number("foreshadow.invariant.upper_bound", invariant.upper_bound),
-            count("foreshadow.invariant.cases", invariant.cases),
-            count("foreshadow.invariant.violations.baseline", invariant.violations_baseline),
+        attributes: vec![
+            double("foreshadow.invariant.upper_bound", invariant.upper_bound),
+            integer("foreshadow.invariant.cases", invariant.cases),
+            integer("foreshadow.invariant.violations.baseline", invariant.violations_baseline),
         ],
     }
 }
@@ -167,7 +172,7 @@ mod tests {
     use crate::report::fixture;
 
     #[test]
-    fn every_number_of_the_verdict_is_an_event_of_the_conventions() {
+    fn every_metric_and_invariant_is_a_conventional_event() {
         let runs = fixture::runs();
         let text = otlp_json(&fixture::analysis(Answer::Block), &runs.input(), 1_700_000_000_000_000_000);
         let request: Value = serde_json::from_str(&text).unwrap();
@@ -187,7 +192,7 @@ mod tests {
             assert_eq!(keys[0], "gen_ai.evaluation.name");
             assert!(keys.contains(&"gen_ai.evaluation.score.label") && keys.contains(&"gen_ai.agent.name"));
             let distinct: std::collections::BTreeSet<_> = keys.iter().collect();
-            assert_eq!(distinct.len(), keys.len(), "an attribute stands once");
+            assert_eq!(distinct.len(), keys.len(), "no attribute repeats");
         }
         assert_eq!((&records[0]["severityNumber"], &records[4]["severityNumber"]), (&json!(17), &json!(17)));
         assert!(!text.contains('\u{202e}') && !text.contains('\u{0}'));

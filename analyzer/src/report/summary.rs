@@ -1,26 +1,36 @@
-//! `summary.md`: the verdict as a comment under a pull request.
+//! `summary.md`: the verdict as a pull request comment.
 //!
-//! Text from sessions is escaped for Markdown: it neither formats, links nor mentions anyone.
+//! Text of sessions is escaped for Markdown: it formats nothing, links nothing and mentions no one.
 
-use super::{ReportError, ReportInput, ReportMeta, cases, escape, number, tool_table, wording};
+use std::collections::BTreeSet;
+
+use super::error::ReportError;
+use super::input::{ReportInput, ReportMeta};
+use super::severity::Severity;
+use super::{escape, number, tool_table, trials, wording};
 use crate::analysis::Analysis;
+use crate::cast;
+use crate::finding::Finding;
 use crate::format;
 use crate::run::Run;
 use crate::verdict::{Answer, MetricResult, MetricState, Reason, ReasonCode, Verdict};
 
 /// Reasons listed.
-const REASONS_SHOWN: usize = 6;
+const REASONS_LISTED: usize = 6;
 
 /// Cases listed.
-const CASES_SHOWN: usize = 5;
+const CASES_LISTED: usize = 5;
 
-/// Characters of a finding.
-const DETAIL_SHOWN: usize = 240;
+/// Longest description of a finding, characters.
+const MAX_DETAIL_CHARS: usize = 240;
 
-/// Writes the summary; `report.html` beside it holds the rest.
+/// Digits shown of the policy digest.
+const DIGEST_DIGITS: usize = 12;
+
+/// Renders the summary. `report.html` holds the details.
 ///
 /// # Errors
-/// The runs are not those that were analyzed.
+/// The runs differ from the analyzed ones: they cannot be paired.
 pub fn summary_md(
     analysis: &Analysis,
     input: &ReportInput<'_>,
@@ -31,24 +41,20 @@ pub fn summary_md(
     headline(verdict, meta, &mut lines);
     metrics(verdict, &mut lines);
     invariants(verdict, &mut lines);
-    effects(analysis, input, &mut lines)?;
+    write_changes(analysis, input, &mut lines)?;
     reasons(verdict, &mut lines);
     worst_cases(analysis, &mut lines);
-    footing(verdict, &mut lines);
+    footer(verdict, &mut lines);
     Ok(lines.join("\n") + "\n")
 }
 
-fn symbol(answer: Answer) -> &'static str {
-    match answer {
+fn headline(verdict: &Verdict, meta: &ReportMeta, lines: &mut Vec<String>) {
+    let symbol = match verdict.verdict {
         Answer::Approve => "✅",
         Answer::Block => "⛔",
         Answer::Inconclusive => "❔",
-    }
-}
-
-fn headline(verdict: &Verdict, meta: &ReportMeta, lines: &mut Vec<String>) {
-    let answer = wording::answer(verdict.verdict);
-    lines.push(format!("## {} Foreshadow: {answer}", symbol(verdict.verdict)));
+    };
+    lines.push(format!("## {symbol} Foreshadow: {}", wording::answer(verdict.verdict)));
     lines.push(String::new());
     lines.push(format!("**{}**", escape::markdown(&wording::why(verdict))));
     lines.push(String::new());
@@ -62,11 +68,12 @@ fn headline(verdict: &Verdict, meta: &ReportMeta, lines: &mut Vec<String>) {
     );
     let title = escape::markdown(&escape::name(&meta.title));
     lines.push(if title.is_empty() { compared } else { format!("{title}. {compared}") });
-    if let Some(need) = wording::need(verdict) {
-        lines.extend([String::new(), format!("**Needed:** {}", escape::markdown(&need))]);
+    if let Some(need) = wording::sample_size(verdict) {
+        lines.extend([String::new(), format!("**Sample size for approval:** {}", escape::markdown(&need))]);
     }
 }
 
+/// The deciding metrics as a table; the others folded.
 fn metrics(verdict: &Verdict, lines: &mut Vec<String>) {
     if verdict.metrics.is_empty() {
         return;
@@ -74,25 +81,25 @@ fn metrics(verdict: &Verdict, lines: &mut Vec<String>) {
     let decides = |metric: &&MetricResult| metric.decides || metric.required;
     let (deciding, reported): (Vec<&MetricResult>, Vec<&MetricResult>) =
         verdict.metrics.iter().partition(decides);
-    table(&deciding, lines);
+    metric_table(&deciding, lines);
     if deciding.is_empty() {
-        table(&reported, lines);
+        metric_table(&reported, lines);
     } else if !reported.is_empty() {
         let worse = reported.iter().filter(|metric| metric.state == MetricState::Deteriorated).count();
         let worse = if worse > 0 { format!(", {worse} of them worse") } else { String::new() };
-        let count = number::counted(crate::cast::to_u64(reported.len()), "metric is", "metrics are");
-        folded(&format!("{count} reported only{worse}"), lines, |lines| table(&reported, lines));
+        let count = number::counted(cast::to_u64(reported.len()), "metric is", "metrics are");
+        folded(&format!("{count} reported only{worse}"), lines, |lines| metric_table(&reported, lines));
     }
 }
 
-/// Lines that are shown when somebody opens them.
+/// Lines that the reader unfolds.
 fn folded(title: &str, lines: &mut Vec<String>, inside: impl FnOnce(&mut Vec<String>)) {
     lines.extend([String::new(), format!("<details><summary>{title}</summary>")]);
     inside(lines);
     lines.extend([String::new(), "</details>".to_owned()]);
 }
 
-fn table(metrics: &[&MetricResult], lines: &mut Vec<String>) {
+fn metric_table(metrics: &[&MetricResult], lines: &mut Vec<String>) {
     if metrics.is_empty() {
         return;
     }
@@ -102,9 +109,9 @@ fn table(metrics: &[&MetricResult], lines: &mut Vec<String>) {
     );
     lines.push("|---|---|---:|---:|---:|---:|---:|---|".to_owned());
     for metric in metrics {
-        let (tone, state) = wording::state(metric);
+        let (severity, state) = wording::metric(metric);
         let cells = [
-            mark(tone).to_owned(),
+            symbol(severity).to_owned(),
             escape::markdown(&escape::name(&metric.name)),
             format::value(metric.unit, metric.baseline),
             format::value(metric.unit, metric.candidate),
@@ -117,12 +124,12 @@ fn table(metrics: &[&MetricResult], lines: &mut Vec<String>) {
     }
 }
 
-fn mark(tone: &str) -> &'static str {
-    match tone {
-        wording::GOOD => "✅",
-        wording::BAD => "⛔",
-        wording::WARN => "⚠️",
-        _ => "❔",
+fn symbol(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Good => "✅",
+        Severity::Bad => "⛔",
+        Severity::Warning => "⚠️",
+        Severity::Neutral => "❔",
     }
 }
 
@@ -131,13 +138,16 @@ fn invariants(verdict: &Verdict, lines: &mut Vec<String>) {
         return;
     }
     lines.push(String::new());
-    lines.push("| | invariant | violations | baseline | cases | at most (95%) |".to_owned());
-    lines.push("|---|---|---:|---:|---:|---:|".to_owned());
+    lines.push(
+        "| | invariant | state | violations, candidate | violations, baseline | cases | at most (95 %) |"
+            .to_owned(),
+    );
+    lines.push("|---|---|---|---:|---:|---:|---:|".to_owned());
     for invariant in &verdict.invariants {
-        let (tone, _) = wording::invariant(invariant);
+        let (severity, state) = wording::invariant(invariant);
         lines.push(format!(
-            "| {} | {} | {} | {} | {} | {} |",
-            mark(tone),
+            "| {} | {} | {state} | {} | {} | {} | {} |",
+            symbol(severity),
             escape::markdown(&escape::name(&invariant.name)),
             number::count(invariant.violations),
             number::count(invariant.violations_baseline),
@@ -147,87 +157,87 @@ fn invariants(verdict: &Verdict, lines: &mut Vec<String>) {
     }
 }
 
-/// By which tools the candidate's writes differ more often than the baseline's.
-fn effects(analysis: &Analysis, input: &ReportInput<'_>, lines: &mut Vec<String>) -> Result<(), ReportError> {
+/// The write changes that the candidate shows more often than the baseline.
+fn write_changes(
+    analysis: &Analysis,
+    input: &ReportInput<'_>,
+    lines: &mut Vec<String>,
+) -> Result<(), ReportError> {
     let has_calls = |run: &Run| run.own().any(|record| !record.calls.is_empty());
     if !has_calls(input.baseline) && !has_calls(input.candidate) {
         return Ok(());
     }
-    let by_case = cases::by_case(input, analysis.verdict.seed)?;
-    let changed = tool_table::tools(&by_case, &analysis.verdict.tools).headlines;
-    if !changed.is_empty() {
-        lines.extend([
-            String::new(),
-            "What the candidate writes otherwise, by tool:".to_owned(),
-            String::new(),
-        ]);
-        lines.extend(changed.iter().map(|line| format!("- {}", escape::markdown(line))));
+    let by_case = trials::by_case(input, analysis.verdict.seed)?;
+    let headlines = tool_table::tool_table(&by_case, &analysis.verdict.tools).headlines;
+    if !headlines.is_empty() {
+        lines.extend([String::new(), "Changed writes, by tool:".to_owned(), String::new()]);
+        lines.extend(headlines.iter().map(|line| format!("- {}", escape::markdown(line))));
     }
     Ok(())
 }
 
-/// What the table of metrics does not say already is shown, the rest folded.
+/// The reasons that the table of metrics does not show; the others folded.
 fn reasons(verdict: &Verdict, lines: &mut Vec<String>) {
-    let in_table = |reason: &&Reason| {
+    let is_in_table = |reason: &&Reason| {
         matches!(reason.code, ReasonCode::Deteriorated | ReasonCode::NonInferior)
             && verdict.metrics.iter().any(|metric| Some(&metric.name) == reason.metric.as_ref())
     };
-    let (folded_away, shown): (Vec<&Reason>, Vec<&Reason>) = verdict.reasons.iter().partition(in_table);
-    if !shown.is_empty() {
+    let (in_table, others): (Vec<&Reason>, Vec<&Reason>) = verdict.reasons.iter().partition(is_in_table);
+    if !others.is_empty() {
         lines.push(String::new());
-        list(&shown, lines);
+        list(&others, lines);
     }
-    if !folded_away.is_empty() {
-        folded("The tests behind it", lines, |lines| {
+    if !in_table.is_empty() {
+        folded("Tests of these metrics", lines, |lines| {
             lines.push(String::new());
-            list(&folded_away, lines);
+            list(&in_table, lines);
         });
     }
 }
 
 fn list(reasons: &[&Reason], lines: &mut Vec<String>) {
-    for reason in reasons.iter().take(REASONS_SHOWN) {
+    for reason in reasons.iter().take(REASONS_LISTED) {
         lines.push(format!("- `{}` {}", reason.code.as_str(), escape::markdown(&reason.detail)));
     }
-    if let Some(more) = reasons.len().checked_sub(REASONS_SHOWN).filter(|more| *more > 0) {
+    if let Some(more) = reasons.len().checked_sub(REASONS_LISTED).filter(|more| *more > 0) {
         lines.push(format!("- … {more} more in `report.html`"));
     }
 }
 
 fn worst_cases(analysis: &Analysis, lines: &mut Vec<String>) {
-    let mut seen = std::collections::BTreeSet::new();
-    let worst: Vec<_> = (analysis.findings.iter())
+    let mut seen = BTreeSet::new();
+    let worst: Vec<&Finding> = (analysis.findings.iter())
         .filter(|finding| seen.insert(finding.case.as_str()))
-        .take(CASES_SHOWN)
+        .take(CASES_LISTED)
         .collect();
     if worst.is_empty() {
         return;
     }
-    let more = analysis.findings.len() > worst.len();
-    folded("Cases to look at first", lines, |lines| {
+    let has_more = analysis.findings.len() > worst.len();
+    folded("Worst cases", lines, |lines| {
         lines.push(String::new());
         for finding in worst {
             lines.push(format!(
                 "- **{}** ({}): {}",
                 escape::markdown(&escape::name(&finding.case)),
                 escape::markdown(&escape::name(&finding.subject)),
-                escape::markdown(&escape::shortened(&finding.detail, DETAIL_SHOWN)),
+                escape::markdown(&escape::shortened(&finding.detail, MAX_DETAIL_CHARS)),
             ));
         }
-        if more {
+        if has_more {
             lines.push("- … more in `report.html`".to_owned());
         }
     });
 }
 
-fn footing(verdict: &Verdict, lines: &mut Vec<String>) {
+fn footer(verdict: &Verdict, lines: &mut Vec<String>) {
     lines.push(String::new());
     for note in &verdict.notes {
         lines.extend([format!("> {}", escape::markdown(note)), String::new()]);
     }
     lines.push(format!(
-        "Full report: `report.html` (sessions side by side), `verdict.json`. Policy `{}`, seed {}, foreshadow {}.",
-        verdict.policy_digest.get(..12).unwrap_or(&verdict.policy_digest),
+        "Details: `report.html` (sessions side by side) and `verdict.json`. Policy `{}`, seed {}, foreshadow {}.",
+        verdict.policy_digest.get(..DIGEST_DIGITS).unwrap_or(&verdict.policy_digest),
         verdict.seed,
         escape::markdown(&verdict.tool_version),
     ));
@@ -235,6 +245,8 @@ fn footing(verdict: &Verdict, lines: &mut Vec<String>) {
 
 #[cfg(test)]
 mod tests {
+    use expect_test::{Expect, expect};
+
     use super::*;
     use crate::report::fixture;
 
@@ -244,31 +256,174 @@ mod tests {
             .expect("the runs are paired")
     }
 
-    #[test]
-    fn an_open_verdict_says_what_it_takes() {
-        let summary = summary(Answer::Inconclusive);
-        assert!(summary.contains("**Needed:** 300 cases in all with 2 trials each"), "{summary}");
+    fn check(answer: Answer, expected: &Expect) {
+        expected.assert_eq(&summary(answer));
     }
 
     #[test]
-    fn reads_as_a_verdict_and_hostile_text_stays_text() {
-        let summary = summary(Answer::Block);
-        assert!(summary.starts_with("## ⛔ Foreshadow: Block\n\n**"), "{summary}");
-        assert!(summary.contains("| ⛔ | success | 90.0 % | 57.0 % | **-33.0 points** |"), "{summary}");
-        assert!(
-            summary.contains(
-                "by tool:\n\n- refund duplicated in 1 of 3 candidate trials, 0 of 3 baseline trials\n"
-            ),
-            "{summary}"
+    fn a_blocked_build() {
+        check(
+            Answer::Block,
+            &expect![[r#"
+            ## ⛔ Foreshadow: Block
+
+            **Success got worse, from 90.0 % to 57.0 % over 3 cases: effect -33.0 points, tolerated -5.0 points.**
+
+            Candidate cand against baseline &lt;/script&gt;&lt;img src=x onerror=alert(1)&gt; \]\]&gt; ⟨U+202E⟩⟨U+0000⟩⟨U+001B⟩\[31m \|\`\*\*&#64;team\*\* https&#58;//evil.example: 3 cases paired, 3 + 3 trials.
+
+            | | metric | baseline | candidate | effect (+ is better) | interval | margin | state |
+            |---|---|---:|---:|---:|---:|---:|---|
+            | ⛔ | success | 90.0 % | 57.0 % | **-33.0 points** | -39.0 to -27.0 points | -5.0 points | worse, blocks (required, may block) |
+            | ❔ | effects.duplicated | 90.0 % | 88.0 % | **-2.0 points** | -8.0 to +4.0 points | -5.0 points | undecided (may block) |
+
+            <details><summary>1 metric is reported only</summary>
+
+            | | metric | baseline | candidate | effect (+ is better) | interval | margin | state |
+            |---|---|---:|---:|---:|---:|---:|---|
+            | ✅ | latency | 900 ms | 900 ms | **x1.00** | x1.09 to x0.92 | x1.07 | within margin (reported only) |
+
+            </details>
+
+            | | invariant | state | violations, candidate | violations, baseline | cases | at most (95 %) |
+            |---|---|---|---:|---:|---:|---:|
+            | ⛔ | idempotency | violated, blocks | 1 | 0 | 3 | 80.0 % |
+
+            Changed writes, by tool:
+
+            - refund duplicated in 1 of 3 candidate trials, 0 of 3 baseline trials
+
+            <details><summary>Tests of these metrics</summary>
+
+            - `deteriorated` success fell by 33.0 points &lt;/script&gt;&lt;img src=x onerror=alert(1)&gt; \]\]&gt; ⟨U+202E⟩⟨U+0000⟩⟨U+001B⟩\[31m \|\`\*\*&#64;team\*\* https&#58;//evil.example
+
+            </details>
+
+            <details><summary>Worst cases</summary>
+
+            - **&lt;/script&gt;&lt;b&gt;x&lt;/b&gt;\|\`y\`** (idempotency): refund made 2 times with &lt;/script&gt;&lt;img src=x onerror=alert(1)&gt; \]\]&gt; ⟨U+202E⟩⟨U+0000⟩⟨U+001B⟩\[31m \|\`\*\*&#64;team\*\* https&#58;//evil.example
+            - … more in `report.html`
+
+            </details>
+
+            > &lt;/script&gt;&lt;img src=x onerror=alert(1)&gt; \]\]&gt; ⟨U+202E⟩⟨U+0000⟩⟨U+001B⟩\[31m \|\`\*\*&#64;team\*\* https&#58;//evil.example
+
+            Details: `report.html` (sessions side by side) and `verdict.json`. Policy `000000000000`, seed 7, foreshadow 0.1.0.
+        "#]],
         );
-        assert!(summary.contains("- `deteriorated` success fell by 33.0 points"), "{summary}");
+    }
+
+    #[test]
+    fn an_approved_build() {
+        check(
+            Answer::Approve,
+            &expect![[r#"
+            ## ✅ Foreshadow: Approve
+
+            **Success (90.0 % → 57.0 %) stays within its margin, tested over 3 cases.**
+
+            Candidate cand against baseline &lt;/script&gt;&lt;img src=x onerror=alert(1)&gt; \]\]&gt; ⟨U+202E⟩⟨U+0000⟩⟨U+001B⟩\[31m \|\`\*\*&#64;team\*\* https&#58;//evil.example: 3 cases paired, 3 + 3 trials.
+
+            | | metric | baseline | candidate | effect (+ is better) | interval | margin | state |
+            |---|---|---:|---:|---:|---:|---:|---|
+            | ⛔ | success | 90.0 % | 57.0 % | **-33.0 points** | -39.0 to -27.0 points | -5.0 points | worse, blocks (required, may block) |
+            | ❔ | effects.duplicated | 90.0 % | 88.0 % | **-2.0 points** | -8.0 to +4.0 points | -5.0 points | undecided (may block) |
+
+            <details><summary>1 metric is reported only</summary>
+
+            | | metric | baseline | candidate | effect (+ is better) | interval | margin | state |
+            |---|---|---:|---:|---:|---:|---:|---|
+            | ✅ | latency | 900 ms | 900 ms | **x1.00** | x1.09 to x0.92 | x1.07 | within margin (reported only) |
+
+            </details>
+
+            | | invariant | state | violations, candidate | violations, baseline | cases | at most (95 %) |
+            |---|---|---|---:|---:|---:|---:|
+            | ⛔ | idempotency | violated, blocks | 1 | 0 | 3 | 80.0 % |
+
+            Changed writes, by tool:
+
+            - refund duplicated in 1 of 3 candidate trials, 0 of 3 baseline trials
+
+            <details><summary>Tests of these metrics</summary>
+
+            - `non_inferior` success fell by 33.0 points &lt;/script&gt;&lt;img src=x onerror=alert(1)&gt; \]\]&gt; ⟨U+202E⟩⟨U+0000⟩⟨U+001B⟩\[31m \|\`\*\*&#64;team\*\* https&#58;//evil.example
+
+            </details>
+
+            <details><summary>Worst cases</summary>
+
+            - **&lt;/script&gt;&lt;b&gt;x&lt;/b&gt;\|\`y\`** (idempotency): refund made 2 times with &lt;/script&gt;&lt;img src=x onerror=alert(1)&gt; \]\]&gt; ⟨U+202E⟩⟨U+0000⟩⟨U+001B⟩\[31m \|\`\*\*&#64;team\*\* https&#58;//evil.example
+            - … more in `report.html`
+
+            </details>
+
+            > &lt;/script&gt;&lt;img src=x onerror=alert(1)&gt; \]\]&gt; ⟨U+202E⟩⟨U+0000⟩⟨U+001B⟩\[31m \|\`\*\*&#64;team\*\* https&#58;//evil.example
+
+            Details: `report.html` (sessions side by side) and `verdict.json`. Policy `000000000000`, seed 7, foreshadow 0.1.0.
+        "#]],
+        );
+    }
+
+    #[test]
+    fn an_inconclusive_comparison_names_the_sample_size() {
+        check(
+            Answer::Inconclusive,
+            &expect![[r#"
+            ## ❔ Foreshadow: Inconclusive
+
+            **Success fell by 33.0 points &lt;/script&gt;&lt;img src=x onerror=alert(1)&gt; \]\]&gt; ⟨U+202E⟩⟨U+0000⟩⟨U+001B⟩\[31m \|\`\*\*&#64;team\*\* https&#58;//evil.example.**
+
+            Candidate cand against baseline &lt;/script&gt;&lt;img src=x onerror=alert(1)&gt; \]\]&gt; ⟨U+202E⟩⟨U+0000⟩⟨U+001B⟩\[31m \|\`\*\*&#64;team\*\* https&#58;//evil.example: 3 cases paired, 3 + 3 trials.
+
+            **Sample size for approval:** 300 cases in all, 2 trials each per lane. Predicted probability of approval: 80.0 %.
+
+            | | metric | baseline | candidate | effect (+ is better) | interval | margin | state |
+            |---|---|---:|---:|---:|---:|---:|---|
+            | ⛔ | success | 90.0 % | 57.0 % | **-33.0 points** | -39.0 to -27.0 points | -5.0 points | worse, blocks (required, may block) |
+            | ❔ | effects.duplicated | 90.0 % | 88.0 % | **-2.0 points** | -8.0 to +4.0 points | -5.0 points | undecided (may block) |
+
+            <details><summary>1 metric is reported only</summary>
+
+            | | metric | baseline | candidate | effect (+ is better) | interval | margin | state |
+            |---|---|---:|---:|---:|---:|---:|---|
+            | ✅ | latency | 900 ms | 900 ms | **x1.00** | x1.09 to x0.92 | x1.07 | within margin (reported only) |
+
+            </details>
+
+            | | invariant | state | violations, candidate | violations, baseline | cases | at most (95 %) |
+            |---|---|---|---:|---:|---:|---:|
+            | ⛔ | idempotency | violated, blocks | 1 | 0 | 3 | 80.0 % |
+
+            Changed writes, by tool:
+
+            - refund duplicated in 1 of 3 candidate trials, 0 of 3 baseline trials
+
+            - `underpowered` success fell by 33.0 points &lt;/script&gt;&lt;img src=x onerror=alert(1)&gt; \]\]&gt; ⟨U+202E⟩⟨U+0000⟩⟨U+001B⟩\[31m \|\`\*\*&#64;team\*\* https&#58;//evil.example
+
+            <details><summary>Worst cases</summary>
+
+            - **&lt;/script&gt;&lt;b&gt;x&lt;/b&gt;\|\`y\`** (idempotency): refund made 2 times with &lt;/script&gt;&lt;img src=x onerror=alert(1)&gt; \]\]&gt; ⟨U+202E⟩⟨U+0000⟩⟨U+001B⟩\[31m \|\`\*\*&#64;team\*\* https&#58;//evil.example
+            - … more in `report.html`
+
+            </details>
+
+            > &lt;/script&gt;&lt;img src=x onerror=alert(1)&gt; \]\]&gt; ⟨U+202E⟩⟨U+0000⟩⟨U+001B⟩\[31m \|\`\*\*&#64;team\*\* https&#58;//evil.example
+
+            Details: `report.html` (sessions side by side) and `verdict.json`. Policy `000000000000`, seed 7, foreshadow 0.1.0.
+        "#]],
+        );
+    }
+
+    #[test]
+    fn hostile_text_stays_text() {
+        let summary = summary(Answer::Block);
         for active in ["<img", "<b>", "</script>", "@team", "://", "\u{202e}", "\u{0}"] {
             assert!(!summary.contains(active), "{active:?} is in {summary}");
         }
         // Every row of a table keeps its number of cells.
         let cells = |line: &str| line.replace("\\|", "").matches('|').count();
         for line in summary.lines().filter(|line| line.starts_with("| ")) {
-            assert!(matches!(cells(line), 7 | 9), "{line}");
+            assert!(matches!(cells(line), 8 | 9), "{line}");
         }
     }
 }

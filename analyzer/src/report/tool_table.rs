@@ -1,117 +1,132 @@
-//! What changed in the tools: calls, and the writes that are repeated, missing, extra or changed, tool by tool.
+//! Table of tools: calls per trial, errors and write changes of both lanes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use schemas::exchange::Effect;
 use serde::Serialize;
+use strum::VariantArray;
 
-use super::cases::Sides;
-use super::write_changes::{self, Kind, Reference};
-use super::{escape, number, wording};
+use super::severity::Severity;
+use super::trials::CaseTrials;
+use super::write_changes::{self, RecordedWrites, WriteChange};
+use super::{anchor, escape, number, wording};
+use crate::cast;
 use crate::run::TrialRecord;
 use crate::verdict::ToolRate;
 
-/// Tools listed; the rest are counted.
+/// Rows of the table; further tools are counted only.
 const TOOLS_LISTED: usize = 100;
 
-/// The table of tools.
+/// Headlines listed above the table.
+const HEADLINES_LISTED: usize = 6;
+
+/// Rise of a share of trials that the table marks, and that makes a headline.
+const MARKED_RISE: f64 = 0.01;
+
+/// Relative change of the calls per trial that the table marks.
+const MARKED_CALL_CHANGE: f64 = 0.1;
+
+/// The table with its headlines.
 #[derive(Debug, Serialize)]
-pub(super) struct Tools {
+pub(super) struct ToolTable {
     rows: Vec<ToolRow>,
-    /// Tools that are not listed.
-    left_out: usize,
-    /// Trials with a transcript: baseline, candidate.
+    /// Tools beyond [`TOOLS_LISTED`].
+    rows_left_out: usize,
+    /// Trials with a complete transcript: baseline, candidate.
     trials: [String; 2],
-    /// Whether a recording was there to compare writes with.
+    /// Whether any case has a recording to compare writes with.
     has_recording: bool,
-    /// Tools whose effect nobody declared: their writes are not in the table.
+    /// Tools without a declared effect: their writes are not in the table.
     undeclared: usize,
-    /// What a person reads first: the candidate's writes that differ more often than the baseline's.
+    /// Write changes that the candidate shows more often than the baseline, the largest rise first.
     pub(super) headlines: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
 struct ToolRow {
     tool: String,
-    /// The tool's name as the filter of cases takes it.
+    /// The tool's name, percent-encoded for the page's case filter.
     filter: String,
     effect: &'static str,
     /// Calls per trial: baseline, candidate.
     calls: [String; 2],
     calls_change: String,
-    calls_tone: &'static str,
-    /// Chance of such a change in the share of trials that call it, were there none; empty where it was not tested.
+    calls_severity: Severity,
+    /// Two-sided p of a change in the share of trials that call the tool; empty if it was not tested.
     p_called: String,
     /// Trials in which the tool reported an error.
-    errors: Pair,
-    /// By kind, in the order of [`Kind::ALL`].
-    kinds: Vec<Pair>,
+    errors: TrialCounts,
+    /// In the order of [`WriteChange::VARIANTS`].
+    changes: Vec<TrialCounts>,
 }
 
-/// Trials of each lane in which something happened.
+/// Trials of both lanes in which something happened.
 #[derive(Debug, Serialize)]
-struct Pair {
-    baseline: Trials,
-    candidate: Trials,
-    tone: &'static str,
+struct TrialCounts {
+    baseline: CountWithShare,
+    candidate: CountWithShare,
+    severity: Severity,
 }
 
-/// How many trials, and their share; no share where there are none.
+/// A number of trials and its share; no share for zero trials.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-struct Trials {
+struct CountWithShare {
     count: String,
     share: Option<String>,
 }
 
-/// What one lane did with one tool.
+/// Counts of one tool in one lane.
 #[derive(Debug, Default, Clone, Copy)]
-struct Use {
+struct ToolCounts {
+    /// Calls.
     calls: u64,
+    /// Trials with an error of the tool.
     errors: u64,
-    kinds: [u64; Kind::ALL.len()],
+    /// Trials with each of [`WriteChange::VARIANTS`].
+    changes: [u64; WriteChange::VARIANTS.len()],
 }
 
-#[derive(Default)]
-struct Lane {
-    trials: u64,
-    /// Of them those whose case has a recording to compare with.
-    compared: u64,
-    tools: BTreeMap<String, Use>,
-}
-
-impl Use {
-    fn of(&self, kind: Kind) -> u64 {
-        Kind::ALL.iter().zip(self.kinds).filter(|(one, _)| **one == kind).map(|(_, count)| count).sum()
+impl ToolCounts {
+    fn trials_with(&self, change: WriteChange) -> u64 {
+        let counts = WriteChange::VARIANTS.iter().zip(self.changes);
+        counts.filter(|(one, _)| **one == change).map(|(_, count)| count).sum()
     }
 }
 
+#[derive(Default)]
+struct LaneCounts {
+    /// Trials with complete tool calls.
+    trials: u64,
+    /// Of these, trials of a case with a recording.
+    compared: u64,
+    tools: BTreeMap<String, ToolCounts>,
+}
+
 /// Counts the tool calls of the paired cases.
-pub(super) fn tools(cases: &BTreeMap<&str, Sides<'_>>, rates: &[ToolRate]) -> Tools {
-    let mut lanes = [Lane::default(), Lane::default()];
+pub(super) fn tool_table(cases: &BTreeMap<&str, CaseTrials<'_>>, rates: &[ToolRate]) -> ToolTable {
+    let mut lanes = [LaneCounts::default(), LaneCounts::default()];
     let mut effects: BTreeMap<&str, Effect> = BTreeMap::new();
-    for sides in cases.values().filter(|sides| sides.is_paired()) {
-        let reference = sides.reference.filter(|record| record.trial.has_transcript).map(Reference::of);
-        for (lane, trials) in lanes.iter_mut().zip([&sides.baseline, &sides.candidate]) {
-            for record in
-                trials.iter().map(|shown| shown.record).filter(|record| write_changes::votes(record))
-            {
-                lane.add(record, reference.as_ref());
+    for case in cases.values().filter(|case| case.is_paired()) {
+        let recorded = RecordedWrites::of_case(case);
+        for (lane, trials) in lanes.iter_mut().zip([&case.baseline, &case.candidate]) {
+            let records = trials.iter().map(|trial| trial.record);
+            for record in records.filter(|record| write_changes::has_complete_calls(record)) {
+                lane.add(record, recorded.as_ref());
                 effects.extend(record.calls.iter().map(|call| (call.tool.as_str(), call.effect)));
             }
         }
     }
-    // A write that only the recording makes is missing from both.
-    let missing = lanes.iter().flat_map(|lane| lane.tools.keys());
+    // A tool that only the recording calls is in no lane's calls, but its writes are missing from both.
     let mut effects: BTreeMap<String, Effect> =
         effects.into_iter().map(|(tool, effect)| (tool.to_owned(), effect)).collect();
-    for tool in missing {
+    for tool in lanes.iter().flat_map(|lane| lane.tools.keys()) {
         effects.entry(tool.clone()).or_insert(Effect::Write);
     }
     let mut rows: Vec<(bool, f64, ToolRow)> =
         effects.iter().map(|(tool, effect)| tool_row(tool, *effect, &lanes, rates)).collect();
     rows.sort_by(|a, b| b.0.cmp(&a.0).then(b.1.total_cmp(&a.1)).then_with(|| a.2.tool.cmp(&b.2.tool)));
-    Tools {
-        left_out: rows.len().saturating_sub(TOOLS_LISTED),
+    ToolTable {
+        rows_left_out: rows.len().saturating_sub(TOOLS_LISTED),
         rows: rows.into_iter().take(TOOLS_LISTED).map(|(_, _, row)| row).collect(),
         trials: [0, 1].map(|lane: usize| number::count(lanes[lane].trials)),
         has_recording: lanes.iter().any(|lane| lane.compared > 0),
@@ -120,40 +135,42 @@ pub(super) fn tools(cases: &BTreeMap<&str, Sides<'_>>, rates: &[ToolRate]) -> To
     }
 }
 
-/// Kinds and tools by which the candidate departs in at least one trial in a hundred more than the baseline.
-fn headlines(effects: &BTreeMap<String, Effect>, lanes: &[Lane; 2]) -> Vec<String> {
+/// One line for each tool and write change whose share of trials rises by [`MARKED_RISE`] or more.
+fn headlines(effects: &BTreeMap<String, Effect>, lanes: &[LaneCounts; 2]) -> Vec<String> {
     let mut found: Vec<(f64, String)> = Vec::new();
     for tool in effects.keys() {
-        let uses = [0, 1].map(|lane: usize| lanes[lane].tools.get(tool).copied().unwrap_or_default());
-        for kind in Kind::ALL {
-            let shares = [0, 1].map(|lane: usize| lanes[lane].rate(uses[lane].of(kind)));
-            // What is changed is missing and extra too: it is told once.
-            let told =
-                matches!(kind, Kind::Missing | Kind::Extra) && uses[1].of(Kind::Changed) >= uses[1].of(kind);
+        let counts = [0, 1].map(|lane: usize| lanes[lane].tools.get(tool).copied().unwrap_or_default());
+        for change in WriteChange::VARIANTS {
+            let shares = [0, 1].map(|lane: usize| lanes[lane].share(counts[lane].trials_with(*change)));
+            // A changed write is missing and extra too; one line is enough.
+            let is_repetition = matches!(change, WriteChange::Missing | WriteChange::Extra)
+                && counts[1].trials_with(WriteChange::Changed) >= counts[1].trials_with(*change);
             let rise = shares[1] - shares[0];
-            if rise >= 0.01 && !told {
-                let of = |lane: usize| {
-                    format!("{} of {}", number::count(uses[lane].of(kind)), number::count(lanes[lane].trials))
-                };
-                let line = format!(
-                    "{} {} in {} candidate trials, {} baseline trials",
-                    escape::name(tool),
-                    kind.as_str(),
-                    of(1),
-                    of(0)
-                );
-                found.push((rise, line));
+            if rise >= MARKED_RISE && !is_repetition {
+                found.push((rise, headline(tool, *change, &counts, lanes)));
             }
         }
     }
     found.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
-    found.into_iter().take(6).map(|(_, line)| line).collect()
+    found.into_iter().take(HEADLINES_LISTED).map(|(_, line)| line).collect()
 }
 
-impl Lane {
-    fn add(&mut self, record: &TrialRecord, reference: Option<&Reference>) {
+fn headline(tool: &str, change: WriteChange, counts: &[ToolCounts; 2], lanes: &[LaneCounts; 2]) -> String {
+    let of = |lane: usize| {
+        format!(
+            "{} of {}",
+            number::count(counts[lane].trials_with(change)),
+            number::count(lanes[lane].trials)
+        )
+    };
+    let change: &str = change.into();
+    format!("{} {change} in {} candidate trials, {} baseline trials", escape::name(tool), of(1), of(0))
+}
+
+impl LaneCounts {
+    fn add(&mut self, record: &TrialRecord, recorded: Option<&RecordedWrites>) {
         self.trials += 1;
-        self.compared += u64::from(reference.is_some());
+        self.compared += u64::from(recorded.is_some());
         let mut failing: BTreeSet<&str> = BTreeSet::new();
         for call in &record.calls {
             self.tools.entry(call.tool.clone()).or_default().calls += 1;
@@ -164,46 +181,54 @@ impl Lane {
         for tool in failing {
             self.tools.entry(tool.to_owned()).or_default().errors += 1;
         }
-        for (kind, tool) in write_changes::departures(record, reference) {
-            let counts = &mut self.tools.entry(tool).or_default().kinds;
-            for (count, one) in counts.iter_mut().zip(Kind::ALL) {
-                *count += u64::from(one == kind);
+        for (change, tool) in write_changes::of_trial(record, recorded) {
+            let counts = &mut self.tools.entry(tool).or_default().changes;
+            for (count, one) in counts.iter_mut().zip(WriteChange::VARIANTS) {
+                *count += u64::from(*one == change);
             }
         }
     }
 
-    fn rate(&self, count: u64) -> f64 {
-        crate::cast::to_f64(count) / crate::cast::to_f64(self.trials.max(1))
+    /// Share of the lane's trials; calls per trial for a number of calls.
+    fn share(&self, count: u64) -> f64 {
+        cast::to_f64(count) / cast::to_f64(self.trials.max(1))
     }
 }
 
-/// The row with its sort keys: writes first, then the largest change in calls.
-fn tool_row(tool: &str, effect: Effect, lanes: &[Lane; 2], rates: &[ToolRate]) -> (bool, f64, ToolRow) {
-    let uses = [0, 1].map(|lane: usize| lanes[lane].tools.get(tool).copied().unwrap_or_default());
-    let per_trial = [0, 1].map(|lane: usize| lanes[lane].rate(uses[lane].calls));
-    let pair = |of: &dyn Fn(&Use) -> u64| -> Pair {
-        let shares = [0, 1].map(|lane: usize| lanes[lane].rate(of(&uses[lane])));
+/// The row with its sort keys: tools that write first, then the largest change in calls.
+fn tool_row(tool: &str, effect: Effect, lanes: &[LaneCounts; 2], rates: &[ToolRate]) -> (bool, f64, ToolRow) {
+    let counts = [0, 1].map(|lane: usize| lanes[lane].tools.get(tool).copied().unwrap_or_default());
+    let per_trial = [0, 1].map(|lane: usize| lanes[lane].share(counts[lane].calls));
+    let trial_counts = |of: &dyn Fn(&ToolCounts) -> u64| -> TrialCounts {
+        let shares = [0, 1].map(|lane: usize| lanes[lane].share(of(&counts[lane])));
         let [baseline, candidate] = [0, 1].map(|lane: usize| {
-            let count = of(&uses[lane]);
-            Trials { count: number::count(count), share: (count > 0).then(|| number::percent(shares[lane])) }
+            let count = of(&counts[lane]);
+            CountWithShare {
+                count: number::count(count),
+                share: (count > 0).then(|| number::percent(shares[lane])),
+            }
         });
-        // Only a rise that a reader would call one is marked; whether it is proven, the metrics say.
-        let tone = if shares[1] > shares[0] + 0.01 { wording::BAD } else { wording::OPEN };
-        Pair { baseline, candidate, tone }
+        // The mark is for reading. The metrics say whether a rise is proven.
+        let severity = if shares[1] > shares[0] + MARKED_RISE { Severity::Bad } else { Severity::Neutral };
+        TrialCounts { baseline, candidate, severity }
     };
     let change = per_trial[1] - per_trial[0];
+    let is_marked = change.abs() > MARKED_CALL_CHANGE * per_trial[0].max(MARKED_CALL_CHANGE);
     let row = ToolRow {
         tool: escape::name(tool),
-        filter: crate::report::anchor::encoded(tool),
+        filter: anchor::query_value(tool),
         effect: wording::effect(effect),
         calls: per_trial.map(|rate| format!("{rate:.2}")),
         calls_change: change_text(per_trial),
-        calls_tone: if change.abs() > 0.1 * per_trial[0].max(0.1) { wording::WARN } else { wording::OPEN },
+        calls_severity: if is_marked { Severity::Warning } else { Severity::Neutral },
         p_called: (rates.iter())
             .find(|rate| rate.tool == tool)
             .map_or_else(String::new, |rate| number::p_value(rate.p_called)),
-        errors: Pair { tone: wording::OPEN, ..pair(&|of| of.errors) },
-        kinds: (0..Kind::ALL.len()).map(|place| pair(&|of| of.kinds[place])).collect(),
+        errors: TrialCounts { severity: Severity::Neutral, ..trial_counts(&|of| of.errors) },
+        changes: WriteChange::VARIANTS
+            .iter()
+            .map(|change| trial_counts(&|of| of.trials_with(*change)))
+            .collect(),
     };
     (effect == Effect::Write, change.abs(), row)
 }
@@ -224,21 +249,21 @@ fn change_text([before, after]: [f64; 2]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{cases, fixture};
+    use crate::report::{fixture, trials};
 
     #[test]
-    fn a_doubled_write_is_counted_against_the_candidate_alone() {
+    fn a_duplicated_write_counts_against_the_candidate_only() {
         let runs = fixture::runs();
-        let tools = tools(&cases::by_case(&runs.input(), 7).unwrap(), &[]);
-        assert!(tools.has_recording);
-        let refund = &tools.rows[0];
+        let table = tool_table(&trials::by_case(&runs.input(), 7).unwrap(), &[]);
+        assert!(table.has_recording);
+        let refund = &table.rows[0];
         assert_eq!((refund.tool.as_str(), refund.effect), ("refund", "write"));
-        let [duplicated, missing, _, _, reordered] = &refund.kinds[..] else { panic!("five kinds") };
-        assert_eq!(duplicated.baseline, Trials { count: "0".to_owned(), share: None });
-        let once = Trials { count: "1".to_owned(), share: Some("33.3 %".to_owned()) };
+        let [duplicated, missing, _, _, reordered] = &refund.changes[..] else { panic!("five changes") };
+        assert_eq!(duplicated.baseline, CountWithShare { count: "0".to_owned(), share: None });
+        let once = CountWithShare { count: "1".to_owned(), share: Some("33.3 %".to_owned()) };
         assert_eq!(duplicated.candidate, once);
         assert_eq!((missing.candidate.count.as_str(), reordered.candidate.count.as_str()), ("0", "0"));
         assert_eq!(refund.calls_change, "+33%");
-        assert_eq!(tools.headlines, ["refund duplicated in 1 of 3 candidate trials, 0 of 3 baseline trials"]);
+        assert_eq!(table.headlines, ["refund duplicated in 1 of 3 candidate trials, 0 of 3 baseline trials"]);
     }
 }

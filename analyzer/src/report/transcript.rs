@@ -1,4 +1,4 @@
-//! What was said in a trial, for the page alone: the decision never sees it.
+//! Transcripts of trials: for the page only, the decision never reads them.
 
 use std::collections::BTreeMap;
 
@@ -6,43 +6,42 @@ use schemas::trial::Lane;
 
 use crate::run::{ToolCall, TrialRecord};
 
-/// What was said in the trials that the page shows, by lane and session; a trial that is not there is shown by its tool
-/// calls alone.
+/// Transcripts by lane and session.
 pub type Transcripts = BTreeMap<(Lane, String), Transcript>;
 
-/// What was said in one trial.
+/// The messages and tool results of one trial.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Transcript {
-    /// Its turns, in order.
+    /// Turns in order.
     pub turns: Vec<TranscriptTurn>,
-    /// The results of its tool calls, by [`ToolCall::seq`].
+    /// Results of the tool calls by [`ToolCall::seq`].
     pub results: BTreeMap<u32, String>,
 }
 
-/// One turn.
+/// One turn: a message of the user and the agent's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TranscriptTurn {
-    /// The exchange's number within its session.
+    /// Number of the turn's exchange within its session.
     pub seq: u32,
-    /// What the caller said.
+    /// The user's message, if it is stored.
     pub input: Option<String>,
-    /// What the agent answered.
+    /// The agent's answer, if it is stored.
     pub output: Option<String>,
 }
 
-/// Something that happened in a trial, as it is lined up with what happened in others.
+/// One event of a trial, as the page aligns it with the events of other trials.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Event<'a> {
-    /// The caller said this in its turn of this number.
-    Caller(usize, &'a str),
-    /// The agent answered the turn of this number.
+pub(super) enum TrialEvent<'a> {
+    /// The number of the turn and the user's message.
+    User(usize, &'a str),
+    /// The number of the turn and the agent's answer.
     Agent(usize, &'a str),
-    /// A tool call, and its result where it is known.
+    /// A tool call and its result, if it is stored.
     Call(&'a ToolCall, Option<&'a str>),
 }
 
-/// What happened in a trial, in order: an answer stands behind the calls that the agent made for it.
-pub(super) fn events<'a>(record: &'a TrialRecord, transcript: Option<&'a Transcript>) -> Vec<Event<'a>> {
+/// The events of a trial in order. An answer follows the tool calls that the agent made for it.
+pub(super) fn events<'a>(record: &'a TrialRecord, transcript: Option<&'a Transcript>) -> Vec<TrialEvent<'a>> {
     let turns = transcript.map_or(&[][..], |transcript| &transcript.turns);
     let result = |call: &ToolCall| {
         transcript.and_then(|transcript| transcript.results.get(&call.seq)).map(String::as_str)
@@ -51,17 +50,17 @@ pub(super) fn events<'a>(record: &'a TrialRecord, transcript: Option<&'a Transcr
     let mut events = Vec::with_capacity(record.calls.len() + 2 * turns.len());
     let first = turns.first().map_or(u32::MAX, |turn| turn.seq);
     while let Some(call) = calls.next_if(|call| call.seq < first) {
-        events.push(Event::Call(call, result(call)));
+        events.push(TrialEvent::Call(call, result(call)));
     }
-    for (place, turn) in turns.iter().enumerate() {
-        let next = turns.get(place + 1).map_or(u32::MAX, |next| next.seq);
-        events.extend(turn.input.as_deref().map(|text| Event::Caller(place, text)));
+    for (number, turn) in turns.iter().enumerate() {
+        let next = turns.get(number + 1).map_or(u32::MAX, |next| next.seq);
+        events.extend(turn.input.as_deref().map(|text| TrialEvent::User(number, text)));
         while let Some(call) = calls.next_if(|call| call.seq < next) {
-            events.push(Event::Call(call, result(call)));
+            events.push(TrialEvent::Call(call, result(call)));
         }
-        events.extend(turn.output.as_deref().map(|text| Event::Agent(place, text)));
+        events.extend(turn.output.as_deref().map(|text| TrialEvent::Agent(number, text)));
     }
-    events.extend(calls.map(|call| Event::Call(call, result(call))));
+    events.extend(calls.map(|call| TrialEvent::Call(call, result(call))));
     events
 }
 
@@ -71,28 +70,28 @@ mod tests {
     use crate::report::fixture;
 
     #[test]
-    fn an_answer_stands_behind_the_calls_made_for_it() {
+    fn an_answer_follows_its_tool_calls() {
         let record = fixture::record("c", 0, true, &[("look", "{}"), ("refund", "{}"), ("mail", "{}")]);
-        let said = |seq, input: &str, output: &str| TranscriptTurn {
+        let turn = |seq, input: &str, output: &str| TranscriptTurn {
             seq,
             input: Some(input.to_owned()),
             output: Some(output.to_owned()),
         };
         let transcript = Transcript {
             // The calls have the numbers 0, 1 and 2: the second turn begins after the first two.
-            turns: vec![said(0, "hello", "done"), said(2, "thanks", "bye")],
+            turns: vec![turn(0, "hello", "done"), turn(2, "thanks", "bye")],
             results: BTreeMap::from([(1, "refunded".to_owned())]),
         };
-        let told: Vec<String> = events(&record, Some(&transcript))
+        let lines: Vec<String> = events(&record, Some(&transcript))
             .into_iter()
             .map(|event| match event {
-                Event::Caller(turn, text) => format!("{turn}< {text}"),
-                Event::Agent(turn, text) => format!("{turn}> {text}"),
-                Event::Call(call, result) => format!("{} {}", call.tool, result.unwrap_or("-")),
+                TrialEvent::User(number, text) => format!("{number}< {text}"),
+                TrialEvent::Agent(number, text) => format!("{number}> {text}"),
+                TrialEvent::Call(call, result) => format!("{} {}", call.tool, result.unwrap_or("-")),
             })
             .collect();
         assert_eq!(
-            told,
+            lines,
             ["0< hello", "look -", "refund refunded", "0> done", "1< thanks", "mail -", "1> bye"]
         );
         assert_eq!(events(&record, None).len(), 3);

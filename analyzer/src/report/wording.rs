@@ -1,22 +1,17 @@
-//! What codes, metrics and states are called, and what each asks of the reader.
+//! Plain words for the codes, states and metrics of a verdict, the same in the page, the summary and junit.xml.
 
 use schemas::exchange::Effect;
 use schemas::trial::TrialEnding;
 
+use super::severity::Severity;
 use super::{escape, number};
 use crate::format;
 use crate::verdict::{
     Answer, InvariantResult, InvariantState, MetricResult, MetricState, ReasonCode, Unit, Verdict,
 };
 
-/// How a line is coloured and marked; never by colour alone.
-pub(super) const GOOD: &str = "good";
-/// Harm.
-pub(super) const BAD: &str = "bad";
-/// To be looked at.
-pub(super) const WARN: &str = "warn";
-/// Nothing is known, or nothing is to be said.
-pub(super) const OPEN: &str = "open";
+/// Metrics named in the sentence of an approval.
+const APPROVED_NAMED: usize = 3;
 
 /// The answer as a heading.
 pub(super) fn answer(answer: Answer) -> &'static str {
@@ -27,18 +22,41 @@ pub(super) fn answer(answer: Answer) -> &'static str {
     }
 }
 
-/// Metrics named in the sentence of an approval.
-const APPROVED_NAMED: usize = 3;
+pub(super) fn answer_severity(answer: Answer) -> Severity {
+    match answer {
+        Answer::Approve => Severity::Good,
+        Answer::Block => Severity::Bad,
+        Answer::Inconclusive => Severity::Warning,
+    }
+}
 
-/// The verdict's reason in one sentence: what a metric did where the first reason is about one, else the reason itself.
+/// The consequence for the rollout.
+pub(super) fn consequence(answer: Answer) -> &'static str {
+    match answer {
+        Answer::Approve => "The candidate may roll out.",
+        Answer::Block => "The candidate must not roll out.",
+        Answer::Inconclusive => "Neither harm nor safety is proven. The candidate does not roll out yet.",
+    }
+}
+
+/// The exit code of `foreshadow analyze`.
+pub(super) fn exit_code(answer: Answer) -> u8 {
+    match answer {
+        Answer::Approve => 0,
+        Answer::Block => 3,
+        Answer::Inconclusive => 4,
+    }
+}
+
+/// The first reason in one sentence, with the metric's numbers if it is about a metric.
 pub(super) fn why(verdict: &Verdict) -> String {
-    let Some(first) = verdict.reasons.first() else { return "No reason was given.".to_owned() };
-    let of = |name: &Option<String>| {
+    let Some(first) = verdict.reasons.first() else { return "The verdict names no reason.".to_owned() };
+    let metric_named = |name: &Option<String>| {
         name.as_ref().and_then(|name| verdict.metrics.iter().find(|metric| &metric.name == name))
     };
-    match (first.code, of(&first.metric)) {
+    match (first.code, metric_named(&first.metric)) {
         (ReasonCode::Deteriorated, Some(metric)) => sentence(&format!(
-            "{} went from {} to {} over {}: {}, where {} is tolerated",
+            "{} got worse, from {} to {} over {}: effect {}, tolerated {}",
             escape::name(&metric.name),
             format::value(metric.unit, metric.baseline),
             format::value(metric.unit, metric.candidate),
@@ -47,19 +65,21 @@ pub(super) fn why(verdict: &Verdict) -> String {
             margin(metric),
         )),
         (ReasonCode::NonInferior, Some(metric)) => {
-            let kept = verdict.reasons.iter().filter(|reason| reason.code == ReasonCode::NonInferior);
-            let kept: Vec<&MetricResult> = kept.filter_map(|reason| of(&reason.metric)).collect();
-            let shown = kept.iter().take(APPROVED_NAMED).map(|metric| {
+            let reasons = verdict.reasons.iter().filter(|reason| reason.code == ReasonCode::NonInferior);
+            let within: Vec<&MetricResult> =
+                reasons.filter_map(|reason| metric_named(&reason.metric)).collect();
+            let named = within.iter().take(APPROVED_NAMED).map(|metric| {
                 let [before, after] =
                     [metric.baseline, metric.candidate].map(|value| format::value(metric.unit, value));
                 format!("{} ({before} \u{2192} {after})", escape::name(&metric.name))
             });
-            let more = kept.len().saturating_sub(APPROVED_NAMED);
+            let more = within.len().saturating_sub(APPROVED_NAMED);
             let more = (more > 0).then(|| format!("{more} more"));
+            let (verb, margin) =
+                if within.len() == 1 { ("stays", "its margin") } else { ("stay", "their margins") };
             sentence(&format!(
-                "{} {} shown not to get worse than tolerated, over {}",
-                listed(&shown.chain(more).collect::<Vec<_>>()),
-                if kept.len() == 1 { "is" } else { "are" },
+                "{} {verb} within {margin}, tested over {}",
+                enumeration(&named.chain(more).collect::<Vec<_>>()),
                 number::counted(metric.cases, "case", "cases"),
             ))
         }
@@ -68,7 +88,7 @@ pub(super) fn why(verdict: &Verdict) -> String {
 }
 
 /// "a", "a and b", "a, b and c".
-fn listed(names: &[String]) -> String {
+fn enumeration(names: &[String]) -> String {
     match names {
         [] => String::new(),
         [only] => only.clone(),
@@ -87,95 +107,85 @@ fn sentence(fragment: &str) -> String {
     sentence
 }
 
-/// Both ends of a metric's interval, in its unit.
-pub(super) fn interval(metric: &MetricResult) -> String {
-    ends(metric.unit, metric.interval)
+/// The sample size that approval needs; `None` for a verdict that is not inconclusive.
+pub(super) fn sample_size(verdict: &Verdict) -> Option<String> {
+    let need = &verdict.need;
+    if verdict.verdict != Answer::Inconclusive {
+        return None;
+    }
+    if !need.detail.is_empty() {
+        return Some(sentence(&need.detail));
+    }
+    (need.cases > 0).then(|| {
+        format!(
+            "{} in all, {} each per lane. Predicted probability of approval: {}.",
+            number::counted(need.cases, "case", "cases"),
+            number::counted(need.trials, "trial", "trials"),
+            number::percent(need.predicted_approve),
+        )
+    })
 }
 
-/// Both ends of an interval of effects.
-pub(super) fn ends(unit: Unit, interval: [f64; 2]) -> String {
-    let [low, high] = interval.map(|end| format::effect(unit, end));
+/// Both bounds of a metric's effect, in its unit.
+pub(super) fn interval(metric: &MetricResult) -> String {
+    bounds(metric.unit, metric.interval)
+}
+
+/// Both bounds of an interval of effects; the unit stands once.
+pub(super) fn bounds(unit: Unit, interval: [f64; 2]) -> String {
+    let [low, high] = interval.map(|bound| format::effect(unit, bound));
     match low.strip_suffix(" points") {
         Some(low) => format!("{low} to {high}"),
         None => format!("{low} to {high}"),
     }
 }
 
-/// The effect at which the margin is used up.
+/// The worst effect that the policy tolerates.
 pub(super) fn margin(metric: &MetricResult) -> String {
     format::effect(metric.unit, -metric.margin)
 }
 
-/// What the answer means for the roll-out.
-pub(super) fn consequence(answer: Answer) -> &'static str {
-    match answer {
-        Answer::Approve => "The candidate may roll out.",
-        Answer::Block => "The candidate must not roll out.",
-        Answer::Inconclusive => {
-            "Neither harm nor safety is shown. The candidate does not roll out on this evidence."
-        }
-    }
-}
-
-/// The colour of an answer.
-pub(super) fn answer_tone(answer: Answer) -> &'static str {
-    match answer {
-        Answer::Approve => GOOD,
-        Answer::Block => BAD,
-        Answer::Inconclusive => WARN,
-    }
-}
-
-/// The exit code of `foreshadow analyze` for an answer.
-pub(super) fn exit_code(answer: Answer) -> u8 {
-    match answer {
-        Answer::Approve => 0,
-        Answer::Block => 3,
-        Answer::Inconclusive => 4,
-    }
-}
-
-/// The colour and the words of a metric's state.
-pub(super) fn state(metric: &MetricResult) -> (&'static str, &'static str) {
+/// Severity and label of a metric's state.
+pub(super) fn metric(metric: &MetricResult) -> (Severity, &'static str) {
     metric_state(metric.state, metric.decides)
 }
 
-/// The same of what may or may not block.
-pub(super) fn metric_state(state: MetricState, decides: bool) -> (&'static str, &'static str) {
+/// Severity and label of a state; `may_block` tells a blocking metric from a reported one.
+pub(super) fn metric_state(state: MetricState, may_block: bool) -> (Severity, &'static str) {
     match state {
-        MetricState::NonInferior => (GOOD, "within margin"),
-        MetricState::Deteriorated if decides => (BAD, "worse, blocks"),
-        MetricState::Deteriorated => (WARN, "worse"),
-        MetricState::DeterioratedWithinMargin => (WARN, "worse, within margin"),
-        MetricState::Undecided => (OPEN, "undecided"),
+        MetricState::NonInferior => (Severity::Good, "within margin"),
+        MetricState::Deteriorated if may_block => (Severity::Bad, "worse, blocks"),
+        MetricState::Deteriorated => (Severity::Warning, "worse"),
+        MetricState::DeterioratedWithinMargin => (Severity::Warning, "worse, within margin"),
+        MetricState::Undecided => (Severity::Neutral, "undecided"),
     }
 }
 
-/// The colour and the words of an invariant's state.
-pub(super) fn invariant(invariant: &InvariantResult) -> (&'static str, &'static str) {
+/// Severity and label of an invariant's state.
+pub(super) fn invariant(invariant: &InvariantResult) -> (Severity, &'static str) {
     match invariant.state {
-        InvariantState::Kept => (GOOD, "kept"),
-        InvariantState::Violated => (BAD, "violated, blocks"),
-        InvariantState::Demoted => (WARN, "violated by both, compared as a rate"),
-        InvariantState::Unchecked => (OPEN, "not checked"),
-        InvariantState::NotLive => (WARN, "cannot fail, proves nothing"),
-        InvariantState::TooFewCases => (OPEN, "kept, by too few cases"),
+        InvariantState::Kept => (Severity::Good, "holds"),
+        InvariantState::Violated => (Severity::Bad, "violated, blocks"),
+        InvariantState::Demoted => (Severity::Warning, "violated by both builds, compared as a rate"),
+        InvariantState::Unchecked => (Severity::Neutral, "not checked"),
+        InvariantState::NotLive => (Severity::Warning, "vacuous, proves nothing"),
+        InvariantState::TooFewCases => (Severity::Neutral, "holds, too few cases"),
     }
 }
 
-/// How an invariant fared, in one line.
+/// The counts of an invariant in one line.
 pub(super) fn invariant_line(invariant: &InvariantResult) -> String {
     format!(
-        "{} in {}, {} in the baseline",
+        "{} in {} of the candidate, {} of the baseline",
         number::counted(invariant.violations, "violation", "violations"),
         number::counted(invariant.cases, "case", "cases"),
         number::count(invariant.violations_baseline),
     )
 }
 
-/// How a metric fared, in one line with its numbers.
+/// The result of a metric in one line with its numbers.
 pub(super) fn metric_line(metric: &MetricResult) -> String {
-    let (_, state) = state(metric);
+    let (_, state) = self::metric(metric);
     format!(
         "{state} ({}): baseline {}, candidate {}, effect {}, interval {}, margin {}, {}, p block {}, p approve {}",
         role(metric),
@@ -190,16 +200,58 @@ pub(super) fn metric_line(metric: &MetricResult) -> String {
     )
 }
 
-/// Whether the margin is shown to be kept.
-pub(super) fn keeps_margin(state: MetricState) -> bool {
+/// Whether the margin is proven to be kept.
+pub(super) fn is_within_margin(state: MetricState) -> bool {
     match state {
         MetricState::NonInferior | MetricState::DeterioratedWithinMargin => true,
         MetricState::Deteriorated | MetricState::Undecided => false,
     }
 }
 
-/// A reason in a word or two after the name of its metric.
-pub(super) fn briefly(code: ReasonCode) -> &'static str {
+/// The part that a metric plays in the decision.
+pub(super) fn role(metric: &MetricResult) -> &'static str {
+    decision_role(metric.required, metric.decides)
+}
+
+/// The part that a metric or slice plays: approval requires it, and it may block.
+pub(super) fn decision_role(is_required: bool, may_block: bool) -> &'static str {
+    match (is_required, may_block) {
+        (true, true) => "required, may block",
+        (true, false) => "required",
+        (false, true) => "may block",
+        (false, false) => "reported only",
+    }
+}
+
+/// The definition of a metric in one line; empty for an unknown metric.
+pub(super) fn meaning(metric: &str) -> &'static str {
+    match metric {
+        "success" => "share of successful trials",
+        "pass_k" => "probability that k trials of a case all succeed",
+        "agreement" => "probability that two trials of a case have the same outcome",
+        "effects.duplicated" => "share of trials with a duplicated write",
+        "effects.missing" => "share of the recorded writes that are missing",
+        "effects.extra" => "share of the writes that are not in the recording",
+        "effects.changed" => "share of the recorded writes made with other arguments",
+        "effects.drift" => "distance of the writes between builds, beyond the baseline's own spread",
+        "unscorable" => "share of trials that left the recording",
+        "semantic.drift" => "distance of the answers between builds, beyond the baseline's own spread",
+        "semantic.dispersion" => "distance between the answers to one case",
+        "sequence.drift" => "distance of the tool sequences between builds, beyond the baseline's own spread",
+        "sequence.dispersion" => "distance between the tool sequences of one case",
+        "latency" => "time per trial, geometric mean",
+        "tail_latency" => "share of trials slower than the bound",
+        "tokens" => "tokens per trial, geometric mean",
+        "cost" => "US dollars per trial, geometric mean",
+        other if other.starts_with("invariant.") => {
+            "share of trials in which an invariant holds that the baseline violates too"
+        }
+        _ => "",
+    }
+}
+
+/// A reason in a few words after its metric's name.
+pub(super) fn short_reason(code: ReasonCode) -> &'static str {
     match code {
         ReasonCode::InvariantViolated => "is violated",
         ReasonCode::Deteriorated => "got worse",
@@ -208,8 +260,8 @@ pub(super) fn briefly(code: ReasonCode) -> &'static str {
         ReasonCode::Underpowered => "is undecided",
         ReasonCode::BelowFloor => "has too few cases",
         ReasonCode::TooManyUnscorable => "has too many unscorable trials",
-        ReasonCode::MissingTrials => "lacks trials",
-        ReasonCode::BaselineViolatesInvariant => "is broken by the baseline too",
+        ReasonCode::MissingTrials => "has missing trials",
+        ReasonCode::BaselineViolatesInvariant => "is violated by the baseline too",
         ReasonCode::InvariantUnchecked => "could not be checked",
         ReasonCode::MetricAbsent => "could not be computed",
         ReasonCode::AnswersChanged => "answers changed",
@@ -223,108 +275,71 @@ pub(super) fn briefly(code: ReasonCode) -> &'static str {
     }
 }
 
-/// What part a metric plays.
-pub(super) fn role(metric: &MetricResult) -> &'static str {
-    match (metric.required, metric.decides) {
-        (true, true) => "required, may block",
-        (true, false) => "required",
-        (false, true) => "may block",
-        (false, false) => "reported",
-    }
-}
-
-/// What a metric measures, in one line; empty for one that this list does not know.
-pub(super) fn meaning(metric: &str) -> &'static str {
-    match metric {
-        "success" => "share of trials that did the work right",
-        "pass_k" => "chance that k trials of a case all succeed",
-        "agreement" => "chance that two trials of a case end alike",
-        "effects.duplicated" => "share of trials that make one write twice",
-        "effects.missing" => "share of the recorded writes not made",
-        "effects.extra" => "share of writes that the recording does not have",
-        "effects.changed" => "share of the recorded writes made with other arguments",
-        "effects.drift" => "how far writes moved, beyond the baseline's own spread",
-        "unscorable" => "share of trials that left the recording",
-        "semantic.drift" => "how far answers moved, beyond the baseline's own spread",
-        "semantic.dispersion" => "how much answers to one case differ from each other",
-        "sequence.drift" => "how far tool sequences moved, beyond the baseline's own spread",
-        "sequence.dispersion" => "how much trials of one case differ from each other",
-        "latency" => "time per trial, geometric mean",
-        "tail_latency" => "share of trials slower than the bound",
-        "tokens" => "tokens per trial, geometric mean",
-        "cost" => "US dollars per trial, geometric mean",
-        other if other.starts_with("invariant.") => {
-            "share of trials that keep an invariant the baseline breaks too"
-        }
-        _ => "",
-    }
-}
-
-/// What the reader does about a reason; empty where there is nothing to do.
+/// The next step for the reader; empty if there is none.
 pub(super) fn advice(code: ReasonCode) -> &'static str {
     match code {
         ReasonCode::InvariantViolated => {
-            "Open the violating cases below, mend the candidate, replay it and analyze again. More sessions will not clear a violation."
+            "Open the violating cases below. Fix the candidate, replay it and analyze again. More sessions will not clear a violation."
         }
         ReasonCode::Deteriorated => {
-            "Start with the worst cases below: the first tool call that differs is marked. Mend the candidate, replay it and analyze again."
+            "Start with the worst cases below: each marks the first tool call that differs. Fix the candidate, replay it and analyze again."
         }
         ReasonCode::NonInferior => "",
         ReasonCode::DeterioratedWithinMargin => {
-            "Within what the policy tolerates, but real: let the agent's owner know, or tighten the margin before the next candidate."
+            "The loss is real but tolerated by the policy. Inform the agent's owner, or tighten the margin before the next candidate."
         }
-        ReasonCode::Underpowered => "Replay more sessions; more trials of the same sessions help less.",
+        ReasonCode::Underpowered => "Replay more sessions. More trials of the same sessions help less.",
         ReasonCode::BelowFloor => {
-            "Replay more sessions: below the floor no method can show that the margin is kept, however good the candidate is."
+            "Replay more sessions. With so few cases no test can prove that the margin is kept, however good the candidate is."
         }
         ReasonCode::ReplayUnfaithful => {
-            "Look under Fidelity for what the world could not answer; record more, or declare aliases and read-only tools, then replay both lanes again."
+            "See under Fidelity which tool calls the replay could not answer. Record more sessions, or declare aliases and read-only tools, then replay both lanes again."
         }
         ReasonCode::TooManyUnscorable => {
-            "Too many trials left the recording to be judged: look at their first divergence, record newer sessions, then replay both lanes again."
+            "Too many trials left the recording and cannot be scored. Open their first difference, record newer sessions, then replay both lanes again."
         }
         ReasonCode::MissingTrials => "Finish the runs (replay with --resume), then analyze again.",
         ReasonCode::BaselineViolatesInvariant => {
-            "Mend the baseline or the declaration: while production breaks the invariant itself it is only compared as a rate."
+            "Fix the baseline or the invariant. As long as the baseline violates it too, it is compared as a rate and does not block by itself."
         }
         ReasonCode::CorpusSelected => {
-            "Replay the baseline afresh on sessions that were not picked by their outcome; picked sessions regress to the mean."
+            "Replay the baseline on sessions that were not selected by their outcome. Selected sessions regress to the mean."
         }
         ReasonCode::BaselineIsRecording => {
-            "Replay the current build as lane baseline beside the candidate; a recording alone is too weak to compare with."
+            "Replay the current build too (--lane baseline). A recording alone is too weak to compare with."
         }
         ReasonCode::NoRequiredMetric => {
-            "Bring outcome labels or an evaluator, or name a metric that can be computed as required in the policy."
+            "Import outcome labels, configure an evaluator, or require a metric in the policy that these runs can compute."
         }
         ReasonCode::MetricAbsent => {
-            "See under Metrics why it could not be computed, or take it out of the policy."
+            "The reason is under Metrics. Supply the missing data, or remove the metric from the policy."
         }
         ReasonCode::InvariantUnchecked => {
-            "See that the runs hold what the invariant is checked on, or take it out of the policy."
+            "No trial holds the data that the invariant checks. Record it, or remove the invariant from the policy."
         }
         ReasonCode::AnswersChanged => {
-            "A change, not harm: read the answers of the cases that moved most, and let the agent's owner know."
+            "A change is not harm. Read the answers of the cases that moved most, and inform the agent's owner."
         }
-        ReasonCode::NoPairs => "Give two runs of the same cases: cases are paired by their name.",
+        ReasonCode::NoPairs => "Analyze two runs of the same cases. Cases are paired by name.",
         ReasonCode::DiffersFromRecording => {
-            "See whether the build changed or the replay is imperfect: replay the current build too (--lane baseline) and compare with that."
+            "Either the build changed or the replay is inexact. Replay the current build too (--lane baseline) and compare with that."
         }
         ReasonCode::SliceStandsOut => {
-            "Look at the sessions of these slices and record more of them; name a slice in the policy to let it decide next time."
+            "Open the sessions of these slices and record more of them. Name a slice in the policy to let it decide next time."
         }
     }
 }
 
-/// Whether a reason speaks for, against, or leaves open.
-pub(super) fn reason_tone(code: ReasonCode) -> &'static str {
+/// Severity of a reason: it proves harm, proves safety, needs a review, or leaves the question open.
+pub(super) fn reason_severity(code: ReasonCode) -> Severity {
     match code {
-        ReasonCode::InvariantViolated | ReasonCode::Deteriorated => BAD,
-        ReasonCode::NonInferior => GOOD,
+        ReasonCode::InvariantViolated | ReasonCode::Deteriorated => Severity::Bad,
+        ReasonCode::NonInferior => Severity::Good,
         ReasonCode::DeterioratedWithinMargin
         | ReasonCode::BaselineViolatesInvariant
         | ReasonCode::AnswersChanged
         | ReasonCode::DiffersFromRecording
-        | ReasonCode::SliceStandsOut => WARN,
+        | ReasonCode::SliceStandsOut => Severity::Warning,
         ReasonCode::Underpowered
         | ReasonCode::BelowFloor
         | ReasonCode::ReplayUnfaithful
@@ -335,11 +350,11 @@ pub(super) fn reason_tone(code: ReasonCode) -> &'static str {
         | ReasonCode::NoRequiredMetric
         | ReasonCode::MetricAbsent
         | ReasonCode::InvariantUnchecked
-        | ReasonCode::NoPairs => OPEN,
+        | ReasonCode::NoPairs => Severity::Neutral,
     }
 }
 
-/// The word for what a call does outside.
+/// The effect of a tool; also a CSS class of the page.
 pub(super) fn effect(effect: Effect) -> &'static str {
     match effect {
         Effect::Read => "read",
@@ -348,7 +363,7 @@ pub(super) fn effect(effect: Effect) -> &'static str {
     }
 }
 
-/// How a trial ended, in words.
+/// The ending of a trial.
 pub(super) fn ending(ending: TrialEnding) -> &'static str {
     match ending {
         TrialEnding::Complete => "complete",
@@ -357,23 +372,4 @@ pub(super) fn ending(ending: TrialEnding) -> &'static str {
         TrialEnding::Truncated => "left the recording",
         TrialEnding::Infrastructure => "harness failed",
     }
-}
-
-/// What it would take to approve; `None` where the verdict asks for nothing more.
-pub(super) fn need(verdict: &Verdict) -> Option<String> {
-    let need = &verdict.need;
-    if verdict.verdict != Answer::Inconclusive {
-        return None;
-    }
-    if !need.detail.is_empty() {
-        return Some(sentence(&need.detail));
-    }
-    (need.cases > 0).then(|| {
-        format!(
-            "{} in all with {} each per lane: approval then has a predicted probability of {}.",
-            number::counted(need.cases, "case", "cases"),
-            number::counted(need.trials, "trial", "trials"),
-            number::percent(need.predicted_approve),
-        )
-    })
 }

@@ -1,123 +1,115 @@
-//! What trials did outside otherwise than the recording: writes made twice, left out, added, changed, or in another order.
+//! Writes that differ from the recording's: duplicated, missing, extra, changed or reordered.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
+use strum::{IntoStaticStr, VariantArray};
 
-use super::cases::Sides;
+use super::trials::CaseTrials;
 use crate::run::TrialRecord;
 use crate::writes::{self, Write};
 
-/// A way in which the writes of a trial can differ from the recording's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+/// A difference between the writes of a trial and those of the recording, in the order of the table's columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, IntoStaticStr, VariantArray)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Kind {
-    /// Made more than once with the same arguments.
+#[strum(serialize_all = "snake_case")]
+pub(super) enum WriteChange {
+    /// More than once with the same arguments; needs no recording.
     Duplicated,
-    /// Not made.
+    /// Only in the recording.
     Missing,
     /// Not in the recording.
     Extra,
-    /// Made by the same tool with other arguments; it is missing and extra too.
+    /// Same tool, other arguments; such a write counts as missing and extra too.
     Changed,
-    /// Made in another order than in the recording.
+    /// In another order than in the recording.
     Reordered,
 }
 
-impl Kind {
-    /// All of them, in the order in which they are shown.
-    pub(super) const ALL: [Self; 5] =
-        [Self::Duplicated, Self::Missing, Self::Extra, Self::Changed, Self::Reordered];
-
-    /// Its word.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Duplicated => "duplicated",
-            Self::Missing => "missing",
-            Self::Extra => "extra",
-            Self::Changed => "changed",
-            Self::Reordered => "reordered",
-        }
-    }
-}
-
-/// The writes of a recording.
-pub(super) struct Reference {
+/// The distinct writes of a recording.
+pub(super) struct RecordedWrites {
     distinct: BTreeSet<Write>,
-    order: Vec<Write>,
+    ordered: Vec<Write>,
 }
 
-impl Reference {
-    /// The writes of this recording.
-    pub(super) fn of(record: &TrialRecord) -> Self {
-        let order = writes::ordered(record);
-        Self { distinct: order.iter().cloned().collect(), order }
+impl RecordedWrites {
+    pub(super) fn new(recording: &TrialRecord) -> Self {
+        let ordered = writes::ordered(recording);
+        Self { distinct: ordered.iter().cloned().collect(), ordered }
+    }
+
+    /// The writes to compare the trials of a case with; `None` without a recorded transcript.
+    pub(super) fn of_case(trials: &CaseTrials<'_>) -> Option<Self> {
+        trials.reference.filter(|recording| recording.trial.has_transcript).map(Self::new)
     }
 }
 
-/// Whether the calls of a trial are counted.
-pub(super) fn votes(record: &TrialRecord) -> bool {
+/// Whether the tool calls of a trial are known and complete.
+pub(super) fn has_complete_calls(record: &TrialRecord) -> bool {
     record.trial.has_transcript && !record.is_torn()
 }
 
-/// In what the writes of a trial differ, each kind and tool once.
-pub(super) fn departures(record: &TrialRecord, reference: Option<&Reference>) -> BTreeSet<(Kind, String)> {
-    let mut found = BTreeSet::new();
-    let used: BTreeSet<&str> = record.calls.iter().map(|call| call.tool.as_str()).collect();
-    for tool in used {
+/// The write changes of a trial, each pair of change and tool once.
+pub(super) fn of_trial(
+    record: &TrialRecord,
+    recorded: Option<&RecordedWrites>,
+) -> BTreeSet<(WriteChange, String)> {
+    let mut changes = BTreeSet::new();
+    let tools: BTreeSet<&str> = record.calls.iter().map(|call| call.tool.as_str()).collect();
+    for tool in tools {
         if writes::repeated(record, &[tool.to_owned()]).is_some() {
-            found.insert((Kind::Duplicated, tool.to_owned()));
+            changes.insert((WriteChange::Duplicated, tool.to_owned()));
         }
     }
-    let Some(reference) = reference else { return found };
-    let order = writes::ordered(record);
-    let made: BTreeSet<Write> = order.iter().cloned().collect();
+    let Some(recorded) = recorded else { return changes };
+    let ordered = writes::ordered(record);
+    let distinct: BTreeSet<Write> = ordered.iter().cloned().collect();
     let tools_of = |writes: Vec<&Write>| -> BTreeSet<String> {
         writes.into_iter().map(|write| write.0.clone()).collect()
     };
-    let missing = tools_of(reference.distinct.difference(&made).collect());
-    let extra = tools_of(made.difference(&reference.distinct).collect());
-    found.extend(missing.intersection(&extra).map(|tool| (Kind::Changed, tool.clone())));
-    found.extend(missing.into_iter().map(|tool| (Kind::Missing, tool)));
-    found.extend(extra.into_iter().map(|tool| (Kind::Extra, tool)));
-    let moved = writes::reordered(&order, &reference.order);
-    found.extend(moved.into_iter().map(|write| (Kind::Reordered, write.0)));
-    found
+    let missing = tools_of(recorded.distinct.difference(&distinct).collect());
+    let extra = tools_of(distinct.difference(&recorded.distinct).collect());
+    changes.extend(missing.intersection(&extra).map(|tool| (WriteChange::Changed, tool.clone())));
+    changes.extend(missing.into_iter().map(|tool| (WriteChange::Missing, tool)));
+    changes.extend(extra.into_iter().map(|tool| (WriteChange::Extra, tool)));
+    let reordered = writes::reordered(&ordered, &recorded.ordered);
+    changes.extend(reordered.into_iter().map(|write| (WriteChange::Reordered, write.0)));
+    changes
 }
 
-/// In how many trials of a case the candidate's writes differ in one way by one tool.
+/// The number of the candidate's trials of one case that have a write change.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct CaseEffect {
-    pub(super) kind: Kind,
+pub(super) struct CaseWriteChange {
+    pub(super) change: WriteChange,
     pub(super) tool: String,
-    /// Candidate trials in which they do.
+    /// Candidate trials with this change.
     pub(super) trials: usize,
-    /// Candidate trials that were looked at.
+    /// Candidate trials with complete tool calls.
     pub(super) of: usize,
 }
 
-/// What the candidate's trials of a case do more often than the baseline's, the worst kinds first.
-pub(super) fn of_case(sides: &Sides<'_>) -> Vec<CaseEffect> {
-    let reference = sides.reference.filter(|record| record.trial.has_transcript).map(Reference::of);
-    let [baseline, candidate] = [&sides.baseline, &sides.candidate].map(|trials| {
-        let voting: Vec<&TrialRecord> =
-            trials.iter().map(|shown| shown.record).filter(|record| votes(record)).collect();
-        let mut counts: BTreeMap<(Kind, String), usize> = BTreeMap::new();
-        for record in &voting {
-            for departure in departures(record, reference.as_ref()) {
-                *counts.entry(departure).or_default() += 1;
+/// The write changes that the candidate's trials of a case show more often than the baseline's.
+pub(super) fn more_often_in_candidate(trials: &CaseTrials<'_>) -> Vec<CaseWriteChange> {
+    let recorded = RecordedWrites::of_case(trials);
+    let [baseline, candidate] = [&trials.baseline, &trials.candidate].map(|trials| {
+        let complete: Vec<&TrialRecord> =
+            trials.iter().map(|trial| trial.record).filter(|record| has_complete_calls(record)).collect();
+        let mut counts: BTreeMap<(WriteChange, String), usize> = BTreeMap::new();
+        for record in &complete {
+            for change in of_trial(record, recorded.as_ref()) {
+                *counts.entry(change).or_default() += 1;
             }
         }
-        (voting.len(), counts)
+        (complete.len(), counts)
     });
-    let more_often = |key: &(Kind, String), count: usize| {
+    let is_more_often = |key: &(WriteChange, String), count: usize| {
         let before = baseline.1.get(key).copied().unwrap_or(0);
         count * baseline.0.max(1) > before * candidate.0
     };
     (candidate.1.iter())
-        .filter(|(key, count)| more_often(key, **count))
-        .map(|((kind, tool), count)| CaseEffect {
-            kind: *kind,
+        .filter(|(key, count)| is_more_often(key, **count))
+        .map(|((change, tool), count)| CaseWriteChange {
+            change: *change,
             tool: tool.clone(),
             trials: *count,
             of: candidate.0,
@@ -136,19 +128,19 @@ mod tests {
         fixture::record("c", 0, true, &calls)
     }
 
-    fn kinds(recorded: &[u32], made: &[u32]) -> Vec<&'static str> {
-        let found = departures(&refunds(made), Some(&Reference::of(&refunds(recorded))));
-        found.into_iter().map(|(kind, _)| kind.as_str()).collect()
+    fn changes(recorded: &[u32], made: &[u32]) -> Vec<&'static str> {
+        let found = of_trial(&refunds(made), Some(&RecordedWrites::new(&refunds(recorded))));
+        found.into_iter().map(|(change, _)| change.into()).collect()
     }
 
     #[test]
-    fn each_kind_is_told_from_the_others() {
-        assert!(kinds(&[1, 2], &[1, 2]).is_empty());
-        assert_eq!(kinds(&[1, 2], &[2, 1]), ["reordered"]);
-        assert_eq!(kinds(&[1, 2], &[1]), ["missing"]);
-        assert_eq!(kinds(&[1], &[1, 2]), ["extra"]);
-        assert_eq!(kinds(&[1], &[2]), ["missing", "extra", "changed"]);
-        assert_eq!(kinds(&[1], &[1, 1]), ["duplicated"]);
-        assert_eq!(departures(&refunds(&[1, 1]), None).len(), 1, "repetition needs no recording");
+    fn write_changes_are_distinguished() {
+        assert!(changes(&[1, 2], &[1, 2]).is_empty());
+        assert_eq!(changes(&[1, 2], &[2, 1]), ["reordered"]);
+        assert_eq!(changes(&[1, 2], &[1]), ["missing"]);
+        assert_eq!(changes(&[1], &[1, 2]), ["extra"]);
+        assert_eq!(changes(&[1], &[2]), ["missing", "extra", "changed"]);
+        assert_eq!(changes(&[1], &[1, 1]), ["duplicated"]);
+        assert_eq!(of_trial(&refunds(&[1, 1]), None).len(), 1, "a duplicated write needs no recording");
     }
 }

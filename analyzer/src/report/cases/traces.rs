@@ -1,4 +1,4 @@
-//! What happened in the trials of one case, lined up, as it lies compressed in the page.
+//! Traces of one case: the events of its trials, aligned, as compressed into the page.
 
 use std::collections::HashMap;
 
@@ -6,41 +6,46 @@ use schemas::exchange::Ending;
 use schemas::trial::{Lane, TrialEnding};
 use serde::Serialize;
 
-use super::{Shown, Sides, TEXT_SHOWN};
 use crate::finding::Finding;
-use crate::report::alignment::{self, LANES, Step};
-use crate::report::transcript::{self, Event, Transcripts};
+use crate::report::alignment::{self, AlignedRow, CallDifference, LANES};
+use crate::report::severity::Severity;
+use crate::report::transcript::{self, Transcripts, TrialEvent};
+use crate::report::trials::{CaseTrials, LabelledTrial};
 use crate::report::{escape, number, wording};
 use crate::run::{ToolCall, TrialRecord};
 
-/// Events of one trial that are lined up; what comes after is counted, not shown.
+/// Events of one trial that are aligned and shown; further events are counted only.
 const EVENTS_SHOWN: usize = 120;
 
-/// Trials of the candidate that can be looked at.
+/// Trials of the candidate that the reader can choose from.
 const CANDIDATES_SHOWN: usize = 10;
 
-/// Arguments and the result of a call shown, characters.
+/// Arguments or result of a tool call shown, characters.
 const ARGUMENTS_SHOWN: usize = 600;
 
-/// Trials of a lane marked with how they ended.
-const MARKS_SHOWN: usize = 50;
+/// Trials of a lane listed with their ending.
+const ENDINGS_SHOWN: usize = 50;
 
-/// Trials side by side.
+/// Differences from the recording listed per trial.
+const DIVERGENCES_SHOWN: usize = 5;
+
+/// The traces of one case.
 #[derive(Debug, Serialize)]
-pub(super) struct TraceView {
-    /// Every distinct event of the case once; trials name them by their place.
+pub(super) struct CaseTraces {
+    /// The distinct events of the case; trials refer to them by index.
     events: Vec<EventView>,
     lanes: Vec<LaneView>,
-    /// One for each trial of the candidate that can be looked at, the one to look at first first.
-    views: Vec<View>,
+    /// One for each shown trial of the candidate, in the order of that lane's trials.
+    comparisons: Vec<Comparison>,
 }
 
-/// One lane of a case.
+/// The trials of one lane.
 #[derive(Debug, Serialize)]
 struct LaneView {
     lane: &'static str,
-    marks: Vec<Mark>,
-    marks_left_out: usize,
+    endings: Vec<EndingView>,
+    endings_left_out: usize,
+    /// Shown trials; the one shown first is first.
     trials: Vec<TrialView>,
 }
 
@@ -50,40 +55,44 @@ struct TrialView {
     trial: u32,
     session: String,
     notes: Vec<String>,
-    /// The last answer, where it is not among the events.
+    /// The last answer; empty if the transcript is among the events.
     answer: String,
-    /// For each event its place among the distinct ones, and how long it took, in words.
+    /// For each event its index among the distinct ones and its duration as text.
     events: Vec<(usize, String)>,
     calls: usize,
-    events_left_out: usize,
+    calls_left_out: usize,
 }
 
-/// How one trial of a lane ended.
+/// The ending of one trial.
 #[derive(Debug, Serialize)]
-struct Mark {
+struct EndingView {
     trial: u32,
-    tone: &'static str,
-    word: &'static str,
+    severity: Severity,
+    label: &'static str,
 }
 
-/// One trial of the candidate beside the others: lines of a step and, for each lane that is there, the place of its event.
+/// One trial of the candidate, aligned with the shown trials of the other lanes.
 #[derive(Debug, Serialize)]
-struct View {
+struct Comparison {
     trial: u32,
-    /// Whether the candidate's trial has a transcript, and something to compare it with has one.
-    compared: bool,
-    first: Option<usize>,
-    lines: Vec<(Step, Vec<Option<usize>>)>,
+    /// Whether the candidate's trial and a trial to compare it with have transcripts.
+    is_compared: bool,
+    /// Index of the first row with a difference.
+    first_difference: Option<usize>,
+    /// For each row its difference and the event index of each lane that has trials.
+    rows: Vec<(CallDifference, Vec<Option<usize>>)>,
 }
 
-/// Something that happened.
+/// An event as text.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
-#[serde(untagged)]
+#[serde(rename_all = "snake_case")]
 enum EventView {
-    /// Somebody said something.
-    Said { who: &'static str, text: String },
-    /// A tool was called.
-    Called {
+    Message {
+        /// `user` or `agent`.
+        from: &'static str,
+        text: String,
+    },
+    ToolCall {
         tool: String,
         arguments: String,
         effect: &'static str,
@@ -92,178 +101,180 @@ enum EventView {
     },
 }
 
-impl TraceView {
-    /// The line at which the trial that is shown first goes another way.
-    pub(super) fn first(&self) -> Option<usize> {
-        self.views.first()?.first
+impl CaseTraces {
+    /// Index of the first row with a difference, for the trial that is shown first.
+    pub(super) fn first_difference(&self) -> Option<usize> {
+        self.comparisons.first()?.first_difference
     }
 }
 
-/// The sessions that are shown of a case.
-pub(super) fn sessions<'a>(sides: &Sides<'a>, findings: &[&Finding]) -> Vec<(Lane, String)> {
-    let chosen = Chosen::of(sides, findings);
-    let name = |record: &TrialRecord| record.trial.session.to_string();
-    let recorded = chosen.recorded.map(|record| (Lane::Recorded, name(record)));
-    let baseline = chosen.baseline.map(|record| (Lane::Baseline, name(record)));
-    let candidates = chosen.candidates.iter().map(|record| (Lane::Candidate, name(record)));
+/// The sessions of the shown trials of a case.
+pub(super) fn sessions<'a>(trials: &CaseTrials<'a>, findings: &[&Finding]) -> Vec<(Lane, String)> {
+    let shown = ShownTrials::new(trials, findings);
+    let session = |record: &TrialRecord| record.trial.session.to_string();
+    let recorded = shown.recorded.map(|record| (Lane::Recorded, session(record)));
+    let baseline = shown.baseline.map(|record| (Lane::Baseline, session(record)));
+    let candidates = shown.candidates.iter().map(|record| (Lane::Candidate, session(record)));
     recorded.into_iter().chain(baseline).chain(candidates).collect()
 }
 
-/// The trials that are shown.
-struct Chosen<'a> {
+/// The trials of a case that the page shows.
+struct ShownTrials<'a> {
     recorded: Option<&'a TrialRecord>,
     baseline: Option<&'a TrialRecord>,
-    /// The one to look at first first.
+    /// The one shown first is first.
     candidates: Vec<&'a TrialRecord>,
 }
 
-impl<'a> Chosen<'a> {
-    fn of(sides: &Sides<'a>, findings: &[&Finding]) -> Self {
-        let first = choose(&sides.candidate, findings, "candidate", false);
-        let others = sides.candidate.iter().map(|shown| shown.record);
+impl<'a> ShownTrials<'a> {
+    fn new(trials: &CaseTrials<'a>, findings: &[&Finding]) -> Self {
+        let first = choose(&trials.candidate, findings, "candidate", false);
+        let others = trials.candidate.iter().map(|trial| trial.record);
         let others = others.filter(|record| first.is_none_or(|first| !std::ptr::eq(first, *record)));
         Self {
-            recorded: sides.recorded.map(|shown| shown.record),
-            baseline: choose(&sides.baseline, findings, "baseline", true),
+            recorded: trials.recorded.map(|trial| trial.record),
+            baseline: choose(&trials.baseline, findings, "baseline", true),
             candidates: first.into_iter().chain(others).take(CANDIDATES_SHOWN).collect(),
         }
     }
 }
 
-/// Lines up the trials of a case; nothing where there is no trial.
-pub(super) fn trace(
-    sides: &Sides<'_>,
+/// The trial that a finding names, else one with the outcome that shows the difference: a successful baseline, a failing
+/// candidate.
+fn choose<'a>(
+    trials: &[LabelledTrial<'a>],
+    findings: &[&Finding],
+    lane: &str,
+    success: bool,
+) -> Option<&'a TrialRecord> {
+    let example = findings.iter().flat_map(|finding| &finding.examples).find(|example| example.lane == lane);
+    let named = example.and_then(|example| {
+        trials.iter().find(|one| {
+            let trial = &one.record.trial;
+            trial.trial == example.trial && trial.session.as_str() == example.session
+        })
+    });
+    let with_outcome = || trials.iter().find(|trial| trial.success == Some(success));
+    named.or_else(with_outcome).or(trials.first()).map(|trial| trial.record)
+}
+
+/// Aligns the trials of a case; `None` for a case without trials.
+pub(super) fn case_traces(
+    trials: &CaseTrials<'_>,
     findings: &[&Finding],
     transcripts: &Transcripts,
-) -> Option<TraceView> {
-    let chosen = Chosen::of(sides, findings);
-    let all = [&sides.recorded.into_iter().collect::<Vec<_>>(), &sides.baseline, &sides.candidate];
+) -> Option<CaseTraces> {
+    let shown = ShownTrials::new(trials, findings);
+    let all = [&trials.recorded.into_iter().collect::<Vec<_>>(), &trials.baseline, &trials.candidate];
     let lanes = [
-        (Lane::Recorded, chosen.recorded.into_iter().collect::<Vec<_>>()),
-        (Lane::Baseline, chosen.baseline.into_iter().collect()),
-        (Lane::Candidate, chosen.candidates),
+        (Lane::Recorded, shown.recorded.into_iter().collect::<Vec<_>>()),
+        (Lane::Baseline, shown.baseline.into_iter().collect()),
+        (Lane::Candidate, shown.candidates),
     ];
-    let told: Vec<Vec<Vec<Event<'_>>>> = (lanes.iter())
+    let events: Vec<Vec<Vec<TrialEvent<'_>>>> = (lanes.iter())
         .map(|(lane, records)| records.iter().map(|record| events(record, *lane, transcripts)).collect())
         .collect();
-    let mut distinct = Distinct::default();
-    let views: Vec<View> = candidate_views(&lanes, &told);
-    let mut shown = Vec::new();
-    for (((lane, records), told), all) in lanes.iter().zip(&told).zip(all) {
+    let comparisons = comparisons(&lanes, &events);
+    let mut distinct = DistinctEvents::default();
+    let mut views = Vec::new();
+    for (((lane, records), events), all) in lanes.iter().zip(&events).zip(all) {
         if records.is_empty() {
             continue;
         }
-        let trials = records.iter().zip(told).map(|(record, events)| {
+        let trials = records.iter().zip(events).map(|(record, events)| {
             trial_view(record, events, transcripts.contains_key(&key(record, *lane)), &mut distinct)
         });
-        shown.push(LaneView {
+        views.push(LaneView {
             lane: lane.as_str(),
             trials: trials.collect(),
-            marks: all.iter().take(MARKS_SHOWN).map(mark).collect(),
-            marks_left_out: all.len().saturating_sub(MARKS_SHOWN),
+            endings: all.iter().take(ENDINGS_SHOWN).map(ending_view).collect(),
+            endings_left_out: all.len().saturating_sub(ENDINGS_SHOWN),
         });
     }
-    if shown.is_empty() {
-        return None;
-    }
-    Some(TraceView { events: distinct.events, lanes: shown, views })
+    (!views.is_empty()).then_some(CaseTraces { events: distinct.events, lanes: views, comparisons })
 }
 
 fn key(record: &TrialRecord, lane: Lane) -> (Lane, String) {
     (lane, record.trial.session.to_string())
 }
 
-fn events<'a>(record: &'a TrialRecord, lane: Lane, transcripts: &'a Transcripts) -> Vec<Event<'a>> {
+fn events<'a>(record: &'a TrialRecord, lane: Lane, transcripts: &'a Transcripts) -> Vec<TrialEvent<'a>> {
     let mut events = transcript::events(record, transcripts.get(&key(record, lane)));
     events.truncate(EVENTS_SHOWN);
     events
 }
 
-/// Each candidate's trial beside the recording and the baseline.
-fn candidate_views(lanes: &[(Lane, Vec<&TrialRecord>); LANES], told: &[Vec<Vec<Event<'_>>>]) -> Vec<View> {
-    let is_there: Vec<usize> = (0..LANES).filter(|lane| !lanes[*lane].1.is_empty()).collect();
-    // Nothing is known of the calls of a trial without a transcript: it is no reference, and differs in nothing.
-    let side = |lane: usize, place: usize| {
-        let record = lanes[lane].1.get(place)?;
-        record.trial.has_transcript.then(|| told[lane][place].as_slice())
+/// Aligns each shown trial of the candidate with the recording and the baseline.
+fn comparisons(
+    lanes: &[(Lane, Vec<&TrialRecord>); LANES],
+    events: &[Vec<Vec<TrialEvent<'_>>>],
+) -> Vec<Comparison> {
+    let with_trials: Vec<usize> = (0..LANES).filter(|lane| !lanes[*lane].1.is_empty()).collect();
+    // The calls of a trial without a transcript are unknown: it is no reference, and it differs in nothing.
+    let known = |lane: usize, trial: usize| {
+        let record = lanes[lane].1.get(trial)?;
+        record.trial.has_transcript.then(|| events[lane][trial].as_slice())
     };
-    let view = |place: usize| {
-        let sides = [side(0, 0), side(1, 0), side(2, place)];
-        let lines = alignment::line_up(&sides);
-        let steps = alignment::steps(&lines, &sides);
-        let places = |line: &alignment::Places| is_there.iter().map(|lane| line[*lane]).collect();
-        View {
-            trial: lanes[2].1.get(place).map_or(0, |record| record.trial.trial),
-            compared: sides[2].is_some() && sides[..2].iter().any(Option::is_some),
-            first: steps.iter().position(|step| *step != Step::Same),
-            lines: lines.iter().zip(&steps).map(|(line, step)| (*step, places(line))).collect(),
+    let comparison = |trial: usize| {
+        let known = [known(0, 0), known(1, 0), known(2, trial)];
+        let rows = alignment::align(&known);
+        let differences = alignment::differences(&rows, &known);
+        let indexes = |row: &AlignedRow| with_trials.iter().map(|lane| row[*lane]).collect();
+        Comparison {
+            trial: lanes[2].1.get(trial).map_or(0, |record| record.trial.trial),
+            is_compared: known[2].is_some() && known[..2].iter().any(Option::is_some),
+            first_difference: differences.iter().position(|one| *one != CallDifference::Same),
+            rows: rows.iter().zip(&differences).map(|(row, one)| (*one, indexes(row))).collect(),
         }
     };
-    // Without a candidate the other two stand alone.
-    (0..lanes[2].1.len().max(1)).map(view).collect()
+    // Without trials of the candidate, recording and baseline are aligned with each other.
+    (0..lanes[2].1.len().max(1)).map(comparison).collect()
 }
 
-/// Every event once.
+/// Events without repetitions: trials of one case share most of theirs.
 #[derive(Default)]
-struct Distinct {
+struct DistinctEvents {
     events: Vec<EventView>,
-    places: HashMap<EventView, usize>,
+    indexes: HashMap<EventView, usize>,
 }
 
-impl Distinct {
-    fn place(&mut self, event: EventView) -> usize {
-        if let Some(place) = self.places.get(&event) {
-            return *place;
+impl DistinctEvents {
+    fn index(&mut self, event: EventView) -> usize {
+        if let Some(index) = self.indexes.get(&event) {
+            return *index;
         }
         self.events.push(event.clone());
-        self.places.insert(event, self.events.len() - 1);
+        self.indexes.insert(event, self.events.len() - 1);
         self.events.len() - 1
     }
 }
 
-/// The trial that a finding names, else the one that shows the difference: a good baseline, a bad candidate.
-fn choose<'a>(
-    trials: &[Shown<'a>],
-    findings: &[&Finding],
-    lane: &str,
-    good: bool,
-) -> Option<&'a TrialRecord> {
-    let named = findings.iter().flat_map(|finding| &finding.examples).find(|example| example.lane == lane);
-    let by_name = named.and_then(|example| {
-        trials.iter().find(|shown| {
-            let trial = &shown.record.trial;
-            trial.trial == example.trial && trial.session.as_str() == example.session
-        })
-    });
-    let telling = || trials.iter().find(|shown| shown.success == Some(good));
-    by_name.or_else(telling).or(trials.first()).map(|shown| shown.record)
-}
-
 fn trial_view(
     record: &TrialRecord,
-    events: &[Event<'_>],
-    has_texts: bool,
-    distinct: &mut Distinct,
+    events: &[TrialEvent<'_>],
+    has_transcript: bool,
+    distinct: &mut DistinctEvents,
 ) -> TrialView {
     let trial = &record.trial;
-    let answer = trial.answer.as_deref().filter(|_| !has_texts).unwrap_or_default();
-    let shown = events.iter().map(|event| (distinct.place(event_view(event, &record.calls)), took(event)));
-    let turns = events.iter().filter(|event| !matches!(event, Event::Call(..))).count();
+    let answer = trial.answer.as_deref().filter(|_| !has_transcript).unwrap_or_default();
+    let indexed =
+        events.iter().map(|event| (distinct.index(event_view(event, &record.calls)), duration(event)));
+    let messages = events.iter().filter(|event| !matches!(event, TrialEvent::Call(..))).count();
     TrialView {
         trial: trial.trial,
         session: escape::name(trial.session.as_str()),
         notes: notes(record),
-        answer: escape::visible_lines(&escape::shortened(answer, TEXT_SHOWN)),
-        events: shown.collect(),
+        answer: escape::visible_lines(&escape::shortened(answer, escape::MAX_TEXT_CHARS)),
+        events: indexed.collect(),
         calls: record.calls.len(),
-        events_left_out: record.calls.len().saturating_sub(events.len() - turns),
+        calls_left_out: record.calls.len().saturating_sub(events.len() - messages),
     }
 }
 
-fn took(event: &Event<'_>) -> String {
+fn duration(event: &TrialEvent<'_>) -> String {
     match event {
-        Event::Call(call, _) => call.duration_us.map(number::duration).unwrap_or_default(),
-        Event::Caller(..) | Event::Agent(..) => String::new(),
+        TrialEvent::Call(call, _) => call.duration_us.map(number::duration).unwrap_or_default(),
+        TrialEvent::User(..) | TrialEvent::Agent(..) => String::new(),
     }
 }
 
@@ -274,41 +285,43 @@ fn notes(record: &TrialRecord) -> Vec<String> {
         let why = trial.ending_detail.as_deref().unwrap_or_default();
         notes.push(format!("{}: {why}", wording::ending(trial.ending)));
     }
-    let left = trial.divergences.iter().take(5);
-    notes.extend(left.map(|left| format!("left the recording ({}): {}", left.kind, left.detail)));
-    let planned = trial.fault_plan.iter().filter(|plan| plan.trim() != "[]");
-    notes.extend(planned.map(|plan| format!("faults: {plan}")));
+    let divergences = trial.divergences.iter().take(DIVERGENCES_SHOWN);
+    notes.extend(divergences.map(|one| format!("left the recording ({}): {}", one.kind, one.detail)));
+    let faults = trial.fault_plan.iter().filter(|plan| plan.trim() != "[]");
+    notes.extend(faults.map(|plan| format!("injected faults: {plan}")));
     if !trial.has_transcript {
-        notes.push("no transcript was stored with this trial".to_owned());
+        notes.push("no transcript is stored with this trial".to_owned());
     }
-    notes.iter().map(|note| escape::visible(&escape::shortened(note, TEXT_SHOWN))).collect()
+    notes.iter().map(|note| escape::visible(&escape::shortened(note, escape::MAX_TEXT_CHARS))).collect()
 }
 
-fn mark(shown: &Shown<'_>) -> Mark {
-    let record = shown.record;
-    let (tone, word) = match (record.is_torn(), record.trial.ending, shown.success) {
-        (true, _, _) => (wording::OPEN, "torn"),
-        (false, TrialEnding::Truncated, _) => (wording::WARN, "left the recording"),
-        (false, TrialEnding::Infrastructure, _) => (wording::OPEN, "harness failed"),
-        (false, TrialEnding::Failed | TrialEnding::TimedOut, _) => {
-            (wording::BAD, wording::ending(record.trial.ending))
+fn ending_view(trial: &LabelledTrial<'_>) -> EndingView {
+    let record = trial.record;
+    let (severity, label) = match (record.is_torn(), record.trial.ending, trial.success) {
+        (true, _, _) => (Severity::Neutral, "incomplete session"),
+        (false, TrialEnding::Truncated, _) => (Severity::Warning, wording::ending(TrialEnding::Truncated)),
+        (false, TrialEnding::Infrastructure, _) => {
+            (Severity::Neutral, wording::ending(TrialEnding::Infrastructure))
         }
-        (false, TrialEnding::Complete, Some(true)) => (wording::GOOD, "success"),
-        (false, TrialEnding::Complete, Some(false)) => (wording::BAD, "failure"),
-        (false, TrialEnding::Complete, None) => (wording::OPEN, "complete"),
+        (false, TrialEnding::Failed | TrialEnding::TimedOut, _) => {
+            (Severity::Bad, wording::ending(record.trial.ending))
+        }
+        (false, TrialEnding::Complete, Some(true)) => (Severity::Good, "success"),
+        (false, TrialEnding::Complete, Some(false)) => (Severity::Bad, "failure"),
+        (false, TrialEnding::Complete, None) => (Severity::Neutral, "complete"),
     };
-    Mark { trial: record.trial.trial, tone, word }
+    EndingView { trial: record.trial.trial, severity, label }
 }
 
-fn event_view(event: &Event<'_>, all: &[ToolCall]) -> EventView {
-    let said = |who, said: &str| EventView::Said {
-        who,
-        text: escape::visible_lines(&escape::shortened(said, TEXT_SHOWN)),
+fn event_view(event: &TrialEvent<'_>, all: &[ToolCall]) -> EventView {
+    let message = |from, text: &str| EventView::Message {
+        from,
+        text: escape::visible_lines(&escape::shortened(text, escape::MAX_TEXT_CHARS)),
     };
     match event {
-        Event::Caller(_, words) => said("caller", words),
-        Event::Agent(_, words) => said("agent", words),
-        Event::Call(call, result) => EventView::Called {
+        TrialEvent::User(_, text) => message("user", text),
+        TrialEvent::Agent(_, text) => message("agent", text),
+        TrialEvent::Call(call, result) => EventView::ToolCall {
             tool: escape::name(&call.tool),
             arguments: escape::visible(&escape::shortened(call.arguments_text(), ARGUMENTS_SHOWN)),
             effect: wording::effect(call.effect),
@@ -320,11 +333,14 @@ fn event_view(event: &Event<'_>, all: &[ToolCall]) -> EventView {
 
 fn flags(call: &ToolCall, all: &[ToolCall]) -> Vec<String> {
     let mut flags = Vec::new();
-    let same = |other: &&ToolCall| {
+    let is_earlier_copy = |other: &&ToolCall| {
         other.seq < call.seq && other.tool == call.tool && other.arguments_text() == call.arguments_text()
     };
-    if call.wrote() && call.idempotent != Some(true) && all.iter().filter(same).any(ToolCall::wrote) {
-        flags.push("repeated write".to_owned());
+    if call.wrote()
+        && call.idempotent != Some(true)
+        && all.iter().filter(is_earlier_copy).any(ToolCall::wrote)
+    {
+        flags.push("duplicated write".to_owned());
     }
     if call.is_error == Some(true) {
         flags.push("tool error".to_owned());
@@ -337,8 +353,8 @@ fn flags(call: &ToolCall, all: &[ToolCall]) -> Vec<String> {
     }
     match call.ending {
         Ending::Complete => {}
-        Ending::Failed => flags.push("no answer".to_owned()),
-        Ending::Truncated => flags.push("answer broken off".to_owned()),
+        Ending::Failed => flags.push("no response".to_owned()),
+        Ending::Truncated => flags.push("response truncated".to_owned()),
         Ending::Cancelled => flags.push("cancelled".to_owned()),
     }
     flags

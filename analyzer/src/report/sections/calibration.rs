@@ -1,14 +1,13 @@
-//! How the decision does on these sessions when nothing changed, for a reader.
+//! Calibration: the error rates of the decision on these sessions, measured by splitting one build's trials.
 
 use serde::Serialize;
 
 use crate::format;
-use crate::report::{escape, number, number::rounded};
+use crate::report::{escape, number};
 use crate::verdict::{Calibration, CalibrationMetric};
 
-/// The section.
 #[derive(Debug, Serialize)]
-pub(in crate::report) struct CalibrationView {
+pub(in crate::report) struct CalibrationSection {
     sentence: String,
     facts: Vec<[String; 2]>,
     metrics: Vec<CalibrationRow>,
@@ -26,7 +25,10 @@ struct CalibrationRow {
     false_alarm: String,
 }
 
-/// What could be seen of a metric, in units of its margin.
+/// Largest multiple of the margin that the chart shows.
+const MAX_MULTIPLE: f64 = 20.0;
+
+/// Detectable loss and approvable margin of one metric, both in multiples of its margin.
 #[derive(Debug, Serialize)]
 pub(in crate::report) struct CalibrationPoint {
     name: String,
@@ -34,15 +36,15 @@ pub(in crate::report) struct CalibrationPoint {
     approvable: f64,
 }
 
-pub(in crate::report) fn calibration(of: &Calibration) -> CalibrationView {
+pub(in crate::report) fn calibration(of: &Calibration) -> CalibrationSection {
     let [low, high] = of.false_block_interval;
     let fact = |name: &str, value: String| [name.to_owned(), value];
     let mut facts = vec![
-        fact("Run that was split", escape::name(&of.run)),
+        fact("Run", escape::name(&of.run)),
         fact("Build", escape::name(&of.build)),
-        fact("Cases, trials of each in an arm", format!("{}, {:.1}", number::count(of.cases), of.trials)),
+        fact("Cases; trials of each per arm", format!("{}; {:.1}", number::count(of.cases), of.trials)),
         fact(
-            "Splits approved, blocked, inconclusive",
+            "Splits: approved, blocked, inconclusive",
             format!(
                 "{}, {}, {}",
                 number::count(of.answers.approve),
@@ -50,16 +52,16 @@ pub(in crate::report) fn calibration(of: &Calibration) -> CalibrationView {
                 number::count(of.answers.inconclusive)
             ),
         ),
-        fact("Cases looked at before a decision", number::percent(of.cost.share_used)),
-        fact("Trials of a decision of this size", number::count(of.cost.trials)),
+        fact("Cases used before the decision (early stopping)", number::percent(of.cost.share_used)),
+        fact("Trials per decision", number::count(of.cost.trials)),
     ];
-    facts.extend(of.cost.tokens.map(|tokens| fact("Tokens", format!("{tokens:.0}"))));
-    facts.extend(of.cost.usd.map(|usd| fact("US dollars", format!("{usd:.2}"))));
-    facts.extend(of.cost.agent_hours.map(|hours| fact("Hours of agent time", format!("{hours:.1}"))));
-    CalibrationView {
+    facts.extend(of.cost.tokens.map(|tokens| fact("Tokens per decision", format!("{tokens:.0}"))));
+    facts.extend(of.cost.usd.map(|usd| fact("US dollars per decision", format!("{usd:.2}"))));
+    facts.extend(of.cost.agent_hours.map(|hours| fact("Agent hours per decision", format!("{hours:.1}"))));
+    CalibrationSection {
         sentence: format!(
-            "{} of {} random splits of one build's own trials were blocked: a false alarm rate of {} ({} to {}) on these \
-             sessions.",
+            "{} of {} random splits of one build's trials were blocked: the false block rate on these sessions is {} (95 % \
+             interval {} to {}).",
             number::count(of.answers.block),
             number::count(of.splits),
             number::percent(of.false_block),
@@ -84,14 +86,14 @@ fn row(metric: &CalibrationMetric) -> CalibrationRow {
     }
 }
 
-/// The metrics that have a margin.
+/// Chart points of the metrics with a margin.
 pub(in crate::report) fn points(of: &Calibration) -> Vec<CalibrationPoint> {
     let drawn = of.metrics.iter().filter(|metric| metric.margin > 0.0);
     drawn
         .map(|metric| CalibrationPoint {
             name: escape::name(&metric.name),
-            detectable: rounded((metric.detectable / metric.margin).min(20.0)),
-            approvable: rounded((metric.approvable_margin / metric.margin).min(20.0)),
+            detectable: number::rounded((metric.detectable / metric.margin).min(MAX_MULTIPLE)),
+            approvable: number::rounded((metric.approvable_margin / metric.margin).min(MAX_MULTIPLE)),
         })
         .collect()
 }

@@ -1,15 +1,29 @@
-//! How faithful the replay was and what was counted: whether the numbers can be believed at all.
+//! Replay fidelity and completeness: whether the numbers can be trusted at all.
 
 use schemas::trial::{Fidelity, TrialEnding};
 use serde::Serialize;
 
-use crate::report::{ReportInput, escape, number, wording};
-use crate::run::Run;
+use crate::cast;
+use crate::report::input::ReportInput;
+use crate::report::severity::Severity;
+use crate::report::{escape, number};
+use crate::run::{Run, TrialRecord};
 use crate::verdict::Verdict;
 
 #[derive(Debug, Serialize)]
-pub(in crate::report) struct FidelityView {
+pub(in crate::report) struct CompletenessSection {
+    /// `None` for imported runs.
+    fidelity: Option<FidelityView>,
+    /// Counts by lane: label, baseline, candidate.
+    lanes: Vec<[String; 3]>,
+    /// Counts over both lanes: label and count.
+    pairs: Vec<[String; 2]>,
+}
+
+#[derive(Debug, Serialize)]
+struct FidelityView {
     rows: Vec<FidelityRow>,
+    /// All tool responses: baseline, candidate.
     totals: [String; 2],
 }
 
@@ -19,17 +33,25 @@ struct FidelityRow {
     meaning: &'static str,
     baseline: String,
     candidate: String,
-    tone: &'static str,
+    severity: Severity,
 }
 
-pub(in crate::report) fn fidelity_view(input: &ReportInput<'_>) -> FidelityView {
+pub(in crate::report) fn completeness(verdict: &Verdict, input: &ReportInput<'_>) -> CompletenessSection {
+    CompletenessSection {
+        fidelity: verdict.fidelity.as_ref().map(|_| fidelity(input)),
+        lanes: lanes(verdict, input),
+        pairs: pairs(verdict),
+    }
+}
+
+fn fidelity(input: &ReportInput<'_>) -> FidelityView {
     let counts = [input.baseline, input.candidate].map(|run| {
         let mut sum = Fidelity::default();
         run.own().filter_map(|record| record.trial.fidelity.as_ref()).for_each(|one| sum.add(one));
         sum
     });
     let row = |name, meaning, of: fn(&Fidelity) -> u32| {
-        let shown = |lane: &Fidelity| match lane.total() {
+        let with_share = |lane: &Fidelity| match lane.total() {
             0 => "not applicable".to_owned(),
             total => format!(
                 "{} ({})",
@@ -37,76 +59,67 @@ pub(in crate::report) fn fidelity_view(input: &ReportInput<'_>) -> FidelityView 
                 number::percent(f64::from(of(lane)) / f64::from(total))
             ),
         };
-        let is_bad = name == "missed" && counts.iter().any(|lane| of(lane) > 0);
-        let tone = if is_bad { wording::WARN } else { wording::OPEN };
-        FidelityRow { name, meaning, baseline: shown(&counts[0]), candidate: shown(&counts[1]), tone }
+        let has_missed = name == "missed" && counts.iter().any(|lane| of(lane) > 0);
+        FidelityRow {
+            name,
+            meaning,
+            baseline: with_share(&counts[0]),
+            candidate: with_share(&counts[1]),
+            severity: if has_missed { Severity::Warning } else { Severity::Neutral },
+        }
     };
     FidelityView {
         rows: vec![
-            row("exact", "the recording held the same arguments", |lane| lane.exact),
-            row("normalised", "the same after ids, times and spelling were evened out", |lane| {
+            row("exact", "recorded with the same arguments", |lane| lane.exact),
+            row("normalised", "recorded with the same arguments but for ids, times and spelling", |lane| {
                 lane.normalised
             }),
-            row("overlaid", "answered from a write of the same trial", |lane| lane.overlaid),
+            row("overlaid", "computed from an earlier write of the same trial", |lane| lane.overlaid),
             row("derived", "derived from other recordings", |lane| lane.derived),
-            row("live", "let through to the real service", |lane| lane.live),
-            row("faulted", "answered by an injected fault", |lane| lane.faulted),
-            row("missed", "not answerable: the agent got an error", |lane| lane.missed),
+            row("live", "answered by the real service", |lane| lane.live),
+            row("faulted", "an injected fault", |lane| lane.faulted),
+            row("missed", "no recorded answer: the agent got an error", |lane| lane.missed),
         ],
         totals: [0, 1].map(|lane: usize| number::count(u64::from(counts[lane].total()))),
     }
 }
 
-/// What became of the trials of each lane.
-pub(in crate::report) fn lanes(verdict: &Verdict, input: &ReportInput<'_>) -> Vec<[String; 3]> {
+fn lanes(verdict: &Verdict, input: &ReportInput<'_>) -> Vec<[String; 3]> {
     let runs = [input.baseline, input.candidate];
     let row = |name: &str, of: &dyn Fn(&Run) -> String| {
         let [baseline, candidate] = runs.map(of);
         [name.to_owned(), baseline, candidate]
     };
-    let ended = |ending: TrialEnding| {
-        move |run: &Run| {
-            number::count(crate::cast::to_u64(
-                run.own().filter(|record| record.trial.ending == ending).count(),
-            ))
-        }
+    let count = |is_counted: &dyn Fn(&TrialRecord) -> bool| {
+        runs.map(|run| number::count(cast::to_u64(run.own().filter(|record| is_counted(record)).count())))
     };
+    let labelled = |name: &str, [baseline, candidate]: [String; 2]| [name.to_owned(), baseline, candidate];
+    let ended = |ending: TrialEnding| count(&|record| record.trial.ending == ending);
     let pairs = &verdict.pairs;
-    let missing = [pairs.missing_baseline, pairs.missing_candidate].map(number::count);
-    let alone = [pairs.unpaired_baseline, pairs.unpaired_candidate].map(number::count);
-    let [missing_baseline, missing_candidate] = missing;
-    let [alone_baseline, alone_candidate] = alone;
+    let without_outcome = [pairs.missing_baseline, pairs.missing_candidate].map(number::count);
+    let unpaired = [pairs.unpaired_baseline, pairs.unpaired_candidate].map(number::count);
     vec![
         row("Run", &|run| escape::name(&run.name)),
         row("Build", &|run| escape::name(run.manifest.build.as_str())),
-        row("Where it comes from", &|run| escape::name(&run.manifest.source)),
-        row("Trials", &|run| number::count(crate::cast::to_u64(run.own().count()))),
-        row("… complete", &ended(TrialEnding::Complete)),
-        row("… failed", &ended(TrialEnding::Failed)),
-        row("… timed out", &ended(TrialEnding::TimedOut)),
-        row("… left the recording (unscorable)", &ended(TrialEnding::Truncated)),
-        row("… lost to the harness", &ended(TrialEnding::Infrastructure)),
-        row("… torn: exchanges were lost, no vote", &|run| {
-            number::count(crate::cast::to_u64(run.own().filter(|record| record.is_torn()).count()))
-        }),
-        row("… without a transcript", &|run| {
-            number::count(crate::cast::to_u64(
-                run.own().filter(|record| !record.trial.has_transcript).count(),
-            ))
-        }),
-        ["Trials without an outcome, counted both ways".to_owned(), missing_baseline, missing_candidate],
-        ["Cases that only this run has".to_owned(), alone_baseline, alone_candidate],
+        row("Source", &|run| escape::name(&run.manifest.source)),
+        labelled("Trials", count(&|_| true)),
+        labelled("… complete", ended(TrialEnding::Complete)),
+        labelled("… failed", ended(TrialEnding::Failed)),
+        labelled("… timed out", ended(TrialEnding::TimedOut)),
+        labelled("… left the recording (unscorable)", ended(TrialEnding::Truncated)),
+        labelled("… failed by the harness", ended(TrialEnding::Infrastructure)),
+        labelled("… incomplete session, not counted", count(&|record| record.is_torn())),
+        labelled("… without a transcript", count(&|record| !record.trial.has_transcript)),
+        labelled("Trials without an outcome, tested as success and as failure", without_outcome),
+        labelled("Cases in this run only", unpaired),
     ]
 }
 
-pub(in crate::report) fn pairs(verdict: &Verdict) -> Vec<[String; 2]> {
+fn pairs(verdict: &Verdict) -> Vec<[String; 2]> {
     let pairs = &verdict.pairs;
     vec![
         ["Cases in either run".to_owned(), number::count(pairs.cases)],
         ["Cases paired".to_owned(), number::count(pairs.paired)],
-        [
-            "Trials that did not vote because exchanges of them were lost".to_owned(),
-            number::count(pairs.torn),
-        ],
+        ["Trials of incomplete sessions, not counted".to_owned(), number::count(pairs.torn)],
     ]
 }

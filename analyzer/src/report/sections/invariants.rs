@@ -1,142 +1,172 @@
-//! The declared invariants and the envelope, for a reader.
+//! Invariants and the capability envelope.
 
 use serde::Serialize;
 
+use crate::report::severity::Severity;
 use crate::report::{anchor, escape, number, wording};
-use crate::verdict::{BreachPlace, EnvelopeName, InvariantResult, Liveness};
+use crate::verdict::{BreachPlace, EnvelopeName, InvariantResult, Liveness, Verdict};
 
-/// Breaches named per invariant.
-const BREACHES_SHOWN: usize = 5;
+/// Violations listed per invariant.
+const VIOLATIONS_LISTED: usize = 5;
 
-/// Rules named that nothing breaks.
-const SILENT_SHOWN: usize = 5;
+/// Rules listed that no changed trial violates.
+const VACUOUS_RULES_LISTED: usize = 5;
 
-/// One invariant.
+/// Longest description of a violation, characters.
+const MAX_DETAIL_CHARS: usize = 300;
+
 #[derive(Debug, Serialize)]
-pub(in crate::report) struct InvariantView {
-    name: String,
-    tone: &'static str,
-    state: &'static str,
-    /// Trials that break it: candidate, baseline, recording; empty for a recording that is not there.
-    violations: [String; 3],
-    cases: String,
-    upper_bound: String,
-    demanded: String,
-    unconfirmed: String,
-    breaches: Vec<BreachView>,
-    breaches_left_out: usize,
-    liveness: Option<LivenessView>,
+pub(in crate::report) struct InvariantsSection {
+    envelope: Option<EnvelopeView>,
+    rows: Vec<InvariantRow>,
 }
 
-/// One thing that a candidate's trial did.
 #[derive(Debug, Serialize)]
-struct BreachView {
-    /// Link to its case; empty where only the session is known.
+struct InvariantRow {
+    name: String,
+    severity: Severity,
+    state: &'static str,
+    /// Violating trials: candidate, baseline, recordings; empty without recordings.
+    violations: [String; 3],
+    /// Violations that a second evaluation did not confirm; empty for none.
+    unconfirmed: String,
+    cases: String,
+    upper_bound: String,
+    /// The largest upper bound that the policy allows; empty without one.
+    max_rate: String,
+    listed: Vec<ViolationView>,
+    listed_left_out: usize,
+    mutation_check: Option<MutationCheckView>,
+}
+
+/// One violation by a candidate trial.
+#[derive(Debug, Serialize)]
+struct ViolationView {
+    /// Link to the case; empty if only the session is known.
     anchor: String,
+    /// The case, or the session if the case is unknown.
     case: String,
-    place: String,
+    /// Trial, exchange, tool, rule and JSON pointer.
+    location: String,
     detail: String,
 }
 
-/// Whether the invariant can fail at all.
+/// Whether changed copies of the baseline's trials violate the invariant. If none does, it is vacuous.
 #[derive(Debug, Serialize)]
-struct LivenessView {
-    tone: &'static str,
+struct MutationCheckView {
+    severity: Severity,
+    label: &'static str,
     sentence: String,
-    silent: Vec<String>,
-    silent_left_out: usize,
+    vacuous_rules: Vec<String>,
+    vacuous_rules_left_out: usize,
 }
 
-/// The envelope that every trial was checked against.
 #[derive(Debug, Serialize)]
-pub(in crate::report) struct EnvelopeView {
+struct EnvelopeView {
     sentence: String,
+    /// Keys of the envelope that this version does not check.
     not_checked: Vec<String>,
 }
 
-pub(in crate::report) fn invariant(of: &InvariantResult) -> InvariantView {
-    let (tone, state) = wording::invariant(of);
+pub(in crate::report) fn invariants(verdict: &Verdict) -> InvariantsSection {
+    InvariantsSection {
+        envelope: verdict.envelope.as_ref().map(envelope),
+        rows: verdict.invariants.iter().map(row).collect(),
+    }
+}
+
+fn row(of: &InvariantResult) -> InvariantRow {
+    let (severity, state) = wording::invariant(of);
     let recorded = of.recorded.map(|lane| number::count(lane.violations));
-    let (breaches, in_all) = if of.breaches.is_empty() {
-        (sessions(of), of.examples.len())
+    let (listed, in_all) = if of.breaches.is_empty() {
+        (violating_sessions(of), of.examples.len())
     } else {
-        (of.breaches.iter().take(BREACHES_SHOWN).map(breach).collect(), of.breaches.len())
+        (of.breaches.iter().take(VIOLATIONS_LISTED).map(violation).collect(), of.breaches.len())
     };
-    InvariantView {
+    InvariantRow {
         name: escape::name(&of.name),
-        tone,
+        severity,
         state,
         violations: [
             number::count(of.violations),
             number::count(of.violations_baseline),
             recorded.unwrap_or_default(),
         ],
+        unconfirmed: if of.unconfirmed > 0 { number::count(of.unconfirmed) } else { String::new() },
         cases: number::count(of.cases),
         upper_bound: number::percent(of.upper_bound),
-        demanded: of.max_rate.map(number::percent).unwrap_or_default(),
-        unconfirmed: if of.unconfirmed > 0 { number::count(of.unconfirmed) } else { String::new() },
-        breaches_left_out: in_all.saturating_sub(breaches.len()),
-        breaches,
-        liveness: of.liveness.as_ref().map(liveness),
+        max_rate: of.max_rate.map(number::percent).unwrap_or_default(),
+        listed_left_out: in_all.saturating_sub(listed.len()),
+        listed,
+        mutation_check: of.liveness.as_ref().map(mutation_check),
     }
 }
 
-fn breach(of: &BreachPlace) -> BreachView {
-    let mut place = vec![format!("trial {}", of.trial)];
-    place.extend(of.seq.map(|seq| format!("exchange {seq}")));
-    place.extend(of.tool.as_deref().map(escape::name));
-    place.extend(of.rule.as_deref().map(|rule| format!("rule {}", escape::name(rule))));
+fn violation(of: &BreachPlace) -> ViolationView {
+    let mut location = vec![format!("trial {}", of.trial)];
+    location.extend(of.seq.map(|seq| format!("exchange {seq}")));
+    location.extend(of.tool.as_deref().map(escape::name));
+    location.extend(of.rule.as_deref().map(|rule| format!("rule {}", escape::name(rule))));
     if !of.pointer.is_empty() {
-        place.push(escape::name(&of.pointer));
+        location.push(escape::name(&of.pointer));
     }
-    BreachView {
-        anchor: anchor::anchor(&of.case),
+    ViolationView {
+        anchor: anchor::case_id(&of.case),
         case: escape::name(&of.case),
-        place: place.join(", "),
-        detail: escape::visible(&escape::shortened(&of.detail, 300)),
+        location: location.join(", "),
+        detail: detail(&of.detail),
     }
 }
 
-/// The sessions that break it, where single breaches are not told.
-fn sessions(of: &InvariantResult) -> Vec<BreachView> {
+/// The violating sessions, for an invariant that does not locate single violations.
+fn violating_sessions(of: &InvariantResult) -> Vec<ViolationView> {
     let details = of.details.iter().map(String::as_str).chain(std::iter::repeat(""));
-    let examples = of.examples.iter().zip(details).take(BREACHES_SHOWN);
+    let examples = of.examples.iter().zip(details).take(VIOLATIONS_LISTED);
     examples
-        .map(|(session, detail)| BreachView {
+        .map(|(session, text)| ViolationView {
             anchor: String::new(),
             case: escape::name(session),
-            place: String::new(),
-            detail: escape::visible(&escape::shortened(detail, 300)),
+            location: String::new(),
+            detail: detail(text),
         })
         .collect()
 }
 
-fn liveness(of: &Liveness) -> LivenessView {
-    let sentence = if of.live {
-        format!(
-            "can fail: {} of {} changed trials broke it",
+fn detail(text: &str) -> String {
+    escape::visible(&escape::shortened(text, MAX_DETAIL_CHARS))
+}
+
+fn mutation_check(of: &Liveness) -> MutationCheckView {
+    let (severity, label, sentence) = if of.live {
+        let sentence = format!(
+            "{} of {} changed trials violate it",
             number::count(of.failed),
             number::count(of.mutants)
-        )
+        );
+        (Severity::Good, "can fail", sentence)
     } else {
-        "nothing that these sessions could do breaks it: it proves nothing".to_owned()
+        let sentence = "no changed trial of these sessions violates it".to_owned();
+        (Severity::Warning, "vacuous", sentence)
     };
-    LivenessView {
-        tone: if of.live { wording::GOOD } else { wording::WARN },
+    MutationCheckView {
+        severity,
+        label,
         sentence,
-        silent: of.silent.iter().take(SILENT_SHOWN).map(|rule| escape::visible(rule)).collect(),
-        silent_left_out: of.silent.len().saturating_sub(SILENT_SHOWN),
+        vacuous_rules: (of.silent.iter().take(VACUOUS_RULES_LISTED))
+            .map(|rule| escape::visible(rule))
+            .collect(),
+        vacuous_rules_left_out: of.silent.len().saturating_sub(VACUOUS_RULES_LISTED),
     }
 }
 
-pub(in crate::report) fn envelope(of: &EnvelopeName) -> EnvelopeView {
+fn envelope(of: &EnvelopeName) -> EnvelopeView {
     let mut named: Vec<String> = Vec::new();
     named.extend(of.agent.as_deref().map(|agent| format!("for agent {}", escape::name(agent))));
     named.extend(of.version.as_deref().map(|version| format!("version {}", escape::name(version))));
     let named = if named.is_empty() { String::new() } else { format!(" {}", named.join(", ")) };
     EnvelopeView {
         sentence: format!(
-            "Every trial was checked against the envelope{named} (digest {}).",
+            "Every trial was checked against the capability envelope{named} (digest {}).",
             escape::name(&of.digest)
         ),
         not_checked: of.not_checked.iter().map(|key| escape::visible(key)).collect(),

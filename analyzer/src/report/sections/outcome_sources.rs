@@ -1,13 +1,13 @@
-//! Where `success` comes from, and what the word of each evaluator is worth, for a reader.
+//! Sources of the outcome: labels and evaluators, and the agreement of each evaluator with the labels.
 
 use serde::Serialize;
 
 use crate::outcome::{Agreement, OutcomeResult};
-use crate::report::{escape, number, wording};
+use crate::report::severity::Severity;
+use crate::report::{escape, number};
 
-/// The section.
 #[derive(Debug, Serialize)]
-pub(in crate::report) struct OutcomeView {
+pub(in crate::report) struct OutcomeSection {
     decided_by: Vec<[String; 2]>,
     evaluators: Vec<EvaluatorView>,
 }
@@ -29,14 +29,14 @@ struct AgreementView {
     kappa: String,
     passed: String,
     caught: String,
-    tone: &'static str,
+    severity: Severity,
     state: &'static str,
     why: String,
 }
 
-/// Nothing where no evaluator spoke and no source is named.
-pub(in crate::report) fn outcome(of: &OutcomeResult) -> Option<OutcomeView> {
-    (!of.decided_by.is_empty() || !of.evaluators.is_empty()).then(|| OutcomeView {
+/// `None` without an outcome source and without evaluators.
+pub(in crate::report) fn outcome(of: &OutcomeResult) -> Option<OutcomeSection> {
+    (!of.decided_by.is_empty() || !of.evaluators.is_empty()).then(|| OutcomeSection {
         decided_by: (of.decided_by.iter())
             .map(|source| [escape::name(&source.source), number::count(source.cases)])
             .collect(),
@@ -56,9 +56,10 @@ fn agreement(of: &Agreement) -> AgreementView {
     let bound = |value: Option<f64>, lower: Option<f64>, shown: fn(f64) -> String| match (value, lower) {
         (Some(value), Some(lower)) => format!("{} (at least {})", shown(value), shown(lower)),
         (Some(value), None) => shown(value),
-        (None, _) => "not known".to_owned(),
+        (None, _) => "unknown".to_owned(),
     };
-    let (tone, state) = if of.votes { (wording::GOOD, "votes") } else { (wording::OPEN, "does not vote") };
+    let (severity, state) =
+        if of.votes { (Severity::Good, "counts as outcome") } else { (Severity::Neutral, "does not count") };
     AgreementView {
         slice: of.slice.as_deref().map_or_else(|| "all trials".to_owned(), escape::name),
         labels: format!("{} in {}", number::count(of.labels), number::counted(of.cases, "case", "cases")),
@@ -66,7 +67,7 @@ fn agreement(of: &Agreement) -> AgreementView {
         kappa: bound(of.kappa, of.kappa_lower, |kappa| format!("{kappa:.2}")),
         passed: format!("{} of {}", number::count(of.successes_passed), number::count(of.successes)),
         caught: format!("{} of {}", number::count(of.failures_caught), number::count(of.failures)),
-        tone,
+        severity,
         state,
         why: escape::visible(&of.why),
     }

@@ -1,19 +1,20 @@
-//! Slices of the cases for a reader: those that the policy names, and those that a search found.
+//! Slices of the cases: those named in the policy, and those found by the subgroup search.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::cast;
 use crate::format;
+use crate::report::severity::Severity;
 use crate::report::{escape, number, wording};
 use crate::verdict::{Discovered, SliceResult, Verdict};
 
-/// Slices of the search shown.
-const FOUND_SHOWN: usize = 20;
+/// Slices of the search listed.
+const FOUND_LISTED: usize = 20;
 
-/// The section.
 #[derive(Debug, Serialize)]
-pub(in crate::report) struct SlicesView {
+pub(in crate::report) struct SlicesSection {
     named: Vec<SliceView>,
     found: Option<FoundView>,
 }
@@ -30,7 +31,7 @@ struct SliceView {
     effect: String,
     margin: String,
     p_block: String,
-    tone: &'static str,
+    severity: Severity,
     state: &'static str,
 }
 
@@ -49,10 +50,10 @@ struct FoundRow {
     p: String,
 }
 
-/// Nothing where there are no slices.
-pub(in crate::report) fn slices(verdict: &Verdict) -> Option<SlicesView> {
+/// `None` without named or found slices.
+pub(in crate::report) fn slices(verdict: &Verdict) -> Option<SlicesSection> {
     let found = verdict.discovered.as_ref();
-    (!verdict.slices.is_empty() || found.is_some()).then(|| SlicesView {
+    (!verdict.slices.is_empty() || found.is_some()).then(|| SlicesSection {
         named: verdict.slices.iter().map(named).collect(),
         found: found.map(|found| found_view(found, verdict)),
     })
@@ -63,25 +64,20 @@ fn criteria(criteria: &BTreeMap<String, String>) -> String {
     each.collect::<Vec<_>>().join(", ")
 }
 
-/// The colour and the words of a slice's state.
-pub(in crate::report) fn state(slice: &SliceResult) -> (&'static str, &'static str) {
+/// Severity and label of a slice's state.
+pub(in crate::report) fn state(slice: &SliceResult) -> (Severity, &'static str) {
     if !slice.speaks {
-        return (wording::OPEN, "too few cases to speak");
+        return (Severity::Neutral, "too few cases");
     }
     wording::metric_state(slice.state, slice.critical)
 }
 
 fn named(slice: &SliceResult) -> SliceView {
-    let (tone, state) = state(slice);
+    let (severity, state) = state(slice);
     SliceView {
         name: escape::name(&slice.name),
         criteria: criteria(&slice.criteria),
-        role: match (slice.required, slice.critical) {
-            (true, true) => "required, may block",
-            (true, false) => "required",
-            (false, true) => "may block",
-            (false, false) => "reported",
-        },
+        role: wording::decision_role(slice.required, slice.critical),
         metric: escape::name(&slice.metric),
         cases: number::count(slice.cases),
         baseline: format::value(slice.unit, slice.baseline),
@@ -89,7 +85,7 @@ fn named(slice: &SliceResult) -> SliceView {
         effect: format::effect(slice.unit, slice.effect),
         margin: format::effect(slice.unit, -slice.margin),
         p_block: number::p_value(slice.p_block_adjusted),
-        tone,
+        severity,
         state,
     }
 }
@@ -97,31 +93,29 @@ fn named(slice: &SliceResult) -> SliceView {
 fn found_view(found: &Discovered, verdict: &Verdict) -> FoundView {
     let unit = verdict.metrics.iter().find(|metric| metric.name == found.metric).map(|metric| metric.unit);
     let effect = |value: f64| unit.map_or_else(|| format!("{value:+.3}"), |unit| format::effect(unit, value));
-    let left = match found.left_out {
+    let left_out = match found.left_out {
         0 => String::new(),
-        left => format!(", {} left out as the smallest", number::count(left)),
+        left_out => format!(" ({} smaller slices left out)", number::count(left_out)),
     };
-    let rows = found.slices.iter().take(FOUND_SHOWN).map(|slice| FoundRow {
+    let rows = found.slices.iter().take(FOUND_LISTED).map(|slice| FoundRow {
         criteria: criteria(&slice.criteria),
         cases: number::count(slice.cases),
         effect: effect(slice.effect),
         elsewhere: effect(slice.effect_elsewhere),
         p: number::p_value(slice.p_adjusted),
     });
+    let result = match found.slices.len() {
+        0 => "no slice stands out".to_owned(),
+        some => number::counted(cast::to_u64(some), "slice stands out", "slices stand out"),
+    };
     FoundView {
         sentence: format!(
-            "A search over {} for where {} got worse{left}, corrected for all of them by {} relabellings: {}. What it \
-             finds is for review and never decides: add cases there.",
+            "The search tested {}{left_out} for a loss of {} and found: {result}. Its p values are corrected for the \
+             whole search ({} permutations). A found slice never decides: record more of its sessions, and name it in \
+             the policy to let it decide next time.",
             number::counted(found.searched, "slice", "slices"),
             escape::name(&found.metric),
             number::count(found.relabellings),
-            match found.slices.len() {
-                0 => "none stands out".to_owned(),
-                some => format!(
-                    "{} out",
-                    number::counted(crate::cast::to_u64(some), "slice stands", "slices stand")
-                ),
-            },
         ),
         rows: rows.collect(),
     }
