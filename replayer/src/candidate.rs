@@ -12,12 +12,12 @@ use schemas::canonical::canonical;
 use schemas::id::BuildId;
 
 pub(crate) mod command;
-pub(crate) mod file;
 pub(crate) mod http;
+pub(crate) mod sections;
 pub(crate) mod template;
 pub(crate) mod turn;
 
-use file::{CandidateFile, CommandSection, HttpSection, Kind, Protocol};
+use sections::{CandidateFile, CommandSection, HttpSection, Kind, Protocol};
 use template::Template;
 
 /// How long a candidate may take over a turn, where the file does not say.
@@ -88,8 +88,8 @@ pub(crate) enum Speech {
 pub(crate) struct CommandCandidate {
     pub(crate) argv: Vec<String>,
     pub(crate) env: Vec<(String, String)>,
-    pub(crate) input: file::CommandInput,
-    pub(crate) process: file::CommandProcess,
+    pub(crate) input: sections::CommandInput,
+    pub(crate) process: sections::CommandProcess,
     pub(crate) folder: Option<std::path::PathBuf>,
     pub(crate) timeout: Duration,
 }
@@ -269,8 +269,8 @@ fn read_command(
     for text in section.argv.iter().chain(section.env.values()) {
         template::check(text).map_err(|detail| bad("command", detail))?;
     }
-    let by_argv = section.input == file::CommandInput::Argv;
-    if by_argv && section.process == file::CommandProcess::Trial {
+    let by_argv = section.input == sections::CommandInput::Argv;
+    if by_argv && section.process == sections::CommandProcess::Trial {
         return Err(bad(
             "command.input",
             "\"argv\" needs process = \"turn\": a running program has no new arguments",
@@ -299,7 +299,7 @@ fn read_command(
 }
 
 fn read_upstream(
-    section: file::ModelSection,
+    section: sections::ModelSection,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Upstream, CandidateError> {
     absolute("model.upstream", &section.upstream)?;

@@ -7,7 +7,7 @@ use schemas::tools::ToolCatalog;
 use serde::Serialize;
 use store::{Snapshot, Store, StoreError, StoredSession};
 
-use crate::script::Script;
+use crate::case_recording::Script;
 use crate::seed;
 
 /// A session that was left out because something of it is missing.

@@ -16,17 +16,17 @@ use store::{Batch, ChunkIndex, Snapshot, Store, StoreError};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::client::http_client;
+use crate::case_recording::Script;
 use crate::corpus::{Chosen, Corpus};
-use crate::ladder::Tape;
-use crate::ledger::{Ledger, LedgerError};
+use crate::http_client::http_client;
 use crate::plan::{ModelMode, Plan, PlannedTrial};
-use crate::play::{self, Finished, Stage};
-use crate::rows::add_recording;
-use crate::script::Script;
 use crate::summary::{Endings, Summary};
+use crate::tool_index::Tape;
+use crate::trial_log::{Ledger, LedgerError};
+use crate::trial_rows::add_recording;
+use crate::trial_runner::{self, Finished, Stage};
 use crate::world::World;
-use crate::world::trial::{Case, Settings};
+use crate::world::active_trial::{Case, Settings};
 
 mod preflight;
 mod waves;
@@ -362,7 +362,7 @@ impl Dispatch {
     fn start(&self, playing: &mut JoinSet<Finished>, trial: PlannedTrial) {
         if let Some(case) = self.cases.get(&trial.case).cloned() {
             let stage = self.stage.clone();
-            playing.spawn(async move { Box::pin(play::play(&stage, case, trial)).await });
+            playing.spawn(async move { Box::pin(trial_runner::play(&stage, case, trial)).await });
         }
     }
 

@@ -1,7 +1,7 @@
 //! The world: what answers a candidate's model and tool calls during replay, on loopback.
 //!
 //! One server for all trials of a process. It finds out which trial a call belongs to and hands it on; what is answered
-//! is decided by the trial's own state (`world::trial`). No call of a tool leaves this process, whatever is asked.
+//! is decided by the trial's own state (`world::active_trial`). No call of a tool leaves this process, whatever is asked.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,17 +18,17 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-pub(crate) mod live;
+pub(crate) mod active_trial;
+pub(crate) mod live_model;
 pub(crate) mod mcp;
-pub(crate) mod model;
+pub(crate) mod model_calls;
 pub(crate) mod registry;
-pub(crate) mod reply;
-pub(crate) mod tools;
-pub(crate) mod trial;
+pub(crate) mod responses;
+pub(crate) mod tool_calls;
 
+use active_trial::TrialWorld;
 use registry::{Belongs, Registry};
-use reply::{Reply, error_reply, json_reply};
-use trial::TrialWorld;
+use responses::{Reply, error_reply, json_reply};
 
 /// The longest request that is read, in bytes.
 const MAX_REQUEST_BYTES: usize = 32 << 20;
@@ -235,8 +235,8 @@ async fn answer(registry: &Arc<Registry>, request: Request<Incoming>) -> Respons
         Err(reply) => return reply,
     };
     match tool {
-        Some(tool) => tools::answer(&trial, &tool, asked).await,
-        None => model::answer(&trial, asked).await,
+        Some(tool) => tool_calls::answer(&trial, &tool, asked).await,
+        None => model_calls::answer(&trial, asked).await,
     }
 }
 

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::anyhow;
-use replayer::program;
+use replayer::process;
 use schemas::variables::expand;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{ChildStdin, ChildStdout, Command};
@@ -93,7 +93,7 @@ impl Program {
         let group = child.id();
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         // Awaited below; it ends when everybody who could write to it has ended.
-        let errors = tokio::spawn(program::tail(child.stderr.take(), MAX_STDERR_BYTES));
+        let errors = tokio::spawn(process::tail(child.stderr.take(), MAX_STDERR_BYTES));
         let mut answer = Vec::new();
         let talk = async {
             feed_and_read(stdin, stdout, trial, &mut answer).await;
@@ -101,7 +101,7 @@ impl Program {
         };
         let ended = tokio::time::timeout(self.timeout, talk).await;
         if !matches!(&ended, Ok(Some(Ok(status))) if status.success()) {
-            program::end(&mut child, group).await;
+            process::end(&mut child, group).await;
         }
         let errors = last_words(errors).await;
         match ended {

@@ -13,11 +13,11 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
 
 use super::CommandCandidate;
-use super::file::{CommandInput, CommandProcess};
+use super::sections::{CommandInput, CommandProcess};
 use super::template::fill_text;
 use super::turn::{Asked, Turn, TurnFailure};
-use crate::ladder::shorten;
-use crate::program;
+use crate::process;
+use crate::tool_index::shorten;
 
 /// The longest answer that is read, in bytes.
 const MAX_ANSWER_BYTES: u64 = 16 << 20;
@@ -118,7 +118,7 @@ async fn once(
         }
     };
     let done = tokio::time::timeout(timeout, async {
-        let ((), (), errors) = tokio::join!(feed, read, program::tail(stderr, MAX_STDERR_BYTES));
+        let ((), (), errors) = tokio::join!(feed, read, process::tail(stderr, MAX_STDERR_BYTES));
         (child.wait().await, errors)
     });
     let done = done.await;
@@ -132,7 +132,7 @@ async fn once(
         Ok((Err(error), _)) => Err(TurnFailure::Failed(format!("{} is lost: {error}", candidate.argv[0]))),
         Err(_) => {
             let leader = child.id();
-            program::end(&mut child, leader).await;
+            process::end(&mut child, leader).await;
             Err(TurnFailure::TimedOut(format!("no answer from {} within {timeout:?}", candidate.argv[0])))
         }
     };
@@ -188,7 +188,7 @@ fn start(candidate: &CommandCandidate, turn: &Turn<'_>) -> Result<Running, TurnF
     match (child.stdin.take(), child.stdout.take()) {
         (Some(stdin), Some(stdout)) => {
             // Owned by `Running` and awaited by `stop`.
-            let stderr = tokio::spawn(program::tail(child.stderr.take(), MAX_STDERR_BYTES));
+            let stderr = tokio::spawn(process::tail(child.stderr.take(), MAX_STDERR_BYTES));
             Ok(Running { child, stdin, stdout: BufReader::new(stdout), stderr })
         }
         _ => Err(TurnFailure::Failed(format!("{} has no stdin or stdout", candidate.argv[0]))),
@@ -214,6 +214,6 @@ pub(crate) async fn stop(running: Option<Running>) -> String {
     let Some(Running { mut child, stdin, stdout, stderr }) = running else { return String::new() };
     drop((stdin, stdout));
     let leader = child.id();
-    program::end(&mut child, leader).await;
+    process::end(&mut child, leader).await;
     stderr.await.unwrap_or_default()
 }

@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 
 use super::turn::{Asked, Turn, TurnFailure};
 use super::{HttpCandidate, Speech};
-use crate::client::HttpClient;
-use crate::ladder::shorten;
+use crate::http_client::HttpClient;
+use crate::tool_index::shorten;
 
 /// The longest answer that is read, in bytes.
 const MAX_ANSWER_BYTES: usize = 16 << 20;

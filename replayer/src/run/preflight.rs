@@ -14,10 +14,10 @@ use store::table::Table;
 
 use super::{Cases, ModelMode, Plan, ReplayError};
 use crate::candidate::http::chain;
-use crate::client::HttpClient;
 use crate::corpus::{self, Choice, Corpus};
-use crate::play::{self, Stage};
-use crate::world::trial::Case;
+use crate::http_client::HttpClient;
+use crate::trial_runner::{self, Stage};
+use crate::world::active_trial::Case;
 
 /// How many torn or unusable sessions an error names.
 const MAX_NAMED: usize = 3;
@@ -198,7 +198,7 @@ pub(super) async fn probe(stage: &Stage, case: &Arc<Case>) -> Result<(), ReplayE
     let timeout = probe.timeout.unwrap_or_else(|| stage.candidate.turn_timeout());
     let answered = match &probe.url {
         Some(url) => ask(&stage.settings.client, url, timeout).await,
-        None => Box::pin(play::probe(stage, case.clone(), timeout)).await,
+        None => Box::pin(trial_runner::probe(stage, case.clone(), timeout)).await,
     };
     answered.map_err(|detail| ReplayError::Probe { detail })
 }

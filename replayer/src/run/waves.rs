@@ -17,9 +17,9 @@ use super::{
     stage,
 };
 use crate::corpus::{TornSession, UnusableSession};
-use crate::ledger::Ledger;
 use crate::plan::{Plan, PlannedTrial, trials};
 use crate::summary::Summary;
+use crate::trial_log::Ledger;
 use crate::world::World;
 
 /// A replay whose corpus is read, and nothing more done.

@@ -12,13 +12,13 @@ use schemas::canonical::canonical;
 use schemas::exchange::{Edge, Operation, OperationKind, Protocol};
 use serde_json::{Value, json};
 
+use super::active_trial::TrialWorld;
 use super::registry::{Belongs, Registry};
-use super::reply::{Reply, bytes_reply, error_reply, json_reply, status};
-use super::tools::{self, Decision, ToolCall, Verdict};
-use super::trial::TrialWorld;
+use super::responses::{Reply, bytes_reply, error_reply, json_reply, status};
+use super::tool_calls::{self, Decision, ToolCall, Verdict};
 use super::{Asked, belonging};
-use crate::answer::{McpReply, text_result};
-use crate::script::Arguments;
+use crate::case_recording::Arguments;
+use crate::tool_answer::{McpReply, text_result};
 
 /// The stateless form.
 const STATELESS: &str = "2026-07-28";
@@ -157,13 +157,13 @@ async fn call(trial: &Arc<TrialWorld>, request: &Request, asked: Asked) -> Respo
         http: (asked.method.to_string(), asked.path_and_query()),
         request: asked.body,
     };
-    let Some(Decision { seq, verdict, hold }) = tools::decide(trial, call) else {
+    let Some(Decision { seq, verdict, hold }) = tool_calls::decide(trial, call) else {
         return error_reply(StatusCode::GONE, "this trial is over");
     };
     tokio::time::sleep(hold).await;
     let (code, body) = render(request, &verdict);
     let bytes = Bytes::from(body.to_string());
-    tools::note(trial, seq, &verdict, code, &bytes);
+    tool_calls::note(trial, seq, &verdict, code, &bytes);
     bytes_reply(code, "application/json", bytes)
 }
 

@@ -10,7 +10,7 @@ use hyper::HeaderMap;
 use hyper::header::HeaderName;
 use serde_json::Value;
 
-use super::trial::TrialWorld;
+use super::active_trial::TrialWorld;
 
 /// Length of a trial's token, in hexadecimal digits: that of a W3C trace id.
 pub(crate) const TOKEN_DIGITS: usize = 32;

@@ -1,7 +1,7 @@
 //! Replays of a small corpus against a small agent, on loopback.
 
 mod agent;
-mod corpus;
+mod recordings;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -30,7 +30,7 @@ struct House {
 impl House {
     async fn new(whole: usize, torn: usize) -> Self {
         let folder = TempDir::new().expect("a folder");
-        corpus::write(&folder.path().join("store"), whole, torn).await;
+        recordings::write(&folder.path().join("store"), whole, torn).await;
         let world = World::bind("127.0.0.1:0".parse().expect("an address")).await.expect("a free port");
         Self { folder, world }
     }
@@ -60,13 +60,13 @@ impl House {
             concurrency: 4,
             faults: None,
             model: ModelMode::Recorded,
-            tools: ToolCatalog::parse_json(corpus::TOOLS).expect("a tool list"),
+            tools: ToolCatalog::parse_json(recordings::TOOLS).expect("a tool list"),
             agent: None,
             resume: false,
             delay_scale: 1.0,
             delay_cap: Duration::from_millis(5),
             allow_open_egress: false,
-            keys: corpus::key(),
+            keys: recordings::key(),
             tool_version: "test".to_owned(),
             incarnation: IncarnationId::parse("replay-1").expect("id"),
             clock: Clock::new(|| 1_760_000_000_000_000),
@@ -104,7 +104,7 @@ async fn a_good_agent_gets_exact_answers_and_leaves_whole_trials() {
     let trials = house.rows(Lane::Candidate).await;
     assert_eq!(trials.len(), 12);
     let of = |n: usize, trial: u32| {
-        let session = format!("{}~candidate~{trial}", corpus::session_id(n));
+        let session = format!("{}~candidate~{trial}", recordings::session_id(n));
         trials.iter().find(|t| t.session.as_str() == session).expect("the trial")
     };
     assert_eq!(
@@ -231,7 +231,7 @@ async fn a_failing_probe_ends_it_before_anything_is_written() {
     assert!(!error.is_usage());
     let text = error.to_string();
     assert!(
-        text.contains("within 60ms") && text.contains(&corpus::input(0)) && text.contains("got: nothing"),
+        text.contains("within 60ms") && text.contains(&recordings::input(0)) && text.contains("got: nothing"),
         "{text}"
     );
     assert!(!Path::new(&house.path("run")).exists());
@@ -414,7 +414,7 @@ async fn a_store_is_no_run_and_a_run_is_no_store() {
     let itself = Plan { run: format!("file://{}/./", house.path("store")), ..plan.clone() };
     refused(itself.clone(), "--run and --store are both").await;
     refused(Plan { resume: true, ..itself }, "--run and --store are both").await;
-    corpus::write(&house.folder.path().join("other"), 1, 0).await;
+    recordings::write(&house.folder.path().join("other"), 1, 0).await;
     let other = Plan { run: house.path("other"), ..plan.clone() };
     refused(other.clone(), "holds a store of recordings, not a run of trials").await;
     refused(Plan { resume: true, ..other }, "holds a store of recordings, not a run of trials").await;

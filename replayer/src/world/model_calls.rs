@@ -11,13 +11,13 @@ use schemas::exchange::{Edge, Operation, OperationKind, Protocol};
 use serde_json::Value;
 
 use super::Asked;
-use super::live;
-use super::reply::{Reply, bytes_reply, error_reply, error_value, status};
-use super::trial::{Raw, State, TrialWorld};
-use crate::chat;
-use crate::ladder::shorten;
+use super::active_trial::{Raw, State, TrialWorld};
+use super::live_model;
+use super::responses::{Reply, bytes_reply, error_reply, error_value, status};
+use crate::case_recording::ModelRecording;
+use crate::openai_chat;
 use crate::plan::ModelMode;
-use crate::script::ModelRecording;
+use crate::tool_index::shorten;
 
 /// A model call that was let in.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub(crate) async fn answer(trial: &Arc<TrialWorld>, asked: Asked) -> Response<Re
     match trial.settings().model {
         ModelMode::Recorded => recorded(trial, request, raw),
         ModelMode::Live => match let_in(trial, raw) {
-            Some((seq, number)) => live::answer(trial, ModelCall { seq, number, request }, asked).await,
+            Some((seq, number)) => live_model::answer(trial, ModelCall { seq, number, request }, asked).await,
             None => error_reply(StatusCode::GONE, "this trial is over"),
         },
     }
@@ -77,7 +77,7 @@ fn recorded(trial: &TrialWorld, request: Value, raw: Raw) -> Response<Reply> {
     let (content_type, bytes) =
         spoken_as_asked(recording, &request, &format!("{}-{seq}", trial.place().token));
     trial.finish(seq, |raw| {
-        let (operation, usage) = chat::decode(&request, &bytes);
+        let (operation, usage) = openai_chat::decode(&request, &bytes);
         raw.status = Some(recording.status);
         raw.response = bytes.clone();
         raw.operation = operation;
@@ -95,7 +95,7 @@ fn find<'a>(
 ) -> Option<&'a ModelRecording> {
     let number = state.model_calls as usize;
     state.model_calls += 1;
-    let said = chat::said_chain(request);
+    let said = openai_chat::said_chain(request);
     let occurrence = match &said {
         Some(said) => {
             let count = state.chains.entry(said.clone()).or_insert(0);
@@ -104,7 +104,7 @@ fn find<'a>(
         }
         None => 0,
     };
-    let exact = chat::exact_chain(request);
+    let exact = openai_chat::exact_chain(request);
     let nth = |same: &dyn Fn(&ModelRecording) -> bool| {
         let alike: Vec<&ModelRecording> = models.iter().filter(|model| same(model)).collect();
         alike.get(occurrence).or(alike.last()).copied()
@@ -125,7 +125,7 @@ fn find<'a>(
     let last = request["messages"]
         .as_array()
         .and_then(|messages| messages.last())
-        .map(|last| chat::text_of(&last["content"]));
+        .map(|last| openai_chat::text_of(&last["content"]));
     let detail = format!(
         "model call {number} ends with {:?}; the recording holds {} model calls",
         shorten(&last.unwrap_or_default()),
@@ -145,16 +145,16 @@ fn spoken_as_asked(recording: &ModelRecording, request: &Value, id: &str) -> (&'
     match (wanted, plain) {
         (true, None) => (content_type, unchanged()),
         (true, Some(mut plain)) if plain["choices"].is_array() => {
-            chat::complete_fields(&mut plain, model, id);
+            openai_chat::complete_fields(&mut plain, model, id);
             let with_usage = request["stream_options"]["include_usage"].as_bool().unwrap_or(false);
-            (content_type, Bytes::from(chat::stream(&plain, with_usage)))
+            (content_type, Bytes::from(openai_chat::stream(&plain, with_usage)))
         }
-        (false, None) => match chat::completion(&recording.answer) {
+        (false, None) => match openai_chat::completion(&recording.answer) {
             Some(whole) => (content_type, Bytes::from(whole.to_string())),
             None => (content_type, unchanged()),
         },
         (false, Some(mut plain)) if plain["choices"].is_array() && plain.get("id").is_none() => {
-            chat::complete_fields(&mut plain, model, id);
+            openai_chat::complete_fields(&mut plain, model, id);
             (content_type, Bytes::from(plain.to_string()))
         }
         // An error body is the same in both forms.

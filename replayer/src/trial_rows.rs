@@ -13,10 +13,10 @@ use schemas::session::{CloseReason, SessionClose, latest_closes};
 use schemas::trial::{Lane, Trial, TrialEnding};
 use store::{Batch, StoredSession};
 
-use crate::ledger::{Entry, EntryPiece};
+use crate::case_recording::Script;
 use crate::plan::PlannedTrial;
-use crate::script::Script;
-use crate::world::trial::{Played, Raw};
+use crate::trial_log::{Entry, EntryPiece};
+use crate::world::active_trial::{Played, Raw};
 
 /// Who played a trial, and how it ended.
 #[derive(Debug)]

@@ -11,12 +11,12 @@ use schemas::exchange::{Edge, Effect, Ending, Operation, OperationKind, Protocol
 use serde_json::{Value, json};
 
 use super::Asked;
-use super::reply::{Reply, bytes_reply, error_reply, error_value, status};
-use super::trial::{State, TrialWorld};
-use crate::answer::ToolAnswer;
+use super::active_trial::{State, TrialWorld};
+use super::responses::{Reply, bytes_reply, error_reply, error_value, status};
+use crate::case_recording::Arguments;
 use crate::faults::{Draw, Fault};
-use crate::ladder::{Outcome, Rung, shorten};
-use crate::script::Arguments;
+use crate::tool_answer::ToolAnswer;
+use crate::tool_index::{Outcome, Rung, shorten};
 
 /// A tool call as it was read from the wire.
 #[derive(Debug)]

@@ -14,12 +14,12 @@ use schemas::trial::{Lane, TrialEnding};
 use crate::candidate::turn::{Asked, Message, Place, Role, Turn, TurnFailure};
 use crate::candidate::{Candidate, Way, command, http};
 use crate::faults::Draw;
-use crate::ladder::shorten;
-use crate::ledger::Entry;
 use crate::plan::{PlannedTrial, token};
-use crate::rows::{self, Ended};
+use crate::tool_index::shorten;
+use crate::trial_log::Entry;
+use crate::trial_rows::{self, Ended};
+use crate::world::active_trial::{Case, Settings, TrialWorld};
 use crate::world::registry::Registry;
-use crate::world::trial::{Case, Settings, TrialWorld};
 
 /// What every trial of a replay is played with.
 #[derive(Debug)]
@@ -97,7 +97,7 @@ pub(crate) async fn play(stage: &Stage, case: Arc<Case>, planned: PlannedTrial) 
         fault_plan: stage.settings.faults.plan(whose, case.script.observed.keys().map(String::as_str)),
     };
     let keys = stage.keys.tenant(&case.script.tenant);
-    let entry = rows::entry(&ended, &case.script, played, &keys);
+    let entry = trial_rows::entry(&ended, &case.script, played, &keys);
     Finished { entry, duplicated_writes, model_calls }
 }
 

@@ -16,12 +16,12 @@ use schemas::exchange::Ending;
 use serde_json::Value;
 
 use super::Asked;
-use super::model::ModelCall;
-use super::reply::{Reply, error_reply};
-use super::trial::TrialWorld;
+use super::active_trial::TrialWorld;
+use super::model_calls::ModelCall;
+use super::responses::{Reply, error_reply};
 use crate::candidate::Upstream;
 use crate::candidate::http::chain;
-use crate::chat;
+use crate::openai_chat;
 
 /// The longest answer of which a copy is kept, in bytes; what is longer goes on and is noted as cut.
 const MAX_KEPT_BYTES: usize = 32 << 20;
@@ -161,7 +161,7 @@ impl Tee {
             return;
         }
         let kept = std::mem::take(&mut self.kept).freeze();
-        let (operation, usage) = chat::decode(&self.request, &kept);
+        let (operation, usage) = openai_chat::decode(&self.request, &kept);
         let first_byte = self.gaps_us.first().map(|gap| std::time::Duration::from_micros(u64::from(*gap)));
         let gaps: Vec<u32> = self.gaps_us.iter().skip(1).copied().collect();
         let (status, took) = (self.status, self.started.elapsed());

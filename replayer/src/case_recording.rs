@@ -12,8 +12,8 @@ use schemas::tools::ToolCatalog;
 use serde_json::Value;
 use store::StoredSession;
 
-use crate::answer::{self, ToolAnswer};
-use crate::chat;
+use crate::openai_chat;
+use crate::tool_answer::{self, ToolAnswer};
 
 /// What a tool call said, as the ladder compares it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -54,9 +54,9 @@ pub(crate) struct ToolRecording {
 /// A recorded model call.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ModelRecording {
-    /// [`chat::exact_chain`] of its request.
+    /// [`openai_chat::exact_chain`] of its request.
     pub(crate) exact: Option<String>,
-    /// [`chat::said_chain`] of its request.
+    /// [`openai_chat::said_chain`] of its request.
     pub(crate) said: Option<String>,
     /// HTTP status.
     pub(crate) status: u16,
@@ -172,8 +172,8 @@ impl Script {
             self.list_function(tool);
         }
         self.models.push(ModelRecording {
-            exact: chat::exact_chain(&request),
-            said: chat::said_chain(&request),
+            exact: openai_chat::exact_chain(&request),
+            said: openai_chat::said_chain(&request),
             status: exchange.status.unwrap_or(if exchange.ending == Ending::Complete { 200 } else { 502 }),
             answer,
         });
@@ -188,7 +188,7 @@ impl Script {
         let operation = &exchange.operation;
         if operation.kind == OperationKind::ListTools {
             let answer =
-                answer::rpc_response(&body(session, exchange, Half::Response)?).unwrap_or(Value::Null);
+                tool_answer::rpc_response(&body(session, exchange, Half::Response)?).unwrap_or(Value::Null);
             for tool in answer["result"]["tools"].as_array().into_iter().flatten() {
                 if let Some(name) = tool["name"].as_str() {
                     self.listed.insert(name.to_owned(), tool.clone());
@@ -287,7 +287,7 @@ fn tool_answer(session: &StoredSession, exchange: &Exchange) -> Result<ToolAnswe
     if exchange.protocol != Protocol::Mcp {
         return Ok(ToolAnswer::Body { status, bytes });
     }
-    Ok(answer::from_rpc(&bytes).unwrap_or_else(|| match status {
+    Ok(tool_answer::from_rpc(&bytes).unwrap_or_else(|| match status {
         ..400 => text(),
         400.. => ToolAnswer::Broken { status, detail: format!("HTTP status {status}") },
     }))
@@ -298,6 +298,6 @@ fn user_messages(request: &Value) -> Vec<String> {
     let messages = request["messages"].as_array().into_iter().flatten();
     let texts = messages
         .filter(|message| message["role"] == "user")
-        .map(|message| chat::text_of(&message["content"]));
+        .map(|message| openai_chat::text_of(&message["content"]));
     texts.filter(|text| !text.is_empty()).collect()
 }

@@ -13,12 +13,12 @@ use schemas::trial::{Divergence, Fidelity};
 
 use crate::candidate::Upstream;
 use crate::candidate::turn::Place;
-use crate::client::HttpClient;
+use crate::case_recording::Script;
 use crate::clock::Clock;
 use crate::faults::FaultRules;
-use crate::ladder::{Cursor, Tape};
+use crate::http_client::HttpClient;
 use crate::plan::ModelMode;
-use crate::script::Script;
+use crate::tool_index::{Cursor, Tape};
 
 /// What holds for every trial of a replay.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use schemas::canonical::{canonical, normalised};
 use serde_json::Value;
 
-use crate::script::{Arguments, ToolRecording};
+use crate::case_recording::{Arguments, ToolRecording};
 
 /// The recorded calls of a case, by what they asked.
 #[derive(Debug, Default)]
@@ -191,7 +191,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::answer::ToolAnswer;
+    use crate::tool_answer::ToolAnswer;
 
     fn recording(tool: &str, arguments: &str, text: &str) -> ToolRecording {
         ToolRecording {
