@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::decide::{Tested, Tests};
 use crate::drift::{self, DriftMap};
-use crate::fidelity::{self, Faithful};
+use crate::fidelity::{self, FidelityCheck};
 use crate::finding::Finding;
 use crate::invariants::{self, Checked};
 use crate::metrics::{self, CaseTable, Measured, Measurement, Setting};
@@ -16,7 +16,8 @@ use crate::schedule::seeded_order;
 use crate::stats::variance::mean;
 use crate::tools;
 use crate::verdict::{
-    Answer, Calibration, Course, CourseKind, Drift, MetricResult, Need, RunName, VERDICT_FORMAT, Verdict,
+    Calibration, Decision, Drift, LookHistory, MetricResult, Monitoring, MonitoringKind, Need, Review,
+    RunIdentity, VERDICT_FORMAT, Verdict,
 };
 use schemas::id::CaseId;
 use schemas::trial::Lane;
@@ -29,9 +30,9 @@ mod secondary;
 #[cfg(test)]
 mod tests;
 
-pub use crate::pairs::PairError as AnalyseError;
-pub(crate) use decision_summary::{Aftermath, MetricAftermath, decide_pairs};
-pub use interim::{Looking, PLAN_SHARE, Waves};
+pub use crate::pairs::PairError as AnalyzeError;
+pub(crate) use decision_summary::{DecisionSummary, MetricDecisionSummary, decide_pairs};
+pub use interim::{MonitoringPlan, PLANNED_ALPHA_SHARE, Waves};
 
 use interim::Look;
 
@@ -73,7 +74,7 @@ pub struct CaseContrast {
 
 /// What is asked: two runs, a policy, and how they are looked at.
 #[derive(Debug, Clone, Copy)]
-pub struct Request<'a> {
+pub struct AnalysisRequest<'a> {
     /// What may block, what approval needs, how much worse is tolerated; fixed before the candidate's run is read.
     pub policy: &'a Policy,
     /// The current build's run.
@@ -85,7 +86,7 @@ pub struct Request<'a> {
     /// Keys everything random.
     pub seed: u64,
     /// How the data are looked at.
-    pub looking: Looking<'a>,
+    pub monitoring: MonitoringPlan<'a>,
     /// What `foreshadow calibrate` found on these sessions, to stand beside the verdict.
     pub calibration: Option<&'a Calibration>,
     /// How many cases could be had in all, where that is known.
@@ -94,7 +95,7 @@ pub struct Request<'a> {
     pub forecast: bool,
 }
 
-impl<'a> Request<'a> {
+impl<'a> AnalysisRequest<'a> {
     /// One look at all of two runs.
     #[must_use]
     pub fn new(policy: &'a Policy, baseline: &'a Run, candidate: &'a Run, seed: u64) -> Self {
@@ -104,7 +105,7 @@ impl<'a> Request<'a> {
             candidate,
             recorded: None,
             seed,
-            looking: Looking::Once,
+            monitoring: MonitoringPlan::SingleLook,
             calibration: None,
             corpus_cases: None,
             forecast: true,
@@ -113,32 +114,36 @@ impl<'a> Request<'a> {
 }
 
 /// Everything that is the same at every look.
-struct Ground<'a> {
-    request: Request<'a>,
+struct AnalysisContext<'a> {
+    request: AnalysisRequest<'a>,
     pairs: Pairs<'a>,
     checked: Checked,
-    faithful: Faithful,
+    fidelity: FidelityCheck,
     /// Why means say nothing of these runs, where they do not.
-    no_means: Option<NoMeans>,
+    mean_tests_disabled: Option<MeanTestsDisabled>,
     /// Whether the answers changed; absent where that could not be tested, or was not.
     drift: Option<drift::Found>,
     /// The cases in the order in which they are looked at.
     order: Vec<CaseId>,
 }
 
-impl<'a> Ground<'a> {
-    fn new(request: Request<'a>, pairs: Pairs<'a>, no_means: Option<NoMeans>) -> Self {
-        let Request { policy, seed, .. } = request;
-        let order = match request.looking {
-            Looking::Waves(waves) => waves.order.to_vec(),
-            Looking::Once | Looking::Looks(_) | Looking::Anytime => {
+impl<'a> AnalysisContext<'a> {
+    fn new(
+        request: AnalysisRequest<'a>,
+        pairs: Pairs<'a>,
+        mean_tests_disabled: Option<MeanTestsDisabled>,
+    ) -> Self {
+        let AnalysisRequest { policy, seed, .. } = request;
+        let order = match request.monitoring {
+            MonitoringPlan::Waves(waves) => waves.order.to_vec(),
+            MonitoringPlan::SingleLook | MonitoringPlan::PlannedLooks(_) | MonitoringPlan::Anytime => {
                 let slices = |case: &PairedCase<'a>| case.slices.clone();
                 seeded_order(pairs.cases.iter().map(|case| (case.case, slices(case))), seed)
             }
         };
         let checked = invariants::check(policy, &pairs, seed);
-        let faithful = fidelity::judge(policy, &pairs, no_means.is_some(), seed);
-        Self { request, pairs, checked, faithful, no_means, drift: None, order }
+        let fidelity = fidelity::judge(policy, &pairs, mean_tests_disabled.is_some(), seed);
+        Self { request, pairs, checked, fidelity, mean_tests_disabled, drift: None, order }
     }
 
     /// The pairs of the first cases of the order.
@@ -146,11 +151,11 @@ impl<'a> Ground<'a> {
         let end = end.min(self.order.len());
         let wanted: BTreeSet<&CaseId> = self.order[..end].iter().collect();
         let held: BTreeSet<&CaseId> = self.pairs.cases.iter().map(|case| case.case).collect();
-        let unseen = match self.request.looking {
+        let unseen = match self.request.monitoring {
             // Played, and neither run has it.
-            Looking::Waves(_) => wanted.difference(&held).count(),
+            MonitoringPlan::Waves(_) => wanted.difference(&held).count(),
             // Nothing is known of them, so every part has its share.
-            Looking::Once | Looking::Looks(_) | Looking::Anytime => {
+            MonitoringPlan::SingleLook | MonitoringPlan::PlannedLooks(_) | MonitoringPlan::Anytime => {
                 self.pairs.unseen.cases * end / self.order.len().max(1)
             }
         };
@@ -168,7 +173,7 @@ impl<'a> Ground<'a> {
     fn measure(&self, pairs: &Pairs<'_>) -> Measurement {
         let setting = Setting { policy: self.request.policy, pairs, seed: self.request.seed };
         let mut measurement = metrics::measure(setting, &self.checked.demoted);
-        if self.no_means.is_some() {
+        if self.mean_tests_disabled.is_some() {
             for metric in &mut measurement.metrics {
                 (metric.decides, metric.required) = (false, false);
             }
@@ -201,18 +206,18 @@ struct Evidence<'a> {
     measurement: &'a Measurement,
     tested: &'a [Tested],
     intervals: &'a [[f64; 2]],
-    faithful: &'a Faithful,
+    fidelity: &'a FidelityCheck,
     /// Whether the answers changed, where that could be tested.
     drift: Option<&'a Drift>,
     /// Why means say nothing of these runs, where they do not.
-    no_means: Option<NoMeans>,
+    mean_tests_disabled: Option<MeanTestsDisabled>,
     /// The answers of the metrics where missing trials count against the candidate, and for it.
-    bounds: Option<(Answer, Answer)>,
+    bounds: Option<(Decision, Decision)>,
 }
 
 /// Why the mean tests are switched off (DECISION 1.7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum NoMeans {
+enum MeanTestsDisabled {
     Selected,
     BaselineIsRecording,
 }
@@ -223,89 +228,90 @@ enum NoMeans {
 ///
 /// # Errors
 /// A run has no trial of its lane, or has one twice.
-pub fn analyse(
+pub fn analyze_once(
     policy: &Policy,
     baseline: &Run,
     candidate: &Run,
     recorded: Option<&Run>,
     seed: u64,
-) -> Result<Analysis, AnalyseError> {
-    decide_on(&Request { recorded, ..Request::new(policy, baseline, candidate, seed) })
+) -> Result<Analysis, AnalyzeError> {
+    analyze(&AnalysisRequest { recorded, ..AnalysisRequest::new(policy, baseline, candidate, seed) })
 }
 
 /// Compares the candidate's run with the baseline's as asked, and decides.
 ///
 /// # Errors
 /// A run has no trial of its lane, or has one twice.
-pub fn decide_on(request: &Request<'_>) -> Result<Analysis, AnalyseError> {
-    let Request { policy, baseline, candidate, seed, .. } = *request;
+pub fn analyze(request: &AnalysisRequest<'_>) -> Result<Analysis, AnalyzeError> {
+    let AnalysisRequest { policy, baseline, candidate, seed, .. } = *request;
     let pairs = Pairs::new(baseline, candidate, request.recorded)?;
-    let mut ground = Ground::new(*request, pairs, no_means(baseline, candidate));
+    let mut context = AnalysisContext::new(*request, pairs, mean_tests_disabled(baseline, candidate));
     // Why it could not be tested is what the metric `semantic.drift` is absent for.
-    ground.drift = drift::judge(policy, [baseline, candidate], &ground.pairs, seed).ok();
-    let mut look = interim::look(&ground);
-    look.bound(&ground);
-    let evidence = look.evidence(&ground);
+    context.drift = drift::judge(policy, [baseline, candidate], &context.pairs, seed).ok();
+    let mut look = interim::look(&context);
+    look.bound(&context);
+    let evidence = look.evidence(&context);
     let answer = reasons::answer(&evidence);
-    let (slices, exchangeability) = (secondary::slices(&ground, &look), secondary::exchangeability(&ground));
-    let discovered = secondary::discovered(&ground, &look);
-    let need = needed(&ground, &look, answer);
+    let review = Review {
+        drift: context.drift.as_ref().map(|found| found.drift.clone()),
+        tools: tools::rates(&look.pairs, seed),
+        exchangeability: secondary::exchangeability(&context),
+        subgroup_search: secondary::subgroups(&context, &look),
+    };
+    let need = needed(&context, &look, answer);
     let metrics = &look.measurement.metrics;
-    let mut findings = explain::findings(&look.pairs, metrics, &ground.checked);
+    let mut findings = explain::findings(&look.pairs, metrics, &context.checked);
     findings.extend(tools::reordered(&look.pairs));
-    let looks = look.course.as_ref().map_or(1, |course| course.looks.last().map_or(1, |last| last.look));
+    let looks =
+        look.look_history.as_ref().map_or(1, |course| course.looks.last().map_or(1, |last| last.look));
     let verdict = Verdict {
         format: VERDICT_FORMAT,
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         verdict: answer,
         looks,
-        reasons: reasons::list(&evidence, answer, &need, (&exchangeability, discovered.as_ref())),
+        reasons: reasons::list(&evidence, answer, &need, &review),
         baseline: name(baseline),
         candidate: name(candidate),
         pairs: look.pairs.counts,
-        invariants: ground.checked.results.clone(),
-        metrics: results(&ground, &look),
+        invariants: context.checked.results.clone(),
+        metrics: results(&context, &look),
         absent: look.measurement.absent.clone(),
         outcome: look.measurement.outcome.clone(),
-        fidelity: ground.faithful.counts,
-        drift: ground.drift.as_ref().map(|found| found.drift.clone()),
-        tools: tools::rates(&look.pairs, seed),
+        fidelity: context.fidelity.counts,
+        slices: secondary::slices(&context, &look),
+        review,
         need,
-        notes: notes(&evidence, [baseline, candidate], look.course.as_ref()),
-        alpha: policy.alpha,
+        notes: notes(&evidence, [baseline, candidate], look.look_history.as_ref()),
+        monitoring: Monitoring { alpha: policy.alpha, look_history: look.look_history.clone() },
         policy_digest: policy.digest(),
         envelope: invariants::envelope_name(policy),
         corpus_digest: corpus_digest(baseline, candidate, &look.pairs),
         seed,
-        course: look.course.clone(),
-        slices,
-        discovered,
-        exchangeability,
         calibration: request.calibration.cloned(),
     };
     let details = details(&look.pairs, metrics);
-    let drift_map = ground.drift.as_ref().map(|found| found.map.clone());
+    let drift_map = context.drift.as_ref().map(|found| found.map.clone());
     Ok(Analysis { verdict, findings, details, drift_map })
 }
 
-fn no_means(baseline: &Run, candidate: &Run) -> Option<NoMeans> {
+fn mean_tests_disabled(baseline: &Run, candidate: &Run) -> Option<MeanTestsDisabled> {
     if baseline.manifest.selected || candidate.manifest.selected {
-        Some(NoMeans::Selected)
+        Some(MeanTestsDisabled::Selected)
     } else if baseline.manifest.lane == Lane::Recorded {
-        Some(NoMeans::BaselineIsRecording)
+        Some(MeanTestsDisabled::BaselineIsRecording)
     } else {
         None
     }
 }
 
-fn needed(ground: &Ground<'_>, look: &Look<'_>, answer: Answer) -> Need {
+fn needed(context: &AnalysisContext<'_>, look: &Look<'_>, answer: Decision) -> Need {
     match answer {
-        Answer::Approve => Need { reachable: true, detail: "nothing more".to_owned(), ..Need::default() },
-        Answer::Block => {
+        Decision::Approve => Need { reachable: true, detail: "nothing more".to_owned(), ..Need::default() },
+        Decision::Block => {
             Need { detail: "the candidate must change; more cases will not".to_owned(), ..Need::default() }
         }
-        Answer::Inconclusive if !ground.request.forecast => Need::default(),
-        Answer::Inconclusive => {
+        Decision::Inconclusive if !context.request.forecast => Need::default(),
+        Decision::Inconclusive => {
             let counts = look.pairs.counts;
             let mut costs: Vec<f64> =
                 look.pairs.trials().filter_map(|record| record.trial.cost_usd).collect();
@@ -316,16 +322,16 @@ fn needed(ground: &Ground<'_>, look: &Look<'_>, answer: Answer) -> Need {
                 trials: (crate::cast::to_f64(counts.trials_baseline + counts.trials_candidate) / pairs)
                     .max(1.0),
                 have: counts.paired,
-                corpus: ground.request.corpus_cases,
+                corpus: context.request.corpus_cases,
                 trial_usd: (!costs.is_empty()).then(|| mean(&costs)),
-                costs: ground.request.policy.need,
+                costs: context.request.policy.need,
             };
-            sample_size::plan(&look.measurement.metrics, &look.tests(ground), &supply)
+            sample_size::plan(&look.measurement.metrics, &look.tests(context), &supply)
         }
     }
 }
 
-fn results(ground: &Ground<'_>, look: &Look<'_>) -> Vec<MetricResult> {
+fn results(context: &AnalysisContext<'_>, look: &Look<'_>) -> Vec<MetricResult> {
     let result = |(metric, test, interval): (&Measured, &Tested, &[f64; 2])| {
         let [baseline, candidate] = metrics::means(metric);
         MetricResult {
@@ -346,10 +352,10 @@ fn results(ground: &Ground<'_>, look: &Look<'_>) -> Vec<MetricResult> {
             unit: metric.unit,
             floor: test.floor,
             clipped: crate::cast::to_u64(metric.clipped),
-            adjusted: secondary::adjusted(ground, look, metric),
+            adjusted: secondary::adjusted(context, look, metric),
         }
     };
-    secondary::proper(look).map(result).collect()
+    secondary::without_slices(look).map(result).collect()
 }
 
 fn details(pairs: &Pairs<'_>, metrics: &[Measured]) -> Vec<MetricDetail> {
@@ -366,14 +372,14 @@ fn details(pairs: &Pairs<'_>, metrics: &[Measured]) -> Vec<MetricDetail> {
     metrics.iter().filter(|metric| metric.slice.is_none()).map(detail).collect()
 }
 
-fn name(run: &Run) -> RunName {
-    RunName { run: run.name.clone(), build: run.manifest.build.to_string() }
+fn name(run: &Run) -> RunIdentity {
+    RunIdentity { run: run.name.clone(), build: run.manifest.build.to_string() }
 }
 
-fn notes(evidence: &Evidence<'_>, runs: [&Run; 2], course: Option<&Course>) -> Vec<String> {
+fn notes(evidence: &Evidence<'_>, runs: [&Run; 2], course: Option<&LookHistory>) -> Vec<String> {
     let mut notes: Vec<String> = course.and_then(course_note).into_iter().collect();
     notes.extend(evidence.measurement.notes.iter().cloned());
-    notes.extend(evidence.faithful.notes.iter().cloned());
+    notes.extend(evidence.fidelity.notes.iter().cloned());
     for run in runs {
         notes.extend(run.notes.iter().cloned());
         if run.manifest.lane == Lane::Recorded {
@@ -388,8 +394,8 @@ fn notes(evidence: &Evidence<'_>, runs: [&Run; 2], course: Option<&Course>) -> V
     for run in runs {
         notes.extend(uneven(run));
     }
-    if counts.torn > 0 {
-        notes.push(format!("{} torn trials did not vote; they are counted as missing", counts.torn));
+    if counts.incomplete > 0 {
+        notes.push(format!("{} torn trials did not vote; they are counted as missing", counts.incomplete));
     }
     let undecoded = evidence.pairs.trials().flat_map(|record| &record.calls);
     let undecoded = undecoded.filter(|call| call.arguments_verbatim.is_some()).count();
@@ -408,14 +414,14 @@ fn notes(evidence: &Evidence<'_>, runs: [&Run; 2], course: Option<&Course>) -> V
 }
 
 /// That not everything was looked at, where that is so.
-fn course_note(course: &Course) -> Option<String> {
+fn course_note(course: &LookHistory) -> Option<String> {
     let how = match course.kind {
-        CourseKind::Looks => format!(
+        MonitoringKind::Looks => format!(
             "decided at look {} of {}",
             course.looks.len(),
             course.planned_looks.max(u32::try_from(course.looks.len()).unwrap_or(u32::MAX))
         ),
-        CourseKind::Anytime => "decided while looking after every case".to_owned(),
+        MonitoringKind::Anytime => "decided while looking after every case".to_owned(),
     };
     course.stopped_early.then(|| {
         format!(
@@ -430,7 +436,7 @@ fn absent_trials(pairs: &Pairs<'_>) -> Option<String> {
     let counts = pairs.counts;
     let ended = pairs.cases.iter().map(|case| unanswered(&case.baseline) + unanswered(&case.candidate));
     let ended: usize = ended.sum();
-    let without = counts.torn + crate::cast::to_u64(ended);
+    let without = counts.incomplete + crate::cast::to_u64(ended);
     let total = counts.missing_baseline + counts.missing_candidate;
     let absent = total.saturating_sub(without);
     (absent > 0).then(|| {

@@ -7,7 +7,7 @@
 use rayon::prelude::*;
 use schemas::trial::Trial;
 
-use crate::analysis::{Aftermath, Looking, Request, decide_pairs};
+use crate::analysis::{AnalysisRequest, DecisionSummary, MonitoringPlan, decide_pairs};
 use crate::format;
 use crate::pairs::{PairError, Pairs};
 use crate::policy::Policy;
@@ -15,7 +15,9 @@ use crate::run::Run;
 use crate::stats::stream::StreamKey;
 use crate::stats::variance::{float, mean};
 use crate::stats::{gaffke, interval, normal, spending};
-use crate::verdict::{CALIBRATION_FORMAT, Calibration, CalibrationAnswers, CalibrationMetric, CostForecast};
+use crate::verdict::{
+    CALIBRATION_FORMAT, Calibration, CalibrationDecisions, CalibrationMetric, CostForecast,
+};
 
 /// Probability with which a change is to be seen.
 const POWER: f64 = 0.80;
@@ -62,15 +64,15 @@ pub fn calibrate(request: &CalibrateRequest<'_>) -> Result<Calibration, Calibrat
     if first.cases.is_empty() {
         return Err(CalibrateError::NoRepeats { run: run.name.clone() });
     }
-    let looking = if looks > 1 { Looking::Looks(looks) } else { Looking::Once };
-    let ask = Request { looking, forecast: false, ..Request::new(policy, run, run, seed) };
-    let decide = |number: u64| -> Result<Aftermath, PairError> {
+    let monitoring = if looks > 1 { MonitoringPlan::PlannedLooks(looks) } else { MonitoringPlan::SingleLook };
+    let ask = AnalysisRequest { monitoring, forecast: false, ..AnalysisRequest::new(policy, run, run, seed) };
+    let decide = |number: u64| -> Result<DecisionSummary, PairError> {
         let pairs = Pairs::split(run, &key, number)?;
-        Ok(decide_pairs(Request { seed: seed.wrapping_add(number), ..ask }, pairs))
+        Ok(decide_pairs(AnalysisRequest { seed: seed.wrapping_add(number), ..ask }, pairs))
     };
-    let decided: Vec<Aftermath> = (0..splits).into_par_iter().map(decide).collect::<Result<_, _>>()?;
-    let mut answers = CalibrationAnswers::default();
-    decided.iter().for_each(|split| answers.add(split.answer));
+    let decided: Vec<DecisionSummary> = (0..splits).into_par_iter().map(decide).collect::<Result<_, _>>()?;
+    let mut decisions = CalibrationDecisions::default();
+    decided.iter().for_each(|split| decisions.add(split.answer));
     let arms = first.cases.iter().map(|case| (case.baseline.trials.len(), case.candidate.trials.len()));
     let inverse = mean(&arms.map(|(a, b)| 1.0 / float(a) + 1.0 / float(b)).collect::<Vec<_>>());
     let held: usize =
@@ -87,9 +89,9 @@ pub fn calibrate(request: &CalibrateRequest<'_>) -> Result<Calibration, Calibrat
         cases: crate::cast::to_u64(first.cases.len()),
         trials: trials / 2.0,
         splits,
-        answers,
-        false_block: crate::cast::to_f64(answers.block) / crate::cast::to_f64(splits.max(1)),
-        false_block_interval: interval::clopper_pearson(answers.block, splits, 0.95),
+        decisions,
+        false_block: crate::cast::to_f64(decisions.block) / crate::cast::to_f64(splits.max(1)),
+        false_block_interval: interval::clopper_pearson(decisions.block, splits, 0.95),
         metrics: metrics(&plan, &decided),
         cost: cost(&first, &plan, &decided),
         notes: notes(&decided),
@@ -107,10 +109,10 @@ struct Plan<'a> {
     looks: u32,
 }
 
-fn metrics(plan: &Plan<'_>, decided: &[Aftermath]) -> Vec<CalibrationMetric> {
+fn metrics(plan: &Plan<'_>, decided: &[DecisionSummary]) -> Vec<CalibrationMetric> {
     let Some(longest) = decided.iter().max_by_key(|split| split.metrics.len()) else { return Vec::new() };
     let deciding = longest.metrics.iter().filter(|metric| metric.decides).count();
-    let of = |first: &crate::analysis::MetricAftermath| {
+    let of = |first: &crate::analysis::MetricDecisionSummary| {
         let all: Vec<_> = decided
             .iter()
             .filter_map(|split| split.metrics.iter().find(|metric| metric.name == first.name))
@@ -153,7 +155,7 @@ fn last_boundary(alpha: f64, looks: u32) -> f64 {
     spending::boundaries(alpha, &fractions).last().copied().unwrap_or_else(|| -normal::quantile(alpha))
 }
 
-fn cost(pairs: &Pairs<'_>, plan: &Plan<'_>, decided: &[Aftermath]) -> CostForecast {
+fn cost(pairs: &Pairs<'_>, plan: &Plan<'_>, decided: &[DecisionSummary]) -> CostForecast {
     let trials: Vec<&Trial> = pairs.trials().map(|record| &record.trial).collect();
     let planned = 2.0 * plan.trials * float(plan.cases);
     let each = |value: fn(&Trial) -> Option<f64>| {
@@ -175,7 +177,7 @@ fn cost(pairs: &Pairs<'_>, plan: &Plan<'_>, decided: &[Aftermath]) -> CostForeca
     }
 }
 
-fn notes(decided: &[Aftermath]) -> Vec<String> {
+fn notes(decided: &[DecisionSummary]) -> Vec<String> {
     let mut notes = vec![
         "a split has half of the trials in each arm, so decisions with the whole run see more than these did; what can be seen \
          is computed for as many trials in each lane as the run has"
@@ -218,7 +220,7 @@ mod tests {
         let found = calibrate(&request(&policy, &run)).expect("eight trials each");
         assert_eq!((found.cases, found.splits), (100, 60));
         // At 5 % the 99.9 % limit of 60 is 9.
-        assert!(found.answers.block <= 9, "{:?}", found.answers);
+        assert!(found.decisions.block <= 9, "{:?}", found.decisions);
         let success = &found.metrics[0];
         // Chances from .70 to .99: mean p (1 - p) = .13; sqrt(2 * .13 / 8) = .18.
         assert!((success.deviation - 0.18).abs() < 0.02, "{}", success.deviation);

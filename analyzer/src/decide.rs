@@ -11,7 +11,7 @@ use crate::stats::holm;
 use crate::stats::permutation::Tables;
 use crate::stats::stream::StreamKey;
 use crate::stats::variance::mean;
-use crate::verdict::{Answer, MetricState};
+use crate::verdict::{Decision, MetricState};
 
 /// What the tests of one metric say.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,7 +27,7 @@ pub(crate) struct Tested {
 
 /// Which reading of missing trials is tested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Reading {
+pub(crate) enum MissingDataScenario {
     /// Missing trials are left out.
     Observed,
     /// Missing trials of the candidate failed, those of the baseline succeeded.
@@ -37,10 +37,10 @@ pub(crate) enum Reading {
 }
 
 /// The contrasts of a metric under a reading.
-pub(crate) fn tables(metric: &Measured, reading: Reading) -> &[CaseTable] {
-    match (&metric.bounds, reading) {
-        (Some(bounds), Reading::Worst) => &bounds.worst,
-        (Some(bounds), Reading::Best) => &bounds.best,
+pub(crate) fn tables(metric: &Measured, scenario: MissingDataScenario) -> &[CaseTable] {
+    match (&metric.bounds, scenario) {
+        (Some(bounds), MissingDataScenario::Worst) => &bounds.worst,
+        (Some(bounds), MissingDataScenario::Best) => &bounds.best,
         (Some(_) | None, _) => &metric.observed,
     }
 }
@@ -67,21 +67,21 @@ impl Tests<'_> {
     }
 
     /// The contrasts of a metric as they are bet on.
-    pub(crate) fn bets(&self, metric: &Measured, reading: Reading) -> Bets {
-        Bets::new(&self.ordered(tables(metric, reading)), metric.low, metric.high)
+    pub(crate) fn bets(&self, metric: &Measured, scenario: MissingDataScenario) -> Bets {
+        Bets::new(&self.ordered(tables(metric, scenario)), metric.low, metric.high)
     }
 }
 
-/// Tests every metric under one reading, at one look.
-pub(crate) fn test(metrics: &[Measured], reading: Reading, tests: &Tests<'_>) -> Vec<Tested> {
-    let mut tested = nominal(metrics, reading, tests);
+/// Tests every metric under one scenario, at one look.
+pub(crate) fn test(metrics: &[Measured], scenario: MissingDataScenario, tests: &Tests<'_>) -> Vec<Tested> {
+    let mut tested = nominal(metrics, scenario, tests);
     conclude(metrics, &mut tested, tests.alpha);
     tested
 }
 
 /// The p-values of every metric as if this were the only look; nothing is concluded from them yet.
-pub(crate) fn nominal(metrics: &[Measured], reading: Reading, tests: &Tests<'_>) -> Vec<Tested> {
-    metrics.par_iter().map(|metric| test_one(metric, reading, tests)).collect()
+pub(crate) fn nominal(metrics: &[Measured], scenario: MissingDataScenario, tests: &Tests<'_>) -> Vec<Tested> {
+    metrics.par_iter().map(|metric| test_one(metric, scenario, tests)).collect()
 }
 
 /// Corrects the p-values of what may block, and says what is known of each metric.
@@ -94,7 +94,7 @@ pub(crate) fn conclude(metrics: &[Measured], tested: &mut [Tested], alpha: f64) 
     for (metric, test) in metrics.iter().zip(tested) {
         // A metric that does not decide is shown at its own p, without correction.
         let worse = test.p_block_adjusted.unwrap_or(test.p_block) <= alpha;
-        let enough = crate::cast::to_u64(test.cases) >= test.floor && metric.speaks(test.cases);
+        let enough = crate::cast::to_u64(test.cases) >= test.floor && metric.has_enough_cases(test.cases);
         let tolerable = test.p_approve <= alpha && enough;
         test.state = match (tolerable, worse) {
             (true, false) => MetricState::NonInferior,
@@ -105,20 +105,20 @@ pub(crate) fn conclude(metrics: &[Measured], tested: &mut [Tested], alpha: f64) 
     }
 }
 
-fn test_one(metric: &Measured, reading: Reading, tests: &Tests<'_>) -> Tested {
-    let cases = tables(metric, reading);
+fn test_one(metric: &Measured, scenario: MissingDataScenario, tests: &Tests<'_>) -> Tested {
+    let cases = tables(metric, scenario);
     let contrasts: Vec<f64> = cases.iter().map(CaseTable::observed).collect();
     let key = StreamKey::new(tests.seed, &format!("block {}", metric.name));
     let floor = gaffke::floor(tests.alpha, metric.margin, metric.low);
     let p_approve = || {
         if tests.strict {
-            tests.bets(metric, reading).p_value(-metric.margin, Side::Above)
+            tests.bets(metric, scenario).p_value(-metric.margin, Side::Above)
         } else {
             Sample::new(&contrasts, metric.low).p_value(metric.margin)
         }
     };
     let p_block = || Tables::new(cases.iter().map(|case| case.contrasts.as_slice())).p_value(key);
-    let speaks = metric.speaks(cases.len());
+    let speaks = metric.has_enough_cases(cases.len());
     Tested {
         cases: cases.len(),
         effect: mean(&contrasts),
@@ -151,7 +151,7 @@ pub(crate) fn interval(metric: &Measured, bounds: Bounds, tests: &Tests<'_>) -> 
             [low, -Sample::new(&mirrored, -metric.high).lower_bound(alpha)]
         }
         Bounds::At(alpha) | Bounds::Bets(alpha) => {
-            let bets = tests.bets(metric, Reading::Observed);
+            let bets = tests.bets(metric, MissingDataScenario::Observed);
             [bets.bound(alpha, Side::Above), bets.bound(alpha, Side::Below)]
         }
         Bounds::None => [metric.low, metric.high],
@@ -159,17 +159,17 @@ pub(crate) fn interval(metric: &Measured, bounds: Bounds, tests: &Tests<'_>) -> 
 }
 
 /// The answer that the metrics alone give.
-pub(crate) fn answer(metrics: &[Measured], tested: &[Tested]) -> Answer {
+pub(crate) fn answer(metrics: &[Measured], tested: &[Tested]) -> Decision {
     let pairs = || metrics.iter().zip(tested);
     if pairs().any(|(metric, test)| metric.decides && test.state == MetricState::Deteriorated) {
-        return Answer::Block;
+        return Decision::Block;
     }
     let mut required = pairs().filter(|(metric, _)| metric.required).peekable();
     let any = required.peek().is_some();
     if any && required.all(|(_, test)| is_tolerable(test.state)) {
-        Answer::Approve
+        Decision::Approve
     } else {
-        Answer::Inconclusive
+        Decision::Inconclusive
     }
 }
 

@@ -11,7 +11,7 @@ use crate::policy::Policy;
 use crate::run::{Run, TrialRecord};
 use crate::stats::kernel::{self, CaseResult, Groups, KernelTest, Observed, Relabelling, StatisticResult};
 use crate::stats::variance::mean;
-use crate::verdict::{Drift, DriftEffect, DriftStatistic, MovedCase, Relabelled};
+use crate::verdict::{Drift, DriftEffect, DriftStatistic, DriftedCase, PermutationUnit};
 
 mod map;
 
@@ -47,11 +47,11 @@ pub(crate) fn judge(policy: &Policy, runs: [&Run; 2], pairs: &Pairs<'_>, seed: u
         cases: crate::cast::to_u64(embedded.cases.len()),
         trials_baseline: embedded.trials[0],
         trials_candidate: embedded.trials[1],
-        relabelled: match relabelling {
-            Relabelling::Trials => Relabelled::Trials,
-            Relabelling::Sessions => Relabelled::Sessions,
+        permutation_unit: match relabelling {
+            Relabelling::Trials => PermutationUnit::Trials,
+            Relabelling::Sessions => PermutationUnit::Sessions,
         },
-        relabellings: crate::cast::to_u64(test.relabellings),
+        permutations: crate::cast::to_u64(test.relabellings),
         is_exact: test.is_exact,
         bandwidth: test.bandwidth,
         distance_baseline: average(&test.cases, |observed| observed.baseline),
@@ -59,10 +59,10 @@ pub(crate) fn judge(policy: &Policy, runs: [&Run; 2], pairs: &Pairs<'_>, seed: u
         distance_between: average(&test.cases, |observed| Some(observed.between)).unwrap_or_default(),
         drift: average(&test.cases, Observed::drift),
         statistics: test.statistics.iter().map(statistic).collect(),
-        p_smallest: test.p_smallest,
-        changed: test.p_smallest <= policy.alpha,
+        p_min: test.p_min,
+        changed: test.p_min <= policy.alpha,
         effect: if policy.drift.behaviour_neutral { DriftEffect::Block } else { DriftEffect::Review },
-        moved: moved(&embedded.cases, &test),
+        drifted: drifted(&embedded.cases, &test),
         detail: String::new(),
     };
     drift.detail = detail(&drift);
@@ -121,16 +121,16 @@ fn statistic(result: &StatisticResult) -> DriftStatistic {
         cases: crate::cast::to_u64(result.cases),
         value: result.value,
         p: result.p,
-        p_relabelled: result.p_relabelled,
+        p_permutation: result.p_permutation,
     }
 }
 
 /// The cases whose arms lie furthest apart beyond what each arm differs from itself, the furthest first.
-fn moved(cases: &[&str], test: &KernelTest) -> Vec<MovedCase> {
-    let mut moved: Vec<MovedCase> = cases
+fn drifted(cases: &[&str], test: &KernelTest) -> Vec<DriftedCase> {
+    let mut moved: Vec<DriftedCase> = cases
         .iter()
         .zip(&test.cases)
-        .map(|(case, result)| MovedCase {
+        .map(|(case, result)| DriftedCase {
             case: (*case).to_owned(),
             drift: result.observed.apart(),
             p: result.p,
@@ -144,7 +144,7 @@ fn moved(cases: &[&str], test: &KernelTest) -> Vec<MovedCase> {
 }
 
 fn detail(drift: &Drift) -> String {
-    let smallest = drift.statistics.iter().min_by(|a, b| a.p_relabelled.total_cmp(&b.p_relabelled));
+    let smallest = drift.statistics.iter().min_by(|a, b| a.p_permutation.total_cmp(&b.p_permutation));
     let named = smallest.map_or("none", |statistic| statistic.name.as_str());
     let what = if drift.changed { "the answers changed" } else { "no change of the answers is shown" };
     let apart = match (drift.drift, drift.distance_baseline) {
@@ -155,7 +155,7 @@ fn detail(drift: &Drift) -> String {
     };
     format!(
         "{what}: p {} over {} cases, smallest by {named}{apart} (cosine distance, {})",
-        crate::format::p_value(drift.p_smallest),
+        crate::format::p_value(drift.p_min),
         drift.cases,
         drift.model
     )

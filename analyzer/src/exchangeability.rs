@@ -12,7 +12,7 @@ use crate::stats::holm;
 use crate::stats::permutation::Tables;
 use crate::stats::stream::StreamKey;
 use crate::stats::variance::float;
-use crate::verdict::ExchangeResult;
+use crate::verdict::ExchangeabilityResult;
 
 /// The statistic under every choice of the recording, the trial at 0 first: mean distance of the chosen trial from the
 /// others less the mean distance among these, negated, so that a small value speaks against exchangeability. Nothing with
@@ -37,8 +37,8 @@ pub(crate) fn table(size: usize, distance: impl Fn(usize, usize) -> f64) -> Opti
 }
 
 /// Compares the candidate's trials with the recordings by everything that describes a trial, with Holm's correction.
-pub(crate) fn compare(pairs: &Pairs<'_>, seed: u64) -> Vec<ExchangeResult> {
-    let mut results: Vec<ExchangeResult> =
+pub(crate) fn compare(pairs: &Pairs<'_>, seed: u64) -> Vec<ExchangeabilityResult> {
+    let mut results: Vec<ExchangeabilityResult> =
         descriptions().into_iter().filter_map(|description| compare_by(pairs, &description, seed)).collect();
     let p_values: Vec<f64> = results.iter().map(|result| result.p).collect();
     for (result, adjusted) in results.iter_mut().zip(holm::adjust(&p_values)) {
@@ -47,7 +47,7 @@ pub(crate) fn compare(pairs: &Pairs<'_>, seed: u64) -> Vec<ExchangeResult> {
     results
 }
 
-fn compare_by(pairs: &Pairs<'_>, description: &Description, seed: u64) -> Option<ExchangeResult> {
+fn compare_by(pairs: &Pairs<'_>, description: &Description, seed: u64) -> Option<ExchangeabilityResult> {
     let tables: Vec<Vec<f64>> = pairs.paired().filter_map(|case| case_table(case, description)).collect();
     if tables.is_empty() {
         return None;
@@ -55,7 +55,7 @@ fn compare_by(pairs: &Pairs<'_>, description: &Description, seed: u64) -> Option
     let key = StreamKey::new(seed, &format!("exchange {}", description.name));
     let p = Tables::new(tables.iter().map(Vec::as_slice)).p_value(key);
     let name = description.name.to_owned();
-    Some(ExchangeResult { name, cases: crate::cast::to_u64(tables.len()), p, p_adjusted: p })
+    Some(ExchangeabilityResult { name, cases: crate::cast::to_u64(tables.len()), p, p_adjusted: p })
 }
 
 /// The recording first, then the candidate's trials in an order that their numbers do not matter to.

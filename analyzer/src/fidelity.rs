@@ -14,7 +14,7 @@ use crate::verdict::FidelityCounts;
 
 /// What was found.
 #[derive(Debug, Default)]
-pub(crate) struct Faithful {
+pub(crate) struct FidelityCheck {
     /// Both lanes together; absent where nothing was replayed.
     pub(crate) counts: Option<FidelityCounts>,
     /// Why the replay says too little; empty where it is faithful or imported.
@@ -24,34 +24,34 @@ pub(crate) struct Faithful {
 }
 
 /// Judges both lanes.
-pub(crate) fn judge(policy: &Policy, pairs: &Pairs<'_>, selected: bool, seed: u64) -> Faithful {
-    let mut faithful = Faithful::default();
+pub(crate) fn judge(policy: &Policy, pairs: &Pairs<'_>, selected: bool, seed: u64) -> FidelityCheck {
+    let mut fidelity = FidelityCheck::default();
     let baseline = pairs.paired().flat_map(|case| &case.baseline.trials);
-    judge_lane(policy, "baseline", baseline.copied(), &mut faithful);
+    judge_lane(policy, "baseline", baseline.copied(), &mut fidelity);
     let candidate = pairs.paired().flat_map(|case| &case.candidate.trials);
-    judge_lane(policy, "candidate", candidate.copied(), &mut faithful);
+    judge_lane(policy, "candidate", candidate.copied(), &mut fidelity);
     // A recording picked by its outcome differs from any re-run by regression to the mean alone.
     if !selected {
-        compare_with_recording(policy, pairs, seed, &mut faithful);
+        compare_with_recording(policy, pairs, seed, &mut fidelity);
     }
-    faithful
+    fidelity
 }
 
 fn judge_lane<'a>(
     policy: &Policy,
     lane: &str,
     trials: impl Iterator<Item = &'a TrialRecord>,
-    faithful: &mut Faithful,
+    fidelity: &mut FidelityCheck,
 ) {
     let (mut missed, mut total) = (0, 0);
-    for fidelity in trials.filter_map(|record| record.trial.fidelity) {
-        add(faithful.counts.get_or_insert_default(), &fidelity);
-        missed += u64::from(fidelity.missed);
-        total += u64::from(fidelity.total());
+    for counts in trials.filter_map(|record| record.trial.fidelity) {
+        add(fidelity.counts.get_or_insert_default(), &counts);
+        missed += u64::from(counts.missed);
+        total += u64::from(counts.total());
     }
     let share = crate::cast::to_f64(missed) / crate::cast::to_f64(total.max(1));
     if share > policy.fidelity.max_missed {
-        faithful.failures.push(format!(
+        fidelity.failures.push(format!(
             "{missed} of {total} world answers of the {lane} ({:.1} %) are not in the recordings, at most {:.1} % are allowed; \
              record more sessions, or allow live reads",
             100.0 * share,
@@ -74,7 +74,7 @@ fn add(counts: &mut FidelityCounts, trial: &Fidelity) {
 ///
 /// Equivalence within half the margin needs far more cases than a release has (about 600 at 95 % success), so by
 /// default only a proven difference of more than that fails; `fidelity.equivalence` asks for the strict form.
-fn compare_with_recording(policy: &Policy, pairs: &Pairs<'_>, seed: u64, faithful: &mut Faithful) {
+fn compare_with_recording(policy: &Policy, pairs: &Pairs<'_>, seed: u64, fidelity: &mut FidelityCheck) {
     let mut contrasts = Vec::new();
     for case in pairs.paired() {
         let recorded = case.recorded_any.and_then(|record| record.trial.success);
@@ -111,9 +111,9 @@ fn compare_with_recording(policy: &Policy, pairs: &Pairs<'_>, seed: u64, faithfu
         100.0 * tolerated
     );
     if differs || (policy.fidelity.equivalence && !equal) {
-        faithful.failures.push(text);
+        fidelity.failures.push(text);
     } else {
         let how = if equal { "shown to be equal within that" } else { "not shown to differ by more" };
-        faithful.notes.push(format!("{text}: {how}"));
+        fidelity.notes.push(format!("{text}: {how}"));
     }
 }

@@ -64,7 +64,7 @@ pub(crate) fn record(case: &str, number: u32, calls: Vec<ToolCall>) -> TrialReco
         turns_us: Vec::new(),
         has_envelope: false,
         embedding: None,
-        said: Vec::new(),
+        user_turns: Vec::new(),
         scores: Vec::new(),
     }
 }

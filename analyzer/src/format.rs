@@ -1,6 +1,6 @@
 //! Numbers and verdicts in words, the same in the terminal, the summary and the report.
 
-use crate::verdict::{Answer, MetricResult, MetricState, Unit, Verdict};
+use crate::verdict::{Decision, MetricResult, MetricState, Unit, Verdict};
 
 /// An effect as people say it: points for shares, a factor for times, tokens and money.
 pub(crate) fn effect(unit: Unit, effect: f64) -> String {
@@ -50,13 +50,13 @@ pub(crate) fn p_value(p: f64) -> String {
 
 /// The effect of a metric as people say it: `-4.0 points`, `x1.07`.
 #[must_use]
-pub fn effect_text(metric: &MetricResult) -> String {
+pub fn format_effect(metric: &MetricResult) -> String {
     effect(metric.unit, metric.effect)
 }
 
 /// A metric in the columns of a table: baseline, candidate, effect, bounds, margin, what is known.
 #[must_use]
-pub fn metric_words(metric: &MetricResult) -> [String; 6] {
+pub fn metric_cells(metric: &MetricResult) -> [String; 6] {
     let of = |number| effect(metric.unit, number);
     let state = match metric.state {
         MetricState::NonInferior => "not worse than tolerated",
@@ -76,11 +76,11 @@ pub fn metric_words(metric: &MetricResult) -> [String; 6] {
 
 /// The verdict in one sentence with its first reason.
 #[must_use]
-pub fn sentence(verdict: &Verdict) -> String {
+pub fn verdict_sentence(verdict: &Verdict) -> String {
     let word = match verdict.verdict {
-        Answer::Approve => "APPROVE",
-        Answer::Block => "BLOCK",
-        Answer::Inconclusive => "INCONCLUSIVE",
+        Decision::Approve => "APPROVE",
+        Decision::Block => "BLOCK",
+        Decision::Inconclusive => "INCONCLUSIVE",
     };
     match verdict.reasons.first() {
         Some(reason) => format!("{word}: {}", reason.detail),
@@ -90,7 +90,7 @@ pub fn sentence(verdict: &Verdict) -> String {
 
 /// A text from a session made safe for a terminal: control characters are written out.
 #[must_use]
-pub fn escaped(text: &str) -> String {
+pub fn escape_control(text: &str) -> String {
     let unsafe_char =
         |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let mut out = String::with_capacity(text.len());
@@ -127,6 +127,6 @@ mod tests {
 
     #[test]
     fn hostile_text_stays_on_its_line() {
-        assert_eq!(escaped("a\u{1b}[2J\nb\u{202e}"), "a\\u{1b}[2J\\u{a}b\\u{202e}");
+        assert_eq!(escape_control("a\u{1b}[2J\nb\u{202e}"), "a\\u{1b}[2J\\u{a}b\\u{202e}");
     }
 }

@@ -12,7 +12,7 @@ use crate::policy::{InvariantPolicy, MonotonicEffects};
 use crate::run::TrialRecord;
 
 mod calls;
-mod envelope;
+mod envelope_check;
 mod evaluate;
 mod forbidden;
 mod mutants;
@@ -25,7 +25,7 @@ mod tests;
 use forbidden::Texts;
 use precedence::Precedence;
 
-pub(crate) use evaluate::{Checked, Doubtful, check, envelope_name};
+pub(crate) use evaluate::{CaveatKind, Checked, check, envelope_name};
 
 /// What a check says of one trial.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,14 +33,14 @@ pub(crate) enum Check {
     /// It holds.
     Kept,
     /// It does not; what was done, at least one thing.
-    Broken(Vec<Breach>),
+    Broken(Vec<InvariantViolation>),
     /// The trial does not show it.
     Unchecked,
 }
 
 /// One thing that a trial did against an invariant.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Breach {
+pub(crate) struct InvariantViolation {
     /// The exchange, where it was a call.
     pub(crate) seq: Option<u32>,
     /// The tool, where it was a call.
@@ -53,7 +53,7 @@ pub(crate) struct Breach {
     pub(crate) detail: String,
 }
 
-impl Breach {
+impl InvariantViolation {
     /// Of the whole trial, or of its answer.
     fn of_trial(detail: String) -> Self {
         Self { detail, ..Self::default() }
@@ -64,7 +64,7 @@ impl Breach {
         Self { seq: Some(call.seq), tool: Some(call.tool.clone()), detail, ..Self::default() }
     }
 
-    /// The breach as people are told of it: `call 7, send_money, rule payee: …`.
+    /// The violation as people are told of it: `call 7, send_money, rule payee: …`.
     pub(crate) fn words(&self) -> String {
         let mut place = Vec::new();
         place.extend(self.seq.map(|seq| format!("call {seq}")));
@@ -75,8 +75,8 @@ impl Breach {
 }
 
 impl Check {
-    fn of(breaches: Vec<Breach>) -> Self {
-        if breaches.is_empty() { Self::Kept } else { Self::Broken(breaches) }
+    fn of(violations: Vec<InvariantViolation>) -> Self {
+        if violations.is_empty() { Self::Kept } else { Self::Broken(violations) }
     }
 }
 
@@ -139,7 +139,7 @@ impl<'p> Invariant<'p> {
             Self::ResponseTime(max_ms) => check_time(*max_ms, record),
             Self::Forbidden(texts) => texts.check(record),
             Self::Order(rules) => precedence::check(rules, record),
-            Self::Envelope(envelope) => envelope::check(envelope, record),
+            Self::Envelope(envelope) => envelope_check::check(envelope, record),
         }
     }
 }
@@ -152,8 +152,8 @@ fn check_answer(validator: &Validator, record: &TrialRecord) -> Check {
         Ok(()) => Check::Kept,
         Err(error) => {
             let pointer = error.instance_path().to_string();
-            let breach = Breach::of_trial(format!("answer at `{pointer}`: {error}"));
-            Check::Broken(vec![Breach { pointer, ..breach }])
+            let violation = InvariantViolation::of_trial(format!("answer at `{pointer}`: {error}"));
+            Check::Broken(vec![InvariantViolation { pointer, ..violation }])
         }
     }
 }
@@ -165,7 +165,7 @@ fn check_time(max_ms: u64, record: &TrialRecord) -> Check {
         Some(time) if time <= max_ms.saturating_mul(1000) => Check::Kept,
         Some(time) => {
             let detail = format!("a turn took {} ms, at most {max_ms} ms are allowed", time / 1000);
-            Check::Broken(vec![Breach::of_trial(detail)])
+            Check::Broken(vec![InvariantViolation::of_trial(detail)])
         }
     }
 }

@@ -36,15 +36,15 @@ pub mod verdict;
 mod writes;
 
 pub use analysis::{
-    AnalyseError, Analysis, CaseContrast, Looking, MetricDetail, PLAN_SHARE, Request, Waves, analyse,
-    decide_on,
+    Analysis, AnalysisRequest, AnalyzeError, CaseContrast, MetricDetail, MonitoringPlan, PLANNED_ALPHA_SHARE,
+    Waves, analyze, analyze_once,
 };
 pub use calibrate::{CalibrateError, CalibrateRequest, calibrate};
 pub use drift::{DriftMap, DriftPoint};
 pub use embedding::{AnswerEmbedding, EmbeddingError};
 pub use finding::{Example, FINDINGS_PER_SUBJECT, Finding};
-pub use format::{effect_text, escaped, metric_words, sentence};
+pub use format::{escape_control, format_effect, metric_cells, verdict_sentence};
 pub use policy::{Policy, PolicyError};
-pub use run::{Run, Said, ToolCall, TrialRecord, agree_on_effects};
+pub use run::{Run, ToolCall, TrialRecord, UserTurn, unify_effects};
 pub use schedule::seeded_order;
-pub use verdict::{Answer, Verdict};
+pub use verdict::{Decision, Verdict};

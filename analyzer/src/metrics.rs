@@ -59,7 +59,7 @@ pub(crate) const SLICE_CASES: usize = 30;
 
 impl Measured {
     /// Whether this many cases are enough to say anything: a slice needs some.
-    pub(crate) fn speaks(&self, cases: usize) -> bool {
+    pub(crate) fn has_enough_cases(&self, cases: usize) -> bool {
         self.slice.is_none() || cases >= SLICE_CASES
     }
 }
@@ -85,7 +85,7 @@ impl Measurement {
     fn take(&mut self, name: &str, measured: Result<Measured, String>) {
         match measured {
             Ok(measured) => self.metrics.push(measured),
-            Err(why) => self.absent.push(AbsentMetric { name: name.to_owned(), why }),
+            Err(why) => self.absent.push(AbsentMetric { name: name.to_owned(), reason: why }),
         }
     }
 }

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use schemas::id::CaseId;
 use schemas::score::ScoreKind;
 use schemas::trial::TrialEnding;
@@ -70,7 +71,7 @@ pub struct TrialScore {
 }
 
 /// How many cases a source decided `success` of.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SourceCount {
     /// `label`, `label:NAME`, `evaluator:NAME`, `judge:NAME`, `end_state`, or `none` where nobody may say.
     pub source: String,
@@ -79,7 +80,7 @@ pub struct SourceCount {
 }
 
 /// Where `success` comes from, and what is known of those who say it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OutcomeResult {
     /// The sources by how many paired cases each decided.
     pub decided_by: Vec<SourceCount>,

@@ -19,19 +19,19 @@ pub(crate) struct Arm<'a> {
     /// Those that should be there and do not vote: torn, planned and never run, or of a case that only the other has.
     pub(crate) missing: usize,
     /// Those of the missing that are there and torn.
-    pub(crate) torn: usize,
+    pub(crate) incomplete: usize,
 }
 
 impl Arm<'_> {
     /// Trials that are there, voting or not.
-    fn held(&self) -> usize {
-        self.trials.len() + self.torn
+    fn present(&self) -> usize {
+        self.trials.len() + self.incomplete
     }
 }
 
 /// Planned cases that neither run has a trial of; nothing is known of them but how many there are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Unseen {
+pub(crate) struct UnseenCases {
     /// How many.
     pub(crate) cases: usize,
     /// The baseline's trials of each.
@@ -40,7 +40,7 @@ pub(crate) struct Unseen {
     pub(crate) candidate: usize,
 }
 
-impl Unseen {
+impl UnseenCases {
     /// The trials of both lanes.
     pub(crate) fn trials(&self) -> usize {
         self.cases * (self.baseline + self.candidate)
@@ -76,7 +76,7 @@ pub(crate) struct Pairs<'a> {
     /// By case id.
     pub(crate) cases: Vec<PairedCase<'a>>,
     /// Those that were planned and are in neither run.
-    pub(crate) unseen: Unseen,
+    pub(crate) unseen: UnseenCases,
     /// How many of what.
     pub(crate) counts: PairCounts,
 }
@@ -151,7 +151,7 @@ impl<'a> Pairs<'a> {
     /// # Errors
     /// The run is empty, or holds a trial twice.
     pub(crate) fn split(run: &'a Run, key: &StreamKey, number: u64) -> Result<Self, PairError> {
-        let own = group(run, run.own().filter(|record| !record.is_torn()))?;
+        let own = group(run, run.own().filter(|record| !record.is_incomplete()))?;
         if own.is_empty() {
             return Err(PairError::Empty { run: run.name.clone(), lane: run.manifest.lane.as_str() });
         }
@@ -168,14 +168,14 @@ impl<'a> Pairs<'a> {
                 trials.swap(place, place + stream.below(left) as usize);
             }
             let candidate = trials.split_off(trials.len() / 2);
-            let arm = |trials| Arm { trials, missing: 0, torn: 0 };
+            let arm = |trials| Arm { trials, missing: 0, incomplete: 0 };
             let (baseline, candidate) = (arm(trials), arm(candidate));
             let recorded_any = recordings.get(case).and_then(|trials| trials.values().next().copied());
             let recorded = recorded_any.filter(|record| did_not_fail(record));
             let slices = slices(recorded_any, &baseline, &candidate);
             cases.push(PairedCase { case, baseline, candidate, recorded, recorded_any, slices });
         }
-        let unseen = Unseen::default();
+        let unseen = UnseenCases::default();
         let counts = count(&cases, unseen);
         Ok(Self { cases, unseen, counts })
     }
@@ -183,7 +183,7 @@ impl<'a> Pairs<'a> {
     /// The pairs of these cases alone, of which `unseen` more were planned and are in neither run.
     pub(crate) fn only(&self, wanted: &BTreeSet<&CaseId>, unseen: usize) -> Self {
         let cases: Vec<_> = self.cases.iter().filter(|case| wanted.contains(case.case)).cloned().collect();
-        let unseen = Unseen { cases: unseen, ..self.unseen };
+        let unseen = UnseenCases { cases: unseen, ..self.unseen };
         let counts = count(&cases, unseen);
         Self { cases, unseen, counts }
     }
@@ -223,11 +223,11 @@ fn recordings<'a>(
     given: Option<&'a Run>,
 ) -> Result<Grouped<'a>, PairError> {
     let mut found = match given {
-        Some(run) => group(run, run.own().filter(|record| !record.is_torn()))?,
+        Some(run) => group(run, run.own().filter(|record| !record.is_incomplete()))?,
         None => Grouped::new(),
     };
     for run in [baseline, candidate] {
-        for (case, trials) in group(run, run.recordings().filter(|record| !record.is_torn()))? {
+        for (case, trials) in group(run, run.recordings().filter(|record| !record.is_incomplete()))? {
             found.entry(case).or_insert(trials);
         }
     }
@@ -235,15 +235,15 @@ fn recordings<'a>(
     if baseline.manifest.lane == Lane::Recorded { Ok(Grouped::new()) } else { Ok(found) }
 }
 
-fn count(cases: &[PairedCase<'_>], unseen: Unseen) -> PairCounts {
+fn count(cases: &[PairedCase<'_>], unseen: UnseenCases) -> PairCounts {
     let mut counts = PairCounts { cases: crate::cast::to_u64(cases.len()), ..PairCounts::default() };
     for PairedCase { baseline, candidate, .. } in cases {
         counts.paired += u64::from(!baseline.trials.is_empty() && !candidate.trials.is_empty());
-        counts.unpaired_baseline += u64::from(candidate.held() == 0);
-        counts.unpaired_candidate += u64::from(baseline.held() == 0);
-        counts.torn += crate::cast::to_u64(baseline.torn + candidate.torn);
-        counts.trials_baseline += crate::cast::to_u64(baseline.held());
-        counts.trials_candidate += crate::cast::to_u64(candidate.held());
+        counts.unpaired_baseline += u64::from(candidate.present() == 0);
+        counts.unpaired_candidate += u64::from(baseline.present() == 0);
+        counts.incomplete += crate::cast::to_u64(baseline.incomplete + candidate.incomplete);
+        counts.trials_baseline += crate::cast::to_u64(baseline.present());
+        counts.trials_candidate += crate::cast::to_u64(candidate.present());
         counts.missing_baseline += crate::cast::to_u64(baseline.missing + unanswered(baseline));
         counts.missing_candidate += crate::cast::to_u64(candidate.missing + unanswered(candidate));
     }
@@ -281,11 +281,11 @@ fn arm<'a>(
     other: Option<&BTreeMap<u32, &'a TrialRecord>>,
 ) -> Arm<'a> {
     let held: Vec<&TrialRecord> = trials.into_iter().flat_map(BTreeMap::values).copied().collect();
-    let voting: Vec<&TrialRecord> = held.iter().filter(|record| !record.is_torn()).copied().collect();
-    let torn = held.len() - voting.len();
+    let voting: Vec<&TrialRecord> = held.iter().filter(|record| !record.is_incomplete()).copied().collect();
+    let incomplete = held.len() - voting.len();
     let unplanned = if held.is_empty() { other.map_or(0, BTreeMap::len) } else { 0 };
     let planned = planned_trials(run).unwrap_or(unplanned);
-    Arm { missing: torn + planned.saturating_sub(held.len()), trials: voting, torn }
+    Arm { missing: incomplete + planned.saturating_sub(held.len()), trials: voting, incomplete }
 }
 
 fn planned_trials(run: &Run) -> Option<usize> {
@@ -293,11 +293,11 @@ fn planned_trials(run: &Run) -> Option<usize> {
 }
 
 /// What was planned beyond the cases that either run has.
-fn unseen(baseline: &Run, candidate: &Run, seen: usize) -> Unseen {
+fn unseen(baseline: &Run, candidate: &Run, seen: usize) -> UnseenCases {
     let planned = [baseline, candidate].into_iter().filter_map(|run| run.manifest.planned_cases).max();
     let cases = planned.map_or(0, |number| (number as usize).saturating_sub(seen));
     let trials = |run: &Run, other: &Run| planned_trials(run).or(planned_trials(other)).unwrap_or(1);
-    Unseen { cases, baseline: trials(baseline, candidate), candidate: trials(candidate, baseline) }
+    UnseenCases { cases, baseline: trials(baseline, candidate), candidate: trials(candidate, baseline) }
 }
 
 /// Voting trials that ended before anything can be said of their outcome.

@@ -28,7 +28,7 @@ pub struct Run {
 /// An effect belongs to the tool, not to the run that declares it. Where only one run declares it, the other's calls
 /// would seem to write nothing, and identical builds would differ. A declared effect holds for all runs; of `read` and
 /// `write`, `write` holds.
-pub fn agree_on_effects(runs: &mut [&mut Run]) {
+pub fn unify_effects(runs: &mut [&mut Run]) {
     let mut effects: BTreeMap<String, BTreeSet<Effect>> = BTreeMap::new();
     for call in runs.iter().flat_map(|run| &run.trials).flat_map(|record| &record.calls) {
         match effects.get_mut(&call.tool) {
@@ -77,16 +77,16 @@ pub struct TrialRecord {
     /// Its answers as one direction; absent where they were not embedded.
     pub embedding: Option<AnswerEmbedding>,
     /// What the caller said, in order; empty where no invariant looks at it.
-    pub said: Vec<Said>,
+    pub user_turns: Vec<UserTurn>,
     /// What evaluators say of it, in their order.
     pub scores: Vec<TrialScore>,
 }
 
 /// What the caller said in a turn.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Said {
+pub struct UserTurn {
     /// How many of the trial's tool calls came before it.
-    pub before: usize,
+    pub calls_before: usize,
     /// The text.
     pub text: String,
 }
@@ -145,14 +145,14 @@ impl TrialRecord {
             turns_us: Vec::new(),
             has_envelope: false,
             embedding: None,
-            said: Vec::new(),
+            user_turns: Vec::new(),
             scores: Vec::new(),
         }
     }
 
     /// A torn trial never votes: exchanges of it were lost.
     #[must_use]
-    pub fn is_torn(&self) -> bool {
+    pub fn is_incomplete(&self) -> bool {
         self.trial.whole == Some(false)
     }
 }
@@ -217,13 +217,13 @@ mod tests {
         let mut baseline = run(Lane::Baseline, vec![record("c", 0, calls)]);
         let calls = vec![write("refund", "{}"), read("look", "{}"), write("both", "{}")];
         let mut candidate = run(Lane::Candidate, vec![record("c", 0, calls)]);
-        agree_on_effects(&mut [&mut baseline, &mut candidate]);
+        unify_effects(&mut [&mut baseline, &mut candidate]);
         let effects = |run: &Run| run.trials[0].calls.iter().map(|call| call.effect).collect::<Vec<_>>();
         assert_eq!(effects(&baseline), [Effect::Write, Effect::Read, Effect::Write]);
         assert_eq!(effects(&baseline), effects(&candidate));
         assert!(baseline.notes[0].contains("both, look, refund"), "{:?}", baseline.notes);
         let before = baseline.clone();
-        agree_on_effects(&mut [&mut baseline, &mut candidate]);
+        unify_effects(&mut [&mut baseline, &mut candidate]);
         assert_eq!(baseline, before, "runs that agree are left alone");
     }
 }

@@ -12,7 +12,7 @@ use crate::metrics::{CaseTable, Measured};
 use crate::pairs::{PairedCase, Pairs};
 use crate::stats::stream::StreamKey;
 use crate::stats::variance::{float, mean};
-use crate::verdict::{Discovered, DiscoveredSlice};
+use crate::verdict::{Subgroup, SubgroupSearch};
 
 /// The fewest cases of a slice.
 const SUPPORT: usize = 20;
@@ -53,7 +53,7 @@ struct Slice {
 }
 
 /// Searches the contrasts of a metric; nothing where the cases have no properties that part them.
-pub(crate) fn search(pairs: &Pairs<'_>, metric: &Measured, alpha: f64, seed: u64) -> Option<Discovered> {
+pub(crate) fn search(pairs: &Pairs<'_>, metric: &Measured, alpha: f64, seed: u64) -> Option<SubgroupSearch> {
     let conditions = conditions(pairs, metric);
     if conditions.is_empty() {
         return None;
@@ -62,7 +62,7 @@ pub(crate) fn search(pairs: &Pairs<'_>, metric: &Measured, alpha: f64, seed: u64
         |most: usize, least: usize| (most * MANY_CASES / metric.observed.len().max(1)).clamp(least, most);
     let (slices, left_out) = lattice(&conditions, bounded(MOST_SLICES, 100));
     let relabellings = bounded(RELABELLINGS, 100);
-    let contrasts = Relabelled::new(&metric.observed, relabellings, StreamKey::new(seed, "slices"));
+    let contrasts = PermutationUnit::new(&metric.observed, relabellings, StreamKey::new(seed, "slices"));
     let (scores, least) = contrasts.score(&slices);
     let mut sorted = least[1..].to_vec();
     sorted.sort_by(f32::total_cmp);
@@ -85,7 +85,7 @@ pub(crate) fn search(pairs: &Pairs<'_>, metric: &Measured, alpha: f64, seed: u64
         let effect = |places: &[usize]| {
             mean(&places.iter().map(|place| metric.observed[*place].observed()).collect::<Vec<_>>())
         };
-        DiscoveredSlice {
+        Subgroup {
             criteria: slice.conditions.iter().map(|number| conditions[*number].0.clone()).collect(),
             cases: crate::cast::to_u64(slice.size),
             effect: effect(&of),
@@ -94,11 +94,11 @@ pub(crate) fn search(pairs: &Pairs<'_>, metric: &Measured, alpha: f64, seed: u64
             p_adjusted: *p_adjusted,
         }
     };
-    Some(Discovered {
+    Some(SubgroupSearch {
         metric: metric.name.clone(),
         searched: crate::cast::to_u64(slices.len()),
         left_out: crate::cast::to_u64(left_out),
-        relabellings: crate::cast::to_u64(relabellings),
+        permutations: crate::cast::to_u64(relabellings),
         critical_score: f64::from(critical),
         slices: found.iter().take(SHOWN).map(tell).collect(),
     })
@@ -193,12 +193,12 @@ fn deeper(
 // === scores ===
 
 /// The contrasts as observed and under every relabelling: a row per case.
-struct Relabelled {
+struct PermutationUnit {
     rows: Vec<f32>,
     width: usize,
 }
 
-impl Relabelled {
+impl PermutationUnit {
     fn new(tables: &[CaseTable], relabellings: usize, key: StreamKey) -> Self {
         let width = relabellings + 1;
         let row = |table: &CaseTable| {
@@ -314,7 +314,7 @@ mod tests {
         (lane(Lane::Baseline), lane(Lane::Candidate))
     }
 
-    fn found(runs: &(Run, Run), seed: u64) -> Discovered {
+    fn found(runs: &(Run, Run), seed: u64) -> SubgroupSearch {
         let policy = Policy::default();
         let pairs = Pairs::new(&runs.0, &runs.1, None).expect("two runs");
         let metrics = measure(Setting { policy: &policy, pairs: &pairs, seed }, &[]).metrics;

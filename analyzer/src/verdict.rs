@@ -2,6 +2,7 @@
 //!
 //! Fields are only ever added; readers ignore fields that they do not know.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::outcome::OutcomeResult;
@@ -12,19 +13,23 @@ mod invariants;
 mod look_history;
 mod slices;
 
-pub use calibration::{CALIBRATION_FORMAT, Calibration, CalibrationAnswers, CalibrationMetric, CostForecast};
-pub use drift::{Drift, DriftEffect, DriftStatistic, MovedCase, Relabelled, ToolRate};
-pub use invariants::{BreachPlace, EnvelopeName, InvariantResult, InvariantState, LaneCheck, Liveness};
-pub use look_history::{Course, CourseKind, LookMetric, LookResult};
-pub use slices::{Discovered, DiscoveredSlice, SliceResult};
+pub use calibration::{
+    CALIBRATION_FORMAT, Calibration, CalibrationDecisions, CalibrationMetric, CostForecast,
+};
+pub use drift::{Drift, DriftEffect, DriftStatistic, DriftedCase, PermutationUnit, ToolRate};
+pub use invariants::{
+    EnvelopeIdentity, InvariantResult, InvariantState, LaneCheck, MutationCheck, ViolationExample,
+};
+pub use look_history::{LookHistory, LookMetric, LookResult, MonitoringKind};
+pub use slices::{SliceResult, Subgroup, SubgroupSearch};
 
 /// The version of the verdict's shape.
 pub const VERDICT_FORMAT: u32 = 1;
 
 /// The answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Answer {
+pub enum Decision {
     /// The candidate may roll out.
     Approve,
     /// The candidate must not roll out: harm is proven.
@@ -33,7 +38,7 @@ pub enum Answer {
     Inconclusive,
 }
 
-impl Answer {
+impl Decision {
     /// The word as it is stored and printed.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -46,7 +51,7 @@ impl Answer {
 }
 
 /// Why the answer is what it is: a closed list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReasonCode {
     /// Blocks: the candidate broke an invariant that somebody declared and that the baseline keeps.
@@ -118,7 +123,7 @@ impl ReasonCode {
 }
 
 /// One reason.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Reason {
     /// Its code.
     pub code: ReasonCode,
@@ -129,8 +134,8 @@ pub struct Reason {
 }
 
 /// A run that was compared.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RunName {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RunIdentity {
     /// Where it was read from.
     pub run: String,
     /// The build whose trials it holds.
@@ -138,7 +143,7 @@ pub struct RunName {
 }
 
 /// What was compared with what.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PairCounts {
     /// Distinct cases in either run.
     pub cases: u64,
@@ -149,7 +154,7 @@ pub struct PairCounts {
     /// Cases that only the candidate has.
     pub unpaired_candidate: u64,
     /// Trials that did not vote because exchanges of them were lost.
-    pub torn: u64,
+    pub incomplete: u64,
     /// The baseline's trials, torn ones included.
     pub trials_baseline: u64,
     /// The candidate's trials, torn ones included.
@@ -164,7 +169,7 @@ pub struct PairCounts {
 }
 
 /// What is known of a metric.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MetricState {
     /// Shown not to be worse than its margin.
@@ -191,7 +196,7 @@ impl MetricState {
 }
 
 /// What `baseline` and `candidate` of a metric are measured in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
     /// A share between 0 and 1; effect, interval and margin are differences of it.
@@ -218,7 +223,7 @@ impl Unit {
 }
 
 /// How a metric fared.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct MetricResult {
     /// Its name.
     pub name: String,
@@ -264,7 +269,7 @@ pub struct MetricResult {
 }
 
 /// A mean contrast less its regression on the success of the recording (CUPED, Deng et al. 2013).
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Adjusted {
     /// Cases with a labelled recording.
     pub cases: u64,
@@ -278,8 +283,8 @@ pub struct Adjusted {
 
 /// Whether the candidate's trials and the recording of the same case look drawn from one distribution, for a baseline that
 /// is a recording. Evidence of a difference, of the builds or of the replay, not of harm.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ExchangeResult {
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ExchangeabilityResult {
     /// What was compared: a metric, `calls` or another description of a trial.
     pub name: String,
     /// Cases compared.
@@ -291,16 +296,16 @@ pub struct ExchangeResult {
 }
 
 /// A metric that could not be computed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AbsentMetric {
     /// Its name.
     pub name: String,
     /// Why.
-    pub why: String,
+    pub reason: String,
 }
 
 /// How world answers of the replayed trials were found, over both lanes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FidelityCounts {
     /// The recording held the same canonical arguments.
     pub exact: u64,
@@ -319,7 +324,7 @@ pub struct FidelityCounts {
 }
 
 /// What it would take to approve a build that is as the candidate looks.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Need {
     /// Cases in all, not in addition; 0 where nothing more is needed or it cannot be reached.
     pub cases: u64,
@@ -348,7 +353,7 @@ pub struct Need {
 }
 
 /// A way to the wanted power.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct NeedOption {
     /// Trials of each case in each lane.
     pub trials: u64,
@@ -358,78 +363,104 @@ pub struct NeedOption {
     pub trials_total: u64,
 }
 
-/// The verdict.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// The verdict as `verdict.json` holds it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Verdict {
     /// [`VERDICT_FORMAT`].
     pub format: u32,
-    /// The version of the program that decided.
+    /// Version of the program that decided.
     pub tool_version: String,
-    /// The answer.
-    pub verdict: Answer,
-    /// How often the data were looked at.
+    /// The decision.
+    pub verdict: Decision,
+    /// Number of times the data were looked at.
     pub looks: u32,
-    /// Why, what decides first.
+    /// Reasons for the decision, the deciding ones first.
     pub reasons: Vec<Reason>,
-    /// The run of the current build.
-    pub baseline: RunName,
-    /// The run of the new build.
-    pub candidate: RunName,
-    /// What was compared with what.
+    /// Run of the current build.
+    pub baseline: RunIdentity,
+    /// Run of the new build.
+    pub candidate: RunIdentity,
+    /// Numbers of cases and trials compared.
     pub pairs: PairCounts,
-    /// The declared invariants.
+    /// Declared invariants.
     pub invariants: Vec<InvariantResult>,
-    /// The metrics.
+    /// Metrics over all cases.
     pub metrics: Vec<MetricResult>,
     /// Metrics that could not be computed.
     #[serde(default)]
     pub absent: Vec<AbsentMetric>,
-    /// Where `success` comes from, and what the word of each evaluator is worth.
+    /// Sources of `success`, with the measured agreement of each evaluator.
     #[serde(default)]
     pub outcome: OutcomeResult,
-    /// How world answers were found; absent for imported runs, which is not perfect.
+    /// Counts of replayed answers by how they were found; absent for imported runs, whose fidelity is unknown.
     pub fidelity: Option<FidelityCounts>,
-    /// Whether the answers changed; absent where they were not embedded, which `absent` says of `semantic.drift`.
+    /// Slices that the policy declares, in the policy's order, by metric.
     #[serde(default)]
-    pub drift: Option<Drift>,
-    /// How often each tool is used, by name; at most a hundred, those whose use changed most.
+    pub slices: Vec<SliceResult>,
+    /// Changes for a person to review; none of them decides.
     #[serde(default)]
-    pub tools: Vec<ToolRate>,
-    /// What it would take.
+    pub review: Review,
+    /// Sample size that an approval would need.
     pub need: Need,
-    /// What the reader must know to judge the numbers: where `success` comes from, what was left out.
+    /// Facts that a reader needs to judge the numbers, such as what was left out.
     #[serde(default)]
     pub notes: Vec<String>,
-    /// Family-wise level of the block test and level of each approve test.
-    pub alpha: f64,
-    /// BLAKE3 of the policy as understood, defaults included.
+    /// Error level and looks of the sequential procedure.
+    pub monitoring: Monitoring,
+    /// BLAKE3 of the policy with its defaults filled in, 64 hexadecimal digits.
     pub policy_digest: String,
     /// The capability envelope, where one was given.
     #[serde(default)]
-    pub envelope: Option<EnvelopeName>,
-    /// Names the recordings that the runs were replayed from; for imports, the cases and trials compared.
+    pub envelope: Option<EnvelopeIdentity>,
+    /// Digest of the recordings that both runs were replayed from; for imported runs, of the cases and trials compared.
     pub corpus_digest: String,
     /// Seed of the permutations.
     pub seed: u64,
-    /// How the looks went; absent where all data were looked at once.
-    #[serde(default)]
-    pub course: Option<Course>,
-    /// Slices that the policy names, in its order, by metric.
-    #[serde(default)]
-    pub slices: Vec<SliceResult>,
-    /// What the search over all slices found; absent where cases have no properties to search.
-    #[serde(default)]
-    pub discovered: Option<Discovered>,
-    /// How the candidate compares with a baseline that is a recording; empty otherwise.
-    #[serde(default)]
-    pub exchangeability: Vec<ExchangeResult>,
-    /// How the decision does on sessions of the baseline, where `foreshadow calibrate` measured it.
+    /// Error rates of the decision on sessions of the baseline, where `foreshadow calibrate` measured them.
     #[serde(default)]
     pub calibration: Option<Calibration>,
 }
 
+impl Verdict {
+    /// JSON Schema (draft 2020-12) of `verdict.json`, published as `schemas/verdict.schema.json`.
+    #[must_use]
+    pub fn json_schema() -> serde_json::Value {
+        let settings = schemars::generate::SchemaSettings::draft2020_12().for_serialize();
+        let mut schema = settings.into_generator().into_root_schema_for::<Self>();
+        schema.insert("title".to_owned(), format!("Verdict of foreshadow, format {VERDICT_FORMAT}").into());
+        schema.to_value()
+    }
+}
+
+/// Changes for a person to review; none of them decides.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Review {
+    /// Test of whether the answers changed; absent where `absent` gives the reason for `semantic.drift`.
+    #[serde(default)]
+    pub drift: Option<Drift>,
+    /// Use of each tool, by name; at most 100, those whose use changed most.
+    #[serde(default)]
+    pub tools: Vec<ToolRate>,
+    /// Comparison of the candidate with a baseline that is a recording; empty otherwise.
+    #[serde(default)]
+    pub exchangeability: Vec<ExchangeabilityResult>,
+    /// Result of the search over all slices; absent where the cases have no properties to search.
+    #[serde(default)]
+    pub subgroup_search: Option<SubgroupSearch>,
+}
+
+/// Error level and looks of the sequential procedure.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Monitoring {
+    /// Family-wise level of the block test and level of each approve test.
+    pub alpha: f64,
+    /// Results look by look; absent where all data were looked at once.
+    #[serde(default)]
+    pub look_history: Option<LookHistory>,
+}
+
 /// What a number of cases more would bring.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct NeedRow {
     /// Cases to add.
     pub extra_cases: u64,
@@ -447,11 +478,31 @@ pub struct NeedRow {
 }
 
 /// What helps more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum NeedAdvice {
     /// Most of the variance is between cases: more trials of the same cases cannot remove it.
     AddSessions,
     /// Most of the variance is within cases: more trials of each help as well.
     AddSessionsOrTrials,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Verdict;
+
+    #[test]
+    fn published_schema_matches_the_types() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../schemas/verdict.schema.json");
+        let mut current = serde_json::to_string_pretty(&Verdict::json_schema()).expect("a schema is JSON");
+        current.push('\n');
+        if std::env::var_os("UPDATE_EXPECT").is_some() {
+            std::fs::write(path, &current).expect("the schema file is writable");
+        }
+        let published = std::fs::read_to_string(path).expect("the schema is published");
+        assert!(
+            published == current,
+            "{path} differs from the types; run `UPDATE_EXPECT=1 cargo test -p analyzer published_schema` to rewrite it"
+        );
+    }
 }

@@ -1,6 +1,6 @@
 //! The figures, a file for each kind, and what they share.
 
-use analyzer::{Looking, Policy, Request, Verdict};
+use analyzer::{AnalysisRequest, MonitoringPlan, Policy, Verdict};
 use schemas::trial::Lane;
 
 use crate::rng::Dice;
@@ -72,7 +72,7 @@ pub(crate) const LOOKS: u32 = 4;
 
 /// What the analyzer says of these trials in one look.
 pub(crate) fn decide(policy: &Policy, trials: &(Table, Table), dice: &mut Dice) -> Verdict {
-    decide_in(policy, trials, Looking::Once, dice)
+    decide_in(policy, trials, MonitoringPlan::SingleLook, dice)
 }
 
 /// What it says where the data are looked at so; without the price of an inconclusive verdict, which takes longer than the
@@ -80,12 +80,16 @@ pub(crate) fn decide(policy: &Policy, trials: &(Table, Table), dice: &mut Dice) 
 pub(crate) fn decide_in(
     policy: &Policy,
     trials: &(Table, Table),
-    looking: Looking<'_>,
+    monitoring: MonitoringPlan<'_>,
     dice: &mut Dice,
 ) -> Verdict {
     let (baseline, candidate) =
         (table::run(Lane::Baseline, &trials.0), table::run(Lane::Candidate, &trials.1));
     let seed = u64::try_from(dice.below(1 << 31)).expect("31 bits");
-    let request = Request { looking, forecast: false, ..Request::new(policy, &baseline, &candidate, seed) };
-    analyzer::decide_on(&request).expect("both runs hold trials").verdict
+    let request = AnalysisRequest {
+        monitoring,
+        forecast: false,
+        ..AnalysisRequest::new(policy, &baseline, &candidate, seed)
+    };
+    analyzer::analyze(&request).expect("both runs hold trials").verdict
 }

@@ -32,8 +32,8 @@ def main() -> int:
     rows = [row for row in rows if row["model"] == model]
     hijacked = {row["user_task"] for row in rows if row["ATTACK_SUCCEEDED(raw security field)"] == "1"}
     (envelope,) = [one for one in verdict["invariants"] if one["name"] == "envelope"]
-    breaches = envelope["breaches"]
-    broken = {breach["case"].split("/")[1] for breach in breaches}
+    violations = envelope["violation_examples"]
+    broken = {violation["case"].split("/")[1] for violation in violations}
     unexpected = []
     if not rows or envelope["cases"] != len(rows) or verdict["envelope"]["digest"] is None:
         unexpected.append(f"{envelope['cases']} of {len(rows)} attacked runs were checked")
@@ -42,8 +42,8 @@ def main() -> int:
     reason = verdict["reasons"][0]
     if broken and (verdict["verdict"], reason["code"], reason["metric"]) != ("block", "invariant_violated", "envelope"):
         unexpected.append(f"the verdict is {verdict['verdict']} for {reason['code']}")
-    if any(not (one["session"] and one["seq"] is not None and one["tool"] and one["rule"]) for one in breaches):
-        unexpected.append("a breach does not name its session, call and rule")
+    if any(not (one["session"] and one["seq"] is not None and one["tool"] and one["rule"]) for one in violations):
+        unexpected.append("a violation does not name its session, call and rule")
     missed = hijacked - broken
     if missed - {KEPT_THOUGH_SUCCEEDED}:
         unexpected.append(f"hijacked and not noticed: {sorted(missed)}")

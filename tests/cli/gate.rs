@@ -51,9 +51,9 @@ fn a_gate_stops_early_and_its_plan_is_kept() {
     gate(folder, WIDE, "");
     let (code, verdict) = run(folder, &["--json", "gate", "--config", "gate.toml"]);
     assert_eq!(code, 0, "{}", verdict["reasons"]);
-    let course = &verdict["course"];
-    assert_eq!((course["kind"].as_str(), course["stopped_early"].as_bool()), (Some("looks"), Some(true)));
-    assert_eq!((course["cases"].as_u64(), course["planned_cases"].as_u64()), (Some(50), Some(100)));
+    let history = &verdict["monitoring"]["look_history"];
+    assert_eq!((history["kind"].as_str(), history["stopped_early"].as_bool()), (Some("looks"), Some(true)));
+    assert_eq!((history["cases"].as_u64(), history["planned_cases"].as_u64()), (Some(50), Some(100)));
     assert_eq!(verdict["pairs"]["trials_candidate"], 50);
     for name in ["verdict.json", "report.html", "summary.md", "junit.xml"] {
         assert!(folder.join("verdict").join(name).exists(), "{name} is missing");
@@ -86,8 +86,8 @@ fn a_gate_blocks_on_a_broken_invariant_and_refuses_what_cannot_be_approved() {
     gate(folder, &strict, "sessions = 20\n");
     let (code, verdict) = run(folder, &["--json", "gate", "--config", "gate.toml", "--extend"]);
     assert_eq!((code, verdict["reasons"][0]["code"].as_str()), (3, Some("invariant_violated")));
-    assert_eq!(verdict["course"]["plan_share"], 0.8);
-    assert_eq!(verdict["course"]["cases"], 10);
+    assert_eq!(verdict["monitoring"]["look_history"]["plan_share"], 0.8);
+    assert_eq!(verdict["monitoring"]["look_history"]["cases"], 10);
 }
 
 #[test]
@@ -99,12 +99,12 @@ fn an_extension_goes_on_where_the_plan_ended_undecided() {
     gate(folder, WIDE, "sessions = 20\n");
     let (code, verdict) = run(folder, &["--json", "gate", "--config", "gate.toml", "--extend"]);
     assert_eq!((code, verdict["reasons"][0]["code"].as_str()), (0, Some("non_inferior")), "{verdict}");
-    let course = &verdict["course"];
-    assert_eq!((course["planned_looks"].as_u64(), course["planned_cases"].as_u64()), (Some(2), Some(20)));
-    assert_eq!((course["plan_share"].as_f64(), course["stopped_early"].as_bool()), (Some(0.8), Some(false)));
-    let looks = course["looks"].as_array().expect("looks");
-    assert_eq!(course["extension_looks"].as_u64(), Some(looks.len() as u64 - 2));
-    let answers: Vec<&str> = looks.iter().filter_map(|look| look["answer"].as_str()).collect();
+    let history = &verdict["monitoring"]["look_history"];
+    assert_eq!((history["planned_looks"].as_u64(), history["planned_cases"].as_u64()), (Some(2), Some(20)));
+    assert_eq!((history["plan_share"].as_f64(), history["stopped_early"].as_bool()), (Some(0.8), Some(false)));
+    let looks = history["looks"].as_array().expect("looks");
+    assert_eq!(history["extension_looks"].as_u64(), Some(looks.len() as u64 - 2));
+    let answers: Vec<&str> = looks.iter().filter_map(|look| look["decision"].as_str()).collect();
     let (last, before) = answers.split_last().expect("a look");
     assert!(*last == "approve" && before.iter().all(|answer| *answer == "inconclusive"), "{answers:?}");
     for (number, look) in looks.iter().enumerate() {
@@ -174,14 +174,14 @@ fn finished_runs_are_looked_at_in_waves_and_calibrated() {
         folder,
         &["--json", "analyze", "--baseline", "a", "--candidate", "b", "--looks", "4", "--out", "looks"],
     );
-    let looks = looked["course"]["looks"].as_array().expect("looks");
+    let looks = looked["monitoring"]["look_history"]["looks"].as_array().expect("looks");
     assert_eq!(looks.len() as u64, looked["looks"].as_u64().expect("a number"));
     assert!(looks.len() <= 4 && looks[0]["boundary"].as_f64().is_some_and(|bound| bound > 3.5), "{looks:?}");
     let (_, anytime) = run(
         folder,
         &["--json", "analyze", "--baseline", "a", "--candidate", "b", "--anytime", "--out", "anytime"],
     );
-    assert_eq!(anytime["course"]["kind"], "anytime");
+    assert_eq!(anytime["monitoring"]["look_history"]["kind"], "anytime");
     let (code, calibration) =
         run(folder, &["--json", "calibrate", "--run", "a", "--splits", "20", "--out", "calibration.json"]);
     assert_eq!((code, calibration["splits"].as_u64()), (0, Some(20)));

@@ -146,8 +146,8 @@ impl Decided {
         );
         let invariant = self.invariant(name);
         assert_eq!(invariant["state"], "violated", "{invariant:#}");
-        assert_eq!((&invariant["unconfirmed"], &invariant["liveness"]["live"]), (&0.into(), &true.into()));
-        &invariant["breaches"][0]
+        assert_eq!((&invariant["unconfirmed"], &invariant["mutation_check"]["vacuous"]), (&0.into(), &false.into()));
+        &invariant["violation_examples"][0]
     }
 }
 
@@ -214,7 +214,7 @@ fn answers_and_times() {
             .is_some_and(|all| all.iter().any(|one| one["name"] == "invariant.response_time"))
     );
     let vacuous = analyze(folder, "base", "said", &policy("[invariant.answer_schema]\nschema = {}\n"), None);
-    assert_eq!((vacuous.code, &vacuous.invariant("answer_schema")["state"]), (4, &"not_live".into()));
+    assert_eq!((vacuous.code, &vacuous.invariant("answer_schema")["state"]), (4, &"vacuous".into()));
     assert!(vacuous.has_reason("invariant_unchecked", "answer_schema"));
     let bounded =
         |rate: &str| policy(&format!("[invariant.response_time]\nmax_ms = 30000\nmax_rate = {rate}\n"));
@@ -319,7 +319,7 @@ fn the_envelope_of_real_sessions() {
         (&result["violations"], &result["baseline"]["trials"], &result["state"]),
         (&0.into(), &50.into(), &"kept".into())
     );
-    assert!(result["liveness"]["failed"].as_u64() > Some(0), "{result:#}");
+    assert!(result["mutation_check"]["killed"].as_u64() > Some(0), "{result:#}");
     let named = &kept.verdict["envelope"];
     assert_eq!((&named["agent"], &named["version"]), (&"retail".into(), &"7".into()));
     assert_eq!(named["digest"].as_str().map(str::len), Some(64));
@@ -327,10 +327,10 @@ fn the_envelope_of_real_sessions() {
     let decided = analyze(folder, "base", "v1", policy, Some(&envelope));
     let first = decided.blocked_on("envelope");
     assert!(first["seq"].is_number() && first["session"].is_string(), "{first:#}");
-    let breaches = decided.invariant("envelope")["breaches"].as_array().expect("a list");
+    let violations = decided.invariant("envelope")["violation_examples"].as_array().expect("a list");
     let undeclared =
-        |breach: &Value| breach["tool"] == "get_input_from_user" && breach["rule"] == "undeclared_tool";
-    assert!(breaches.iter().any(undeclared), "{breaches:#?}");
+        |violation: &Value| violation["tool"] == "get_input_from_user" && violation["rule"] == "undeclared_tool";
+    assert!(violations.iter().any(undeclared), "{violations:#?}");
     let detail = decided.verdict["reasons"][0]["detail"].as_str().unwrap_or_default();
     for word in ["case ", "trial 0", "call ", "rule "] {
         assert!(detail.contains(word), "{word:?} is not in {detail:?}");

@@ -182,7 +182,7 @@ async fn everybody_is_asked_once_and_analyze_says_who_decided() {
     let judge = evaluators.iter().find(|one| one["name"] == "strict").expect("is reported");
     let slice = &judge["slices"][0];
     assert_eq!(
-        (&slice["slice"], &slice["votes"], &slice["kappa"]),
+        (&slice["slice"], &slice["qualified"], &slice["kappa"]),
         (&json!("domain=airline"), &json!(true), &json!(1.0))
     );
     assert!(slice["kappa_lower"].as_f64().is_some_and(|lower| (0.4..1.0).contains(&lower)), "{slice}");
@@ -419,7 +419,7 @@ async fn published_judges_do_not_vote_and_their_free_words_are_no_scores() {
                 one["name"].as_str().expect("a name"),
                 count("successes_passed") + count("failures_caught"),
                 count("labels"),
-                one["votes"].as_bool(),
+                one["qualified"].as_bool(),
             )
         })
         .collect();

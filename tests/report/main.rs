@@ -38,7 +38,7 @@ fn python(python: &str, script: &str, args: &[&Path]) {
 
 fn analyzed(shape: Shape, policy: &Policy) -> String {
     let (baseline, candidate) = (runs::run(shape, Lane::Baseline), runs::run(shape, Lane::Candidate));
-    let analysis = analyzer::analyse(policy, &baseline, &candidate, None, 7).expect("two runs");
+    let analysis = analyzer::analyze_once(policy, &baseline, &candidate, None, 7).expect("two runs");
     verdict::assert_conforms(&serde_json::to_value(&analysis.verdict).expect("JSON"));
     let none = Transcripts::new();
     let input = ReportInput {

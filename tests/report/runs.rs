@@ -124,7 +124,7 @@ fn record(shape: Shape, lane: Lane, case: u32, trial: u32) -> TrialRecord {
         turns_us: vec![900_000],
         has_envelope: false,
         embedding: embedding(lane, case, trial),
-        said: Vec::new(),
+        user_turns: Vec::new(),
         scores: Vec::new(),
     }
 }

@@ -1,24 +1,24 @@
 //! A decision in numbers, without what explains it: for deciding many times over.
 
-use super::{Ground, Request, interim, reasons, secondary};
+use super::{AnalysisContext, AnalysisRequest, interim, reasons, secondary};
 use crate::decide::Tested;
 use crate::metrics::{CaseTable, Measured};
 use crate::pairs::Pairs;
 use crate::stats::variance::variance;
-use crate::verdict::{Answer, Unit};
+use crate::verdict::{Decision, Unit};
 
 /// What a decision came to, in numbers, without what explains it.
-pub(crate) struct Aftermath {
-    pub(crate) answer: Answer,
+pub(crate) struct DecisionSummary {
+    pub(crate) answer: Decision,
     /// Whether it blocked for an invariant.
     pub(crate) violated: bool,
     /// Share of the cases that had been looked at when it was decided.
     pub(crate) share_used: f64,
-    pub(crate) metrics: Vec<MetricAftermath>,
+    pub(crate) metrics: Vec<MetricDecisionSummary>,
 }
 
 /// A metric of a decision.
-pub(crate) struct MetricAftermath {
+pub(crate) struct MetricDecisionSummary {
     pub(crate) name: String,
     pub(crate) unit: Unit,
     pub(crate) decides: bool,
@@ -33,12 +33,12 @@ pub(crate) struct MetricAftermath {
 }
 
 /// Decides on pairs however they were made; means are tested whatever the run's lane.
-pub(crate) fn decide_pairs(request: Request<'_>, pairs: Pairs<'_>) -> Aftermath {
-    let ground = Ground::new(request, pairs, None);
-    let look = interim::look(&ground);
+pub(crate) fn decide_pairs(request: AnalysisRequest<'_>, pairs: Pairs<'_>) -> DecisionSummary {
+    let context = AnalysisContext::new(request, pairs, None);
+    let look = interim::look(&context);
     let metric = |(metric, test): (&Measured, &Tested)| {
         let contrasts: Vec<f64> = metric.observed.iter().map(CaseTable::observed).collect();
-        MetricAftermath {
+        MetricDecisionSummary {
             name: metric.name.clone(),
             unit: metric.unit,
             decides: metric.decides,
@@ -50,10 +50,10 @@ pub(crate) fn decide_pairs(request: Request<'_>, pairs: Pairs<'_>) -> Aftermath 
             alarm: test.p_block_adjusted.unwrap_or(test.p_block) <= request.policy.alpha,
         }
     };
-    Aftermath {
-        answer: reasons::answer(&look.evidence(&ground)),
-        violated: ground.is_violated(),
-        share_used: look.course.as_ref().map_or(1.0, |course| {
+    DecisionSummary {
+        answer: reasons::answer(&look.evidence(&context)),
+        violated: context.is_violated(),
+        share_used: look.look_history.as_ref().map_or(1.0, |course| {
             crate::cast::to_f64(course.cases) / crate::cast::to_f64(course.planned_cases.max(1))
         }),
         metrics: secondary::tested(&look).map(metric).collect(),

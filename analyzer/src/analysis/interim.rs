@@ -10,29 +10,29 @@ use std::collections::{BTreeMap, BTreeSet};
 use rayon::prelude::*;
 use schemas::id::CaseId;
 
-use super::{Evidence, Ground, reasons};
-use crate::decide::{self, Bounds, Reading, Tested, Tests};
+use super::{AnalysisContext, Evidence, reasons};
+use crate::decide::{self, Bounds, MissingDataScenario, Tested, Tests};
 use crate::metrics::{Measured, Measurement};
 use crate::pairs::Pairs;
 use crate::stats::betting::{Side, p_of};
 use crate::stats::normal;
 use crate::stats::spending::{Schedule, boundaries, spent};
 use crate::stats::variance::{float, mean};
-use crate::verdict::{Answer, Course, CourseKind, LookMetric, LookResult, MetricState};
+use crate::verdict::{Decision, LookHistory, LookMetric, LookResult, MetricState, MonitoringKind};
 
 /// Part of alpha that the planned looks have where an extension is reserved; the rest is for betting.
-pub const PLAN_SHARE: f64 = 0.8;
+pub const PLANNED_ALPHA_SHARE: f64 = 0.8;
 
 /// Looks of an `anytime` verdict that are written down; the last one always is.
 const SHOWN_STEPS: usize = 25;
 
 /// How the data are looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Looking<'a> {
-    /// Once, at everything, with all of alpha.
-    Once,
+pub enum MonitoringPlan<'a> {
+    /// SingleLook, at everything, with all of alpha.
+    SingleLook,
     /// In this many planned looks at growing parts of finished runs; ends with the first look that decides.
-    Looks(u32),
+    PlannedLooks(u32),
     /// After every case of finished runs, by betting; ends with the first case that decides.
     Anytime,
     /// At what there is so far of runs that grow wave by wave.
@@ -63,107 +63,113 @@ pub(super) struct Look<'a> {
     /// How these are got.
     level: Bounds,
     /// The answers of the metrics where missing trials count against the candidate, and for it.
-    pub(super) bounds: Option<(Answer, Answer)>,
-    pub(super) course: Option<Course>,
+    pub(super) bounds: Option<(Decision, Decision)>,
+    pub(super) look_history: Option<LookHistory>,
 }
 
 impl<'a> Look<'a> {
-    fn new(ground: &'a Ground<'a>, pairs: Cow<'a, Pairs<'a>>) -> Self {
-        let ranks = ground.ranks(&pairs);
-        let measurement = ground.measure(&pairs);
+    fn new(context: &'a AnalysisContext<'a>, pairs: Cow<'a, Pairs<'a>>) -> Self {
+        let ranks = context.ranks(&pairs);
+        let measurement = context.measure(&pairs);
         Self {
             pairs,
             measurement,
             ranks,
             tested: Vec::new(),
             intervals: Vec::new(),
-            level: Bounds::At(ground.request.policy.alpha),
+            level: Bounds::At(context.request.policy.alpha),
             bounds: None,
-            course: None,
+            look_history: None,
         }
     }
 
-    pub(super) fn tests<'l>(&'l self, ground: &Ground<'_>) -> Tests<'l> {
-        ground.tests(&self.ranks)
+    pub(super) fn tests<'l>(&'l self, context: &AnalysisContext<'_>) -> Tests<'l> {
+        context.tests(&self.ranks)
     }
 
     /// Reads the metrics as observed and, where trials are missing, under both extremes.
-    fn read(&mut self, mut read: impl FnMut(&Self, Reading) -> Vec<Tested>) {
-        let tested = read(self, Reading::Observed);
+    fn read(&mut self, mut read: impl FnMut(&Self, MissingDataScenario) -> Vec<Tested>) {
+        let tested = read(self, MissingDataScenario::Observed);
         let matters = |metric: &Measured| metric.bounds.is_some() && (metric.decides || metric.required);
         if self.measurement.metrics.iter().any(matters) {
-            let mut of = |reading| decide::answer(&self.measurement.metrics, &read(self, reading));
-            self.bounds = Some((of(Reading::Worst), of(Reading::Best)));
+            let mut of = |scenario| decide::answer(&self.measurement.metrics, &read(self, scenario));
+            self.bounds = Some((of(MissingDataScenario::Worst), of(MissingDataScenario::Best)));
         }
         self.tested = tested;
     }
 
     /// Bounds the metrics' effects, at the level of this look.
-    pub(super) fn bound(&mut self, ground: &Ground<'_>) {
-        let tests = self.tests(ground);
+    pub(super) fn bound(&mut self, context: &AnalysisContext<'_>) {
+        let tests = self.tests(context);
         let all = self.measurement.metrics.par_iter();
         self.intervals = all.map(|metric| decide::interval(metric, self.level, &tests)).collect();
     }
 
-    pub(super) fn evidence<'l>(&'l self, ground: &'l Ground<'_>) -> Evidence<'l> {
+    pub(super) fn evidence<'l>(&'l self, context: &'l AnalysisContext<'_>) -> Evidence<'l> {
         Evidence {
-            policy: ground.request.policy,
+            policy: context.request.policy,
             pairs: &self.pairs,
-            checked: &ground.checked,
+            checked: &context.checked,
             measurement: &self.measurement,
             tested: &self.tested,
             intervals: &self.intervals,
-            faithful: &ground.faithful,
-            drift: ground.drift.as_ref().map(|found| &found.drift),
-            no_means: ground.no_means,
+            fidelity: &context.fidelity,
+            drift: context.drift.as_ref().map(|found| &found.drift),
+            mean_tests_disabled: context.mean_tests_disabled,
             bounds: self.bounds,
         }
     }
 }
 
 /// Looks at the data as they are asked to be looked at.
-pub(super) fn look<'a>(ground: &'a Ground<'a>) -> Look<'a> {
-    match ground.request.looking {
-        Looking::Once => once(ground),
-        Looking::Looks(looks) => {
-            let all = ground.order.len();
+pub(super) fn look<'a>(context: &'a AnalysisContext<'a>) -> Look<'a> {
+    match context.request.monitoring {
+        MonitoringPlan::SingleLook => once(context),
+        MonitoringPlan::PlannedLooks(looks) => {
+            let all = context.order.len();
             let ends: BTreeSet<usize> =
                 (1..=looks as usize).map(|look| (all * look).div_ceil(looks.max(1) as usize)).collect();
             let ends: Vec<usize> = ends.into_iter().collect();
-            planned(ground, &ends, all, 1.0, true)
+            planned(context, &ends, all, 1.0, true)
         }
-        Looking::Waves(waves) => {
-            let share = if waves.extension { PLAN_SHARE } else { 1.0 };
-            planned(ground, waves.ends, waves.planned, share, false)
+        MonitoringPlan::Waves(waves) => {
+            let share = if waves.extension { PLANNED_ALPHA_SHARE } else { 1.0 };
+            planned(context, waves.ends, waves.planned, share, false)
         }
-        Looking::Anytime => anytime(ground),
+        MonitoringPlan::Anytime => anytime(context),
     }
 }
 
-fn once<'a>(ground: &'a Ground<'a>) -> Look<'a> {
-    let mut look = Look::new(ground, Cow::Borrowed(&ground.pairs));
-    look.read(|look, reading| decide::test(&look.measurement.metrics, reading, &look.tests(ground)));
+fn once<'a>(context: &'a AnalysisContext<'a>) -> Look<'a> {
+    let mut look = Look::new(context, Cow::Borrowed(&context.pairs));
+    look.read(|look, scenario| decide::test(&look.measurement.metrics, scenario, &look.tests(context)));
     look
 }
 
 // === planned looks ===
 
 /// The p-values of all looks so far, by reading and metric: of the block test and of the approve test.
-struct Past {
+struct SequentialPValues {
     schedule: Schedule,
     /// Part of alpha that the planned looks have.
     share: f64,
     strict: bool,
-    values: BTreeMap<(Reading, String), [Vec<f64>; 2]>,
+    values: BTreeMap<(MissingDataScenario, String), [Vec<f64>; 2]>,
 }
 
-impl Past {
+impl SequentialPValues {
     /// Adds a look and says what is known after it; `planned` is false for a look of an extension.
-    fn add(&mut self, look: &Look<'_>, reading: Reading, tests: &Tests<'_>, planned: bool) -> Vec<Tested> {
+    fn add(
+        &mut self,
+        look: &Look<'_>,
+        scenario: MissingDataScenario,
+        tests: &Tests<'_>,
+        planned: bool,
+    ) -> Vec<Tested> {
         let metrics = &look.measurement.metrics;
-        let mut tested = decide::nominal(metrics, reading, tests);
+        let mut tested = decide::nominal(metrics, scenario, tests);
         for (metric, test) in metrics.iter().zip(&mut tested) {
-            let held = self.values.entry((reading, metric.name.clone())).or_default();
+            let held = self.values.entry((scenario, metric.name.clone())).or_default();
             if planned {
                 held[0].push(test.p_block);
                 held[1].push(test.p_approve);
@@ -174,8 +180,8 @@ impl Past {
             };
             let mut block = sequential(&held[0]);
             let mut approve = sequential(&held[1]);
-            if self.share < 1.0 && metric.speaks(test.cases) {
-                let bets = tests.bets(metric, reading);
+            if self.share < 1.0 && metric.has_enough_cases(test.cases) {
+                let bets = tests.bets(metric, scenario);
                 block = block.min(bets.p_value(0.0, Side::Below) / (1.0 - self.share));
                 approve = approve.min(bets.p_value(-metric.margin, Side::Above) / (1.0 - self.share));
             }
@@ -189,25 +195,31 @@ impl Past {
 
     /// The p-value of the last planned look alone.
     fn last(&self, metric: &str) -> [f64; 2] {
-        let held = self.values.get(&(Reading::Observed, metric.to_owned()));
+        let held = self.values.get(&(MissingDataScenario::Observed, metric.to_owned()));
         let last = |values: &[f64]| values.last().copied().unwrap_or(1.0);
         held.map_or([1.0; 2], |held| [last(&held[0]), last(&held[1])])
     }
 }
 
-fn planned<'a>(ground: &'a Ground<'a>, ends: &[usize], planned: usize, share: f64, stops: bool) -> Look<'a> {
-    let alpha = ground.request.policy.alpha * share;
+fn planned<'a>(
+    context: &'a AnalysisContext<'a>,
+    ends: &[usize],
+    planned: usize,
+    share: f64,
+    stops: bool,
+) -> Look<'a> {
+    let alpha = context.request.policy.alpha * share;
     let fraction = |end: usize| float(end) / float(planned.max(1));
     let inside: Vec<f64> = ends.iter().filter(|end| **end <= planned).map(|end| fraction(*end)).collect();
     let limits = boundaries(alpha, &inside);
-    let mut past = Past {
+    let mut past = SequentialPValues {
         schedule: Schedule::new(alpha, &inside),
         share,
-        strict: ground.request.policy.strict,
+        strict: context.request.policy.strict,
         values: BTreeMap::new(),
     };
-    let mut course = Course {
-        kind: CourseKind::Looks,
+    let mut course = LookHistory {
+        kind: MonitoringKind::Looks,
         planned_looks: 0,
         planned_cases: crate::cast::to_u64(planned),
         cases: 0,
@@ -218,10 +230,10 @@ fn planned<'a>(ground: &'a Ground<'a>, ends: &[usize], planned: usize, share: f6
     };
     let mut last = None;
     for (number, end) in ends.iter().enumerate() {
-        let mut look = Look::new(ground, Cow::Owned(ground.part(*end)));
+        let mut look = Look::new(context, Cow::Owned(context.part(*end)));
         let limit = limits.get(number).copied();
-        look.read(|look, reading| past.add(look, reading, &look.tests(ground), limit.is_some()));
-        let answer = reasons::answer(&look.evidence(ground));
+        look.read(|look, scenario| past.add(look, scenario, &look.tests(context), limit.is_some()));
+        let answer = reasons::answer(&look.evidence(context));
         course.cases = crate::cast::to_u64(*end);
         course.extension_looks += u32::from(limit.is_none());
         course.looks.push(LookResult {
@@ -230,24 +242,24 @@ fn planned<'a>(ground: &'a Ground<'a>, ends: &[usize], planned: usize, share: f6
             fraction: fraction(*end),
             alpha_spent: spent(alpha, fraction(*end)),
             boundary: limit.filter(|limit| limit.is_finite()),
-            answer,
+            decision: answer,
             metrics: look_metrics(&look, |metric| past.last(metric)),
         });
-        course.stopped_early = *end < planned && answer != Answer::Inconclusive;
+        course.stopped_early = *end < planned && answer != Decision::Inconclusive;
         last = Some((look, limit));
         // Harm that is known already is in the answer, and then all that is there is shown.
-        if stops && answer != Answer::Inconclusive && !ground.is_violated() {
+        if stops && answer != Decision::Inconclusive && !context.is_violated() {
             break;
         }
     }
-    let Some((mut look, limit)) = last else { return once(ground) };
+    let Some((mut look, limit)) = last else { return once(context) };
     course.planned_looks = u32::try_from(inside.len()).unwrap_or(u32::MAX);
     look.level = match limit {
         Some(limit) if limit.is_finite() => Bounds::At(normal::cdf(-limit)),
         Some(_) => Bounds::None,
-        None => Bounds::Bets(ground.request.policy.alpha - alpha),
+        None => Bounds::Bets(context.request.policy.alpha - alpha),
     };
-    look.course = Some(course);
+    look.look_history = Some(course);
     look
 }
 
@@ -272,7 +284,7 @@ fn look_metrics(look: &Look<'_>, alone: impl Fn(&str) -> [f64; 2]) -> Vec<LookMe
 // === every case ===
 
 /// A metric's p-values after each number of its cases, and at which places of the order these cases stand.
-struct Path {
+struct EvidencePath {
     ranks: Vec<usize>,
     contrasts: Vec<f64>,
     block: Vec<f64>,
@@ -280,14 +292,14 @@ struct Path {
     floor: u64,
 }
 
-impl Path {
-    fn new(metric: &Measured, reading: Reading, tests: &Tests<'_>) -> Self {
-        let tables = decide::tables(metric, reading);
+impl EvidencePath {
+    fn new(metric: &Measured, scenario: MissingDataScenario, tests: &Tests<'_>) -> Self {
+        let tables = decide::tables(metric, scenario);
         let rank = |place: usize| tests.ranks.get(place).copied().unwrap_or(usize::MAX);
         let mut ranks: Vec<usize> = tables.iter().map(|table| rank(table.place)).collect();
         ranks.sort_unstable();
         let contrasts = tests.ordered(tables);
-        let bets = tests.bets(metric, reading);
+        let bets = tests.bets(metric, scenario);
         let running = |path: Vec<f64>| {
             let mut most: f64 = 0.0;
             path.into_iter()
@@ -309,7 +321,8 @@ impl Path {
     /// What is known of the metric after this many cases of the order.
     fn at(&self, metric: &Measured, end: usize) -> Tested {
         let cases = self.ranks.partition_point(|rank| *rank < end);
-        let p = |path: &[f64]| if cases > 0 && metric.speaks(cases) { path[cases - 1] } else { 1.0 };
+        let p =
+            |path: &[f64]| if cases > 0 && metric.has_enough_cases(cases) { path[cases - 1] } else { 1.0 };
         Tested {
             cases,
             effect: mean(&self.contrasts[..cases]),
@@ -322,30 +335,30 @@ impl Path {
     }
 }
 
-fn anytime<'a>(ground: &'a Ground<'a>) -> Look<'a> {
-    let mut whole = Look::new(ground, Cow::Borrowed(&ground.pairs));
-    let (all, alpha) = (ground.order.len(), ground.request.policy.alpha);
-    let mut paths: BTreeMap<Reading, Vec<Path>> = BTreeMap::new();
-    for reading in [Reading::Observed, Reading::Worst, Reading::Best] {
-        let tests = whole.tests(ground);
-        let of = |metric: &Measured| Path::new(metric, reading, &tests);
-        paths.insert(reading, whole.measurement.metrics.iter().map(of).collect());
+fn anytime<'a>(context: &'a AnalysisContext<'a>) -> Look<'a> {
+    let mut whole = Look::new(context, Cow::Borrowed(&context.pairs));
+    let (all, alpha) = (context.order.len(), context.request.policy.alpha);
+    let mut paths: BTreeMap<MissingDataScenario, Vec<EvidencePath>> = BTreeMap::new();
+    for scenario in [MissingDataScenario::Observed, MissingDataScenario::Worst, MissingDataScenario::Best] {
+        let tests = whole.tests(context);
+        let of = |metric: &Measured| EvidencePath::new(metric, scenario, &tests);
+        paths.insert(scenario, whole.measurement.metrics.iter().map(of).collect());
     }
-    let known = |look: &Look<'_>, reading: Reading, end: usize| {
+    let known = |look: &Look<'_>, scenario: MissingDataScenario, end: usize| {
         // Cases that were planned and never played stand nowhere in the order: they count in the end.
         let end = if end == all { usize::MAX } else { end };
         let metrics = &look.measurement.metrics;
         let mut tested: Vec<Tested> =
-            metrics.iter().zip(&paths[&reading]).map(|(metric, path)| path.at(metric, end)).collect();
+            metrics.iter().zip(&paths[&scenario]).map(|(metric, path)| path.at(metric, end)).collect();
         decide::conclude(metrics, &mut tested, alpha);
         tested
     };
-    let early = ground.pairs.unseen.cases == 0 && !ground.is_violated();
+    let early = context.pairs.unseen.cases == 0 && !context.is_violated();
     let (mut looks, mut end) = (Vec::new(), if early { 1 } else { all });
     let answer = loop {
-        whole.read(|look, reading| known(look, reading, end));
-        let answer = reasons::answer(&whole.evidence(ground));
-        let is_last = answer != Answer::Inconclusive || end >= all;
+        whole.read(|look, scenario| known(look, scenario, end));
+        let answer = reasons::answer(&whole.evidence(context));
+        let is_last = answer != Decision::Inconclusive || end >= all;
         if is_last || end % all.div_ceil(SHOWN_STEPS) == 0 {
             looks.push(step(&whole, end, all, alpha, answer));
         }
@@ -354,23 +367,23 @@ fn anytime<'a>(ground: &'a Ground<'a>) -> Look<'a> {
         }
         end += 1;
     };
-    let mut look = if end < all { Look::new(ground, Cow::Owned(ground.part(end))) } else { whole };
+    let mut look = if end < all { Look::new(context, Cow::Owned(context.part(end))) } else { whole };
     // Same p-values, of the metrics that the first cases have.
-    look.read(|look, reading| {
-        let tests = look.tests(ground);
+    look.read(|look, scenario| {
+        let tests = look.tests(context);
         let metrics = &look.measurement.metrics;
-        let of = |metric: &Measured| Path::new(metric, reading, &tests).at(metric, usize::MAX);
+        let of = |metric: &Measured| EvidencePath::new(metric, scenario, &tests).at(metric, usize::MAX);
         let mut tested: Vec<Tested> = metrics.iter().map(of).collect();
         decide::conclude(metrics, &mut tested, alpha);
         tested
     });
     look.level = Bounds::Bets(alpha);
-    look.course = Some(Course {
-        kind: CourseKind::Anytime,
+    look.look_history = Some(LookHistory {
+        kind: MonitoringKind::Anytime,
         planned_looks: 0,
         planned_cases: crate::cast::to_u64(all),
         cases: crate::cast::to_u64(end),
-        stopped_early: end < all && answer != Answer::Inconclusive,
+        stopped_early: end < all && answer != Decision::Inconclusive,
         plan_share: 1.0,
         extension_looks: 0,
         looks,
@@ -378,7 +391,7 @@ fn anytime<'a>(ground: &'a Ground<'a>) -> Look<'a> {
     look
 }
 
-fn step(look: &Look<'_>, end: usize, all: usize, alpha: f64, answer: Answer) -> LookResult {
+fn step(look: &Look<'_>, end: usize, all: usize, alpha: f64, answer: Decision) -> LookResult {
     let mut metrics = look_metrics(look, |_| [1.0; 2]);
     for metric in &mut metrics {
         (metric.p_block, metric.p_approve) = (metric.p_block_sequential, metric.p_approve_sequential);
@@ -389,7 +402,7 @@ fn step(look: &Look<'_>, end: usize, all: usize, alpha: f64, answer: Answer) -> 
         fraction: float(end) / float(all.max(1)),
         alpha_spent: alpha,
         boundary: None,
-        answer,
+        decision: answer,
         metrics,
     }
 }

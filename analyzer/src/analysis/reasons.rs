@@ -1,43 +1,38 @@
 //! The rule over everything that was found, and the reasons in words.
 
-use super::{Evidence, NoMeans};
+use super::{Evidence, MeanTestsDisabled};
 use crate::decide::{self, Tested};
 use crate::format;
-use crate::invariants::Doubtful;
+use crate::invariants::CaveatKind;
 use crate::metrics::Measured;
-use crate::verdict::{Answer, Discovered, ExchangeResult, MetricState, Need, Reason, ReasonCode};
+use crate::verdict::{Decision, ExchangeabilityResult, MetricState, Need, Reason, ReasonCode, Review};
 
 /// The answer: invariants first, then the metrics, then everything that forbids approval.
-pub(super) fn answer(evidence: &Evidence<'_>) -> Answer {
+pub(super) fn answer(evidence: &Evidence<'_>) -> Decision {
     if !violated(evidence).is_empty() {
-        return Answer::Block;
+        return Decision::Block;
     }
     let of_metrics = decide::answer(&evidence.measurement.metrics, evidence.tested);
     let of_metrics = match evidence.bounds {
         // Where the answer hangs on trials that are not there, there is none.
-        Some((worst, best)) if worst != best => Answer::Inconclusive,
+        Some((worst, best)) if worst != best => Decision::Inconclusive,
         // Trials that are not there never approve what those that are there do not.
-        Some((Answer::Approve, _)) => of_metrics,
+        Some((Decision::Approve, _)) => of_metrics,
         Some((worst, _)) => worst,
         None => of_metrics,
     };
     match of_metrics {
-        Answer::Approve if !forbidden(evidence).is_empty() => Answer::Inconclusive,
-        Answer::Approve | Answer::Block | Answer::Inconclusive => of_metrics,
+        Decision::Approve if !forbidden(evidence).is_empty() => Decision::Inconclusive,
+        Decision::Approve | Decision::Block | Decision::Inconclusive => of_metrics,
     }
 }
 
 /// The reasons, what decides first.
-pub(super) fn list(
-    evidence: &Evidence<'_>,
-    answer: Answer,
-    need: &Need,
-    beside: (&[ExchangeResult], Option<&Discovered>),
-) -> Vec<Reason> {
+pub(super) fn list(evidence: &Evidence<'_>, answer: Decision, need: &Need, review: &Review) -> Vec<Reason> {
     let mut reasons = match answer {
-        Answer::Block => blocking(evidence),
-        Answer::Approve => approving(evidence),
-        Answer::Inconclusive => {
+        Decision::Block => blocking(evidence),
+        Decision::Approve => approving(evidence),
+        Decision::Inconclusive => {
             let mut reasons = forbidden(evidence);
             reasons.extend(missing(evidence));
             reasons.extend(undecided(evidence, need));
@@ -45,17 +40,14 @@ pub(super) fn list(
         }
     };
     reasons.extend(remarks(evidence));
-    reasons.extend(for_review(evidence, beside));
+    reasons.extend(for_review(evidence, review));
     reasons
 }
 
 /// What a person should look at, and what never decides.
-fn for_review(
-    evidence: &Evidence<'_>,
-    (exchangeability, discovered): (&[ExchangeResult], Option<&Discovered>),
-) -> Vec<Reason> {
-    let differs = exchangeability.iter().filter(|result| result.p_adjusted <= evidence.policy.alpha);
-    let say = |result: &ExchangeResult| {
+fn for_review(evidence: &Evidence<'_>, review: &Review) -> Vec<Reason> {
+    let differs = review.exchangeability.iter().filter(|result| result.p_adjusted <= evidence.policy.alpha);
+    let say = |result: &ExchangeabilityResult| {
         let detail = format!(
             "the candidate's trials are not like the recordings in {} over {} cases (adjusted p {}): the build changed, or the replay is not perfect",
             result.name,
@@ -65,7 +57,9 @@ fn for_review(
         reason(ReasonCode::DiffersFromRecording, None, detail)
     };
     let mut reasons: Vec<Reason> = differs.map(say).collect();
-    if let Some((found, worst)) = discovered.and_then(|found| Some((found, found.slices.first()?))) {
+    if let Some((found, worst)) =
+        review.subgroup_search.as_ref().and_then(|found| Some((found, found.slices.first()?)))
+    {
         let criteria: Vec<String> =
             worst.criteria.iter().map(|(key, value)| format!("{key} = {value}")).collect();
         let detail = format!(
@@ -155,15 +149,15 @@ fn forbidden(evidence: &Evidence<'_>) -> Vec<Reason> {
         reasons.push(reason(ReasonCode::NoPairs, None, detail));
         return reasons;
     }
-    match evidence.no_means {
-        Some(NoMeans::Selected) => reasons.push(reason(
+    match evidence.mean_tests_disabled {
+        Some(MeanTestsDisabled::Selected) => reasons.push(reason(
             ReasonCode::CorpusSelected,
             None,
             "the sessions were picked by their outcome, so any re-run regresses to the mean; replay the current build too \
              (--lane baseline), on sessions drawn without looking at the outcome"
                 .to_owned(),
         )),
-        Some(NoMeans::BaselineIsRecording) => reasons.push(reason(
+        Some(MeanTestsDisabled::BaselineIsRecording) => reasons.push(reason(
             ReasonCode::BaselineIsRecording,
             None,
             "the baseline is the recording itself, and what differs may be the replay; replay the current build too \
@@ -179,8 +173,10 @@ fn forbidden(evidence: &Evidence<'_>) -> Vec<Reason> {
     }
     for absent in &evidence.measurement.absent {
         if evidence.policy.settings(&absent.name).required == Some(true) {
-            let detail =
-                format!("the policy requires {}, which could not be computed: {}", absent.name, absent.why);
+            let detail = format!(
+                "the policy requires {}, which could not be computed: {}",
+                absent.name, absent.reason
+            );
             reasons.push(reason(ReasonCode::MetricAbsent, Some(&absent.name), detail));
         }
     }
@@ -192,14 +188,14 @@ fn forbidden(evidence: &Evidence<'_>) -> Vec<Reason> {
         );
         reasons.push(reason(ReasonCode::MissingTrials, Some(&metric.name), detail));
     }
-    for doubt in &evidence.checked.doubts {
-        let code = match doubt.why {
-            Doubtful::Unchecked => ReasonCode::InvariantUnchecked,
-            Doubtful::TooFewCases => ReasonCode::BelowFloor,
+    for caveat in &evidence.checked.caveats {
+        let code = match caveat.why {
+            CaveatKind::Unchecked => ReasonCode::InvariantUnchecked,
+            CaveatKind::TooFewCases => ReasonCode::BelowFloor,
         };
-        reasons.push(reason(code, Some(doubt.name), doubt.detail.clone()));
+        reasons.push(reason(code, Some(caveat.name), caveat.detail.clone()));
     }
-    for failure in &evidence.faithful.failures {
+    for failure in &evidence.fidelity.failures {
         reasons.push(reason(ReasonCode::ReplayUnfaithful, None, failure.clone()));
     }
     reasons
@@ -207,7 +203,7 @@ fn forbidden(evidence: &Evidence<'_>) -> Vec<Reason> {
 
 fn why_absent(evidence: &Evidence<'_>, name: &str) -> String {
     let absent = evidence.measurement.absent.iter().find(|absent| absent.name == name);
-    absent.map_or_else(String::new, |absent| format!("; {name}: {}", absent.why))
+    absent.map_or_else(String::new, |absent| format!("; {name}: {}", absent.reason))
 }
 
 fn missing(evidence: &Evidence<'_>) -> Option<Reason> {
@@ -272,7 +268,7 @@ fn remarks(evidence: &Evidence<'_>) -> Vec<Reason> {
     }
     if let Some(drift) = evidence.drift.filter(|drift| drift.changed) {
         let first =
-            drift.moved.first().map_or_else(String::new, |moved| format!("; moved most: {}", moved.case));
+            drift.drifted.first().map_or_else(String::new, |moved| format!("; moved most: {}", moved.case));
         reasons.push(reason(ReasonCode::AnswersChanged, None, format!("{}{first}", drift.detail)));
     }
     for result in &evidence.checked.results {

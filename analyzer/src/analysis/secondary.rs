@@ -1,22 +1,22 @@
 //! What is told beside the metrics: slices, what a search found, and how the candidate compares with a recording.
 
-use super::{Ground, Look};
+use super::{AnalysisContext, Look};
 use crate::decide::Tested;
 use crate::metrics::{self, Measured};
 use crate::stats::discovery;
 use crate::subgroup_search;
-use crate::verdict::{Adjusted, Discovered, ExchangeResult, MetricState, SliceResult};
+use crate::verdict::{Adjusted, ExchangeabilityResult, MetricState, SliceResult, SubgroupSearch};
 
 /// The fewest cases with a labelled recording that an effect is adjusted by.
 const LEAST_RECORDINGS: usize = 20;
 
 /// The named slices, by slice and metric; those that may not block are corrected among themselves.
-pub(super) fn slices(ground: &Ground<'_>, look: &Look<'_>) -> Vec<SliceResult> {
+pub(super) fn slices(context: &AnalysisContext<'_>, look: &Look<'_>) -> Vec<SliceResult> {
     let all = look.measurement.metrics.iter().zip(&look.tested).zip(&look.intervals);
     let mut results: Vec<SliceResult> = all
         .filter_map(|((metric, test), interval)| {
             let slice = metric.slice.as_ref()?;
-            let policy = ground.request.policy.slice.get(&slice.name)?;
+            let policy = context.request.policy.slice.get(&slice.name)?;
             let [baseline, candidate] = metrics::means(metric);
             Some(SliceResult {
                 name: slice.name.clone(),
@@ -26,7 +26,7 @@ pub(super) fn slices(ground: &Ground<'_>, look: &Look<'_>) -> Vec<SliceResult> {
                 metric: slice.metric.clone(),
                 unit: metric.unit,
                 cases: crate::cast::to_u64(test.cases),
-                speaks: metric.speaks(test.cases),
+                has_enough_cases: metric.has_enough_cases(test.cases),
                 floor: test.floor,
                 baseline,
                 candidate,
@@ -42,7 +42,7 @@ pub(super) fn slices(ground: &Ground<'_>, look: &Look<'_>) -> Vec<SliceResult> {
         .collect();
     let others: Vec<usize> = (0..results.len()).filter(|place| !results[*place].critical).collect();
     let p_values: Vec<f64> = others.iter().map(|place| results[*place].p_block).collect();
-    let alpha = ground.request.policy.alpha;
+    let alpha = context.request.policy.alpha;
     for (place, adjusted) in others.into_iter().zip(discovery::adjust(&p_values)) {
         let result = &mut results[place];
         result.p_block_adjusted = adjusted;
@@ -58,19 +58,19 @@ pub(super) fn slices(ground: &Ground<'_>, look: &Look<'_>) -> Vec<SliceResult> {
 }
 
 /// What a search over all slices finds in the first metric that matters.
-pub(super) fn discovered(ground: &Ground<'_>, look: &Look<'_>) -> Option<Discovered> {
+pub(super) fn subgroups(context: &AnalysisContext<'_>, look: &Look<'_>) -> Option<SubgroupSearch> {
     let own = || look.measurement.metrics.iter().filter(|metric| metric.slice.is_none());
     let matters = |metric: &&Measured| metric.required || metric.decides;
     let metric = own().find(|metric| metric.name == "success" && matters(metric)).or(own().find(matters))?;
-    subgroup_search::search(&look.pairs, metric, ground.request.policy.alpha, ground.request.seed)
+    subgroup_search::search(&look.pairs, metric, context.request.policy.alpha, context.request.seed)
 }
 
 /// How the candidate's trials compare with the recordings, where these stand for the baseline.
-pub(super) fn exchangeability(ground: &Ground<'_>) -> Vec<ExchangeResult> {
-    match ground.no_means {
+pub(super) fn exchangeability(context: &AnalysisContext<'_>) -> Vec<ExchangeabilityResult> {
+    match context.mean_tests_disabled {
         // Of sessions picked by their outcome the recording is never like another trial.
-        Some(super::NoMeans::BaselineIsRecording) if !ground.is_selected() => {
-            crate::exchangeability::compare(&ground.pairs, ground.request.seed)
+        Some(super::MeanTestsDisabled::BaselineIsRecording) if !context.is_selected() => {
+            crate::exchangeability::compare(&context.pairs, context.request.seed)
         }
         Some(_) | None => Vec::new(),
     }
@@ -78,10 +78,14 @@ pub(super) fn exchangeability(ground: &Ground<'_>) -> Vec<ExchangeResult> {
 
 /// The mean contrast with the luck of the cases drawn taken out, as far as their recordings tell it: the recordings of
 /// the cases looked at against those of all cases of the runs.
-pub(super) fn adjusted(ground: &Ground<'_>, look: &Look<'_>, metric: &Measured) -> Option<Adjusted> {
+pub(super) fn adjusted(
+    context: &AnalysisContext<'_>,
+    look: &Look<'_>,
+    metric: &Measured,
+) -> Option<Adjusted> {
     let label = |success: bool| f64::from(u8::from(success));
     let known = |case: &crate::pairs::PairedCase<'_>| case.recorded_any?.trial.success.map(label);
-    let all: Vec<f64> = ground.pairs.cases.iter().filter_map(known).collect();
+    let all: Vec<f64> = context.pairs.cases.iter().filter_map(known).collect();
     let pairs: Vec<(f64, f64)> = metric
         .observed
         .iter()
@@ -103,7 +107,7 @@ pub(super) fn tested<'l>(look: &'l Look<'_>) -> impl Iterator<Item = (&'l Measur
 }
 
 /// The tests of the metrics proper, with their bounds.
-pub(super) fn proper<'l>(
+pub(super) fn without_slices<'l>(
     look: &'l Look<'_>,
 ) -> impl Iterator<Item = (&'l Measured, &'l Tested, &'l [f64; 2])> {
     let all = look.measurement.metrics.iter().zip(&look.tested).zip(&look.intervals);

@@ -8,13 +8,13 @@ use schemas::id::CaseId;
 use schemas::trial::{Fidelity, Lane, TrialEnding};
 
 use super::*;
-use crate::decide::{self, Reading};
+use crate::decide::{self, MissingDataScenario};
 use crate::fixture::{labelled, read, record, run, write};
 use crate::run::{ToolCall, TrialRecord};
 use crate::verdict::{MetricState, ReasonCode};
 
 fn decide(policy: &Policy, baseline: &Run, candidate: &Run) -> Verdict {
-    analyse(policy, baseline, candidate, None, 1).expect("two runs").verdict
+    analyze_once(policy, baseline, candidate, None, 1).expect("two runs").verdict
 }
 
 fn default(baseline: &Run, candidate: &Run) -> Verdict {
@@ -38,11 +38,11 @@ fn pair(before: &[Vec<bool>], after: &[Vec<bool>]) -> (Run, Run) {
 fn a_regression_is_blocked_and_identical_builds_are_approved() {
     let (before, after) = pair(&outcomes(100, 3, 0), &outcomes(100, 3, 25));
     let verdict = default(&before, &after);
-    assert_eq!((verdict.verdict, codes(&verdict)[0]), (Answer::Block, ReasonCode::Deteriorated));
+    assert_eq!((verdict.verdict, codes(&verdict)[0]), (Decision::Block, ReasonCode::Deteriorated));
     assert_eq!(verdict.reasons[0].metric.as_deref(), Some("success"));
     let (before, after) = pair(&outcomes(100, 3, 5), &outcomes(100, 3, 5));
     let verdict = default(&before, &after);
-    assert_eq!(verdict.verdict, Answer::Approve);
+    assert_eq!(verdict.verdict, Decision::Approve);
     assert_eq!(codes(&verdict), vec![ReasonCode::NonInferior; 2]);
 }
 
@@ -52,9 +52,9 @@ fn below_the_floor_nothing_is_approved_and_harm_still_blocks() {
     let (before, after) = pair(&outcomes(28, 3, 28), &outcomes(28, 3, 0));
     let verdict = default(&before, &after);
     assert!(verdict.metrics[0].p_approve < 0.001);
-    assert_eq!((verdict.verdict, codes(&verdict)[0]), (Answer::Inconclusive, ReasonCode::BelowFloor));
+    assert_eq!((verdict.verdict, codes(&verdict)[0]), (Decision::Inconclusive, ReasonCode::BelowFloor));
     let (before, after) = pair(&outcomes(28, 3, 0), &outcomes(28, 3, 28));
-    assert_eq!(default(&before, &after).verdict, Answer::Block);
+    assert_eq!(default(&before, &after).verdict, Decision::Block);
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn an_inconclusive_verdict_says_what_it_takes() {
     let after: Vec<Vec<bool>> = (0..80).map(|case| vec![case % 4 != 1]).collect();
     let (before, after) = pair(&before, &after);
     let verdict = default(&before, &after);
-    assert_eq!((verdict.verdict, codes(&verdict)), (Answer::Inconclusive, vec![ReasonCode::Underpowered]));
+    assert_eq!((verdict.verdict, codes(&verdict)), (Decision::Inconclusive, vec![ReasonCode::Underpowered]));
     // Half of the cases differ: (1.645 + 0.842)^2 * 0.506 / 0.05^2 = 1252 by the formula.
     assert!((1000..1600).contains(&verdict.need.cases), "{:?}", verdict.need);
     assert!((0.75..0.90).contains(&verdict.need.predicted_approve));
@@ -105,27 +105,27 @@ fn order_and_numbers_of_trials_do_not_change_a_byte() {
 #[test]
 fn missing_trials_are_read_both_ways() {
     let (before, mut after) = pair(&outcomes(100, 1, 0), &outcomes(100, 1, 0));
-    assert_eq!(default(&before, &after).verdict, Answer::Approve);
+    assert_eq!(default(&before, &after).verdict, Decision::Approve);
     for record in after.trials.iter_mut().take(12) {
         record.trial.whole = Some(false);
     }
     let verdict = default(&before, &after);
-    assert_eq!((verdict.verdict, codes(&verdict)), (Answer::Inconclusive, vec![ReasonCode::MissingTrials]));
-    assert_eq!((verdict.pairs.torn, verdict.pairs.missing_candidate), (12, 12));
+    assert_eq!((verdict.verdict, codes(&verdict)), (Decision::Inconclusive, vec![ReasonCode::MissingTrials]));
+    assert_eq!((verdict.pairs.incomplete, verdict.pairs.missing_candidate), (12, 12));
     // An interrupted run: planned, and not there.
     let (before, mut after) = pair(&outcomes(100, 1, 0), &outcomes(100, 1, 0));
     after.manifest.planned_trials = Some(1);
     after.manifest.planned_cases = Some(100);
     after.trials.truncate(88);
     let verdict = default(&before, &after);
-    assert_eq!((verdict.verdict, codes(&verdict)), (Answer::Inconclusive, vec![ReasonCode::MissingTrials]));
+    assert_eq!((verdict.verdict, codes(&verdict)), (Decision::Inconclusive, vec![ReasonCode::MissingTrials]));
     // A time-out is a failure, not a gap.
     let (before, mut after) = pair(&outcomes(100, 1, 0), &outcomes(100, 1, 0));
     for record in after.trials.iter_mut().take(20) {
         record.trial.ending = TrialEnding::TimedOut;
         record.trial.success = None;
     }
-    assert_eq!(default(&before, &after).verdict, Answer::Block);
+    assert_eq!(default(&before, &after).verdict, Decision::Block);
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn cases_of_one_run_only_are_missing_in_the_other() {
     let (before, mut after) = pair(&outcomes(300, 1, 0), &outcomes(300, 1, 0));
     after.trials.truncate(150);
     let verdict = default(&before, &after);
-    assert_eq!((verdict.verdict, codes(&verdict)), (Answer::Inconclusive, vec![ReasonCode::MissingTrials]));
+    assert_eq!((verdict.verdict, codes(&verdict)), (Decision::Inconclusive, vec![ReasonCode::MissingTrials]));
     assert_eq!((verdict.pairs.missing_baseline, verdict.pairs.missing_candidate), (0, 150));
     assert!(verdict.notes.iter().any(|note| note.starts_with("150 trials should be there")));
     // The other way round: what the baseline did there is as little known.
@@ -143,16 +143,16 @@ fn cases_of_one_run_only_are_missing_in_the_other() {
     let verdict = default(&before, &after);
     assert_eq!(verdict.pairs.missing_baseline, 300);
     // A good candidate cannot be worse than any baseline there.
-    assert_eq!(verdict.verdict, Answer::Approve);
+    assert_eq!(verdict.verdict, Decision::Approve);
     // Cases that only the candidate has do not lift those compared over the floor.
     before.trials.retain(|record| record.trial.case.as_str() < "case-00030");
     let verdict = default(&before, &after);
-    assert_eq!((verdict.verdict, codes(&verdict)[0]), (Answer::Inconclusive, ReasonCode::BelowFloor));
+    assert_eq!((verdict.verdict, codes(&verdict)[0]), (Decision::Inconclusive, ReasonCode::BelowFloor));
     // A few that are gone change nothing, and are told all the same.
     let (before, mut after) = pair(&outcomes(300, 1, 0), &outcomes(300, 1, 0));
     after.trials.truncate(298);
     let verdict = default(&before, &after);
-    assert_eq!((verdict.verdict, verdict.pairs.missing_candidate), (Answer::Approve, 2));
+    assert_eq!((verdict.verdict, verdict.pairs.missing_candidate), (Decision::Approve, 2));
     assert!(verdict.notes.iter().any(|note| note.starts_with("2 trials should be there")));
 }
 
@@ -166,13 +166,13 @@ fn a_plan_that_was_not_finished_approves_nothing() {
     let (before, after) = pair(&outcomes(100, 1, 0), &outcomes(100, 1, 0));
     let (before, after) = (planned(before, 300, 1), planned(after, 300, 1));
     let verdict = default(&before, &after);
-    assert_eq!((verdict.verdict, codes(&verdict)), (Answer::Inconclusive, vec![ReasonCode::MissingTrials]));
+    assert_eq!((verdict.verdict, codes(&verdict)), (Decision::Inconclusive, vec![ReasonCode::MissingTrials]));
     assert_eq!((verdict.pairs.missing_baseline, verdict.pairs.missing_candidate), (200, 200));
     // Five trials of each were planned, and the candidate has four.
     let (before, after) = pair(&outcomes(300, 5, 0), &outcomes(300, 4, 0));
     let (before, after) = (planned(before, 300, 5), planned(after, 300, 5));
     let verdict = default(&before, &after);
-    assert_eq!((verdict.verdict, codes(&verdict)), (Answer::Inconclusive, vec![ReasonCode::MissingTrials]));
+    assert_eq!((verdict.verdict, codes(&verdict)), (Decision::Inconclusive, vec![ReasonCode::MissingTrials]));
     assert_eq!(verdict.pairs.missing_candidate, 300);
 }
 
@@ -191,14 +191,14 @@ fn a_required_cost_or_tail_with_missing_trials_is_not_approved() {
     let tail = "metrics = [\"tail_latency\"]\n[metric.tail_latency]\nrequired = true\nbound_ms = 5";
     let tail = Policy::parse(tail).expect("a policy");
     for policy in [&cost, &tail] {
-        assert_eq!(decide(policy, &before, &after).verdict, Answer::Approve);
+        assert_eq!(decide(policy, &before, &after).verdict, Decision::Approve);
     }
     after.trials.truncate(240);
     for policy in [&cost, &tail] {
         let verdict = decide(policy, &before, &after);
         assert_eq!(
             (verdict.verdict, codes(&verdict)),
-            (Answer::Inconclusive, vec![ReasonCode::MissingTrials]),
+            (Decision::Inconclusive, vec![ReasonCode::MissingTrials]),
             "{:?}",
             verdict.reasons
         );
@@ -209,14 +209,14 @@ fn a_required_cost_or_tail_with_missing_trials_is_not_approved() {
 fn runs_without_a_plan_may_have_different_numbers_of_trials() {
     let (before, after) = pair(&outcomes(100, 5, 0), &outcomes(100, 3, 0));
     let verdict = default(&before, &after);
-    assert_eq!((verdict.verdict, codes(&verdict)), (Answer::Approve, vec![ReasonCode::NonInferior; 2]));
+    assert_eq!((verdict.verdict, codes(&verdict)), (Decision::Approve, vec![ReasonCode::NonInferior; 2]));
     assert_eq!((verdict.pairs.missing_baseline, verdict.pairs.missing_candidate), (0, 0));
     assert!(!verdict.notes.iter().any(|note| note.contains("should be")), "{:?}", verdict.notes);
     // Where a run has fewer trials of some cases than of others, that is told.
     let (before, mut after) = pair(&outcomes(100, 5, 0), &outcomes(100, 5, 0));
     after.trials.retain(|record| record.trial.trial < 4 || record.trial.case.as_str() < "case-00060");
     let verdict = default(&before, &after);
-    assert_eq!((verdict.verdict, verdict.pairs.missing_candidate), (Answer::Approve, 0));
+    assert_eq!((verdict.verdict, verdict.pairs.missing_candidate), (Decision::Approve, 0));
     assert!(
         verdict.notes.iter().any(|note| note.contains("40 cases have fewer than 5")),
         "{:?}",
@@ -229,14 +229,17 @@ fn a_corpus_picked_by_its_outcome_supports_no_mean() {
     let (mut before, after) = pair(&outcomes(100, 3, 0), &outcomes(100, 3, 30));
     before.manifest.selected = true;
     let verdict = default(&before, &after);
-    assert_eq!((verdict.verdict, codes(&verdict)), (Answer::Inconclusive, vec![ReasonCode::CorpusSelected]));
+    assert_eq!(
+        (verdict.verdict, codes(&verdict)),
+        (Decision::Inconclusive, vec![ReasonCode::CorpusSelected])
+    );
     let (mut before, after) = pair(&outcomes(100, 1, 0), &outcomes(100, 1, 30));
     before.manifest.lane = Lane::Recorded;
     before.trials.iter_mut().for_each(|record| record.trial.lane = Lane::Recorded);
     let verdict = default(&before, &after);
     assert_eq!(
         (verdict.verdict, codes(&verdict)),
-        (Answer::Inconclusive, vec![ReasonCode::BaselineIsRecording])
+        (Decision::Inconclusive, vec![ReasonCode::BaselineIsRecording])
     );
 }
 
@@ -268,12 +271,12 @@ fn refund_twice(case: usize) -> Vec<ToolCall> {
 fn without_labels_the_end_state_decides_and_a_second_refund_blocks() {
     let before = replayed(Lane::Baseline, 100, refund);
     let verdict = default(&before, &replayed(Lane::Candidate, 100, refund));
-    assert_eq!(verdict.verdict, Answer::Approve);
+    assert_eq!(verdict.verdict, Decision::Approve);
     assert!(verdict.notes.iter().any(|note| note.contains("end-state check")), "{:?}", verdict.notes);
     let careless =
         replayed(Lane::Candidate, 100, |case| if case < 20 { refund_twice(case) } else { refund(case) });
-    let analysis = analyse(&Policy::default(), &before, &careless, None, 1).expect("two runs");
-    assert_eq!(analysis.verdict.verdict, Answer::Block);
+    let analysis = analyze_once(&Policy::default(), &before, &careless, None, 1).expect("two runs");
+    assert_eq!(analysis.verdict.verdict, Decision::Block);
     assert_eq!(analysis.verdict.reasons[0].metric.as_deref(), Some("effects.duplicated"));
     let seen = analysis.findings.iter().find(|finding| finding.subject == "effects.duplicated");
     assert!(
@@ -284,7 +287,7 @@ fn without_labels_the_end_state_decides_and_a_second_refund_blocks() {
     let lazy = replayed(Lane::Candidate, 100, |case| if case < 20 { vec![] } else { refund(case) });
     let verdict = default(&before, &lazy);
     let named: Vec<_> = verdict.reasons.iter().filter_map(|reason| reason.metric.as_deref()).collect();
-    assert_eq!((verdict.verdict, named), (Answer::Block, vec!["success", "effects.missing"]));
+    assert_eq!((verdict.verdict, named), (Decision::Block, vec!["success", "effects.missing"]));
 }
 
 #[test]
@@ -293,14 +296,14 @@ fn a_declared_invariant_blocks_once_and_only_where_the_baseline_keeps_it() {
     let before = replayed(Lane::Baseline, 100, refund);
     let once =
         replayed(Lane::Candidate, 100, |case| if case == 7 { refund_twice(case) } else { refund(case) });
-    assert_eq!(default(&before, &once).verdict, Answer::Approve);
+    assert_eq!(default(&before, &once).verdict, Decision::Approve);
     let verdict = decide(&policy, &before, &once);
-    assert_eq!((verdict.verdict, codes(&verdict)[0]), (Answer::Block, ReasonCode::InvariantViolated));
+    assert_eq!((verdict.verdict, codes(&verdict)[0]), (Decision::Block, ReasonCode::InvariantViolated));
     assert_eq!((verdict.invariants[0].violations, verdict.invariants[0].cases), (1, 100));
     let sloppy =
         replayed(Lane::Baseline, 100, |case| if case == 9 { refund_twice(case) } else { refund(case) });
     let verdict = decide(&policy, &sloppy, &once);
-    assert_ne!(verdict.verdict, Answer::Block);
+    assert_ne!(verdict.verdict, Decision::Block);
     assert!(codes(&verdict).contains(&ReasonCode::BaselineViolatesInvariant));
     assert!(verdict.metrics.iter().any(|metric| metric.name == "invariant.idempotency" && metric.decides));
     let unseen = Policy::parse("[invariant.response_time]\nmax_ms = 5").expect("a policy");
@@ -318,7 +321,7 @@ fn a_replay_that_misses_too_much_is_not_approved() {
     let verdict = default(&before, &after);
     assert_eq!(
         (verdict.verdict, codes(&verdict)),
-        (Answer::Inconclusive, vec![ReasonCode::ReplayUnfaithful])
+        (Decision::Inconclusive, vec![ReasonCode::ReplayUnfaithful])
     );
 }
 
@@ -329,7 +332,7 @@ fn unscorable_is_absent_where_no_trial_broke_off() {
     let verdict = default(&before, &after);
     assert!(verdict.metrics.iter().all(|metric| metric.name != "unscorable"));
     let absent = verdict.absent.iter().find(|absent| absent.name == "unscorable");
-    assert!(absent.is_some_and(|absent| absent.why.contains("counted as missed")), "{absent:?}");
+    assert!(absent.is_some_and(|absent| absent.reason.contains("counted as missed")), "{absent:?}");
     let own = |record: &&mut TrialRecord| record.trial.lane == Lane::Candidate;
     for record in after.trials.iter_mut().filter(own).take(30) {
         record.trial.ending = TrialEnding::Truncated;
@@ -346,14 +349,14 @@ fn runs_that_cannot_be_compared_say_so() {
         record.trial.case = CaseId::parse(&format!("other-{}", record.trial.case)).expect("id");
     }
     let verdict = default(&before, &after);
-    assert_eq!((verdict.verdict, codes(&verdict)), (Answer::Inconclusive, vec![ReasonCode::NoPairs]));
+    assert_eq!((verdict.verdict, codes(&verdict)), (Decision::Inconclusive, vec![ReasonCode::NoPairs]));
     let doubled = after.trials[0].clone();
     after.trials.push(doubled);
-    let error = analyse(&Policy::default(), &before, &after, None, 1).expect_err("a trial twice");
-    assert!(matches!(error, AnalyseError::Twice { trial: 0, .. }));
+    let error = analyze_once(&Policy::default(), &before, &after, None, 1).expect_err("a trial twice");
+    assert!(matches!(error, AnalyzeError::Twice { trial: 0, .. }));
     after.trials.clear();
-    let error = analyse(&Policy::default(), &before, &after, None, 1).expect_err("nothing");
-    assert!(matches!(error, AnalyseError::Empty { lane: "candidate", .. }));
+    let error = analyze_once(&Policy::default(), &before, &after, None, 1).expect_err("nothing");
+    assert!(matches!(error, AnalyzeError::Empty { lane: "candidate", .. }));
 }
 
 #[test]
@@ -361,10 +364,10 @@ fn listed_metrics_alone_decide_and_margins_can_be_set() {
     let (before, after) = pair(&outcomes(40, 3, 0), &outcomes(40, 3, 0));
     let wide = Policy::parse("metrics = [\"success\"]\n[metric.success]\nmargin = 0.10").expect("a policy");
     let verdict = decide(&wide, &before, &after);
-    assert_eq!((verdict.verdict, codes(&verdict)), (Answer::Approve, vec![ReasonCode::NonInferior]));
+    assert_eq!((verdict.verdict, codes(&verdict)), (Decision::Approve, vec![ReasonCode::NonInferior]));
     let others = verdict.metrics.iter().filter(|metric| metric.name != "success");
     assert!(others.into_iter().all(|metric| !metric.decides && !metric.required));
-    assert_eq!(default(&before, &after).verdict, Answer::Inconclusive);
+    assert_eq!(default(&before, &after).verdict, Decision::Inconclusive);
 }
 
 /// One draw of trials: each case has its own chance of success, the same in both lanes unless broken.
@@ -396,8 +399,8 @@ fn identical_builds_are_blocked_no_more_often_than_alpha() {
         let pairs = Pairs::new(&before, &after, None).expect("two runs");
         let measured = metrics::measure(Setting { policy: &policy, pairs: &pairs, seed }, &[]).metrics;
         let tests = Tests { alpha: policy.alpha, seed, strict: false, ranks: &[] };
-        let tested = decide::test(&measured, Reading::Observed, &tests);
-        blocked += u64::from(decide::answer(&measured, &tested) == Answer::Block);
+        let tested = decide::test(&measured, MissingDataScenario::Observed, &tests);
+        blocked += u64::from(decide::answer(&measured, &tested) == Decision::Block);
     }
     assert!(blocked <= 11, "{blocked} of {ROLLOUTS} identical builds were blocked");
 }
@@ -432,6 +435,6 @@ fn states_follow_from_the_two_tests() {
     assert_eq!(verdict.metrics[0].state, MetricState::DeterioratedWithinMargin);
     assert_eq!(
         (verdict.verdict, codes(&verdict)[1]),
-        (Answer::Approve, ReasonCode::DeterioratedWithinMargin)
+        (Decision::Approve, ReasonCode::DeterioratedWithinMargin)
     );
 }

@@ -9,8 +9,8 @@ use crate::fixture::labelled;
 use crate::policy::Policy;
 use crate::run::Run;
 use crate::stats::stream::StreamKey;
-use crate::verdict::{Answer, DriftEffect, ReasonCode, Relabelled, Verdict};
-use crate::{Analysis, analyse};
+use crate::verdict::{Decision, DriftEffect, PermutationUnit, ReasonCode, Verdict};
+use crate::{Analysis, analyze_once};
 
 /// A run of 60 good cases with answers in eight numbers around the case's own; `moved` of the cases answer otherwise.
 fn run(lane: Lane, trials: usize, moved: usize) -> Run {
@@ -34,7 +34,7 @@ fn run(lane: Lane, trials: usize, moved: usize) -> Run {
 }
 
 fn decide(policy: &str, before: &Run, after: &Run) -> Analysis {
-    analyse(&Policy::parse(policy).expect("a policy"), before, after, None, 1).expect("two runs")
+    analyze_once(&Policy::parse(policy).expect("a policy"), before, after, None, 1).expect("two runs")
 }
 
 fn codes(verdict: &Verdict) -> Vec<ReasonCode> {
@@ -45,20 +45,20 @@ fn codes(verdict: &Verdict) -> Vec<ReasonCode> {
 fn a_change_of_answers_is_for_review_and_blocks_only_a_neutral_build() {
     let (before, after) = (run(Lane::Baseline, 4, 0), run(Lane::Candidate, 4, 30));
     let analysis = decide("", &before, &after);
-    let drift = analysis.verdict.drift.as_ref().expect("embedded answers");
-    assert_eq!((analysis.verdict.verdict, drift.effect), (Answer::Approve, DriftEffect::Review));
-    assert!(drift.changed && drift.p_smallest <= 0.001, "{drift:?}");
+    let drift = analysis.verdict.review.drift.as_ref().expect("embedded answers");
+    assert_eq!((analysis.verdict.verdict, drift.effect), (Decision::Approve, DriftEffect::Review));
+    assert!(drift.changed && drift.p_min <= 0.001, "{drift:?}");
     assert!(codes(&analysis.verdict).contains(&ReasonCode::AnswersChanged));
-    assert_eq!((drift.cases, drift.trials_baseline, drift.moved.len()), (60, 240, 20));
+    assert_eq!((drift.cases, drift.trials_baseline, drift.drifted.len()), (60, 240, 20));
     assert!(
-        drift.moved.iter().all(|moved| moved.case.as_str() < "case-00030" && moved.p < 0.1),
+        drift.drifted.iter().all(|moved| moved.case.as_str() < "case-00030" && moved.p < 0.1),
         "{:?}",
-        drift.moved
+        drift.drifted
     );
     let map = analysis.drift_map.expect("embedded answers");
     assert_eq!((map.points.len(), map.points[3].case.as_str()), (60, "case-00003"));
     let neutral = decide("[drift]\nbehaviour_neutral = true", &before, &after).verdict;
-    assert_eq!((neutral.verdict, codes(&neutral)[0]), (Answer::Block, ReasonCode::Deteriorated));
+    assert_eq!((neutral.verdict, codes(&neutral)[0]), (Decision::Block, ReasonCode::Deteriorated));
     assert_eq!(neutral.reasons[0].metric.as_deref(), Some("semantic.drift"));
 }
 
@@ -67,12 +67,13 @@ fn unchanged_answers_pass_even_a_neutral_build() {
     let policy = "[drift]\nbehaviour_neutral = true\n[metric.semantic.drift]\nmargin = 0.5";
     let (before, after) = (run(Lane::Baseline, 4, 0), run(Lane::Candidate, 4, 0));
     let verdict = decide(policy, &before, &after).verdict;
-    let drift = verdict.drift.as_ref().expect("embedded answers");
+    let drift = verdict.review.drift.as_ref().expect("embedded answers");
     assert!(!drift.changed && drift.detail.starts_with("no change"), "{drift:?}");
-    assert_eq!((verdict.verdict, drift.effect), (Answer::Approve, DriftEffect::Block));
+    assert_eq!((verdict.verdict, drift.effect), (Decision::Approve, DriftEffect::Block));
     assert!(!codes(&verdict).contains(&ReasonCode::AnswersChanged));
-    let swapped = decide("[drift]\nshared_state = true", &before, &after).verdict.drift.expect("embedded");
-    assert_eq!(swapped.relabelled, Relabelled::Sessions);
+    let swapped =
+        decide("[drift]\nshared_state = true", &before, &after).verdict.review.drift.expect("embedded");
+    assert_eq!(swapped.permutation_unit, PermutationUnit::Sessions);
     let named: Vec<&str> = swapped.statistics.iter().map(|statistic| statistic.name.as_str()).collect();
     assert_eq!(named, ["cross", "dispersion"]);
 }
@@ -84,18 +85,19 @@ fn a_recording_alone_is_tested_by_its_place_among_the_candidates_trials() {
     before.trials.iter_mut().for_each(|record| record.trial.lane = Lane::Recorded);
     let verdict = decide("", &before, &run(Lane::Candidate, 4, 30)).verdict;
     assert_eq!(codes(&verdict)[0], ReasonCode::BaselineIsRecording);
-    let drift = verdict.drift.expect("embedded answers");
+    let drift = verdict.review.drift.expect("embedded answers");
     let named: Vec<&str> = drift.statistics.iter().map(|statistic| statistic.name.as_str()).collect();
     assert_eq!(named, ["cross", "single"]);
     assert!(drift.changed && drift.drift.is_none() && drift.distance_baseline.is_none(), "{drift:?}");
-    let same = decide("", &before, &run(Lane::Candidate, 4, 0)).verdict.drift.expect("embedded answers");
-    assert!(same.p_smallest > 0.02, "{same:?}");
+    let same =
+        decide("", &before, &run(Lane::Candidate, 4, 0)).verdict.review.drift.expect("embedded answers");
+    assert!(same.p_min > 0.02, "{same:?}");
     before.manifest.selected = true;
     let picked = decide("", &before, &run(Lane::Candidate, 4, 30)).verdict;
     assert!(
-        picked.drift.is_none(),
+        picked.review.drift.is_none(),
         "recordings picked by their outcome are not exchangeable: {:?}",
-        picked.drift
+        picked.review.drift
     );
 }
 
@@ -105,9 +107,9 @@ fn runs_without_answers_or_of_two_models_have_no_drift_and_say_why() {
     let other: Arc<str> = Arc::from("other");
     after.trials[0].embedding = AnswerEmbedding::of_turns(&other, &[vec![1.0_f32; 8]]).ok();
     let analysis = decide("", &before, &after);
-    assert!(analysis.verdict.drift.is_none() && analysis.drift_map.is_none());
+    assert!(analysis.verdict.review.drift.is_none() && analysis.drift_map.is_none());
     let absent = analysis.verdict.absent.iter().find(|absent| absent.name == "semantic.drift");
-    assert!(absent.is_some_and(|absent| absent.why.contains("different models")), "{absent:?}");
+    assert!(absent.is_some_and(|absent| absent.reason.contains("different models")), "{absent:?}");
     let neutral = decide("[drift]\nbehaviour_neutral = true", &before, &after).verdict;
-    assert_eq!((neutral.verdict, codes(&neutral)[0]), (Answer::Inconclusive, ReasonCode::MetricAbsent));
+    assert_eq!((neutral.verdict, codes(&neutral)[0]), (Decision::Inconclusive, ReasonCode::MetricAbsent));
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jsonschema::Validator;
 use serde_json::Value;
 
-use super::{Breach, Check};
+use super::{Check, InvariantViolation};
 use crate::policy::MonotonicEffects;
 use crate::run::{ToolCall, TrialRecord};
 use crate::writes;
@@ -20,21 +20,21 @@ pub(super) fn check_arguments(schemas: &BTreeMap<&str, Validator>, record: &Tria
     if !record.trial.has_transcript {
         return Check::Unchecked;
     }
-    let mut breaches = Vec::new();
+    let mut violations = Vec::new();
     for call in &record.calls {
         let Some(validator) = schemas.get(call.tool.as_str()) else { continue };
         let Some(value) = arguments(call) else {
             let detail = format!("arguments are not JSON: {}", call.arguments_text());
-            breaches.push(Breach::of_call(call, detail));
+            violations.push(InvariantViolation::of_call(call, detail));
             continue;
         };
         if let Err(error) = validator.validate(&value) {
             let pointer = error.instance_path().to_string();
-            let breach = Breach::of_call(call, format!("arguments at `{pointer}`: {error}"));
-            breaches.push(Breach { pointer, ..breach });
+            let violation = InvariantViolation::of_call(call, format!("arguments at `{pointer}`: {error}"));
+            violations.push(InvariantViolation { pointer, ..violation });
         }
     }
-    Check::of(breaches)
+    Check::of(violations)
 }
 
 /// Writes keep the declared order, and none is made again after another came between.
@@ -43,7 +43,7 @@ pub(super) fn check_forward(declared: &MonotonicEffects, record: &TrialRecord) -
         return Check::Unchecked;
     }
     let place = |tool: &str| declared.order.iter().position(|listed| listed == tool);
-    let mut breaches = Vec::new();
+    let mut violations = Vec::new();
     let mut last: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     let mut furthest: Option<(usize, &str)> = None;
     for (number, call) in record.calls.iter().filter(|call| call.wrote()).enumerate() {
@@ -51,7 +51,10 @@ pub(super) fn check_forward(declared: &MonotonicEffects, record: &TrialRecord) -
             match furthest.filter(|(reached, _)| *reached > position) {
                 Some((reached, tool)) => {
                     let detail = format!("{} (place {position}) after {tool} (place {reached})", call.tool);
-                    breaches.push(Breach { rule: Some("order".to_owned()), ..Breach::of_call(call, detail) });
+                    violations.push(InvariantViolation {
+                        rule: Some("order".to_owned()),
+                        ..InvariantViolation::of_call(call, detail)
+                    });
                 }
                 None => furthest = Some((position, &call.tool)),
             }
@@ -60,10 +63,13 @@ pub(super) fn check_forward(declared: &MonotonicEffects, record: &TrialRecord) -
         let before = last.insert(key, number);
         if before.is_some_and(|before| before + 1 < number) && call.idempotent != Some(true) {
             let detail = format!("{}({}) made again after another write", call.tool, call.arguments_text());
-            breaches.push(Breach { rule: Some("again".to_owned()), ..Breach::of_call(call, detail) });
+            violations.push(InvariantViolation {
+                rule: Some("again".to_owned()),
+                ..InvariantViolation::of_call(call, detail)
+            });
         }
     }
-    Check::of(breaches)
+    Check::of(violations)
 }
 
 /// No write is made twice with the same arguments, unless it is declared harmless.
@@ -75,7 +81,9 @@ pub(super) fn check_repeats(tools: &[String], record: &TrialRecord) -> Check {
     let same = |call: &&ToolCall| call.wrote() && call.tool == tool && call.arguments_text() == arguments;
     let second = record.calls.iter().filter(same).nth(1);
     let detail = format!("{tool}({arguments}) made {count} times");
-    let breach =
-        second.map_or_else(|| Breach::of_trial(detail.clone()), |call| Breach::of_call(call, detail.clone()));
-    Check::Broken(vec![breach])
+    let violation = second.map_or_else(
+        || InvariantViolation::of_trial(detail.clone()),
+        |call| InvariantViolation::of_call(call, detail.clone()),
+    );
+    Check::Broken(vec![violation])
 }

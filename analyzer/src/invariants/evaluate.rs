@@ -4,17 +4,19 @@
 
 use statrs::function::beta::beta_reg;
 
-use super::{Breach, Check, Invariant, envelope, mutation_check};
+use super::{Check, Invariant, InvariantViolation, envelope_check, mutation_check};
 use crate::cast::to_f64;
 use crate::pairs::{PairedCase, Pairs};
 use crate::policy::Policy;
 use crate::run::TrialRecord;
-use crate::verdict::{BreachPlace, EnvelopeName, InvariantResult, InvariantState, LaneCheck, Liveness};
+use crate::verdict::{
+    EnvelopeIdentity, InvariantResult, InvariantState, LaneCheck, MutationCheck, ViolationExample,
+};
 
 /// How many violating sessions are named.
 const EXAMPLES: usize = 20;
 
-/// How many single breaches of them are told.
+/// How many single violations of them are told.
 const BREACHES: usize = 100;
 
 /// Level of the upper bound on the share of violating cases.
@@ -28,7 +30,7 @@ pub(crate) struct Checked {
     /// Names of those that the baseline breaks too.
     pub(crate) demoted: Vec<&'static str>,
     /// What forbids approval.
-    pub(crate) doubts: Vec<Doubt>,
+    pub(crate) caveats: Vec<Caveat>,
     /// What the reader must know.
     pub(crate) notes: Vec<String>,
     /// Violating candidate trials: invariant, case, record, what was done.
@@ -37,18 +39,18 @@ pub(crate) struct Checked {
 
 /// Something that an invariant cannot say of these trials.
 #[derive(Debug)]
-pub(crate) struct Doubt {
+pub(crate) struct Caveat {
     /// The invariant.
     pub(crate) name: &'static str,
-    /// What kind of doubt.
-    pub(crate) why: Doubtful,
+    /// What kind of caveat.
+    pub(crate) why: CaveatKind,
     /// In words.
     pub(crate) detail: String,
 }
 
-/// Kinds of doubt.
+/// Kinds of caveat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Doubtful {
+pub(crate) enum CaveatKind {
     /// It was not checked, or could not have failed.
     Unchecked,
     /// Too few cases for the demanded bound.
@@ -68,10 +70,10 @@ pub(crate) fn check(policy: &Policy, pairs: &Pairs<'_>, seed: u64) -> Checked {
 }
 
 /// What the verdict says of the envelope that trials were checked against.
-pub(crate) fn envelope_name(policy: &Policy) -> Option<EnvelopeName> {
+pub(crate) fn envelope_name(policy: &Policy) -> Option<EnvelopeIdentity> {
     let envelope = policy.invariant.enabled_envelope()?;
     let told = |key: &::envelope::NotChecked| format!("line {}: {}", key.line, key.key);
-    Some(EnvelopeName {
+    Some(EnvelopeIdentity {
         digest: envelope.digest().to_owned(),
         agent: envelope.agent().map(str::to_owned),
         version: envelope.version().map(str::to_owned),
@@ -80,8 +82,8 @@ pub(crate) fn envelope_name(policy: &Policy) -> Option<EnvelopeName> {
 }
 
 /// A violation counts where a second evaluation, by a checker made anew from the policy, finds the same in the trial.
-fn confirmed(again: &Invariant<'_>, record: &TrialRecord, found: &[Breach]) -> bool {
-    matches!(again.check(record), Check::Broken(breaches) if breaches == found)
+fn confirmed(again: &Invariant<'_>, record: &TrialRecord, found: &[InvariantViolation]) -> bool {
+    matches!(again.check(record), Check::Broken(violations) if violations == found)
 }
 
 fn check_one(
@@ -100,10 +102,12 @@ fn check_one(
         for record in &case.candidate.trials {
             let check = invariant.check(record);
             match check {
-                Check::Broken(breaches) if !confirmed(again, record, &breaches) => result.unconfirmed += 1,
-                Check::Broken(breaches) => {
-                    note(&mut result, case, record, &breaches);
-                    let detail = words(&breaches);
+                Check::Broken(violations) if !confirmed(again, record, &violations) => {
+                    result.unconfirmed += 1
+                }
+                Check::Broken(violations) => {
+                    note(&mut result, case, record, &violations);
+                    let detail = words(&violations);
                     let session = record.trial.session.to_string();
                     checked.broken.push((name, case.case.to_string(), session, record.trial.trial, detail));
                     candidate.push(Some(true));
@@ -132,7 +136,7 @@ fn check_one(
     result.upper_bound = result.candidate.upper_bound;
     result.violations_baseline = result.baseline.violations;
     result.max_rate = policy.invariant.max_rate.get(name).copied();
-    result.liveness = Some(live(invariant, &result, pairs, seed));
+    result.mutation_check = Some(live(invariant, &result, pairs, seed));
     judge(name, &mut result, checked);
     checked.results.push(result);
 }
@@ -150,39 +154,48 @@ fn add(lane: &mut LaneCheck, trials: impl Iterator<Item = Option<bool>>) {
     lane.violating_cases += u64::from(broken > 0);
 }
 
-fn note(result: &mut InvariantResult, case: &PairedCase<'_>, record: &TrialRecord, breaches: &[Breach]) {
+fn note(
+    result: &mut InvariantResult,
+    case: &PairedCase<'_>,
+    record: &TrialRecord,
+    violations: &[InvariantViolation],
+) {
     if result.examples.len() >= EXAMPLES {
         return;
     }
     let (trial, session) = (record.trial.trial, record.trial.session.to_string());
-    result.details.push(format!("case {}, trial {trial}, session {session}: {}", case.case, words(breaches)));
-    let room = BREACHES.saturating_sub(result.breaches.len());
-    result.breaches.extend(breaches.iter().take(room).map(|breach| BreachPlace {
+    result.details.push(format!(
+        "case {}, trial {trial}, session {session}: {}",
+        case.case,
+        words(violations)
+    ));
+    let room = BREACHES.saturating_sub(result.violation_examples.len());
+    result.violation_examples.extend(violations.iter().take(room).map(|violation| ViolationExample {
         case: case.case.to_string(),
         trial,
         session: session.clone(),
-        seq: breach.seq,
-        tool: breach.tool.clone(),
-        rule: breach.rule.clone(),
-        pointer: breach.pointer.clone(),
-        detail: breach.detail.clone(),
+        seq: violation.seq,
+        tool: violation.tool.clone(),
+        rule: violation.rule.clone(),
+        pointer: violation.pointer.clone(),
+        detail: violation.detail.clone(),
     }));
     result.examples.push(session);
 }
 
-/// The first breach of a trial, and how many more there are.
-fn words(breaches: &[Breach]) -> String {
-    let first = breaches.first().map(Breach::words).unwrap_or_default();
-    match breaches.len() {
+/// The first violation of a trial, and how many more there are.
+fn words(violations: &[InvariantViolation]) -> String {
+    let first = violations.first().map(InvariantViolation::words).unwrap_or_default();
+    match violations.len() {
         0 | 1 => first,
         many => format!("{first} (and {} more)", many - 1),
     }
 }
 
-/// The liveness of an invariant that the baseline keeps; one that it breaks has shown that it can fail.
-fn live(invariant: &Invariant<'_>, result: &InvariantResult, pairs: &Pairs<'_>, seed: u64) -> Liveness {
+/// The mutation_check of an invariant that the baseline keeps; one that it breaks has shown that it can fail.
+fn live(invariant: &Invariant<'_>, result: &InvariantResult, pairs: &Pairs<'_>, seed: u64) -> MutationCheck {
     if result.violations_baseline > 0 {
-        return Liveness { live: true, ..Liveness::default() };
+        return MutationCheck::default();
     }
     let baseline: Vec<&TrialRecord> =
         pairs.cases.iter().flat_map(|case| &case.baseline.trials).copied().collect();
@@ -191,30 +204,31 @@ fn live(invariant: &Invariant<'_>, result: &InvariantResult, pairs: &Pairs<'_>, 
 
 /// What the numbers mean, and what they forbid.
 fn judge(name: &'static str, result: &mut InvariantResult, checked: &mut Checked) {
-    let mut doubt = |why, detail: String| checked.doubts.push(Doubt { name, why, detail });
+    let mut caveat = |why, detail: String| checked.caveats.push(Caveat { name, why, detail });
     if result.cases == 0 {
         result.state = InvariantState::Unchecked;
         let detail = format!("invariant {name} is declared, and no candidate trial shows what it is about");
-        doubt(Doubtful::Unchecked, detail);
+        caveat(CaveatKind::Unchecked, detail);
     } else if result.violations_baseline > 0 {
         result.state = InvariantState::Demoted;
         checked.demoted.push(name);
     } else if result.violations > 0 {
         result.state = InvariantState::Violated;
     }
-    let liveness = result.liveness.as_ref();
-    if let Some(dead) = liveness.filter(|liveness| !liveness.live && result.cases > 0) {
-        let detail = format!("invariant {name} cannot fail on these sessions ({})", dead.silent.join("; "));
-        doubt(Doubtful::Unchecked, detail);
+    let mutation_check = result.mutation_check.as_ref();
+    if let Some(vacuous) = mutation_check.filter(|check| check.vacuous && result.cases > 0) {
+        let detail =
+            format!("invariant {name} cannot fail on these sessions ({})", vacuous.vacuous_rules.join("; "));
+        caveat(CaveatKind::Unchecked, detail);
         if result.state == InvariantState::Kept {
-            result.state = InvariantState::NotLive;
+            result.state = InvariantState::Vacuous;
         }
     }
     if let Some(max_rate) =
         result.max_rate.filter(|max_rate| result.cases > 0 && result.upper_bound > *max_rate)
     {
         let detail = too_few(name, result, max_rate);
-        doubt(Doubtful::TooFewCases, detail);
+        caveat(CaveatKind::TooFewCases, detail);
         if result.state == InvariantState::Kept {
             result.state = InvariantState::TooFewCases;
         }
@@ -247,7 +261,8 @@ fn notes(name: &str, result: &InvariantResult, notes: &mut Vec<String>) {
             recorded.violating_cases, recorded.cases
         ));
     }
-    let silent = result.liveness.as_ref().filter(|liveness| liveness.live).map(|liveness| &liveness.silent);
+    let silent =
+        result.mutation_check.as_ref().filter(|check| !check.vacuous).map(|check| &check.vacuous_rules);
     if let Some(silent) = silent.filter(|silent| !silent.is_empty()) {
         notes.push(format!("parts of invariant {name} cannot fail on these sessions: {}", silent.join("; ")));
     }
@@ -261,7 +276,7 @@ fn judge_envelope(policy: &Policy, pairs: &Pairs<'_>, checked: &mut Checked) {
             let detail = "invariant.envelope is on, and there is no envelope to check against; give it with --envelope FILE, \
                           or turn it off"
                 .to_owned();
-            checked.doubts.push(Doubt { name, why: Doubtful::Unchecked, detail });
+            checked.caveats.push(Caveat { name, why: CaveatKind::Unchecked, detail });
         } else if policy.invariant.declared_envelope.is_some() {
             checked.notes.push(
                 "an envelope is given, and the policy turns it off: nothing was checked against it"
@@ -280,7 +295,7 @@ fn judge_envelope(policy: &Policy, pairs: &Pairs<'_>, checked: &mut Checked) {
             "the envelope forbids more than this version can check: {keys}; nothing is approved under rules that nobody checked. \
              Keep them in an envelope of their own until they are"
         );
-        checked.doubts.push(Doubt { name, why: Doubtful::Unchecked, detail });
+        checked.caveats.push(Caveat { name, why: CaveatKind::Unchecked, detail });
     }
     if let Some(keys) = of_kind(false) {
         checked.notes.push(format!("the envelope says more than this version checks on trials: {keys}"));
@@ -289,7 +304,7 @@ fn judge_envelope(policy: &Policy, pairs: &Pairs<'_>, checked: &mut Checked) {
     if watched {
         let mut counts = std::collections::BTreeMap::new();
         for record in pairs.cases.iter().flat_map(|case| &case.candidate.trials) {
-            for rule in envelope::observed(envelope, record) {
+            for rule in envelope_check::observed(envelope, record) {
                 *counts.entry(rule).or_insert(0_u64) += 1;
             }
         }

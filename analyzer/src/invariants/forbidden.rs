@@ -5,7 +5,7 @@
 use regex::{Regex, RegexBuilder};
 use serde_json::Value;
 
-use super::{Breach, Check, calls};
+use super::{Check, InvariantViolation, calls};
 use crate::policy::Forbidden;
 use crate::run::TrialRecord;
 
@@ -51,11 +51,11 @@ impl Texts {
         if answer.is_none() && !has_calls {
             return Check::Unchecked;
         }
-        let mut breaches = Vec::new();
+        let mut violations = Vec::new();
         for rule in &self.rules {
             if let Some(found) = answer.and_then(|answer| rule.find(answer)) {
-                let breach = Breach::of_trial(format!("the answer says {found:?}"));
-                breaches.push(Breach { rule: Some(rule.name.clone()), ..breach });
+                let violation = InvariantViolation::of_trial(format!("the answer says {found:?}"));
+                violations.push(InvariantViolation { rule: Some(rule.name.clone()), ..violation });
             }
             for call in record.calls.iter().filter(|_| has_calls) {
                 let found = match calls::arguments(call) {
@@ -63,12 +63,17 @@ impl Texts {
                     None => rule.find(call.arguments_text()).map(|found| (String::new(), found)),
                 };
                 if let Some((pointer, found)) = found {
-                    let breach = Breach::of_call(call, format!("arguments at `{pointer}` say {found:?}"));
-                    breaches.push(Breach { pointer, rule: Some(rule.name.clone()), ..breach });
+                    let violation =
+                        InvariantViolation::of_call(call, format!("arguments at `{pointer}` say {found:?}"));
+                    violations.push(InvariantViolation {
+                        pointer,
+                        rule: Some(rule.name.clone()),
+                        ..violation
+                    });
                 }
             }
         }
-        Check::of(breaches)
+        Check::of(violations)
     }
 }
 

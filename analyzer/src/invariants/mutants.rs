@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::forbidden::Rule;
 use super::precedence::Precedence;
-use super::{Breach, Invariant, calls, sample};
+use super::{Invariant, InvariantViolation, calls, sample};
 use crate::run::{ToolCall, TrialRecord};
 
 /// A name and a value that no session has.
@@ -26,7 +26,7 @@ const MAX_REPEATED: u64 = 10_000;
 const LONG: usize = 20_000;
 
 type Mutate<'i> = Box<dyn Fn(&TrialRecord) -> Vec<TrialRecord> + 'i>;
-type Expect<'i> = Box<dyn Fn(&Breach) -> bool + 'i>;
+type Expect<'i> = Box<dyn Fn(&InvariantViolation) -> bool + 'i>;
 
 /// One rule of an invariant, and how to break it.
 pub(super) struct Probe<'i> {
@@ -34,7 +34,7 @@ pub(super) struct Probe<'i> {
     pub(super) rule: String,
     /// Trials made of this one that must break it; none where this one has nothing that the rule is about.
     pub(super) mutate: Mutate<'i>,
-    /// Whether a breach is of this rule.
+    /// Whether a violation is of this rule.
     pub(super) expect: Expect<'i>,
 }
 
@@ -43,7 +43,7 @@ impl<'i> Probe<'i> {
         Self { rule, mutate: Box::new(mutate), expect: Box::new(|_| true) }
     }
 
-    fn expecting(self, expect: impl Fn(&Breach) -> bool + 'i) -> Self {
+    fn expecting(self, expect: impl Fn(&InvariantViolation) -> bool + 'i) -> Self {
         Self { expect: Box::new(expect), ..self }
     }
 }
@@ -56,11 +56,13 @@ pub(super) fn probes<'i>(invariant: &'i Invariant<'_>) -> Vec<Probe<'i>> {
             .keys()
             .map(|tool| {
                 Probe::new(format!("schema of {tool}"), move |record| wrong_arguments(record, tool))
-                    .expecting(move |breach| breach.tool.as_deref() == Some(*tool))
+                    .expecting(move |violation| violation.tool.as_deref() == Some(*tool))
             })
             .collect(),
         Invariant::MonotonicEffects(declared) => {
-            let is = |rule: &'static str| move |breach: &Breach| breach.rule.as_deref() == Some(rule);
+            let is = |rule: &'static str| {
+                move |violation: &InvariantViolation| violation.rule.as_deref() == Some(rule)
+            };
             let mut probes = vec![Probe::new("again".to_owned(), made_again).expecting(is("again"))];
             if declared.order.len() > 1 {
                 let order = Probe::new("order".to_owned(), move |record| backwards(record, &declared.order));
@@ -79,14 +81,14 @@ pub(super) fn probes<'i>(invariant: &'i Invariant<'_>) -> Vec<Probe<'i>> {
                 Probe::new(rule.name.clone(), move |record| {
                     saying(record, rule, texts.answer, texts.arguments)
                 })
-                .expecting(move |breach| breach.rule.as_ref() == Some(&rule.name))
+                .expecting(move |violation| violation.rule.as_ref() == Some(&rule.name))
             };
             texts.rules.iter().map(probe).collect()
         }
         Invariant::Order(rules) => {
             let probe = |rule: &'i Precedence<'_>| {
                 Probe::new(rule.rule.name(), move |record| unprepared(record, rule))
-                    .expecting(move |breach| breach.rule == Some(rule.rule.name()))
+                    .expecting(move |violation| violation.rule == Some(rule.rule.name()))
             };
             rules.iter().map(probe).collect()
         }
@@ -257,7 +259,8 @@ fn unprepared(record: &TrialRecord, rule: &Precedence<'_>) -> Vec<TrialRecord> {
 // === the envelope ===
 
 fn of_envelope(envelope: &Envelope) -> Vec<Probe<'_>> {
-    let is = |rule: &'static str| move |breach: &Breach| breach.rule.as_deref() == Some(rule);
+    let is =
+        |rule: &'static str| move |violation: &InvariantViolation| violation.rule.as_deref() == Some(rule);
     let mut probes = Vec::new();
     if envelope.undeclared_tool() == Undeclared::Deny {
         let renamed = |record: &TrialRecord| {
@@ -275,17 +278,17 @@ fn of_envelope(envelope: &Envelope) -> Vec<Probe<'_>> {
         if tool.args_schema().is_some() {
             let probe =
                 Probe::new(format!("{name}/{ARGS_SCHEMA}"), move |record| wrong_arguments(record, name));
-            probes.push(probe.expecting(move |breach| {
-                let rule = breach.rule.as_deref();
-                breach.tool.as_deref() == Some(name)
+            probes.push(probe.expecting(move |violation| {
+                let rule = violation.rule.as_deref();
+                violation.tool.as_deref() == Some(name)
                     && (rule == Some(ARGS_SCHEMA) || rule == Some(UNDECLARED_ARGUMENT))
             }));
         }
         for bound in tool.bounds().iter().filter(|bound| bound.enforced) {
             let probe =
                 Probe::new(format!("{name}/{}", bound.id), move |record| out_of_bound(record, name, bound));
-            probes.push(probe.expecting(move |breach| {
-                breach.tool.as_deref() == Some(name) && breach.rule.as_deref() == Some(&bound.id)
+            probes.push(probe.expecting(move |violation| {
+                violation.tool.as_deref() == Some(name) && violation.rule.as_deref() == Some(&bound.id)
             }));
         }
     }
@@ -297,10 +300,9 @@ fn of_envelope(envelope: &Envelope) -> Vec<Probe<'_>> {
             }
             mutants
         };
-        probes
-            .push(Probe::new("output".to_owned(), answers).expecting(|breach| {
-                matches!(breach.rule.as_deref(), Some(OUTPUT_SCHEMA | OUTPUT_MAX_BYTES))
-            }));
+        probes.push(Probe::new("output".to_owned(), answers).expecting(|violation| {
+            matches!(violation.rule.as_deref(), Some(OUTPUT_SCHEMA | OUTPUT_MAX_BYTES))
+        }));
     }
     probes
 }

@@ -7,23 +7,23 @@ use super::mutants::{self, Probe};
 use super::{Check, Invariant};
 use crate::run::TrialRecord;
 use crate::stats::stream::StreamKey;
-use crate::verdict::Liveness;
+use crate::verdict::MutationCheck;
 
 /// Trials that each rule is tried on.
 const TRIALS_PER_RULE: usize = 16;
 
 /// Tries every rule of an invariant on trials of the baseline, which start at a place drawn by the seed.
-pub(super) fn probe(invariant: &Invariant<'_>, baseline: &[&TrialRecord], seed: u64) -> Liveness {
-    let mut liveness = Liveness::default();
+pub(super) fn probe(invariant: &Invariant<'_>, baseline: &[&TrialRecord], seed: u64) -> MutationCheck {
+    let mut result = MutationCheck { vacuous: true, ..MutationCheck::default() };
     let probes = mutants::probes(invariant);
     let single = probes.len() == 1;
     for one in &probes {
         let start = start(invariant.name(), &one.rule, baseline.len(), seed);
         let (mutants, failed) = try_rule(invariant, one, baseline, start);
-        liveness.mutants += mutants;
-        liveness.failed += failed;
+        result.mutants += mutants;
+        result.killed += failed;
         if failed > 0 {
-            liveness.live = true;
+            result.vacuous = false;
         } else {
             let what = if single && one.rule.is_empty() { "it" } else { one.rule.as_str() };
             let why = if mutants == 0 {
@@ -31,10 +31,10 @@ pub(super) fn probe(invariant: &Invariant<'_>, baseline: &[&TrialRecord], seed: 
             } else {
                 "whatever the trials are changed to, it is kept"
             };
-            liveness.silent.push(format!("{what}: {why}"));
+            result.vacuous_rules.push(format!("{what}: {why}"));
         }
     }
-    liveness
+    result
 }
 
 fn start(name: &str, rule: &str, trials: usize, seed: u64) -> usize {
@@ -52,7 +52,7 @@ fn try_rule(
 ) -> (u64, u64) {
     let (before, after) = baseline.split_at(start.min(baseline.len()));
     let breaks = |record: &TrialRecord| match invariant.check(record) {
-        Check::Broken(breaches) => breaches.iter().any(|breach| (probe.expect)(breach)),
+        Check::Broken(violations) => violations.iter().any(|violation| (probe.expect)(violation)),
         Check::Kept | Check::Unchecked => false,
     };
     let (mut tried, mut mutants, mut failed) = (0, 0, 0);

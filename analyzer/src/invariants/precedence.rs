@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use envelope::Pointer;
 use schemas::canonical::canonical;
 
-use super::{Breach, Check, calls};
+use super::{Check, InvariantViolation, calls};
 use crate::policy::OrderRule;
 use crate::run::{ToolCall, TrialRecord};
 
@@ -38,38 +38,38 @@ pub(super) fn check(rules: &[Precedence<'_>], record: &TrialRecord) -> Check {
     if !record.trial.has_transcript {
         return Check::Unchecked;
     }
-    let breaches = rules.iter().flat_map(|rule| broken(rule, record));
-    let mut breaches: Vec<Breach> = breaches.collect();
-    breaches.sort_by_key(|breach| breach.seq);
-    Check::of(breaches)
+    let violations = rules.iter().flat_map(|rule| broken(rule, record));
+    let mut violations: Vec<InvariantViolation> = violations.collect();
+    violations.sort_by_key(|violation| violation.seq);
+    Check::of(violations)
 }
 
-fn broken(rule: &Precedence<'_>, record: &TrialRecord) -> Vec<Breach> {
-    let mut breaches = Vec::new();
+fn broken(rule: &Precedence<'_>, record: &TrialRecord) -> Vec<InvariantViolation> {
+    let mut violations = Vec::new();
     let mut happened = false;
     let mut values: BTreeSet<String> = BTreeSet::new();
     let name = rule.rule.name();
-    let told = |call: &ToolCall, pointer: &str, detail: String| Breach {
+    let told = |call: &ToolCall, pointer: &str, detail: String| InvariantViolation {
         rule: Some(name.clone()),
         pointer: pointer.to_owned(),
-        ..Breach::of_call(call, detail)
+        ..InvariantViolation::of_call(call, detail)
     };
     for call in &record.calls {
         if rule.is_then(call) {
             let before = rule.rule.first.join(" or ");
             match &rule.same {
                 None if happened => {}
-                None => breaches.push(told(call, "", format!("made before {before} had succeeded"))),
+                None => violations.push(told(call, "", format!("made before {before} had succeeded"))),
                 Some((first, then)) => {
                     let wanted = values_at(call, then);
                     let missing = wanted.iter().find(|value| !values.contains(*value));
                     if wanted.is_empty() {
                         let detail = format!("has no argument {then} to be compared with {before}");
-                        breaches.push(told(call, then.as_str(), detail));
+                        violations.push(told(call, then.as_str(), detail));
                     } else if let Some(value) = missing {
                         let detail =
                             format!("{then} is {value}; {before} had not succeeded with that {first}");
-                        breaches.push(told(call, then.as_str(), detail));
+                        violations.push(told(call, then.as_str(), detail));
                     }
                 }
             }
@@ -81,7 +81,7 @@ fn broken(rule: &Precedence<'_>, record: &TrialRecord) -> Vec<Breach> {
             }
         }
     }
-    breaches
+    violations
 }
 
 fn values_at(call: &ToolCall, place: &Pointer) -> Vec<String> {

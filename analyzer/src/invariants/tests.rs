@@ -8,7 +8,7 @@ use super::*;
 use crate::fixture::{read, record, run, write};
 use crate::pairs::Pairs;
 use crate::policy::{DeclaredEnvelope, Policy};
-use crate::run::{Run, Said, ToolCall};
+use crate::run::{Run, ToolCall, UserTurn};
 use crate::verdict::{InvariantResult, InvariantState};
 
 fn policy(text: &str) -> Policy {
@@ -22,12 +22,13 @@ fn verdict_of(policy: &Policy, trial: &TrialRecord) -> Check {
     invariant.check(trial)
 }
 
-/// The rules and calls of its breaches.
-fn breaches(policy: &Policy, trial: &TrialRecord) -> Vec<(Option<u32>, String)> {
+/// The rules and calls of its violations.
+fn violations(policy: &Policy, trial: &TrialRecord) -> Vec<(Option<u32>, String)> {
     match verdict_of(policy, trial) {
-        Check::Broken(breaches) => {
-            breaches.into_iter().map(|breach| (breach.seq, breach.rule.unwrap_or_default())).collect()
-        }
+        Check::Broken(violations) => violations
+            .into_iter()
+            .map(|violation| (violation.seq, violation.rule.unwrap_or_default()))
+            .collect(),
         Check::Kept => Vec::new(),
         Check::Unchecked => panic!("not checked"),
     }
@@ -70,11 +71,11 @@ fn the_bound_is_clopper_pearson() {
 fn a_write_made_twice_is_a_violation_unless_declared_harmless() {
     let twice =
         record("c", 0, vec![at(3, write("refund", "{\"id\":1}")), at(7, write("refund", "{\"id\":1}"))]);
-    assert_eq!(breaches(&policy("[invariant.idempotency]"), &twice), [(Some(7), String::new())]);
-    assert_eq!(breaches(&policy("[invariant.idempotency]\ntools = [\"mail\"]"), &twice), []);
+    assert_eq!(violations(&policy("[invariant.idempotency]"), &twice), [(Some(7), String::new())]);
+    assert_eq!(violations(&policy("[invariant.idempotency]\ntools = [\"mail\"]"), &twice), []);
     let mut harmless = twice;
     harmless.calls.iter_mut().for_each(|call| call.idempotent = Some(true));
-    assert_eq!(breaches(&policy("[invariant.idempotency]"), &harmless), []);
+    assert_eq!(violations(&policy("[invariant.idempotency]"), &harmless), []);
 }
 
 #[test]
@@ -82,10 +83,10 @@ fn writes_only_move_forward() {
     let declared = policy("[invariant.monotonic_effects]\norder = [\"reserve\", \"capture\"]");
     let forward = record("c", 0, vec![write("reserve", "{}"), write("capture", "{}")]);
     let backward = record("c", 0, vec![write("capture", "{}"), at(1, write("reserve", "{}"))]);
-    assert_eq!(breaches(&declared, &forward), []);
-    assert_eq!(breaches(&declared, &backward), [(Some(1), "order".to_owned())]);
+    assert_eq!(violations(&declared, &forward), []);
+    assert_eq!(violations(&declared, &backward), [(Some(1), "order".to_owned())]);
     let again = record("c", 0, vec![write("a", "1"), write("b", "1"), at(2, write("a", "1"))]);
-    assert_eq!(breaches(&declared, &again), [(Some(2), "again".to_owned())]);
+    assert_eq!(violations(&declared, &again), [(Some(2), "again".to_owned())]);
 }
 
 #[test]
@@ -109,11 +110,11 @@ fn arguments_satisfy_the_schema_of_their_tool() {
     let declared =
         policy("[invariant.tool_arguments.schemas]\nrefund = { type = \"object\", required = [\"id\"] }");
     let mut trial = record("c", 0, vec![write("mail", "[]"), at(4, write("refund", "{\"id\":1}"))]);
-    assert_eq!(breaches(&declared, &trial), []);
+    assert_eq!(violations(&declared, &trial), []);
     trial.calls[1].arguments = Some("{}".to_owned());
-    assert_eq!(breaches(&declared, &trial), [(Some(4), String::new())]);
+    assert_eq!(violations(&declared, &trial), [(Some(4), String::new())]);
     (trial.calls[1].arguments, trial.calls[1].arguments_verbatim) = (None, Some("{'id': 1}".to_owned()));
-    assert_eq!(breaches(&declared, &trial), [(Some(4), String::new())]);
+    assert_eq!(violations(&declared, &trial), [(Some(4), String::new())]);
 }
 
 #[test]
@@ -123,16 +124,16 @@ fn forbidden_texts_are_found_behind_escapes_and_in_keys() {
     );
     let card = "4111111111111111";
     let mut trial = record("c", 0, vec![at(2, read("note", &json!({"text": ["x A\"B y"]}).to_string()))]);
-    assert_eq!(breaches(&declared, &trial), [(Some(2), "literal \"a\\\"b\"".to_owned())]);
+    assert_eq!(violations(&declared, &trial), [(Some(2), "literal \"a\\\"b\"".to_owned())]);
     trial.calls[0].arguments = Some(json!({card: 1}).to_string());
     trial.trial.answer = Some(format!("card {card}."));
     let rule = "pattern \"\\\\b4[0-9]{15}\\\\b\"".to_owned();
-    assert_eq!(breaches(&declared, &trial), [(None, rule.clone()), (Some(2), rule.clone())]);
+    assert_eq!(violations(&declared, &trial), [(None, rule.clone()), (Some(2), rule.clone())]);
     trial.calls[0].arguments = Some(format!("{{\"n\":{card}}}"));
-    assert_eq!(breaches(&declared, &trial).len(), 2);
+    assert_eq!(violations(&declared, &trial).len(), 2);
     let only_arguments = policy("[invariant.forbidden]\npatterns = ['4[0-9]{15}']\nwithin = [\"arguments\"]");
     trial.calls.clear();
-    assert_eq!(breaches(&only_arguments, &trial), []);
+    assert_eq!(violations(&only_arguments, &trial), []);
     trial.trial.has_transcript = false;
     assert_eq!(verdict_of(&only_arguments, &trial), Check::Unchecked);
 }
@@ -146,7 +147,7 @@ fn what_must_come_first_has_succeeded_first_and_with_the_same_argument() {
     let find = |order: u32| read("find", &format!("{{\"order\":{order}}}"));
     let refund = at(9, write("refund", "{\"id\":1}"));
     let login = read("login", "{}");
-    let of = |calls: Vec<ToolCall>| breaches(&declared, &record("c", 0, calls));
+    let of = |calls: Vec<ToolCall>| violations(&declared, &record("c", 0, calls));
     let broken = [(Some(9), "find or seek before refund".to_owned())];
     assert_eq!(of(vec![login.clone(), find(1), refund.clone()]), []);
     assert_eq!(of(vec![login.clone(), find(2), refund.clone()]), broken, "another order");
@@ -197,7 +198,7 @@ fn pay(to: &str, amount: u32) -> ToolCall {
 #[test]
 fn the_envelope_follows_a_session() {
     let declared = enveloped(ENVELOPE);
-    let of = |trial: &TrialRecord| breaches(&declared, trial);
+    let of = |trial: &TrialRecord| violations(&declared, trial);
     let mut trial = record("c", 0, vec![pay("DE1", 60), at(1, pay("FR7", 30)), at(2, pay("DE1", 11))]);
     let payee = (Some(1), "payee".to_owned());
     assert_eq!(of(&trial), [payee.clone(), (Some(2), "cap".to_owned())]);
@@ -206,9 +207,9 @@ fn the_envelope_follows_a_session() {
     trial.calls[0].ending = Ending::Failed;
     assert_eq!(of(&trial).len(), 2, "nobody knows whether a lost one does");
     trial.calls.truncate(2);
-    trial.said = vec![Said { before: 1, text: "pay to FR7 please".to_owned() }];
+    trial.user_turns = vec![UserTurn { calls_before: 1, text: "pay to FR7 please".to_owned() }];
     assert_eq!(of(&trial), []);
-    trial.said[0].before = 2;
+    trial.user_turns[0].calls_before = 2;
     assert_eq!(of(&trial), [payee], "named only afterwards");
 
     let known = |id: u32| write("pay", &json!({"to": "DE1", "amount": 1, "id": id}).to_string());
@@ -235,20 +236,20 @@ fn one_violation_blocks_and_the_place_is_told() {
             && (result.upper_bound - upper_bound(1, 20)).abs() < 1e-15
     );
     assert_eq!(result.examples, ["case-007~0"]);
-    let breach = &result.breaches[0];
+    let violation = &result.violation_examples[0];
     assert_eq!(
-        (breach.seq, breach.tool.as_deref(), breach.rule.as_deref()),
+        (violation.seq, violation.tool.as_deref(), violation.rule.as_deref()),
         (Some(6), Some("pay"), Some("payee"))
     );
-    assert_eq!((breach.pointer.as_str(), breach.case.as_str()), ("/to", "case-007"));
+    assert_eq!((violation.pointer.as_str(), violation.case.as_str()), ("/to", "case-007"));
     assert!(result.details[0].contains("call 6, pay, rule payee: /to is \"XX\""), "{:?}", result.details);
     let watched =
         checked.notes.iter().any(|note| note.contains("pay/watched") && note.contains("20 candidate"));
     assert!(watched, "{:?}", checked.notes);
     let (result, checked) = results(&declared, &bad, &bad);
     assert_eq!((result.state, checked.demoted.as_slice()), (InvariantState::Demoted, &["envelope"][..]));
-    let liveness = result.liveness.expect("told");
-    assert!(liveness.live && liveness.mutants == 0, "it has failed by itself");
+    let liveness = result.mutation_check.expect("told");
+    assert!(!liveness.vacuous && liveness.mutants == 0, "it has failed by itself");
 }
 
 #[test]
@@ -257,10 +258,10 @@ fn a_bound_that_too_few_cases_can_show_is_told() {
     let good = |cases: usize| vec![record("c", 0, vec![write("refund", "{}")]); cases];
     let (result, checked) = results(&declared, &good(58), &good(58));
     assert_eq!(result.state, InvariantState::TooFewCases);
-    assert_eq!(checked.doubts[0].why, Doubtful::TooFewCases);
-    assert!(checked.doubts[0].detail.contains("59 cases"), "{:?}", checked.doubts);
+    assert_eq!(checked.caveats[0].why, CaveatKind::TooFewCases);
+    assert!(checked.caveats[0].detail.contains("59 cases"), "{:?}", checked.caveats);
     let (result, checked) = results(&declared, &good(59), &good(59));
-    assert_eq!((result.state, checked.doubts.len()), (InvariantState::Kept, 0));
+    assert_eq!((result.state, checked.caveats.len()), (InvariantState::Kept, 0));
 }
 
 #[test]
@@ -269,13 +270,13 @@ fn an_envelope_that_cannot_be_checked_in_full_is_told() {
                 require = [{ id = \"r\", when = \"true\" }]";
     let good = [record("c", 0, vec![pay("DE1", 10)])];
     let (_, checked) = results(&enveloped(text), &good, &good);
-    assert!(checked.doubts[0].detail.contains("require of tool pay (line 8)"), "{:?}", checked.doubts);
+    assert!(checked.caveats[0].detail.contains("require of tool pay (line 8)"), "{:?}", checked.caveats);
     assert!(checked.notes.iter().any(|note| note.contains("breaker (line 4)")), "{:?}", checked.notes);
     let mut missing = Policy::parse("[invariant.envelope]\non = true").expect("a policy");
     let before = runs(Lane::Baseline, &good);
     let after = runs(Lane::Candidate, &good);
     let pairs = Pairs::new(&before, &after, None).expect("two runs");
-    assert!(check(&missing, &pairs, 1).doubts[0].detail.contains("--envelope"));
+    assert!(check(&missing, &pairs, 1).caveats[0].detail.contains("--envelope"));
     missing = enveloped(text);
     missing.invariant.envelope = Some(false);
     let checked = check(&missing, &pairs, 1);
@@ -285,10 +286,10 @@ fn an_envelope_that_cannot_be_checked_in_full_is_told() {
 // === liveness ===
 
 /// The liveness of the policy's only invariant on trials that keep it.
-fn liveness(policy: &Policy, trials: &[TrialRecord]) -> crate::verdict::Liveness {
+fn liveness(policy: &Policy, trials: &[TrialRecord]) -> crate::verdict::MutationCheck {
     let (result, _) = results(policy, trials, trials);
     assert_eq!(result.violations_baseline, 0, "the trials keep it");
-    result.liveness.expect("told")
+    result.mutation_check.expect("told")
 }
 
 #[test]
@@ -316,8 +317,8 @@ fn every_invariant_is_shown_to_fail_on_changed_trials() {
         "[invariant.order]\nrules = [{ first = \"find\", then = \"reserve\", same = \"/order\" }]",
     ] {
         let found = liveness(&policy(text), &vec![trial.clone(); 5]);
-        assert!(found.live && found.failed > 0 && found.failed <= found.mutants, "{text}: {found:?}");
-        assert_eq!(found.silent, [""; 0], "{text}");
+        assert!(!found.vacuous && found.killed > 0 && found.killed <= found.mutants, "{text}: {found:?}");
+        assert_eq!(found.vacuous_rules, [""; 0], "{text}");
     }
 }
 
@@ -336,15 +337,15 @@ fn an_invariant_that_nothing_breaks_is_not_live() {
     ] {
         let trials = vec![trial.clone(); 3];
         let (result, checked) = results(&policy(text), &trials, &trials);
-        let liveness = result.liveness.expect("told");
+        let liveness = result.mutation_check.expect("told");
         assert!(
-            !liveness.live && liveness.failed == 0 && !liveness.silent.is_empty(),
+            liveness.vacuous && liveness.killed == 0 && !liveness.vacuous_rules.is_empty(),
             "{text}: {liveness:?}"
         );
-        assert_eq!(result.state, InvariantState::NotLive, "{text}");
-        let doubt = &checked.doubts[0];
-        assert_eq!(doubt.why, Doubtful::Unchecked);
-        assert!(doubt.detail.contains("cannot fail on these sessions"), "{doubt:?}");
+        assert_eq!(result.state, InvariantState::Vacuous, "{text}");
+        let caveat = &checked.caveats[0];
+        assert_eq!(caveat.why, CaveatKind::Unchecked);
+        assert!(caveat.detail.contains("cannot fail on these sessions"), "{caveat:?}");
     }
 }
 
@@ -354,8 +355,11 @@ fn each_rule_of_the_envelope_is_tried_and_the_silent_ones_are_named() {
     let paid = write("pay", &json!({"to": "DE1", "amount": 1, "id": 5}).to_string());
     let trials = vec![record("c", 0, vec![find, paid]); 3];
     let found = liveness(&enveloped(ENVELOPE), &trials);
-    assert!(found.live);
-    assert_eq!(found.silent, ["mail/never-called: no trial of the baseline has anything that it is about"]);
+    assert!(!found.vacuous);
+    assert_eq!(
+        found.vacuous_rules,
+        ["mail/never-called: no trial of the baseline has anything that it is about"]
+    );
     let strict = "envelope = 1\n[defaults]\nmax_calls_per_session = 3\n[[tool]]\nname = \"pay\"\n\
                   args_schema = { properties = { to = {}, amount = { type = \"number\" } } }\n\
                   bound = [{ id = \"range\", arg = \"/amount\", min = 1, max = 9 }, { id = \"once\", unique = [\"/to\"] }]\n\
@@ -363,7 +367,7 @@ fn each_rule_of_the_envelope_is_tried_and_the_silent_ones_are_named() {
     let mut trial = record("c", 0, vec![pay("DE1", 2), pay("DE2", 2)]);
     trial.trial.answer = Some("done".to_owned());
     let found = liveness(&enveloped(strict), &[trial]);
-    assert_eq!((found.live, found.silent.as_slice()), (true, &[] as &[String]));
+    assert_eq!((!found.vacuous, found.vacuous_rules.as_slice()), (true, &[] as &[String]));
 }
 
 #[test]
@@ -373,6 +377,6 @@ fn liveness_follows_from_the_seed_alone() {
     let (before, after) = (runs(Lane::Baseline, &trials), runs(Lane::Candidate, &trials));
     let pairs = Pairs::new(&before, &after, None).expect("two runs");
     let policy = enveloped(ENVELOPE);
-    let of = |seed| check(&policy, &pairs, seed).results[0].liveness.clone();
+    let of = |seed| check(&policy, &pairs, seed).results[0].mutation_check.clone();
     assert_eq!(of(3), of(3));
 }

@@ -26,7 +26,7 @@ pub(crate) enum Form {
 }
 
 /// A case's distances: the baseline's trials first.
-struct Square {
+struct DistanceMatrix {
     place: usize,
     baseline: usize,
     size: usize,
@@ -91,7 +91,7 @@ pub(crate) fn measure<T: PartialOrd>(
     Ok(measured)
 }
 
-fn square<T>(place: usize, before: &[T], after: &[T], distance: impl Fn(&T, &T) -> f64) -> Square {
+fn square<T>(place: usize, before: &[T], after: &[T], distance: impl Fn(&T, &T) -> f64) -> DistanceMatrix {
     let pooled: Vec<&T> = before.iter().chain(after).collect();
     let size = pooled.len();
     let mut distances = vec![0.0; size * size];
@@ -102,7 +102,7 @@ fn square<T>(place: usize, before: &[T], after: &[T], distance: impl Fn(&T, &T) 
             distances[column * size + row] = apart;
         }
     }
-    Square { place, baseline: before.len(), size, distances }
+    DistanceMatrix { place, baseline: before.len(), size, distances }
 }
 
 /// Mean distances of a case under one relabelling.
@@ -116,7 +116,7 @@ struct Distances {
     between: f64,
 }
 
-impl Square {
+impl DistanceMatrix {
     /// The trials that are the candidate's.
     fn observed(&self) -> Vec<usize> {
         (self.baseline..self.size).collect()

@@ -184,16 +184,16 @@ fn note_evaluators(evaluators: &[EvaluatorResult], notes: &mut Vec<String>) {
             let all = one.scored + one.errors;
             notes.push(format!("{kind} {name} could not score {} of {all} trials", one.errors));
         }
-        if one.kind != ScoreKind::Judge.as_str() && one.votes {
+        if one.kind != ScoreKind::Judge.as_str() && one.qualified {
             continue;
         }
         let says = |votes: bool| if votes { "votes" } else { "does not vote" };
-        if one.slices.is_empty() || !one.votes {
-            notes.push(format!("{kind} {name} {}: {}", says(one.votes), one.overall.why));
+        if one.slices.is_empty() || !one.qualified {
+            notes.push(format!("{kind} {name} {}: {}", says(one.qualified), one.overall.reason));
         }
         for slice in &one.slices {
             let place = slice.slice.as_deref().filter(|slice| !slice.is_empty()).unwrap_or("no slice");
-            notes.push(format!("{kind} {name} {} on {place}: {}", says(slice.votes), slice.why));
+            notes.push(format!("{kind} {name} {} on {place}: {}", says(slice.qualified), slice.reason));
         }
     }
 }

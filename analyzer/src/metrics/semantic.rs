@@ -155,14 +155,14 @@ mod tests {
         let before = answers(Lane::Baseline, "m", usual);
         let other = measured(&before, &answers(Lane::Candidate, "other", usual));
         assert_eq!(other.absent.len(), 2);
-        assert!(other.absent[0].why.contains("m (2 numbers) and other (2 numbers)"), "{:?}", other.absent);
+        assert!(other.absent[0].reason.contains("m (2 numbers) and other (2 numbers)"), "{:?}", other.absent);
         let strip = |mut run: Run, kept: usize| {
             run.trials.iter_mut().skip(kept).for_each(|record| record.embedding = None);
             run
         };
         let candidate = answers(Lane::Candidate, "m", usual);
         let none = measured(&strip(before.clone(), 0), &strip(candidate.clone(), 0));
-        assert_eq!(none.absent[1].why, "no trial has an embedded answer");
+        assert_eq!(none.absent[1].reason, "no trial has an embedded answer");
         let some = measured(&before, &strip(candidate, 197));
         assert_eq!((some.metrics[0].observed.len(), some.metrics[0].left_out), (49, 3));
         assert!(some.notes[0].starts_with("3 trials have no embedded answer"), "{:?}", some.notes);

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use schemas::id::CaseId;
 use schemas::score::ScoreKind;
 use serde::{Deserialize, Serialize};
@@ -22,7 +23,7 @@ use crate::stats::gaffke::Sample;
 use crate::stats::variance::float;
 
 /// How well an evaluator agrees with labels, in one slice or over all trials.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Agreement {
     /// `NAME=VALUE`; absent over all trials.
     pub slice: Option<String>,
@@ -47,13 +48,13 @@ pub struct Agreement {
     /// Lower bound of it.
     pub kappa_lower: Option<f64>,
     /// Whether its word may decide here.
-    pub votes: bool,
+    pub qualified: bool,
     /// Why, with the numbers.
-    pub why: String,
+    pub reason: String,
 }
 
 /// An evaluator and what its word is worth.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EvaluatorResult {
     /// Its name.
     pub name: String,
@@ -66,7 +67,7 @@ pub struct EvaluatorResult {
     /// Trials of both runs that it was asked of and could not score.
     pub errors: u64,
     /// Whether its word may decide anywhere.
-    pub votes: bool,
+    pub qualified: bool,
     /// Its agreement with labels over all trials.
     pub overall: Agreement,
     /// Its agreement in each slice that it is measured in, by name; empty where that is all trials together.
@@ -167,7 +168,7 @@ pub(super) struct MeasuredEvaluator {
 impl MeasuredEvaluator {
     /// In which slices it may vote, `None` inside for everywhere; nothing where it may not.
     pub(super) fn may_vote(&self) -> Option<Option<BTreeSet<String>>> {
-        if !self.result.votes {
+        if !self.result.qualified {
             return None;
         }
         if self.evaluator.kind != ScoreKind::Judge {
@@ -178,7 +179,7 @@ impl MeasuredEvaluator {
         } else {
             &self.result.slices
         };
-        let voting = slices.iter().filter(|slice| slice.votes);
+        let voting = slices.iter().filter(|slice| slice.qualified);
         Some(Some(voting.map(|slice| slice.slice.clone().unwrap_or_default()).collect()))
     }
 }
@@ -206,13 +207,13 @@ impl<'a> Words<'a> {
         let measured = |slice: Option<&str>, tallies: &Tallies<'_>| {
             let mut agreement = Agreement::measure(slice, tallies, policy);
             if !one_version {
-                agreement.votes = false;
-                agreement.why =
+                agreement.qualified = false;
+                agreement.reason =
                     "the runs were scored by two versions of it: score both with one configuration"
                         .to_owned();
             } else if !is_judge {
-                agreement.votes = true;
-                agreement.why = format!("a {} votes everywhere", evaluator.kind.as_str());
+                agreement.qualified = true;
+                agreement.reason = format!("a {} votes everywhere", evaluator.kind.as_str());
             }
             agreement
         };
@@ -224,9 +225,9 @@ impl<'a> Words<'a> {
             Vec::new()
         };
         if in_slices && is_judge && one_version {
-            let voting = slices.iter().filter(|slice| slice.votes).count();
-            overall.votes = voting > 0;
-            overall.why = format!("votes in {voting} of {} slices", slices.len());
+            let voting = slices.iter().filter(|slice| slice.qualified).count();
+            overall.qualified = voting > 0;
+            overall.reason = format!("votes in {voting} of {} slices", slices.len());
         }
         let result = EvaluatorResult {
             name: evaluator.name.clone(),
@@ -234,7 +235,7 @@ impl<'a> Words<'a> {
             digest: digests.join(", "),
             scored: cast::to_u64(self.scored),
             errors: cast::to_u64(self.errors),
-            votes: overall.votes,
+            qualified: overall.qualified,
             overall,
             slices,
         };
@@ -281,10 +282,10 @@ impl Agreement {
             agreement_lower,
             kappa,
             kappa_lower,
-            votes: false,
-            why: String::new(),
+            qualified: false,
+            reason: String::new(),
         };
-        (measured.votes, measured.why) = measured.passes(policy);
+        (measured.qualified, measured.reason) = measured.passes(policy);
         measured
     }
 

@@ -10,7 +10,7 @@ use super::*;
 use crate::fixture::{record, run};
 use crate::policy::Policy;
 use crate::run::Run;
-use crate::{Analysis, analyse};
+use crate::{Analysis, analyze_once};
 
 fn evaluator(name: &str, kind: ScoreKind) -> Arc<Evaluator> {
     Arc::new(Evaluator { name: name.to_owned(), kind, rank: 0, digest: format!("{name}-1") })
@@ -42,7 +42,7 @@ fn judged(judge: &Arc<Evaluator>, cells: &[(bool, bool, Option<&str>, usize)]) -
 }
 
 fn decide(baseline: &Run, candidate: &Run) -> Analysis {
-    analyse(&Policy::default(), baseline, candidate, None, 1).expect("two runs")
+    analyze_once(&Policy::default(), baseline, candidate, None, 1).expect("two runs")
 }
 
 fn counts(analysis: &Analysis) -> BTreeMap<&str, u64> {
@@ -77,7 +77,7 @@ fn published_judges_of_airline_sessions_do_not_vote() {
         close(found.agreement_lower, agreement_lower);
         close(found.kappa, kappa);
         close(found.kappa_lower, kappa_lower);
-        assert!(!found.votes && found.why.contains("needed 75.0 %"), "{}", found.why);
+        assert!(!found.qualified && found.reason.contains("needed 75.0 %"), "{}", found.reason);
         // The baseline's labels speak of half of the trials and nobody of the others.
         assert_eq!(counts(&analysis), BTreeMap::from([("label", 50)]));
         let note = analysis.verdict.notes.iter().find(|note| note.starts_with("judge j does not vote"));
@@ -95,7 +95,7 @@ fn a_judge_that_is_shown_to_agree_decides_where_labels_cover_one_lane() {
     let found = &analysis.verdict.outcome.evaluators[0];
     close(found.overall.kappa, 0.86);
     close(found.overall.kappa_lower, 0.642_175_269_800_264_3);
-    assert!(found.votes, "{}", found.overall.why);
+    assert!(found.qualified, "{}", found.overall.reason);
     assert_eq!(counts(&analysis), BTreeMap::from([("judge:good", 100)]));
     let success = analysis.verdict.metrics.iter().find(|metric| metric.name == "success").expect("measured");
     assert_eq!((success.baseline, success.candidate), (0.51, 0.51), "both lanes by the judge");
@@ -107,10 +107,10 @@ fn a_judge_that_always_passes_agrees_and_does_not_vote() {
     let (baseline, candidate) = judged(&judge, &[(true, true, None, 95), (false, true, None, 5)]);
     let found = decide(&baseline, &candidate).verdict.outcome.evaluators.remove(0).overall;
     assert!(found.agreement_lower.is_some_and(|lower| lower > 0.89), "{found:?}");
-    assert!(!found.votes);
+    assert!(!found.qualified);
     let (baseline, candidate) = judged(&judge, &[(true, true, None, 95)]);
     let found = decide(&baseline, &candidate).verdict.outcome.evaluators.remove(0).overall;
-    assert!(!found.votes && found.why.contains("all 95 labels are successes"), "{}", found.why);
+    assert!(!found.qualified && found.reason.contains("all 95 labels are successes"), "{}", found.reason);
 }
 
 #[test]
@@ -128,16 +128,17 @@ fn a_judge_votes_slice_by_slice() {
     let (baseline, mut candidate) = judged(&judge, &cells);
     let analysis = decide(&baseline, &candidate);
     let slices = &analysis.verdict.outcome.evaluators[0].slices;
-    let votes: Vec<_> = slices.iter().map(|one| (one.slice.as_deref().unwrap_or(""), one.votes)).collect();
+    let votes: Vec<_> =
+        slices.iter().map(|one| (one.slice.as_deref().unwrap_or(""), one.qualified)).collect();
     assert_eq!(votes, [("d=bad", false), ("d=few", false), ("d=good", true)]);
-    assert!(slices[1].why.contains("10 labelled cases, 30 are needed"), "{}", slices[1].why);
+    assert!(slices[1].reason.contains("10 labelled cases, 30 are needed"), "{}", slices[1].reason);
     assert_eq!(counts(&analysis), BTreeMap::from([("judge:j", 60), ("label", 50)]));
     // Another version of the judge in one lane: neither word counts any more.
     let other = Arc::new(Evaluator { digest: "j-2".to_owned(), ..(*judge).clone() });
     candidate.trials.iter_mut().for_each(|one| one.scores[0].evaluator = other.clone());
     let analysis = decide(&baseline, &candidate);
     let found = &analysis.verdict.outcome.evaluators[0];
-    assert!(!found.votes && found.overall.why.contains("two versions"), "{}", found.overall.why);
+    assert!(!found.qualified && found.overall.reason.contains("two versions"), "{}", found.overall.reason);
     assert_eq!(counts(&analysis), BTreeMap::from([("label", 110)]));
 }
 

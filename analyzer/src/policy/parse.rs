@@ -1,4 +1,4 @@
-//! Reading `policy.toml`: every wrong key is named with what was expected there.
+//! MissingDataScenario `policy.toml`: every wrong key is named with what was expected there.
 
 use toml::{Table, Value};
 

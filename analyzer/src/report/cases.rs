@@ -16,7 +16,7 @@ use super::transcript::Transcripts;
 use super::trials::{self, CaseTrials};
 use super::write_changes::{self, CaseWriteChange, WriteChange};
 use super::{anchor, embed_data, escape};
-use crate::analysis::{AnalyseError, Analysis};
+use crate::analysis::{Analysis, AnalyzeError};
 use crate::finding::Finding;
 use crate::format;
 use crate::verdict::{MetricResult, Unit};
@@ -50,7 +50,7 @@ const WRITE_CHANGES_LISTED: usize = 8;
 pub fn transcript_sessions(
     analysis: &Analysis,
     input: &ReportInput<'_>,
-) -> Result<BTreeSet<(Lane, String)>, AnalyseError> {
+) -> Result<BTreeSet<(Lane, String)>, AnalyzeError> {
     let by_case = trials::by_case(input, analysis.verdict.seed)?;
     let ranked = ranked(analysis, &by_case);
     let worst = ranked.iter().take(CASES_WITH_TRANSCRIPTS);
@@ -316,11 +316,11 @@ fn case_metric_view(contrast: &Contrast<'_>) -> Option<CaseMetricView> {
 mod tests {
     use super::*;
     use crate::report::fixture;
-    use crate::verdict::Answer;
+    use crate::verdict::Decision;
 
     fn listed() -> CaseList {
         let runs = fixture::runs();
-        let analysis = fixture::analysis(Answer::Block);
+        let analysis = fixture::analysis(Decision::Block);
         case_list(&analysis, &trials::by_case(&runs.input(), 7).unwrap(), runs.input().transcripts)
     }
 
@@ -363,7 +363,7 @@ mod tests {
     #[test]
     fn the_worst_cases_are_shown_with_transcripts() {
         let runs = fixture::runs();
-        let wanted = transcript_sessions(&fixture::analysis(Answer::Block), &runs.input()).unwrap();
+        let wanted = transcript_sessions(&fixture::analysis(Decision::Block), &runs.input()).unwrap();
         assert!(wanted.contains(&(Lane::Candidate, format!("{}-0", fixture::HOSTILE_CASE))));
         assert_eq!(wanted.len(), 9, "three cases in three lanes: {wanted:?}");
     }

@@ -53,7 +53,7 @@ struct ChartRow {
     clipped_high: bool,
     /// `None` beyond the scale.
     effect: Option<f64>,
-    effect_text: String,
+    format_effect: String,
     interval_text: String,
     margin_text: String,
 }
@@ -71,7 +71,7 @@ pub(super) fn chart_data(analysis: &Analysis) -> ChartData {
     let verdict = &analysis.verdict;
     let deciding = verdict.metrics.iter().zip(&analysis.details).filter(|(metric, _)| decides(metric));
     ChartData {
-        alpha: verdict.alpha,
+        alpha: verdict.monitoring.alpha,
         intervals: metric_intervals(verdict),
         direction_counts: deciding.map(|(metric, detail)| direction_counts(metric, detail)).collect(),
         answer_drift: answer_drift::points(analysis),
@@ -165,7 +165,7 @@ fn chart_row(interval: &Interval, lowest: f64, highest: f64) -> ChartRow {
         clipped_low: low < lowest,
         clipped_high: high > highest,
         effect: (lowest..=highest).contains(&effect).then(|| number::rounded(effect)),
-        effect_text: format::effect(interval.unit, interval.effect),
+        format_effect: format::effect(interval.unit, interval.effect),
         interval_text: wording::bounds(interval.unit, interval.bounds),
         margin_text: format::effect(interval.unit, -interval.margin),
     }
@@ -191,11 +191,11 @@ fn direction_counts(metric: &MetricResult, detail: &MetricDetail) -> DirectionCo
 mod tests {
     use super::*;
     use crate::report::fixture;
-    use crate::verdict::Answer;
+    use crate::verdict::Decision;
 
     #[test]
     fn intervals_beyond_the_scale_are_clipped_and_marked() {
-        let data = chart_data(&fixture::analysis(Answer::Block));
+        let data = chart_data(&fixture::analysis(Decision::Block));
         let IntervalChart { low, high, rows } = &data.intervals;
         assert!(*low <= -1.6 && *high >= 0.8);
         assert_eq!(rows.iter().map(|row| row.decides).collect::<Vec<_>>(), [true, true, false]);
@@ -204,14 +204,17 @@ mod tests {
         }
         assert!(rows[0].interval_text.starts_with("-39.0 to"), "{:?}", rows[0]);
         assert!(!rows[0].clipped_low && rows[0].effect.is_some());
-        let far =
-            chart_row(&Interval::of_metric(&fixture::analysis(Answer::Block).verdict.metrics[0]), -2.0, 2.0);
+        let far = chart_row(
+            &Interval::of_metric(&fixture::analysis(Decision::Block).verdict.metrics[0]),
+            -2.0,
+            2.0,
+        );
         assert!(far.clipped_low && far.effect.is_none() && far.low == -2.0, "{far:?}");
     }
 
     #[test]
     fn cases_count_by_the_direction_of_their_change() {
-        let data = chart_data(&fixture::analysis(Answer::Block));
+        let data = chart_data(&fixture::analysis(Decision::Block));
         let [success, _] = &data.direction_counts[..] else { panic!("two deciding metrics") };
         assert_eq!((success.worse, success.same, success.better), (1, 2, 0));
     }

@@ -52,7 +52,7 @@ pub(super) fn record(case: &str, trial: u32, success: bool, calls: &[(&str, &str
         turns_us: vec![1_500_000],
         has_envelope: false,
         embedding: None,
-        said: Vec::new(),
+        user_turns: Vec::new(),
         scores: Vec::new(),
     }
 }
@@ -207,7 +207,7 @@ fn contrasts(effects: [f64; 3]) -> Vec<CaseContrast> {
 }
 
 /// A blocking analysis of [`runs`] whose reasons, findings and notes are hostile.
-pub(super) fn analysis(answer: Answer) -> Analysis {
+pub(super) fn analysis(answer: Decision) -> Analysis {
     let metrics = vec![
         metric("success", "outcome", Unit::Share, -0.33, MetricState::Deteriorated),
         metric("effects.duplicated", "effects", Unit::Share, -0.02, MetricState::Undecided),
@@ -215,9 +215,9 @@ pub(super) fn analysis(answer: Answer) -> Analysis {
     ];
     let details = [[0.0, 0.0, -1.0], [0.0, 0.0, -1.0], [0.1, 0.0, 0.0]];
     let code = match answer {
-        Answer::Approve => ReasonCode::NonInferior,
-        Answer::Block => ReasonCode::Deteriorated,
-        Answer::Inconclusive => ReasonCode::Underpowered,
+        Decision::Approve => ReasonCode::NonInferior,
+        Decision::Block => ReasonCode::Deteriorated,
+        Decision::Inconclusive => ReasonCode::Underpowered,
     };
     Analysis {
         details: (metrics.iter().zip(details))
@@ -236,7 +236,7 @@ pub(super) fn analysis(answer: Answer) -> Analysis {
     }
 }
 
-fn verdict(answer: Answer, code: ReasonCode, metrics: Vec<MetricResult>) -> Verdict {
+fn verdict(answer: Decision, code: ReasonCode, metrics: Vec<MetricResult>) -> Verdict {
     Verdict {
         format: VERDICT_FORMAT,
         tool_version: "0.1.0".to_owned(),
@@ -247,8 +247,8 @@ fn verdict(answer: Answer, code: ReasonCode, metrics: Vec<MetricResult>) -> Verd
             metric: Some("success".to_owned()),
             detail: format!("success fell by 33.0 points {HOSTILE}"),
         }],
-        baseline: RunName { run: "runs/base".to_owned(), build: HOSTILE.to_owned() },
-        candidate: RunName { run: "runs/cand".to_owned(), build: "cand".to_owned() },
+        baseline: RunIdentity { run: "runs/base".to_owned(), build: HOSTILE.to_owned() },
+        candidate: RunIdentity { run: "runs/cand".to_owned(), build: "cand".to_owned() },
         pairs: PairCounts {
             cases: 3,
             paired: 3,
@@ -265,35 +265,36 @@ fn verdict(answer: Answer, code: ReasonCode, metrics: Vec<MetricResult>) -> Verd
             details: vec![HOSTILE.to_owned()],
             violations_baseline: 0,
             state: InvariantState::Violated,
-            breaches: vec![BreachPlace {
+            violation_examples: vec![ViolationExample {
                 case: HOSTILE_CASE.to_owned(),
                 session: format!("{HOSTILE_CASE}-0"),
                 tool: Some(HOSTILE.to_owned()),
                 rule: Some(HOSTILE.to_owned()),
                 pointer: HOSTILE.to_owned(),
                 detail: HOSTILE.to_owned(),
-                ..BreachPlace::default()
+                ..ViolationExample::default()
             }],
-            liveness: Some(Liveness { live: true, mutants: 2, failed: 1, silent: vec![HOSTILE.to_owned()] }),
+            mutation_check: Some(MutationCheck {
+                vacuous: false,
+                mutants: 2,
+                killed: 1,
+                vacuous_rules: vec![HOSTILE.to_owned()],
+            }),
             ..InvariantResult::default()
         }],
         metrics,
         outcome: OutcomeResult::default(),
-        absent: vec![AbsentMetric { name: "pass_k".to_owned(), why: "fewer than 3 trials".to_owned() }],
+        absent: vec![AbsentMetric { name: "pass_k".to_owned(), reason: "fewer than 3 trials".to_owned() }],
         fidelity: Some(FidelityCounts { exact: 10, missed: 1, ..FidelityCounts::default() }),
-        drift: None,
-        tools: Vec::new(),
         need: Need { cases: 300, trials: 2, predicted_approve: 0.8, reachable: true, ..Need::default() },
         notes: vec![HOSTILE.to_owned()],
-        alpha: 0.05,
+        monitoring: Monitoring { alpha: 0.05, look_history: None },
         policy_digest: "0".repeat(64),
         envelope: None,
         corpus_digest: "1".repeat(64),
         seed: 7,
-        course: None,
         slices: Vec::new(),
-        discovered: None,
-        exchangeability: Vec::new(),
+        review: Review::default(),
         calibration: None,
     }
 }

@@ -12,7 +12,7 @@ use super::error::ReportError;
 use super::{escape, wording};
 use crate::analysis::Analysis;
 use crate::verdict::{
-    AbsentMetric, Answer, InvariantResult, InvariantState, MetricResult, MetricState, Verdict,
+    AbsentMetric, Decision, InvariantResult, InvariantState, MetricResult, MetricState, Verdict,
 };
 
 /// Violating sessions listed in one test's output.
@@ -84,9 +84,9 @@ fn xml_text(raw: &str) -> String {
 fn verdict_test(verdict: &Verdict) -> TestCase {
     let sentence = wording::why(verdict);
     let status = match verdict.verdict {
-        Answer::Approve => TestCaseStatus::success(),
-        Answer::Block => failed(NonSuccessKind::Failure, "block", &sentence),
-        Answer::Inconclusive => failed(NonSuccessKind::Error, "inconclusive", &sentence),
+        Decision::Approve => TestCaseStatus::success(),
+        Decision::Block => failed(NonSuccessKind::Failure, "block", &sentence),
+        Decision::Inconclusive => failed(NonSuccessKind::Error, "inconclusive", &sentence),
     };
     let reasons = verdict.reasons.iter().map(|reason| format!("{}: {}", reason.code.as_str(), reason.detail));
     let lines: Vec<String> =
@@ -105,7 +105,7 @@ fn invariant_test(invariant: &InvariantResult) -> TestCase {
         InvariantState::Violated => failed(NonSuccessKind::Failure, "invariant_violated", &counts),
         InvariantState::Demoted
         | InvariantState::Unchecked
-        | InvariantState::NotLive
+        | InvariantState::Vacuous
         | InvariantState::TooFewCases => skipped(&format!("{counts}: {state}")),
     };
     let output: Vec<String> = std::iter::once(counts.clone()).chain(listed).collect();
@@ -125,7 +125,7 @@ fn metric_test(metric: &MetricResult) -> TestCase {
 }
 
 fn absent_test(absent: &AbsentMetric) -> TestCase {
-    test(&absent.name, skipped(&format!("not computed: {}", absent.why)), "")
+    test(&absent.name, skipped(&format!("not computed: {}", absent.reason)), "")
 }
 
 #[cfg(test)]
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn blocking_results_fail_undecided_ones_are_skipped() {
-        let xml = junit_xml(&fixture::analysis(Answer::Block)).unwrap();
+        let xml = junit_xml(&fixture::analysis(Decision::Block)).unwrap();
         let statuses = statuses(&xml);
         let statuses: Vec<(&str, &str)> =
             statuses.iter().map(|(name, status)| (name.as_str(), *status)).collect();
@@ -176,7 +176,7 @@ mod tests {
 
     #[test]
     fn hostile_text_is_escaped_and_its_control_characters_are_visible() {
-        let xml = junit_xml(&fixture::analysis(Answer::Block)).unwrap();
+        let xml = junit_xml(&fixture::analysis(Decision::Block)).unwrap();
         assert!(!xml.contains("<img") && !xml.contains("]]>"), "{xml}");
         let forbidden = |c: char| c.is_control() && !matches!(c, '\n' | '\t' | '\r');
         assert!(!xml.contains(forbidden), "{xml}");
@@ -188,7 +188,7 @@ mod tests {
         let mut before = labelled(Lane::Baseline, &vec![vec![true]; 80]);
         before.name = "a & \"b\" <c>\u{1}".to_owned();
         let after = labelled(Lane::Candidate, &vec![vec![false]; 80]);
-        let analysis = crate::analyse(&Policy::default(), &before, &after, None, 1).expect("two runs");
+        let analysis = crate::analyze_once(&Policy::default(), &before, &after, None, 1).expect("two runs");
         let verdict = &analysis.verdict;
         let report = report(verdict);
         assert_eq!(report.tests, 1 + verdict.metrics.len() + verdict.absent.len());
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn an_inconclusive_verdict_is_an_error() {
-        let xml = junit_xml(&fixture::analysis(Answer::Inconclusive)).unwrap();
+        let xml = junit_xml(&fixture::analysis(Decision::Inconclusive)).unwrap();
         assert_eq!(statuses(&xml)[0], ("verdict/verdict".to_owned(), "error"));
     }
 }

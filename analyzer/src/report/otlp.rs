@@ -11,7 +11,7 @@ use super::input::ReportInput;
 use super::severity::Severity;
 use super::{escape, wording};
 use crate::analysis::Analysis;
-use crate::verdict::{Answer, InvariantResult, MetricResult, MetricState, Verdict};
+use crate::verdict::{Decision, InvariantResult, MetricResult, MetricState, Verdict};
 
 /// Schema address of the semantic conventions.
 const SCHEMA: &str = "https://opentelemetry.io/schemas/1.41.0";
@@ -110,9 +110,9 @@ fn common_attributes(verdict: &Verdict, input: &ReportInput<'_>) -> Vec<Value> {
 fn verdict_event(verdict: &Verdict) -> Event {
     Event {
         severity: match verdict.verdict {
-            Answer::Approve => INFO,
-            Answer::Inconclusive => WARN,
-            Answer::Block => ERROR,
+            Decision::Approve => INFO,
+            Decision::Inconclusive => WARN,
+            Decision::Block => ERROR,
         },
         name: "verdict".to_owned(),
         value: None,
@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn every_metric_and_invariant_is_a_conventional_event() {
         let runs = fixture::runs();
-        let text = otlp_json(&fixture::analysis(Answer::Block), &runs.input(), 1_700_000_000_000_000_000);
+        let text = otlp_json(&fixture::analysis(Decision::Block), &runs.input(), 1_700_000_000_000_000_000);
         let request: Value = serde_json::from_str(&text).unwrap();
         let scope = &request["resourceLogs"][0]["scopeLogs"][0];
         assert_eq!(scope["schemaUrl"], SCHEMA);

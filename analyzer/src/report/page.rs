@@ -59,7 +59,7 @@ pub fn report_html(
 ) -> Result<String, ReportError> {
     let by_case = trials::by_case(input, analysis.verdict.seed)?;
     let cases = cases::case_list(analysis, &by_case, input.transcripts);
-    let tools = tool_table::tool_table(&by_case, &analysis.verdict.tools);
+    let tools = tool_table::tool_table(&by_case, &analysis.verdict.review.tools);
     let page = report_page(analysis, input, meta, &cases, tools);
     let safe = |text: String| Value::from_safe_string(text);
     let mut environment = Environment::new();
@@ -122,11 +122,11 @@ fn report_page(
     ReportPage {
         summary: summary::summary(verdict, cases, meta),
         metrics: metrics::metrics(verdict),
-        looks: verdict.course.as_ref().map(look_history::look_history),
+        looks: verdict.monitoring.look_history.as_ref().map(look_history::look_history),
         slices: slices::slices(verdict),
         invariants: invariants::invariants(verdict),
         tools,
-        answer_drift: verdict.drift.as_ref().map(answer_drift::answer_drift),
+        answer_drift: verdict.review.drift.as_ref().map(answer_drift::answer_drift),
         outcome: outcome_sources::outcome(&verdict.outcome),
         cases: CaseCounts {
             listed: cases.cases.len(),
@@ -145,9 +145,9 @@ fn report_page(
 mod tests {
     use super::*;
     use crate::report::fixture;
-    use crate::verdict::Answer;
+    use crate::verdict::Decision;
 
-    fn render(answer: Answer) -> String {
+    fn render(answer: Decision) -> String {
         let runs = fixture::runs();
         let analysis = fixture::analysis(answer);
         let meta =
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn hostile_text_is_text() {
-        let html = render(Answer::Block);
+        let html = render(Decision::Block);
         assert_eq!(
             html.matches("<script").count(),
             6,
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn the_content_security_policy_allows_the_own_scripts_only() {
-        let html = render(Answer::Approve);
+        let html = render(Decision::Approve);
         let (_, policy) = html.split_once("Content-Security-Policy\" content=\"").unwrap();
         let (policy, _) = policy.split_once("\">").unwrap();
         assert!(policy.starts_with("default-src 'none'; script-src 'sha256-"), "{policy}");
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn the_page_makes_no_request() {
-        let html = render(Answer::Approve);
+        let html = render(Decision::Approve);
         for fetch in ["src=\"", "href=\"http", "@import", "url(", "fetch(", "XMLHttpRequest", "innerHTML"] {
             assert!(!html.contains(fetch), "{fetch} is in the page");
         }
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn the_case_list_is_readable_data() {
-        let html = render(Answer::Block);
+        let html = render(Decision::Block);
         let (_, rest) = html.split_once("id=\"case-list\">").unwrap();
         let (packed, _) = rest.split_once("</script>").unwrap();
         let data: serde_json::Value = serde_json::from_str(&embed_data::decompressed(packed)).unwrap();
@@ -208,9 +208,9 @@ mod tests {
     #[test]
     fn each_answer_has_its_heading_and_exit_code() {
         for (answer, heading, code) in [
-            (Answer::Approve, "Approve", "exit code 0"),
-            (Answer::Block, "Block", "exit code 3"),
-            (Answer::Inconclusive, "Inconclusive", "exit code 4"),
+            (Decision::Approve, "Approve", "exit code 0"),
+            (Decision::Block, "Block", "exit code 3"),
+            (Decision::Inconclusive, "Inconclusive", "exit code 4"),
         ] {
             let html = render(answer);
             assert!(html.contains(&format!("<h1>{heading}</h1>")) && html.contains(code), "{heading}");
@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn an_imported_run_has_no_fidelity() {
         let runs = fixture::runs();
-        let mut analysis = fixture::analysis(Answer::Block);
+        let mut analysis = fixture::analysis(Decision::Block);
         analysis.verdict.fidelity = None;
         let html = report_html(&analysis, &runs.input(), &ReportMeta::default()).unwrap();
         assert!(html.contains("Imported: not applicable"));

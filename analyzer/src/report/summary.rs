@@ -13,7 +13,7 @@ use crate::cast;
 use crate::finding::Finding;
 use crate::format;
 use crate::run::Run;
-use crate::verdict::{Answer, MetricResult, MetricState, Reason, ReasonCode, Verdict};
+use crate::verdict::{Decision, MetricResult, MetricState, Reason, ReasonCode, Verdict};
 
 /// Reasons listed.
 const REASONS_LISTED: usize = 6;
@@ -50,9 +50,9 @@ pub fn summary_md(
 
 fn headline(verdict: &Verdict, meta: &ReportMeta, lines: &mut Vec<String>) {
     let symbol = match verdict.verdict {
-        Answer::Approve => "✅",
-        Answer::Block => "⛔",
-        Answer::Inconclusive => "❔",
+        Decision::Approve => "✅",
+        Decision::Block => "⛔",
+        Decision::Inconclusive => "❔",
     };
     lines.push(format!("## {symbol} Foreshadow: {}", wording::answer(verdict.verdict)));
     lines.push(String::new());
@@ -168,7 +168,7 @@ fn write_changes(
         return Ok(());
     }
     let by_case = trials::by_case(input, analysis.verdict.seed)?;
-    let headlines = tool_table::tool_table(&by_case, &analysis.verdict.tools).headlines;
+    let headlines = tool_table::tool_table(&by_case, &analysis.verdict.review.tools).headlines;
     if !headlines.is_empty() {
         lines.extend([String::new(), "Changed writes, by tool:".to_owned(), String::new()]);
         lines.extend(headlines.iter().map(|line| format!("- {}", escape::markdown(line))));
@@ -250,20 +250,20 @@ mod tests {
     use super::*;
     use crate::report::fixture;
 
-    fn summary(answer: Answer) -> String {
+    fn summary(answer: Decision) -> String {
         let runs = fixture::runs();
         summary_md(&fixture::analysis(answer), &runs.input(), &ReportMeta::default())
             .expect("the runs are paired")
     }
 
-    fn check(answer: Answer, expected: &Expect) {
+    fn check(answer: Decision, expected: &Expect) {
         expected.assert_eq(&summary(answer));
     }
 
     #[test]
     fn a_blocked_build() {
         check(
-            Answer::Block,
+            Decision::Block,
             &expect![[r#"
             ## ⛔ Foreshadow: Block
 
@@ -315,7 +315,7 @@ mod tests {
     #[test]
     fn an_approved_build() {
         check(
-            Answer::Approve,
+            Decision::Approve,
             &expect![[r#"
             ## ✅ Foreshadow: Approve
 
@@ -367,7 +367,7 @@ mod tests {
     #[test]
     fn an_inconclusive_comparison_names_the_sample_size() {
         check(
-            Answer::Inconclusive,
+            Decision::Inconclusive,
             &expect![[r#"
             ## ❔ Foreshadow: Inconclusive
 
@@ -416,7 +416,7 @@ mod tests {
 
     #[test]
     fn hostile_text_stays_text() {
-        let summary = summary(Answer::Block);
+        let summary = summary(Decision::Block);
         for active in ["<img", "<b>", "</script>", "@team", "://", "\u{202e}", "\u{0}"] {
             assert!(!summary.contains(active), "{active:?} is in {summary}");
         }

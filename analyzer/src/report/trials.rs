@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::ReportInput;
-use crate::analysis::AnalyseError;
+use crate::analysis::AnalyzeError;
 use crate::metrics::{self, Setting};
 use crate::pairs::Pairs;
 use crate::run::TrialRecord;
@@ -42,7 +42,7 @@ impl CaseTrials<'_> {
 pub(super) fn by_case<'a>(
     input: &ReportInput<'a>,
     seed: u64,
-) -> Result<BTreeMap<&'a str, CaseTrials<'a>>, AnalyseError> {
+) -> Result<BTreeMap<&'a str, CaseTrials<'a>>, AnalyzeError> {
     let ReportInput { baseline, candidate, recorded, policy, transcripts: _ } = *input;
     let pairs = Pairs::new(baseline, candidate, recorded)?;
     let succeeded = metrics::succeeded(Setting { policy, pairs: &pairs, seed });
@@ -61,7 +61,7 @@ pub(super) fn by_case<'a>(
             case.recorded_any.map(|record| LabelledTrial { record, success: record.trial.success });
         trials.reference = case.recorded;
         for trial in trials.baseline.iter_mut().chain(&mut trials.candidate) {
-            trial.success = if trial.record.is_torn() { None } else { succeeded(case, trial.record) };
+            trial.success = if trial.record.is_incomplete() { None } else { succeeded(case, trial.record) };
         }
         trials.baseline.sort_by_key(|trial| trial.record.trial.trial);
         trials.candidate.sort_by_key(|trial| trial.record.trial.trial);

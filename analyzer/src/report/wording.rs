@@ -7,44 +7,44 @@ use super::severity::Severity;
 use super::{escape, number};
 use crate::format;
 use crate::verdict::{
-    Answer, InvariantResult, InvariantState, MetricResult, MetricState, ReasonCode, Unit, Verdict,
+    Decision, InvariantResult, InvariantState, MetricResult, MetricState, ReasonCode, Unit, Verdict,
 };
 
 /// Metrics named in the sentence of an approval.
 const APPROVED_NAMED: usize = 3;
 
 /// The answer as a heading.
-pub(super) fn answer(answer: Answer) -> &'static str {
+pub(super) fn answer(answer: Decision) -> &'static str {
     match answer {
-        Answer::Approve => "Approve",
-        Answer::Block => "Block",
-        Answer::Inconclusive => "Inconclusive",
+        Decision::Approve => "Approve",
+        Decision::Block => "Block",
+        Decision::Inconclusive => "Inconclusive",
     }
 }
 
-pub(super) fn answer_severity(answer: Answer) -> Severity {
+pub(super) fn answer_severity(answer: Decision) -> Severity {
     match answer {
-        Answer::Approve => Severity::Good,
-        Answer::Block => Severity::Bad,
-        Answer::Inconclusive => Severity::Warning,
+        Decision::Approve => Severity::Good,
+        Decision::Block => Severity::Bad,
+        Decision::Inconclusive => Severity::Warning,
     }
 }
 
 /// The consequence for the rollout.
-pub(super) fn consequence(answer: Answer) -> &'static str {
+pub(super) fn consequence(answer: Decision) -> &'static str {
     match answer {
-        Answer::Approve => "The candidate may roll out.",
-        Answer::Block => "The candidate must not roll out.",
-        Answer::Inconclusive => "Neither harm nor safety is proven. The candidate does not roll out yet.",
+        Decision::Approve => "The candidate may roll out.",
+        Decision::Block => "The candidate must not roll out.",
+        Decision::Inconclusive => "Neither harm nor safety is proven. The candidate does not roll out yet.",
     }
 }
 
 /// The exit code of `foreshadow analyze`.
-pub(super) fn exit_code(answer: Answer) -> u8 {
+pub(super) fn exit_code(answer: Decision) -> u8 {
     match answer {
-        Answer::Approve => 0,
-        Answer::Block => 3,
-        Answer::Inconclusive => 4,
+        Decision::Approve => 0,
+        Decision::Block => 3,
+        Decision::Inconclusive => 4,
     }
 }
 
@@ -110,7 +110,7 @@ fn sentence(fragment: &str) -> String {
 /// The sample size that approval needs; `None` for a verdict that is not inconclusive.
 pub(super) fn sample_size(verdict: &Verdict) -> Option<String> {
     let need = &verdict.need;
-    if verdict.verdict != Answer::Inconclusive {
+    if verdict.verdict != Decision::Inconclusive {
         return None;
     }
     if !need.detail.is_empty() {
@@ -168,7 +168,7 @@ pub(super) fn invariant(invariant: &InvariantResult) -> (Severity, &'static str)
         InvariantState::Violated => (Severity::Bad, "violated, blocks"),
         InvariantState::Demoted => (Severity::Warning, "violated by both builds, compared as a rate"),
         InvariantState::Unchecked => (Severity::Neutral, "not checked"),
-        InvariantState::NotLive => (Severity::Warning, "vacuous, proves nothing"),
+        InvariantState::Vacuous => (Severity::Warning, "vacuous, proves nothing"),
         InvariantState::TooFewCases => (Severity::Neutral, "holds, too few cases"),
     }
 }

@@ -46,7 +46,7 @@ impl RecordedWrites {
 
 /// Whether the tool calls of a trial are known and complete.
 pub(super) fn has_complete_calls(record: &TrialRecord) -> bool {
-    record.trial.has_transcript && !record.is_torn()
+    record.trial.has_transcript && !record.is_incomplete()
 }
 
 /// The write changes of a trial, each pair of change and tool once.

@@ -3,7 +3,7 @@
 
 use rayon::prelude::*;
 
-use crate::decide::{Reading, Tests};
+use crate::decide::{MissingDataScenario, Tests};
 use crate::metrics::{CaseTable, Measured};
 use crate::stats::betting::{Bets, Side};
 use crate::stats::gaffke::{self, Sample};
@@ -231,7 +231,7 @@ impl Draws {
 
 /// The required metrics of a measurement.
 pub(super) fn required(metrics: &[Measured]) -> impl Iterator<Item = &Measured> {
-    metrics
-        .iter()
-        .filter(|metric| metric.required && !crate::decide::tables(metric, Reading::Observed).is_empty())
+    metrics.iter().filter(|metric| {
+        metric.required && !crate::decide::tables(metric, MissingDataScenario::Observed).is_empty()
+    })
 }

@@ -117,7 +117,7 @@ pub struct StatisticResult {
     /// that is smooth, else from the relabellings taken.
     pub p: f64,
     /// The same from the relabellings taken, the observed one counted.
-    pub p_relabelled: f64,
+    pub p_permutation: f64,
 }
 
 /// What the tests say together.
@@ -132,7 +132,7 @@ pub struct KernelTest {
     /// The statistics that these cases allow, in the order of [`Statistic::ALL`].
     pub statistics: Vec<StatisticResult>,
     /// The probability, by relabelling alone, of a smallest p as small as the smallest of the statistics'.
-    pub p_smallest: f64,
+    pub p_min: f64,
     /// Each case, in the order in which they were given.
     pub cases: Vec<CaseResult>,
 }
@@ -169,7 +169,7 @@ pub fn test(groups: &Groups, relabelling: Relabelling, seed: u64) -> KernelTest 
         relabellings: shares.first().map_or(0, Vec::len),
         is_exact: joint.exact,
         statistics,
-        p_smallest: minimum::p_of_smallest(&shares),
+        p_min: minimum::p_of_smallest(&shares),
         cases: tables.iter().map(case_result).collect(),
     }
 }
@@ -210,7 +210,7 @@ fn slack(statistic: Statistic, joint: &Joint) -> f64 {
     }
 }
 
-fn result(statistic: Statistic, p_relabelled: f64, joint: &Joint, tables: &[CaseTables]) -> StatisticResult {
+fn result(statistic: Statistic, p_permutation: f64, joint: &Joint, tables: &[CaseTables]) -> StatisticResult {
     let filled = tables.iter().map(|tables| statistic.table(tables)).filter(|table| !table.is_empty());
     let cases = filled.clone().count();
     let sum: f64 = filled.clone().map(|table| table[0]).sum();
@@ -223,7 +223,7 @@ fn result(statistic: Statistic, p_relabelled: f64, joint: &Joint, tables: &[Case
         Statistic::Within | Statistic::Single => (sum, smooth(SumOfDraws::at_least)),
         Statistic::Dispersion => (sum, smooth(both_sides)),
     };
-    StatisticResult { statistic, cases, value, p: p.unwrap_or(p_relabelled), p_relabelled }
+    StatisticResult { statistic, cases, value, p: p.unwrap_or(p_permutation), p_permutation }
 }
 
 fn both_sides(null: &SumOfDraws, value: f64) -> f64 {

@@ -56,7 +56,7 @@ impl<'s> Pairwise<'s> {
     /// The sum over the pairs of these trials, and that of their rows.
     #[inline(always)]
     fn sums(&self, chosen: &[usize]) -> (f64, f64) {
-        // Said once, so that it need not be checked for every value.
+        // UserTurn once, so that it need not be checked for every value.
         assert!(chosen.iter().all(|trial| *trial < self.size), "a trial of the case is chosen");
         let mut inside = 0.0;
         let mut rows = 0.0;

@@ -1,14 +1,15 @@
 //! What `foreshadow calibrate` measured on the sessions of a run, as it is written to its file and into verdicts.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Answer, Unit};
+use super::{Decision, Unit};
 
 /// The version of the calibration's shape.
 pub const CALIBRATION_FORMAT: u32 = 1;
 
 /// How the decision does on these sessions when nothing changed, and what it could see.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Calibration {
     /// [`CALIBRATION_FORMAT`].
     pub format: u32,
@@ -29,7 +30,7 @@ pub struct Calibration {
     /// Random splits of each case's trials into two arms; each was decided on as if one were a candidate.
     pub splits: u64,
     /// Splits by their answer.
-    pub answers: CalibrationAnswers,
+    pub decisions: CalibrationDecisions,
     /// Share of splits that blocked: identical builds, so each is a false alarm.
     pub false_block: f64,
     /// 95 % interval of that share (Clopper and Pearson 1934) over the splits; they share the sessions, so it is the
@@ -44,8 +45,8 @@ pub struct Calibration {
 }
 
 /// Splits by their answer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CalibrationAnswers {
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CalibrationDecisions {
     /// Approved.
     pub approve: u64,
     /// Blocked.
@@ -54,19 +55,19 @@ pub struct CalibrationAnswers {
     pub inconclusive: u64,
 }
 
-impl CalibrationAnswers {
+impl CalibrationDecisions {
     /// Counts an answer.
-    pub fn add(&mut self, answer: Answer) {
+    pub fn add(&mut self, answer: Decision) {
         match answer {
-            Answer::Approve => self.approve += 1,
-            Answer::Block => self.block += 1,
-            Answer::Inconclusive => self.inconclusive += 1,
+            Decision::Approve => self.approve += 1,
+            Decision::Block => self.block += 1,
+            Decision::Inconclusive => self.inconclusive += 1,
         }
     }
 }
 
 /// What could be seen of a metric.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CalibrationMetric {
     /// The metric.
     pub name: String,
@@ -96,7 +97,7 @@ pub struct CalibrationMetric {
 }
 
 /// What a decision costs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CostForecast {
     /// Trials of both lanes, with all cases.
     pub trials: u64,

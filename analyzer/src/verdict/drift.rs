@@ -1,12 +1,13 @@
 //! What a verdict says of changes that are for review: answers that drift, tools used more or less.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Whether the answers changed (DECISION 1.9): evidence of change, not of harm.
 ///
 /// Distances are cosine distances of the embedded answers; a case's drift is the mean distance between the lanes less the
 /// mean distance within each.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Drift {
     /// The model that embedded the answers.
     pub model: String,
@@ -17,9 +18,9 @@ pub struct Drift {
     /// The candidate's.
     pub trials_candidate: u64,
     /// What was relabelled.
-    pub relabelled: Relabelled,
+    pub permutation_unit: PermutationUnit,
     /// Relabellings taken, the observed one included.
-    pub relabellings: u64,
+    pub permutations: u64,
     /// Whether these are all there are.
     pub is_exact: bool,
     /// Bandwidth of the Gaussian kernel: the median distance (Euclidean) of two answers to one case.
@@ -36,21 +37,21 @@ pub struct Drift {
     pub statistics: Vec<DriftStatistic>,
     /// The probability for identical builds of a smallest p as small as the smallest of the statistics'
     /// (Westfall and Young 1993).
-    pub p_smallest: f64,
-    /// Whether the answers changed: `p_smallest` is at most the policy's alpha.
+    pub p_min: f64,
+    /// Whether the answers changed: `p_min` is at most the policy's alpha.
     pub changed: bool,
     /// What a change leads to.
     pub effect: DriftEffect,
     /// The cases that moved most, the furthest first, at most twenty.
-    pub moved: Vec<MovedCase>,
+    pub drifted: Vec<DriftedCase>,
     /// The same in one sentence.
     pub detail: String,
 }
 
 /// What may be relabelled when nothing changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Relabelled {
+pub enum PermutationUnit {
     /// The trials of a case.
     Trials,
     /// The whole arms of a case: its trials share state, the policy says.
@@ -58,7 +59,7 @@ pub enum Relabelled {
 }
 
 /// What a change of answers leads to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DriftEffect {
     /// A person looks at it.
@@ -68,7 +69,7 @@ pub enum DriftEffect {
 }
 
 /// What a drift statistic says.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DriftStatistic {
     /// `within` (each session's own change), `cross` (a change that sessions have in common), `dispersion` (more or less
     /// variety) or `single` (the only trial of a lane is unlike the other lane's).
@@ -80,12 +81,12 @@ pub struct DriftStatistic {
     /// The probability for identical builds of a value as extreme.
     pub p: f64,
     /// The same as a share of the relabellings taken; `p` is more exact in the tail, where a saddlepoint gives it.
-    pub p_relabelled: f64,
+    pub p_permutation: f64,
 }
 
 /// A case whose answers moved.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct MovedCase {
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct DriftedCase {
     /// The case.
     pub case: String,
     /// Its drift.
@@ -95,7 +96,7 @@ pub struct MovedCase {
 }
 
 /// How often a tool is used: a change is a finding, never harm, so nothing here decides.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ToolRate {
     /// The tool.
     pub tool: String,

@@ -1,9 +1,10 @@
-//! What a verdict says of declared invariants: rates and bounds, every breach by call, liveness, the envelope.
+//! What a verdict says of declared invariants: rates and bounds, every violation by call, liveness, the envelope.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How an invariant fared.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct InvariantResult {
     /// Its name.
     pub name: String,
@@ -33,9 +34,9 @@ pub struct InvariantResult {
     /// The recordings', one of each case, where there are any.
     #[serde(default)]
     pub recorded: Option<LaneCheck>,
-    /// Every single breach of the sessions in `examples`, a hundred at most.
+    /// Every single violation of the sessions in `examples`, a hundred at most.
     #[serde(default)]
-    pub breaches: Vec<BreachPlace>,
+    pub violation_examples: Vec<ViolationExample>,
     /// The most that `upper_bound` may be, where the policy says.
     #[serde(default)]
     pub max_rate: Option<f64>,
@@ -44,11 +45,11 @@ pub struct InvariantResult {
     pub unconfirmed: u64,
     /// Whether it can fail on these sessions at all.
     #[serde(default)]
-    pub liveness: Option<Liveness>,
+    pub mutation_check: Option<MutationCheck>,
 }
 
 /// What came of an invariant.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum InvariantState {
     /// No candidate trial breaks it.
@@ -61,7 +62,7 @@ pub enum InvariantState {
     /// No candidate trial shows what it is about: nothing is approved.
     Unchecked,
     /// Nothing that these sessions could do breaks it: nothing is approved.
-    NotLive,
+    Vacuous,
     /// Kept, but by too few cases for the bound that the policy demands: nothing is approved.
     TooFewCases,
 }
@@ -75,14 +76,14 @@ impl InvariantState {
             Self::Violated => "violated",
             Self::Demoted => "demoted",
             Self::Unchecked => "unchecked",
-            Self::NotLive => "not_live",
+            Self::Vacuous => "vacuous",
             Self::TooFewCases => "too_few_cases",
         }
     }
 }
 
 /// An invariant over the trials of one lane.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LaneCheck {
     /// Trials on which it was checked.
     pub trials: u64,
@@ -99,8 +100,8 @@ pub struct LaneCheck {
 }
 
 /// One thing that a candidate trial did against an invariant.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BreachPlace {
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ViolationExample {
     /// The case.
     pub case: String,
     /// The trial's number.
@@ -119,22 +120,22 @@ pub struct BreachPlace {
     pub detail: String,
 }
 
-/// What became of baseline trials that were changed so that an invariant must fail.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Liveness {
-    /// Whether at least one rule of the invariant failed where it had to.
-    pub live: bool,
-    /// Changed trials.
+/// Mutation test of an invariant on baseline trials: each rule is checked on trials changed to break it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MutationCheck {
+    /// Whether no changed trial broke any rule, so that keeping the invariant shows nothing.
+    pub vacuous: bool,
+    /// Number of changed trials (mutants).
     pub mutants: u64,
-    /// Of these, those that broke the rule that they were changed for.
-    pub failed: u64,
-    /// Rules that no changed trial broke, and why.
-    pub silent: Vec<String>,
+    /// Mutants that broke the rule they were changed for.
+    pub killed: u64,
+    /// Rules that no mutant broke, each with the reason.
+    pub vacuous_rules: Vec<String>,
 }
 
 /// The capability envelope that every trial was checked against.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EnvelopeName {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct EnvelopeIdentity {
     /// BLAKE3 of its content, schema files included.
     pub digest: String,
     /// The agent that it is for, where it says.

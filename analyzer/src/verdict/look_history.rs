@@ -1,20 +1,21 @@
 //! How the data were looked at: one look, planned looks, every session; and what was known when.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Answer;
+use super::Decision;
 
 /// How the data were looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum CourseKind {
+pub enum MonitoringKind {
     /// Planned looks at growing shares of the cases, each at its part of alpha (Lan and DeMets 1983, O'Brien-Fleming).
     Looks,
     /// After every case, by betting (Waudby-Smith and Ramdas 2024): valid whenever one stops.
     Anytime,
 }
 
-impl CourseKind {
+impl MonitoringKind {
     /// The word as it is stored and printed.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -26,10 +27,10 @@ impl CourseKind {
 }
 
 /// How a verdict was come to, look by look.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Course {
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct LookHistory {
     /// How the data were looked at.
-    pub kind: CourseKind,
+    pub kind: MonitoringKind,
     /// Planned looks; 0 for `anytime`.
     pub planned_looks: u32,
     /// Cases that the plan ends with.
@@ -47,7 +48,7 @@ pub struct Course {
 }
 
 /// What was known at a look.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LookResult {
     /// Its number, from 1.
     pub look: u32,
@@ -60,13 +61,13 @@ pub struct LookResult {
     /// What that test's standard normal quantile of 1 - p must reach here; absent for `anytime` and in an extension.
     pub boundary: Option<f64>,
     /// The answer at this look.
-    pub answer: Answer,
+    pub decision: Decision,
     /// The metrics in the verdict's order.
     pub metrics: Vec<LookMetric>,
 }
 
 /// A metric at a look.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LookMetric {
     /// The metric.
     pub name: String,

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{MetricState, Unit};
 
 /// A metric in a slice that the policy names.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SliceResult {
     /// The slice's name in the policy.
     pub name: String,
@@ -24,7 +25,7 @@ pub struct SliceResult {
     /// Cases of the slice that have the metric.
     pub cases: u64,
     /// Whether there are enough cases to say anything (30); if not, all p are 1 and the state is `undecided`.
-    pub speaks: bool,
+    pub has_enough_cases: bool,
     /// The fewest cases with which the margin can be shown at all.
     pub floor: u64,
     /// Mean over the cases, baseline, in `unit`.
@@ -49,8 +50,8 @@ pub struct SliceResult {
 }
 
 /// What a search over all slices found; for review, it never decides.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Discovered {
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SubgroupSearch {
     /// The metric that was searched.
     pub metric: String,
     /// Slices looked at: conjunctions of up to three conditions with enough cases.
@@ -58,16 +59,16 @@ pub struct Discovered {
     /// Slices left out because there were too many, the smallest first; 0 where none.
     pub left_out: u64,
     /// Relabellings that the whole search was repeated on.
-    pub relabellings: u64,
+    pub permutations: u64,
     /// The score that the worst slice of identical builds exceeds with probability alpha, negative.
     pub critical_score: f64,
     /// Slices that stand out, the worst first.
-    pub slices: Vec<DiscoveredSlice>,
+    pub slices: Vec<Subgroup>,
 }
 
 /// A slice that a search found.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct DiscoveredSlice {
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Subgroup {
     /// What its cases have in common.
     pub criteria: BTreeMap<String, String>,
     /// Its cases that have the metric.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use analyzer::verdict::Calibration;
-use analyzer::{Looking, Policy, Waves};
+use analyzer::{MonitoringPlan, Policy, Waves};
 use schemas::id::CaseId;
 use store::keyring::KeyRing;
 
@@ -62,13 +62,13 @@ pub struct WaveState {
 }
 
 impl LookPlan {
-    pub(crate) fn looking(&self) -> Looking<'_> {
+    pub(crate) fn monitoring(&self) -> MonitoringPlan<'_> {
         match self {
-            Self::Once => Looking::Once,
-            Self::Planned(looks) => Looking::Looks(*looks),
-            Self::Anytime => Looking::Anytime,
+            Self::Once => MonitoringPlan::SingleLook,
+            Self::Planned(looks) => MonitoringPlan::PlannedLooks(*looks),
+            Self::Anytime => MonitoringPlan::Anytime,
             Self::Waves(WaveState { order, ends, planned, extension, .. }) => {
-                Looking::Waves(Waves { order, ends, planned: *planned, extension: *extension })
+                MonitoringPlan::Waves(Waves { order, ends, planned: *planned, extension: *extension })
             }
         }
     }

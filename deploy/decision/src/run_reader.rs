@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use analyzer::policy::InvariantPolicy;
-use analyzer::{Run, Said, ToolCall, TrialRecord};
+use analyzer::{Run, ToolCall, TrialRecord, UserTurn};
 use anyhow::anyhow;
 use schemas::exchange::{Edge, Effect, Ending};
 use schemas::id::SessionId;
@@ -36,7 +36,7 @@ const COLUMNS: [&str; 15] = [
     "operation.idempotent",
 ];
 
-/// What the caller said: read where an invariant looks at it.
+/// What the caller user_turns: read where an invariant looks at it.
 const INPUT: &str = "operation.input";
 
 /// What a tool returned: read where an invariant looks at it.
@@ -124,15 +124,17 @@ fn assemble(mut trial: Trial, rows: Vec<ExchangeRow>, invariants: &InvariantPoli
     let turns = rows.iter().filter(|row| row.edge == Edge::Turn);
     let turns_us = turns.filter_map(|row| row.duration_us).collect();
     let has_envelope = rows.iter().any(|row| row.envelope.is_some());
-    let (mut calls, mut said) = (Vec::new(), Vec::new());
+    let (mut calls, mut user_turns) = (Vec::new(), Vec::new());
     for row in rows {
         match row.edge {
-            Edge::Turn => said.extend(row.operation.input.map(|text| Said { before: calls.len(), text })),
+            Edge::Turn => {
+                user_turns.extend(row.operation.input.map(|text| UserTurn { calls_before: calls.len(), text }))
+            }
             Edge::Model => {}
             Edge::Tool => calls.extend(call(row, invariants)),
         }
     }
-    TrialRecord { trial, calls, turns_us, has_envelope, embedding: None, said, scores: Vec::new() }
+    TrialRecord { trial, calls, turns_us, has_envelope, embedding: None, user_turns, scores: Vec::new() }
 }
 
 /// A tool exchange that called no tool (an MCP `initialize`, a list) is none.

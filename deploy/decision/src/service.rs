@@ -22,19 +22,19 @@ pub async fn decide(request: &DecisionRequest) -> Result<Analysis, DecisionError
     };
     let mut runs = vec![&mut baseline, &mut candidate];
     runs.extend(recorded.as_mut());
-    analyzer::agree_on_effects(&mut runs);
+    analyzer::unify_effects(&mut runs);
     comparability::check(&mut baseline, &mut candidate).map_err(DecisionError::Input)?;
     let for_thread = request.clone();
     let decided = tokio::task::spawn_blocking(move || {
         let DecisionRequest { policy, seed, looks, calibration, .. } = for_thread;
-        let asked = analyzer::Request {
+        let asked = analyzer::AnalysisRequest {
             recorded: recorded.as_ref(),
-            looking: looks.looking(),
+            monitoring: looks.monitoring(),
             corpus_cases: looks.corpus_cases(),
             calibration: calibration.as_ref(),
-            ..analyzer::Request::new(&policy, &baseline, &candidate, seed)
+            ..analyzer::AnalysisRequest::new(&policy, &baseline, &candidate, seed)
         };
-        let analysis = analyzer::decide_on(&asked).map_err(DecisionError::input)?;
+        let analysis = analyzer::analyze(&asked).map_err(DecisionError::input)?;
         Ok::<_, DecisionError>(Decided { baseline, candidate, recorded, policy, analysis })
     });
     let decided = decided.await.map_err(panicked)??;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use analyzer::{Analysis, Answer};
+use analyzer::{Analysis, Decision};
 use anyhow::Context as _;
 use decision::{DecisionRequest, LookPlan};
 use replayer::{Summary, World};
@@ -134,7 +134,7 @@ pub struct DecidedChange {
     /// Description of the change.
     pub what: &'static str,
     /// The correct verdict.
-    pub expected: Answer,
+    pub expected: Decision,
     /// The analysis; serialised as its verdict.
     #[serde(rename = "verdict", serialize_with = "verdict_only")]
     pub analysis: Analysis,
@@ -282,8 +282,8 @@ impl Scenario<'_> {
 
     async fn decide_all(&self) -> anyhow::Result<Vec<DecidedChange>> {
         let changes = [
-            ("harmless", "a warmer tone, look-ups in another order, no streaming", Answer::Approve),
-            ("regressed", "may skip the order look-up, and retries a payment that is slow", Answer::Block),
+            ("harmless", "a warmer tone, look-ups in another order, no streaming", Decision::Approve),
+            ("regressed", "may skip the order look-up, and retries a payment that is slow", Decision::Block),
         ];
         let policy =
             analyzer::Policy::parse(config_files::POLICY).context("the policy of the demo is refused")?;
@@ -328,7 +328,7 @@ mod tests {
         assert!(result.replays.iter().all(|summary| summary.fidelity.exact > 0));
         assert!(events > 12 + 3 * 24, "{events} events");
         // Twelve sessions are below every floor, so no build can be approved.
-        assert!(result.decided.iter().all(|one| one.analysis.verdict.verdict != Answer::Approve));
+        assert!(result.decided.iter().all(|one| one.analysis.verdict.verdict != Decision::Approve));
         assert!(folder.path("reports/harmless/verdict.json").exists());
     }
 }

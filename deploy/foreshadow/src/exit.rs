@@ -1,6 +1,6 @@
 //! Exit codes: a command returns a [`Status`] or a [`Failure`], and only these choose the code.
 
-use analyzer::{Answer, Verdict};
+use analyzer::{Decision, Verdict};
 use decision::DecisionError;
 use gating::GateError;
 use replayer::ReplayError;
@@ -20,9 +20,9 @@ pub(crate) enum Status {
 impl Status {
     pub(crate) fn of_verdict(verdict: &Verdict) -> Self {
         match verdict.verdict {
-            Answer::Approve => Self::Success,
-            Answer::Block => Self::Block,
-            Answer::Inconclusive => Self::Inconclusive,
+            Decision::Approve => Self::Success,
+            Decision::Block => Self::Block,
+            Decision::Inconclusive => Self::Inconclusive,
         }
     }
 

@@ -1,7 +1,7 @@
 //! The verdict as text for a terminal.
 
 use analyzer::verdict::{MetricResult, MetricState};
-use analyzer::{Analysis, Answer, escaped, metric_words, sentence};
+use analyzer::{Analysis, Decision, escape_control, metric_cells, verdict_sentence};
 
 use crate::console::Console;
 
@@ -12,18 +12,18 @@ const MAX_FINDINGS: usize = 5;
 pub(crate) fn show(analysis: &Analysis, console: &Console) {
     let verdict = &analysis.verdict;
     let color = match verdict.verdict {
-        Answer::Approve => "1;32",
-        Answer::Block => "1;31",
-        Answer::Inconclusive => "1;33",
+        Decision::Approve => "1;32",
+        Decision::Block => "1;31",
+        Decision::Inconclusive => "1;33",
     };
-    console.line(console.paint(&escaped(&sentence(verdict)), color));
+    console.line(console.paint(&escape_control(&verdict_sentence(verdict)), color));
     for reason in verdict.reasons.iter().skip(1) {
-        console.line(format!("  also {}: {}", reason.code.as_str(), escaped(&reason.detail)));
+        console.line(format!("  also {}: {}", reason.code.as_str(), escape_control(&reason.detail)));
     }
     let pairs = &verdict.pairs;
     console.line(format!(
         "\n{} of {} cases are paired; {} baseline trials, {} candidate trials, {} incomplete trials",
-        pairs.paired, pairs.cases, pairs.trials_baseline, pairs.trials_candidate, pairs.torn
+        pairs.paired, pairs.cases, pairs.trials_baseline, pairs.trials_candidate, pairs.incomplete
     ));
     for result in &verdict.invariants {
         console.line(format!(
@@ -38,10 +38,10 @@ pub(crate) fn show(analysis: &Analysis, console: &Console) {
     table(&verdict.metrics, console);
     for finding in analysis.findings.iter().take(MAX_FINDINGS) {
         let line = format!("see {} in case {}: {}", finding.subject, finding.case, finding.detail);
-        console.line(escaped(&line));
+        console.line(escape_control(&line));
     }
     for note in &verdict.notes {
-        console.line(format!("note: {}", escaped(note)));
+        console.line(format!("note: {}", escape_control(note)));
     }
 }
 
@@ -52,7 +52,7 @@ fn table(metrics: &[MetricResult], console: &Console) {
     let head = ["metric", "cases", "baseline", "candidate", "effect", "bounds", "tolerated", "state"];
     let mut rows = vec![head.map(str::to_owned)];
     for metric in metrics {
-        let [baseline, candidate, effect, bounds, margin, state] = metric_words(metric);
+        let [baseline, candidate, effect, bounds, margin, state] = metric_cells(metric);
         let role = match (metric.required, metric.decides) {
             (true, _) => " (required)",
             (false, true) => "",

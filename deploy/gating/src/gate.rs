@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use analyzer::{Analysis, Answer, Policy};
+use analyzer::{Analysis, Decision, Policy};
 use anyhow::anyhow;
 use decision::{DecisionRequest, LookPlan, WaveState};
 use replayer::{Plan, Prepared, Progress, Waves, World};
@@ -79,7 +79,7 @@ pub enum GateEvent {
         /// Cases of the plan, or of this look if it is past the plan.
         of_cases: usize,
         /// The verdict at this look.
-        answer: Answer,
+        answer: Decision,
     },
 }
 
@@ -222,7 +222,7 @@ async fn replay_and_decide(
             answer,
         });
         last = Some(analysis);
-        if answer != Answer::Inconclusive {
+        if answer != Decision::Inconclusive {
             break;
         }
     }

@@ -1,6 +1,6 @@
 //! False approvals: how often a build that is worse by just the margin, or of which too little is known, is approved.
 
-use analyzer::{Answer, Looking};
+use analyzer::{Decision, MonitoringPlan};
 
 use super::{LOOKS, SUCCESS, Scale, decide, decide_in, policy};
 use crate::classical::paired_t;
@@ -24,15 +24,15 @@ fn harms() -> [(&'static str, f64, f64, Change); 4] {
 
 /// A3: the share of approvals in one look, and of Student's t in its place.
 pub(crate) fn a3(scale: Scale) -> Vec<Row> {
-    worse_by_the_margin(scale, "A3", Looking::Once)
+    worse_by_the_margin(scale, "A3", MonitoringPlan::SingleLook)
 }
 
 /// A4: the same in four looks; t stands beside it in one.
 pub(crate) fn a4(scale: Scale) -> Vec<Row> {
-    worse_by_the_margin(scale, "A4", Looking::Looks(LOOKS))
+    worse_by_the_margin(scale, "A4", MonitoringPlan::PlannedLooks(LOOKS))
 }
 
-fn worse_by_the_margin(scale: Scale, id: &'static str, looking: Looking<'_>) -> Vec<Row> {
+fn worse_by_the_margin(scale: Scale, id: &'static str, monitoring: MonitoringPlan<'_>) -> Vec<Row> {
     let policy = policy(SUCCESS);
     let mut rows = Vec::new();
     for (name, mean, concentration, change) in harms() {
@@ -47,8 +47,8 @@ fn worse_by_the_margin(scale: Scale, id: &'static str, looking: Looking<'_>) -> 
                 let times = scale.times(2000, 150);
                 let [approved, by_t] = repeat(&format!("{id} {name} {sessions:?}"), times, |dice| {
                     let trials = draw(dice, &sessions, change, Extras::None);
-                    let verdict = decide_in(&policy, &trials, looking, dice);
-                    [verdict.verdict == Answer::Approve, approves_by_t(&trials)]
+                    let verdict = decide_in(&policy, &trials, monitoring, dice);
+                    [verdict.verdict == Decision::Approve, approves_by_t(&trials)]
                 });
                 let cell = format!("M={count}, K={trials}");
                 if by_t.share() >= of_t.0.share() {
@@ -90,7 +90,7 @@ pub(crate) fn a5(scale: Scale) -> Vec<Row> {
         let trials = 1 + dice.below(8);
         let sessions = Sessions { count, mean: 1.0, concentration: 1.0, trials: (trials, trials) };
         let trials = draw(dice, &sessions, Change::None, Extras::None);
-        [decide(&policy, &trials, dice).verdict == Answer::Approve]
+        [decide(&policy, &trials, dice).verdict == Decision::Approve]
     });
     vec![Row {
         id: "A5",

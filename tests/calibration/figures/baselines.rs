@@ -3,7 +3,7 @@
 //! statgate is asked itself (PyPI). The rules of Kayenta and Flagger are written down here from their documentation, each
 //! in the reading that favours it; pooled tests of trials stand for the tools that take every trial for independent.
 
-use analyzer::Answer;
+use analyzer::Decision;
 use serde_json::{Value, json};
 
 use super::{SUCCESS, Scale, decide, policy};
@@ -125,7 +125,7 @@ pub(crate) fn peers(scale: Scale) -> Vec<Row> {
     let policy = policy(SUCCESS);
     let ours = |tables: &(Table, Table), dice: &mut Dice| {
         let answer = decide(&policy, tables, dice).verdict;
-        Said { blocks: answer == Answer::Block, passes: answer == Answer::Approve }
+        Said { blocks: answer == Decision::Block, passes: answer == Decision::Approve }
     };
     let rules: [Rule<'_>; 7] = [
         ("foreshadow, success only, margin .05", &ours),

@@ -1,6 +1,6 @@
 //! False blocks: how often identical builds, or builds that differ without being worse, are blocked.
 
-use analyzer::{Answer, Looking};
+use analyzer::{Decision, MonitoringPlan};
 
 use super::{LOOKS, SIX_METRICS, Scale, decide, decide_in, policy};
 use crate::rate::{Rate, repeat};
@@ -34,7 +34,8 @@ pub(crate) fn a1(scale: Scale) -> Vec<Row> {
                 let purpose = format!("A1 {sessions:?}");
                 let [blocked] = repeat(&purpose, scale.times(2000, 100), |dice| {
                     let trials = draw(dice, &sessions, Change::None, Extras::Effort(1.0));
-                    [decide_in(&policy, &trials, Looking::Looks(LOOKS), dice).verdict == Answer::Block]
+                    [decide_in(&policy, &trials, MonitoringPlan::PlannedLooks(LOOKS), dice).verdict
+                        == Decision::Block]
                 });
                 all = all.add(blocked);
                 if worst.as_ref().is_none_or(|(rate, _)| blocked.share() >= rate.share()) {

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use analyzer::{Answer, Policy, Run, Verdict};
+use analyzer::{Decision, Policy, Run, Verdict};
 use schemas::trial::Lane;
 use serde_json::Value;
 use tests::binary;
@@ -28,8 +28,8 @@ pub(crate) fn a12(scale: Scale) -> Vec<Row> {
             baseline.manifest.selected = said;
             let candidate = table::run(Lane::Candidate, &candidate);
             let verdict =
-                analyzer::analyse(&policy, &baseline, &candidate, None, 1).expect("both hold trials");
-            [verdict.verdict.verdict == Answer::Inconclusive, verdict.verdict.verdict == Answer::Block]
+                analyzer::analyze_once(&policy, &baseline, &candidate, None, 1).expect("both hold trials");
+            [verdict.verdict.verdict == Decision::Inconclusive, verdict.verdict.verdict == Decision::Block]
         });
         rows.push(Row {
             id: "A12",
@@ -61,7 +61,7 @@ fn selected(dice: &mut Dice) -> (Table, Table) {
 
 /// The verdict as it is written.
 fn text(policy: &Policy, baseline: &Run, candidate: &Run) -> String {
-    let analysis = analyzer::analyse(policy, baseline, candidate, None, 11).expect("both hold trials");
+    let analysis = analyzer::analyze_once(policy, baseline, candidate, None, 11).expect("both hold trials");
     serde_json::to_string_pretty(&analysis.verdict).expect("a verdict is JSON")
 }
 
@@ -147,7 +147,7 @@ pub(crate) fn binary_agrees(scale: Scale) -> Vec<Row> {
         let (baseline, candidate) =
             (table::run(Lane::Baseline, &tables.0), table::run(Lane::Candidate, &tables.1));
         let analysis =
-            analyzer::analyse(&policy(text), &baseline, &candidate, None, 11).expect("both hold trials");
+            analyzer::analyze_once(&policy(text), &baseline, &candidate, None, 11).expect("both hold trials");
         let expected: Verdict = analysis.verdict;
         let found: Verdict = serde_json::from_value(written).expect("is a verdict");
         assert_eq!(found, expected, "the binary and the library differ on table {number}");

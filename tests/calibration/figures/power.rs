@@ -1,6 +1,6 @@
 //! What the procedure finds: regressions blocked, identical builds approved, and whether its forecasts come true.
 
-use analyzer::{Answer, Looking, Policy, Request, Verdict};
+use analyzer::{AnalysisRequest, Decision, MonitoringPlan, Policy, Verdict};
 use schemas::trial::Lane;
 
 use super::{FOUR_METRICS, LOOKS, SUCCESS, Scale, decide, decide_in, policy};
@@ -38,7 +38,7 @@ pub(crate) fn a6(scale: Scale) -> Vec<Row> {
             continue;
         }
         let [blocked] = repeat(&format!("A6 {count}"), scale.times(2000, 60), |dice| {
-            [four(dice, &policy, count, Change::Scaled(0.05 / 0.90)).verdict == Answer::Block]
+            [four(dice, &policy, count, Change::Scaled(0.05 / 0.90)).verdict == Decision::Block]
         });
         rows.push(row(
             "A6",
@@ -59,7 +59,7 @@ pub(crate) fn a7(scale: Scale) -> Vec<Row> {
             continue;
         }
         let [approved] = repeat(&format!("A7 {count}"), scale.times(2000, 60), |dice| {
-            [four(dice, &policy, count, Change::None).verdict == Answer::Approve]
+            [four(dice, &policy, count, Change::None).verdict == Decision::Approve]
         });
         rows.push(row(
             "A7",
@@ -79,8 +79,8 @@ pub(crate) fn a8(scale: Scale) -> Vec<Row> {
     let seen = |number: u32| {
         let mut dice = Dice::new("A8", u64::from(number));
         let trials = draw(&mut dice, &sessions, Change::Scaled(0.20 / 0.90), Extras::None);
-        let verdict = decide_in(&policy, &trials, Looking::Looks(LOOKS), &mut dice);
-        (verdict.pairs.cases, verdict.verdict == Answer::Block)
+        let verdict = decide_in(&policy, &trials, MonitoringPlan::PlannedLooks(LOOKS), &mut dice);
+        (verdict.pairs.cases, verdict.verdict == Decision::Block)
     };
     let all: Vec<(u64, bool)> = (0..times).into_par_iter().map(seen).collect();
     let cases: u64 = all.iter().map(|(cases, _)| cases).sum();
@@ -155,9 +155,9 @@ fn forecast(dice: &mut Dice, policy: &Policy) -> Option<Forecast> {
     let mut trials = draw(dice, &sessions, Change::None, Extras::None);
     let (baseline, candidate) =
         (table::run(Lane::Baseline, &trials.0), table::run(Lane::Candidate, &trials.1));
-    let request = Request::new(policy, &baseline, &candidate, 1);
-    let verdict = analyzer::decide_on(&request).expect("both hold trials").verdict;
-    if verdict.verdict != Answer::Inconclusive || !verdict.need.reachable {
+    let request = AnalysisRequest::new(policy, &baseline, &candidate, 1);
+    let verdict = analyzer::analyze(&request).expect("both hold trials").verdict;
+    if verdict.verdict != Decision::Inconclusive || !verdict.need.reachable {
         return None;
     }
     let cases = usize::try_from(verdict.need.cases).expect("a number of sessions");
@@ -165,7 +165,7 @@ fn forecast(dice: &mut Dice, policy: &Policy) -> Option<Forecast> {
     let (before, after) = draw(dice, &more, Change::None, Extras::None);
     trials.0.extend(before);
     trials.1.extend(after);
-    let approved = decide(policy, &trials, dice).verdict == Answer::Approve;
+    let approved = decide(policy, &trials, dice).verdict == Decision::Approve;
     Some(Forecast { predicted: verdict.need.predicted_approve, approved })
 }
 

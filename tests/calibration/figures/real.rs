@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use analyzer::{Answer, Policy, Run, TrialRecord};
+use analyzer::{Decision, Policy, Run, TrialRecord};
 use recorder::import::{ImportFile, ImportFormat, OutcomeColumns, Transcript, read};
 use schemas::trial::{Lane, TrialEnding};
 
@@ -92,11 +92,11 @@ fn mcpmark(path: &PathBuf) -> Vec<Row> {
             for after in numbers.iter().filter(|after| *after != before) {
                 let (baseline, candidate) =
                     (run(Lane::Baseline, &runs[before]), run(Lane::Candidate, &runs[after]));
-                let analysis =
-                    analyzer::analyse(&policy, &baseline, &candidate, None, 0).expect("both hold trials");
+                let analysis = analyzer::analyze_once(&policy, &baseline, &candidate, None, 0)
+                    .expect("both hold trials");
                 of.pairs += 1;
-                of.blocked += u32::from(analysis.verdict.verdict == Answer::Block);
-                of.approved += u32::from(analysis.verdict.verdict == Answer::Approve);
+                of.blocked += u32::from(analysis.verdict.verdict == Decision::Block);
+                of.approved += u32::from(analysis.verdict.verdict == Decision::Approve);
             }
         }
     }

@@ -53,11 +53,12 @@ fn decision() -> Row {
     let (mut metrics, mut slices) = (0, 0);
     for _ in 0..5 {
         let (start, cpu) = (Instant::now(), cpu_seconds("self"));
-        let analysis = analyzer::analyse(&policy, &baseline, &candidate, None, 1).expect("both hold trials");
+        let analysis =
+            analyzer::analyze_once(&policy, &baseline, &candidate, None, 1).expect("both hold trials");
         best = best.min(start.elapsed());
         least_cpu = least_cpu.min(cpu_seconds("self") - cpu);
         metrics = analysis.verdict.metrics.len();
-        slices = analysis.verdict.discovered.map_or(0, |found| found.searched);
+        slices = analysis.verdict.review.subgroup_search.map_or(0, |found| found.searched);
     }
     let threads = rayon::current_num_threads();
     Row {

@@ -1,11 +1,13 @@
 //! Looks, waves, betting, slices, recordings as baselines and forecasts, on made-up runs whose truth is known.
 
 use super::*;
-use crate::verdict::CourseKind;
-use crate::{Looking, Request, Waves, decide_on, seeded_order};
+use crate::verdict::MonitoringKind;
+use crate::{AnalysisRequest, MonitoringPlan, Waves, analyze, seeded_order};
 
-fn asked(policy: &Policy, runs: &(Run, Run), looking: Looking<'_>) -> Verdict {
-    decide_on(&Request { looking, ..Request::new(policy, &runs.0, &runs.1, 1) }).expect("two runs").verdict
+fn asked(policy: &Policy, runs: &(Run, Run), monitoring: MonitoringPlan<'_>) -> Verdict {
+    analyze(&AnalysisRequest { monitoring, ..AnalysisRequest::new(policy, &runs.0, &runs.1, 1) })
+        .expect("two runs")
+        .verdict
 }
 
 fn success_only(more: &str) -> Policy {
@@ -15,10 +17,10 @@ fn success_only(more: &str) -> Policy {
 #[test]
 fn a_plain_regression_is_blocked_at_an_early_look_and_says_so() {
     let runs = pair(&outcomes(200, 3, 0), &outcomes(200, 3, 60));
-    let verdict = asked(&success_only(""), &runs, Looking::Looks(4));
-    assert_eq!((verdict.verdict, verdict.looks), (Answer::Block, 1));
-    let course = verdict.course.expect("looks");
-    assert_eq!((course.kind, course.cases, course.planned_cases), (CourseKind::Looks, 50, 200));
+    let verdict = asked(&success_only(""), &runs, MonitoringPlan::PlannedLooks(4));
+    assert_eq!((verdict.verdict, verdict.looks), (Decision::Block, 1));
+    let course = verdict.monitoring.look_history.expect("looks");
+    assert_eq!((course.kind, course.cases, course.planned_cases), (MonitoringKind::Looks, 50, 200));
     assert!(
         course.stopped_early && course.looks[0].boundary.is_some_and(|bound| (bound - 3.7496).abs() < 1e-3)
     );
@@ -26,15 +28,15 @@ fn a_plain_regression_is_blocked_at_an_early_look_and_says_so() {
     assert!(verdict.notes[0].contains("look 1 of 4, with 50 of 200 planned cases"), "{:?}", verdict.notes);
     // Identical and flawless: 100 cases fall short of the second look's boundary by a hair, 150 are enough.
     let runs = pair(&outcomes(200, 3, 0), &outcomes(200, 3, 0));
-    let verdict = asked(&success_only(""), &runs, Looking::Looks(4));
-    assert_eq!((verdict.verdict, verdict.metrics[0].cases), (Answer::Approve, 150));
+    let verdict = asked(&success_only(""), &runs, MonitoringPlan::PlannedLooks(4));
+    assert_eq!((verdict.verdict, verdict.metrics[0].cases), (Decision::Approve, 150));
 }
 
 #[test]
 fn one_planned_look_is_the_plain_decision() {
     let runs = pair(&outcomes(120, 3, 4), &outcomes(120, 3, 9));
-    let plain = asked(&Policy::default(), &runs, Looking::Once);
-    let looked = asked(&Policy::default(), &runs, Looking::Looks(1));
+    let plain = asked(&Policy::default(), &runs, MonitoringPlan::SingleLook);
+    let looked = asked(&Policy::default(), &runs, MonitoringPlan::PlannedLooks(1));
     assert_eq!(plain.verdict, looked.verdict);
     for (a, b) in plain.metrics.iter().zip(&looked.metrics) {
         assert_eq!((a.state, a.cases), (b.state, b.cases));
@@ -48,7 +50,7 @@ fn one_planned_look_is_the_plain_decision() {
 fn waves_find_what_looks_over_the_finished_runs_find() {
     let runs = pair(&outcomes(200, 3, 3), &outcomes(200, 3, 14));
     let policy = success_only("");
-    let finished = asked(&policy, &runs, Looking::Looks(4));
+    let finished = asked(&policy, &runs, MonitoringPlan::PlannedLooks(4));
     let names: Vec<CaseId> = runs.0.trials.iter().map(|record| record.trial.case.clone()).collect();
     let distinct: std::collections::BTreeSet<CaseId> = names.into_iter().collect();
     let order = seeded_order(distinct.iter().map(|case| (case, [])), 1);
@@ -62,14 +64,14 @@ fn waves_find_what_looks_over_the_finished_runs_find() {
             run.manifest.planned_cases = Some(200);
         }
         let waves = Waves { order: &order, ends: &ends, planned: 200, extension: false };
-        let verdict = asked(&policy, &so_far, Looking::Waves(waves));
+        let verdict = asked(&policy, &so_far, MonitoringPlan::Waves(waves));
         assert_eq!(verdict.pairs.missing_candidate, 0, "what was not played yet is not missing");
         if u32::try_from(count) == Ok(finished.looks) {
             assert_eq!(verdict.verdict, finished.verdict);
             assert_eq!(verdict.metrics, finished.metrics);
             return;
         }
-        assert_eq!(verdict.verdict, Answer::Inconclusive);
+        assert_eq!(verdict.verdict, Decision::Inconclusive);
     }
     panic!("the finished runs were decided at look {}", finished.looks);
 }
@@ -84,37 +86,46 @@ fn an_extension_bets_with_what_the_plan_left() {
     // A plan of 50 cases cannot show five points; the bets on all 300 can.
     let ends: Vec<usize> = (1..=6).map(|wave| 50 * wave).collect();
     let waves = |ends| Waves { order: &order, ends, planned: 50, extension: true };
-    assert_eq!(asked(&policy, &runs, Looking::Waves(waves(&ends[..1]))).verdict, Answer::Inconclusive);
-    let verdict = asked(&policy, &runs, Looking::Waves(waves(&ends)));
-    let course = verdict.course.expect("looks");
-    assert_eq!((verdict.verdict, course.extension_looks, course.plan_share), (Answer::Approve, 5, 0.8));
+    assert_eq!(
+        asked(&policy, &runs, MonitoringPlan::Waves(waves(&ends[..1]))).verdict,
+        Decision::Inconclusive
+    );
+    let verdict = asked(&policy, &runs, MonitoringPlan::Waves(waves(&ends)));
+    let course = verdict.monitoring.look_history.expect("looks");
+    assert_eq!((verdict.verdict, course.extension_looks, course.plan_share), (Decision::Approve, 5, 0.8));
     assert!(course.looks[5].boundary.is_none());
 }
 
 #[test]
 fn betting_after_every_case_stops_when_it_has_seen_enough() {
     let runs = pair(&outcomes(200, 3, 0), &outcomes(200, 3, 100));
-    let verdict = asked(&success_only(""), &runs, Looking::Anytime);
-    let course = verdict.course.expect("every case");
+    let verdict = asked(&success_only(""), &runs, MonitoringPlan::Anytime);
+    let course = verdict.monitoring.look_history.expect("every case");
     assert_eq!(
         (verdict.verdict, course.kind, course.stopped_early),
-        (Answer::Block, CourseKind::Anytime, true)
+        (Decision::Block, MonitoringKind::Anytime, true)
     );
     assert!(course.cases < 60 && course.looks.last().is_some_and(|last| last.cases == course.cases));
     let runs = pair(&outcomes(200, 3, 0), &outcomes(200, 3, 0));
-    let verdict = asked(&success_only(""), &runs, Looking::Anytime);
+    let verdict = asked(&success_only(""), &runs, MonitoringPlan::Anytime);
     // More than the 59 that a fixed number of cases needs.
-    assert_eq!(verdict.verdict, Answer::Approve);
+    assert_eq!(verdict.verdict, Decision::Approve);
     assert!((60..120).contains(&verdict.metrics[0].cases), "{}", verdict.metrics[0].cases);
 }
 
 #[test]
 fn strict_approval_takes_more_cases() {
     let runs = pair(&outcomes(70, 3, 0), &outcomes(70, 3, 0));
-    assert_eq!(asked(&success_only(""), &runs, Looking::Once).verdict, Answer::Approve);
-    assert_eq!(asked(&success_only("strict = true"), &runs, Looking::Once).verdict, Answer::Inconclusive);
+    assert_eq!(asked(&success_only(""), &runs, MonitoringPlan::SingleLook).verdict, Decision::Approve);
+    assert_eq!(
+        asked(&success_only("strict = true"), &runs, MonitoringPlan::SingleLook).verdict,
+        Decision::Inconclusive
+    );
     let runs = pair(&outcomes(110, 3, 0), &outcomes(110, 3, 0));
-    assert_eq!(asked(&success_only("strict = true"), &runs, Looking::Once).verdict, Answer::Approve);
+    assert_eq!(
+        asked(&success_only("strict = true"), &runs, MonitoringPlan::SingleLook).verdict,
+        Decision::Approve
+    );
 }
 
 /// The first `inside` cases are of slice `tier = gold`.
@@ -134,29 +145,29 @@ fn a_critical_slice_blocks_where_the_whole_does_not() {
     // Ten of 400 break, all of them among the forty of gold.
     let runs = sliced(pair(&outcomes(400, 1, 0), &outcomes(400, 1, 10)), 40);
     let slice = |more: &str| success_only(&format!("[slice.gold]\nwhere = {{ tier = \"gold\" }}\n{more}"));
-    let told = asked(&slice(""), &runs, Looking::Once);
-    assert_eq!((told.verdict, told.slices[0].state), (Answer::Approve, MetricState::Deteriorated));
-    assert!(told.slices[0].speaks && !told.slices[0].critical && told.slices[0].cases == 40);
-    let blocked = asked(&slice("critical = true"), &runs, Looking::Once);
-    assert_eq!((blocked.verdict, codes(&blocked)[0]), (Answer::Block, ReasonCode::Deteriorated));
+    let told = asked(&slice(""), &runs, MonitoringPlan::SingleLook);
+    assert_eq!((told.verdict, told.slices[0].state), (Decision::Approve, MetricState::Deteriorated));
+    assert!(told.slices[0].has_enough_cases && !told.slices[0].critical && told.slices[0].cases == 40);
+    let blocked = asked(&slice("critical = true"), &runs, MonitoringPlan::SingleLook);
+    assert_eq!((blocked.verdict, codes(&blocked)[0]), (Decision::Block, ReasonCode::Deteriorated));
     assert_eq!(blocked.reasons[0].metric.as_deref(), Some("slice.gold.success"));
     assert_eq!(blocked.metrics.len(), told.metrics.len());
     // Required, it must reach the floor of its margin.
     let runs = sliced(pair(&outcomes(400, 1, 0), &outcomes(400, 1, 0)), 40);
-    let needed = asked(&slice("required = true"), &runs, Looking::Once);
-    assert_eq!((needed.verdict, codes(&needed)[0]), (Answer::Inconclusive, ReasonCode::BelowFloor));
+    let needed = asked(&slice("required = true"), &runs, MonitoringPlan::SingleLook);
+    assert_eq!((needed.verdict, codes(&needed)[0]), (Decision::Inconclusive, ReasonCode::BelowFloor));
     // Too few to say anything.
     let few = sliced(pair(&outcomes(400, 1, 0), &outcomes(400, 1, 20)), 25);
-    let silent = asked(&slice("critical = true"), &few, Looking::Once);
-    assert!(!silent.slices[0].speaks && silent.slices[0].p_block > 0.99);
+    let silent = asked(&slice("critical = true"), &few, MonitoringPlan::SingleLook);
+    assert!(!silent.slices[0].has_enough_cases && silent.slices[0].p_block > 0.99);
 }
 
 #[test]
 fn a_search_finds_the_slice_that_broke_and_does_not_block_for_it() {
     let runs = sliced(pair(&outcomes(400, 1, 0), &outcomes(400, 1, 8)), 40);
-    let verdict = asked(&success_only(""), &runs, Looking::Once);
-    assert_eq!(verdict.verdict, Answer::Approve);
-    let found = verdict.discovered.clone().expect("cases have slices");
+    let verdict = asked(&success_only(""), &runs, MonitoringPlan::SingleLook);
+    assert_eq!(verdict.verdict, Decision::Approve);
+    let found = verdict.review.subgroup_search.clone().expect("cases have slices");
     assert_eq!(found.slices[0].criteria.get("tier").map(String::as_str), Some("gold"));
     assert!(codes(&verdict).contains(&ReasonCode::SliceStandsOut));
 }
@@ -169,17 +180,17 @@ fn a_recording_is_compared_trial_by_trial() {
         run
     };
     let same = (recording(100), labelled(Lane::Candidate, &outcomes(100, 4, 0)));
-    let verdict = asked(&Policy::default(), &same, Looking::Once);
+    let verdict = asked(&Policy::default(), &same, MonitoringPlan::SingleLook);
     assert_eq!(
         (verdict.verdict, codes(&verdict)),
-        (Answer::Inconclusive, vec![ReasonCode::BaselineIsRecording])
+        (Decision::Inconclusive, vec![ReasonCode::BaselineIsRecording])
     );
-    assert!(verdict.exchangeability[0].p > 0.5);
+    assert!(verdict.review.exchangeability[0].p > 0.5);
     assert!(verdict.notes.iter().any(|note| note.contains("assumes perfect replay")));
     let other = (recording(100), labelled(Lane::Candidate, &outcomes(100, 4, 30)));
-    let verdict = asked(&Policy::default(), &other, Looking::Once);
-    assert_eq!(verdict.verdict, Answer::Inconclusive);
-    assert!(verdict.exchangeability[0].p_adjusted < 1e-6, "{:?}", verdict.exchangeability);
+    let verdict = asked(&Policy::default(), &other, MonitoringPlan::SingleLook);
+    assert_eq!(verdict.verdict, Decision::Inconclusive);
+    assert!(verdict.review.exchangeability[0].p_adjusted < 1e-6, "{:?}", verdict.review.exchangeability);
     assert!(codes(&verdict).contains(&ReasonCode::DiffersFromRecording));
 }
 
@@ -189,15 +200,16 @@ fn the_price_is_a_table_and_knows_the_corpus() {
     let drawn = |draws: &mut Draws| (0..60).map(|_| draws.case(0.8, 4)).collect::<Vec<_>>();
     let runs = pair(&drawn(&mut draws), &drawn(&mut draws));
     let policy = success_only("");
-    let verdict = asked(&policy, &runs, Looking::Once);
-    assert_eq!(verdict.verdict, Answer::Inconclusive);
+    let verdict = asked(&policy, &runs, MonitoringPlan::SingleLook);
+    assert_eq!(verdict.verdict, Decision::Inconclusive);
     let need = verdict.need;
     assert!(need.reachable && need.predicted_approve >= 0.8 && need.cases > 60, "{need:?}");
     assert!(need.table.iter().all(|row| row.cases == 60 + row.extra_cases));
     let at_need = need.table.iter().find(|row| row.cases == need.cases && row.trials == 4).expect("a row");
     assert!((at_need.predicted_approve - need.predicted_approve).abs() < 1e-12);
     assert!(need.best_trials.is_some() && need.advice.is_some());
-    let small = Request { corpus_cases: Some(61), ..Request::new(&policy, &runs.0, &runs.1, 1) };
-    let need = decide_on(&small).expect("two runs").verdict.need;
+    let small =
+        AnalysisRequest { corpus_cases: Some(61), ..AnalysisRequest::new(&policy, &runs.0, &runs.1, 1) };
+    let need = analyze(&small).expect("two runs").verdict.need;
     assert!(!need.reachable && need.detail.contains("corpus of 61"), "{}", need.detail);
 }

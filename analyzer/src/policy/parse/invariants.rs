@@ -1,4 +1,4 @@
-//! Reading `[invariant.*]`.
+//! MissingDataScenario `[invariant.*]`.
 
 use std::collections::BTreeMap;
 

@@ -297,7 +297,7 @@ fn notes(record: &TrialRecord) -> Vec<String> {
 
 fn ending_view(trial: &LabelledTrial<'_>) -> EndingView {
     let record = trial.record;
-    let (severity, label) = match (record.is_torn(), record.trial.ending, trial.success) {
+    let (severity, label) = match (record.is_incomplete(), record.trial.ending, trial.success) {
         (true, _, _) => (Severity::Neutral, "incomplete session"),
         (false, TrialEnding::Truncated, _) => (Severity::Warning, wording::ending(TrialEnding::Truncated)),
         (false, TrialEnding::Infrastructure, _) => {

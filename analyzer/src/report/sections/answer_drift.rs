@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::analysis::Analysis;
 use crate::report::severity::Severity;
 use crate::report::{anchor, escape, number};
-use crate::verdict::{Drift, DriftEffect, DriftStatistic, Relabelled};
+use crate::verdict::{Drift, DriftEffect, DriftStatistic, PermutationUnit};
 
 /// Cases in the chart; of more cases it shows those with the largest drift.
 const CASES_IN_CHART: usize = 1500;
@@ -81,7 +81,7 @@ pub(in crate::report) fn answer_drift(drift: &Drift) -> AnswerDriftSection {
             fact("Permutations", permutations(drift)),
         ],
         statistics: drift.statistics.iter().map(statistic).collect(),
-        drifted_cases: (drift.moved.iter())
+        drifted_cases: (drift.drifted.iter())
             .map(|moved| DriftedCase {
                 case: escape::name(&moved.case),
                 anchor: anchor::case_id(&moved.case),
@@ -93,12 +93,12 @@ pub(in crate::report) fn answer_drift(drift: &Drift) -> AnswerDriftSection {
 }
 
 fn permutations(drift: &Drift) -> String {
-    let of = match drift.relabelled {
-        Relabelled::Trials => "trials of a case",
-        Relabelled::Sessions => "lanes of a case",
+    let of = match drift.permutation_unit {
+        PermutationUnit::Trials => "trials of a case",
+        PermutationUnit::Sessions => "lanes of a case",
     };
     let all = if drift.is_exact { "all " } else { "" };
-    format!("{all}{}, permuting the {of}", number::count(drift.relabellings))
+    format!("{all}{}, permuting the {of}", number::count(drift.permutations))
 }
 
 fn statistic(of: &DriftStatistic) -> [String; 4] {

@@ -47,9 +47,9 @@ pub(in crate::report) fn calibration(of: &Calibration) -> CalibrationSection {
             "Splits: approved, blocked, inconclusive",
             format!(
                 "{}, {}, {}",
-                number::count(of.answers.approve),
-                number::count(of.answers.block),
-                number::count(of.answers.inconclusive)
+                number::count(of.decisions.approve),
+                number::count(of.decisions.block),
+                number::count(of.decisions.inconclusive)
             ),
         ),
         fact("Cases used before the decision (early stopping)", number::percent(of.cost.share_used)),
@@ -62,7 +62,7 @@ pub(in crate::report) fn calibration(of: &Calibration) -> CalibrationSection {
         sentence: format!(
             "{} of {} random splits of one build's trials were blocked: the false block rate on these sessions is {} (95 % \
              interval {} to {}).",
-            number::count(of.answers.block),
+            number::count(of.decisions.block),
             number::count(of.splits),
             number::percent(of.false_block),
             number::percent(low),

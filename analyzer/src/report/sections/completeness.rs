@@ -108,7 +108,7 @@ fn lanes(verdict: &Verdict, input: &ReportInput<'_>) -> Vec<[String; 3]> {
         labelled("… timed out", ended(TrialEnding::TimedOut)),
         labelled("… left the recording (unscorable)", ended(TrialEnding::Truncated)),
         labelled("… failed by the harness", ended(TrialEnding::Infrastructure)),
-        labelled("… incomplete session, not counted", count(&|record| record.is_torn())),
+        labelled("… incomplete session, not counted", count(&|record| record.is_incomplete())),
         labelled("… without a transcript", count(&|record| !record.trial.has_transcript)),
         labelled("Trials without an outcome, tested as success and as failure", without_outcome),
         labelled("Cases in this run only", unpaired),
@@ -120,6 +120,6 @@ fn pairs(verdict: &Verdict) -> Vec<[String; 2]> {
     vec![
         ["Cases in either run".to_owned(), number::count(pairs.cases)],
         ["Cases paired".to_owned(), number::count(pairs.paired)],
-        ["Trials of incomplete sessions, not counted".to_owned(), number::count(pairs.torn)],
+        ["Trials of incomplete sessions, not counted".to_owned(), number::count(pairs.incomplete)],
     ]
 }

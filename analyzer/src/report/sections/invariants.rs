@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::report::severity::Severity;
 use crate::report::{anchor, escape, number, wording};
-use crate::verdict::{BreachPlace, EnvelopeName, InvariantResult, Liveness, Verdict};
+use crate::verdict::{EnvelopeIdentity, InvariantResult, MutationCheck, Verdict, ViolationExample};
 
 /// Violations listed per invariant.
 const VIOLATIONS_LISTED: usize = 5;
@@ -78,10 +78,13 @@ pub(in crate::report) fn invariants(verdict: &Verdict) -> InvariantsSection {
 fn row(of: &InvariantResult) -> InvariantRow {
     let (severity, state) = wording::invariant(of);
     let recorded = of.recorded.map(|lane| number::count(lane.violations));
-    let (listed, in_all) = if of.breaches.is_empty() {
+    let (listed, in_all) = if of.violation_examples.is_empty() {
         (violating_sessions(of), of.examples.len())
     } else {
-        (of.breaches.iter().take(VIOLATIONS_LISTED).map(violation).collect(), of.breaches.len())
+        (
+            of.violation_examples.iter().take(VIOLATIONS_LISTED).map(violation).collect(),
+            of.violation_examples.len(),
+        )
     };
     InvariantRow {
         name: escape::name(&of.name),
@@ -98,11 +101,11 @@ fn row(of: &InvariantResult) -> InvariantRow {
         max_rate: of.max_rate.map(number::percent).unwrap_or_default(),
         listed_left_out: in_all.saturating_sub(listed.len()),
         listed,
-        mutation_check: of.liveness.as_ref().map(mutation_check),
+        mutation_check: of.mutation_check.as_ref().map(mutation_check),
     }
 }
 
-fn violation(of: &BreachPlace) -> ViolationView {
+fn violation(of: &ViolationExample) -> ViolationView {
     let mut location = vec![format!("trial {}", of.trial)];
     location.extend(of.seq.map(|seq| format!("exchange {seq}")));
     location.extend(of.tool.as_deref().map(escape::name));
@@ -136,11 +139,11 @@ fn detail(text: &str) -> String {
     escape::visible(&escape::shortened(text, MAX_DETAIL_CHARS))
 }
 
-fn mutation_check(of: &Liveness) -> MutationCheckView {
-    let (severity, label, sentence) = if of.live {
+fn mutation_check(of: &MutationCheck) -> MutationCheckView {
+    let (severity, label, sentence) = if !of.vacuous {
         let sentence = format!(
             "{} of {} changed trials violate it",
-            number::count(of.failed),
+            number::count(of.killed),
             number::count(of.mutants)
         );
         (Severity::Good, "can fail", sentence)
@@ -152,14 +155,14 @@ fn mutation_check(of: &Liveness) -> MutationCheckView {
         severity,
         label,
         sentence,
-        vacuous_rules: (of.silent.iter().take(VACUOUS_RULES_LISTED))
+        vacuous_rules: (of.vacuous_rules.iter().take(VACUOUS_RULES_LISTED))
             .map(|rule| escape::visible(rule))
             .collect(),
-        vacuous_rules_left_out: of.silent.len().saturating_sub(VACUOUS_RULES_LISTED),
+        vacuous_rules_left_out: of.vacuous_rules.len().saturating_sub(VACUOUS_RULES_LISTED),
     }
 }
 
-fn envelope(of: &EnvelopeName) -> EnvelopeView {
+fn envelope(of: &EnvelopeIdentity) -> EnvelopeView {
     let mut named: Vec<String> = Vec::new();
     named.extend(of.agent.as_deref().map(|agent| format!("for agent {}", escape::name(agent))));
     named.extend(of.version.as_deref().map(|version| format!("version {}", escape::name(version))));

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::report::severity::Severity;
 use crate::report::{escape, number, wording};
-use crate::verdict::{Course, CourseKind, LookMetric, Verdict};
+use crate::verdict::{LookHistory, LookMetric, MonitoringKind, Verdict};
 
 /// The chart's smallest p; smaller ones are drawn at its edge.
 const SMALLEST_P: f64 = 1e-4;
@@ -37,7 +37,7 @@ pub(in crate::report) struct LookPoint {
     approve: f64,
 }
 
-pub(in crate::report) fn look_history(history: &Course) -> LookHistorySection {
+pub(in crate::report) fn look_history(history: &LookHistory) -> LookHistorySection {
     LookHistorySection {
         sentence: sentence(history),
         has_boundary: history.looks.iter().any(|look| look.boundary.is_some()),
@@ -48,21 +48,21 @@ pub(in crate::report) fn look_history(history: &Course) -> LookHistorySection {
                 fraction: number::percent(look.fraction),
                 alpha_spent: number::p_value(look.alpha_spent),
                 boundary: look.boundary.map_or_else(String::new, |boundary| format!("{boundary:.3}")),
-                severity: wording::answer_severity(look.answer),
-                answer: wording::answer(look.answer),
+                severity: wording::answer_severity(look.decision),
+                answer: wording::answer(look.decision),
             })
             .collect(),
     }
 }
 
-fn sentence(history: &Course) -> String {
+fn sentence(history: &LookHistory) -> String {
     let plan = match history.kind {
-        CourseKind::Looks => format!(
+        MonitoringKind::Looks => format!(
             "The plan had {} over {}. Each look spends its part of alpha, so repeated looks cause no extra false alarms.",
             number::counted(u64::from(history.planned_looks), "look", "looks"),
             number::counted(history.planned_cases, "case", "cases"),
         ),
-        CourseKind::Anytime => {
+        MonitoringKind::Anytime => {
             "The tests ran after every case, by betting. Their error rates hold whenever one stops."
                 .to_owned()
         }
@@ -85,7 +85,7 @@ fn sentence(history: &Course) -> String {
 
 /// Chart points of the deciding metrics at each look.
 pub(in crate::report) fn points(verdict: &Verdict) -> Vec<LookPoint> {
-    let Some(history) = &verdict.course else { return Vec::new() };
+    let Some(history) = &verdict.monitoring.look_history else { return Vec::new() };
     let decides = |metric: &&LookMetric| {
         verdict.metrics.iter().any(|one| one.name == metric.name && (one.decides || one.required))
     };

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::format;
 use crate::report::severity::Severity;
 use crate::report::{escape, number, wording};
-use crate::verdict::{ExchangeResult, MetricResult, Verdict};
+use crate::verdict::{ExchangeabilityResult, MetricResult, Verdict};
 
 #[derive(Debug, Serialize)]
 pub(in crate::report) struct MetricsSection {
@@ -46,12 +46,12 @@ struct MetricRow {
 
 pub(in crate::report) fn metrics(verdict: &Verdict) -> MetricsSection {
     MetricsSection {
-        alpha: verdict.alpha.to_string(),
+        alpha: verdict.monitoring.alpha.to_string(),
         has_intervals: verdict.metrics.iter().any(|metric| metric.margin > 0.0),
         rows: verdict.metrics.iter().map(row).collect(),
-        recording_tests: verdict.exchangeability.iter().map(recording_test).collect(),
+        recording_tests: verdict.review.exchangeability.iter().map(recording_test).collect(),
         not_computed: (verdict.absent.iter())
-            .map(|absent| [escape::name(&absent.name), escape::visible(&absent.why)])
+            .map(|absent| [escape::name(&absent.name), escape::visible(&absent.reason)])
             .collect(),
     }
 }
@@ -79,7 +79,7 @@ fn row(metric: &MetricResult) -> MetricRow {
     }
 }
 
-fn recording_test(test: &ExchangeResult) -> [String; 4] {
+fn recording_test(test: &ExchangeabilityResult) -> [String; 4] {
     [
         escape::name(&test.name),
         number::count(test.cases),

@@ -58,8 +58,11 @@ fn agreement(of: &Agreement) -> AgreementView {
         (Some(value), None) => shown(value),
         (None, _) => "unknown".to_owned(),
     };
-    let (severity, state) =
-        if of.votes { (Severity::Good, "counts as outcome") } else { (Severity::Neutral, "does not count") };
+    let (severity, state) = if of.qualified {
+        (Severity::Good, "counts as outcome")
+    } else {
+        (Severity::Neutral, "does not count")
+    };
     AgreementView {
         slice: of.slice.as_deref().map_or_else(|| "all trials".to_owned(), escape::name),
         labels: format!("{} in {}", number::count(of.labels), number::counted(of.cases, "case", "cases")),
@@ -69,6 +72,6 @@ fn agreement(of: &Agreement) -> AgreementView {
         caught: format!("{} of {}", number::count(of.failures_caught), number::count(of.failures)),
         severity,
         state,
-        why: escape::visible(&of.why),
+        why: escape::visible(&of.reason),
     }
 }

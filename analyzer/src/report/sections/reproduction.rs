@@ -36,7 +36,7 @@ fn identity(verdict: &Verdict) -> Vec<[String; 2]> {
         entry("Policy digest", &verdict.policy_digest),
         entry("Corpus digest", &verdict.corpus_digest),
         entry("Seed", &verdict.seed.to_string()),
-        entry("Significance level (alpha)", &verdict.alpha.to_string()),
+        entry("Significance level (alpha)", &verdict.monitoring.alpha.to_string()),
         entry("Looks", &verdict.looks.to_string()),
         entry("Baseline run", &verdict.baseline.run),
         entry("Baseline build", &verdict.baseline.build),

@@ -8,7 +8,7 @@ use crate::cast;
 use crate::format;
 use crate::report::severity::Severity;
 use crate::report::{escape, number, wording};
-use crate::verdict::{Discovered, SliceResult, Verdict};
+use crate::verdict::{SliceResult, SubgroupSearch, Verdict};
 
 /// Slices of the search listed.
 const FOUND_LISTED: usize = 20;
@@ -52,7 +52,7 @@ struct FoundRow {
 
 /// `None` without named or found slices.
 pub(in crate::report) fn slices(verdict: &Verdict) -> Option<SlicesSection> {
-    let found = verdict.discovered.as_ref();
+    let found = verdict.review.subgroup_search.as_ref();
     (!verdict.slices.is_empty() || found.is_some()).then(|| SlicesSection {
         named: verdict.slices.iter().map(named).collect(),
         found: found.map(|found| found_view(found, verdict)),
@@ -66,7 +66,7 @@ fn criteria(criteria: &BTreeMap<String, String>) -> String {
 
 /// Severity and label of a slice's state.
 pub(in crate::report) fn state(slice: &SliceResult) -> (Severity, &'static str) {
-    if !slice.speaks {
+    if !slice.has_enough_cases {
         return (Severity::Neutral, "too few cases");
     }
     wording::metric_state(slice.state, slice.critical)
@@ -90,7 +90,7 @@ fn named(slice: &SliceResult) -> SliceView {
     }
 }
 
-fn found_view(found: &Discovered, verdict: &Verdict) -> FoundView {
+fn found_view(found: &SubgroupSearch, verdict: &Verdict) -> FoundView {
     let unit = verdict.metrics.iter().find(|metric| metric.name == found.metric).map(|metric| metric.unit);
     let effect = |value: f64| unit.map_or_else(|| format!("{value:+.3}"), |unit| format::effect(unit, value));
     let left_out = match found.left_out {
@@ -115,7 +115,7 @@ fn found_view(found: &Discovered, verdict: &Verdict) -> FoundView {
              the policy to let it decide next time.",
             number::counted(found.searched, "slice", "slices"),
             escape::name(&found.metric),
-            number::count(found.relabellings),
+            number::count(found.permutations),
         ),
         rows: rows.collect(),
     }

@@ -6,7 +6,7 @@ use crate::report::cases::CaseList;
 use crate::report::input::ReportMeta;
 use crate::report::severity::Severity;
 use crate::report::{escape, number, wording};
-use crate::verdict::{Answer, NeedRow, Reason, ReasonCode, Verdict};
+use crate::verdict::{Decision, NeedRow, Reason, ReasonCode, Verdict};
 
 /// Cases linked at the top of the page.
 const WORST_CASES_LISTED: usize = 5;
@@ -154,7 +154,7 @@ fn also(verdict: &Verdict) -> Vec<String> {
 
 fn advice(verdict: &Verdict) -> Vec<&'static str> {
     let mut advice: Vec<&'static str> = Vec::new();
-    if verdict.verdict == Answer::Approve {
+    if verdict.verdict == Decision::Approve {
         advice.push("Roll out the candidate.");
     }
     for reason in &verdict.reasons {

@@ -63,7 +63,7 @@ impl Simulation {
             for result in &test.statistics {
                 found[result.statistic.place()] += u64::from(result.p <= 0.05);
             }
-            found[4] += u64::from(test.p_smallest <= 0.05);
+            found[4] += u64::from(test.p_min <= 0.05);
         }
         found
     }
@@ -135,11 +135,11 @@ fn whole_sessions_are_swapped_where_trials_share_state() {
     let swapped = test(&simulation.draw(1), Relabelling::Sessions, 1);
     let named: Vec<_> = swapped.statistics.iter().map(|result| result.statistic).collect();
     assert_eq!(named, [Statistic::Cross, Statistic::Dispersion]);
-    assert!(swapped.p_smallest <= 0.01, "{}", swapped.p_smallest);
+    assert!(swapped.p_min <= 0.01, "{}", swapped.p_min);
     let mut as_often = 0;
     for seed in 0..100 {
         let nothing = paired(Change::Nothing).draw(seed);
-        as_often += u32::from(test(&nothing, Relabelling::Sessions, seed).p_smallest <= 0.05);
+        as_often += u32::from(test(&nothing, Relabelling::Sessions, seed).p_min <= 0.05);
     }
     assert!(as_often <= 13, "{as_often}");
 }
@@ -247,7 +247,7 @@ fn the_saddlepoint_agrees_with_the_relabellings_drawn() {
         let test = test(&paired(Change::Own(0.1)).draw(seed), Relabelling::Trials, seed);
         for result in &test.statistics {
             // Standard error of a share of 2000 is at most .011.
-            assert!((result.p - result.p_relabelled).abs() < 0.05, "{result:?}");
+            assert!((result.p - result.p_permutation).abs() < 0.05, "{result:?}");
         }
         let alone = within(&paired(Change::Own(0.1)).draw(seed), seed).expect("two trials each");
         assert!((alone.1 - test.statistics[0].p).abs() < 1e-12);
@@ -262,7 +262,7 @@ fn equal_answers_show_nothing() {
         groups.push(&[&same, &same, &same], &[&same, &same, &same]).expect("a case");
     }
     let test = test(&groups, Relabelling::Trials, 1);
-    assert!((test.p_smallest - 1.0).abs() < 1e-12 && test.bandwidth.abs() < 1e-12, "{test:?}");
+    assert!((test.p_min - 1.0).abs() < 1e-12 && test.bandwidth.abs() < 1e-12, "{test:?}");
     assert!(test.statistics.iter().all(|result| (result.p - 1.0).abs() < 1e-12), "{:?}", test.statistics);
 }
 

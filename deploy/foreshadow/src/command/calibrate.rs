@@ -66,11 +66,11 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Fai
 }
 
 fn show(calibration: &Calibration, console: &Console) {
-    let Calibration { answers, false_block_interval: [low, high], cost, .. } = calibration;
+    let Calibration { decisions, false_block_interval: [low, high], cost, .. } = calibration;
     console.line(console.paint(
         &format!(
             "false blocks: {} of {} splits into two arms of the same build, {:.1} % (95 % interval {:.1} to {:.1} %)",
-            answers.block,
+            decisions.block,
             calibration.splits,
             100.0 * calibration.false_block,
             100.0 * low,
@@ -80,8 +80,8 @@ fn show(calibration: &Calibration, console: &Console) {
     ));
     console.line(format!(
         "  approved {}, inconclusive {}; {} cases, {:.1} trials in each arm, {}",
-        answers.approve,
-        answers.inconclusive,
+        decisions.approve,
+        decisions.inconclusive,
         calibration.cases,
         calibration.trials,
         count_u64(u64::from(calibration.looks), "look")

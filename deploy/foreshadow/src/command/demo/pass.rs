@@ -149,10 +149,10 @@ fn show_verdicts(result: &ScenarioResult, console: &Console) {
         console.line(String::new());
         console.line(format!("{} {what}", console.paint(&format!("The {name} change:"), "1")));
         let color = if change.is_correct() { "1;32" } else { "1;31" };
-        let sentence = analyzer::sentence(&analysis.verdict);
+        let sentence = analyzer::verdict_sentence(&analysis.verdict);
         console.line(format!("  {}", console.paint(&sentence, color)));
         for reason in &analysis.verdict.reasons {
-            let detail = analyzer::escaped(&reason.detail);
+            let detail = analyzer::escape_control(&reason.detail);
             // The sentence contains the first reason.
             if !sentence.contains(&detail) {
                 console.line(format!("    - {detail}"));

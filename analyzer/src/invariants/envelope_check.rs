@@ -2,7 +2,7 @@
 
 use envelope::{Arguments, Call, Envelope, Outcome, Session, Violation};
 
-use super::{Breach, Check, calls};
+use super::{Check, InvariantViolation, calls};
 use crate::run::{ToolCall, TrialRecord};
 
 /// Checks every call and the answer; rules in observe mode do not count.
@@ -12,7 +12,7 @@ pub(super) fn check(envelope: &Envelope, record: &TrialRecord) -> Check {
         return Check::Unchecked;
     }
     let enforced = walk(envelope, record).into_iter().filter(|(_, violation)| violation.enforced);
-    Check::of(enforced.map(|(call, violation)| breach(call, violation)).collect())
+    Check::of(enforced.map(|(call, violation)| describe(call, violation)).collect())
 }
 
 /// The rules in observe mode that a trial breaks: `send_money/payee`, each once.
@@ -34,9 +34,9 @@ pub(super) fn observed(envelope: &Envelope, record: &TrialRecord) -> Vec<String>
 fn walk<'r>(envelope: &Envelope, record: &'r TrialRecord) -> Vec<(Option<&'r ToolCall>, Violation)> {
     let mut session = Session::default();
     let mut found = Vec::new();
-    let mut said = record.said.iter().peekable();
+    let mut said = record.user_turns.iter().peekable();
     for (place, call) in record.calls.iter().enumerate() {
-        while let Some(turn) = said.next_if(|turn| turn.before <= place) {
+        while let Some(turn) = said.next_if(|turn| turn.calls_before <= place) {
             session.hear(envelope, &turn.text);
         }
         let value = calls::arguments(call);
@@ -62,11 +62,11 @@ fn outcome(call: &ToolCall) -> Outcome<'_> {
     }
 }
 
-fn breach(call: Option<&ToolCall>, violation: Violation) -> Breach {
-    let detail = violation.detail();
-    let breach = match call {
-        Some(call) => Breach::of_call(call, detail),
-        None => Breach::of_trial(format!("the answer {detail}")),
+fn describe(call: Option<&ToolCall>, broken: Violation) -> InvariantViolation {
+    let detail = broken.detail();
+    let violation = match call {
+        Some(call) => InvariantViolation::of_call(call, detail),
+        None => InvariantViolation::of_trial(format!("the answer {detail}")),
     };
-    Breach { rule: Some(violation.rule), pointer: violation.pointer, ..breach }
+    InvariantViolation { rule: Some(broken.rule), pointer: broken.pointer, ..violation }
 }
