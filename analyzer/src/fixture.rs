@@ -55,7 +55,7 @@ pub(crate) fn record(case: &str, number: u32, calls: Vec<ToolCall>) -> TrialReco
         fidelity: None,
         divergences: Vec::new(),
         fault_plan: None,
-        whole: None,
+        complete: None,
         slices: BTreeMap::new(),
     };
     TrialRecord {

@@ -153,7 +153,7 @@ impl TrialRecord {
     /// A torn trial never votes: exchanges of it were lost.
     #[must_use]
     pub fn is_incomplete(&self) -> bool {
-        self.trial.whole == Some(false)
+        self.trial.complete == Some(false)
     }
 }
 

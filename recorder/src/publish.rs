@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use codec::{Parcel, RecordError};
+use codec::{MessageValue, RecordError};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use store::log::LogError;
 use tokio::sync::mpsc::error::TryRecvError;
@@ -381,12 +381,18 @@ impl Work {
 fn messages(entry: &JournalEntry, journal: &str, part_bytes: usize) -> Result<Vec<Vec<u8>>, RecordError> {
     let mut content = Vec::with_capacity(entry.bytes() + 64);
     for read in entry.records() {
-        codec::pack(&mut content, &read.encoded);
+        codec::write_framed(&mut content, &read.encoded);
     }
     let parts = u32::try_from(content.len().div_ceil(part_bytes)).unwrap_or(u32::MAX);
     let parcel = |(part, span): (u32, &[u8])| {
-        Parcel { journal: journal.to_owned(), position: entry.position, part, parts, content: span.to_vec() }
-            .encode()
+        MessageValue {
+            journal: journal.to_owned(),
+            position: entry.position,
+            part,
+            parts,
+            content: span.to_vec(),
+        }
+        .encode()
     };
     (0..parts).zip(content.chunks(part_bytes)).map(parcel).collect()
 }
@@ -430,12 +436,12 @@ mod tests {
             assert_eq!(messages.len(), count);
             let mut content = Vec::new();
             for (part, message) in (0u32..).zip(&messages) {
-                let parcel = Parcel::decode(message).expect("decodes");
+                let parcel = MessageValue::decode(message).expect("decodes");
                 assert_eq!((parcel.journal.as_str(), parcel.position, parcel.part), ("j", 2, part));
                 assert_eq!(parcel.parts as usize, count);
                 content.extend(parcel.content);
             }
-            let unpacked: Result<Vec<&[u8]>, _> = codec::unpack(&content).collect();
+            let unpacked: Result<Vec<&[u8]>, _> = codec::read_framed(&content).collect();
             assert_eq!(unpacked.expect("whole"), written);
         }
     }

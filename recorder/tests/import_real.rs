@@ -11,7 +11,7 @@ use recorder::import::{
 use schemas::exchange::{Edge, Effect, Ending, Exchange};
 use schemas::id::{BuildId, IncarnationId, TenantId};
 use schemas::keys::{Digest, RootKey, TenantKeys};
-use schemas::session::tears;
+use schemas::session::gaps;
 use schemas::tools::ToolCatalog;
 use schemas::trial::{Lane, Trial, TrialEnding};
 
@@ -107,7 +107,7 @@ fn tau_bench_has_four_trials_of_each_case() {
     assert_eq!(successes, BTreeMap::from([(0, 6), (1, 8), (2, 9), (3, 8)]));
     assert_eq!(imported.stats.tool_calls, 621);
     assert!(imported.trials().all(|trial| trial.duration_us.is_none() && trial.input_tokens.is_none()));
-    assert!(imported.trials().all(|trial| trial.answer.is_some() && trial.whole == Some(true)));
+    assert!(imported.trials().all(|trial| trial.answer.is_some() && trial.complete == Some(true)));
     assert!(imported.trials().all(|trial| trial.agent.as_str() == "airline"));
     // An exchange of a transcript without times keeps its place in the session.
     let first = &imported.converted[0].exchanges;
@@ -219,7 +219,7 @@ fn every_session_is_whole_and_every_body_reads_back() {
         let mut ids = BTreeSet::new();
         for converted in &imported.converted {
             let seqs = converted.exchanges.iter().map(|exchange| (&exchange.incarnation, exchange.seq));
-            assert_eq!(tears(&converted.close, seqs), [], "{path}");
+            assert_eq!(gaps(&converted.close, seqs), [], "{path}");
             let pieces = pieces(converted);
             assert_eq!(pieces.len(), converted.pieces.len(), "{path}: a piece is sent once");
             for exchange in &converted.exchanges {
@@ -341,7 +341,7 @@ fn four_thousand_outcomes_read_at_once() {
     let source = ImportFile::decompress("table.csv", table.into_bytes()).expect("reads");
     let imported = convert(ImportFormat::Outcomes, &source, &run(), &ToolCatalog::default());
     assert_eq!((imported.stats.sessions, imported.successes(), imported.skipped.len()), (4000, 2000, 0));
-    assert!(imported.trials().all(|trial| !trial.has_transcript && trial.whole.is_none()));
+    assert!(imported.trials().all(|trial| !trial.has_transcript && trial.complete.is_none()));
 }
 
 const FORMATS: [ImportFormat; 4] =

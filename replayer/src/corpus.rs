@@ -87,7 +87,7 @@ pub(crate) async fn load(
         let sessions = lake.load_group(&mut snapshot, group).await?;
         let wanted = sessions.into_iter().filter(|one| choice.agent.is_none_or(|agent| is_of(one, agent)));
         for session in wanted {
-            let tears = session.tears();
+            let tears = session.gaps();
             if !tears.is_empty() {
                 let reasons = tears.iter().map(ToString::to_string).collect();
                 torn.push(TornSession { session: session.session, reasons });

@@ -68,7 +68,7 @@ pub(crate) fn entry(ended: &Ended<'_>, script: &Script, played: Played, keys: &T
         fidelity: Some(played.fidelity),
         divergences: played.divergences,
         fault_plan: ended.fault_plan.clone(),
-        whole: Some(true),
+        complete: Some(true),
         slices: script.slices.clone(),
     };
     let count =
@@ -104,7 +104,7 @@ struct Pieces {
 
 impl Pieces {
     fn cut(&mut self, bytes: &[u8], keys: &TenantKeys) -> Body {
-        Body::cut(bytes, keys, |(digest, piece)| {
+        Body::split(bytes, keys, |(digest, piece)| {
             if self.seen.insert(digest) {
                 self.kept.push(EntryPiece { digest, bytes: piece.to_vec() });
             }
@@ -228,7 +228,7 @@ pub(crate) fn add_recording(batch: &mut Batch, session: &StoredSession, script: 
         fidelity: None,
         divergences: Vec::new(),
         fault_plan: None,
-        whole: Some(true),
+        complete: Some(true),
         slices: script.slices.clone(),
     });
     let id = &session.session;

@@ -2,7 +2,7 @@
 //!
 //! A chat request repeats its whole history and its tool list every turn. Each element of `messages`, `input`,
 //! `tools` and `system` becomes a piece of its own, named by its digest and kept once; what stands between the
-//! pieces is the skeleton. Cutting never parses numbers or re-encodes anything: it only finds byte spans.
+//! pieces is the template. Cutting never parses numbers or re-encodes anything: it only finds byte spans.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -10,22 +10,22 @@ use serde_json::value::RawValue;
 use crate::keys::{Digest, TenantKeys};
 
 /// Top-level keys whose array elements are cut into pieces of their own.
-pub const CUT_KEYS: [&str; 4] = ["messages", "input", "tools", "system"];
+pub const CHUNKED_KEYS: [&str; 4] = ["messages", "input", "tools", "system"];
 
-/// A span shorter than this stays in the skeleton: a reference would cost as much as the bytes.
-pub const MIN_PIECE_BYTES: usize = 48;
+/// A span shorter than this stays in the template: a reference would cost as much as the bytes.
+pub const MIN_CHUNK_BYTES: usize = 48;
 
 /// A piece longer than this is split, to stay well under a Kafka broker's message limit (1 MiB by default).
-pub const MAX_PIECE_BYTES: usize = 512 * 1024;
+pub const MAX_CHUNK_BYTES: usize = 512 * 1024;
 
-/// A body as a skeleton with cuts; `R` is what a piece is named by (a digest in flight, a row number in a file).
+/// A body as a template with chunk_offsets; `R` is what a piece is named by (a digest in flight, a row number in a file).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Body<R = Digest> {
     /// The bytes that are not in a piece.
     #[serde(with = "serde_bytes")]
-    pub skeleton: Vec<u8>,
-    /// For each piece, the offset in the skeleton before which it is inserted, ascending.
-    pub cuts: Vec<u32>,
+    pub template: Vec<u8>,
+    /// For each piece, the offset in the template before which it is inserted, ascending.
+    pub chunk_offsets: Vec<u32>,
     /// For each cut, its piece.
     pub chunks: Vec<R>,
     /// Length of the whole body in bytes, after redaction.
@@ -34,29 +34,29 @@ pub struct Body<R = Digest> {
 
 impl<R> Default for Body<R> {
     fn default() -> Self {
-        Self { skeleton: Vec::new(), cuts: Vec::new(), chunks: Vec::new(), bytes: 0 }
+        Self { template: Vec::new(), chunk_offsets: Vec::new(), chunks: Vec::new(), bytes: 0 }
     }
 }
 
 /// A piece that a body refers to: its name and its bytes.
-pub type Piece<'a> = (Digest, &'a [u8]);
+pub type BodyChunk<'a> = (Digest, &'a [u8]);
 
-/// The body refers to a piece that is not at hand, or its cuts do not fit its skeleton.
+/// The body refers to a piece that is not at hand, or its chunk_offsets do not fit its template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReassembleError {
     /// A piece is not at hand.
     #[error("piece {place} of {count} is missing")]
-    MissingPiece {
+    MissingChunk {
         /// Which piece, from 0.
         place: usize,
         /// How many the body has.
         count: usize,
     },
-    /// The cuts are out of order, past the end, or not as many as the pieces.
-    #[error("cuts do not fit a skeleton of {skeleton_bytes} bytes")]
-    BadCuts {
-        /// Length of the skeleton.
-        skeleton_bytes: usize,
+    /// The chunk_offsets are out of order, past the end, or not as many as the pieces.
+    #[error("chunk_offsets do not fit a template of {template_bytes} bytes")]
+    BadOffsets {
+        /// Length of the template.
+        template_bytes: usize,
     },
     /// The pieces add up to another length than was stored.
     #[error("reassembled {found} bytes, expected {expected}")]
@@ -71,20 +71,20 @@ pub enum ReassembleError {
 impl Body<Digest> {
     /// Cuts the bytes; every piece of the body is handed to `keep` in order, repeated ones too.
     #[must_use]
-    pub fn cut<'a>(bytes: &'a [u8], keys: &TenantKeys, mut keep: impl FnMut(Piece<'a>)) -> Self {
+    pub fn split<'a>(bytes: &'a [u8], keys: &TenantKeys, mut keep: impl FnMut(BodyChunk<'a>)) -> Self {
         let mut body = Self { bytes: bytes.len() as u64, ..Self::default() };
         let mut done = 0;
         for span in piece_spans(bytes) {
-            body.skeleton.extend_from_slice(&bytes[done..span.start]);
+            body.template.extend_from_slice(&bytes[done..span.start]);
             done = span.end;
-            for part in bytes[span].chunks(MAX_PIECE_BYTES) {
+            for part in bytes[span].chunks(MAX_CHUNK_BYTES) {
                 let digest = keys.digest(part);
-                body.cuts.push(u32::try_from(body.skeleton.len()).unwrap_or(u32::MAX));
+                body.chunk_offsets.push(u32::try_from(body.template.len()).unwrap_or(u32::MAX));
                 body.chunks.push(digest);
                 keep((digest, part));
             }
         }
-        body.skeleton.extend_from_slice(&bytes[done..]);
+        body.template.extend_from_slice(&bytes[done..]);
         body
     }
 }
@@ -93,25 +93,25 @@ impl<R> Body<R> {
     /// Puts the body together; `piece` finds the bytes of a reference.
     ///
     /// # Errors
-    /// A piece is missing, or the stored cuts are not those of this skeleton.
+    /// A piece is missing, or the stored chunk_offsets are not those of this template.
     pub fn reassemble<'p>(
         &self,
         mut piece: impl FnMut(&R) -> Option<&'p [u8]>,
     ) -> Result<Vec<u8>, ReassembleError> {
-        let bad = || ReassembleError::BadCuts { skeleton_bytes: self.skeleton.len() };
-        if self.cuts.len() != self.chunks.len() {
+        let bad = || ReassembleError::BadOffsets { template_bytes: self.template.len() };
+        if self.chunk_offsets.len() != self.chunks.len() {
             return Err(bad());
         }
         let mut out = Vec::with_capacity(usize::try_from(self.bytes).unwrap_or(0).min(64 << 20));
         let mut done = 0;
-        for (place, (cut, chunk)) in self.cuts.iter().zip(&self.chunks).enumerate() {
+        for (place, (cut, chunk)) in self.chunk_offsets.iter().zip(&self.chunks).enumerate() {
             let cut = *cut as usize;
-            out.extend_from_slice(self.skeleton.get(done..cut).ok_or_else(bad)?);
+            out.extend_from_slice(self.template.get(done..cut).ok_or_else(bad)?);
             done = cut;
-            let missing = || ReassembleError::MissingPiece { place, count: self.chunks.len() };
+            let missing = || ReassembleError::MissingChunk { place, count: self.chunks.len() };
             out.extend_from_slice(piece(chunk).ok_or_else(missing)?);
         }
-        out.extend_from_slice(self.skeleton.get(done..).ok_or_else(bad)?);
+        out.extend_from_slice(self.template.get(done..).ok_or_else(bad)?);
         if out.len() as u64 == self.bytes {
             Ok(out)
         } else {
@@ -119,24 +119,24 @@ impl<R> Body<R> {
         }
     }
 
-    /// Renames every reference, keeping skeleton and cuts; the first failing one ends it.
+    /// Renames every reference, keeping template and chunk_offsets; the first failing one ends it.
     ///
     /// # Errors
     /// Whatever `rename` says.
     pub fn try_map<S, E>(self, rename: impl FnMut(R) -> Result<S, E>) -> Result<Body<S>, E> {
         let chunks = self.chunks.into_iter().map(rename).collect::<Result<_, E>>()?;
-        Ok(Body { skeleton: self.skeleton, cuts: self.cuts, chunks, bytes: self.bytes })
+        Ok(Body { template: self.template, chunk_offsets: self.chunk_offsets, chunks, bytes: self.bytes })
     }
 }
 
-/// Finds the spans to cut out: elements of the arrays under [`CUT_KEYS`], or the whole body where there are none.
+/// Finds the spans to cut out: elements of the arrays under [`CHUNKED_KEYS`], or the whole body where there are none.
 fn piece_spans(bytes: &[u8]) -> Vec<std::ops::Range<usize>> {
     let mut spans: Vec<_> = element_spans(bytes)
         .unwrap_or_default()
         .into_iter()
-        .filter(|span| span.len() >= MIN_PIECE_BYTES && u32::try_from(bytes.len()).is_ok())
+        .filter(|span| span.len() >= MIN_CHUNK_BYTES && u32::try_from(bytes.len()).is_ok())
         .collect();
-    if spans.is_empty() && bytes.len() >= MIN_PIECE_BYTES {
+    if spans.is_empty() && bytes.len() >= MIN_CHUNK_BYTES {
         spans.push(0..bytes.len());
     }
     spans
@@ -161,7 +161,7 @@ fn element_spans(bytes: &[u8]) -> Option<Vec<std::ops::Range<usize>>> {
     Some(spans)
 }
 
-/// The raw values of the top-level keys in [`CUT_KEYS`], repeated keys included.
+/// The raw values of the top-level keys in [`CHUNKED_KEYS`], repeated keys included.
 struct Fields<'a>(Vec<&'a RawValue>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
@@ -176,7 +176,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
                 let mut found = Vec::new();
                 while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
                     let value: &'de RawValue = map.next_value()?;
-                    if CUT_KEYS.contains(&key.as_ref()) && value.get().starts_with('[') {
+                    if CHUNKED_KEYS.contains(&key.as_ref()) && value.get().starts_with('[') {
                         found.push(value);
                     }
                 }
@@ -198,7 +198,7 @@ mod tests {
     fn round_trip(bytes: &[u8]) -> (Body, Vec<u8>) {
         let keys = RootKey::new([1; 32]).tenant(&TenantId::parse("t").expect("id"));
         let mut pieces = HashMap::new();
-        let body = Body::cut(bytes, &keys, |(digest, piece)| {
+        let body = Body::split(bytes, &keys, |(digest, piece)| {
             pieces.insert(digest, piece.to_vec());
         });
         let back =
@@ -215,7 +215,7 @@ mod tests {
         let (body, back) = round_trip(text.as_bytes());
         assert_eq!(back, text.as_bytes());
         assert_eq!(body.chunks.len(), 3);
-        assert!(body.skeleton.len() < 60);
+        assert!(body.template.len() < 60);
     }
 
     #[test]
@@ -229,6 +229,6 @@ mod tests {
     fn says_which_piece_is_missing() {
         let (body, _) = round_trip(&[b'a'; 100]);
         let error = body.reassemble(|_| None).expect_err("no piece at hand");
-        assert_eq!(error, ReassembleError::MissingPiece { place: 0, count: 1 });
+        assert_eq!(error, ReassembleError::MissingChunk { place: 0, count: 1 });
     }
 }

@@ -9,7 +9,7 @@ use crate::id::{AgentId, BuildId, ExchangeId, IncarnationId, SessionId, TenantId
 use crate::keys::Digest;
 
 /// A text of a few bytes, as most of the many in an exchange are: up to 24 lie in place.
-pub type Word = compact_str::CompactString;
+pub type SmallStr = compact_str::CompactString;
 
 /// Which boundary an exchange crossed.
 #[derive(
@@ -238,11 +238,11 @@ pub enum Confidence {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identifier {
     /// What it is called: `x-session-id`, `traceparent`, `mcp-session-id`, `gen_ai.response.id`.
-    pub name: Word,
+    pub name: SmallStr,
     /// Its value, redacted like every other text.
-    pub value: Word,
+    pub value: SmallStr,
     /// Where it stood: `request header`, `response header`, `request body`, `response body`, `import`.
-    pub source: Word,
+    pub source: SmallStr,
     /// How surely it names the session.
     pub confidence: Confidence,
     /// Whether the session id of this exchange was taken from it.
@@ -256,9 +256,9 @@ pub struct Link {
     pub to: ExchangeId,
     /// `requested_by` (a tool call and the model call that asked for it), `continues` (a model call and the one whose
     /// history it carries on).
-    pub kind: Word,
+    pub kind: SmallStr,
     /// How it was found.
-    pub source: Word,
+    pub source: SmallStr,
     /// How sure it is.
     pub confidence: Confidence,
 }
@@ -267,9 +267,9 @@ pub struct Link {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Redaction {
     /// What was replaced: `openai_key`, `bearer`, `header:authorization`.
-    pub kind: Word,
+    pub kind: SmallStr,
     /// Where: `request body`, `response header`.
-    pub place: Word,
+    pub location: SmallStr,
     /// How many values.
     pub count: u32,
 }
@@ -278,9 +278,9 @@ pub struct Redaction {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     /// Lower-case name.
-    pub name: Word,
+    pub name: SmallStr,
     /// Its value, redacted.
-    pub value: Word,
+    pub value: SmallStr,
 }
 
 /// One request and its answer; `R` is what pieces of bodies are named by ([`Body`]).
@@ -321,9 +321,9 @@ pub struct Exchange<R = Digest> {
     /// Why it did not end complete, or what was odd about it, in words.
     pub ending_detail: Option<String>,
     /// HTTP method.
-    pub http_method: Option<Word>,
+    pub http_method: Option<SmallStr>,
     /// Path and query, redacted.
-    pub path: Option<Word>,
+    pub path: Option<SmallStr>,
     /// HTTP status of the answer.
     pub status: Option<u16>,
     /// Allowed request headers.

@@ -1,8 +1,8 @@
-//! The ground: values every stage agrees on, and how they lie in Parquet.
+//! Data model: sessions, exchanges, trials, scores, embeddings, identifiers and keyed digests.
 //!
-//! A session recorded at a gateway, a trial of a replay, a piece of a body, a commit of the store: each is
-//! defined here once, with its columns. This crate has no async runtime, opens no file, reads no clock and
-//! speaks no protocol; what does is in `store`, `recorder`, `replayer` and the `foreshadow` binary.
+//! Plain values with serde, so that the analyzer needs no Parquet. The crates below this folder add the encodings:
+//! `codec` (journal and Kafka records), `store` (Parquet tables and commits), `envelope` (the policy engine). This crate
+//! opens no file, reads no clock and uses no async runtime.
 
 pub mod body;
 pub mod canonical;
@@ -18,6 +18,23 @@ pub mod variables;
 
 /// The version of the storage format that this build writes, and the only one it reads.
 ///
-/// 1: tables `exchanges`, `chunks`, `sessions`, `trials`; commits; `run.json`. Later added, with no change to these: tables
-/// `scores`, `embeddings`.
-pub const FORMAT: u32 = 1;
+/// Every Parquet file (metadata key `foreshadow.format`), commit and `run.json` carries it. A reader refuses another
+/// version and names the build that wrote the file. Adding a table or a nullable column keeps the version, because readers
+/// ignore columns that they do not know. Removing or renaming a column, or changing its meaning, increments it.
+///
+/// # Changelog
+///
+/// ## 2 (unreleased)
+///
+/// - exchanges: `request` and `response` have `template` and `chunk_offsets` (was `template`, `cuts`); `redactions` have
+///   `location` (was `place`).
+/// - chunks: `stored_in` (was `stored_in`).
+/// - trials: `complete` (was `whole`).
+/// - scores: `priority` (was `rank`).
+/// - commits: `epoch` (was `turn`).
+///
+/// ## 1 (never released)
+///
+/// - Tables `exchanges`, `chunks`, `sessions`, `trials`; commits; `run.json`.
+/// - Added later: tables `scores` and `embeddings`.
+pub const FORMAT: u32 = 2;

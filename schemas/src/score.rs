@@ -57,7 +57,7 @@ pub struct Score {
     /// Its kind.
     pub kind: ScoreKind,
     /// Its place among the evaluators of its configuration, from 0: of two that may decide, the lower does.
-    pub rank: u32,
+    pub priority: u32,
     /// BLAKE3 of everything in its configuration that can change a score: another digest is another evaluator.
     pub evaluator_digest: String,
     /// When it was scored, UTC, microseconds since 1970.

@@ -65,7 +65,7 @@ pub struct SessionClose {
 
 /// Why a session is torn.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Tear {
+pub enum Gap {
     /// An incarnation saw exchanges and never closed the session (it was killed, or is still running).
     #[error("incarnation {incarnation} has no close row")]
     NotClosed {
@@ -74,7 +74,7 @@ pub enum Tear {
     },
     /// Numbers are missing.
     #[error("incarnation {incarnation} is missing {missing} of {expected} exchanges, the first is {first}")]
-    Gap {
+    MissingExchanges {
         /// The recorder process.
         incarnation: IncarnationId,
         /// How many are missing.
@@ -110,30 +110,30 @@ pub enum Tear {
 ///
 /// Empty means that the session is whole as far as numbers go; bodies are the caller's to check.
 #[must_use]
-pub fn tears<'a>(
+pub fn gaps<'a>(
     closes: impl IntoIterator<Item = &'a SessionClose>,
     seqs: impl IntoIterator<Item = (&'a IncarnationId, u32)>,
-) -> Vec<Tear> {
+) -> Vec<Gap> {
     let mut seen: BTreeMap<&IncarnationId, Vec<u32>> = BTreeMap::new();
     for (incarnation, seq) in seqs {
         seen.entry(incarnation).or_default().push(seq);
     }
     let latest = latest_closes(closes);
-    let mut tears = Vec::new();
+    let mut gaps = Vec::new();
     for incarnation in seen.keys() {
         if !latest.contains_key(incarnation) {
-            tears.push(Tear::NotClosed { incarnation: (*incarnation).clone() });
+            gaps.push(Gap::NotClosed { incarnation: (*incarnation).clone() });
         }
     }
     for (incarnation, close) in latest {
         if close.shed > 0 {
             let reason = close.shed_reason.clone().unwrap_or_else(|| "no reason given".to_owned());
-            tears.push(Tear::Shed { incarnation: incarnation.clone(), shed: close.shed, reason });
+            gaps.push(Gap::Shed { incarnation: incarnation.clone(), shed: close.shed, reason });
         }
         let numbers = seen.remove(incarnation).unwrap_or_default();
-        tears.extend(gap(incarnation, close, numbers));
+        gaps.extend(gap(incarnation, close, numbers));
     }
-    tears
+    gaps
 }
 
 /// Keeps, of each incarnation, the row that holds.
@@ -150,7 +150,7 @@ pub fn latest_closes<'a>(
     latest
 }
 
-fn gap(incarnation: &IncarnationId, close: &SessionClose, mut numbers: Vec<u32>) -> Option<Tear> {
+fn gap(incarnation: &IncarnationId, close: &SessionClose, mut numbers: Vec<u32>) -> Option<Gap> {
     numbers.sort_unstable();
     numbers.dedup();
     let expected = close.last_seq.map_or(0, |last| last.saturating_add(1));
@@ -160,7 +160,7 @@ fn gap(incarnation: &IncarnationId, close: &SessionClose, mut numbers: Vec<u32>)
         return None;
     }
     let first = (0..expected).find(|seq| numbers.binary_search(seq).is_err())?;
-    Some(Tear::Gap { incarnation: incarnation.clone(), missing, expected, first })
+    Some(Gap::MissingExchanges { incarnation: incarnation.clone(), missing, expected, first })
 }
 
 #[cfg(test)]
@@ -195,21 +195,22 @@ mod tests {
         let early = close(Some(1), 10);
         let late = close(Some(2), 20);
         let two = [(&incarnation, 0), (&incarnation, 1)];
-        assert_eq!(tears([&early], two), vec![]);
-        let gap = Tear::Gap { incarnation: incarnation.clone(), missing: 1, expected: 3, first: 2 };
-        assert_eq!(tears([&late, &early], two), vec![gap]);
+        assert_eq!(gaps([&early], two), vec![]);
+        let gap =
+            Gap::MissingExchanges { incarnation: incarnation.clone(), missing: 1, expected: 3, first: 2 };
+        assert_eq!(gaps([&late, &early], two), vec![gap]);
     }
 
     #[test]
     fn an_incarnation_without_a_close_row_is_torn() {
         let incarnation = IncarnationId::parse("i").expect("id");
-        assert_eq!(tears([], [(&incarnation, 0)]), vec![Tear::NotClosed { incarnation }]);
+        assert_eq!(gaps([], [(&incarnation, 0)]), vec![Gap::NotClosed { incarnation }]);
     }
 
     #[test]
     fn a_session_of_which_all_was_shed_is_torn() {
         let mut row = close(None, 1);
         row.shed = 3;
-        assert!(matches!(tears([&row], [])[..], [Tear::Shed { shed: 3, .. }]));
+        assert!(matches!(gaps([&row], [])[..], [Gap::Shed { shed: 3, .. }]));
     }
 }

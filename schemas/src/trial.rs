@@ -147,7 +147,7 @@ pub struct Trial {
     /// The faults it was given, as JSON; absent where none were planned.
     pub fault_plan: Option<String>,
     /// Whether its recording was whole; a torn one never votes. Absent where there is nothing to check.
-    pub whole: Option<bool>,
+    pub complete: Option<bool>,
     /// Slices it belongs to.
     pub slices: BTreeMap<String, String>,
 }

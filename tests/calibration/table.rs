@@ -60,7 +60,7 @@ pub(crate) fn run(lane: Lane, table: &[Vec<Outcome>]) -> Run {
                 fidelity: None,
                 divergences: Vec::new(),
                 fault_plan: None,
-                whole: None,
+                complete: None,
                 slices: BTreeMap::new(),
             }));
         }

@@ -59,9 +59,11 @@ fn truncated_parquet() {
 fn a_file_of_another_version() {
     let folder = two_runs();
     let path = folder.path().join("cand/run.json");
-    let text = std::fs::read_to_string(&path).expect("reads").replace("\"format\": 1", "\"format\": 2");
+    let text = std::fs::read_to_string(&path)
+        .expect("reads")
+        .replace(&format!("\"format\": {}", schemas::FORMAT), "\"format\": 7");
     std::fs::write(&path, text).expect("writes");
-    assert_refused(folder.path(), &analyze(folder.path(), &[]), 1, &["version 2", "version 1"]);
+    assert_refused(folder.path(), &analyze(folder.path(), &[]), 1, &["version 7", "version 2"]);
 }
 
 #[test]

@@ -101,7 +101,10 @@ fn an_extension_goes_on_where_the_plan_ended_undecided() {
     assert_eq!((code, verdict["reasons"][0]["code"].as_str()), (0, Some("non_inferior")), "{verdict}");
     let history = &verdict["monitoring"]["look_history"];
     assert_eq!((history["planned_looks"].as_u64(), history["planned_cases"].as_u64()), (Some(2), Some(20)));
-    assert_eq!((history["plan_share"].as_f64(), history["stopped_early"].as_bool()), (Some(0.8), Some(false)));
+    assert_eq!(
+        (history["plan_share"].as_f64(), history["stopped_early"].as_bool()),
+        (Some(0.8), Some(false))
+    );
     let looks = history["looks"].as_array().expect("looks");
     assert_eq!(history["extension_looks"].as_u64(), Some(looks.len() as u64 - 2));
     let answers: Vec<&str> = looks.iter().filter_map(|look| look["decision"].as_str()).collect();

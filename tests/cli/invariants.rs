@@ -146,7 +146,10 @@ impl Decided {
         );
         let invariant = self.invariant(name);
         assert_eq!(invariant["state"], "violated", "{invariant:#}");
-        assert_eq!((&invariant["unconfirmed"], &invariant["mutation_check"]["vacuous"]), (&0.into(), &false.into()));
+        assert_eq!(
+            (&invariant["unconfirmed"], &invariant["mutation_check"]["vacuous"]),
+            (&0.into(), &false.into())
+        );
         &invariant["violation_examples"][0]
     }
 }
@@ -328,8 +331,9 @@ fn the_envelope_of_real_sessions() {
     let first = decided.blocked_on("envelope");
     assert!(first["seq"].is_number() && first["session"].is_string(), "{first:#}");
     let violations = decided.invariant("envelope")["violation_examples"].as_array().expect("a list");
-    let undeclared =
-        |violation: &Value| violation["tool"] == "get_input_from_user" && violation["rule"] == "undeclared_tool";
+    let undeclared = |violation: &Value| {
+        violation["tool"] == "get_input_from_user" && violation["rule"] == "undeclared_tool"
+    };
     assert!(violations.iter().any(undeclared), "{violations:#?}");
     let detail = decided.verdict["reasons"][0]["detail"].as_str().unwrap_or_default();
     for word in ["case ", "trial 0", "call ", "rule "] {

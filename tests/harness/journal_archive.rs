@@ -96,7 +96,7 @@ impl JournalArchive {
                     *found.exchanges.entry(exchange.exchange.to_string()).or_default() += 1;
                 }
                 Ok(Record::Close(close)) => found.close(&close),
-                Ok(Record::Piece { .. }) => {}
+                Ok(Record::Chunk { .. }) => {}
                 Err(error) => panic!("record {position}: {error}"),
             }
         }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use codec::{Parcel, Record};
+use codec::{MessageValue, Record};
 use rdkafka::Message as _;
 
 use crate::journal_archive::{self, JournalArchive};
@@ -211,7 +211,7 @@ protocol = "openai-chat"
     pub fn unsent(&self, cluster: &Cluster) -> usize {
         let mut wanted = self.journal_archive.journaled().exchanges;
         for message in cluster.messages(&self.topic) {
-            let parcel = message.payload().and_then(|value| Parcel::decode(value).ok());
+            let parcel = message.payload().and_then(|value| MessageValue::decode(value).ok());
             for record in parcel.and_then(|parcel| parcel.records().ok()).into_iter().flatten() {
                 if let Record::Exchange(exchange) = record {
                     wanted.remove(exchange.exchange.as_str());
@@ -230,7 +230,7 @@ protocol = "openai-chat"
         let mut seen = BTreeSet::new();
         let messages = cluster.messages(&self.topic);
         let positions = messages.iter().filter_map(|message| {
-            let parcel = Parcel::decode(message.payload()?).ok()?;
+            let parcel = MessageValue::decode(message.payload()?).ok()?;
             Some((parcel.journal, parcel.position, parcel.part))
         });
         positions.filter(|position| !seen.insert(position.clone())).count()
@@ -248,7 +248,7 @@ protocol = "openai-chat"
         let mut last: BTreeMap<(i32, String), BTreeSet<u64>> = BTreeMap::new();
         let messages = cluster.messages(&self.topic);
         for message in &messages {
-            let Some(Ok(parcel)) = message.payload().map(Parcel::decode) else { continue };
+            let Some(Ok(parcel)) = message.payload().map(MessageValue::decode) else { continue };
             let seen = last.entry((message.partition(), parcel.journal)).or_default();
             let latest = seen.last().copied();
             if seen.insert(parcel.position) && latest.is_some_and(|latest| latest > parcel.position) {

@@ -24,7 +24,7 @@ async fn a_poison_message_goes_to_the_dead_letters_with_its_reason() {
     let archiver = pipeline.archive();
     traffic.wait_for(50).await;
     // Not a parcel, a parcel of another version, and a parcel whose content is none.
-    let broken = codec::Parcel {
+    let broken = codec::MessageValue {
         journal: "nobody".to_owned(),
         position: 1,
         part: 0,

@@ -23,8 +23,8 @@ fn exchange(session: &str, seq: u32, batch: &mut Batch) {
     let session = SessionId::parse(session).expect("an id");
     let keys = RootKey::new([5; 32]).tenant(&tenant);
     let text = format!(r#"{{"messages":[{{"role":"user","content":"{session} {}"}}]}}"#, "x".repeat(900));
-    let request = Body::cut(text.as_bytes(), &keys, |(digest, bytes)| {
-        batch.push(Record::Piece { session: session.clone(), digest, bytes: bytes.to_vec().into() });
+    let request = Body::split(text.as_bytes(), &keys, |(digest, bytes)| {
+        batch.push(Record::Chunk { session: session.clone(), digest, bytes: bytes.to_vec().into() });
     });
     batch.push(Record::Exchange(Box::new(Exchange {
         exchange: ExchangeId::parse(&format!("{session}-{seq}")).expect("an id"),
@@ -139,7 +139,7 @@ async fn commits() {
     let snapshot = lake.snapshot().await.expect("reads");
     let sessions = lake.load_sessions(&snapshot, None).await.expect("reads");
     assert_eq!(sessions.len(), 42);
-    assert!(sessions.iter().all(|session| session.tears().is_empty()));
+    assert!(sessions.iter().all(|session| session.gaps().is_empty()));
     let before = lake.read_stats();
     let wanted = BTreeSet::from([SessionId::parse("s17").expect("an id")]);
     let found = lake.load_sessions(&snapshot, Some(&wanted)).await.expect("reads");

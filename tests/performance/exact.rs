@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
-use codec::{Parcel, Record, pack};
+use codec::{MessageValue, Record, write_framed};
 use schemas::body::Body;
 use schemas::exchange::{Edge, Ending, Exchange, Operation, OperationKind, Protocol, Usage};
 use schemas::id::{AgentId, ExchangeId, IncarnationId, SessionId, TenantId};
@@ -36,9 +36,9 @@ fn keys() -> TenantKeys {
 
 /// Cuts a body like the tap does: a piece is sent once a session.
 fn cut(session: &SessionId, body: &[u8], sent: &mut HashSet<Digest>, records: &mut Vec<Record>) -> Body {
-    Body::cut(body, &keys(), |(digest, piece)| {
+    Body::split(body, &keys(), |(digest, piece)| {
         if sent.insert(digest) {
-            records.push(Record::Piece { session: session.clone(), digest, bytes: piece.to_vec().into() });
+            records.push(Record::Chunk { session: session.clone(), digest, bytes: piece.to_vec().into() });
         }
     })
 }
@@ -115,12 +115,14 @@ fn parcelled(records: &[Vec<Record>]) -> Vec<Record> {
     let message = |(position, records): (u64, &Vec<Record>)| {
         let mut content = Vec::new();
         for record in records {
-            pack(&mut content, &record.encode().expect("encodes"));
+            write_framed(&mut content, &record.encode().expect("encodes"));
         }
-        Parcel { journal: "j".to_owned(), position, part: 0, parts: 1, content }.encode().expect("encodes")
+        MessageValue { journal: "j".to_owned(), position, part: 0, parts: 1, content }
+            .encode()
+            .expect("encodes")
     };
     let messages: Vec<_> = (0..).zip(records).map(message).collect();
-    let opened = messages.iter().map(|message| Parcel::decode(message).expect("decodes"));
+    let opened = messages.iter().map(|message| MessageValue::decode(message).expect("decodes"));
     opened.flat_map(|parcel| parcel.records().expect("decodes")).collect()
 }
 
@@ -129,7 +131,7 @@ fn check_pieces_sent_once(records: &[Record]) -> usize {
     let mut sent: HashSet<(&SessionId, &Digest)> = HashSet::new();
     for record in records {
         match record {
-            Record::Piece { session, digest, .. } => {
+            Record::Chunk { session, digest, .. } => {
                 assert!(sent.insert((session, digest)), "a piece is sent twice in session {session}");
             }
             Record::Exchange(exchange) => {
@@ -193,7 +195,7 @@ fn check_stored_once(store: &Path) {
         let kept = rows.iter().filter(|row| row.bytes.is_some());
         let mut seen = HashSet::new();
         assert!(kept.clone().all(|row| seen.insert(row.digest)), "{} holds a piece twice", path.display());
-        assert!(!seen.is_empty() || rows.iter().all(|row| row.leans_on.is_some()));
+        assert!(!seen.is_empty() || rows.iter().all(|row| row.stored_in.is_some()));
         files += 1;
     }
     assert!(files > 0, "no file of pieces was looked at");
@@ -272,7 +274,7 @@ async fn check_through_the_tap(places: std::ops::Range<usize>) -> usize {
     for place in places {
         let session = traffic.session(place, 1);
         let stored = found[session.id.as_str()];
-        assert_eq!((stored.tears(), stored.exchanges.len()), (vec![], session.calls.len()), "{}", session.id);
+        assert_eq!((stored.gaps(), stored.exchanges.len()), (vec![], session.calls.len()), "{}", session.id);
         for (exchange, call) in stored.exchanges.iter().zip(&session.calls) {
             assert_eq!(exchange.redactions, [], "the generated traffic has no secrets");
             assert_eq!(stored.body(&exchange.request).expect("whole"), call.request);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use codec::Record;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng as _, SeedableRng as _};
-use schemas::body::{Body, MIN_PIECE_BYTES};
+use schemas::body::{Body, MIN_CHUNK_BYTES};
 use schemas::exchange::{Edge, Ending, Exchange, Operation, OperationKind, Protocol, Usage};
 use schemas::id::{AgentId, BuildId, ExchangeId, IncarnationId, SessionId, TenantId};
 use schemas::keys::{Digest, RootKey, TenantKeys};
@@ -135,26 +135,26 @@ impl Maker {
 
     /// A body of these messages, cut as [`Body::cut`] does, and the pieces that the session has not sent yet.
     fn cut(&self, messages: &[String], sent: &mut HashSet<Digest>) -> (Body, Vec<(Digest, Vec<u8>)>) {
-        let mut body = Body { skeleton: br#"{"model":"m","messages":["#.to_vec(), ..Body::default() };
+        let mut body = Body { template: br#"{"model":"m","messages":["#.to_vec(), ..Body::default() };
         let mut pieces = Vec::new();
         for (place, message) in messages.iter().enumerate() {
             if place > 0 {
-                body.skeleton.push(b',');
+                body.template.push(b',');
             }
-            if message.len() < MIN_PIECE_BYTES {
-                body.skeleton.extend_from_slice(message.as_bytes());
+            if message.len() < MIN_CHUNK_BYTES {
+                body.template.extend_from_slice(message.as_bytes());
                 continue;
             }
             let digest = self.keys.digest(message.as_bytes());
-            body.cuts.push(u32::try_from(body.skeleton.len()).expect("short"));
+            body.chunk_offsets.push(u32::try_from(body.template.len()).expect("short"));
             body.chunks.push(digest);
             body.bytes += message.len() as u64;
             if sent.insert(digest) {
                 pieces.push((digest, message.clone().into_bytes()));
             }
         }
-        body.skeleton.extend_from_slice(b"]}");
-        body.bytes += body.skeleton.len() as u64;
+        body.template.extend_from_slice(b"]}");
+        body.bytes += body.template.len() as u64;
         (body, pieces)
     }
 }
@@ -255,10 +255,10 @@ async fn write(lake: &Store, maker: &Maker, sessions: u64, roll_bytes: usize) {
         }
         for (made, step) in &mut open {
             let (exchange, pieces) = &made.steps[*step];
-            held += 512 + exchange.request.skeleton.len();
+            held += 512 + exchange.request.template.len();
             for (digest, bytes) in pieces {
                 held += bytes.len();
-                batch.push(Record::Piece {
+                batch.push(Record::Chunk {
                     session: made.id.clone(),
                     digest: *digest,
                     bytes: bytes.clone().into(),
@@ -321,7 +321,7 @@ async fn measure(folder: &Path, sessions: u64, roll_bytes: usize) -> f64 {
 fn check(found: &[store::StoredSession], made: Made) {
     let [session] = found else { panic!("one session is found, not {}", found.len()) };
     assert_eq!(session.session, made.id);
-    assert_eq!(session.tears(), Vec::new());
+    assert_eq!(session.gaps(), Vec::new());
     assert_eq!(session.closes, [made.close]);
     let exchanges: Vec<Exchange> = made.steps.into_iter().map(|(exchange, _)| exchange).collect();
     assert_eq!(session.exchanges, exchanges);

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use codec::{Parcel, Record, message_key, pack};
+use codec::{MessageValue, Record, message_key, write_framed};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode;
@@ -68,7 +68,7 @@ async fn publish(folder: &Path, cluster: &Cluster, topic: &str, places: std::ops
 
 /// How many exchanges a message brings.
 fn exchanges(value: &[u8]) -> usize {
-    let records = Parcel::decode(value).expect("a parcel").records().expect("records");
+    let records = MessageValue::decode(value).expect("a parcel").records().expect("records");
     records.iter().filter(|record| matches!(record, Record::Exchange(_))).count()
 }
 
@@ -116,7 +116,7 @@ async fn multiply(cluster: &Cluster, from: &str, to: &str, copies: u32) -> usize
 
 /// Key and value of a message under other names: of its journal, session, exchange and pieces.
 fn renamed(value: &[u8], copy: u32) -> (Vec<u8>, Vec<u8>) {
-    let parcel = Parcel::decode(value).expect("a parcel");
+    let parcel = MessageValue::decode(value).expect("a parcel");
     assert_eq!(parcel.parts, 1, "no body of the traffic is long enough to be split");
     let session = |id: &SessionId| SessionId::parse(&format!("{id}-{copy}")).expect("an id");
     let exchange = |id: &ExchangeId| ExchangeId::parse(&format!("{id}-{copy}")).expect("an id");
@@ -130,8 +130,8 @@ fn renamed(value: &[u8], copy: u32) -> (Vec<u8>, Vec<u8>) {
     let mut content = Vec::new();
     for record in parcel.records().expect("records") {
         let record = match record {
-            Record::Piece { session: of, digest: name, bytes } => {
-                Record::Piece { session: session(&of), digest: digest(name), bytes }
+            Record::Chunk { session: of, digest: name, bytes } => {
+                Record::Chunk { session: session(&of), digest: digest(name), bytes }
             }
             Record::Exchange(of) => {
                 let mut of = of.try_map(|name| Ok::<_, Infallible>(digest(name))).expect("cannot fail");
@@ -147,10 +147,10 @@ fn renamed(value: &[u8], copy: u32) -> (Vec<u8>, Vec<u8>) {
                 Record::Close(of)
             }
         };
-        pack(&mut content, &record.encode().expect("encodes"));
+        write_framed(&mut content, &record.encode().expect("encodes"));
     }
     let journal = format!("{}-{copy}", parcel.journal);
-    let parcel = Parcel { journal, content, ..parcel };
+    let parcel = MessageValue { journal, content, ..parcel };
     (key, parcel.encode().expect("encodes"))
 }
 

@@ -60,19 +60,19 @@ def plain_duckdb(store, want):
     # What README tells: cuts and pieces of one request, in order, put together in SQL.
     body = ask(f"""
         with one as (
-            select hex(request.skeleton) as skeleton, request.cuts as cuts, request.chunks as chunks,
+            select hex(request.template) as template, request.chunk_offsets as cuts, request.chunks as chunks,
                    parse_filename(filename) as file
             from read_parquet('{store}/exchanges/**/*.parquet', filename = true) where exchange = '{want["body"]["exchange"]}'),
         cut as (
-            select skeleton, file, unnest(cuts) as until, unnest(chunks) as chunk, unnest(range(len(cuts))) as place,
+            select template, file, unnest(cuts) as until, unnest(chunks) as chunk, unnest(range(len(cuts))) as place,
                    unnest(list_concat([0], cuts[:-2])) as since
             from one),
         piece as (
-            select place, substr(skeleton, 2 * since + 1, 2 * (until - since)) || hex(pieces.bytes) as text
+            select place, substr(template, 2 * since + 1, 2 * (until - since)) || hex(pieces.bytes) as text
             from cut join read_parquet('{store}/chunks/**/*.parquet', filename = true) as pieces
                 on pieces.chunk = cut.chunk and parse_filename(pieces.filename) = cut.file)
         select unhex((select string_agg(text, '' order by place) from piece)
-                     || substr(skeleton, 2 * cuts[-1] + 1)) from one""")[0][0]
+                     || substr(template, 2 * cuts[-1] + 1)) from one""")[0][0]
     same("duckdb body", body, base64.b64decode(want["body"]["bytes"]))
 
 
@@ -107,10 +107,10 @@ def body_of(exchanges, chunks, exchange):
     place = exchanges.column("exchange").to_pylist().index(exchange)
     request = exchanges.column("request")[place].as_py()
     out, done = b"", 0
-    for at, chunk in zip(request["cuts"], request["chunks"]):
-        out += request["skeleton"][done:at] + pieces[chunk]
+    for at, chunk in zip(request["chunk_offsets"], request["chunks"]):
+        out += request["template"][done:at] + pieces[chunk]
         done = at
-    return out + request["skeleton"][done:]
+    return out + request["template"][done:]
 
 
 def plain_pyarrow(store, want):
@@ -178,7 +178,7 @@ def encrypted_pyarrow(store, want):
     refused("pyarrow, metadata key alone, payload", lambda: known.read(columns=["operation.output"]))
     looked_up = pyarrow.parquet.ParquetFile(file).read(columns=["session"])
     same("pyarrow, no key, look-up column", looked_up.num_rows, known.metadata.num_rows)
-    same("pyarrow, no key, version", pyarrow.parquet.ParquetFile(file).metadata.metadata[b"foreshadow.format"], b"1")
+    same("pyarrow, no key, version", pyarrow.parquet.ParquetFile(file).metadata.metadata[b"foreshadow.format"], b"2")
 
 
 def main():

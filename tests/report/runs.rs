@@ -117,7 +117,7 @@ fn record(shape: Shape, lane: Lane, case: u32, trial: u32) -> TrialRecord {
             fidelity: Some(Fidelity { exact: shape.calls, missed: u32::from(fails), ..Fidelity::default() }),
             divergences: divergences(shape, fails),
             fault_plan: shape.hostile.then(|| HOSTILE.to_owned()),
-            whole: Some(true),
+            complete: Some(true),
             slices: BTreeMap::from([(shape.text("region".to_owned()), shape.text(format!("r{}", case % 4)))]),
         },
         calls,

@@ -107,7 +107,7 @@ fn missing_trials_are_read_both_ways() {
     let (before, mut after) = pair(&outcomes(100, 1, 0), &outcomes(100, 1, 0));
     assert_eq!(default(&before, &after).verdict, Decision::Approve);
     for record in after.trials.iter_mut().take(12) {
-        record.trial.whole = Some(false);
+        record.trial.complete = Some(false);
     }
     let verdict = default(&before, &after);
     assert_eq!((verdict.verdict, codes(&verdict)), (Decision::Inconclusive, vec![ReasonCode::MissingTrials]));

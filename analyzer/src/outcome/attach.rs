@@ -71,8 +71,8 @@ fn current_versions(rows: &[Score]) -> BTreeMap<String, Arc<Evaluator>> {
     let mut latest: BTreeMap<&str, &Score> = BTreeMap::new();
     for row in rows {
         let held = latest.entry(&row.evaluator).or_insert(row);
-        if (row.scored_at, &row.evaluator_digest, row.rank)
-            > (held.scored_at, &held.evaluator_digest, held.rank)
+        if (row.scored_at, &row.evaluator_digest, row.priority)
+            > (held.scored_at, &held.evaluator_digest, held.priority)
         {
             *held = row;
         }
@@ -80,7 +80,7 @@ fn current_versions(rows: &[Score]) -> BTreeMap<String, Arc<Evaluator>> {
     let evaluator = |row: &Score| Evaluator {
         name: row.evaluator.clone(),
         kind: row.kind,
-        rank: row.rank,
+        rank: row.priority,
         digest: row.evaluator_digest.clone(),
     };
     latest.into_iter().map(|(name, row)| (name.to_owned(), Arc::new(evaluator(row)))).collect()

@@ -182,7 +182,7 @@ fn row(session: &str, digest: &str, scored_at: i64, success: Option<bool>) -> Sc
         trial_started_at: None,
         evaluator: "e".to_owned(),
         kind: ScoreKind::Http,
-        rank: 0,
+        priority: 0,
         evaluator_digest: digest.to_owned(),
         scored_at,
         success,

@@ -45,7 +45,7 @@ pub(super) fn record(case: &str, trial: u32, success: bool, calls: &[(&str, &str
             fidelity: Some(Fidelity { exact: 2, ..Fidelity::default() }),
             divergences: Vec::new(),
             fault_plan: None,
-            whole: Some(true),
+            complete: Some(true),
             slices: BTreeMap::new(),
         },
         calls: calls.iter().zip(0..).map(|((tool, arguments), seq)| call(tool, arguments, seq)).collect(),
@@ -82,7 +82,7 @@ pub(super) fn run(name: &str, lane: Lane, trials: Vec<TrialRecord>, recordings: 
     Run {
         name: name.to_owned(),
         manifest: RunManifest {
-            format: 1,
+            format: schemas::FORMAT,
             tool_version: "0.1.0".to_owned(),
             lane,
             build: BuildId::parse(&format!("{name}-build")).unwrap(),

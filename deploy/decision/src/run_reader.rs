@@ -119,7 +119,7 @@ pub async fn read_run(
 fn assemble(mut trial: Trial, rows: Vec<ExchangeRow>, invariants: &InvariantPolicy) -> TrialRecord {
     // Fewer exchanges than the trial says it has: some were lost, and what they did is not known.
     if trial.has_transcript && rows.len() < trial.exchanges as usize {
-        trial.whole = Some(false);
+        trial.complete = Some(false);
     }
     let turns = rows.iter().filter(|row| row.edge == Edge::Turn);
     let turns_us = turns.filter_map(|row| row.duration_us).collect();
@@ -127,9 +127,8 @@ fn assemble(mut trial: Trial, rows: Vec<ExchangeRow>, invariants: &InvariantPoli
     let (mut calls, mut user_turns) = (Vec::new(), Vec::new());
     for row in rows {
         match row.edge {
-            Edge::Turn => {
-                user_turns.extend(row.operation.input.map(|text| UserTurn { calls_before: calls.len(), text }))
-            }
+            Edge::Turn => user_turns
+                .extend(row.operation.input.map(|text| UserTurn { calls_before: calls.len(), text })),
             Edge::Model => {}
             Edge::Tool => calls.extend(call(row, invariants)),
         }

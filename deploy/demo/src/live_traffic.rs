@@ -139,7 +139,7 @@ async fn count(
                 Edge::Tool => recorded.tool_calls += 1,
             }
         }
-        match session.tears().is_empty() {
+        match session.gaps().is_empty() {
             true => recorded.whole += 1,
             false => recorded.torn += 1,
         }

@@ -298,7 +298,7 @@ fn row(trial: &Trial, evaluator: &Evaluator, evaluation: Evaluation, scored_at: 
         trial_started_at: trial.started_at,
         evaluator: evaluator.name.clone(),
         kind: evaluator.kind,
-        rank: evaluator.rank,
+        priority: evaluator.rank,
         evaluator_digest: evaluator.digest.clone(),
         scored_at,
         success: grade.as_ref().map(|grade| grade.success),

@@ -109,7 +109,7 @@ impl TrialView {
     pub(crate) fn new(trial: &Trial, mut rows: Vec<ExchangeRow>) -> Self {
         rows.sort_by_key(|row| (row.started_at, row.seq));
         Self {
-            format: 1,
+            format: schemas::FORMAT,
             lane: trial.lane.as_str(),
             case: trial.case.to_string(),
             trial: trial.trial,
@@ -145,7 +145,7 @@ impl TrialView {
     /// A trial of nothing, to try a template on.
     pub(crate) fn probe() -> Self {
         Self {
-            format: 1,
+            format: schemas::FORMAT,
             lane: "candidate",
             case: String::new(),
             trial: 0,
@@ -295,7 +295,7 @@ pub(crate) mod tests {
             fidelity: None,
             divergences: Vec::new(),
             fault_plan: None,
-            whole: None,
+            complete: None,
             slices: BTreeMap::from([("domain".to_owned(), "airline".to_owned())]),
         }
     }

@@ -43,9 +43,9 @@ impl Chunker {
             chunks.resize(MAX_CHUNKS_OF_SESSION);
             chunks
         });
-        Body::cut(body, &self.keys, |(digest, chunk)| {
+        Body::split(body, &self.keys, |(digest, chunk)| {
             if stored.put(digest, ()).is_none() {
-                records.push(Record::Piece {
+                records.push(Record::Chunk {
                     session: session.clone(),
                     digest,
                     bytes: Bytes::copy_from_slice(chunk),

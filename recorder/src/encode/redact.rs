@@ -217,7 +217,10 @@ mod tests {
         let (out, rows) = redact(&format!(r#"{{"a": "{KEY}",  "b":"x {KEY}"}}"#), false);
         let token = redactor().token("openai_key", KEY);
         assert_eq!(out, format!(r#"{{"a": "{token}",  "b":"x {token}"}}"#));
-        assert_eq!(rows, [Redaction { kind: "openai_key".into(), place: "response body".into(), count: 2 }]);
+        assert_eq!(
+            rows,
+            [Redaction { kind: "openai_key".into(), location: "response body".into(), count: 2 }]
+        );
     }
 
     #[test]

@@ -155,8 +155,8 @@ impl SessionAssembler<'_, '_> {
                     pieces.push((self.names.session.clone(), digest, Bytes::copy_from_slice(piece)));
                 }
             };
-            let request = Body::cut(&draft.request, self.converter.plan.keys, &mut keep);
-            let response = Body::cut(&draft.response, self.converter.plan.keys, &mut keep);
+            let request = Body::split(&draft.request, self.converter.plan.keys, &mut keep);
+            let response = Body::split(&draft.response, self.converter.plan.keys, &mut keep);
             exchanges.push(self.exchange(seq, draft, (request, response), (clock, session_started_at)));
         }
         count_edges(&exchanges, &mut stats);
@@ -290,7 +290,7 @@ impl SessionAssembler<'_, '_> {
             fidelity: None,
             divergences: Vec::new(),
             fault_plan: None,
-            whole: has_transcript.then_some(true),
+            complete: has_transcript.then_some(true),
             slices: transcript.slices.clone(),
         })
     }

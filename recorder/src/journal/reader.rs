@@ -48,7 +48,7 @@ impl JournalEntry {
                 row.started_at.saturating_add(duration)
             }
             Record::Close(row) => row.closed_at,
-            Record::Piece { .. } => 0,
+            Record::Chunk { .. } => 0,
         }
     }
 
@@ -70,7 +70,7 @@ impl JournalEntry {
 /// Tenant and session of an exchange or close row.
 fn owner(record: &Record) -> Option<(&TenantId, &SessionId)> {
     match record {
-        Record::Piece { .. } => None,
+        Record::Chunk { .. } => None,
         Record::Exchange(row) => Some((&row.tenant, &row.session)),
         Record::Close(row) => Some((&row.tenant, &row.session)),
     }
@@ -114,8 +114,8 @@ impl JournalReader {
                 return Ok(None);
             }
             match Record::decode(&encoded) {
-                Ok(Record::Piece { session, digest, bytes }) => {
-                    let record = Record::Piece { session: session.clone(), digest, bytes };
+                Ok(Record::Chunk { session, digest, bytes }) => {
+                    let record = Record::Chunk { session: session.clone(), digest, bytes };
                     self.keep_orphan(session, JournalRecord { record, encoded });
                 }
                 Ok(record @ (Record::Exchange(_) | Record::Close(_))) => {
@@ -195,7 +195,7 @@ pub(crate) mod tests {
     pub(crate) fn chunk(session: &str, name: u8, bytes: usize) -> Vec<u8> {
         let session = SessionId::parse(session).expect("id");
         let bytes = (0..bytes).map(|index| u8::try_from(index % 251).unwrap_or(0)).collect();
-        Record::Piece { session, digest: Digest([name; 16]), bytes }.encode().expect("encodes")
+        Record::Chunk { session, digest: Digest([name; 16]), bytes }.encode().expect("encodes")
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use codec::{Parcel, Record, message_key, pack};
+use codec::{MessageValue, Record, message_key, write_framed};
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::message::{Headers as _, Message as _};
@@ -236,9 +236,9 @@ impl Journal {
     ) -> Vec<(Vec<u8>, Vec<u8>)> {
         let id = SessionId::parse(session).expect("id");
         let mut records = Vec::new();
-        let body = Body::cut(&request(session, seq, filler), &keys(), |(digest, piece)| {
+        let body = Body::split(&request(session, seq, filler), &keys(), |(digest, piece)| {
             if self.sent.insert((session.to_owned(), digest)) {
-                records.push(Record::Piece { session: id.clone(), digest, bytes: piece.to_vec().into() });
+                records.push(Record::Chunk { session: id.clone(), digest, bytes: piece.to_vec().into() });
             }
         });
         records.push(Record::Exchange(Box::new(exchange(session, seq, body))));
@@ -271,14 +271,14 @@ impl Journal {
     fn parcels(&mut self, session: &str, records: &[Record], parts: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
         let mut content = Vec::new();
         for record in records {
-            pack(&mut content, &record.encode().expect("encodes"));
+            write_framed(&mut content, &record.encode().expect("encodes"));
         }
         self.position += records.len() as u64;
         let key = message_key(&tenant(), &SessionId::parse(session).expect("id"));
         let span = content.len().div_ceil(parts);
         let spans: Vec<&[u8]> = content.chunks(span).collect();
         let count = u32::try_from(spans.len()).expect("few");
-        let parcel = |(part, span): (u32, &&[u8])| Parcel {
+        let parcel = |(part, span): (u32, &&[u8])| MessageValue {
             journal: self.name.clone(),
             position: self.position,
             part,

@@ -33,7 +33,7 @@ async fn what_is_published_is_stored_once_and_whole() {
     let lake = place.lake();
     let snapshot = lake.snapshot().await.expect("reads");
     for session in lake.load_sessions(&snapshot, None).await.expect("loads") {
-        assert_eq!(session.tears(), []);
+        assert_eq!(session.gaps(), []);
         for exchange in &session.exchanges {
             let body = session.body(&exchange.request).expect("is whole");
             let name = exchange.session.to_string();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use codec::{Parcel, Record};
+use codec::{MessageValue, Record};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
@@ -149,7 +149,7 @@ impl Arrived {
     pub(crate) fn request(&self) -> Option<Vec<u8>> {
         let piece = |wanted: &schemas::keys::Digest| {
             self.records.iter().find_map(|record| match record {
-                Record::Piece { digest, bytes, .. } if digest == wanted => Some(&bytes[..]),
+                Record::Chunk { digest, bytes, .. } if digest == wanted => Some(&bytes[..]),
                 _ => None,
             })
         };
@@ -171,7 +171,7 @@ pub(crate) fn read(cluster: &Cluster, wanted: u64) -> Vec<Arrived> {
     let began = Instant::now();
     let mut arrived: Vec<Arrived> = Vec::new();
     let mut next: BTreeMap<i32, u64> = BTreeMap::new();
-    let mut parts: BTreeMap<(i32, u64), Vec<Parcel>> = BTreeMap::new();
+    let mut parts: BTreeMap<(i32, u64), Vec<MessageValue>> = BTreeMap::new();
     loop {
         let exchanges = arrived.iter().filter(|arrived| arrived.exchange().is_some()).count() as u64;
         let enough = exchanges >= wanted;
@@ -182,7 +182,7 @@ pub(crate) fn read(cluster: &Cluster, wanted: u64) -> Vec<Arrived> {
             None if enough => return arrived,
             None => continue,
         };
-        let parcel = Parcel::decode(message.payload().expect("a value")).expect("a parcel");
+        let parcel = MessageValue::decode(message.payload().expect("a value")).expect("a parcel");
         let partition = message.partition();
         let (position, count) = (parcel.position, parcel.parts);
         if position < next.get(&partition).copied().unwrap_or(0) {

@@ -98,7 +98,7 @@ async fn an_exchange_larger_than_a_batch_is_archived() {
         bench.ask(0, &post("/", "X-Session-Id: s\r\nConnection: close\r\n", &body)).await;
     }
     let sessions = bench.sessions().await;
-    assert_eq!((sessions[0].exchanges.len(), sessions[0].tears()), (2, vec![]));
+    assert_eq!((sessions[0].exchanges.len(), sessions[0].gaps()), (2, vec![]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -85,7 +85,7 @@ impl Bench {
         let sessions = self.sessions().await;
         assert_eq!(sessions.iter().map(|session| session.exchanges.len()).sum::<usize>(), 1);
         let session = &sessions[0];
-        assert_eq!(session.tears(), vec![]);
+        assert_eq!(session.gaps(), vec![]);
         let exchange = session.exchanges[0].clone();
         let body = |body| session.body(body).expect("all pieces are there");
         let (request, response) = (body(&exchange.request), body(&exchange.response));

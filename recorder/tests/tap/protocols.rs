@@ -55,7 +55,7 @@ async fn a_session_shows_model_and_tool_calls_in_order_and_linked() {
     let sessions = bench.sessions().await;
     assert_eq!(sessions.len(), 1, "all three belong together");
     let session = &sessions[0];
-    assert!(session.tears().is_empty());
+    assert!(session.gaps().is_empty());
     assert_eq!(session.session.as_str(), "0af7651916cd43dd8448eb211c80319c");
     let [first, called, last] = &session.exchanges[..] else { panic!("three exchanges") };
     assert_eq!([first.seq, called.seq, last.seq], [0, 1, 2]);
@@ -131,7 +131,7 @@ async fn an_mcp_session_begins_with_the_answer_to_initialize() {
         .await;
     let sessions = bench.sessions().await;
     assert_eq!((sessions.len(), sessions[0].session.as_str()), (1, "m-1"));
-    assert!(sessions[0].tears().is_empty());
+    assert!(sessions[0].gaps().is_empty());
     let methods: Vec<_> =
         sessions[0].exchanges.iter().map(|exchange| exchange.operation.method.as_deref()).collect();
     assert_eq!(methods, [Some("initialize"), Some("notifications/initialized")]);
@@ -235,7 +235,7 @@ async fn http2_in_front_and_behind_with_trailers() {
     });
     soon(futures::future::join_all(calls)).await;
     let sessions = bench.sessions().await;
-    assert_eq!((sessions[0].exchanges.len(), sessions[0].tears()), (20, vec![]));
+    assert_eq!((sessions[0].exchanges.len(), sessions[0].gaps()), (20, vec![]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -94,7 +94,7 @@ async fn the_longest_path_wins_and_may_be_cut_off() {
     let sessions = bench.sessions().await;
     assert_eq!(sessions.len(), 1);
     assert_eq!((sessions[0].session.as_str(), sessions[0].exchanges.len()), ("chat-7", 2));
-    assert!(sessions[0].tears().is_empty());
+    assert!(sessions[0].gaps().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -170,6 +170,6 @@ async fn a_full_journal_sheds_whole_sessions_and_production_goes_on() {
         (counts.journaled, counts.shed_total())
     );
     for session in &sessions {
-        assert_eq!(session.tears().is_empty(), told(session) == 0, "{:?}", session.tears());
+        assert_eq!(session.gaps().is_empty(), told(session) == 0, "{:?}", session.gaps());
     }
 }

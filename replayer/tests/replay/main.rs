@@ -120,7 +120,7 @@ async fn a_good_agent_gets_exact_answers_and_leaves_whole_trials() {
     let sessions = lake.load_sessions(&snapshot, None).await.expect("sessions");
     assert_eq!(sessions.len(), 12 + 6);
     for session in &sessions {
-        assert_eq!(session.tears(), vec![], "{}", session.session);
+        assert_eq!(session.gaps(), vec![], "{}", session.session);
     }
     let trial = sessions.iter().find(|s| s.session.as_str() == "s-002~candidate~1").expect("the trial");
     let edges: Vec<Edge> = trial.exchanges.iter().map(|x| x.edge).collect();

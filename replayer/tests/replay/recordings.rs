@@ -49,7 +49,7 @@ impl Recording {
         let session = session_id(self.n);
         let mut cut = |value: &Value| {
             let bytes = value.to_string().into_bytes();
-            Body::cut(&bytes, &keys, |(digest, piece)| {
+            Body::split(&bytes, &keys, |(digest, piece)| {
                 self.batch.pieces.push((session.clone(), digest, piece.to_vec().into()));
             })
         };

@@ -1,10 +1,10 @@
-//! Records on their way from the tap to the archive: the frames of the journal and the values of the Kafka topic.
+//! Records on their way from the tap to the archive: the frames of the journal and the values of Kafka messages.
 //!
-//! Bytes in, values out: no file, no client, no clock.
+//! Encoding and decoding only: no file, no Kafka client, no clock.
 
 mod record;
 
 pub use record::{
-    PARCEL_VERSION, Parcel, ParcelView, RECORD_VERSION, Record, RecordError, RecordReader, message_key, pack,
-    unpack,
+    MESSAGE_VERSION, MessageValue, MessageValueView, RECORD_VERSION, Record, RecordDecoder, RecordError,
+    message_key, read_framed, write_framed,
 };

@@ -1,7 +1,7 @@
 //! What travels from the tap to the archive: the frames of the journal and the values of the Kafka topic.
 //!
 //! MessagePack with named fields behind one version byte, so that a field can be added without breaking a reader. A
-//! [`Parcel`] is the value of a Kafka message: the records of one exchange, as they lie in the journal.
+//! [`MessageValue`] is the value of a Kafka message: the records of one exchange, as they lie in the journal.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -13,14 +13,14 @@ use schemas::session::SessionClose;
 
 mod as_written;
 
-/// The version byte that every record starts with.
-pub const RECORD_VERSION: u8 = 1;
+/// The version byte that every record starts with; it changes with the record part of [`schemas::FORMAT`].
+pub const RECORD_VERSION: u8 = 2;
 
 /// One record.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Record {
     /// A piece of a body, sent once per session before the first exchange that refers to it.
-    Piece {
+    Chunk {
         /// The session that it belongs to.
         session: SessionId,
         /// Its name.
@@ -50,7 +50,7 @@ pub enum RecordError {
     },
     /// The content of a parcel ends within a record, or its part number is past its parts.
     #[error("parcel is cut short")]
-    CutShort,
+    Truncated,
     /// The bytes are not a record.
     #[error("record cannot be decoded: {0}")]
     Decode(#[from] rmp_serde::decode::Error),
@@ -90,17 +90,17 @@ impl Record {
 
 /// Reads many records, which share what they repeat: identifiers the last ones, pieces those that other sessions sent.
 #[derive(Debug, Clone)]
-pub struct RecordReader {
+pub struct RecordDecoder {
     known: as_written::Known,
 }
 
-impl Default for RecordReader {
+impl Default for RecordDecoder {
     fn default() -> Self {
         Self { known: as_written::Known::with_pieces() }
     }
 }
 
-impl RecordReader {
+impl RecordDecoder {
     /// Reads a record.
     ///
     /// # Errors
@@ -114,12 +114,12 @@ impl RecordReader {
     /// # Errors
     /// It ends within a record, or one of them is of another version, or broken.
     pub fn records(&mut self, content: &[u8]) -> Result<Vec<Record>, RecordError> {
-        unpack(content).map(|record| self.record(record?)).collect()
+        read_framed(content).map(|record| self.record(record?)).collect()
     }
 }
 
 /// The version byte that every parcel starts with.
-pub const PARCEL_VERSION: u8 = 1;
+pub const MESSAGE_VERSION: u8 = 1;
 
 /// The value of one Kafka message: an exchange with the pieces it brings, or a close row, or a part of one that is too
 /// long for the broker.
@@ -127,7 +127,7 @@ pub const PARCEL_VERSION: u8 = 1;
 /// A message stands for itself, so a batch may be cut after any of them. Position and part order the messages of one
 /// journal, so one that was sent again is told from a new one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Parcel {
+pub struct MessageValue {
     /// The journal it comes from.
     pub journal: String,
     /// Position in that journal of the exchange or close row; grows within the journal.
@@ -141,23 +141,23 @@ pub struct Parcel {
     pub content: Vec<u8>,
 }
 
-/// A [`Parcel`] as it lies in the bytes of its message: what a reader of many looks at without a copy.
+/// A [`MessageValue`] as it lies in the bytes of its message: what a reader of many looks at without a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub struct ParcelView<'a> {
-    /// [`Parcel::journal`].
+pub struct MessageValueView<'a> {
+    /// [`MessageValue::journal`].
     pub journal: &'a str,
-    /// [`Parcel::position`].
+    /// [`MessageValue::position`].
     pub position: u64,
-    /// [`Parcel::part`].
+    /// [`MessageValue::part`].
     pub part: u32,
-    /// [`Parcel::parts`].
+    /// [`MessageValue::parts`].
     pub parts: u32,
-    /// [`Parcel::content`].
+    /// [`MessageValue::content`].
     #[serde(with = "serde_bytes")]
     pub content: &'a [u8],
 }
 
-impl<'a> ParcelView<'a> {
+impl<'a> MessageValueView<'a> {
     /// Reads a parcel.
     ///
     /// # Errors
@@ -165,20 +165,20 @@ impl<'a> ParcelView<'a> {
     pub fn decode(bytes: &'a [u8]) -> Result<Self, RecordError> {
         let parcel: Self = match bytes.split_first() {
             None => return Err(RecordError::Empty),
-            Some((&PARCEL_VERSION, rest)) => match as_written::parcel(rest) {
+            Some((&MESSAGE_VERSION, rest)) => match as_written::parcel(rest) {
                 Some(parcel) => parcel,
                 None => rmp_serde::from_slice(rest)?,
             },
             Some((&found, _)) => return Err(RecordError::Version { found }),
         };
-        if parcel.part < parcel.parts { Ok(parcel) } else { Err(RecordError::CutShort) }
+        if parcel.part < parcel.parts { Ok(parcel) } else { Err(RecordError::Truncated) }
     }
 
     /// The parcel by itself.
     #[must_use]
-    pub fn to_parcel(self) -> Parcel {
+    pub fn to_owned_value(self) -> MessageValue {
         let Self { journal, position, part, parts, content } = self;
-        Parcel { journal: journal.to_owned(), position, part, parts, content: content.to_vec() }
+        MessageValue { journal: journal.to_owned(), position, part, parts, content: content.to_vec() }
     }
 }
 
@@ -189,14 +189,14 @@ pub fn message_key(tenant: &TenantId, session: &SessionId) -> Vec<u8> {
 }
 
 /// Appends an encoded record to the content of a parcel.
-pub fn pack(content: &mut Vec<u8>, record: &[u8]) {
+pub fn write_framed(content: &mut Vec<u8>, record: &[u8]) {
     content.extend_from_slice(&u32::try_from(record.len()).unwrap_or(u32::MAX).to_le_bytes());
     content.extend_from_slice(record);
 }
 
-/// Takes the content of a whole parcel apart into encoded records; [`RecordError::CutShort`] stands last where it ends
+/// Takes the content of a whole parcel apart into encoded records; [`RecordError::Truncated`] stands last where it ends
 /// within one.
-pub fn unpack(mut content: &[u8]) -> impl Iterator<Item = Result<&[u8], RecordError>> {
+pub fn read_framed(mut content: &[u8]) -> impl Iterator<Item = Result<&[u8], RecordError>> {
     std::iter::from_fn(move || {
         if content.is_empty() {
             return None;
@@ -206,21 +206,21 @@ pub fn unpack(mut content: &[u8]) -> impl Iterator<Item = Result<&[u8], RecordEr
             .and_then(|(length, rest)| rest.split_at_checked(u32::from_le_bytes(*length) as usize));
         let Some((record, rest)) = record else {
             content = &[];
-            return Some(Err(RecordError::CutShort));
+            return Some(Err(RecordError::Truncated));
         };
         content = rest;
         Some(Ok(record))
     })
 }
 
-impl Parcel {
+impl MessageValue {
     /// Writes the parcel.
     ///
     /// # Errors
     /// Does not happen for values of this type; kept because the encoder can say so.
     pub fn encode(&self) -> Result<Vec<u8>, RecordError> {
         let mut out = Vec::with_capacity(self.content.len() + 128);
-        out.push(PARCEL_VERSION);
+        out.push(MESSAGE_VERSION);
         self.serialize(&mut rmp_serde::Serializer::new(&mut out).with_struct_map())?;
         Ok(out)
     }
@@ -230,7 +230,7 @@ impl Parcel {
     /// # Errors
     /// Says whether it is empty, of another version, or broken.
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
-        ParcelView::decode(bytes).map(ParcelView::to_parcel)
+        MessageValueView::decode(bytes).map(MessageValueView::to_owned_value)
     }
 
     /// The records of a parcel of one part.
@@ -238,7 +238,7 @@ impl Parcel {
     /// # Errors
     /// One of them is of another version, or broken.
     pub fn records(&self) -> Result<Vec<Record>, RecordError> {
-        RecordReader::default().records(&self.content)
+        RecordDecoder::default().records(&self.content)
     }
 }
 
@@ -249,23 +249,23 @@ mod tests {
     #[test]
     fn parcels_come_back_and_broken_ones_are_refused() {
         let session = SessionId::parse("s").expect("id");
-        let piece = Record::Piece { session, digest: Digest([7; 16]), bytes: vec![1, 2, 3].into() };
+        let piece = Record::Chunk { session, digest: Digest([7; 16]), bytes: vec![1, 2, 3].into() };
         let mut content = Vec::new();
         for _ in 0..2 {
-            pack(&mut content, &piece.encode().expect("encodes"));
+            write_framed(&mut content, &piece.encode().expect("encodes"));
         }
-        let parcel = Parcel { journal: "j".to_owned(), position: 9, part: 0, parts: 1, content };
+        let parcel = MessageValue { journal: "j".to_owned(), position: 9, part: 0, parts: 1, content };
         let bytes = parcel.encode().expect("encodes");
-        let back = Parcel::decode(&bytes).expect("decodes");
+        let back = MessageValue::decode(&bytes).expect("decodes");
         assert_eq!(back, parcel);
         assert_eq!(back.records().expect("decodes"), [piece.clone(), piece]);
         for end in 0..bytes.len() {
-            assert!(Parcel::decode(&bytes[..end]).is_err(), "cut at {end}");
+            assert!(MessageValue::decode(&bytes[..end]).is_err(), "cut at {end}");
         }
         for end in 1..parcel.content.len() {
-            let short = Parcel { content: parcel.content[..end].to_vec(), ..parcel.clone() };
+            let short = MessageValue { content: parcel.content[..end].to_vec(), ..parcel.clone() };
             assert!(short.records().is_err() || short.records().is_ok_and(|records| records.len() == 1));
         }
-        assert!(matches!(Parcel::decode(&[9, 0]), Err(RecordError::Version { found: 9 })));
+        assert!(matches!(MessageValue::decode(&[9, 0]), Err(RecordError::Version { found: 9 })));
     }
 }

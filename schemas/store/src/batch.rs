@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::commit::{folder, utc_date};
-use crate::table::{self, Chunk, Level, Numbered, Row, Table, TableError};
+use crate::table::{self, Chunk, ExchangeWithChunkRows, Level, Row, Table, TableError};
 use bytes::Bytes;
 use codec::Record;
 use schemas::embedding::Embedding;
@@ -44,7 +44,7 @@ impl Batch {
     /// Adds a record.
     pub fn push(&mut self, record: Record) {
         match record {
-            Record::Piece { session, digest, bytes } => self.pieces.push((session, digest, bytes)),
+            Record::Chunk { session, digest, bytes } => self.pieces.push((session, digest, bytes)),
             Record::Exchange(exchange) => self.exchanges.push(exchange),
             Record::Close(close) => self.closes.push(*close),
         }
@@ -55,7 +55,7 @@ impl Batch {
     pub fn bytes(&self) -> usize {
         let pieces: usize = self.pieces.iter().map(|(_, _, bytes)| bytes.len()).sum();
         let skeletons =
-            self.exchanges.iter().map(|x| x.request.skeleton.len() + x.response.skeleton.len() + 512);
+            self.exchanges.iter().map(|x| x.request.template.len() + x.response.template.len() + 512);
         let reasons = self.scores.iter().map(|score| score.reason.as_deref().map_or(0, str::len));
         let vectors = self.embeddings.iter().map(|embedding| 4 * embedding.vector.len());
         let rows = self.closes.len() + self.trials.len() + self.scores.len() + self.embeddings.len();
@@ -156,7 +156,7 @@ impl BatchLayout {
         for group in self.groups.values_mut() {
             for (row, session) in group.missing.drain(..) {
                 if let Some(chunk) = group.chunks.get_mut(row) {
-                    chunk.leans_on = chunk_index.find(&session, &chunk.digest).map(|file| file.to_string());
+                    chunk.stored_in = chunk_index.find(&session, &chunk.digest).map(|file| file.to_string());
                 }
             }
         }
@@ -264,22 +264,22 @@ impl Group {
                     taken.push(digest);
                 }
                 let next = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
-                let (number, leans_on) = match (with_bytes.get(&digest), &own) {
+                let (number, stored_in) = match (with_bytes.get(&digest), &own) {
                     (Some(number), _) => (*number, None),
                     (None, Some(_)) => (*with_bytes.entry(digest).or_insert(next), None),
                     (None, None) => match chunk_index.find(session, &digest) {
                         Some(earlier) => {
-                            let leans_on = Some(earlier.to_string());
-                            (*leant.entry((digest, earlier)).or_insert(next), leans_on)
+                            let stored_in = Some(earlier.to_string());
+                            (*leant.entry((digest, earlier)).or_insert(next), stored_in)
                         }
                         None => (*unknown.entry(digest).or_insert(next), None),
                     },
                 };
                 if number == next {
-                    if own.is_none() && leans_on.is_none() {
+                    if own.is_none() && stored_in.is_none() {
                         missing.push((chunks.len(), session.clone()));
                     }
-                    chunks.push(Chunk { chunk: number, digest, bytes: own, leans_on });
+                    chunks.push(Chunk { chunk: number, digest, bytes: own, stored_in });
                 }
                 number
             };
@@ -309,8 +309,9 @@ impl Group {
             files.add(dir, Table::Trials, &self.trials)?;
         }
         if !self.scores.is_empty() {
-            self.scores
-                .sort_by(|a, b| (a.lane, &a.case, a.trial, a.rank).cmp(&(b.lane, &b.case, b.trial, b.rank)));
+            self.scores.sort_by(|a, b| {
+                (a.lane, &a.case, a.trial, a.priority).cmp(&(b.lane, &b.case, b.trial, b.priority))
+            });
             files.add(dir, Table::Scores, &self.scores)?;
         }
         if !self.embeddings.is_empty() {
@@ -384,8 +385,8 @@ impl References {
     }
 
     /// The exchanges that the references were made of, with them.
-    fn rows<'a>(&'a self, exchanges: &'a [Box<Exchange>]) -> Vec<Numbered<'a>> {
-        let rows = exchanges.iter().enumerate().map(|(place, exchange)| Numbered {
+    fn rows<'a>(&'a self, exchanges: &'a [Box<Exchange>]) -> Vec<ExchangeWithChunkRows<'a>> {
+        let rows = exchanges.iter().enumerate().map(|(place, exchange)| ExchangeWithChunkRows {
             exchange: &**exchange,
             request: self.of(2 * place),
             response: self.of(2 * place + 1),

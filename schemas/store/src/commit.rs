@@ -44,7 +44,7 @@ pub struct Commit {
     pub first: u64,
     /// How many earlier commits of this source have the same `first`: claims at this place, and batches that stayed.
     #[serde(default, skip_serializing_if = "is_zero")]
-    pub turn: u32,
+    pub epoch: u32,
     /// Position after its last record: where the next batch begins.
     pub next: u64,
     /// Its files.
@@ -64,24 +64,24 @@ fn is_zero(number: &u32) -> bool {
 }
 
 impl Commit {
-    /// `_commits/<source>/<first position, 20 digits>[_<turn, 10 digits>].json`: sorted by name is sorted by position,
-    /// then turn.
+    /// `_commits/<source>/<first position, 20 digits>[_<epoch, 10 digits>].json`: sorted by name is sorted by position,
+    /// then epoch.
     #[must_use]
     pub fn path(&self) -> String {
-        let turn = if self.turn == 0 { String::new() } else { format!("_{:010}", self.turn) };
-        format!("{COMMITS}/{}/{:020}{turn}.json", escape(&self.source), self.first)
+        let epoch = if self.epoch == 0 { String::new() } else { format!("_{:010}", self.epoch) };
+        format!("{COMMITS}/{}/{:020}{epoch}.json", escape(&self.source), self.first)
     }
 
     /// Whether its source goes on from the same place: a claim, or a batch behind a message that is not settled yet.
     #[must_use]
-    pub fn stays(&self) -> bool {
+    pub fn is_same_position(&self) -> bool {
         self.first == self.next
     }
 
     /// Whether it only claims its place.
     #[must_use]
-    pub fn is_claim(&self) -> bool {
-        self.stays() && self.files.is_empty()
+    pub fn is_fence(&self) -> bool {
+        self.is_same_position() && self.files.is_empty()
     }
 }
 
@@ -133,10 +133,10 @@ mod tests {
 
     #[test]
     fn commits_sort_by_position() {
-        let commit = |first, turn| {
+        let commit = |first, epoch| {
             let (replaces, journals) = (BTreeMap::new(), BTreeMap::new());
             let source = "t-0".to_owned();
-            Commit { format: 1, source, first, turn, next: 0, files: vec![], replaces, journals }.path()
+            Commit { format: 2, source, first, epoch, next: 0, files: vec![], replaces, journals }.path()
         };
         assert!(commit(9, 0) < commit(10, 0));
         assert!(commit(9, 0) < commit(9, 1) && commit(9, 1) < commit(9, 2) && commit(9, 2) < commit(10, 0));

@@ -85,7 +85,7 @@ impl Snapshot {
 pub struct Claim {
     source: String,
     first: u64,
-    turn: u32,
+    epoch: u32,
     journals: BTreeMap<String, u64>,
 }
 
@@ -113,7 +113,7 @@ impl Claim {
 struct CommitSpec {
     source: String,
     first: u64,
-    turn: u32,
+    epoch: u32,
     next: u64,
     journals: BTreeMap<String, u64>,
 }
@@ -169,8 +169,8 @@ impl Store {
     /// The disk or object store said no, or others claim it without end.
     pub async fn claim(&self, source: &str) -> Result<Claim, StoreError> {
         for _ in 0..CLAIM_TRIES {
-            let (first, turn, journals) = next_claim(self.last_commit(source).await?);
-            let spec = CommitSpec { source: source.to_owned(), first, turn, next: first, journals };
+            let (first, epoch, journals) = next_claim(self.last_commit(source).await?);
+            let spec = CommitSpec { source: source.to_owned(), first, epoch, next: first, journals };
             if let Some(claim) = self.create_commit(&commit_of(spec, Vec::new())).await? {
                 self.delete_orphans(source).await?;
                 return Ok(claim);
@@ -181,8 +181,8 @@ impl Store {
 
     /// Whether nobody has claimed the source or committed to it since.
     pub(crate) async fn holds(&self, claim: &Claim) -> Result<bool, StoreError> {
-        let (first, turn, _) = next_claim(self.last_commit(&claim.source).await?);
-        Ok((first, turn) == (claim.first, claim.turn))
+        let (first, epoch, _) = next_claim(self.last_commit(&claim.source).await?);
+        Ok((first, epoch) == (claim.first, claim.epoch))
     }
 
     /// Writes a batch's files and commits them for a source that only this process can have, such as a locked journal.
@@ -198,7 +198,7 @@ impl Store {
         batch: Batch,
         chunk_index: &mut ChunkIndex,
     ) -> Result<Commit, StoreError> {
-        let spec = CommitSpec { source: source.to_owned(), first, turn: 0, next, journals: BTreeMap::new() };
+        let spec = CommitSpec { source: source.to_owned(), first, epoch: 0, next, journals: BTreeMap::new() };
         self.commit_at(spec, batch, chunk_index).await.map(|(commit, _)| commit)
     }
 
@@ -216,8 +216,13 @@ impl Store {
         batch: Batch,
         chunk_index: &mut ChunkIndex,
     ) -> Result<Commit, StoreError> {
-        let spec =
-            CommitSpec { source: claim.source.clone(), first: claim.first, turn: claim.turn, next, journals };
+        let spec = CommitSpec {
+            source: claim.source.clone(),
+            first: claim.first,
+            epoch: claim.epoch,
+            next,
+            journals,
+        };
         let (commit, moved) = self.commit_at(spec, batch, chunk_index).await?;
         *claim = moved;
         Ok(commit)
@@ -264,11 +269,11 @@ impl Store {
         files: Vec<CommittedFile>,
         replaces: BTreeMap<String, Option<String>>,
     ) -> Result<Commit, StoreError> {
-        let Claim { source, first, turn, journals } = &*claim;
+        let Claim { source, first, epoch, journals } = &*claim;
         let spec = CommitSpec {
             source: source.clone(),
             first: *first,
-            turn: *turn,
+            epoch: *epoch,
             next: first + 1,
             journals: journals.clone(),
         };
@@ -305,12 +310,12 @@ impl Store {
         // An object store that was asked again after a lost answer refuses what it has already made. Two claims are
         // alike, so for a claim a refusal is a refusal.
         let made = self.create(&commit.path(), text).await?
-            || (!commit.is_claim() && self.read_commit(&commit.path()).await? == *commit);
-        let turn = if commit.stays() { commit.turn + 1 } else { 0 };
+            || (!commit.is_fence() && self.read_commit(&commit.path()).await? == *commit);
+        let epoch = if commit.is_same_position() { commit.epoch + 1 } else { 0 };
         let claim = || Claim {
             source: commit.source.clone(),
             first: commit.next,
-            turn,
+            epoch,
             journals: commit.journals.clone(),
         };
         Ok(made.then(claim))
@@ -340,16 +345,16 @@ impl Store {
     }
 }
 
-/// Position, turn and journals of what comes after the last commit of a source.
+/// Position, epoch and journals of what comes after the last commit of a source.
 fn next_claim(last: Option<Commit>) -> (u64, u32, BTreeMap<String, u64>) {
     match last {
         None => (0, 0, BTreeMap::new()),
-        Some(last) if last.stays() => (last.first, last.turn + 1, last.journals),
+        Some(last) if last.is_same_position() => (last.first, last.epoch + 1, last.journals),
         Some(last) => (last.next, 0, last.journals),
     }
 }
 
 fn commit_of(spec: CommitSpec, files: Vec<CommittedFile>) -> Commit {
-    let CommitSpec { source, first, turn, next, journals } = spec;
-    Commit { format: FORMAT, source, first, turn, next, files, replaces: BTreeMap::new(), journals }
+    let CommitSpec { source, first, epoch, next, journals } = spec;
+    Commit { format: FORMAT, source, first, epoch, next, files, replaces: BTreeMap::new(), journals }
 }

@@ -27,7 +27,7 @@ const CONCURRENT_FILES: usize = 4;
 struct ChunkName {
     chunk: u32,
     digest: Digest,
-    leans_on: Option<String>,
+    stored_in: Option<String>,
 }
 
 /// A piece without its place.
@@ -129,14 +129,14 @@ impl Store {
         if numbers.is_empty() {
             return Ok(());
         }
-        let columns = ["chunk", "digest", "leans_on"];
+        let columns = ["chunk", "digest", "stored_in"];
         let names: Vec<ChunkName> = self.chunks_of(chunks, &numbers, Some(&columns)).await?;
         let by_number: HashMap<u32, &ChunkName> = names.iter().map(|name| (name.chunk, name)).collect();
         let file: Arc<str> = Arc::from(name_of(&chunks.path));
         for row in rows {
             for number in row.request.chunks.iter().chain(&row.response.chunks) {
                 if let Some(name) = by_number.get(number) {
-                    let lies_in = name.leans_on.as_deref().map_or_else(|| file.clone(), Arc::from);
+                    let lies_in = name.stored_in.as_deref().map_or_else(|| file.clone(), Arc::from);
                     chunk_index.insert(&row.session, [name.digest], &lies_in);
                 }
             }
@@ -370,14 +370,14 @@ impl Loaded {
     fn add(&mut self, part: Part) -> Result<(), (String, String)> {
         let chunks = part.chunks.into_iter();
         let chunks: HashMap<u32, (Digest, Option<Bytes>, Option<String>)> =
-            chunks.map(|chunk| (chunk.chunk, (chunk.digest, chunk.bytes, chunk.leans_on))).collect();
+            chunks.map(|chunk| (chunk.chunk, (chunk.digest, chunk.bytes, chunk.stored_in))).collect();
         for row in part.rows {
             let id = row.session.clone();
             let mut own = Vec::new();
             let leaned = &mut self.leaned;
             let exchange = row.try_map(|number| {
-                let (digest, bytes, leans_on) = chunks.get(&number).ok_or(number)?;
-                match (bytes, leans_on) {
+                let (digest, bytes, stored_in) = chunks.get(&number).ok_or(number)?;
+                match (bytes, stored_in) {
                     (Some(bytes), _) => own.push((*digest, bytes.clone())),
                     (None, Some(name)) => {
                         let earlier = format!("{}/{name}", folder_of(&part.path));

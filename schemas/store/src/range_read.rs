@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::commit::CommittedFile;
-use crate::table::look_up::{Footer, FooterReader, RowsReader, Step, bloom_may_hold};
+use crate::table::point_lookup::{Footer, FooterReader, RowsReader, Step, bloom_may_hold};
 use crate::table::{self, ReadOptions, Table, TableError};
 use arrow_array::cast::AsArray as _;
 use arrow_array::{Array as _, RecordBatch};

@@ -7,7 +7,7 @@ use schemas::body::{Body, ReassembleError};
 use schemas::exchange::Exchange;
 use schemas::id::SessionId;
 use schemas::keys::Digest;
-use schemas::session::{SessionClose, Tear, tears};
+use schemas::session::{Gap, SessionClose, gaps};
 
 /// A session as it was read back.
 #[derive(Debug, Clone)]
@@ -33,13 +33,13 @@ impl StoredSession {
 
     /// Finds what is missing: numbers, close rows, pieces of bodies. Empty means whole.
     #[must_use]
-    pub fn tears(&self) -> Vec<Tear> {
-        let mut found = tears(&self.closes, self.exchanges.iter().map(|x| (&x.incarnation, x.seq)));
+    pub fn gaps(&self) -> Vec<Gap> {
+        let mut found = gaps(&self.closes, self.exchanges.iter().map(|x| (&x.incarnation, x.seq)));
         for exchange in &self.exchanges {
             for (what, body) in [("request", &exchange.request), ("response", &exchange.response)] {
                 if let Err(error) = self.body(body) {
                     let detail = format!("{what} body: {error}");
-                    found.push(Tear::Body {
+                    found.push(Gap::Body {
                         incarnation: exchange.incarnation.clone(),
                         seq: exchange.seq,
                         detail,

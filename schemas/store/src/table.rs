@@ -14,12 +14,12 @@ use schemas::keys::Digest;
 mod arrays;
 mod columns;
 pub mod encryption;
-pub mod look_up;
 mod pages;
+pub mod point_lookup;
 mod read;
 mod write;
 
-pub use arrays::{Numbered, Row};
+pub use arrays::{ExchangeWithChunkRows, Row};
 pub use read::{ReadOptions, check_keys, decode, decode_all, decode_batch, load, open};
 pub use write::{Level, WriteOptions, encode};
 
@@ -85,7 +85,7 @@ impl Table {
     }
 
     /// Columns that look-ups go by: they have a bloom filter and are never encrypted.
-    fn look_up_columns(self) -> &'static [&'static str] {
+    fn lookup_columns(self) -> &'static [&'static str] {
         match self {
             Self::Exchanges | Self::Sessions | Self::Trials | Self::Scores | Self::Embeddings => &["session"],
             Self::Chunks => &["digest"],
@@ -103,7 +103,7 @@ pub struct Chunk {
     /// Its bytes; absent where it lies in an earlier file of the same session.
     pub bytes: Option<Bytes>,
     /// The earlier file, by its name in the same folder; present just where the bytes are not.
-    pub leans_on: Option<String>,
+    pub stored_in: Option<String>,
 }
 
 /// A file that cannot be written or read.

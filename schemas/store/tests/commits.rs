@@ -28,9 +28,9 @@ fn request(n: u32) -> Vec<u8> {
 fn record(session: &str, seq: u32, sent: &mut std::collections::HashSet<(String, [u8; 16])>) -> Vec<Record> {
     let id = SessionId::parse(session).expect("id");
     let mut records = Vec::new();
-    let body = Body::cut(&request(seq), &keys(), |(digest, piece)| {
+    let body = Body::split(&request(seq), &keys(), |(digest, piece)| {
         if sent.insert((session.to_owned(), digest.0)) {
-            records.push(Record::Piece { session: id.clone(), digest, bytes: piece.to_vec().into() });
+            records.push(Record::Chunk { session: id.clone(), digest, bytes: piece.to_vec().into() });
         }
     });
     records.push(Record::Exchange(Box::new(Exchange {
@@ -119,7 +119,7 @@ async fn sessions_span_commits_and_archive_restarts() {
     let sessions = store.load_sessions(&snapshot, None).await.expect("reads");
     assert_eq!(sessions.len(), 2);
     for session in &sessions {
-        assert_eq!(session.tears(), vec![]);
+        assert_eq!(session.gaps(), vec![]);
         for (seq, exchange) in (0..).zip(&session.exchanges) {
             assert_eq!(session.body(&exchange.request).expect("whole"), request(seq));
         }
@@ -166,7 +166,7 @@ async fn a_session_leans_on_its_own_files_only() {
     let last = snapshot.commits()[2].files.iter().find(|file| file.table == Table::Chunks).expect("has one");
     let chunks: Vec<store::table::Chunk> = store.read(last, None).await.expect("reads");
     assert_eq!(chunks.iter().filter(|chunk| chunk.bytes.is_some()).count(), 1);
-    assert_eq!(chunks.iter().filter(|chunk| chunk.leans_on.is_some()).count(), 2);
+    assert_eq!(chunks.iter().filter(|chunk| chunk.stored_in.is_some()).count(), 2);
 }
 
 /// A session that two agents share: what both refer to lies in the folder of each, for one may be expired alone.
@@ -185,7 +185,7 @@ async fn a_piece_lies_in_each_folder_that_refers_to_it() {
     let mut held = Vec::new();
     for file in made.files.iter().filter(|file| file.table == Table::Chunks) {
         let chunks: Vec<store::table::Chunk> = store.read(file, None).await.expect("reads");
-        let is_whole = chunks.iter().all(|chunk| chunk.bytes.is_some() && chunk.leans_on.is_none());
+        let is_whole = chunks.iter().all(|chunk| chunk.bytes.is_some() && chunk.stored_in.is_none());
         assert!(is_whole, "{}: {chunks:?}", file.path);
         held.push(chunks.len());
     }
@@ -216,7 +216,7 @@ async fn what_is_known_of_earlier_files_lasts_for_a_batch() {
     let snapshot = store.snapshot().await.expect("reads");
     let chunks: Vec<store::table::Chunk> =
         store.read_table(&snapshot, Table::Chunks, None).await.expect("reads");
-    assert!(chunks.iter().all(|chunk| chunk.bytes.is_some() || chunk.leans_on.is_some()));
+    assert!(chunks.iter().all(|chunk| chunk.bytes.is_some() || chunk.stored_in.is_some()));
 }
 
 #[tokio::test]
@@ -260,7 +260,9 @@ async fn damage_and_other_versions_are_named() {
         store.load_sessions(&store.snapshot().await.expect("reads"), None).await.expect_err("truncated");
     assert!(error.to_string().contains("truncated"), "{error}");
     let path = folder.path().join(commit.path());
-    let text = std::fs::read_to_string(&path).expect("reads").replace("\"format\": 1", "\"format\": 7");
+    let text = std::fs::read_to_string(&path)
+        .expect("reads")
+        .replace(&format!("\"format\": {}", schemas::FORMAT), "\"format\": 7");
     std::fs::write(&path, text).expect("writes");
     let error = store.snapshot().await.expect_err("another version");
     assert!(matches!(error, StoreError::Version { found: 7, .. }), "{error}");

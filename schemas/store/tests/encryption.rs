@@ -39,9 +39,9 @@ fn batch(of: &str) -> Batch {
     let mut batch = Batch::default();
     let long = format!(r#"{{"messages":[{{"content":"{PAYLOAD} {PAYLOAD} {PAYLOAD}"}}]}}"#);
     let mut cut = |text: &str| {
-        Body::cut(text.as_bytes(), &keys, |(digest, piece)| {
+        Body::split(text.as_bytes(), &keys, |(digest, piece)| {
             let session = session.clone();
-            batch.push(Record::Piece { session, digest, bytes: piece.to_vec().into() });
+            batch.push(Record::Chunk { session, digest, bytes: piece.to_vec().into() });
         })
     };
     let (request, response) = (cut(&long), cut(&format!(r#"{{"a":"{PAYLOAD}"}}"#)));
@@ -147,7 +147,7 @@ async fn what_is_secret_is_nowhere_in_the_files_and_comes_back_with_the_keys() {
     let with_session = files.iter().filter(|(_, bytes)| holds(bytes, LOOKED_UP)).count();
     assert_eq!(with_session, 2, "exchanges and sessions can be looked up without keys");
     let sessions = store.load_sessions(&store.snapshot().await.expect("reads"), None).await.expect("reads");
-    assert_eq!(sessions[0].tears(), []);
+    assert_eq!(sessions[0].gaps(), []);
     assert_eq!(sessions[0].exchanges[0].operation.output.as_deref(), Some(PAYLOAD));
     assert!(sessions[0].body(&sessions[0].exchanges[0].request).expect("whole").len() > PAYLOAD.len() * 3);
 }

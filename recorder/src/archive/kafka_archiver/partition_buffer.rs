@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use codec::{ParcelView, Record, RecordReader};
+use codec::{MessageValueView, Record, RecordDecoder};
 use store::Batch;
 
 /// Journals that are remembered in a partition. Of one that was forgotten (the longest unseen first) a record that is
@@ -97,7 +97,7 @@ pub(crate) struct Gathering {
     /// Offset after the last message.
     next: u64,
     /// Begun anew with each batch: no text is shared with what another thread is writing.
-    reader: RecordReader,
+    reader: RecordDecoder,
     batch: Batch,
     bytes: u64,
     exchanges: u64,
@@ -118,7 +118,7 @@ impl Gathering {
         Self {
             stored: position,
             next: position,
-            reader: RecordReader::default(),
+            reader: RecordDecoder::default(),
             batch: Batch::default(),
             bytes: 0,
             exchanges: 0,
@@ -138,7 +138,7 @@ impl Gathering {
         self.next = offset + 1;
         self.since.get_or_insert(now);
         let message = || Part { offset, key: key.to_vec(), payload: payload.to_vec() };
-        let parcel = match ParcelView::decode(payload) {
+        let parcel = match MessageValueView::decode(payload) {
             Ok(parcel) => parcel,
             Err(error) => return self.bury(message(), &error.to_string()),
         };
@@ -163,7 +163,7 @@ impl Gathering {
         }
     }
 
-    fn take_part(&mut self, parcel: &ParcelView<'_>, part: Part, now: Instant) -> Taken {
+    fn take_part(&mut self, parcel: &MessageValueView<'_>, part: Part, now: Instant) -> Taken {
         if parcel.part == 0 {
             // The journal has begun again with this record, or with one before it.
             let split = Split { position: parcel.position, parts: Vec::new(), bytes: 0, since: now };
@@ -198,7 +198,7 @@ impl Gathering {
         let parts = self.splits.remove(journal).map(|split| split.parts).unwrap_or_default();
         let mut content = Vec::new();
         for part in &parts {
-            match ParcelView::decode(&part.payload) {
+            match MessageValueView::decode(&part.payload) {
                 Ok(parcel) => content.extend_from_slice(parcel.content),
                 Err(error) => return self.bury_all(parts, &error.to_string()),
             }
@@ -331,7 +331,7 @@ impl Gathering {
         self.stored = next;
         self.since = None;
         self.forget_journals(next);
-        self.reader = RecordReader::default();
+        self.reader = RecordDecoder::default();
         let journals = self.journals.iter().map(|(name, seen)| (name.to_string(), seen.next)).collect();
         Ready {
             batch: std::mem::take(&mut self.batch),
@@ -368,7 +368,7 @@ impl Split {
 }
 
 fn holds_a_row(records: &[Record]) -> bool {
-    records.iter().any(|record| !matches!(record, Record::Piece { .. }))
+    records.iter().any(|record| !matches!(record, Record::Chunk { .. }))
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ impl RedactionCounts {
     pub(crate) fn into_rows(self) -> Vec<Redaction> {
         let row = |((kind, location), count): ((String, &str), u32)| Redaction {
             kind: kind.into(),
-            place: location.into(),
+            location: location.into(),
             count,
         };
         self.0.into_iter().map(row).collect()

@@ -11,12 +11,12 @@ use bytes::Bytes;
 use schemas::body::Body;
 use schemas::exchange::{
     Confidence, Edge, Effect, Ending, Exchange, Header, Identifier, Link, Operation, OperationKind, Protocol,
-    Redaction, RequestedCall, Usage, Word,
+    Redaction, RequestedCall, SmallStr, Usage,
 };
 use schemas::id::{AgentId, BuildId, ExchangeId, IncarnationId, SessionId, TenantId};
 use schemas::keys::{DIGEST_BYTES, Digest};
 
-use super::{ParcelView, RECORD_VERSION, Record};
+use super::{MessageValueView, RECORD_VERSION, Record};
 
 /// Places for pieces that were read: few enough to lie in a processor's cache.
 const PLACES: usize = 1024;
@@ -65,11 +65,11 @@ impl Known {
 pub(super) fn record(bytes: &[u8], known: &mut Known) -> Option<Record> {
     let rest = bytes.strip_prefix(&[RECORD_VERSION, MAP_OF_1])?;
     let mut from = Source { rest, known };
-    let record = if from.name("Piece") {
+    let record = if from.name("Chunk") {
         from.map(3)?;
         let (session, digest) = (from.field("session")?, from.field("digest")?);
         let bytes = from.field("bytes")?;
-        Record::Piece { session, digest, bytes: from.known.piece(digest, bytes) }
+        Record::Chunk { session, digest, bytes: from.known.piece(digest, bytes) }
     } else if from.name("Exchange") {
         Record::Exchange(Box::new(Read::read(&mut from)?))
     } else {
@@ -79,9 +79,9 @@ pub(super) fn record(bytes: &[u8], known: &mut Known) -> Option<Record> {
 }
 
 /// A parcel without its version byte.
-pub(super) fn parcel(bytes: &[u8]) -> Option<ParcelView<'_>> {
+pub(super) fn parcel(bytes: &[u8]) -> Option<MessageValueView<'_>> {
     let mut from = Source { rest: bytes, known: &mut Known::default() };
-    let parcel = ParcelView::read(&mut from)?;
+    let parcel = MessageValueView::read(&mut from)?;
     from.rest.is_empty().then_some(parcel)
 }
 
@@ -216,7 +216,7 @@ impl Read<'_> for String {
     }
 }
 
-impl Read<'_> for Word {
+impl Read<'_> for SmallStr {
     fn read(from: &mut Source<'_, '_>) -> Option<Self> {
         from.text().map(Self::new)
     }
@@ -304,7 +304,7 @@ impl Read<'_> for u32 {
         from.unsigned()?.try_into().ok()
     }
 
-    /// The cuts of bodies, a few bytes each: read without looking at anything else between them.
+    /// The chunk_offsets of bodies, a few bytes each: read without looking at anything else between them.
     fn read_all(count: usize, from: &mut Source<'_, '_>) -> Option<Vec<Self>> {
         let mut rest = from.rest;
         let mut numbers = Vec::with_capacity(count.min(rest.len()));
@@ -365,7 +365,7 @@ macro_rules! fields {
     };
 }
 
-fields!(ParcelView<'a> { journal, position, part, parts, content });
+fields!(MessageValueView<'a> { journal, position, part, parts, content });
 fields!(Exchange {
     exchange,
     tenant,
@@ -398,7 +398,7 @@ fields!(Exchange {
     redactions,
     envelope,
 });
-fields!(Body { skeleton, cuts, chunks, bytes });
+fields!(Body { template, chunk_offsets, chunks, bytes });
 fields!(Operation {
     kind,
     method,
@@ -421,7 +421,7 @@ fields!(RequestedCall { id, tool, arguments });
 fields!(Usage { input_tokens, output_tokens, cached_tokens, cost_usd });
 fields!(Identifier { name, value, source, confidence, chosen });
 fields!(Link { to, kind, source, confidence });
-fields!(Redaction { kind, place, count });
+fields!(Redaction { kind, location, count });
 fields!(Header { name, value });
 
 #[cfg(test)]

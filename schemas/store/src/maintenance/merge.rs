@@ -58,7 +58,7 @@ impl Rows {
 }
 
 fn held(exchange: &Exchange<u32>) -> usize {
-    let body = |body: &schemas::body::Body<u32>| body.skeleton.len() + 8 * body.cuts.len();
+    let body = |body: &schemas::body::Body<u32>| body.template.len() + 8 * body.chunk_offsets.len();
     let operation = &exchange.operation;
     let texts = [&operation.input, &operation.output, &operation.arguments, &operation.result];
     let texts: usize = texts.into_iter().flatten().map(String::len).sum();
@@ -92,7 +92,7 @@ impl<'a> Merge<'a> {
         self.inputs.extend(chunks_path.map(str::to_owned));
         let mut by_number: HashMap<u32, u32> = HashMap::with_capacity(rows.chunks.len());
         for chunk in rows.chunks {
-            let lies = match (&chunk.bytes, chunk.leans_on) {
+            let lies = match (&chunk.bytes, chunk.stored_in) {
                 (Some(_), _) => Lies::Here,
                 (None, Some(name)) => Lies::Earlier(Arc::from(name)),
                 (None, None) => Lies::Nowhere,
@@ -131,7 +131,7 @@ impl<'a> Merge<'a> {
         for exchange in exchanges {
             let row = exchange.try_map(|place| {
                 let (digest, lies) = &self.wanted[place as usize];
-                let name = self.leans_on(digest, lies);
+                let name = self.stored_in(digest, lies);
                 Ok::<u32, std::convert::Infallible>(chunks.number(*digest, name, &mut self.bytes))
             });
             match row {
@@ -149,7 +149,7 @@ impl<'a> Merge<'a> {
 
     /// Where the new file has the piece. A piece that a reader did not find before, it must not find afterwards: a torn
     /// session stays torn.
-    fn leans_on(&self, digest: &Digest, lies: &Lies) -> Held {
+    fn stored_in(&self, digest: &Digest, lies: &Lies) -> Held {
         let brought = self.places.contains_key(&(*digest, Lies::Here));
         match lies {
             Lies::Here => Held::Here,
@@ -189,12 +189,12 @@ impl Chunks {
         let rows = &mut self.rows;
         *self.numbers.entry((digest, held)).or_insert_with_key(|(digest, held)| {
             let chunk = u32::try_from(rows.len()).unwrap_or(u32::MAX);
-            let (bytes, leans_on) = match held {
+            let (bytes, stored_in) = match held {
                 Held::Here => (bytes.remove(digest), None),
                 Held::Earlier(name) => (None, Some(name.clone())),
                 Held::Nowhere => (None, None),
             };
-            rows.push(Chunk { chunk, digest: *digest, bytes, leans_on });
+            rows.push(Chunk { chunk, digest: *digest, bytes, stored_in });
             chunk
         })
     }

@@ -66,7 +66,7 @@ impl Row for Chunk {
             number::<_, UInt32Type>(&rows, |row| Some(row.chunk)),
             digest(&rows, |row| Some(row.digest))?,
             bytes(&rows, |row| row.bytes.as_deref()),
-            text(&rows, |row| row.leans_on.as_deref()),
+            text(&rows, |row| row.stored_in.as_deref()),
         ];
         Ok(RecordBatch::try_new(Arc::new(Schema::new(columns.to_vec())), arrays)?)
     }
@@ -82,7 +82,7 @@ impl Row for Chunk {
 
 impl Row for Exchange<u32> {
     fn batch(_: Table, columns: &[FieldRef], rows: &[Self]) -> Result<RecordBatch, TableError> {
-        let row = |exchange| Numbered {
+        let row = |exchange| ExchangeWithChunkRows {
             exchange,
             request: &exchange.request.chunks,
             response: &exchange.response.chunks,
@@ -97,7 +97,7 @@ impl Row for Exchange<u32> {
 
 /// An exchange whose references are row numbers that stand elsewhere, one for each of its own.
 #[derive(Debug)]
-pub struct Numbered<'a, R = Digest> {
+pub struct ExchangeWithChunkRows<'a, R = Digest> {
     /// The exchange.
     pub exchange: &'a Exchange<R>,
     /// For each piece of its request, its row in the chunks file.
@@ -106,7 +106,7 @@ pub struct Numbered<'a, R = Digest> {
     pub response: &'a [u32],
 }
 
-impl<R> Row for Numbered<'_, R> {
+impl<R> Row for ExchangeWithChunkRows<'_, R> {
     fn batch(_: Table, columns: &[FieldRef], rows: &[Self]) -> Result<RecordBatch, TableError> {
         exchanges(columns, rows)
     }
@@ -121,12 +121,15 @@ fn payload_bytes<R>(exchange: &Exchange<R>) -> usize {
         &exchange.operation;
     let texts = [input, output, arguments, arguments_verbatim, result].into_iter().flatten().map(String::len);
     let requested = requested.iter().map(|call| call.arguments.len());
-    exchange.request.skeleton.len() + exchange.response.skeleton.len() + texts.chain(requested).sum::<usize>()
+    exchange.request.template.len() + exchange.response.template.len() + texts.chain(requested).sum::<usize>()
 }
 
 type Built = Result<ArrayRef, ArrowError>;
 
-fn exchanges<R>(columns: &[FieldRef], rows: &[Numbered<'_, R>]) -> Result<RecordBatch, TableError> {
+fn exchanges<R>(
+    columns: &[FieldRef],
+    rows: &[ExchangeWithChunkRows<'_, R>],
+) -> Result<RecordBatch, TableError> {
     let exchanges: Vec<&Exchange<R>> = rows.iter().map(|row| row.exchange).collect();
     let arrays = columns.iter().map(|column| match column.name().as_str() {
         "request" => body(column, &each(&exchanges, |row| &row.request), rows.iter().map(|row| row.request)),
@@ -183,12 +186,12 @@ fn body<'a, R>(
     rows: &[&Body<R>],
     pieces: impl Iterator<Item = &'a [u32]> + Clone,
 ) -> Built {
-    let [_, cuts, chunks, _] = inner(column)?.as_ref() else { return Err(unlike(column)) };
+    let [_, chunk_offsets, chunks, _] = inner(column)?.as_ref() else { return Err(unlike(column)) };
     record(
         column,
         vec![
-            bytes(rows, |row| Some(&row.skeleton)),
-            numbers(cuts, rows.iter().map(|row| row.cuts.as_slice()))?,
+            bytes(rows, |row| Some(&row.template)),
+            numbers(chunk_offsets, rows.iter().map(|row| row.chunk_offsets.as_slice()))?,
             numbers(chunks, pieces)?,
             number::<_, UInt64Type>(rows, |row| Some(row.bytes)),
         ],
@@ -273,7 +276,7 @@ fn redactions(column: &FieldRef, rows: &[&Redaction]) -> Built {
         column,
         vec![
             text(rows, |row| Some(&row.kind)),
-            text(rows, |row| Some(&row.place)),
+            text(rows, |row| Some(&row.location)),
             number::<_, UInt32Type>(rows, |row| Some(row.count)),
         ],
     )

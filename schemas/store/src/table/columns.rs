@@ -36,8 +36,8 @@ fn text_map() -> DataType {
 
 fn body() -> DataType {
     record(vec![
-        must("skeleton", DataType::Binary),
-        must("cuts", list(DataType::UInt32)),
+        must("template", DataType::Binary),
+        must("chunk_offsets", list(DataType::UInt32)),
         must("chunks", list(DataType::UInt32)),
         must("bytes", DataType::UInt64),
     ])
@@ -104,7 +104,7 @@ fn links() -> DataType {
 fn redactions() -> DataType {
     list(record(vec![
         must("kind", DataType::Utf8),
-        must("place", DataType::Utf8),
+        must("location", DataType::Utf8),
         must("count", DataType::UInt32),
     ]))
 }
@@ -149,7 +149,7 @@ pub(super) fn chunks() -> Vec<FieldRef> {
         must("chunk", DataType::UInt32),
         must("digest", DataType::FixedSizeBinary(16)),
         may("bytes", DataType::Binary),
-        may("leans_on", DataType::Utf8),
+        may("stored_in", DataType::Utf8),
     ]
 }
 
@@ -214,7 +214,7 @@ pub(super) fn trials() -> Vec<FieldRef> {
         may("fidelity", fidelity()),
         must("divergences", divergences()),
         may("fault_plan", DataType::Utf8),
-        may("whole", DataType::Boolean),
+        may("complete", DataType::Boolean),
         must("slices", text_map()),
     ]
 }
@@ -230,7 +230,7 @@ pub(super) fn scores() -> Vec<FieldRef> {
         may("trial_started_at", time()),
         must("evaluator", DataType::Utf8),
         must("kind", DataType::Utf8),
-        must("rank", DataType::UInt32),
+        must("priority", DataType::UInt32),
         must("evaluator_digest", DataType::Utf8),
         must("scored_at", time()),
         may("success", DataType::Boolean),

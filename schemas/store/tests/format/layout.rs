@@ -28,7 +28,7 @@ fn columns(metadata: &ParquetMetaData) -> Vec<(String, bool, bool)> {
 fn look_ups_find_bloom_filters_page_indexes_and_an_order() {
     let exchanges = [exchange(u32::from, true), exchange(u32::from, false)];
     let chunks =
-        [Chunk { chunk: 0, digest: Digest([1; 16]), bytes: Some(vec![0, 255].into()), leans_on: None }];
+        [Chunk { chunk: 0, digest: Digest([1; 16]), bytes: Some(vec![0, 255].into()), stored_in: None }];
     let options = WriteOptions::default();
     let files = [
         (Table::Exchanges, "session", table::encode(Table::Exchanges, &exchanges, &options)),
@@ -51,7 +51,7 @@ fn look_ups_find_bloom_filters_page_indexes_and_an_order() {
         let first = usize::try_from(order[0].column_idx).expect("a place");
         let expected = if table == Table::Chunks { "chunk" } else { "session" };
         assert_eq!(group.column(first).column_path().string(), expected);
-        for payload in ["bytes", "request.skeleton", "operation.result", "operation.output"] {
+        for payload in ["bytes", "request.template", "operation.result", "operation.output"] {
             if let Some((.., statistics)) = columns.iter().find(|(path, ..)| path == payload) {
                 assert!(!statistics, "{table:?}: {payload} has statistics");
             }

@@ -86,8 +86,8 @@ fn some_columns_can_be_read_alone() {
 #[test]
 fn chunks_sessions_and_trials_come_back() {
     let chunks = vec![
-        Chunk { chunk: 0, digest: Digest([1; 16]), bytes: Some(vec![0, 255].into()), leans_on: None },
-        Chunk { chunk: 1, digest: Digest([2; 16]), bytes: None, leans_on: Some("f.parquet".to_owned()) },
+        Chunk { chunk: 0, digest: Digest([1; 16]), bytes: Some(vec![0, 255].into()), stored_in: None },
+        Chunk { chunk: 1, digest: Digest([2; 16]), bytes: None, stored_in: Some("f.parquet".to_owned()) },
     ];
     let file = table::encode(Table::Chunks, &chunks, &WriteOptions::default()).expect("rows fit");
     assert_eq!(table::decode_all::<Chunk>(Table::Chunks, file.into()).expect("reads"), chunks);
@@ -115,7 +115,7 @@ fn scores_and_embeddings_come_back() {
 #[test]
 fn records_come_back_as_they_were() {
     let records = [
-        Record::Piece {
+        Record::Chunk {
             session: SessionId::parse("s").expect("id"),
             digest: Digest([1; 16]),
             bytes: vec![1, 2].into(),

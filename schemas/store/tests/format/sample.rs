@@ -36,7 +36,8 @@ fn full_operation() -> Operation {
 }
 
 pub(super) fn exchange<R>(reference: impl Fn(u8) -> R, full: bool) -> Exchange<R> {
-    let body = Body { skeleton: b"ab".to_vec(), cuts: vec![1], chunks: vec![reference(7)], bytes: 5 };
+    let body =
+        Body { template: b"ab".to_vec(), chunk_offsets: vec![1], chunks: vec![reference(7)], bytes: 5 };
     Exchange {
         exchange: ExchangeId::parse("e").expect("id"),
         tenant: TenantId::parse("t").expect("id"),
@@ -61,7 +62,7 @@ pub(super) fn exchange<R>(reference: impl Fn(u8) -> R, full: bool) -> Exchange<R
         request_headers: vec![Header { name: "accept".into(), value: "x".into() }],
         response_headers: vec![],
         request: body,
-        response: Body { skeleton: vec![], cuts: vec![], chunks: vec![], bytes: 0 },
+        response: Body { template: vec![], chunk_offsets: vec![], chunks: vec![], bytes: 0 },
         operation: if full { full_operation() } else { Operation::new(OperationKind::Opaque) },
         usage: if full {
             Usage { input_tokens: Some(1), cost_usd: Some(0.5), ..Usage::default() }
@@ -81,7 +82,7 @@ pub(super) fn exchange<R>(reference: impl Fn(u8) -> R, full: bool) -> Exchange<R
             source: "arguments".into(),
             confidence: Confidence::Weak,
         }],
-        redactions: vec![Redaction { kind: "bearer".into(), place: "request body".into(), count: 2 }],
+        redactions: vec![Redaction { kind: "bearer".into(), location: "request body".into(), count: 2 }],
         envelope: None,
     }
 }
@@ -138,7 +139,7 @@ pub(super) fn trial(full: bool) -> Trial {
             detail: "d".to_owned(),
         }],
         fault_plan: full.then(|| "{}".to_owned()),
-        whole: full.then_some(true),
+        complete: full.then_some(true),
         slices: if full { BTreeMap::from([("k".to_owned(), "v".to_owned())]) } else { BTreeMap::new() },
     }
 }
@@ -154,7 +155,7 @@ pub(super) fn score(full: bool) -> Score {
         trial_started_at: full.then_some(1),
         evaluator: "strict".to_owned(),
         kind: if full { ScoreKind::Judge } else { ScoreKind::Command },
-        rank: 3,
+        priority: 3,
         evaluator_digest: "d".to_owned(),
         scored_at: 1_700_000_000_000_000,
         success: full.then_some(false),

@@ -45,7 +45,7 @@ fn erasure(sessions: &[&SessionId]) -> Erasure {
 
 /// The oldest session of which something lies in more than one file, so that there is something to lean on.
 fn multi_folder(view: &BTreeMap<SessionId, Seen>) -> SessionId {
-    let whole = view.iter().find(|(_, seen)| seen.tears.is_empty());
+    let whole = view.iter().find(|(_, seen)| seen.gaps.is_empty());
     whole.expect("some session is whole").0.clone()
 }
 
@@ -66,7 +66,7 @@ async fn compaction_changes_nothing_that_a_reader_sees() {
                 [20_000, 6_000, 1 << 20, 40_000][(round + usize::try_from(seed).expect("small")) % 4];
             let done = mine.compact(all(target)).await.expect("compacts");
             let expected = view(&plain).await;
-            torn += expected.values().filter(|seen| !seen.tears.is_empty()).count();
+            torn += expected.values().filter(|seen| !seen.gaps.is_empty()).count();
             assert!(view(&mine).await == expected, "seed {seed}, round {round}");
             let change = done.tables.iter().find(|change| change.table == Table::Exchanges).expect("has it");
             assert_eq!(change.before.rows, change.after.rows, "seed {seed}, round {round}");

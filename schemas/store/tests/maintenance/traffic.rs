@@ -188,9 +188,9 @@ impl Open {
         let mut records = Vec::new();
         let (session, sent) = (self.session.clone(), &mut self.sent);
         let mut cut = |body: &[u8]| {
-            Body::cut(body, &keys, |(digest, piece)| {
+            Body::split(body, &keys, |(digest, piece)| {
                 if sent.insert(digest) {
-                    records.push(Record::Piece {
+                    records.push(Record::Chunk {
                         session: session.clone(),
                         digest,
                         bytes: piece.to_vec().into(),
@@ -269,7 +269,7 @@ pub(crate) struct Seen {
     closes: Vec<SessionClose>,
     exchanges: Vec<Exchange>,
     bodies: Vec<[Result<Vec<u8>, String>; 2]>,
-    pub(crate) tears: Vec<String>,
+    pub(crate) gaps: Vec<String>,
 }
 
 impl Seen {
@@ -296,8 +296,8 @@ pub(crate) async fn view(store: &Store) -> BTreeMap<SessionId, Seen> {
         closes += session.closes.len();
         let whole = |body: &Body| session.body(body).map_err(|error| error.to_string());
         let bodies = session.exchanges.iter().map(|x| [whole(&x.request), whole(&x.response)]).collect();
-        let tears = session.tears().iter().map(ToString::to_string).collect();
-        let of = Seen { closes: session.closes, exchanges: session.exchanges, bodies, tears };
+        let gaps = session.gaps().iter().map(ToString::to_string).collect();
+        let of = Seen { closes: session.closes, exchanges: session.exchanges, bodies, gaps };
         seen.insert(session.session, of);
     }
     let rows = |table| snapshot.files(table).map(|file| file.rows).sum::<u64>();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use schemas::exchange::{Edge, Ending, OperationKind};
 use schemas::id::{AgentId, BuildId, IncarnationId, SessionId};
-use schemas::session::{SessionClose, Tear, latest_closes, tears};
+use schemas::session::{Gap, SessionClose, gaps, latest_closes};
 use schemas::trial::{Lane, Trial};
 use serde::{Deserialize, Serialize};
 use store::table::Table;
@@ -67,10 +67,10 @@ pub(super) enum State {
 }
 
 impl State {
-    pub(super) fn of(tears: &[Tear]) -> Self {
-        match tears {
+    pub(super) fn of(gaps: &[Gap]) -> Self {
+        match gaps {
             [] => Self::Complete,
-            tears if tears.iter().all(|tear| matches!(tear, Tear::NotClosed { .. })) => Self::Open,
+            gaps if gaps.iter().all(|tear| matches!(tear, Gap::NotClosed { .. })) => Self::Open,
             _ => Self::Incomplete,
         }
     }
@@ -179,9 +179,9 @@ fn overview(session: SessionId, counts: &SessionCounts) -> Option<Overview> {
     let build = build.or(close.and_then(|c| c.build.as_ref())).or(trial.and_then(|t| t.build.as_ref()));
     let has_transcript = trial.is_none_or(|trial| trial.has_transcript);
     let seqs = counts.seqs.iter().flat_map(|(of, seqs)| seqs.iter().map(move |seq| (of, *seq)));
-    let found = tears(&counts.closes, seqs);
+    let found = gaps(&counts.closes, seqs);
     let state = State::of(&found);
-    let marked_incomplete = trial.and_then(|trial| trial.whole) == Some(false);
+    let marked_incomplete = trial.and_then(|trial| trial.complete) == Some(false);
     Some(Overview {
         agent: agent.clone(),
         build: build.cloned(),
@@ -247,8 +247,8 @@ mod tests {
     #[test]
     fn a_session_with_a_gap_besides_its_close_row_is_incomplete() {
         let incarnation = IncarnationId::parse("i").expect("id");
-        let open = Tear::NotClosed { incarnation: incarnation.clone() };
-        let gap = Tear::Gap { incarnation, missing: 1, expected: 2, first: 0 };
+        let open = Gap::NotClosed { incarnation: incarnation.clone() };
+        let gap = Gap::MissingExchanges { incarnation, missing: 1, expected: 2, first: 0 };
         assert_eq!(State::of(&[]), State::Complete);
         assert_eq!(State::of(&[open.clone(), open.clone()]), State::Open);
         assert_eq!(State::of(&[open, gap]), State::Incomplete);

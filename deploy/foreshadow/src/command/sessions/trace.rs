@@ -66,7 +66,7 @@ fn header(session: &StoredSession, trial: Option<&Trial>, console: &Console) -> 
         .count();
     let counts =
         [count(Edge::Turn, "turn"), count(Edge::Model, "model call"), format::count(calls, "tool call")];
-    let tears = session.tears();
+    let tears = session.gaps();
     let state = match State::of(&tears) {
         State::Complete => "complete".to_owned(),
         State::Open => console.paint("open", "33"),
@@ -183,7 +183,8 @@ impl Trace<'_> {
             OperationKind::ListTools | OperationKind::Other | OperationKind::Opaque => {}
         }
         if !one.redactions.is_empty() {
-            let redactions = one.redactions.iter().map(|r| format!("{} ×{} in {}", r.kind, r.count, r.place));
+            let redactions =
+                one.redactions.iter().map(|r| format!("{} ×{} in {}", r.kind, r.count, r.location));
             push("·", format!("redacted {}", escape_control(&redactions.collect::<Vec<_>>().join(", "))));
         }
         if self.details {

@@ -82,7 +82,7 @@ pub(super) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Fai
         for session in store.load_group(&mut plan.snapshot, group).await.map_err(Failure::work)? {
             bar.inc(1);
             found.exchanges += session.exchanges.len();
-            let tears = session.tears();
+            let tears = session.gaps();
             let state = State::of(&tears);
             let gaps = tears.iter().map(ToString::to_string).collect();
             match state {

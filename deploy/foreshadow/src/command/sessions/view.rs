@@ -10,7 +10,7 @@ use store::{ReadStats, StoredSession};
 pub(super) fn session(session: &StoredSession, trial: Option<&Trial>, read: ReadStats) -> Value {
     json!({
         "session": session.session,
-        "gaps": session.tears().iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "gaps": session.gaps().iter().map(ToString::to_string).collect::<Vec<_>>(),
         "closes": session.closes,
         "trial": trial,
         "read": read,

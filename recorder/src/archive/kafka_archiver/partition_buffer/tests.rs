@@ -1,6 +1,6 @@
 //! Gathering against a plain model: whatever is sent again, split, broken off or restarted, each record is committed once.
 
-use codec::{Parcel, pack};
+use codec::{MessageValue, write_framed};
 use proptest::prelude::*;
 
 use super::*;
@@ -9,10 +9,10 @@ use crate::journal::reader::tests::close;
 /// The messages of the record at a position of a journal, in so many parts.
 fn parcels(journal: &str, position: u64, parts: u32) -> Vec<Vec<u8>> {
     let mut content = Vec::new();
-    pack(&mut content, &close(&format!("{journal}-{position}")));
+    write_framed(&mut content, &close(&format!("{journal}-{position}")));
     let spans: Vec<&[u8]> = content.chunks(content.len().div_ceil(parts as usize)).collect();
     let count = u32::try_from(spans.len()).expect("few");
-    let parcel = |(part, span): (u32, &&[u8])| Parcel {
+    let parcel = |(part, span): (u32, &&[u8])| MessageValue {
         journal: journal.to_owned(),
         position,
         part,

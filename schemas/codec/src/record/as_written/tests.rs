@@ -3,14 +3,14 @@ use proptest::option::of;
 use proptest::prelude::*;
 
 use super::*;
-use crate::record::Parcel;
+use crate::record::MessageValue;
 
 fn text() -> impl Strategy<Value = String> {
     prop_oneof!["", "[a-zé⟦]{1,40}", Just("x".repeat(300)), Just("y".repeat(70_000))]
 }
 
-fn name() -> impl Strategy<Value = Word> {
-    text().prop_map(Word::from)
+fn name() -> impl Strategy<Value = SmallStr> {
+    text().prop_map(SmallStr::from)
 }
 
 fn id<T: FromStr + std::fmt::Debug>() -> impl Strategy<Value = T> {
@@ -38,9 +38,9 @@ fn digest() -> impl Strategy<Value = Digest> {
 }
 
 fn body() -> impl Strategy<Value = Body> {
-    let skeleton = prop_oneof![vec(any::<u8>(), 0..300), Just(vec![7; 70_000])];
-    (skeleton, vec(small(), 0..40), vec(digest(), 0..40), number())
-        .prop_map(|(skeleton, cuts, chunks, bytes)| Body { skeleton, cuts, chunks, bytes })
+    let template = prop_oneof![vec(any::<u8>(), 0..300), Just(vec![7; 70_000])];
+    (template, vec(small(), 0..40), vec(digest(), 0..40), number())
+        .prop_map(|(template, chunk_offsets, chunks, bytes)| Body { template, chunk_offsets, chunks, bytes })
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
@@ -90,7 +90,7 @@ fn exchange() -> impl Strategy<Value = Exchange> {
         confidence,
     });
     let redaction =
-        (name(), name(), small()).prop_map(|(kind, place, count)| Redaction { kind, place, count });
+        (name(), name(), small()).prop_map(|(kind, location, count)| Redaction { kind, location, count });
     let usage = (of(number()), of(number()), of(number()), of(-1e9..1e9)).prop_map(
         |(input_tokens, output_tokens, cached_tokens, cost_usd)| Usage {
             input_tokens,
@@ -187,14 +187,14 @@ proptest! {
 
     #[test]
     fn pieces_and_parcels_too(session in id(), digest in digest(), bytes in vec(any::<u8>(), 0..70_000), cut in any::<prop::sample::Index>()) {
-        let written = Record::Piece { session, digest, bytes: bytes.into() };
+        let written = Record::Chunk { session, digest, bytes: bytes.into() };
         let encoded = written.encode().expect("encodes");
         prop_assert_eq!(record(&encoded, &mut Known::default()), Some(written));
         prop_assert_eq!(record(&encoded[..cut.index(encoded.len())], &mut Known::default()), None);
 
-        let parcel = Parcel { journal: "j".to_owned(), position: 1 << 40, part: 0, parts: 1, content: encoded };
+        let parcel = MessageValue { journal: "j".to_owned(), position: 1 << 40, part: 0, parts: 1, content: encoded };
         let sent = parcel.encode().expect("encodes");
-        prop_assert_eq!(super::parcel(&sent[1..]).map(ParcelView::to_parcel), Some(parcel));
+        prop_assert_eq!(super::parcel(&sent[1..]).map(MessageValueView::to_owned_value), Some(parcel));
         prop_assert_eq!(super::parcel(&sent[1..cut.index(sent.len() - 1) + 1]), None);
     }
 }
@@ -204,10 +204,10 @@ fn identifiers_that_repeat_share_one_text() {
     let mut known = Known::default();
     let piece = |session: &str| {
         let session = SessionId::parse(session).expect("an id");
-        Record::Piece { session, digest: Digest([1; 16]), bytes: vec![1].into() }
+        Record::Chunk { session, digest: Digest([1; 16]), bytes: vec![1].into() }
     };
     let mut session = |written: Record| match record(&written.encode().expect("encodes"), &mut known) {
-        Some(Record::Piece { session, .. }) => session,
+        Some(Record::Chunk { session, .. }) => session,
         other => panic!("{other:?}"),
     };
     let (first, second, third) = (session(piece("a")), session(piece("a")), session(piece("b")));
@@ -219,9 +219,9 @@ fn identifiers_that_repeat_share_one_text() {
 fn equal_pieces_share_their_bytes_from_the_second_time_on() {
     let read = |known: &mut Known, session: &str, text: &'static str| {
         let session = SessionId::parse(session).expect("an id");
-        let written = Record::Piece { session, digest: Digest([1; 16]), bytes: Bytes::from(text) };
+        let written = Record::Chunk { session, digest: Digest([1; 16]), bytes: Bytes::from(text) };
         match record(&written.encode().expect("encodes"), known) {
-            Some(Record::Piece { bytes, .. }) if bytes == text => bytes,
+            Some(Record::Chunk { bytes, .. }) if bytes == text => bytes,
             other => panic!("{other:?}"),
         }
     };
