@@ -5,10 +5,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use schemas::exchange::{Edge, Effect};
 use schemas::id::{AgentId, BuildId, TenantId};
 use schemas::tools::{Tool, ToolCatalog};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use self::values::{ByteSize, HeaderText, Listen, PathPrefix, Pointer, Upstream};
 
@@ -16,6 +17,8 @@ pub mod archiver;
 mod kafka;
 #[cfg(feature = "kafka")]
 mod librdkafka;
+#[cfg(test)]
+mod reference;
 pub mod values;
 
 pub use self::kafka::KafkaConfig;
@@ -43,68 +46,73 @@ pub struct ConfigError {
 }
 
 /// The whole configuration of `foreshadow record`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Config {
-    /// Whose traffic it is.
+    /// Tenant of the traffic. Files, keys and tokens are separate per tenant.
     #[serde(default = "default_tenant")]
+    #[schemars(with = "String")]
     pub tenant: TenantId,
-    /// Which agent the traffic belongs to.
+    /// Name of the agent.
+    #[schemars(with = "String")]
     pub agent: AgentId,
-    /// Which version of it runs, where known.
+    /// Version of the agent that runs behind the routes.
+    #[schemars(with = "Option<String>")]
     pub build: Option<BuildId>,
-    /// Directory or URL of the store; needed where the journal is not published.
+    /// Folder of the store, or an object-store URL. Required without `[kafka]`.
     pub store: Option<String>,
-    /// Directory of the journal.
+    /// Folder of the journal. It must survive a restart of the recorder.
     pub state_dir: PathBuf,
-    /// How sessions are told apart.
+    /// Identity and end of sessions.
     #[serde(default)]
     pub session: SessionConfig,
-    /// What is kept of headers.
+    /// Headers to keep.
     #[serde(default)]
     pub redact: RedactConfig,
-    /// Bounds.
+    /// Bounds of memory and disk.
     #[serde(default)]
     pub limits: Limits,
-    /// When the journal becomes Parquet.
+    /// Size and age at which records become Parquet files.
     #[serde(default)]
     pub archive: ArchiveConfig,
-    /// Where the journal is published; absent, the journal becomes Parquet in this process. Where both are there the store
-    /// is left to `foreshadow archive`.
+    /// Kafka topic between recorder and store. Without it, `record` writes the store itself. With it, `archive` does.
     pub kafka: Option<KafkaConfig>,
-    /// How files of the store are encrypted; absent, they are plain Parquet.
+    /// Keys that encrypt the files of the store. Without them, files are plain Parquet.
     pub encryption: Option<EncryptionConfig>,
-    /// Where counts can be fetched.
+    /// Prometheus endpoint of this process.
     pub metrics: Option<MetricsConfig>,
-    /// TLS in front.
+    /// Settings of every listener.
     #[serde(default)]
     pub listen: ListenConfig,
-    /// Where traffic comes in and goes to, at least one.
+    /// One listener with its upstream. At least one is required.
     #[serde(rename = "route")]
     pub routes: Vec<Route>,
-    /// What the agent's tools do outside.
+    /// Effect of one tool of the agent. A replay treats an undeclared tool as a write.
     #[serde(rename = "tool", default)]
     pub tools: Vec<ToolConfig>,
     /// Of `foreshadow score`, which reads it by itself.
     #[serde(rename = "score")]
+    #[schemars(skip)]
     _score: Option<serde::de::IgnoredAny>,
 }
 
-/// How sessions are told apart.
-#[derive(Debug, Clone, Deserialize)]
+/// Identity and end of sessions.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct SessionConfig {
-    /// The request header that names the session.
+    /// Request header with the session id.
     pub header: HeaderText,
-    /// The W3C baggage entry that names it.
+    /// Key of the W3C baggage entry with the session id.
     pub baggage_key: String,
-    /// A leading path segment after which the session's name stands (`/~session/ID/…`); cut off before forwarding.
+    /// Path prefix before the session id (`/~session/ID/…`). The tap removes both before it forwards the request.
     pub session_path_prefix: PathPrefix,
-    /// A session without traffic for this long is closed.
+    /// The recorder closes a session after this time without traffic.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "values::DurationText")]
     pub idle_timeout: Duration,
-    /// A session older than this is closed.
+    /// The recorder closes a session at this age.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "values::DurationText")]
     pub max_age: Duration,
 }
 
@@ -120,25 +128,25 @@ impl Default for SessionConfig {
     }
 }
 
-/// What is kept of headers beside the built-in list.
-#[derive(Debug, Clone, Default, Deserialize)]
+/// Headers to keep beside the built-in list.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct RedactConfig {
-    /// Names of headers whose values are kept.
+    /// Names of headers whose values are kept. Headers with credentials are never kept.
     pub keep_headers: Vec<HeaderText>,
 }
 
-/// Bounds on what the recorder holds.
-#[derive(Debug, Clone, Deserialize)]
+/// Bounds of memory and disk.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Limits {
-    /// The largest body that is kept; a larger one sheds its session and is still forwarded.
+    /// Largest body that the recorder keeps. The tap forwards a larger one, and the recorder sheds its session.
     pub body_bytes: ByteSize,
-    /// Finished exchanges that may wait for the journal.
+    /// Finished exchanges that wait for the journal at most.
     pub queue: usize,
-    /// Bytes of bodies held in memory, over all exchanges.
+    /// Bytes of bodies in memory at most, over all exchanges.
     pub memory_bytes: ByteSize,
-    /// Bytes of the journal on disk.
+    /// Bytes of the journal on disk at most. A full journal sheds whole sessions.
     pub journal_bytes: ByteSize,
 }
 
@@ -153,14 +161,15 @@ impl Default for Limits {
     }
 }
 
-/// When the journal becomes Parquet.
-#[derive(Debug, Clone, Deserialize)]
+/// Size and age at which records become Parquet files.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct ArchiveConfig {
-    /// A batch of files is written when this much waits.
+    /// Bytes of waiting records that start a batch of files.
     pub flush_bytes: ByteSize,
-    /// Or when anything waited this long.
+    /// Age of the oldest waiting record that starts a batch of files.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "values::DurationText")]
     pub flush_every: Duration,
 }
 
@@ -170,45 +179,47 @@ impl Default for ArchiveConfig {
     }
 }
 
-/// Keys of tenants by which files are encrypted.
-#[derive(Debug, Clone, Deserialize)]
+/// Keys that encrypt the files of the store.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct EncryptionConfig {
-    /// One key pair per tenant.
+    /// The keys of one tenant.
     #[serde(rename = "key")]
     pub keys: Vec<TenantKeyConfig>,
 }
 
 /// The keys that wrap the data keys of one tenant's files.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct TenantKeyConfig {
-    /// The tenant.
+    /// Tenant whose files the keys encrypt.
+    #[schemars(with = "String")]
     pub tenant: TenantId,
-    /// File with 64 hexadecimal digits: opens what is not payload.
+    /// File with the key of all columns that are not payload: 64 hexadecimal digits.
     pub metadata_key_file: PathBuf,
-    /// File with 64 hexadecimal digits: opens bodies and decoded texts. Without it they are neither read nor written.
+    /// File with the key of bodies and decoded texts: 64 hexadecimal digits. Without it, this process neither reads nor writes
+    /// them.
     pub payload_key_file: Option<PathBuf>,
 }
 
-/// A listener for Prometheus.
-#[derive(Debug, Clone, Deserialize)]
+/// Prometheus endpoint.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct MetricsConfig {
-    /// Where `/metrics` is served.
+    /// Address of `/metrics`.
     pub listen: Listen,
 }
 
-/// What every listener has in common.
-#[derive(Debug, Clone, Default, Deserialize)]
+/// Settings of every listener.
+#[derive(Debug, Clone, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct ListenConfig {
-    /// Where present, every listener speaks TLS.
+    /// Certificate of the listeners. With it, every listener speaks TLS.
     pub tls: Option<TlsConfig>,
 }
 
 /// A certificate and its key.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct TlsConfig {
     /// PEM file of the certificate chain.
@@ -217,28 +228,28 @@ pub struct TlsConfig {
     pub key: PathBuf,
 }
 
-/// What the bytes of a route are read as.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+/// Protocol that the recorder decodes on a route.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RouteProtocol {
-    /// Told from path and body of each exchange.
+    /// Detected from path and body of each exchange.
     #[default]
     Auto,
     /// OpenAI chat completions.
     OpenaiChat,
     /// MCP over streamable HTTP.
     Mcp,
-    /// JSON read by the configured pointers.
+    /// JSON, decoded with the configured pointers.
     GenericJson,
-    /// Never looked into.
+    /// No decoding.
     Opaque,
 }
 
-/// Which HTTP version is spoken to an upstream.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+/// HTTP version towards an upstream.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum UpstreamHttp {
-    /// What TLS negotiates, else HTTP/1.1.
+    /// The version that TLS negotiates, else HTTP/1.1.
     #[default]
     Auto,
     /// HTTP/1.1.
@@ -247,53 +258,55 @@ pub enum UpstreamHttp {
     Http2,
 }
 
-/// One way through the tap.
-#[derive(Debug, Clone, Deserialize)]
+/// One listener with its upstream.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Route {
-    /// What it is called; `<edge>-<place>` where it is not said.
+    /// Name in logs and metrics. Default: `<edge>-<number>`.
     pub name: Option<String>,
-    /// Which boundary it is.
+    /// Boundary of the traffic: `turn` (caller to agent), `model` (agent to provider) or `tool` (agent to tool server).
+    #[schemars(with = "String")]
     pub edge: Edge,
-    /// Where clients connect.
+    /// Address that clients connect to. Port 0 lets the system choose.
     pub listen: Listen,
-    /// Requests whose path begins with this take it; the longest one wins.
+    /// Path prefix of the requests that take this route. The longest prefix wins.
     #[serde(default)]
     pub path: PathPrefix,
-    /// Whether the prefix is cut off before forwarding.
+    /// Whether the tap removes the prefix before it forwards the request.
     #[serde(default)]
     pub strip_path: bool,
-    /// Where requests are forwarded to; a path of its own is put in front.
+    /// Target of the requests. The tap puts the path of this URL in front of the request's path.
     pub upstream: Upstream,
     /// HTTP version towards the upstream.
     #[serde(default)]
     pub upstream_http: UpstreamHttp,
-    /// PEM file of the roots that the upstream's certificate is checked against; the system's where absent.
+    /// PEM file with the root certificates for the upstream. Default: the roots of the system.
     pub upstream_ca: Option<PathBuf>,
-    /// What the bytes are read as.
+    /// Protocol that the recorder decodes.
     #[serde(default)]
     pub protocol: RouteProtocol,
-    /// Generic JSON: where the request says what was asked.
+    /// Generic JSON: pointer to the input in the request.
     pub input: Option<Pointer>,
-    /// Generic JSON: where the answer says what was answered.
+    /// Generic JSON: pointer to the output in the response.
     pub output: Option<Pointer>,
-    /// Generic JSON: where the request names the session.
+    /// Generic JSON: pointer to the session id in the request.
     pub session: Option<Pointer>,
-    /// Generic JSON on the tool edge: the tool's name; the last path segment where absent.
+    /// Generic JSON on the tool edge: name of the tool. Default: the last segment of the path.
     pub tool: Option<String>,
 }
 
-/// What one tool does outside.
-#[derive(Debug, Clone, Deserialize)]
+/// Effect of one tool.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ToolConfig {
-    /// Its name on the wire.
+    /// Name of the tool on the wire.
     pub name: String,
-    /// What a call does.
+    /// `read` or `write`.
+    #[schemars(with = "String")]
     pub effect: Effect,
-    /// The effect can be undone.
+    /// Whether another call can undo the effect.
     pub reversible: Option<bool>,
-    /// Repeating the call changes nothing more.
+    /// Whether a repeated call changes nothing more.
     pub idempotent: Option<bool>,
 }
 

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 #[cfg(feature = "kafka")]
@@ -46,7 +47,7 @@ const RESERVED: [(&str, &str); 27] = [
 const REMOVE: &str = "remove it";
 
 /// A Kafka topic that recorders publish to and archivers read.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct KafkaConfig {
     /// Bootstrap brokers as `host:port`, separated by commas.

@@ -7,7 +7,8 @@ use std::net::SocketAddr;
 
 use hyper::Uri;
 use hyper::header::HeaderName;
-use serde::Deserialize;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Serialize};
 
 /// A number of bytes: `8388608`, `"512KiB"`, `"8MiB"`, `"1GiB"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +43,54 @@ impl<'de> Deserialize<'de> for ByteSize {
     }
 }
 
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+        match units.into_iter().find(|(unit, _)| self.0.is_multiple_of(*unit)) {
+            Some((unit, name)) => write!(f, "{}{name}", self.0 / unit),
+            None => self.0.fmt(f),
+        }
+    }
+}
+
+impl Serialize for ByteSize {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// The form of a value in a file, for the reference of keys.
+macro_rules! documented {
+    ($name:ident, $form:literal) => {
+        impl JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({ "type": "string", "format": $form })
+            }
+
+            fn inline_schema() -> bool {
+                true
+            }
+        }
+    };
+}
+
+documented!(ByteSize, "bytes, such as 8388608 or \"8MiB\"");
+documented!(HeaderText, "header name");
+documented!(Listen, "address and port");
+documented!(PathPrefix, "path");
+documented!(Pointer, "JSON pointer");
+documented!(Upstream, "URL");
+
+/// The form of a duration in a file: `"30s"`, `"10m"`, `"24h"`.
+#[derive(Debug)]
+pub(crate) struct DurationText;
+
+documented!(DurationText, "duration, such as \"30s\" or \"24h\"");
+
 fn parse_size(text: &str) -> Option<ByteSize> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -68,6 +117,12 @@ macro_rules! parsed {
             fn try_from(text: String) -> Result<Self, String> {
                 let parse: fn(&str) -> Result<$inner, &'static str> = $parse;
                 parse(&text).map(Self).map_err(|expected| format!("expected {expected}, found {text:?}"))
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
             }
         }
     };
@@ -167,6 +222,12 @@ parsed!(
     }
 );
 
+impl fmt::Display for Pointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 impl Pointer {
     /// The pointer's text.
     #[must_use]
@@ -188,6 +249,12 @@ parsed!(
         if good && plain { Ok(uri) } else { Err(expected) }
     }
 );
+
+impl fmt::Display for Upstream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 impl Upstream {
     /// The URL.
