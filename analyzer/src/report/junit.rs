@@ -130,6 +130,7 @@ fn absent_test(absent: &AbsentMetric) -> TestCase {
 
 #[cfg(test)]
 mod tests {
+    use expect_test::expect;
     use schemas::trial::Lane;
 
     use super::*;
@@ -172,6 +173,56 @@ mod tests {
                 ("not-computed/pass_k", "skipped"),
             ]
         );
+    }
+
+    #[test]
+    fn a_blocked_build() {
+        let xml = junit_xml(&fixture::plain_analysis(Decision::Block)).unwrap();
+        expect![[r#"
+            <?xml version="1.0" encoding="UTF-8"?>
+            <testsuites name="foreshadow" tests="7" skipped="3" failures="3" errors="0">
+                <testsuite name="verdict" tests="1" skipped="0" errors="0" failures="1">
+                    <testcase name="verdict" classname="foreshadow.verdict">
+                        <failure message="Metric success got worse, from 90.0 % to 57.0 % over 3 cases: effect -33.0 points, tolerated -5.0 points." type="block">Metric success got worse, from 90.0 % to 57.0 % over 3 cases: effect -33.0 points, tolerated -5.0 points.</failure>
+                        <system-out>Metric success got worse, from 90.0 % to 57.0 % over 3 cases: effect -33.0 points, tolerated -5.0 points.
+            deteriorated: success fell by 33.0 points order 7, 20 USD</system-out>
+                    </testcase>
+                </testsuite>
+                <testsuite name="invariants" tests="2" skipped="1" errors="0" failures="1">
+                    <testcase name="idempotency" classname="foreshadow.invariants">
+                        <failure message="1 violation in 3 cases of the candidate, 0 of the baseline" type="invariant_violated">1 violation in 3 cases of the candidate, 0 of the baseline</failure>
+                        <system-out>1 violation in 3 cases of the candidate, 0 of the baseline
+            three-0: order 7, 20 USD</system-out>
+                    </testcase>
+                    <testcase name="no-refund-without-look" classname="foreshadow.invariants">
+                        <skipped message="0 violations in 3 cases of the candidate, 0 of the baseline: vacuous, proves nothing"/>
+                        <system-out>0 violations in 3 cases of the candidate, 0 of the baseline</system-out>
+                    </testcase>
+                </testsuite>
+                <testsuite name="outcome" tests="1" skipped="0" errors="0" failures="1">
+                    <testcase name="success" classname="foreshadow.outcome">
+                        <failure message="worse, blocks (required, may block): baseline 90.0 %, candidate 57.0 %, effect -33.0 points, interval -39.0 to -27.0 points, margin -5.0 points, 3 cases, p block 0.002, p approve 0.980" type="deteriorated">worse, blocks (required, may block): baseline 90.0 %, candidate 57.0 %, effect -33.0 points, interval -39.0 to -27.0 points, margin -5.0 points, 3 cases, p block 0.002, p approve 0.980</failure>
+                        <system-out>worse, blocks (required, may block): baseline 90.0 %, candidate 57.0 %, effect -33.0 points, interval -39.0 to -27.0 points, margin -5.0 points, 3 cases, p block 0.002, p approve 0.980</system-out>
+                    </testcase>
+                </testsuite>
+                <testsuite name="effects" tests="1" skipped="1" errors="0" failures="0">
+                    <testcase name="effects.duplicated" classname="foreshadow.effects">
+                        <skipped message="undecided (may block): baseline 90.0 %, candidate 88.0 %, effect -2.0 points, interval -8.0 to +4.0 points, margin -5.0 points, 3 cases, p block 0.002, p approve 0.980"/>
+                        <system-out>undecided (may block): baseline 90.0 %, candidate 88.0 %, effect -2.0 points, interval -8.0 to +4.0 points, margin -5.0 points, 3 cases, p block 0.002, p approve 0.980</system-out>
+                    </testcase>
+                </testsuite>
+                <testsuite name="cost" tests="1" skipped="0" errors="0" failures="0">
+                    <testcase name="latency" classname="foreshadow.cost">
+                        <system-out>within margin (reported only): baseline 900 ms, candidate 900 ms, effect x1.00, interval x1.09 to x0.92, margin x1.07, 3 cases, p block 0.002, p approve 0.980</system-out>
+                    </testcase>
+                </testsuite>
+                <testsuite name="not-computed" tests="1" skipped="1" errors="0" failures="0">
+                    <testcase name="pass_k" classname="foreshadow.not-computed">
+                        <skipped message="not computed: fewer than 3 trials"/>
+                    </testcase>
+                </testsuite>
+            </testsuites>
+        "#]].assert_eq(&xml);
     }
 
     #[test]

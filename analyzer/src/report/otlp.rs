@@ -168,8 +168,168 @@ fn invariant_event(invariant: &InvariantResult) -> Event {
 
 #[cfg(test)]
 mod tests {
+    use expect_test::expect;
+
     use super::*;
     use crate::report::fixture;
+
+    /// One line for each event: name, severity, label, value and explanation.
+    fn event_line(record: &Value) -> String {
+        let attribute = |key: &str| {
+            let attributes = record["attributes"].as_array().unwrap();
+            let found = attributes.iter().find(|one| one["key"] == format!("gen_ai.evaluation.{key}"));
+            found.and_then(|one| one["value"].as_object()?.values().next()).cloned().unwrap_or(Value::Null)
+        };
+        let [name, label, value, explanation] =
+            ["name", "score.label", "score.value", "explanation"].map(attribute);
+        format!("{name} severity {} {label} {value} {explanation}", record["severityNumber"])
+    }
+
+    #[test]
+    fn a_blocked_build() {
+        let runs = fixture::plain_runs();
+        let text =
+            otlp_json(&fixture::plain_analysis(Decision::Block), &runs.input(), 1_700_000_000_000_000_000);
+        let request: Value = serde_json::from_str(&text).unwrap();
+        let records = request["resourceLogs"][0]["scopeLogs"][0]["logRecords"].as_array().unwrap();
+        let lines: Vec<String> = records.iter().map(event_line).collect();
+        expect![[r#"
+            "verdict" severity 17 "block" null "Metric success got worse, from 90.0 % to 57.0 % over 3 cases: effect -33.0 points, tolerated -5.0 points."
+            "success" severity 17 "deteriorated" 0.5700000000000001 "worse, blocks (required, may block): baseline 90.0 %, candidate 57.0 %, effect -33.0 points, interval -39.0 to -27.0 points, margin -5.0 points, 3 cases, p block 0.002, p approve 0.980"
+            "effects.duplicated" severity 9 "undecided" 0.88 "undecided (may block): baseline 90.0 %, candidate 88.0 %, effect -2.0 points, interval -8.0 to +4.0 points, margin -5.0 points, 3 cases, p block 0.002, p approve 0.980"
+            "latency" severity 9 "non_inferior" 0.9 "within margin (reported only): baseline 900 ms, candidate 900 ms, effect x1.00, interval x1.09 to x0.92, margin x1.07, 3 cases, p block 0.002, p approve 0.980"
+            "invariant.idempotency" severity 17 "violated" 1.0 "1 violation in 3 cases of the candidate, 0 of the baseline"
+            "invariant.no-refund-without-look" severity 9 "vacuous" 0.0 "0 violations in 3 cases of the candidate, 0 of the baseline""#]].assert_eq(&lines.join("\n"));
+        expect![[r#"
+            [
+              {
+                "key": "gen_ai.evaluation.name",
+                "value": {
+                  "stringValue": "success"
+                }
+              },
+              {
+                "key": "gen_ai.evaluation.score.value",
+                "value": {
+                  "doubleValue": 0.5700000000000001
+                }
+              },
+              {
+                "key": "gen_ai.evaluation.score.label",
+                "value": {
+                  "stringValue": "deteriorated"
+                }
+              },
+              {
+                "key": "gen_ai.evaluation.explanation",
+                "value": {
+                  "stringValue": "worse, blocks (required, may block): baseline 90.0 %, candidate 57.0 %, effect -33.0 points, interval -39.0 to -27.0 points, margin -5.0 points, 3 cases, p block 0.002, p approve 0.980"
+                }
+              },
+              {
+                "key": "gen_ai.agent.name",
+                "value": {
+                  "stringValue": "a"
+                }
+              },
+              {
+                "key": "gen_ai.agent.version",
+                "value": {
+                  "stringValue": "cand"
+                }
+              },
+              {
+                "key": "foreshadow.candidate.run",
+                "value": {
+                  "stringValue": "runs/cand"
+                }
+              },
+              {
+                "key": "foreshadow.baseline.build",
+                "value": {
+                  "stringValue": "base"
+                }
+              },
+              {
+                "key": "foreshadow.baseline.run",
+                "value": {
+                  "stringValue": "runs/base"
+                }
+              },
+              {
+                "key": "foreshadow.policy.digest",
+                "value": {
+                  "stringValue": "0000000000000000000000000000000000000000000000000000000000000000"
+                }
+              },
+              {
+                "key": "foreshadow.corpus.digest",
+                "value": {
+                  "stringValue": "1111111111111111111111111111111111111111111111111111111111111111"
+                }
+              },
+              {
+                "key": "foreshadow.metric.baseline",
+                "value": {
+                  "doubleValue": 0.9
+                }
+              },
+              {
+                "key": "foreshadow.metric.effect",
+                "value": {
+                  "doubleValue": -0.33
+                }
+              },
+              {
+                "key": "foreshadow.metric.interval.low",
+                "value": {
+                  "doubleValue": -0.39
+                }
+              },
+              {
+                "key": "foreshadow.metric.interval.high",
+                "value": {
+                  "doubleValue": -0.27
+                }
+              },
+              {
+                "key": "foreshadow.metric.margin",
+                "value": {
+                  "doubleValue": 0.05
+                }
+              },
+              {
+                "key": "foreshadow.metric.p_block",
+                "value": {
+                  "doubleValue": 0.0021
+                }
+              },
+              {
+                "key": "foreshadow.metric.p_approve",
+                "value": {
+                  "doubleValue": 0.98
+                }
+              },
+              {
+                "key": "foreshadow.metric.decides",
+                "value": {
+                  "boolValue": true
+                }
+              },
+              {
+                "key": "foreshadow.metric.required",
+                "value": {
+                  "boolValue": true
+                }
+              },
+              {
+                "key": "foreshadow.metric.cases",
+                "value": {
+                  "intValue": "3"
+                }
+              }
+            ]"#]].assert_eq(&serde_json::to_string_pretty(&records[1]["attributes"]).unwrap());
+    }
 
     #[test]
     fn every_metric_and_invariant_is_a_conventional_event() {

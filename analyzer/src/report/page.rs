@@ -143,6 +143,8 @@ fn report_page(
 
 #[cfg(test)]
 mod tests {
+    use expect_test::expect_file;
+
     use super::*;
     use crate::report::fixture;
     use crate::verdict::Decision;
@@ -153,6 +155,51 @@ mod tests {
         let meta =
             ReportMeta { title: fixture::HOSTILE.to_owned(), commands: vec![fixture::HOSTILE.to_owned()] };
         report_html(&analysis, &runs.input(), &meta).unwrap()
+    }
+
+    /// A JSON value as lines `path: value`.
+    fn flatten(path: &str, value: &serde_json::Value, lines: &mut Vec<String>) {
+        match value {
+            serde_json::Value::Object(fields) => {
+                for (name, value) in fields {
+                    let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                    flatten(&path, value, lines);
+                }
+            }
+            // Cells of a table row.
+            serde_json::Value::Array(cells)
+                if cells.iter().all(|cell| cell.is_string() || cell.is_number()) =>
+            {
+                lines.push(format!("{path}: {value}"));
+            }
+            serde_json::Value::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    flatten(&format!("{path}[{index}]"), item, lines);
+                }
+            }
+            _ => lines.push(format!("{path}: {value}")),
+        }
+    }
+
+    #[test]
+    fn the_view_model_of_a_blocked_build() {
+        let runs = fixture::plain_runs();
+        let analysis = fixture::plain_analysis(Decision::Block);
+        let by_case = trials::by_case(&runs.input(), 7).unwrap();
+        let cases = cases::case_list(&analysis, &by_case, runs.input().transcripts);
+        let tools = tool_table::tool_table(&by_case, &analysis.verdict.review.tools);
+        let meta = ReportMeta { title: String::new(), commands: vec!["foreshadow analyze".to_owned()] };
+        let page = report_page(&analysis, &runs.input(), &meta, &cases, tools);
+        let mut page = serde_json::to_value(&page).unwrap();
+        // The policy's own tests cover its keys.
+        page["reproduction"]["policy"] = serde_json::Value::Null;
+        let mut lines = Vec::new();
+        flatten("", &page, &mut lines);
+        expect_file!["page/view_model.txt"].assert_eq(&(lines.join("\n") + "\n"));
+        let list = serde_json::to_value(&cases).unwrap();
+        let mut lines = Vec::new();
+        flatten("", &list, &mut lines);
+        expect_file!["page/case_list.txt"].assert_eq(&(lines.join("\n") + "\n"));
     }
 
     #[test]

@@ -250,14 +250,10 @@ mod tests {
     use super::*;
     use crate::report::fixture;
 
-    fn summary(answer: Decision) -> String {
-        let runs = fixture::runs();
-        summary_md(&fixture::analysis(answer), &runs.input(), &ReportMeta::default())
-            .expect("the runs are paired")
-    }
-
     fn check(answer: Decision, expected: &Expect) {
-        expected.assert_eq(&summary(answer));
+        let runs = fixture::plain_runs();
+        let summary = summary_md(&fixture::plain_analysis(answer), &runs.input(), &ReportMeta::default());
+        expected.assert_eq(&summary.expect("the runs are paired"));
     }
 
     #[test]
@@ -265,50 +261,51 @@ mod tests {
         check(
             Decision::Block,
             &expect![[r#"
-            ## ⛔ Foreshadow: Block
+                ## ⛔ Foreshadow: Block
 
-            **Success got worse, from 90.0 % to 57.0 % over 3 cases: effect -33.0 points, tolerated -5.0 points.**
+                **Metric success got worse, from 90.0 % to 57.0 % over 3 cases: effect -33.0 points, tolerated -5.0 points.**
 
-            Candidate cand against baseline &lt;/script&gt;&lt;img src=x onerror=alert(1)&gt; \]\]&gt; ⟨U+202E⟩⟨U+0000⟩⟨U+001B⟩\[31m \|\`\*\*&#64;team\*\* https&#58;//evil.example: 3 cases paired, 3 + 3 trials.
+                Candidate cand against baseline base: 3 cases paired, 3 + 3 trials.
 
-            | | metric | baseline | candidate | effect (+ is better) | interval | margin | state |
-            |---|---|---:|---:|---:|---:|---:|---|
-            | ⛔ | success | 90.0 % | 57.0 % | **-33.0 points** | -39.0 to -27.0 points | -5.0 points | worse, blocks (required, may block) |
-            | ❔ | effects.duplicated | 90.0 % | 88.0 % | **-2.0 points** | -8.0 to +4.0 points | -5.0 points | undecided (may block) |
+                | | metric | baseline | candidate | effect (+ is better) | interval | margin | state |
+                |---|---|---:|---:|---:|---:|---:|---|
+                | ⛔ | success | 90.0 % | 57.0 % | **-33.0 points** | -39.0 to -27.0 points | -5.0 points | worse, blocks (required, may block) |
+                | ❔ | effects.duplicated | 90.0 % | 88.0 % | **-2.0 points** | -8.0 to +4.0 points | -5.0 points | undecided (may block) |
 
-            <details><summary>1 metric is reported only</summary>
+                <details><summary>1 metric is reported only</summary>
 
-            | | metric | baseline | candidate | effect (+ is better) | interval | margin | state |
-            |---|---|---:|---:|---:|---:|---:|---|
-            | ✅ | latency | 900 ms | 900 ms | **x1.00** | x1.09 to x0.92 | x1.07 | within margin (reported only) |
+                | | metric | baseline | candidate | effect (+ is better) | interval | margin | state |
+                |---|---|---:|---:|---:|---:|---:|---|
+                | ✅ | latency | 900 ms | 900 ms | **x1.00** | x1.09 to x0.92 | x1.07 | within margin (reported only) |
 
-            </details>
+                </details>
 
-            | | invariant | state | violations, candidate | violations, baseline | cases | at most (95 %) |
-            |---|---|---|---:|---:|---:|---:|
-            | ⛔ | idempotency | violated, blocks | 1 | 0 | 3 | 80.0 % |
+                | | invariant | state | violations, candidate | violations, baseline | cases | at most (95 %) |
+                |---|---|---|---:|---:|---:|---:|
+                | ⛔ | idempotency | violated, blocks | 1 | 0 | 3 | 80.0 % |
+                | ⚠️ | no-refund-without-look | vacuous, proves nothing | 0 | 0 | 3 | 63.0 % |
 
-            Changed writes, by tool:
+                Changed writes, by tool:
 
-            - refund duplicated in 1 of 3 candidate trials, 0 of 3 baseline trials
+                - refund duplicated in 1 of 3 candidate trials, 0 of 3 baseline trials
 
-            <details><summary>Tests of these metrics</summary>
+                <details><summary>Tests of these metrics</summary>
 
-            - `deteriorated` success fell by 33.0 points &lt;/script&gt;&lt;img src=x onerror=alert(1)&gt; \]\]&gt; ⟨U+202E⟩⟨U+0000⟩⟨U+001B⟩\[31m \|\`\*\*&#64;team\*\* https&#58;//evil.example
+                - `deteriorated` success fell by 33.0 points order 7, 20 USD
 
-            </details>
+                </details>
 
-            <details><summary>Worst cases</summary>
+                <details><summary>Worst cases</summary>
 
-            - **&lt;/script&gt;&lt;b&gt;x&lt;/b&gt;\|\`y\`** (idempotency): refund made 2 times with &lt;/script&gt;&lt;img src=x onerror=alert(1)&gt; \]\]&gt; ⟨U+202E⟩⟨U+0000⟩⟨U+001B⟩\[31m \|\`\*\*&#64;team\*\* https&#58;//evil.example
-            - … more in `report.html`
+                - **three** (idempotency): duplicated write: refund 2 times with order 7, 20 USD
+                - … more in `report.html`
 
-            </details>
+                </details>
 
-            > &lt;/script&gt;&lt;img src=x onerror=alert(1)&gt; \]\]&gt; ⟨U+202E⟩⟨U+0000⟩⟨U+001B⟩\[31m \|\`\*\*&#64;team\*\* https&#58;//evil.example
+                > order 7, 20 USD
 
-            Details: `report.html` (sessions side by side) and `verdict.json`. Policy `000000000000`, seed 7, foreshadow 0.1.0.
-        "#]],
+                Details: `report.html` (sessions side by side) and `verdict.json`. Policy `000000000000`, seed 7, foreshadow 0.1.0.
+            "#]],
         );
     }
 
@@ -317,50 +314,51 @@ mod tests {
         check(
             Decision::Approve,
             &expect![[r#"
-            ## ✅ Foreshadow: Approve
+                ## ✅ Foreshadow: Approve
 
-            **Success (90.0 % → 57.0 %) stays within its margin, tested over 3 cases.**
+                **Metric success (90.0 % → 57.0 %) stays within its margin, tested over 3 cases.**
 
-            Candidate cand against baseline &lt;/script&gt;&lt;img src=x onerror=alert(1)&gt; \]\]&gt; ⟨U+202E⟩⟨U+0000⟩⟨U+001B⟩\[31m \|\`\*\*&#64;team\*\* https&#58;//evil.example: 3 cases paired, 3 + 3 trials.
+                Candidate cand against baseline base: 3 cases paired, 3 + 3 trials.
 
-            | | metric | baseline | candidate | effect (+ is better) | interval | margin | state |
-            |---|---|---:|---:|---:|---:|---:|---|
-            | ⛔ | success | 90.0 % | 57.0 % | **-33.0 points** | -39.0 to -27.0 points | -5.0 points | worse, blocks (required, may block) |
-            | ❔ | effects.duplicated | 90.0 % | 88.0 % | **-2.0 points** | -8.0 to +4.0 points | -5.0 points | undecided (may block) |
+                | | metric | baseline | candidate | effect (+ is better) | interval | margin | state |
+                |---|---|---:|---:|---:|---:|---:|---|
+                | ⛔ | success | 90.0 % | 57.0 % | **-33.0 points** | -39.0 to -27.0 points | -5.0 points | worse, blocks (required, may block) |
+                | ❔ | effects.duplicated | 90.0 % | 88.0 % | **-2.0 points** | -8.0 to +4.0 points | -5.0 points | undecided (may block) |
 
-            <details><summary>1 metric is reported only</summary>
+                <details><summary>1 metric is reported only</summary>
 
-            | | metric | baseline | candidate | effect (+ is better) | interval | margin | state |
-            |---|---|---:|---:|---:|---:|---:|---|
-            | ✅ | latency | 900 ms | 900 ms | **x1.00** | x1.09 to x0.92 | x1.07 | within margin (reported only) |
+                | | metric | baseline | candidate | effect (+ is better) | interval | margin | state |
+                |---|---|---:|---:|---:|---:|---:|---|
+                | ✅ | latency | 900 ms | 900 ms | **x1.00** | x1.09 to x0.92 | x1.07 | within margin (reported only) |
 
-            </details>
+                </details>
 
-            | | invariant | state | violations, candidate | violations, baseline | cases | at most (95 %) |
-            |---|---|---|---:|---:|---:|---:|
-            | ⛔ | idempotency | violated, blocks | 1 | 0 | 3 | 80.0 % |
+                | | invariant | state | violations, candidate | violations, baseline | cases | at most (95 %) |
+                |---|---|---|---:|---:|---:|---:|
+                | ⛔ | idempotency | violated, blocks | 1 | 0 | 3 | 80.0 % |
+                | ⚠️ | no-refund-without-look | vacuous, proves nothing | 0 | 0 | 3 | 63.0 % |
 
-            Changed writes, by tool:
+                Changed writes, by tool:
 
-            - refund duplicated in 1 of 3 candidate trials, 0 of 3 baseline trials
+                - refund duplicated in 1 of 3 candidate trials, 0 of 3 baseline trials
 
-            <details><summary>Tests of these metrics</summary>
+                <details><summary>Tests of these metrics</summary>
 
-            - `non_inferior` success fell by 33.0 points &lt;/script&gt;&lt;img src=x onerror=alert(1)&gt; \]\]&gt; ⟨U+202E⟩⟨U+0000⟩⟨U+001B⟩\[31m \|\`\*\*&#64;team\*\* https&#58;//evil.example
+                - `non_inferior` success fell by 33.0 points order 7, 20 USD
 
-            </details>
+                </details>
 
-            <details><summary>Worst cases</summary>
+                <details><summary>Worst cases</summary>
 
-            - **&lt;/script&gt;&lt;b&gt;x&lt;/b&gt;\|\`y\`** (idempotency): refund made 2 times with &lt;/script&gt;&lt;img src=x onerror=alert(1)&gt; \]\]&gt; ⟨U+202E⟩⟨U+0000⟩⟨U+001B⟩\[31m \|\`\*\*&#64;team\*\* https&#58;//evil.example
-            - … more in `report.html`
+                - **three** (idempotency): duplicated write: refund 2 times with order 7, 20 USD
+                - … more in `report.html`
 
-            </details>
+                </details>
 
-            > &lt;/script&gt;&lt;img src=x onerror=alert(1)&gt; \]\]&gt; ⟨U+202E⟩⟨U+0000⟩⟨U+001B⟩\[31m \|\`\*\*&#64;team\*\* https&#58;//evil.example
+                > order 7, 20 USD
 
-            Details: `report.html` (sessions side by side) and `verdict.json`. Policy `000000000000`, seed 7, foreshadow 0.1.0.
-        "#]],
+                Details: `report.html` (sessions side by side) and `verdict.json`. Policy `000000000000`, seed 7, foreshadow 0.1.0.
+            "#]],
         );
     }
 
@@ -369,54 +367,58 @@ mod tests {
         check(
             Decision::Inconclusive,
             &expect![[r#"
-            ## ❔ Foreshadow: Inconclusive
+                ## ❔ Foreshadow: Inconclusive
 
-            **Success fell by 33.0 points &lt;/script&gt;&lt;img src=x onerror=alert(1)&gt; \]\]&gt; ⟨U+202E⟩⟨U+0000⟩⟨U+001B⟩\[31m \|\`\*\*&#64;team\*\* https&#58;//evil.example.**
+                **Success fell by 33.0 points order 7, 20 USD.**
 
-            Candidate cand against baseline &lt;/script&gt;&lt;img src=x onerror=alert(1)&gt; \]\]&gt; ⟨U+202E⟩⟨U+0000⟩⟨U+001B⟩\[31m \|\`\*\*&#64;team\*\* https&#58;//evil.example: 3 cases paired, 3 + 3 trials.
+                Candidate cand against baseline base: 3 cases paired, 3 + 3 trials.
 
-            **Sample size for approval:** 300 cases in all, 2 trials each per lane. Predicted probability of approval: 80.0 %.
+                **Sample size for approval:** 300 cases in all, 2 trials each per lane. Predicted probability of approval: 80.0 %.
 
-            | | metric | baseline | candidate | effect (+ is better) | interval | margin | state |
-            |---|---|---:|---:|---:|---:|---:|---|
-            | ⛔ | success | 90.0 % | 57.0 % | **-33.0 points** | -39.0 to -27.0 points | -5.0 points | worse, blocks (required, may block) |
-            | ❔ | effects.duplicated | 90.0 % | 88.0 % | **-2.0 points** | -8.0 to +4.0 points | -5.0 points | undecided (may block) |
+                | | metric | baseline | candidate | effect (+ is better) | interval | margin | state |
+                |---|---|---:|---:|---:|---:|---:|---|
+                | ⛔ | success | 90.0 % | 57.0 % | **-33.0 points** | -39.0 to -27.0 points | -5.0 points | worse, blocks (required, may block) |
+                | ❔ | effects.duplicated | 90.0 % | 88.0 % | **-2.0 points** | -8.0 to +4.0 points | -5.0 points | undecided (may block) |
 
-            <details><summary>1 metric is reported only</summary>
+                <details><summary>1 metric is reported only</summary>
 
-            | | metric | baseline | candidate | effect (+ is better) | interval | margin | state |
-            |---|---|---:|---:|---:|---:|---:|---|
-            | ✅ | latency | 900 ms | 900 ms | **x1.00** | x1.09 to x0.92 | x1.07 | within margin (reported only) |
+                | | metric | baseline | candidate | effect (+ is better) | interval | margin | state |
+                |---|---|---:|---:|---:|---:|---:|---|
+                | ✅ | latency | 900 ms | 900 ms | **x1.00** | x1.09 to x0.92 | x1.07 | within margin (reported only) |
 
-            </details>
+                </details>
 
-            | | invariant | state | violations, candidate | violations, baseline | cases | at most (95 %) |
-            |---|---|---|---:|---:|---:|---:|
-            | ⛔ | idempotency | violated, blocks | 1 | 0 | 3 | 80.0 % |
+                | | invariant | state | violations, candidate | violations, baseline | cases | at most (95 %) |
+                |---|---|---|---:|---:|---:|---:|
+                | ⛔ | idempotency | violated, blocks | 1 | 0 | 3 | 80.0 % |
+                | ⚠️ | no-refund-without-look | vacuous, proves nothing | 0 | 0 | 3 | 63.0 % |
 
-            Changed writes, by tool:
+                Changed writes, by tool:
 
-            - refund duplicated in 1 of 3 candidate trials, 0 of 3 baseline trials
+                - refund duplicated in 1 of 3 candidate trials, 0 of 3 baseline trials
 
-            - `underpowered` success fell by 33.0 points &lt;/script&gt;&lt;img src=x onerror=alert(1)&gt; \]\]&gt; ⟨U+202E⟩⟨U+0000⟩⟨U+001B⟩\[31m \|\`\*\*&#64;team\*\* https&#58;//evil.example
+                - `underpowered` success fell by 33.0 points order 7, 20 USD
 
-            <details><summary>Worst cases</summary>
+                <details><summary>Worst cases</summary>
 
-            - **&lt;/script&gt;&lt;b&gt;x&lt;/b&gt;\|\`y\`** (idempotency): refund made 2 times with &lt;/script&gt;&lt;img src=x onerror=alert(1)&gt; \]\]&gt; ⟨U+202E⟩⟨U+0000⟩⟨U+001B⟩\[31m \|\`\*\*&#64;team\*\* https&#58;//evil.example
-            - … more in `report.html`
+                - **three** (idempotency): duplicated write: refund 2 times with order 7, 20 USD
+                - … more in `report.html`
 
-            </details>
+                </details>
 
-            > &lt;/script&gt;&lt;img src=x onerror=alert(1)&gt; \]\]&gt; ⟨U+202E⟩⟨U+0000⟩⟨U+001B⟩\[31m \|\`\*\*&#64;team\*\* https&#58;//evil.example
+                > order 7, 20 USD
 
-            Details: `report.html` (sessions side by side) and `verdict.json`. Policy `000000000000`, seed 7, foreshadow 0.1.0.
-        "#]],
+                Details: `report.html` (sessions side by side) and `verdict.json`. Policy `000000000000`, seed 7, foreshadow 0.1.0.
+            "#]],
         );
     }
 
     #[test]
     fn hostile_text_stays_text() {
-        let summary = summary(Decision::Block);
+        let runs = fixture::runs();
+        let analysis = fixture::analysis(Decision::Block);
+        let summary =
+            summary_md(&analysis, &runs.input(), &ReportMeta::default()).expect("the runs are paired");
         for active in ["<img", "<b>", "</script>", "@team", "://", "\u{202e}", "\u{0}"] {
             assert!(!summary.contains(active), "{active:?} is in {summary}");
         }

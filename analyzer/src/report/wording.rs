@@ -56,7 +56,7 @@ pub(super) fn why(verdict: &Verdict) -> String {
     };
     match (first.code, metric_named(&first.metric)) {
         (ReasonCode::Deteriorated, Some(metric)) => sentence(&format!(
-            "{} got worse, from {} to {} over {}: effect {}, tolerated {}",
+            "metric {} got worse, from {} to {} over {}: effect {}, tolerated {}",
             escape::name(&metric.name),
             format::value(metric.unit, metric.baseline),
             format::value(metric.unit, metric.candidate),
@@ -75,10 +75,13 @@ pub(super) fn why(verdict: &Verdict) -> String {
             });
             let more = within.len().saturating_sub(APPROVED_NAMED);
             let more = (more > 0).then(|| format!("{more} more"));
-            let (verb, margin) =
-                if within.len() == 1 { ("stays", "its margin") } else { ("stay", "their margins") };
+            let (noun, verb, margin) = if within.len() == 1 {
+                ("metric", "stays", "its margin")
+            } else {
+                ("metrics", "stay", "their margins")
+            };
             sentence(&format!(
-                "{} {verb} within {margin}, tested over {}",
+                "{noun} {} {verb} within {margin}, tested over {}",
                 enumeration(&named.chain(more).collect::<Vec<_>>()),
                 number::counted(metric.cases, "case", "cases"),
             ))

@@ -95,7 +95,7 @@ fn found_view(found: &SubgroupSearch, verdict: &Verdict) -> FoundView {
     let effect = |value: f64| unit.map_or_else(|| format!("{value:+.3}"), |unit| format::effect(unit, value));
     let left_out = match found.left_out {
         0 => String::new(),
-        left_out => format!(" ({} smaller slices left out)", number::count(left_out)),
+        left_out => format!(" ({} left out)", number::counted(left_out, "smaller slice", "smaller slices")),
     };
     let rows = found.slices.iter().take(FOUND_LISTED).map(|slice| FoundRow {
         criteria: criteria(&slice.criteria),
