@@ -1,4 +1,4 @@
-//! What an archiver has done since it was started, and how far it is behind.
+//! Counters of the Kafka archiver, for `/metrics` and for its summary.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -9,15 +9,14 @@ use serde::Serialize;
 
 use crate::metrics::PREFIX;
 
-/// Which partition a number is of.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PartitionLabel {
     partition: i32,
 }
 
-/// Counts since the start; clones count together.
+/// Counters and gauges of an archiver; clones share their values.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Counts {
+pub(crate) struct ArchiverCounters {
     pub(crate) consumed: Counter,
     pub(crate) consumed_bytes: Counter,
     pub(crate) redelivered: Counter,
@@ -27,36 +26,36 @@ pub(crate) struct Counts {
     pub(crate) commits: Counter,
     pub(crate) files: Counter,
     pub(crate) takeovers: Counter,
-    pub(crate) gathered_bytes: Gauge,
+    pub(crate) buffered_bytes: Gauge,
     pub(crate) partitions: Gauge,
     lag: Family<PartitionLabel, Gauge>,
 }
 
-/// What an archiver has done.
+/// The counts of an archiver since its start.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Summary {
-    /// Messages read.
+pub struct ArchiverSummary {
+    /// Kafka messages read.
     pub consumed: u64,
     /// Exchanges in committed files.
     pub archived: u64,
-    /// Messages whose records were already known, and were dropped.
+    /// Messages dropped because the store already holds their records.
     pub redelivered: u64,
-    /// Messages that could not be read and lie in the dead-letter topic.
+    /// Messages that the dead-letter topic has acknowledged.
     pub dead_lettered: u64,
-    /// Messages that the broker deleted before they were read.
+    /// Messages that the broker deleted before the archiver read them.
     pub expired: u64,
-    /// Commits with records.
+    /// Commits of batches.
     pub commits: u64,
-    /// Files in them.
+    /// Files in these commits.
     pub files: u64,
-    /// Messages that stay in Kafka because the rest of their parcels has not come.
+    /// Parts that stay in Kafka because other parts of their message have not arrived.
     pub waiting_parts: u64,
-    /// Messages that were read and are not committed; they stay in Kafka for the next start.
+    /// Messages that were read and not committed. The next start reads them again.
     pub uncommitted: u64,
 }
 
-impl Counts {
-    /// The counts as Prometheus reads them.
+impl ArchiverCounters {
+    /// The registry that `/metrics` serves.
     pub(crate) fn registry(&self) -> Registry {
         let mut registry = Registry::with_prefix(PREFIX);
         let counters = [
@@ -64,13 +63,13 @@ impl Counts {
             ("archive_consumed_bytes", "Bytes of the Kafka messages read", &self.consumed_bytes),
             (
                 "archive_redelivered_messages",
-                "Messages dropped because their records were known",
+                "Messages dropped because the store already holds their records",
                 &self.redelivered,
             ),
             ("archive_archived_exchanges", "Exchanges in committed files", &self.archived),
             (
                 "archive_dead_letters",
-                "Unreadable messages put into the dead-letter topic",
+                "Messages that the dead-letter topic has acknowledged",
                 &self.dead_lettered,
             ),
             (
@@ -78,39 +77,43 @@ impl Counts {
                 "Messages that the broker deleted before they were read",
                 &self.expired,
             ),
-            ("archive_commits", "Commits with records", &self.commits),
+            ("archive_commits", "Commits of batches", &self.commits),
             ("archive_files", "Files in the commits", &self.files),
-            ("archive_takeovers", "Partitions lost to another process while they were held", &self.takeovers),
+            ("archive_takeovers", "Partitions that another process claimed meanwhile", &self.takeovers),
         ];
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());
         }
-        let gathered = "Bytes of messages that are read and not committed";
-        registry.register("archive_gathered_bytes", gathered, self.gathered_bytes.clone());
-        registry.register(
-            "archive_partitions",
-            "Partitions that this process reads",
-            self.partitions.clone(),
-        );
+        let buffered = "Bytes of messages that are read and not committed";
+        registry.register("archive_buffered_bytes", buffered, self.buffered_bytes.clone());
+        let partitions = "Partitions assigned to this process";
+        registry.register("archive_partitions", partitions, self.partitions.clone());
         let lag = "Messages of a partition that are not committed";
         registry.register("archive_lag_messages", lag, self.lag.clone());
         registry
     }
 
-    /// Says how far a partition is behind.
+    /// Counts a commit.
+    pub(crate) fn count_commit(&self, exchanges: u64, files: u64) {
+        self.commits.inc();
+        self.archived.inc_by(exchanges);
+        self.files.inc_by(files);
+    }
+
+    /// Sets the number of uncommitted messages of a partition.
     pub(crate) fn set_lag(&self, partition: i32, messages: u64) {
         let messages = i64::try_from(messages).unwrap_or(i64::MAX);
         self.lag.get_or_create(&PartitionLabel { partition }).set(messages);
     }
 
-    /// A partition is another process's now.
+    /// Removes the lag of a partition that this process no longer has.
     pub(crate) fn forget_lag(&self, partition: i32) {
         self.lag.remove(&PartitionLabel { partition });
     }
 
-    /// The counts as they are.
-    pub(crate) fn summary(&self) -> Summary {
-        Summary {
+    /// The counts so far, without those that are known only at the end.
+    pub(crate) fn summary(&self) -> ArchiverSummary {
+        ArchiverSummary {
             consumed: self.consumed.get(),
             archived: self.archived.get(),
             redelivered: self.redelivered.get(),
@@ -129,8 +132,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn prometheus_reads_the_counts_as_they_are() {
-        let counts = Counts::default();
+    fn prometheus_text_has_the_current_values() {
+        let counts = ArchiverCounters::default();
         let registry = counts.registry();
         counts.consumed.inc_by(3);
         counts.set_lag(1, 7);

@@ -1,4 +1,4 @@
-//! A mock cluster with a topic, journals that publish into it as a recorder does, and a look at what was stored.
+//! A mock cluster with a topic and a store; journals that publish like recorders; readers of the stored rows.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
-use recorder::archive::kafka_archiver::{self, Archiver, ArchiverError, Summary};
+use recorder::archive::kafka_archiver::{self, Archiver, ArchiverError, ArchiverSummary};
 use recorder::config::archiver::ArchiverConfig;
 use schemas::body::Body;
 use schemas::exchange::{Edge, Ending, Exchange, Operation, OperationKind, Protocol, Usage};
@@ -27,10 +27,10 @@ pub(crate) const NO_ERROR: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO
 pub(crate) const REFUSED: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
 pub(crate) const UNKNOWN: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
 
-/// Quiet time after which an archiver of a test ends.
+/// Idle time after which an archiver of a test exits.
 pub(crate) const IDLE: Duration = Duration::from_millis(700);
 
-/// A mock cluster waits nearly this long for members before it assigns anything.
+/// The mock cluster waits for nearly a session timeout before its first assignment.
 const SHORT_SESSIONS: &str = "\"session.timeout.ms\" = \"3000\"\n\"heartbeat.interval.ms\" = \"300\"\n";
 
 const DAY: i64 = 1_700_000_000_000_000;
@@ -43,7 +43,7 @@ fn keys() -> TenantKeys {
     RootKey::new([5; 32]).tenant(&tenant())
 }
 
-/// The request of the n-th call of a session: all messages so far.
+/// The request of the n-th call of a session: the whole history.
 pub(crate) fn request(session: &str, n: u32, filler: usize) -> Vec<u8> {
     let message =
         |i: u32| format!(r#"{{"role":"user","content":"{session} message {i} {}"}}"#, "x".repeat(filler));
@@ -52,14 +52,14 @@ pub(crate) fn request(session: &str, n: u32, filler: usize) -> Vec<u8> {
 }
 
 /// A cluster with one topic, and a store.
-pub(crate) struct Place {
+pub(crate) struct Fixture {
     cluster: MockCluster<'static, DefaultProducerContext>,
     producer: BaseProducer,
     folder: tempfile::TempDir,
-    extra: String,
+    archive: String,
 }
 
-impl Place {
+impl Fixture {
     pub(crate) fn new(partitions: i32) -> Self {
         let cluster = MockCluster::new(1).expect("a mock cluster");
         cluster.create_topic(TOPIC, partitions, 1).expect("a topic");
@@ -71,12 +71,12 @@ impl Place {
             .create()
             .expect("a producer");
         let folder = tempfile::tempdir().expect("a folder");
-        Self { cluster, producer, folder, extra: String::new() }
+        Self { cluster, producer, folder, archive: "flush-every = \"200ms\"".to_owned() }
     }
 
-    /// More lines for the configuration file.
-    pub(crate) fn with(mut self, extra: &str) -> Self {
-        extra.clone_into(&mut self.extra);
+    /// Replaces `[archive]` of the configuration file.
+    pub(crate) fn with_archive(mut self, lines: &str) -> Self {
+        lines.clone_into(&mut self.archive);
         self
     }
 
@@ -88,11 +88,11 @@ impl Place {
         &self.cluster
     }
 
-    pub(crate) fn lake(&self) -> Store {
+    pub(crate) fn store(&self) -> Store {
         Store::open(self.folder.path().join("store").to_str().expect("utf-8")).expect("opens")
     }
 
-    /// Publishes and waits until the broker has them.
+    /// Publishes messages (key, value) and waits for their acknowledgements.
     pub(crate) fn publish(&self, partition: i32, messages: &[(Vec<u8>, Vec<u8>)]) {
         for (key, payload) in messages {
             let record = BaseRecord::to(TOPIC).partition(partition).key(key).payload(payload);
@@ -103,29 +103,29 @@ impl Place {
 
     pub(crate) fn config(&self) -> ArchiverConfig {
         let text = format!(
-            "store = {:?}\n[kafka]\nbrokers = {:?}\ntopic = {TOPIC:?}\n[kafka.properties]\n{SHORT_SESSIONS}{}",
-            self.lake().location(),
+            "store = {:?}\n[kafka]\nbrokers = {:?}\ntopic = {TOPIC:?}\n[kafka.properties]\n{SHORT_SESSIONS}[archive]\n{}\n",
+            self.store().location(),
             self.servers(),
-            self.extra
+            self.archive
         );
         ArchiverConfig::parse(&text, &|_| None).expect("a good file")
     }
 
-    pub(crate) async fn start(&self, until_idle: Option<Duration>) -> Archiver {
-        kafka_archiver::start(&self.config(), self.lake(), until_idle).await.expect("starts")
+    pub(crate) async fn start(&self, exit_when_idle: Option<Duration>) -> Archiver {
+        kafka_archiver::start(&self.config(), self.store(), exit_when_idle).await.expect("starts")
     }
 
-    /// Archives what is there.
-    pub(crate) async fn archive(&self) -> Summary {
+    /// Runs an archiver until the topic is archived.
+    pub(crate) async fn archive(&self) -> ArchiverSummary {
         end(self.start(Some(IDLE)).await).await.expect("archives")
     }
 
-    /// Every exchange in committed files: session and seq, with how often.
+    /// How often committed files contain each exchange (session, seq).
     pub(crate) async fn stored(&self) -> BTreeMap<(String, u32), usize> {
-        let lake = self.lake();
-        let snapshot = lake.snapshot().await.expect("reads");
+        let store = self.store();
+        let snapshot = store.snapshot().await.expect("reads");
         let mut found = BTreeMap::new();
-        for session in lake.load_sessions(&snapshot, None).await.expect("loads") {
+        for session in store.load_sessions(&snapshot, None).await.expect("loads") {
             for exchange in &session.exchanges {
                 *found.entry((exchange.session.to_string(), exchange.seq)).or_default() += 1;
             }
@@ -133,7 +133,7 @@ impl Place {
         found
     }
 
-    /// Every exchange in files, as a reader that knows no commits finds them.
+    /// How often files contain each exchange, whether committed or not.
     pub(crate) fn in_files(&self) -> BTreeMap<(String, u32), usize> {
         #[derive(serde::Deserialize)]
         struct Row {
@@ -165,8 +165,8 @@ pub(crate) struct Letter {
     pub(crate) headers: BTreeMap<String, String>,
 }
 
-impl Place {
-    /// The dead letters, as many as there are to be.
+impl Fixture {
+    /// Reads `count` dead letters.
     pub(crate) fn dead_letters(&self, count: usize) -> Vec<Letter> {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", self.servers())
@@ -192,25 +192,27 @@ impl Place {
         letters
     }
 
-    /// Waits until so many exchanges are in committed files.
+    /// Waits until committed files contain `count` exchanges.
     pub(crate) async fn until_stored(&self, count: usize) {
         let waited = async {
             while self.stored().await.values().sum::<usize>() < count {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(120), waited).await.expect("they are stored in time");
+        tokio::time::timeout(Duration::from_secs(120), waited)
+            .await
+            .expect("the archiver stores them within two minutes");
     }
 }
 
 /// Waits for the end of an archiver.
-pub(crate) async fn end(mut archiver: Archiver) -> Result<Summary, ArchiverError> {
+pub(crate) async fn end(mut archiver: Archiver) -> Result<ArchiverSummary, ArchiverError> {
     let ended = archiver.ended().await;
     archiver.close().await;
     ended
 }
 
-/// A recorder's journal, as far as an archiver sees it.
+/// The journal of a recorder, as its messages show it.
 pub(crate) struct Journal {
     name: String,
     position: u64,
@@ -222,7 +224,7 @@ impl Journal {
         Self { name: name.to_owned(), position: 0, sent: HashSet::new() }
     }
 
-    /// The messages of one exchange, in so many parts; key and value.
+    /// The messages (key, value) of one exchange, in `parts` parts.
     pub(crate) fn exchange(&mut self, session: &str, seq: u32, parts: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
         self.exchange_with(session, seq, parts, 60)
     }
@@ -236,13 +238,13 @@ impl Journal {
     ) -> Vec<(Vec<u8>, Vec<u8>)> {
         let id = SessionId::parse(session).expect("id");
         let mut records = Vec::new();
-        let body = Body::split(&request(session, seq, filler), &keys(), |(digest, piece)| {
+        let body = Body::split(&request(session, seq, filler), &keys(), |(digest, chunk)| {
             if self.sent.insert((session.to_owned(), digest)) {
-                records.push(Record::Chunk { session: id.clone(), digest, bytes: piece.to_vec().into() });
+                records.push(Record::Chunk { session: id.clone(), digest, bytes: chunk.to_vec().into() });
             }
         });
         records.push(Record::Exchange(Box::new(exchange(session, seq, body))));
-        self.parcels(session, &records, parts)
+        self.messages(session, &records, parts)
     }
 
     pub(crate) fn close(&mut self, session: &str, last_seq: u32) -> Vec<(Vec<u8>, Vec<u8>)> {
@@ -265,10 +267,10 @@ impl Journal {
             success: None,
             labels: BTreeMap::new(),
         };
-        self.parcels(session, &[Record::Close(Box::new(row))], 1)
+        self.messages(session, &[Record::Close(Box::new(row))], 1)
     }
 
-    fn parcels(&mut self, session: &str, records: &[Record], parts: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
+    fn messages(&mut self, session: &str, records: &[Record], parts: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
         let mut content = Vec::new();
         for record in records {
             write_framed(&mut content, &record.encode().expect("encodes"));
@@ -278,14 +280,14 @@ impl Journal {
         let span = content.len().div_ceil(parts);
         let spans: Vec<&[u8]> = content.chunks(span).collect();
         let count = u32::try_from(spans.len()).expect("few");
-        let parcel = |(part, span): (u32, &&[u8])| MessageValue {
+        let message = |(part, span): (u32, &&[u8])| MessageValue {
             journal: self.name.clone(),
             position: self.position,
             part,
             parts: count,
             content: span.to_vec(),
         };
-        let encoded = (0..count).zip(&spans).map(parcel).map(|parcel| parcel.encode().expect("encodes"));
+        let encoded = (0..count).zip(&spans).map(message).map(|message| message.encode().expect("encodes"));
         encoded.map(|value| (key.clone(), value)).collect()
     }
 }

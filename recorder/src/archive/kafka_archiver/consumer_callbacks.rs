@@ -1,6 +1,7 @@
-//! The consumer group's side of the archiver: what librdkafka reports while it is polled.
+//! Callbacks of the Kafka consumer, and the calls that follow a rebalance.
 //!
-//! Assignments are only noted here; the reader acts on them between two polls, where its state is at hand.
+//! librdkafka calls back while the reader polls. The callbacks only queue assignments and revocations; the reader applies
+//! them between two polls.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,24 +12,24 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::statistics::Statistics;
-use rdkafka::topic_partition_list::TopicPartitionList;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
 
 use crate::broker_health::{BrokerHealth, forward_log};
 
-/// What the group has decided.
+/// A decision of the consumer group.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Turn {
-    /// These partitions are this process's now.
+pub(crate) enum RebalanceEvent {
+    /// The group assigns these partitions to this process.
     Assigned(Vec<i32>),
-    /// These partitions are this process's no more.
+    /// The group takes these partitions away.
     Revoked(Vec<i32>),
 }
 
-/// The ends of a partition's log, as the broker last said.
+/// The watermarks of a partition's log, from the statistics (every 5 s).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Ends {
-    /// Offset of the oldest message that is kept.
+pub(crate) struct Watermarks {
+    /// Offset of the oldest retained message.
     pub(crate) low: u64,
     /// Offset after the newest message.
     pub(crate) high: u64,
@@ -36,36 +37,36 @@ pub(crate) struct Ends {
 
 /// The context of the consumer.
 #[derive(Debug)]
-pub(crate) struct Group {
+pub(crate) struct ConsumerCallbacks {
     topic: String,
-    turns: Mutex<VecDeque<Turn>>,
-    ends: Mutex<HashMap<i32, Ends>>,
+    rebalances: Mutex<VecDeque<RebalanceEvent>>,
+    watermarks: Mutex<HashMap<i32, Watermarks>>,
     closing: AtomicBool,
     health: BrokerHealth,
 }
 
-impl Group {
+impl ConsumerCallbacks {
     pub(crate) fn new(topic: String) -> Self {
         Self {
             topic,
-            turns: Mutex::default(),
-            ends: Mutex::default(),
+            rebalances: Mutex::default(),
+            watermarks: Mutex::default(),
             closing: AtomicBool::new(false),
             health: BrokerHealth::default(),
         }
     }
 
-    /// The next thing that the group has decided.
-    pub(crate) fn next_turn(&self) -> Option<Turn> {
-        self.turns.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    /// The oldest decision of the group that the reader has not applied.
+    pub(crate) fn next_rebalance(&self) -> Option<RebalanceEvent> {
+        self.rebalances.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 
-    /// The ends of a partition's log, some seconds old.
-    pub(crate) fn ends(&self, partition: i32) -> Option<Ends> {
-        self.ends.lock().unwrap_or_else(PoisonError::into_inner).get(&partition).copied()
+    /// The last known watermarks of a partition.
+    pub(crate) fn watermarks(&self, partition: i32) -> Option<Watermarks> {
+        self.watermarks.lock().unwrap_or_else(PoisonError::into_inner).get(&partition).copied()
     }
 
-    /// From now on what is revoked is given up at once: the consumer is being closed.
+    /// Makes revocations take effect at once: the consumer is about to close.
     pub(crate) fn close(&self) {
         self.closing.store(true, Ordering::Relaxed);
     }
@@ -76,22 +77,22 @@ impl Group {
     }
 }
 
-impl ClientContext for Group {
+impl ClientContext for ConsumerCallbacks {
     fn stats(&self, statistics: Statistics) {
         if statistics.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP") {
             self.health.mark_up();
         }
         let Some(topic) = statistics.topics.get(&self.topic) else { return };
-        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watermarks = self.watermarks.lock().unwrap_or_else(PoisonError::into_inner);
         for (partition, seen) in &topic.partitions {
             if let (Ok(low), Ok(high)) = (u64::try_from(seen.lo_offset), u64::try_from(seen.hi_offset)) {
-                ends.insert(*partition, Ends { low, high });
+                watermarks.insert(*partition, Watermarks { low, high });
             }
         }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        // The end of a partition is no trouble; it comes from the poll as well.
+        // The end of a partition is no failure, and the poll reports it too.
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
             self.health.handle_client_error(&error, reason);
         }
@@ -102,27 +103,28 @@ impl ClientContext for Group {
     }
 }
 
-impl ConsumerContext for Group {
+impl ConsumerContext for ConsumerCallbacks {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let partitions: Vec<i32> = list.elements().iter().map(|element| element.partition()).collect();
         if self.closing.load(Ordering::Relaxed) {
-            if let Err(error) = release(consumer, &self.topic, &partitions) {
-                tracing::debug!(%error, "giving partitions up while closing");
+            if let Err(error) = unassign(consumer, &self.topic, &partitions) {
+                tracing::debug!(topic = self.topic, ?partitions, %error, "unassigning while closing");
             }
             return;
         }
         let assigned = error == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
-        let turn = if assigned { Turn::Assigned(partitions) } else { Turn::Revoked(partitions) };
-        // At most as many as librdkafka reports between two polls: one.
-        self.turns.lock().unwrap_or_else(PoisonError::into_inner).push_back(turn);
+        let event =
+            if assigned { RebalanceEvent::Assigned(partitions) } else { RebalanceEvent::Revoked(partitions) };
+        // Bounded: librdkafka reports at most one between two polls.
+        self.rebalances.lock().unwrap_or_else(PoisonError::into_inner).push_back(event);
     }
 }
 
-/// A list of these partitions, all at one offset.
-pub(crate) fn listed(
+/// A list of partitions, all at one offset.
+pub(crate) fn partition_list(
     topic: &str,
     partitions: &[i32],
-    offset: rdkafka::Offset,
+    offset: Offset,
 ) -> Result<TopicPartitionList, KafkaError> {
     let mut list = TopicPartitionList::with_capacity(partitions.len());
     for partition in partitions {
@@ -131,15 +133,15 @@ pub(crate) fn listed(
     Ok(list)
 }
 
-/// Takes what the group has assigned; reading begins only where it is told to.
+/// Confirms an assignment to the group; the partitions stay paused until the reader seeks.
 ///
-/// The offset is a number, so that no broker is asked for it: an answer that comes late would undo the seek.
-pub(crate) fn accept(
-    consumer: &BaseConsumer<Group>,
+/// The offset is a number, so that no broker looks it up: a late answer would undo the seek.
+pub(crate) fn assign(
+    consumer: &BaseConsumer<ConsumerCallbacks>,
     topic: &str,
     partitions: &[i32],
 ) -> Result<(), KafkaError> {
-    let list = listed(topic, partitions, rdkafka::Offset::Offset(0))?;
+    let list = partition_list(topic, partitions, Offset::Offset(0))?;
     match consumer.rebalance_protocol() {
         RebalanceProtocol::Cooperative => consumer.incremental_assign(&list)?,
         RebalanceProtocol::Eager | RebalanceProtocol::None => consumer.assign(&list)?,
@@ -147,15 +149,15 @@ pub(crate) fn accept(
     consumer.pause(&list)
 }
 
-/// Gives up what the group has revoked.
-pub(crate) fn release(
-    consumer: &BaseConsumer<Group>,
+/// Confirms a revocation to the group.
+pub(crate) fn unassign(
+    consumer: &BaseConsumer<ConsumerCallbacks>,
     topic: &str,
     partitions: &[i32],
 ) -> Result<(), KafkaError> {
     match consumer.rebalance_protocol() {
         RebalanceProtocol::Cooperative => {
-            consumer.incremental_unassign(&listed(topic, partitions, rdkafka::Offset::Invalid)?)
+            consumer.incremental_unassign(&partition_list(topic, partitions, Offset::Invalid)?)
         }
         RebalanceProtocol::Eager | RebalanceProtocol::None => consumer.unassign(),
     }

@@ -1,7 +1,7 @@
-//! Dead letters: messages that cannot be read, put into a topic of their own with the reason, kept here until they lie
-//! there.
+//! Dead letters: messages that cannot be decoded go to a topic of their own, with the reason in a header.
 //!
-//! The producer is made with the first of them. It says each change of its state once.
+//! A dead letter stays in memory until its topic acknowledges it. The producer is created with the first dead letter, and
+//! each change of its state is logged once.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -16,28 +16,28 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext
 use super::partition_buffer::DeadLetter;
 use crate::broker_health::forward_log;
 
-/// Dead letters that may be on their way at a time; more wait here.
-const MAX_UNDER_WAY: usize = 256;
+/// Dead letters in flight; further ones wait in memory.
+const MAX_IN_FLIGHT: usize = 256;
 
-/// How long a dead letter waits after it was refused.
+/// Delay before a refused dead letter is sent again.
 const RETRY: Duration = Duration::from_secs(2);
 
-/// The longest that closing waits for what is on its way.
+/// The longest wait for dead letters in flight when the archiver stops.
 const CLOSE_WAIT: Duration = Duration::from_secs(5);
 
-/// Where a message came from: partition and offset.
+/// Partition and offset of the source message.
 type Origin = (i32, u64);
 
 #[derive(Debug)]
-struct Outcome {
+struct Delivery {
     origin: Origin,
     error: Option<KafkaError>,
 }
 
-/// Collects what became of the dead letters on their way.
+/// Collects the delivery reports of the producer.
 #[derive(Debug, Default)]
 struct Deliveries {
-    outcomes: Mutex<Vec<Outcome>>,
+    reports: Mutex<Vec<Delivery>>,
 }
 
 impl ClientContext for Deliveries {
@@ -55,155 +55,149 @@ impl ProducerContext for Deliveries {
 
     fn delivery(&self, result: &DeliveryResult<'_>, origin: Self::DeliveryOpaque) {
         let error = result.as_ref().err().map(|(error, _)| error.clone());
-        // No more than are under way.
-        let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
-        outcomes.push(Outcome { origin: *origin, error });
+        // Bounded by `MAX_IN_FLIGHT`.
+        let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        reports.push(Delivery { origin: *origin, error });
     }
 }
 
-struct Waiting {
+struct Pending {
     letter: DeadLetter,
-    /// Not before; absent while it is on its way.
+    /// Earliest time of the next attempt; absent while the letter is in flight.
     retry_at: Option<Instant>,
-    /// The broker takes no message of its size: only its key and the headers are sent.
+    /// Whether the broker refused its size. Then only key and headers are sent.
     too_large: bool,
 }
 
-/// The dead letters that are not known to lie in their topic.
+impl Pending {
+    fn is_due(&self, now: Instant) -> bool {
+        self.retry_at.is_some_and(|at| at <= now)
+    }
+}
+
+/// The dead letters that their topic has not acknowledged.
 pub(crate) struct DeadLetters {
     config: ClientConfig,
-    source: String,
+    source_topic: String,
     topic: String,
     producer: Option<BaseProducer<Deliveries>>,
-    waiting: BTreeMap<Origin, Waiting>,
+    pending: BTreeMap<Origin, Pending>,
     bytes: u64,
     failing: bool,
 }
 
 impl DeadLetters {
-    /// Letters from `source` will be sent to `topic`.
-    pub(crate) fn new(config: ClientConfig, source: String, topic: String) -> Self {
-        let (producer, waiting) = (None, BTreeMap::new());
-        Self { config, source, topic, producer, waiting, bytes: 0, failing: false }
+    /// Sends letters from `source_topic` to `topic`.
+    pub(crate) fn new(config: ClientConfig, source_topic: String, topic: String) -> Self {
+        let (producer, pending) = (None, BTreeMap::new());
+        Self { config, source_topic, topic, producer, pending, bytes: 0, failing: false }
     }
 
-    /// Bytes of the letters that wait.
+    /// Bytes of the letters in memory.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Whether letters cannot be written at the moment.
-    pub(crate) fn failing(&self) -> bool {
+    /// Whether the topic refuses letters at the moment.
+    pub(crate) fn is_failing(&self) -> bool {
         self.failing
     }
 
-    /// Takes letters of a partition; they are sent by [`Self::poll`].
+    /// Adds letters of a partition; [`Self::poll`] sends them.
     pub(crate) fn add(&mut self, partition: i32, letters: Vec<DeadLetter>, now: Instant) {
         for letter in letters {
             let origin = (partition, letter.offset);
             tracing::error!(
+                topic = self.source_topic,
                 partition,
                 offset = letter.offset,
                 reason = letter.reason,
                 dead_letter_topic = self.topic,
-                "a message cannot be read; it goes to the dead letters"
+                "message cannot be archived; sending it to the dead-letter topic"
             );
             self.bytes += letter.payload.len() as u64;
-            self.waiting.insert(origin, Waiting { letter, retry_at: Some(now), too_large: false });
+            self.pending.insert(origin, Pending { letter, retry_at: Some(now), too_large: false });
         }
     }
 
-    /// Forgets the letters of a partition that is another process's now.
+    /// Forgets the letters of a partition that this process no longer has.
     pub(crate) fn forget(&mut self, partition: i32) {
-        self.waiting.retain(|(of, _), _| *of != partition);
-        self.bytes = self.waiting.values().map(|waiting| waiting.letter.payload.len() as u64).sum();
+        self.pending.retain(|(of, _), _| *of != partition);
+        self.bytes = self.pending.values().map(|pending| pending.letter.payload.len() as u64).sum();
     }
 
-    /// Sends what waits and returns where the letters came from that lie in their topic now.
+    /// Sends the letters that are due; returns the origins that the topic has acknowledged since the last call.
     pub(crate) fn poll(&mut self, now: Instant) -> Vec<Origin> {
-        if self.waiting.is_empty() {
+        if self.pending.is_empty() {
             return Vec::new();
         }
-        if let Err(error) = self.send_waiting(now) {
-            self.refused(&error);
+        if let Err(error) = self.send_due(now) {
+            self.log_refusal(&error);
         }
         let Some(producer) = &self.producer else { return Vec::new() };
         producer.poll(Duration::ZERO);
-        let outcomes =
-            std::mem::take(&mut *producer.context().outcomes.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut done = Vec::new();
-        for Outcome { origin, error } in outcomes {
+        let reports =
+            std::mem::take(&mut *producer.context().reports.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut acknowledged = Vec::new();
+        for Delivery { origin, error } in reports {
             match error {
                 None => {
-                    if let Some(waiting) = self.waiting.remove(&origin) {
-                        self.bytes -= waiting.letter.payload.len() as u64;
-                        done.push(origin);
+                    if let Some(pending) = self.pending.remove(&origin) {
+                        self.bytes -= pending.letter.payload.len() as u64;
+                        acknowledged.push(origin);
                     }
                     if std::mem::take(&mut self.failing) {
-                        tracing::warn!(topic = self.topic, "dead letters can be written again");
+                        tracing::warn!(topic = self.topic, "the dead-letter topic accepts messages again");
                     }
                 }
                 Some(error) => {
-                    if let Some(waiting) = self.waiting.get_mut(&origin) {
-                        waiting.too_large |= is_too_large(&error);
-                        waiting.retry_at = Some(now + RETRY);
+                    if let Some(pending) = self.pending.get_mut(&origin) {
+                        pending.too_large |= is_too_large(&error);
+                        pending.retry_at = Some(now + RETRY);
                     }
-                    self.refused(&error);
+                    self.log_refusal(&error);
                 }
             }
         }
         if self.producer.as_ref().is_some_and(|producer| producer.client().fatal_error().is_some()) {
-            self.begin_anew(now);
+            self.recreate_producer(now);
         }
-        done
+        acknowledged
     }
 
-    /// After a fatal error a producer is of no use; everything is sent again by a new one.
-    fn begin_anew(&mut self, now: Instant) {
+    /// Replaces the producer after a fatal error and sends every pending letter again.
+    fn recreate_producer(&mut self, now: Instant) {
         self.producer = None;
-        for waiting in self.waiting.values_mut() {
-            waiting.retry_at = Some(now + RETRY);
+        for pending in self.pending.values_mut() {
+            pending.retry_at = Some(now + RETRY);
         }
     }
 
-    fn send_waiting(&mut self, now: Instant) -> Result<(), KafkaError> {
-        let under_way = self.waiting.values().filter(|waiting| waiting.retry_at.is_none()).count();
-        let due = |waiting: &&mut Waiting| waiting.retry_at.is_some_and(|at| at <= now);
-        let (origins, mut letters): (Vec<_>, Vec<_>) =
-            self.waiting.iter_mut().map(|(origin, waiting)| (*origin, waiting)).unzip();
-        if !letters.iter().any(|waiting| waiting.retry_at.is_some_and(|at| at <= now)) {
+    fn send_due(&mut self, now: Instant) -> Result<(), KafkaError> {
+        if !self.pending.values().any(|pending| pending.is_due(now)) {
             return Ok(());
         }
+        let in_flight = self.pending.values().filter(|pending| pending.retry_at.is_none()).count();
         let producer = match &self.producer {
             Some(producer) => producer,
-            None => {
-                let made = self.config.create_with_context(Deliveries::default())?;
-                self.producer.insert(made)
-            }
+            None => self.producer.insert(self.config.create_with_context(Deliveries::default())?),
         };
-        let mut room = MAX_UNDER_WAY.saturating_sub(under_way);
-        for (origin, waiting) in origins.into_iter().zip(letters.iter_mut()) {
-            if room == 0 {
-                break;
-            }
-            if !due(waiting) {
-                continue;
-            }
-            match send(producer, &self.topic, &self.source, origin, waiting) {
-                Ok(()) => waiting.retry_at = None,
+        let due = self.pending.iter_mut().filter(|(_, pending)| pending.is_due(now));
+        for (origin, pending) in due.take(MAX_IN_FLIGHT.saturating_sub(in_flight)) {
+            match send(producer, &self.topic, &self.source_topic, *origin, pending) {
+                Ok(()) => pending.retry_at = None,
                 Err(error) => {
-                    waiting.too_large |= is_too_large(&error);
-                    waiting.retry_at = Some(now + RETRY);
+                    pending.too_large |= is_too_large(&error);
+                    pending.retry_at = Some(now + RETRY);
                     return Err(error);
                 }
             }
-            room -= 1;
         }
         Ok(())
     }
 
-    /// Says once that letters cannot be written.
-    fn refused(&mut self, error: &KafkaError) {
+    /// Logs once that the topic refuses letters. A letter that is too large is sent again without its value.
+    fn log_refusal(&mut self, error: &KafkaError) {
         if is_too_large(error) {
             return;
         }
@@ -211,17 +205,17 @@ impl DeadLetters {
             tracing::error!(
                 topic = self.topic,
                 %error,
-                "dead letters cannot be written; their partitions wait. Create the topic, or allow writing to it"
+                "dead letters cannot be written, so their partitions are paused; create the topic, or allow writing to it"
             );
         }
     }
 
-    /// Waits for what is on its way, for a bounded time.
+    /// Waits for the letters in flight, at most [`CLOSE_WAIT`].
     pub(crate) fn close(&mut self) {
         if let Some(producer) = &self.producer
             && let Err(error) = producer.flush(CLOSE_WAIT)
         {
-            tracing::warn!(%error, "dead letters on their way when the archiver stopped are sent again later");
+            tracing::warn!(topic = self.topic, %error, "unacknowledged dead letters are sent again at the next start");
         }
     }
 }
@@ -236,15 +230,15 @@ fn is_too_large(error: &KafkaError) -> bool {
 fn send(
     producer: &BaseProducer<Deliveries>,
     topic: &str,
-    source: &str,
+    source_topic: &str,
     (partition, offset): Origin,
-    waiting: &Waiting,
+    pending: &Pending,
 ) -> Result<(), KafkaError> {
-    let letter = &waiting.letter;
+    let letter = &pending.letter;
     let (partition_text, offset_text) = (partition.to_string(), offset.to_string());
     let pairs = [
         ("foreshadow-reason", letter.reason.as_str()),
-        ("foreshadow-topic", source),
+        ("foreshadow-topic", source_topic),
         ("foreshadow-partition", partition_text.as_str()),
         ("foreshadow-offset", offset_text.as_str()),
     ];
@@ -253,10 +247,10 @@ fn send(
         headers = headers.insert(Header { key, value: Some(value) });
     }
     let omitted = letter.payload.len().to_string();
-    if waiting.too_large {
+    if pending.too_large {
         headers = headers.insert(Header { key: "foreshadow-omitted-bytes", value: Some(omitted.as_str()) });
     }
-    let payload: &[u8] = if waiting.too_large { &[] } else { &letter.payload };
+    let payload: &[u8] = if pending.too_large { &[] } else { &letter.payload };
     let record = BaseRecord::with_opaque_to(topic, Box::new((partition, offset)))
         .key(letter.key.as_slice())
         .payload(payload)

@@ -1,170 +1,151 @@
-//! One partition in the hands of this process: where it stands, what is gathered, what is being committed.
+//! One assigned partition: its state, its uncommitted messages, and its running commit.
 
-use std::sync::mpsc::SyncSender;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use store::Store;
-use tokio::runtime::Handle;
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::partition_buffer::{Gathering, Ready};
-use super::writer::{FIRST_RETRY, MAX_RETRY, MAX_WAITING, Report, Writer};
+use super::partition_buffer::PartitionBuffer;
+use super::writer::{self, WriterContext, WriterHandle};
 use crate::backoff::Backoff;
 
-/// Where a partition stands.
+/// State of a partition.
 #[derive(Debug)]
-pub(crate) enum Stage {
-    /// Its writer is claiming it.
+pub(crate) enum PartitionState {
+    /// The writer claims the partition.
     Claiming,
-    /// It is claimed; reading begins there as soon as the consumer can go there.
+    /// The partition is claimed; the consumer has not sought its position yet.
     Seeking {
         /// Offset of the next message.
         position: u64,
     },
-    /// Messages are read and gathered.
+    /// The reader buffers messages.
     Reading,
-    /// Nothing is read any more; what was gathered is being committed.
+    /// Reading has stopped; the buffered messages are being committed.
     Leaving,
-    /// Its claim was lost or a commit failed; claimed again later, if it is still this process's.
-    Resting {
-        /// When.
+    /// The claim was lost or a commit failed. The reader claims the partition again if it is still assigned.
+    Backoff {
+        /// Earliest time of the next claim.
         until: Instant,
     },
 }
 
-/// A batch that is being committed.
+/// A running commit.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Flight {
+pub(crate) struct InFlightCommit {
     /// Bytes of its messages.
     pub(crate) bytes: u64,
-    /// Up to where the partition is stored with it.
+    /// Offset that it records.
     pub(crate) next: u64,
 }
 
-/// A partition.
+/// An assigned partition.
 #[derive(Debug)]
 pub(crate) struct Partition {
-    pub(crate) stage: Stage,
-    pub(crate) gathering: Gathering,
-    pub(crate) flight: Option<Flight>,
-    /// Up to where it is stored.
-    pub(crate) stored: u64,
-    /// Whether everything that the broker has was read.
+    pub(crate) state: PartitionState,
+    pub(crate) buffer: PartitionBuffer,
+    pub(crate) in_flight: Option<InFlightCommit>,
+    /// Offset after the last message that the store holds.
+    pub(crate) committed: u64,
+    /// Whether the reader has read the log to its end.
     pub(crate) at_end: bool,
-    /// Paused for dead letters that cannot be written.
-    pub(crate) held: bool,
-    /// Where messages were missing, and the consumer was sent back once.
-    pub(crate) hole: Option<u64>,
+    /// Whether reading is paused until the dead-letter topic accepts messages.
+    pub(crate) paused_for_dlq: bool,
+    /// Offset before a gap, to which the consumer has sought back once.
+    pub(crate) gap_retry: Option<u64>,
+    /// Number of the current writer.
     pub(crate) epoch: u64,
     backoff: Backoff,
-    batches: Option<mpsc::Sender<Ready>>,
-    task: Option<JoinHandle<()>>,
-}
-
-/// What every writer needs.
-#[derive(Debug, Clone)]
-pub(crate) struct Desk {
-    pub(crate) lake: Store,
-    pub(crate) topic: String,
-    pub(crate) runtime: Handle,
-    pub(crate) reports: SyncSender<Report>,
+    writer: Option<WriterHandle>,
 }
 
 impl Partition {
-    /// Begins with a claim.
-    pub(crate) fn claim(desk: &Desk, partition: i32, epoch: u64) -> Self {
-        let mut made = Self {
-            stage: Stage::Claiming,
-            gathering: Gathering::new(0, &std::collections::BTreeMap::new()),
-            flight: None,
-            stored: 0,
+    /// Starts with a claim.
+    pub(crate) fn claim(context: &WriterContext, partition: i32, epoch: u64) -> Self {
+        Self {
+            state: PartitionState::Claiming,
+            buffer: PartitionBuffer::new(0, &BTreeMap::new()),
+            in_flight: None,
+            committed: 0,
             at_end: false,
-            held: false,
-            hole: None,
+            paused_for_dlq: false,
+            gap_retry: None,
             epoch,
-            backoff: Backoff::new(FIRST_RETRY, MAX_RETRY),
-            batches: None,
-            task: None,
-        };
-        made.start_writer(desk, partition, epoch);
-        made
+            backoff: writer::backoff(),
+            writer: Some(WriterHandle::start(context, partition, epoch)),
+        }
     }
 
-    /// Claims it once more; returns the writer that has ended.
-    pub(crate) fn claim_again(&mut self, desk: &Desk, partition: i32, epoch: u64) -> Option<JoinHandle<()>> {
-        let ended = self.task.take();
-        self.stage = Stage::Claiming;
-        self.start_writer(desk, partition, epoch);
-        ended
-    }
-
-    fn start_writer(&mut self, desk: &Desk, partition: i32, epoch: u64) {
-        let (batches, receiver) = mpsc::channel(MAX_WAITING);
-        let writer = Writer {
-            lake: desk.lake.clone(),
-            source: format!("{}-{partition}", desk.topic),
-            partition,
-            epoch,
-            reports: desk.reports.clone(),
-        };
+    /// Claims the partition again with a new writer; returns the task of the old one.
+    pub(crate) fn claim_again(
+        &mut self,
+        context: &WriterContext,
+        partition: i32,
+        epoch: u64,
+    ) -> Option<JoinHandle<()>> {
+        let old = self.writer.replace(WriterHandle::start(context, partition, epoch));
+        self.state = PartitionState::Claiming;
         self.epoch = epoch;
-        self.batches = Some(batches);
-        self.task = Some(desk.runtime.spawn(writer.run(receiver)));
+        old.map(WriterHandle::close)
     }
 
-    /// Hands what is ready to the writer; whether there was anything and it had room.
-    pub(crate) fn hand_over(&mut self) -> bool {
-        if self.flight.is_some() || !self.gathering.has_news() {
+    /// Sends the buffered messages to the writer; `false` if there are none, or the writer is busy.
+    pub(crate) fn start_commit(&mut self) -> bool {
+        if self.in_flight.is_some() || !self.buffer.is_dirty() {
             return false;
         }
-        let Some(batches) = &self.batches else { return false };
-        let Ok(place) = batches.try_reserve() else { return false };
-        let ready = self.gathering.take();
-        self.flight = Some(Flight { bytes: ready.bytes, next: ready.next });
-        place.send(ready);
+        let Some(place) = self.writer.as_ref().and_then(WriterHandle::try_reserve) else { return false };
+        let request = self.buffer.take_commit();
+        self.in_flight = Some(InFlightCommit { bytes: request.bytes, next: request.next });
+        place.send(request);
         true
     }
 
-    /// A batch is committed.
-    pub(crate) fn committed(&mut self) -> Option<Flight> {
+    /// Records that the running commit is made.
+    pub(crate) fn commit_made(&mut self) {
         self.backoff.reset();
-        let flight = self.flight.take();
-        if let Some(flight) = flight {
-            self.stored = flight.next;
+        if let Some(commit) = self.in_flight.take() {
+            self.committed = commit.next;
         }
-        flight
     }
 
-    /// Drops everything that is not committed and rests.
-    pub(crate) fn rest(&mut self, now: Instant, at_least: Duration) {
-        self.flight = None;
-        self.batches = None;
+    /// Drops the uncommitted messages and claims the partition after a delay of at least `min_delay`.
+    pub(crate) fn back_off(&mut self, now: Instant, min_delay: Duration) {
+        self.in_flight = None;
         self.at_end = false;
-        self.gathering = Gathering::new(self.stored, &std::collections::BTreeMap::new());
-        self.stage = Stage::Resting { until: now + self.backoff.next_delay().max(at_least) };
+        self.buffer = PartitionBuffer::new(self.committed, &BTreeMap::new());
+        self.state = PartitionState::Backoff { until: now + self.backoff.next_delay().max(min_delay) };
     }
 
-    /// Ends the writer after what it was handed; returns it.
-    pub(crate) fn end(mut self) -> Option<JoinHandle<()>> {
-        self.batches = None;
-        self.task.take()
+    /// Whether a commit is running whose writer has ended without a report: it has panicked.
+    pub(crate) fn has_lost_commit(&self) -> bool {
+        self.in_flight.is_some() && self.writer.as_ref().is_some_and(WriterHandle::has_ended)
+    }
+
+    /// Closes the writer's queue; returns its task, which ends after the queued commit.
+    pub(crate) fn close(self) -> Option<JoinHandle<()>> {
+        self.writer.map(WriterHandle::close)
     }
 
     /// Bytes of messages that are read and not committed.
     pub(crate) fn bytes(&self) -> u64 {
-        self.gathering.bytes() + self.flight.map_or(0, |flight| flight.bytes)
+        self.buffer.bytes() + self.in_flight.map_or(0, |commit| commit.bytes)
     }
 
-    /// Whether a batch is due by size or time.
+    /// Number of messages that are read and not committed.
+    pub(crate) fn uncommitted(&self) -> u64 {
+        self.buffer.next().saturating_sub(self.committed)
+    }
+
+    /// Whether a commit is due by size or time.
     pub(crate) fn is_due(&self, flush_bytes: u64, flush_every: Duration, now: Instant) -> bool {
-        let old =
-            self.gathering.since().is_some_and(|since| now.saturating_duration_since(since) >= flush_every);
-        self.flight.is_none() && (old || self.gathering.ready_bytes() >= flush_bytes)
+        let oldest = self.buffer.oldest();
+        let old = oldest.is_some_and(|oldest| now.saturating_duration_since(oldest) >= flush_every);
+        self.in_flight.is_none() && (old || self.buffer.committable_bytes() >= flush_bytes)
     }
 
-    /// Whether nothing is left that a commit would change.
+    /// Whether everything read is committed and every dead letter is acknowledged.
     pub(crate) fn is_clean(&self) -> bool {
-        self.flight.is_none() && !self.gathering.has_news() && !self.gathering.awaits_burial()
+        self.in_flight.is_none() && !self.buffer.is_dirty() && !self.buffer.has_pending_dead_letters()
     }
 }

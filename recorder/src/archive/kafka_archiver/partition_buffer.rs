@@ -1,9 +1,7 @@
-//! What was read of one partition and is not committed: records of whole parcels, parts of unfinished ones, and how far
-//! a commit may say that the partition is stored.
+//! Messages of one partition that are read and not committed, and the offset that a commit may record.
 //!
-//! Pure: it reads no clock and speaks to nobody. A record is new where its position is not before what is known of its
-//! journal; therefore a batch may hold records from behind its cut, for they are known when the archiver goes on from the
-//! cut, and pass as sent again.
+//! A record is new if its position is not below the known position of its journal, so a batch may contain records past the
+//! committed offset; a restart drops them as duplicates. The buffer reads no clock and does no I/O.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -12,294 +10,305 @@ use std::time::{Duration, Instant};
 use codec::{MessageValueView, Record, RecordDecoder};
 use store::Batch;
 
-/// Journals that are remembered in a partition. Of one that was forgotten (the longest unseen first) a record that is
-/// sent again is stored again.
+/// Journals whose position a partition remembers. Past the bound the partition forgets those it has not seen for longest;
+/// a record that such a journal sends again is stored twice.
 pub(crate) const MAX_JOURNALS: usize = 1024;
 
-/// Bytes of parts that wait in a partition for the rest of their parcels; beyond, the oldest go to the dead letters.
-pub(crate) const MAX_SPLIT_BYTES: u64 = 64 << 20;
+/// Bytes of the parts of incomplete messages in a partition. Past the bound the oldest become dead letters.
+pub(crate) const MAX_PARTIAL_BYTES: u64 = 64 << 20;
 
-/// How long parts wait at the end of a partition for the rest of their parcel before they go to the dead letters.
-pub(crate) const SPLIT_PATIENCE: Duration = Duration::from_secs(600);
+/// Time that an incomplete message may wait at the end of a partition before its parts become dead letters.
+pub(crate) const PART_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// A message that cannot become records.
+/// Reason of a dead letter that contains chunks only.
+const NO_ROW: &str = "the message has neither an exchange nor a close row";
+
+/// A message that cannot become rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DeadLetter {
-    /// Its offset in the source partition.
+    /// Offset in the source partition.
     pub(crate) offset: u64,
-    /// Its key, as it came.
+    /// Key of the message, unchanged.
     pub(crate) key: Vec<u8>,
-    /// Its value, as it came.
+    /// Value of the message, unchanged.
     pub(crate) payload: Vec<u8>,
-    /// Why it cannot be read.
+    /// Error that the dead letter's header carries.
     pub(crate) reason: String,
 }
 
-/// What became of a message.
+/// Result of [`PartitionBuffer::push`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Taken {
-    /// It was read before; nothing changed.
-    Passed,
-    /// Its record is known, so it was sent again; dropped.
+pub(crate) enum PushOutcome {
+    /// The offset is below the next one; the buffer is unchanged.
+    AlreadyRead,
+    /// The position of its journal is known, so the message is a duplicate; it was dropped.
     Redelivered,
-    /// It waits for the rest of its parcel.
+    /// The message is a part of a longer one and waits for the other parts.
     Part,
-    /// Its record is gathered: an exchange, or a close row.
-    Gathered,
-    /// It, or parts before it, are dead letters ([`Gathering::buried`]).
-    Buried,
+    /// The message completed a record: an exchange, or a close row.
+    Buffered,
+    /// The message, or parts before it, became dead letters ([`PartitionBuffer::take_dead_letters`]).
+    DeadLettered,
 }
 
-/// What is ready for one commit.
+/// The content of one commit.
 #[derive(Debug)]
-pub(crate) struct Ready {
-    /// The records.
+pub(crate) struct CommitRequest {
+    /// The rows.
     pub(crate) batch: Batch,
-    /// Up to where the partition is stored with them.
+    /// Offset after the last message that the commit covers.
     pub(crate) next: u64,
-    /// Of each journal, how far it is stored with them.
+    /// Position after the last stored record, by journal.
     pub(crate) journals: BTreeMap<String, u64>,
-    /// Bytes of the messages that they came in.
+    /// Bytes of the messages.
     pub(crate) bytes: u64,
-    /// How many exchanges.
+    /// Number of exchanges in the batch.
     pub(crate) exchanges: u64,
 }
 
+/// How far a journal is read.
 #[derive(Debug)]
-struct Seen {
+struct JournalPosition {
+    /// Position after the last record.
     next: u64,
-    /// Offset of the last message; what the claim brought has none.
+    /// Offset of its last message; absent for a journal known from the claim alone.
     offset: Option<u64>,
 }
 
 #[derive(Debug)]
-struct Part {
+struct Message {
     offset: u64,
     key: Vec<u8>,
     payload: Vec<u8>,
 }
 
-/// Parts of one parcel, from part 0 on without a gap.
+/// A message in parts, of which the first ones have arrived without a gap.
 #[derive(Debug)]
-struct Split {
+struct PartialMessage {
     position: u64,
-    parts: Vec<Part>,
+    parts: Vec<Message>,
     bytes: u64,
-    /// When its last part came, or reading went on after a stop.
-    since: Instant,
+    /// Arrival of the last part, or the end of a pause in reading.
+    waiting_since: Instant,
 }
 
-/// Records of one partition on their way into a commit.
+impl PartialMessage {
+    fn first_offset(&self) -> Option<u64> {
+        self.parts.first().map(|part| part.offset)
+    }
+}
+
+/// The uncommitted messages of one partition.
 #[derive(Debug)]
-pub(crate) struct Gathering {
-    /// Up to where the partition is stored, once what was taken is committed.
-    stored: u64,
+pub(crate) struct PartitionBuffer {
+    /// Offset that the last commit request recorded.
+    requested: u64,
     /// Offset after the last message.
     next: u64,
-    /// Begun anew with each batch: no text is shared with what another thread is writing.
-    reader: RecordDecoder,
+    decoder: RecordDecoder,
     batch: Batch,
     bytes: u64,
     exchanges: u64,
-    /// When the first message came that is not in a batch that was taken.
-    since: Option<Instant>,
-    journals: HashMap<Arc<str>, Seen>,
-    splits: HashMap<Arc<str>, Split>,
-    buried: Vec<DeadLetter>,
-    /// Offsets of dead letters that are not known to lie in their topic.
-    unburied: BTreeSet<u64>,
+    /// Arrival of the first message after the last commit request.
+    oldest: Option<Instant>,
+    journals: HashMap<Arc<str>, JournalPosition>,
+    partial_messages: HashMap<Arc<str>, PartialMessage>,
+    new_dead_letters: Vec<DeadLetter>,
+    /// Offsets of dead letters that the dead-letter topic has not acknowledged.
+    pending_dead_letters: BTreeSet<u64>,
 }
 
-impl Gathering {
-    /// Begins where a claim says.
+impl PartitionBuffer {
+    /// Starts at the position of a claim.
     pub(crate) fn new(position: u64, journals: &BTreeMap<String, u64>) -> Self {
-        let seen =
-            |(name, next): (&String, &u64)| (Arc::from(name.as_str()), Seen { next: *next, offset: None });
+        let known = |(name, next): (&String, &u64)| {
+            (Arc::from(name.as_str()), JournalPosition { next: *next, offset: None })
+        };
         Self {
-            stored: position,
+            requested: position,
             next: position,
-            reader: RecordDecoder::default(),
+            decoder: RecordDecoder::default(),
             batch: Batch::default(),
             bytes: 0,
             exchanges: 0,
-            since: None,
-            journals: journals.iter().map(seen).collect(),
-            splits: HashMap::new(),
-            buried: Vec::new(),
-            unburied: BTreeSet::new(),
+            oldest: None,
+            journals: journals.iter().map(known).collect(),
+            partial_messages: HashMap::new(),
+            new_dead_letters: Vec::new(),
+            pending_dead_letters: BTreeSet::new(),
         }
     }
 
-    /// Takes the next message of the partition.
-    pub(crate) fn push(&mut self, offset: u64, key: &[u8], payload: &[u8], now: Instant) -> Taken {
+    /// Adds the next message of the partition.
+    pub(crate) fn push(&mut self, offset: u64, key: &[u8], payload: &[u8], now: Instant) -> PushOutcome {
         if offset < self.next {
-            return Taken::Passed;
+            return PushOutcome::AlreadyRead;
         }
         self.next = offset + 1;
-        self.since.get_or_insert(now);
-        let message = || Part { offset, key: key.to_vec(), payload: payload.to_vec() };
-        let parcel = match MessageValueView::decode(payload) {
-            Ok(parcel) => parcel,
-            Err(error) => return self.bury(message(), &error.to_string()),
+        self.oldest.get_or_insert(now);
+        let message = || Message { offset, key: key.to_vec(), payload: payload.to_vec() };
+        let value = match MessageValueView::decode(payload) {
+            Ok(value) => value,
+            Err(error) => return self.dead_letter(vec![message()], &error.to_string()),
         };
-        if self.journals.get(parcel.journal).is_some_and(|seen| parcel.position < seen.next) {
-            return Taken::Redelivered;
+        if self.journals.get(value.journal).is_some_and(|journal| value.position < journal.next) {
+            return PushOutcome::Redelivered;
         }
-        let waiting = self.splits.get(parcel.journal).map(|split| split.position);
-        if waiting.is_some_and(|position| position < parcel.position) {
-            self.give_up(parcel.journal, "a later record of its journal came before its last part");
+        let partial = self.partial_messages.get(value.journal).map(|partial| partial.position);
+        if partial.is_some_and(|position| position < value.position) {
+            self.drop_partial(value.journal, "a later record of the journal arrived before the last part");
         }
-        if parcel.parts > 1 {
-            return self.take_part(&parcel, message(), now);
+        if value.parts > 1 {
+            return self.push_part(&value, message(), now);
         }
-        // A journal that sends a record whole has begun again: parts of it are of no use.
-        self.splits.remove(parcel.journal);
-        match self.reader.records(parcel.content) {
-            Ok(records) if holds_a_row(&records) => {
-                self.finish(parcel.journal, parcel.position, records, parcel.content.len())
-            }
-            Ok(_) => self.bury(message(), NO_ROW),
-            Err(error) => self.bury(message(), &error.to_string()),
-        }
+        // A journal that sends a record in one message has started over: earlier parts of it are useless.
+        self.partial_messages.remove(value.journal);
+        self.push_records(value.journal, value.position, value.content, || vec![message()])
     }
 
-    fn take_part(&mut self, parcel: &MessageValueView<'_>, part: Part, now: Instant) -> Taken {
-        if parcel.part == 0 {
-            // The journal has begun again with this record, or with one before it.
-            let split = Split { position: parcel.position, parts: Vec::new(), bytes: 0, since: now };
-            self.splits.insert(Arc::from(parcel.journal), split);
+    fn push_part(&mut self, value: &MessageValueView<'_>, part: Message, now: Instant) -> PushOutcome {
+        if value.part == 0 {
+            // The journal has started over with this record, or with one before it.
+            let partial =
+                PartialMessage { position: value.position, parts: Vec::new(), bytes: 0, waiting_since: now };
+            self.partial_messages.insert(Arc::from(value.journal), partial);
         }
-        let split = self.splits.get_mut(parcel.journal);
-        let Some(split) = split.filter(|split| split.position == parcel.position) else {
-            return self.bury(part, "a part that came without the parts before it");
+        let partial = self.partial_messages.get_mut(value.journal);
+        let Some(partial) = partial.filter(|partial| partial.position == value.position) else {
+            return self.dead_letter(vec![part], "the parts before this part are missing");
         };
-        if (parcel.part as usize) < split.parts.len() {
-            return Taken::Redelivered;
+        if (value.part as usize) < partial.parts.len() {
+            return PushOutcome::Redelivered;
         }
-        if parcel.part as usize > split.parts.len() {
-            return self.bury(part, "a part that came without the part before it");
+        if value.part as usize > partial.parts.len() {
+            return self.dead_letter(vec![part], "the part before this part is missing");
         }
-        split.bytes += part.payload.len() as u64;
-        split.since = now;
-        split.parts.push(part);
-        if parcel.part + 1 == parcel.parts {
-            return self.join(parcel.journal, parcel.position);
+        partial.bytes += part.payload.len() as u64;
+        partial.waiting_since = now;
+        partial.parts.push(part);
+        if value.part + 1 == value.parts {
+            return self.join_parts(value.journal, value.position);
         }
-        while self.split_bytes() > MAX_SPLIT_BYTES
-            && let Some(oldest) = self.oldest_split()
+        while self.partial_bytes() > MAX_PARTIAL_BYTES
+            && let Some(oldest) = self.oldest_partial()
         {
-            self.give_up(&oldest, "the parts of unfinished records are more than are kept");
+            self.drop_partial(&oldest, "the parts of incomplete messages exceed the memory bound");
         }
-        Taken::Part
+        PushOutcome::Part
     }
 
-    /// Puts a split parcel together.
-    fn join(&mut self, journal: &str, position: u64) -> Taken {
-        let parts = self.splits.remove(journal).map(|split| split.parts).unwrap_or_default();
+    fn join_parts(&mut self, journal: &str, position: u64) -> PushOutcome {
+        let parts = self.partial_messages.remove(journal).map(|partial| partial.parts).unwrap_or_default();
         let mut content = Vec::new();
         for part in &parts {
             match MessageValueView::decode(&part.payload) {
-                Ok(parcel) => content.extend_from_slice(parcel.content),
-                Err(error) => return self.bury_all(parts, &error.to_string()),
+                Ok(value) => content.extend_from_slice(value.content),
+                Err(error) => return self.dead_letter(parts, &error.to_string()),
             }
         }
-        match self.reader.records(&content) {
-            Ok(records) if holds_a_row(&records) => self.finish(journal, position, records, content.len()),
-            Ok(_) => self.bury_all(parts, NO_ROW),
-            Err(error) => self.bury_all(parts, &error.to_string()),
-        }
+        self.push_records(journal, position, &content, || parts)
     }
 
-    fn finish(&mut self, journal: &str, position: u64, records: Vec<Record>, bytes: usize) -> Taken {
-        let mut exchanges = 0;
+    /// Adds the records of a complete message; `messages` are the Kafka messages that carried it.
+    fn push_records(
+        &mut self,
+        journal: &str,
+        position: u64,
+        content: &[u8],
+        messages: impl FnOnce() -> Vec<Message>,
+    ) -> PushOutcome {
+        let records = match self.decoder.records(content) {
+            Ok(records) if has_row(&records) => records,
+            Ok(_) => return self.dead_letter(messages(), NO_ROW),
+            Err(error) => return self.dead_letter(messages(), &error.to_string()),
+        };
         for record in records {
-            exchanges += u64::from(matches!(record, Record::Exchange(_)));
+            self.exchanges += u64::from(matches!(record, Record::Exchange(_)));
             self.batch.push(record);
         }
-        self.bytes += bytes as u64;
-        self.exchanges += exchanges;
-        let seen = Seen { next: position + 1, offset: Some(self.next - 1) };
+        self.bytes += content.len() as u64;
+        let read = JournalPosition { next: position + 1, offset: Some(self.next - 1) };
         match self.journals.get_mut(journal) {
-            Some(known) => *known = seen,
+            Some(known) => *known = read,
             None => {
-                self.journals.insert(Arc::from(journal), seen);
+                self.journals.insert(Arc::from(journal), read);
             }
         }
-        Taken::Gathered
+        PushOutcome::Buffered
     }
 
-    fn bury(&mut self, message: Part, reason: &str) -> Taken {
-        self.bury_all(vec![message], reason)
-    }
-
-    fn bury_all(&mut self, messages: Vec<Part>, reason: &str) -> Taken {
-        for Part { offset, key, payload } in messages {
-            self.unburied.insert(offset);
-            self.buried.push(DeadLetter { offset, key, payload, reason: reason.to_owned() });
+    fn dead_letter(&mut self, messages: Vec<Message>, reason: &str) -> PushOutcome {
+        for Message { offset, key, payload } in messages {
+            self.pending_dead_letters.insert(offset);
+            self.new_dead_letters.push(DeadLetter { offset, key, payload, reason: reason.to_owned() });
         }
-        Taken::Buried
+        PushOutcome::DeadLettered
     }
 
-    /// Sends the parts of a journal's unfinished record to the dead letters. Sent again from its first part, the record
-    /// is taken.
-    fn give_up(&mut self, journal: &str, reason: &str) {
-        if let Some(split) = self.splits.remove(journal) {
-            self.bury_all(split.parts, reason);
+    /// Makes the parts of a journal's incomplete message dead letters. If the journal sends the message again from its first
+    /// part, the buffer accepts it.
+    fn drop_partial(&mut self, journal: &str, reason: &str) {
+        if let Some(partial) = self.partial_messages.remove(journal) {
+            self.dead_letter(partial.parts, reason);
         }
     }
 
-    fn oldest_split(&self) -> Option<Arc<str>> {
-        let oldest = self.splits.iter().min_by_key(|(_, split)| split.first());
+    fn oldest_partial(&self) -> Option<Arc<str>> {
+        let oldest = self.partial_messages.iter().min_by_key(|(_, partial)| partial.first_offset());
         oldest.map(|(journal, _)| journal.clone())
     }
 
-    fn split_bytes(&self) -> u64 {
-        self.splits.values().map(|split| split.bytes).sum()
+    fn partial_bytes(&self) -> u64 {
+        self.partial_messages.values().map(|partial| partial.bytes).sum()
     }
 
-    /// Gives up on parts that have waited for [`SPLIT_PATIENCE`]; only for a partition that is read to its end.
-    pub(crate) fn expire(&mut self, now: Instant) {
-        let old = |split: &Split| now.saturating_duration_since(split.since) >= SPLIT_PATIENCE;
-        while let Some(journal) = self.splits.iter().find_map(|(journal, s)| old(s).then(|| journal.clone()))
-        {
-            self.give_up(&journal, "the rest of its parts did not come");
+    /// Makes parts that have waited for [`PART_TIMEOUT`] dead letters. The caller calls it for partitions that are read to
+    /// their end.
+    pub(crate) fn expire_parts(&mut self, now: Instant) {
+        let expired =
+            |partial: &PartialMessage| now.saturating_duration_since(partial.waiting_since) >= PART_TIMEOUT;
+        let find = |partials: &HashMap<Arc<str>, PartialMessage>| {
+            partials.iter().find_map(|(journal, partial)| expired(partial).then(|| journal.clone()))
+        };
+        while let Some(journal) = find(&self.partial_messages) {
+            self.drop_partial(&journal, "the other parts did not arrive in time");
         }
     }
 
-    /// Lets parts wait anew: time in which nothing was read does not count.
-    pub(crate) fn wait_anew(&mut self, now: Instant) {
-        for split in self.splits.values_mut() {
-            split.since = now;
+    /// Restarts the timeout of parts: time in which the partition was not read does not count.
+    pub(crate) fn reset_part_timeouts(&mut self, now: Instant) {
+        for partial in self.partial_messages.values_mut() {
+            partial.waiting_since = now;
         }
     }
 
     /// The dead letters since the last call.
-    pub(crate) fn buried(&mut self) -> Vec<DeadLetter> {
-        std::mem::take(&mut self.buried)
+    pub(crate) fn take_dead_letters(&mut self) -> Vec<DeadLetter> {
+        std::mem::take(&mut self.new_dead_letters)
     }
 
-    /// A dead letter lies in its topic.
-    pub(crate) fn confirm_buried(&mut self, offset: u64) {
-        self.unburied.remove(&offset);
+    /// Records that the dead-letter topic has acknowledged the message at this offset.
+    pub(crate) fn ack_dead_letter(&mut self, offset: u64) {
+        self.pending_dead_letters.remove(&offset);
     }
 
-    /// Whether dead letters are not known to lie in their topic.
-    pub(crate) fn awaits_burial(&self) -> bool {
-        !self.unburied.is_empty()
+    /// Whether the dead-letter topic has not acknowledged all dead letters.
+    pub(crate) fn has_pending_dead_letters(&self) -> bool {
+        !self.pending_dead_letters.is_empty()
     }
 
-    /// How many messages wait for the rest of their parcels.
+    /// Number of parts that wait for the other parts of their message.
     pub(crate) fn waiting_parts(&self) -> usize {
-        self.splits.values().map(|split| split.parts.len()).sum()
+        self.partial_messages.values().map(|partial| partial.parts.len()).sum()
     }
 
-    /// Bytes that can be committed, or wait for parts.
+    /// Bytes of messages in memory: committable ones and parts.
     pub(crate) fn bytes(&self) -> u64 {
-        self.bytes + self.split_bytes()
+        self.bytes + self.partial_bytes()
     }
 
-    /// Bytes that can be committed.
-    pub(crate) fn ready_bytes(&self) -> u64 {
+    /// Bytes of messages that the next commit would store.
+    pub(crate) fn committable_bytes(&self) -> u64 {
         self.bytes
     }
 
@@ -308,32 +317,33 @@ impl Gathering {
         self.next
     }
 
-    /// When the first message came that is not in a batch that was taken.
-    pub(crate) fn since(&self) -> Option<Instant> {
-        self.since
+    /// Arrival of the first message after the last commit request; absent if none has arrived.
+    pub(crate) fn oldest(&self) -> Option<Instant> {
+        self.oldest
     }
 
-    /// Up to where a commit may say that the partition is stored: not past the parts of an unfinished record, nor past a
-    /// dead letter that is not known to lie in its topic.
-    fn cut(&self) -> u64 {
-        let blocked = self.splits.values().filter_map(Split::first).chain(self.unburied.first().copied());
-        blocked.fold(self.next, u64::min)
+    /// The offset that a commit may record: not past a part of an incomplete message, nor past an unacknowledged dead
+    /// letter.
+    fn committable_offset(&self) -> u64 {
+        let parts = self.partial_messages.values().filter_map(PartialMessage::first_offset);
+        parts.chain(self.pending_dead_letters.first().copied()).fold(self.next, u64::min)
     }
 
-    /// Whether a commit would store records or move on.
-    pub(crate) fn has_news(&self) -> bool {
-        !self.batch.is_empty() || self.cut() > self.stored
+    /// Whether a commit would store rows or record a higher offset.
+    pub(crate) fn is_dirty(&self) -> bool {
+        !self.batch.is_empty() || self.committable_offset() > self.requested
     }
 
-    /// Takes what can be committed.
-    pub(crate) fn take(&mut self) -> Ready {
-        let next = self.cut();
-        self.stored = next;
-        self.since = None;
+    /// Takes the content of the next commit.
+    pub(crate) fn take_commit(&mut self) -> CommitRequest {
+        let next = self.committable_offset();
+        self.requested = next;
+        self.oldest = None;
         self.forget_journals(next);
-        self.reader = RecordDecoder::default();
-        let journals = self.journals.iter().map(|(name, seen)| (name.to_string(), seen.next)).collect();
-        Ready {
+        // A new decoder: the old one shares strings with the batch, which another thread writes.
+        self.decoder = RecordDecoder::default();
+        let journals = self.journals.iter().map(|(name, journal)| (name.to_string(), journal.next)).collect();
+        CommitRequest {
             batch: std::mem::take(&mut self.batch),
             next,
             journals,
@@ -342,32 +352,24 @@ impl Gathering {
         }
     }
 
-    /// Forgets the longest unseen journals over the bound; never one whose records lie behind the cut, for they will be
-    /// read again.
-    fn forget_journals(&mut self, cut: u64) {
-        let over = self.journals.len().saturating_sub(MAX_JOURNALS);
-        if over == 0 {
+    /// Forgets the journals not seen for longest over [`MAX_JOURNALS`]. It keeps a journal with records past the committed
+    /// offset, because a restart reads them again.
+    fn forget_journals(&mut self, committed: u64) {
+        let excess = self.journals.len().saturating_sub(MAX_JOURNALS);
+        if excess == 0 {
             return;
         }
-        let old = self.journals.iter().filter(|(_, seen)| seen.offset.is_none_or(|offset| offset < cut));
-        let mut old: Vec<_> = old.map(|(name, seen)| (seen.offset, name.clone())).collect();
+        let old = self.journals.iter();
+        let old = old.filter(|(_, journal)| journal.offset.is_none_or(|offset| offset < committed));
+        let mut old: Vec<_> = old.map(|(name, journal)| (journal.offset, name.clone())).collect();
         old.sort_unstable();
-        for (_, name) in old.into_iter().take(over) {
+        for (_, name) in old.into_iter().take(excess) {
             self.journals.remove(&name);
         }
     }
 }
 
-/// Why a parcel of pieces alone is a dead letter.
-const NO_ROW: &str = "it holds neither an exchange nor a close row";
-
-impl Split {
-    fn first(&self) -> Option<u64> {
-        self.parts.first().map(|part| part.offset)
-    }
-}
-
-fn holds_a_row(records: &[Record]) -> bool {
+fn has_row(records: &[Record]) -> bool {
     records.iter().any(|record| !matches!(record, Record::Chunk { .. }))
 }
 

@@ -1,424 +1,309 @@
-//! The reading side: one thread that polls the broker, decodes, gathers, and hands batches to the writers.
+//! Reader thread: polls the broker, decodes and buffers messages, and sends batches to the writers.
 //!
-//! It alone knows where each partition stands; the group's decisions and the writers' news change that between two polls.
-//! The position to go on from is always the store's, never the group's offset, which is only written for whoever watches
-//! the group's lag.
+//! The reader owns the state of every partition. Decisions of the group and reports of writers change that state between two
+//! polls. A partition always resumes at the position in the store; the offset committed to the group only shows the lag to
+//! Kafka's tools.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+mod assignment;
+mod backpressure;
+mod state;
+
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _};
-use tokio::task::JoinHandle;
 
-use super::ArchiverError;
-use super::consumer_callbacks::Group;
-use super::dead_letters::DeadLetters;
-use super::partition::{Desk, Partition, Stage};
-use super::partition_buffer::{Gathering, Taken};
-use super::writer::{News, Report};
-use crate::config::ArchiveConfig;
-use crate::metrics::kafka_archiver::Counts;
+use super::consumer_callbacks::ConsumerCallbacks;
+use super::error::ArchiverError;
+use super::partition::{Partition, PartitionState};
+use super::partition_buffer::{PartitionBuffer, PushOutcome};
+use super::writer::{WriterEvent, WriterReport};
+use crate::metrics::kafka_archiver::{ArchiverCounters, ArchiverSummary};
 
-mod assignment;
-mod backpressure;
+use self::state::{LEAVE_WAIT, POLL_WAIT, count_expired};
+pub(crate) use self::state::{Reader, ReaderState};
 
-/// Bytes of messages that are read and not committed, over all partitions; then nothing is read until some are.
-pub(crate) const MEMORY_BYTES: u64 = 128 << 20;
-
-/// The longest a poll waits for a message.
-const POLL_WAIT: Duration = Duration::from_millis(100);
-
-/// The same while a partition is being claimed: its messages are asked for once the writer has said where it goes on.
+/// The longest wait of a poll while a partition is being claimed: its consumer must seek soon after the claim.
 const CLAIM_POLL_WAIT: Duration = Duration::from_millis(5);
 
-/// Messages taken between two looks at everything else.
-const MAX_MESSAGES_A_TURN: usize = 1000;
+/// Messages read in one pass of the loop.
+const MAX_PASS_MESSAGES: usize = 1000;
 
-/// Bytes of messages taken between two looks at everything else.
-const MAX_BYTES_A_TURN: usize = 4 << 20;
+/// Bytes read in one pass of the loop.
+const MAX_PASS_BYTES: usize = 4 << 20;
 
-/// How long reading waits for the writers before it pauses the partitions and only answers the group.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Delay before the next claim of a partition that another process has claimed: longer than a rebalance takes to revoke it.
+const LOST_BACKOFF: Duration = Duration::from_secs(6);
 
-/// The longest that partitions which are given up wait for their last commit.
-const LEAVE_WAIT: Duration = Duration::from_secs(20);
-
-/// The longest that a question to the broker may take.
-const ASK_WAIT: Duration = Duration::from_secs(5);
-
-/// How long a partition that another process has claimed is left alone: longer than the group needs to say that it is
-/// not this process's any more.
-const LOST_REST: Duration = Duration::from_secs(6);
-
-/// How long nothing must have come before the rest is committed, where the work is to end once nothing comes.
-const SETTLED: Duration = Duration::from_millis(100);
-
-/// Where everything is read and the work is to end once nothing comes, a batch is due at this part of its size.
-const QUIET_SHARE: u64 = 4;
-
-/// A turn that took longer than this was no time in which parts could have come.
-const LONG_TURN: Duration = Duration::from_secs(5);
-
-/// How often it is said how far the partitions are behind.
-const LAG_EVERY: Duration = Duration::from_secs(5);
-
-/// Partitions that the group has revoked, and until when their last commits may take.
-#[derive(Debug)]
-struct Leaving {
-    partitions: Vec<i32>,
-    deadline: Instant,
-}
-
-/// How the archiver comes to an end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    No,
-    /// Nothing has come for the wanted time: the rest is being committed, and reading goes on until it is.
-    Idle,
-    /// A stop was asked for: the rest is committed once, until then.
-    Stop {
-        deadline: Instant,
-    },
-}
-
-/// The reading side of an archiver.
-pub(crate) struct Reader {
-    pub(crate) consumer: BaseConsumer<Group>,
-    pub(crate) desk: Desk,
-    pub(crate) reports: Receiver<Report>,
-    pub(crate) dead: DeadLetters,
-    pub(crate) counts: Counts,
-    pub(crate) config: ArchiveConfig,
-    pub(crate) until_idle: Option<Duration>,
-    pub(crate) stop: Arc<AtomicBool>,
-    pub(crate) state: State,
-}
-
-/// What the reader knows.
-pub(crate) struct State {
-    partitions: BTreeMap<i32, Partition>,
-    leaving: Option<Leaving>,
-    ended: Vec<JoinHandle<()>>,
-    epoch: u64,
-    joined: bool,
-    end: End,
-    /// When a message came last, or a partition.
-    active: Instant,
-    /// When the last turn began.
-    turned: Instant,
-    /// Since when the memory bound is reached.
-    full_since: Option<Instant>,
-    paused: bool,
-    refused: bool,
-    lag_at: Instant,
-    /// Parts that stay in Kafka, counted when their partition was given up.
-    waiting_parts: u64,
-    uncommitted: u64,
-}
-
-impl State {
-    pub(crate) fn new(now: Instant) -> Self {
-        Self {
-            partitions: BTreeMap::new(),
-            leaving: None,
-            ended: Vec::new(),
-            epoch: 0,
-            joined: false,
-            end: End::No,
-            active: now,
-            turned: now,
-            full_since: None,
-            paused: false,
-            refused: false,
-            lag_at: now,
-            waiting_parts: 0,
-            uncommitted: 0,
-        }
-    }
-
-    fn bytes(&self) -> u64 {
-        self.partitions.values().map(Partition::bytes).sum()
-    }
-
-    fn next_epoch(&mut self) -> u64 {
-        self.epoch += 1;
-        self.epoch
-    }
-}
+/// A pass that took longer than this does not count towards the timeout of incomplete messages.
+const LONG_PASS: Duration = Duration::from_secs(5);
 
 impl Reader {
-    /// Works until a stop is asked for, or nothing has come for the wanted time and all is committed.
-    pub(crate) fn run(mut self) -> Result<super::Summary, ArchiverError> {
-        let worked = self.work();
+    /// Runs until a stop is requested or the archiver is idle for the configured time.
+    ///
+    /// # Errors
+    /// The consumer has failed for good, or the topic cannot be read.
+    pub(crate) fn run(mut self) -> Result<ArchiverSummary, ArchiverError> {
+        let result = self.run_loop();
         self.close();
-        worked?;
-        let mut summary = self.counts.summary();
+        result?;
+        let mut summary = self.counters.summary();
         summary.waiting_parts = self.state.waiting_parts;
         summary.uncommitted = self.state.uncommitted;
         Ok(summary)
     }
 
-    fn work(&mut self) -> Result<(), ArchiverError> {
+    fn run_loop(&mut self) -> Result<(), ArchiverError> {
         loop {
             let now = Instant::now();
-            if now.saturating_duration_since(self.state.turned) > LONG_TURN {
-                self.wait_anew(now);
+            if now.saturating_duration_since(self.state.pass_started) > LONG_PASS {
+                self.state.reset_part_timeouts(now);
             }
-            self.state.turned = now;
+            self.state.pass_started = now;
             while let Ok(report) = self.reports.try_recv() {
-                self.hear(report, now)?;
+                self.handle_report(report, now);
             }
-            self.follow_group(now);
+            self.apply_rebalances(now);
             self.seek_claimed(now)?;
-            self.bury(now);
-            self.claim_rested(now);
-            self.roll(now);
-            self.finish_leaving(now);
+            self.poll_dead_letters(now);
+            self.claim_after_backoff(now);
+            self.start_due_commits(now);
+            self.finish_revocation(now);
             self.report_lag(now);
-            if self.is_over(now) {
+            if self.is_finished(now) {
                 return Ok(());
             }
             if self.has_room(now) {
                 self.read()?;
-            } else {
-                match self.reports.recv_timeout(POLL_WAIT) {
-                    Ok(report) => self.hear(report, now)?,
-                    Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
-                }
+            } else if let Some(report) = self.wait_for_report() {
+                self.handle_report(report, now);
             }
         }
     }
 
-    /// Takes the news of a writer.
-    fn hear(&mut self, Report { partition, epoch, news }: Report, now: Instant) -> Result<(), ArchiverError> {
-        let Some(held) = self.state.partitions.get_mut(&partition).filter(|held| held.epoch == epoch) else {
-            // The writer of a partition that was given up in haste: what it has done is counted all the same.
-            if let News::Committed { exchanges, files, .. } = news {
-                self.count_commit(exchanges, files);
+    fn wait_for_report(&mut self) -> Option<WriterReport> {
+        let runtime = self.writers.runtime.clone();
+        runtime.block_on(async { tokio::time::timeout(POLL_WAIT, self.reports.recv()).await.ok().flatten() })
+    }
+
+    fn handle_report(&mut self, report: WriterReport, now: Instant) {
+        let WriterReport { partition: number, epoch, event } = report;
+        let partition = self.state.partitions.get_mut(&number).filter(|partition| partition.epoch == epoch);
+        let Some(partition) = partition else {
+            // From the writer of a partition that was given up at its deadline. Its commit exists all the same.
+            if let WriterEvent::Committed { exchanges, files, .. } = event {
+                self.counters.count_commit(exchanges, files);
             }
-            return Ok(());
+            return;
         };
-        match news {
-            News::Claimed { position, journals } => {
-                if std::mem::take(&mut self.state.refused) {
-                    tracing::warn!("the store answers again");
+        let topic = &self.writers.topic;
+        match event {
+            WriterEvent::Claimed { position, journals } => {
+                if std::mem::take(&mut self.state.claim_refused) {
+                    tracing::warn!("the store accepts claims again");
                 }
-                held.stored = position;
-                held.gathering = Gathering::new(position, &journals);
-                if matches!(held.stage, Stage::Claiming) {
-                    held.stage = Stage::Seeking { position };
+                partition.committed = position;
+                partition.buffer = PartitionBuffer::new(position, &journals);
+                if matches!(partition.state, PartitionState::Claiming) {
+                    partition.state = PartitionState::Seeking { position };
                 }
-                tracing::info!(partition, position, "partition claimed");
+                tracing::info!(topic, partition = number, position, "partition claimed");
             }
-            News::Committed { next, exchanges, files } => {
-                held.committed();
-                self.tell_group(partition, next);
-                self.count_commit(exchanges, files);
+            WriterEvent::Committed { next, exchanges, files } => {
+                partition.commit_made();
+                self.counters.count_commit(exchanges, files);
+                self.commit_offset(number, next);
             }
-            News::Refused(problem) => {
-                if !std::mem::replace(&mut self.state.refused, true) {
-                    tracing::error!(partition, %problem, "the partition cannot be claimed; trying again");
+            WriterEvent::ClaimRefused(error) => {
+                if !std::mem::replace(&mut self.state.claim_refused, true) {
+                    tracing::error!(
+                        topic,
+                        partition = number,
+                        error,
+                        "partition cannot be claimed; retrying"
+                    );
                 }
             }
-            News::Failed(problem) => {
-                tracing::error!(partition, %problem, "a commit failed; its messages are read again");
-                self.drop_gathered(partition, Duration::ZERO, now);
-            }
-            News::Lost(problem) => {
-                tracing::warn!(
-                    partition,
-                    %problem,
-                    "the partition is another process's; what was gathered of it is dropped. If this goes on, two \
-                     consumer groups write to one store: give each a store of its own"
+            WriterEvent::CommitFailed(error) => {
+                let from = partition.committed;
+                tracing::error!(
+                    topic,
+                    partition = number,
+                    error,
+                    from,
+                    "commit failed; reading again from the last commit"
                 );
-                self.counts.takeovers.inc();
-                self.drop_gathered(partition, LOST_REST, now);
+                self.drop_uncommitted(number, Duration::ZERO, now);
+            }
+            WriterEvent::PartitionLost(error) => {
+                tracing::warn!(
+                    topic,
+                    partition = number,
+                    error,
+                    "another process has claimed the partition; uncommitted messages are dropped. If this repeats, two \
+                     consumer groups write to one store: give each group its own store"
+                );
+                self.counters.takeovers.inc();
+                self.drop_uncommitted(number, LOST_BACKOFF, now);
             }
         }
-        Ok(())
     }
 
-    fn count_commit(&self, exchanges: u64, files: u64) {
-        self.counts.commits.inc();
-        self.counts.archived.inc_by(exchanges);
-        self.counts.files.inc_by(files);
-    }
-
-    /// Drops what is gathered and not committed; it is read again under a new claim, if the group leaves the partition here.
-    fn drop_gathered(&mut self, partition: i32, at_least: Duration, now: Instant) {
-        self.dead.forget(partition);
-        let Some(held) = self.state.partitions.get_mut(&partition) else { return };
-        let leaving = matches!(held.stage, Stage::Leaving);
-        if leaving && matches!(self.state.end, End::Stop { .. }) {
-            self.state.uncommitted += held.gathering.next().saturating_sub(held.stored);
+    /// Drops the uncommitted messages of a partition. After a new claim the reader reads them again, unless the group has
+    /// assigned the partition to another process.
+    fn drop_uncommitted(&mut self, number: i32, min_delay: Duration, now: Instant) {
+        self.dead_letters.forget(number);
+        let Some(partition) = self.state.partitions.get_mut(&number) else { return };
+        let leaving = matches!(partition.state, PartitionState::Leaving);
+        if leaving && self.state.stop_deadline.is_some() {
+            self.state.uncommitted += partition.uncommitted();
         }
-        held.rest(now, at_least);
+        partition.back_off(now, min_delay);
         if leaving {
-            held.stage = Stage::Leaving;
+            partition.state = PartitionState::Leaving;
         }
-        self.pause(&[partition]);
+        self.pause(&[number]);
     }
 
-    /// Whether the work is done; begins to end it where it is to end.
-    fn is_over(&mut self, now: Instant) -> bool {
-        if self.stop.load(Ordering::Relaxed) && !matches!(self.state.end, End::Stop { .. }) {
+    /// Whether the loop ends. Starts an orderly stop when one is requested, or when the archiver is idle.
+    fn is_finished(&mut self, now: Instant) -> bool {
+        if let Some(deadline) = self.state.stop_deadline {
+            return self.state.partitions.is_empty() || now >= deadline;
+        }
+        if self.stop.load(Ordering::Relaxed) || self.is_idle(now) {
             return self.begin_stop(now);
         }
-        match self.state.end {
-            End::Stop { deadline } => self.state.partitions.is_empty() || now >= deadline,
-            End::No | End::Idle => {
-                let Some(wanted) = self.until_idle else { return false };
-                let quiet = self.is_quiet() && now.saturating_duration_since(self.state.active) >= wanted;
-                self.state.end = if quiet { End::Idle } else { End::No };
-                quiet && self.state.partitions.values().all(Partition::is_clean) && self.begin_stop(now)
-            }
-        }
+        false
     }
 
-    /// Whether everything that is assigned is read to its end.
-    fn is_quiet(&self) -> bool {
-        let read = |held: &Partition| matches!(held.stage, Stage::Reading) && held.at_end;
-        self.state.joined && self.state.leaving.is_none() && self.state.partitions.values().all(read)
+    /// Whether `--exit-when-idle` is due: every partition is read to its end and committed under the normal flush settings,
+    /// and no message has arrived for the configured time.
+    fn is_idle(&self, now: Instant) -> bool {
+        let Some(idle_time) = self.exit_when_idle else { return false };
+        let is_idle = |partition: &Partition| {
+            matches!(partition.state, PartitionState::Reading) && partition.at_end && partition.is_clean()
+        };
+        self.state.joined
+            && self.state.revocation.is_none()
+            && now.saturating_duration_since(self.state.last_activity) >= idle_time
+            && self.state.partitions.values().all(is_idle)
     }
 
     fn begin_stop(&mut self, now: Instant) -> bool {
         let deadline = now + LEAVE_WAIT;
-        self.state.end = End::Stop { deadline };
+        self.state.stop_deadline = Some(deadline);
+        let revoked = self.state.revocation.take().map(|revocation| revocation.partitions);
         let mut all: Vec<i32> = self.state.partitions.keys().copied().collect();
-        all.extend(self.state.leaving.take().into_iter().flat_map(|leaving| leaving.partitions));
+        all.extend(revoked.unwrap_or_default());
+        all.sort_unstable();
         all.dedup();
         self.leave(all, deadline);
         self.state.partitions.is_empty()
     }
 
-    /// Polls, and gathers what comes.
+    /// Polls the broker and buffers messages, up to the bounds of one pass.
     fn read(&mut self) -> Result<(), ArchiverError> {
-        let is_claiming = |held: &Partition| matches!(held.stage, Stage::Claiming | Stage::Seeking { .. });
-        let claiming = !self.state.refused && self.state.partitions.values().any(is_claiming);
+        let is_claiming = |partition: &Partition| {
+            matches!(partition.state, PartitionState::Claiming | PartitionState::Seeking { .. })
+        };
+        let claiming = !self.state.claim_refused && self.state.partitions.values().any(is_claiming);
         let mut wait = if claiming { CLAIM_POLL_WAIT } else { POLL_WAIT };
         let mut bytes = 0;
-        for _ in 0..MAX_MESSAGES_A_TURN {
+        for _ in 0..MAX_PASS_MESSAGES {
             match self.consumer.poll(wait) {
                 None => break,
                 Some(Ok(message)) => {
-                    let now = self.state.turned;
                     bytes += message.payload_len();
-                    take(&mut self.state, &self.counts, &self.consumer, &message, now);
+                    buffer_message(&mut self.state, &self.counters, &self.consumer, &message);
                 }
-                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                Some(Err(KafkaError::PartitionEOF(number))) => {
                     self.consumer.context().health().mark_up();
-                    let held = self.state.partitions.get_mut(&partition);
-                    if let Some(held) = held.filter(|held| matches!(held.stage, Stage::Reading)) {
-                        held.at_end = true;
+                    if let Some(partition) = self.state.partitions.get_mut(&number)
+                        && matches!(partition.state, PartitionState::Reading)
+                    {
+                        partition.at_end = true;
                     }
                 }
-                Some(Err(error)) => self.fail(&error)?,
+                Some(Err(error)) => self.check_poll_error(&error)?,
             }
             wait = Duration::ZERO;
-            if bytes >= MAX_BYTES_A_TURN {
+            if bytes >= MAX_PASS_BYTES {
                 break;
             }
         }
         if bytes > 0 {
             self.consumer.context().health().mark_up();
         }
-        let now = self.state.turned;
-        for (partition, held) in &mut self.state.partitions {
-            if held.at_end && !self.state.paused && !held.held {
-                held.gathering.expire(now);
+        let now = self.state.pass_started;
+        for (number, partition) in &mut self.state.partitions {
+            if partition.at_end && !self.state.paused && !partition.paused_for_dlq {
+                partition.buffer.expire_parts(now);
             }
-            let letters = held.gathering.buried();
+            let letters = partition.buffer.take_dead_letters();
             if !letters.is_empty() {
-                self.dead.add(*partition, letters, now);
+                self.dead_letters.add(*number, letters, now);
             }
         }
         Ok(())
     }
 
-    /// Takes an error of a poll: most pass by themselves.
-    fn fail(&self, error: &KafkaError) -> Result<(), ArchiverError> {
-        let topic = || self.desk.topic.clone();
+    /// Separates the poll errors that end the archiver from those that pass.
+    fn check_poll_error(&self, error: &KafkaError) -> Result<(), ArchiverError> {
+        let topic = || self.writers.topic.clone();
         match error {
             KafkaError::MessageConsumptionFatal(_) => Err(ArchiverError::Kafka(error.to_string())),
             KafkaError::MessageConsumption(RDKafkaErrorCode::UnknownTopicOrPartition)
-                if self.until_idle.is_some() && self.state.partitions.is_empty() =>
+                if self.exit_when_idle.is_some() && self.state.partitions.is_empty() =>
             {
                 Err(ArchiverError::NoTopic { topic: topic() })
             }
             KafkaError::MessageConsumption(
                 RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed,
-            ) => Err(ArchiverError::Refused { topic: topic(), detail: error.to_string() }),
-            // The client's context has heard of it too, and says what is to be said.
+            ) => Err(ArchiverError::AccessDenied { topic: topic(), detail: error.to_string() }),
+            // The consumer's callbacks get the error too, and log it.
             _ => Ok(()),
         }
     }
-
-    fn wait_anew(&mut self, now: Instant) {
-        for held in self.state.partitions.values_mut() {
-            held.gathering.wait_anew(now);
-        }
-    }
 }
 
-/// Gathers a message.
-fn take(
-    state: &mut State,
-    counts: &Counts,
-    consumer: &BaseConsumer<Group>,
+fn buffer_message(
+    state: &mut ReaderState,
+    counters: &ArchiverCounters,
+    consumer: &BaseConsumer<ConsumerCallbacks>,
     message: &BorrowedMessage<'_>,
-    now: Instant,
 ) {
-    let partition = message.partition();
-    let Some(held) = state.partitions.get_mut(&partition) else { return };
+    let (topic, number, now) = (message.topic(), message.partition(), state.pass_started);
+    let Some(partition) = state.partitions.get_mut(&number) else { return };
     let Ok(offset) = u64::try_from(message.offset()) else { return };
-    if !matches!(held.stage, Stage::Reading) {
+    if !matches!(partition.state, PartitionState::Reading) {
         return;
     }
-    held.at_end = false;
-    let expected = held.gathering.next();
-    if offset > expected && held.hole != Some(expected) {
-        // Nothing may be passed over because the consumer stands elsewhere than it was told to.
-        tracing::warn!(partition, expected, offset, "messages are missing; going back to look again");
-        held.hole = Some(expected);
-        held.stage = Stage::Seeking { position: expected };
+    partition.at_end = false;
+    let expected = partition.buffer.next();
+    if offset > expected && partition.gap_retry != Some(expected) {
+        // The consumer may stand elsewhere than the seek asked for; no message may be skipped because of that.
+        tracing::warn!(topic, partition = number, expected, offset, "offsets are missing; seeking back once");
+        partition.gap_retry = Some(expected);
+        partition.state = PartitionState::Seeking { position: expected };
         return;
     }
     if offset > expected
-        && let Some(ends) = consumer.context().ends(partition)
+        && let Some(watermarks) = consumer.context().watermarks(number)
     {
-        // Transactions and compaction leave holes, found a second time; what is below the low end was deleted.
-        count_expired(counts, partition, expected, ends.low.min(offset));
+        // A gap that remains comes from transactions or compaction; offsets below the low watermark were deleted.
+        count_expired(counters, topic, number, expected, watermarks.low.min(offset));
     }
     let payload = message.payload().unwrap_or_default();
-    match held.gathering.push(offset, message.key().unwrap_or_default(), payload, now) {
-        Taken::Passed => return,
-        Taken::Redelivered => {
-            counts.redelivered.inc();
+    match partition.buffer.push(offset, message.key().unwrap_or_default(), payload, now) {
+        PushOutcome::AlreadyRead => return,
+        PushOutcome::Redelivered => {
+            counters.redelivered.inc();
         }
-        Taken::Part | Taken::Buried | Taken::Gathered => {}
+        PushOutcome::Part | PushOutcome::DeadLettered | PushOutcome::Buffered => {}
     }
-    state.active = now;
-    counts.consumed.inc();
-    counts.consumed_bytes.inc_by(payload.len() as u64);
-}
-
-/// Says loudly what the broker has deleted before it was read.
-fn count_expired(counts: &Counts, partition: i32, position: u64, low: u64) {
-    let lost = low.saturating_sub(position);
-    if lost > 0 {
-        tracing::error!(
-            partition,
-            lost,
-            from = position,
-            to = low,
-            "messages were deleted by the broker before they were read: they are lost. Give the topic a longer \
-             retention, or archive sooner"
-        );
-        counts.expired.inc_by(lost);
-    }
+    state.last_activity = now;
+    counters.consumed.inc();
+    counters.consumed_bytes.inc_by(payload.len() as u64);
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use recorder::archive::kafka_archiver::{self, Summary};
+use recorder::archive::kafka_archiver::{self, ArchiverSummary};
 use recorder::config::archiver::ArchiverConfig;
 
 use crate::context::{Context, env};
@@ -51,7 +51,7 @@ fn read_config(context: &Context<'_>) -> Result<ArchiverConfig, Failure> {
         .map_err(Failure::usage)
 }
 
-fn summary_text(summary: &Summary) -> String {
+fn summary_text(summary: &ArchiverSummary) -> String {
     let mut text = format!(
         "{} messages read, {} exchanges archived in {} files and {} commits",
         summary.consumed, summary.archived, summary.files, summary.commits
