@@ -1,15 +1,15 @@
-//! The shop of the demo: its customers' requests, its orders, and the books its tool server keeps.
+//! The backend of the demo's shop: customers' requests, orders, and the ledger behind the tool server.
 //!
-//! Knows nothing of agents or models. A request is a plain text, as a customer would write it; what the shop knows of
-//! the order is only seen through the tools.
+//! The backend has no code for agents or models. A request is a plain text, and only the tools expose the orders.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use seeded::Stream;
 use serde_json::{Value, json};
 
-use crate::rng::Rng;
+use crate::rng;
 
 const ITEMS: [(&str, u32); 12] = [
     ("coffee grinder", 8_990),
@@ -26,7 +26,7 @@ const ITEMS: [(&str, u32); 12] = [
     ("wall clock", 3_350),
 ];
 
-/// Why a customer wants the money back. The words are what the refund policy goes by.
+/// Reason of a refund request; the refund policy depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reason {
     Damaged,
@@ -43,7 +43,7 @@ impl Reason {
         }
     }
 
-    /// Days after delivery within which the policy refunds.
+    /// Refund window, days after delivery.
     fn window_days(self) -> u32 {
         match self {
             Self::Damaged => 90,
@@ -67,65 +67,65 @@ impl Reason {
     }
 }
 
-/// What the shop knows of an order.
+/// An order.
 #[derive(Debug, Clone)]
 pub(crate) struct Order {
     pub(crate) id: String,
     item: &'static str,
     amount_cents: u32,
     delivered_days_ago: u32,
-    /// The payment provider takes long for this order and answers before it is done.
+    /// The payment provider is slow for this order and responds before the refund is booked.
     slow_payment: bool,
 }
 
-/// One customer and what they write.
+/// One customer with their messages.
 #[derive(Debug, Clone)]
 pub(crate) struct Case {
-    /// Its name: the id of the live session.
+    /// Id of the live session.
     pub(crate) id: String,
-    /// What the customer writes, turn by turn.
+    /// Messages of the customer, one per turn.
     pub(crate) turns: Vec<String>,
     pub(crate) order: Order,
 }
 
 impl Case {
-    /// Makes the case with this number under this seed.
+    /// Draws the case with this number.
     pub(crate) fn draw(seed: u64, number: u32) -> Self {
         let id = format!("chat-{number:04}");
-        let mut rng = Rng::new(seed, &["case", &id]);
-        let (item, base_cents) = *rng.pick(&ITEMS);
-        let kind = rng.below(100);
-        let reason = *rng.pick(&[Reason::Damaged, Reason::Late, Reason::Unwanted]);
+        let mut stream = rng::stream(seed, &["case", &id]);
+        let (item, base_cents) = *stream.pick(&ITEMS);
+        let kind = stream.below(100);
+        let reason = *stream.pick(&[Reason::Damaged, Reason::Late, Reason::Unwanted]);
         let too_old = (65..85).contains(&kind);
         let window = reason.window_days();
-        let delivered = if too_old { window + 1 + rng.below(60) } else { 2 + rng.below(window - 2) };
+        let delivered = if too_old { window + 1 + stream.below(60) } else { 2 + stream.below(window - 2) };
         let order = Order {
-            id: format!("W{}", 10_000 + number * 7 + rng.below(7)),
+            id: format!("W{}", 10_000 + number * 7 + stream.below(7)),
             item,
-            amount_cents: base_cents + 10 * rng.below(90),
+            amount_cents: base_cents + 10 * stream.below(90),
             delivered_days_ago: delivered,
-            slow_payment: rng.chance(0.2),
+            slow_payment: stream.happens(0.2),
         };
         let mut turns =
-            vec![if kind < 85 { refund(&order, reason, &mut rng) } else { question(&order, &mut rng) }];
-        if rng.chance(0.35) {
+            vec![if kind < 85 { refund(&order, reason, &mut stream) } else { question(&order, &mut stream) }];
+        if stream.happens(0.35) {
             let follow =
                 ["Thank you! When will that be done?", "Thanks. Is there anything I still have to do?"];
-            turns.push((*rng.pick(&follow)).to_owned());
+            turns.push((*stream.pick(&follow)).to_owned());
         }
         Self { id, turns, order }
     }
 }
 
-fn refund(order: &Order, reason: Reason, rng: &mut Rng) -> String {
-    let why = rng.pick(reason.words());
-    // Customers round: what they say they paid is right only now and then.
+fn refund(order: &Order, reason: Reason, stream: &mut Stream) -> String {
+    let why = stream.pick(reason.words());
+    // Customers round, so the amount in the text is usually not the amount of the order.
     let said = (order.amount_cents + 50) / 100;
-    let opening = *rng.pick(&["Hello,", "Hi,", "Good morning,", "Dear team,"]);
+    let opening = *stream.pick(&["Hello,", "Hi,", "Good morning,", "Dear team,"]);
     let id = &order.id;
     let item = order.item;
-    if rng.chance(0.12) {
-        // Vague on purpose: such a request is where a model loses its way more often.
+    if stream.happens(0.12) {
+        // The model gives up more often on a vague request.
         return format!(
             "{opening} something about my order {id} ({item}, about {said} euros) is not right, {why}. Can you do anything?"
         );
@@ -133,26 +133,26 @@ fn refund(order: &Order, reason: Reason, rng: &mut Rng) -> String {
     format!("{opening} I want my money back for order {id}, the {item} for about {said} euros: {why}.")
 }
 
-fn question(order: &Order, rng: &mut Rng) -> String {
+fn question(order: &Order, stream: &mut Stream) -> String {
     let id = &order.id;
     let item = order.item;
     let forms = [
         format!("Hi, where is my order {id}? It is the {item}."),
         format!("Hello, has my order {id} with the {item} been delivered?"),
     ];
-    rng.pick(&forms).clone()
+    stream.pick(&forms).clone()
 }
 
-/// What a tool call comes back with.
+/// The result of a tool call.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct ToolAnswer {
+pub(crate) struct ToolReply {
     pub(crate) body: Value,
     pub(crate) is_error: bool,
-    /// How long the shop takes.
+    /// Processing time of the backend.
     pub(crate) delay: Duration,
 }
 
-/// The shop's ledger: orders, the refunds made, the tickets opened. The only state that a write changes.
+/// Orders, refunds and tickets: the only state that a write changes.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     orders: BTreeMap<String, Order>,
@@ -166,13 +166,13 @@ impl Ledger {
         Self { orders, refunds: Mutex::default(), writes: Mutex::default() }
     }
 
-    /// How many writes were executed so far.
+    /// Number of executed writes.
     pub(crate) fn writes(&self) -> u64 {
         *self.writes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Executes a tool call; arguments that make no sense are an answer too.
-    pub(crate) fn call(&self, tool: &str, arguments: &Value) -> ToolAnswer {
+    /// Executes a tool call; bad arguments give an error reply.
+    pub(crate) fn call(&self, tool: &str, arguments: &Value) -> ToolReply {
         match tool {
             "refund_policy" => policy(arguments),
             "find_order" => self.with_order(arguments, |order| answer(describe(order), 2)),
@@ -183,7 +183,7 @@ impl Ledger {
         }
     }
 
-    fn with_order(&self, arguments: &Value, then: impl FnOnce(&Order) -> ToolAnswer) -> ToolAnswer {
+    fn with_order(&self, arguments: &Value, then: impl FnOnce(&Order) -> ToolReply) -> ToolReply {
         let wanted = arguments.get("order_id").and_then(Value::as_str).unwrap_or_default();
         match self.orders.get(&wanted.trim().to_uppercase()) {
             Some(order) => then(order),
@@ -191,13 +191,13 @@ impl Ledger {
         }
     }
 
-    fn status(&self, order: &Order) -> ToolAnswer {
+    fn status(&self, order: &Order) -> ToolReply {
         let refunds = self.refunds.lock().unwrap_or_else(PoisonError::into_inner);
         let made = refunds.get(&order.id).cloned().unwrap_or_default();
         answer(json!({"order_id": order.id, "refunds": made}), 2)
     }
 
-    fn refund(&self, order: &Order, arguments: &Value) -> ToolAnswer {
+    fn refund(&self, order: &Order, arguments: &Value) -> ToolReply {
         let Some(cents) = arguments.get("amount_cents").and_then(Value::as_u64) else {
             return error("amount_cents is missing".to_owned());
         };
@@ -210,7 +210,7 @@ impl Ledger {
         answer(json!({"refund_id": refund_id, "amount_cents": cents, "status": status}), delay_ms)
     }
 
-    fn ticket(&self, order: &Order, arguments: &Value) -> ToolAnswer {
+    fn ticket(&self, order: &Order, arguments: &Value) -> ToolReply {
         self.count_write();
         let topic = arguments.get("topic").and_then(Value::as_str).unwrap_or("other");
         let ticket = format!("T{}", order.id.trim_start_matches('W'));
@@ -222,7 +222,7 @@ impl Ledger {
     }
 }
 
-fn policy(arguments: &Value) -> ToolAnswer {
+fn policy(arguments: &Value) -> ToolReply {
     let wanted = arguments.get("reason").and_then(Value::as_str).unwrap_or_default();
     match [Reason::Damaged, Reason::Late, Reason::Unwanted]
         .into_iter()
@@ -242,12 +242,12 @@ fn describe(order: &Order) -> Value {
         "delivered_days_ago": order.delivered_days_ago})
 }
 
-fn answer(body: Value, delay_ms: u64) -> ToolAnswer {
-    ToolAnswer { body, is_error: false, delay: Duration::from_millis(delay_ms) }
+fn answer(body: Value, delay_ms: u64) -> ToolReply {
+    ToolReply { body, is_error: false, delay: Duration::from_millis(delay_ms) }
 }
 
-fn error(message: String) -> ToolAnswer {
-    ToolAnswer { body: json!({"error": message}), is_error: true, delay: Duration::from_millis(1) }
+fn error(message: String) -> ToolReply {
+    ToolReply { body: json!({"error": message}), is_error: true, delay: Duration::from_millis(1) }
 }
 
 #[cfg(test)]
@@ -255,7 +255,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refund_is_booked_each_time_it_is_asked_for() {
+    fn every_refund_call_books_a_refund() {
         let cases: Vec<Case> = (0..20).map(|number| Case::draw(1, number)).collect();
         let ledger = Ledger::new(&cases);
         let id = &cases[3].order.id;
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_answered_with_an_error() {
+    fn bad_arguments_give_an_error() {
         let ledger = Ledger::new(&[Case::draw(1, 0)]);
         assert!(ledger.call("find_order", &json!({"order_id": "W1"})).is_error);
         assert!(ledger.call("refund_policy", &json!({"reason": "bored"})).is_error);
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn two_hundred_cases_hold_every_kind_and_no_order_twice() {
+    fn two_hundred_cases_contain_every_kind_and_distinct_orders() {
         let cases: Vec<Case> = (0..200).map(|number| Case::draw(42, number)).collect();
         let ledger = Ledger::new(&cases);
         assert_eq!(ledger.orders.len(), 200);

@@ -1,8 +1,8 @@
-//! The three versions of the demo's agent, as files that a user can read and change.
+//! The three builds of the demo's agent; the demo writes them out as files that a user can change.
 
-/// What serves customers today.
+/// The build in production.
 pub(crate) const CURRENT: &str = include_str!("builds/current.toml");
-/// A change that must be approved.
+/// A harmless change; the correct verdict is approve.
 pub(crate) const HARMLESS: &str = include_str!("builds/harmless.toml");
-/// A change that must be blocked.
+/// A regressed change; the correct verdict is block.
 pub(crate) const REGRESSED: &str = include_str!("builds/regressed.toml");

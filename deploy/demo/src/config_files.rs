@@ -1,14 +1,14 @@
-//! The configuration files of the demo, as a user would write them: written out, then read by the same parsers.
+//! The configuration files of the demo. The demo writes them out and reads them with the parsers of a user's files.
 
 use serde_json::json;
 
 use crate::output_folder::OutputFolder;
 
-/// What the world makes slow in a replay, the same way for every build.
-pub(crate) const FAULTS: &str = r#"# Faults of a replay. They are drawn from the seed, the case and the trial, so every build meets the same ones.
+/// Fault rules of the replays, equal for every build.
+pub(crate) const FAULTS: &str = r#"# Faults of a replay. Seed, case and trial decide, so every build gets the same faults.
 faults = 1
 
-# One refund in ten is made, and its answer is lost on the way: the agent gets 504 and cannot know.
+# One refund in ten is executed, and its response is lost: the agent gets 504 and cannot know the result.
 [[fault]]
 tool = "issue_refund"
 kind = "timeout"
@@ -17,19 +17,19 @@ probability = 0.1
 calls = [0]
 "#;
 
-/// The policy of the decision: the defaults, spelled out.
-pub(crate) const POLICY: &str = r#"# What a candidate must show. Everything here is the default; leave a line out and it stays as it is.
+/// The policy of the decision, with the default values.
+pub(crate) const POLICY: &str = r#"# Requirements for a candidate. Every value here is the default; a key that is left out keeps its default.
 policy = 1
 alpha = 0.05
 
-[metric.success]          # share of trials that did what the recorded session did
+[metric.success]          # share of trials with the writes of the recorded session
 margin = 0.05
 
-[metric.pass_k]           # share of sessions that go right several times in a row
+[metric.pass_k]           # share of sessions whose trials all succeed
 margin = 0.10
 "#;
 
-/// The recorder's configuration: one route for each edge that the agent has.
+/// The recorder's configuration: one route per edge of the agent.
 pub(crate) fn recorder(folder: &OutputFolder, build: &str, agent: &str, model: &str, tools: &str) -> String {
     let store = quoted(&folder.location("store"));
     let state = quoted(&folder.location("state"));
@@ -49,7 +49,7 @@ state-dir = {state}
 [session]
 header = "x-session-id"
 
-# Customers talk to the agent through this one.
+# Customers call the agent through this route.
 [[route]]
 name = "turn"
 edge = "turn"
@@ -59,7 +59,7 @@ protocol = "generic-json"
 input = "/message"
 output = "/reply"
 
-# The agent talks to its model through this one.
+# The agent calls its model through this route.
 [[route]]
 name = "model"
 edge = "model"
@@ -67,7 +67,7 @@ listen = "127.0.0.1:0"
 upstream = {model}
 protocol = "openai-chat"
 
-# The agent talks to its tools through this one.
+# The agent calls its tools through this route.
 [[route]]
 name = "tool"
 edge = "tool"
@@ -75,7 +75,7 @@ listen = "127.0.0.1:0"
 upstream = {tools}
 protocol = "mcp"
 
-# What each tool does outside is the owner's to say.
+# The owner of a tool declares its effect.
 {declared}"#,
         build = quoted(build),
         agent = quoted(agent),
@@ -84,10 +84,10 @@ protocol = "mcp"
     )
 }
 
-/// A candidate file for a build of the agent that runs at `agent`.
+/// The candidate file of a build that runs at `agent`.
 pub(crate) fn candidate(build: &str, agent: &str, model: &str) -> String {
     format!(
-        r#"# A running service as candidate of `foreshadow replay`.
+        r#"# Candidate of `foreshadow replay`: a running service.
 candidate = 1
 kind = "http"
 build = {build}
@@ -98,7 +98,7 @@ body = {{ session = "{{{{session}}}}", message = "{{{{input}}}}" }}
 answer = "/reply"
 timeout = "60s"
 
-# Model calls go through to this one; `identify` tells it case, trial and call, which a seeded model server wants.
+# The world forwards model calls to this server; `identify` adds headers with case, trial and call for a seeded model.
 [model]
 upstream = {model}
 identify = true
@@ -109,31 +109,31 @@ identify = true
     )
 }
 
-/// What lies where in the output folder.
+/// README of the output folder.
 pub(crate) fn readme(folder: &OutputFolder) -> String {
     let at = |name: &str| folder.location(name);
     format!(
         r"# A demo of foreshadow
 
-| here | what it is |
+| path | contents |
 |---|---|
-| `foreshadow.toml` | the recorder's configuration: three routes before agent, model and tools |
-| `tools.json` | the agent's tools, and which of them write |
+| `foreshadow.toml` | configuration of the recorder: three routes, for agent, model and tools |
+| `tools.json` | tools of the agent with their declared effects |
 | `agents/` | three builds of one agent: current, harmless change, regressed change |
-| `candidates/` | what `foreshadow replay` was told about each build |
-| `faults.toml` | the faults that every build met |
-| `policy.toml` | what a candidate must show |
-| `store/` | the recorded sessions, plain Parquet |
-| `runs/` | the trials of each build |
+| `candidates/` | candidate file of each build for `foreshadow replay` |
+| `faults.toml` | fault rules of the replays |
+| `policy.toml` | policy of the decisions |
+| `store/` | recorded sessions (Parquet) |
+| `runs/` | trials of each build |
 | `reports/` | a verdict for each change: `report.html`, `summary.md`, `verdict.json`, `junit.xml` |
 
-Look around:
+Try:
 
     foreshadow sessions list --store {store} --limit 10
     foreshadow sessions show chat-0000 --store {store}
     foreshadow analyze --baseline {baseline} --candidate {regressed} --policy {policy} --out again
 
-The servers of the demo have stopped: the addresses in these files are those of its one run.
+The servers of the demo have stopped, so the addresses in these files do not respond any more.
 ",
         store = at("store"),
         baseline = at("runs/baseline"),
@@ -142,7 +142,7 @@ The servers of the demo have stopped: the addresses in these files are those of 
     )
 }
 
-/// A text as a TOML basic string; JSON's escapes are TOML's.
+/// A text as a TOML basic string; TOML has the escapes of JSON.
 fn quoted(text: &str) -> String {
     json!(text).to_string()
 }
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_by_the_users_parsers() {
+    fn the_parsers_of_user_files_read_every_file() {
         let scratch = tempfile::tempdir().expect("a folder");
         let folder =
             OutputFolder::claim(&Path::new(scratch.path()).join("a \"quoted\" folder")).expect("claimed");

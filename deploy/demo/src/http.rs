@@ -1,4 +1,4 @@
-//! HTTP on loopback for the demo's servers and clients: ephemeral ports, bounded bodies, orderly ends.
+//! HTTP servers and a client on loopback: ephemeral ports, bounded bodies, graceful shutdown.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -20,14 +20,14 @@ use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-/// The largest body that is read, bytes.
+/// Largest body, bytes.
 const BODY_BYTES: usize = 4 << 20;
-/// How long a request may take as a whole; nothing in the demo comes near it.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Time limit of a request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(crate) type HttpResponse = Response<BoxBody<Bytes, Infallible>>;
 
-/// An ephemeral loopback port that is taken and not served yet: its address is known before what is behind it.
+/// A bound loopback port without a handler: configuration files can name the address before the server starts.
 #[derive(Debug)]
 pub(crate) struct Listener {
     listener: TcpListener,
@@ -35,8 +35,8 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    /// Takes a free port.
-    pub(crate) async fn take() -> anyhow::Result<Self> {
+    /// Binds a free port.
+    pub(crate) async fn bind() -> anyhow::Result<Self> {
         let listener =
             TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("no loopback port is free")?;
         let address = listener.local_addr()?;
@@ -48,7 +48,7 @@ impl Listener {
         format!("http://{}", self.address)
     }
 
-    /// Serves until [`Server::stop`].
+    /// Serves requests until [`Server::stop`].
     pub(crate) fn serve<F, A>(self, handler: F) -> Server
     where
         F: Fn(Request<Incoming>) -> A + Clone + Send + 'static,
@@ -74,10 +74,10 @@ impl Server {
         format!("http://{}", self.address)
     }
 
-    /// Stops accepting, drops open connections, and waits for all of it.
+    /// Stops accepting and drops the open connections.
     pub(crate) async fn stop(self) {
         self.stop.cancel();
-        // The task ends by the token; a panic in it was printed where it happened.
+        // The token ends the task; the panic hook has printed a panic.
         let _ = self.task.await;
     }
 }
@@ -96,7 +96,7 @@ where
             accepted = listener.accept() => accepted,
         };
         let Ok((stream, _)) = accepted else { continue };
-        // Without it small answers wait for the client's delayed acknowledgement.
+        // Without TCP_NODELAY, small responses wait for the client's delayed acknowledgement.
         let _ = stream.set_nodelay(true);
         let handler = handler.clone();
         connections.spawn(async move {
@@ -124,20 +124,24 @@ pub(crate) async fn read_json(request: Request<Incoming>) -> anyhow::Result<Valu
     serde_json::from_slice(&body.to_bytes()).context("the body is not JSON")
 }
 
-/// Makes an answer with a JSON body.
-pub(crate) fn json_answer(status: StatusCode, body: &Value) -> HttpResponse {
-    full_answer(status, "application/json", body.to_string())
+/// Builds a response with a JSON body.
+pub(crate) fn json_response(status: StatusCode, body: &Value) -> HttpResponse {
+    text_response(status, "application/json", body.to_string())
 }
 
-/// Makes an answer with a whole body.
-pub(crate) fn full_answer(status: StatusCode, content_type: &'static str, body: String) -> HttpResponse {
-    let mut answer = Response::new(Full::new(Bytes::from(body)).boxed());
+/// Builds a response with a complete body.
+pub(crate) fn text_response(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> HttpResponse {
+    let mut answer = Response::new(Full::new(body.into()).boxed());
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     answer
 }
 
-/// What came back for a request.
+/// The response to a request.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: StatusCode,
@@ -154,17 +158,11 @@ impl Reply {
 
     /// The data of each server-sent event.
     pub(crate) fn events(&self) -> Vec<String> {
-        let text = String::from_utf8_lossy(&self.body);
-        let data = |event: &str| {
-            let lines = event.lines().filter_map(|line| line.strip_prefix("data:"));
-            lines.map(|line| line.strip_prefix(' ').unwrap_or(line)).collect::<Vec<_>>().join("\n")
-        };
-        let events = text.replace("\r\n", "\n");
-        events.split("\n\n").map(data).filter(|data| !data.is_empty()).collect()
+        wire::sse::data(&self.body)
     }
 }
 
-/// An HTTP client with a pool of connections.
+/// An HTTP client with a connection pool.
 #[derive(Debug, Clone)]
 pub(crate) struct HttpClient(Client<HttpConnector, Full<Bytes>>);
 
@@ -175,7 +173,7 @@ impl HttpClient {
         Self(Client::builder(TokioExecutor::new()).build(connector))
     }
 
-    /// Posts a JSON body and reads the whole answer.
+    /// Posts a JSON body and reads the response.
     pub(crate) async fn post(
         &self,
         url: &str,
@@ -199,9 +197,9 @@ impl HttpClient {
                 body: body.to_bytes(),
             })
         };
-        match tokio::time::timeout(PATIENCE, answered).await {
-            Ok(reply) => reply.with_context(|| format!("no answer from {url}")),
-            Err(_) => anyhow::bail!("no answer from {url} within {} seconds", PATIENCE.as_secs()),
+        match tokio::time::timeout(REQUEST_TIMEOUT, answered).await {
+            Ok(reply) => reply.with_context(|| format!("no response from {url}")),
+            Err(_) => anyhow::bail!("no response from {url} within {} seconds", REQUEST_TIMEOUT.as_secs()),
         }
     }
 }
@@ -210,24 +208,15 @@ impl HttpClient {
 mod tests {
     use super::*;
 
-    #[test]
-    fn reads_the_data_of_events() {
-        let body = "event: message\r\ndata: {\"a\":1}\r\n\r\n: ping\n\ndata:x\ndata: y\n\n";
-        let headers = [(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"))].into_iter().collect();
-        let reply = Reply { status: StatusCode::OK, headers, body: Bytes::from_static(body.as_bytes()) };
-        assert!(reply.is_event_stream());
-        assert_eq!(reply.events(), ["{\"a\":1}", "x\ny"]);
-    }
-
     #[tokio::test]
-    async fn asks_and_answers_on_loopback() {
+    async fn a_client_reaches_a_server_on_loopback() {
         let echo = |request| async move {
             match read_json(request).await {
-                Ok(body) => json_answer(StatusCode::OK, &body),
-                Err(error) => full_answer(StatusCode::BAD_REQUEST, "text/plain", error.to_string()),
+                Ok(body) => json_response(StatusCode::OK, &body),
+                Err(error) => text_response(StatusCode::BAD_REQUEST, "text/plain", error.to_string()),
             }
         };
-        let server = Listener::take().await.expect("a loopback port").serve(echo);
+        let server = Listener::bind().await.expect("a loopback port").serve(echo);
         let body = serde_json::json!({"hello": [1, 2]});
         let reply = HttpClient::new().post(&server.url(), &[], &body).await.expect("an answer");
         assert_eq!((reply.status, serde_json::from_slice(&reply.body).ok()), (StatusCode::OK, Some(body)));

@@ -1,4 +1,4 @@
-//! The demo's production: customers talk to the current build through the tap, which records them.
+//! Live traffic of the demo: customers talk to the current build through the tap, which records it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,12 +20,12 @@ use crate::model_server::ModelServer;
 use crate::output_folder::OutputFolder;
 use crate::tool_server::ToolServer;
 
-/// Customers who write at the same time.
+/// Customers who are active at the same time.
 const CUSTOMERS_AT_ONCE: usize = 16;
-/// How long the recorder may take to finish; it needs a fraction of it.
+/// Time limit of the recorder's shutdown.
 const DRAIN: Duration = Duration::from_secs(30);
 
-/// What was recorded.
+/// Counts of the recording.
 #[derive(Debug, Clone, Serialize)]
 pub struct RecordingCounts {
     /// Sessions in the store.
@@ -36,7 +36,7 @@ pub struct RecordingCounts {
     pub model_calls: u64,
     /// Exchanges with the tool server.
     pub tool_calls: u64,
-    /// Exchanges that passed the tap.
+    /// Exchanges that the tap forwarded.
     pub exchanges: u64,
     /// Exchanges that were not recorded.
     pub shed: u64,
@@ -44,11 +44,11 @@ pub struct RecordingCounts {
     pub whole: u64,
     /// Sessions with missing exchanges.
     pub torn: u64,
-    /// Writes that the shop executed.
+    /// Writes that the backend executed.
     pub writes: u64,
 }
 
-/// Records all cases; `step` moves with each finished session.
+/// Records all cases; calls `on_session` after each session.
 pub(crate) async fn record(
     folder: &OutputFolder,
     key: &RootKey,
@@ -59,17 +59,17 @@ pub(crate) async fn record(
     on_session: &(dyn Fn() + Sync),
 ) -> anyhow::Result<RecordingCounts> {
     let build = Build::parse(crate::builds::CURRENT)?;
-    let port = Listener::take().await?;
+    let listener = Listener::bind().await?;
     let origin = |url: &str| url.trim_end_matches("/v1").trim_end_matches("/mcp").to_owned();
     let text = config_files::recorder(
         folder,
         &build.build,
-        &port.url(),
+        &listener.url(),
         &origin(&model.url()),
         &origin(&tools.url()),
     );
     folder.write("foreshadow.toml", &text)?;
-    let config = recorder::config::Config::parse(&text).context("the demo's own configuration is refused")?;
+    let config = recorder::config::Config::parse(&text).context("foreshadow.toml of the demo is refused")?;
     let tap = recorder::start(config, key.clone(), Arc::new(clock)).await.context("the tap cannot start")?;
     let url = |edge: Edge| {
         let mut routes = tap.routes().iter().filter(|route| route.edge == edge);
@@ -80,15 +80,15 @@ pub(crate) async fn record(
     };
     let (turn_url, model_url, tool_url) = (url(Edge::Turn)?, url(Edge::Model)?, url(Edge::Tool)?);
     let endpoints = Endpoints { model_url: format!("{model_url}/v1"), tool_url: format!("{tool_url}/mcp") };
-    let agent = AgentServer::start(port, build, endpoints);
+    let agent = AgentServer::start(listener, build, endpoints);
     let talked = talk(cases, &format!("{turn_url}/chat"), on_session).await;
     agent.stop().await;
-    let counts = tap.shutdown(DRAIN).await.context("the recording could not be finished")?;
+    let counts = tap.shutdown(DRAIN).await.context("the recorder cannot shut down")?;
     talked?;
     count(folder, &counts, tools.writes()).await
 }
 
-/// Lets all customers write what they want to write.
+/// Sends all messages of all customers.
 async fn talk(cases: &[Case], url: &str, on_session: &(dyn Fn() + Sync)) -> anyhow::Result<()> {
     let client = HttpClient::new();
     let sessions = cases.iter().map(|case| {
@@ -99,7 +99,12 @@ async fn talk(cases: &[Case], url: &str, on_session: &(dyn Fn() + Sync)) -> anyh
                 let body = json!({"session": case.id, "message": message});
                 let reply = client.post(url, &headers, &body).await?;
                 let said = || String::from_utf8_lossy(&reply.body).into_owned();
-                anyhow::ensure!(reply.status.is_success(), "the agent answered {}: {}", reply.status, said());
+                anyhow::ensure!(
+                    reply.status.is_success(),
+                    "the agent responded {}: {}",
+                    reply.status,
+                    said()
+                );
             }
             on_session();
             anyhow::Ok(())
@@ -112,7 +117,7 @@ async fn talk(cases: &[Case], url: &str, on_session: &(dyn Fn() + Sync)) -> anyh
     Ok(())
 }
 
-/// Reads back from disk what there is: what a replay will find, not what the tap believes.
+/// Counts the sessions in the store: a replay reads the store, not the counters of the tap.
 async fn count(
     folder: &OutputFolder,
     counts: &recorder::ExchangeCounts,

@@ -1,27 +1,26 @@
 //! The demo's model server: OpenAI chat completions, plain and streamed, over [`scripted_model`](crate::scripted_model).
 //!
-//! Stochastic like the real thing, and yet repeatable: a call's chance is keyed by the prompt, the case, the trial and
-//! the number of the call, so two builds with different prompts draw independently, and neither time nor the order in
-//! which requests arrive changes an answer.
+//! The responses are random and reproducible: prompt, case, trial and number of the call name the random stream. Builds
+//! with different prompts draw independently, and neither time nor the order of requests changes a response.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
+use seeded::Stream;
 use serde_json::{Value, json};
 
-use crate::http::{HttpResponse, Listener, Server, full_answer, json_answer, read_json};
-use crate::rng::Rng;
+use crate::http::{HttpResponse, Listener, Server, json_response, read_json, text_response};
+use crate::rng;
 use crate::scripted_model::{self, Call, Reply};
 
-/// The model's name, as it returns it.
+/// Model name in the responses.
 const MODEL: &str = "shop-model-2026-06";
-/// When its answers say they were made: fixed, so that equal calls get equal bytes.
+/// `created` of every response, fixed so that equal calls get equal bytes.
 const CREATED: u64 = 1_780_000_000;
-/// Words in one frame of a streamed text.
+/// Words in one event of a streamed text.
 const WORDS_PER_FRAME: usize = 4;
 
 /// The running model server.
@@ -32,11 +31,11 @@ pub(crate) struct ModelServer {
 }
 
 impl ModelServer {
-    /// Starts it; all its chance comes from `seed`.
+    /// Serves the model; `seed` sets all random choices.
     pub(crate) async fn start(seed: u64) -> anyhow::Result<Self> {
         let calls = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&calls);
-        let server = Listener::take().await?.serve(move |request| {
+        let server = Listener::bind().await?.serve(move |request| {
             counter.fetch_add(1, Ordering::Relaxed);
             complete(seed, request)
         });
@@ -48,7 +47,7 @@ impl ModelServer {
         format!("{}/v1", self.server.url())
     }
 
-    /// Calls answered so far.
+    /// Number of requests so far.
     pub(crate) fn calls(&self) -> u64 {
         self.calls.load(Ordering::Relaxed)
     }
@@ -73,35 +72,38 @@ async fn complete(seed: u64, request: Request<Incoming>) -> HttpResponse {
     let Some(messages) = body.get("messages").and_then(Value::as_array) else {
         return refuse(StatusCode::BAD_REQUEST, "messages is missing");
     };
-    let mut rng = keyed(seed, messages, &case, &trial);
-    let reply = scripted_model::reply(messages, &mut rng);
-    let completion =
-        Completion { id: format!("chatcmpl-{}", rng.hex(16)), reply, usage: usage(&body, messages) };
-    tokio::time::sleep(Duration::from_millis(1 + u64::from(rng.below(3)))).await;
+    let mut stream = call_stream(seed, messages, &case, &trial);
+    let reply = scripted_model::reply(messages, &mut stream);
+    let completion = Completion {
+        id: format!("chatcmpl-{}", stream.hex(16)),
+        reply,
+        prompt_tokens: prompt_tokens(&body, messages),
+    };
+    tokio::time::sleep(Duration::from_millis(1 + u64::from(stream.below(3)))).await;
     if body.get("stream").and_then(Value::as_bool) == Some(true) {
         let with_usage = body.pointer("/stream_options/include_usage").and_then(Value::as_bool) == Some(true);
-        return full_answer(StatusCode::OK, "text/event-stream", completion.streamed(with_usage));
+        return text_response(StatusCode::OK, "text/event-stream", completion.streamed(with_usage));
     }
-    json_answer(StatusCode::OK, &completion.plain())
+    json_response(StatusCode::OK, &completion.plain())
 }
 
-/// The chance of one call: named by prompt, case, trial and the number of calls before it in the conversation.
-fn keyed(seed: u64, messages: &[Value], case: &str, trial: &str) -> Rng {
+/// The random stream of one call, named by prompt, case, trial and the number of earlier calls in the conversation.
+fn call_stream(seed: u64, messages: &[Value], case: &str, trial: &str) -> Stream {
     let prompt = messages
         .first()
         .and_then(|message| message.get("content"))
         .and_then(Value::as_str)
         .unwrap_or_default();
     let call = messages.iter().filter(|message| message.get("role") == Some(&json!("assistant"))).count();
-    Rng::new(seed, &["model", prompt, case, trial, &call.to_string()])
+    rng::stream(seed, &["model", prompt, case, trial, &call.to_string()])
 }
 
 fn refuse(status: StatusCode, message: &str) -> HttpResponse {
-    json_answer(status, &json!({"error": {"message": message, "type": "invalid_request_error"}}))
+    json_response(status, &json!({"error": {"message": message, "type": "invalid_request_error"}}))
 }
 
-/// Tokens, by the rule of thumb of four letters a token.
-fn usage(body: &Value, messages: &[Value]) -> u64 {
+/// Estimates the tokens of a request: four bytes per token.
+fn prompt_tokens(body: &Value, messages: &[Value]) -> u64 {
     let letters = |value: &Value| value.to_string().len() as u64;
     (messages.iter().map(letters).sum::<u64>() + body.get("tools").map_or(0, letters)) / 4
 }
@@ -110,8 +112,8 @@ fn usage(body: &Value, messages: &[Value]) -> u64 {
 struct Completion {
     id: String,
     reply: Reply,
-    /// Tokens read.
-    usage: u64,
+    /// Prompt tokens.
+    prompt_tokens: u64,
 }
 
 impl Completion {
@@ -127,9 +129,9 @@ impl Completion {
             "choices": [{"index": 0, "message": message, "finish_reason": finish}], "usage": self.usage()})
     }
 
-    /// The answer as server-sent events, cut up as a real provider cuts it.
-    fn streamed(&self, with_usage: bool) -> String {
-        let mut out = String::new();
+    /// The response as server-sent events, chunked like a provider's stream.
+    fn streamed(&self, with_usage: bool) -> Vec<u8> {
+        let mut out = Vec::new();
         let mut deltas = vec![json!({"role": "assistant", "content": null})];
         let finish = match &self.reply {
             Reply::Text(text) => {
@@ -149,18 +151,17 @@ impl Completion {
         if with_usage {
             self.frame(&mut out, &json!([]), Some(self.usage()));
         }
-        out.push_str("data: [DONE]\n\n");
+        wire::sse::write_event(&mut out, None, "[DONE]");
         out
     }
 
-    fn frame(&self, out: &mut String, choices: &Value, usage: Option<Value>) {
+    fn frame(&self, out: &mut Vec<u8>, choices: &Value, usage: Option<Value>) {
         let mut chunk = json!({"id": self.id, "object": "chat.completion.chunk", "created": CREATED, "model": MODEL,
             "choices": choices});
         if let Some(usage) = usage {
             chunk["usage"] = usage;
         }
-        // Writing to a string cannot fail.
-        let _ = write!(out, "data: {chunk}\n\n");
+        wire::sse::write_event(out, None, &chunk.to_string());
     }
 
     fn usage(&self) -> Value {
@@ -171,7 +172,7 @@ impl Completion {
             }
         } as u64
             / 4;
-        json!({"prompt_tokens": self.usage, "completion_tokens": written, "total_tokens": self.usage + written})
+        json!({"prompt_tokens": self.prompt_tokens, "completion_tokens": written, "total_tokens": self.prompt_tokens + written})
     }
 }
 
@@ -180,14 +181,14 @@ fn tool_call(call: &Call) -> Value {
         "function": {"name": call.tool, "arguments": call.arguments.to_string()}})
 }
 
-/// A tool call in three pieces: its head, and its arguments cut in two.
+/// A tool call as three deltas: the head, then the arguments in two parts.
 fn call_deltas(index: usize, call: &Call) -> [Value; 3] {
     let arguments = call.arguments.to_string();
     let (first, second) = arguments.split_at(arguments.floor_char_boundary(arguments.len() / 2));
-    let piece = |text: &str| json!({"tool_calls": [{"index": index, "function": {"arguments": text}}]});
+    let part = |text: &str| json!({"tool_calls": [{"index": index, "function": {"arguments": text}}]});
     let head = json!({"tool_calls": [{"index": index, "id": call.id, "type": "function",
         "function": {"name": call.tool, "arguments": ""}}]});
-    [head, piece(first), piece(second)]
+    [head, part(first), part(second)]
 }
 
 #[cfg(test)]
@@ -196,7 +197,7 @@ mod tests {
     use crate::http::HttpClient;
 
     #[tokio::test]
-    async fn equal_calls_get_equal_bytes_and_other_trials_other_words() {
+    async fn equal_calls_get_equal_bytes_and_other_trials_other_texts() {
         let server = ModelServer::start(1).await.expect("a loopback port");
         let url = format!("{}/chat/completions", server.url());
         let ask = async |trial: &str, stream: bool| {
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn says_what_is_wrong_with_a_request() {
+    async fn a_bad_request_gets_an_error_status() {
         let server = ModelServer::start(1).await.expect("a loopback port");
         let client = HttpClient::new();
         let wrong =

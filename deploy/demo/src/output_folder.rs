@@ -1,6 +1,4 @@
-//! The demo's output folder: taken safely, and filled with files that a user can copy.
-//!
-//! A folder that holds anything else than a former demo is never touched.
+//! The demo's output folder. A folder with other contents than an earlier demo is never changed.
 
 use std::path::{Path, PathBuf};
 
@@ -8,11 +6,11 @@ use anyhow::Context as _;
 
 use crate::error::DemoError;
 
-/// Says that a folder was made by the demo.
+/// Marks a folder that the demo created.
 const MARKER: &str = ".foreshadow-demo";
-const MARKER_TEXT: &str = "This folder was made by `foreshadow demo`, which replaces what it made before.\n";
-/// What the demo makes, and so what the next demo may delete.
-const OURS: [&str; 13] = [
+const MARKER_TEXT: &str = "`foreshadow demo` created this folder. The next demo replaces its files.\n";
+/// Files and folders of the demo; the next demo deletes only these.
+const CREATED: [&str; 13] = [
     "README.md",
     "foreshadow.toml",
     "tools.json",
@@ -28,12 +26,15 @@ const OURS: [&str; 13] = [
     "seeds",
 ];
 
-/// The output folder.
+/// The output folder of a demo.
 #[derive(Debug, Clone)]
 pub struct OutputFolder(PathBuf);
 
 impl OutputFolder {
-    /// Takes an empty or missing folder, or one that a former demo made, whose output is deleted.
+    /// Claims an empty or missing folder, or one of an earlier demo, whose output is deleted.
+    ///
+    /// # Errors
+    /// The folder has other contents or cannot be written.
     pub fn claim(path: &Path) -> Result<Self, DemoError> {
         let folder = Self(path.to_owned());
         let shown = path.display();
@@ -43,28 +44,28 @@ impl OutputFolder {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
             Err(error) => {
                 let error = anyhow::Error::new(error);
-                return Err(DemoError::Folder(error.context(format!(
-                    "{shown} is no folder that can be written to; give another with --out"
-                ))));
+                return Err(DemoError::Folder(
+                    error.context(format!("{shown} is not a writable folder; name another with --out DIR")),
+                ));
             }
         };
         if entries && !marked {
             return Err(DemoError::Folder(anyhow::anyhow!(
-                "{shown} holds something that the demo did not make, so it is left alone; give an empty or a new folder with --out"
+                "{shown} contains files of something else than a demo and is not changed; name an empty or new folder with --out DIR"
             )));
         }
         folder
             .clear()
-            .with_context(|| format!("the output of the last demo in {shown} cannot be replaced"))?;
+            .with_context(|| format!("the output of the earlier demo in {shown} cannot be deleted"))?;
         std::fs::create_dir_all(path)
-            .with_context(|| format!("folder {shown} cannot be made"))
+            .with_context(|| format!("folder {shown} cannot be created"))
             .map_err(DemoError::Folder)?;
         folder.write(MARKER, MARKER_TEXT)?;
         Ok(folder)
     }
 
     fn clear(&self) -> std::io::Result<()> {
-        for name in OURS {
+        for name in CREATED {
             let path = self.0.join(name);
             let gone = match path.symlink_metadata() {
                 Ok(found) if found.is_dir() => std::fs::remove_dir_all(&path),
@@ -79,17 +80,20 @@ impl OutputFolder {
         Ok(())
     }
 
-    /// The path of something in it.
+    /// Path of a file or folder in it.
     pub fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
-    /// The same as text, for what takes a location.
+    /// [`Self::path`] as text, for a store or run location.
     pub fn location(&self, name: &str) -> String {
         self.path(name).display().to_string()
     }
 
-    /// Writes a file into it; folders on the way are made.
+    /// Writes a file and creates its parent folders.
+    ///
+    /// # Errors
+    /// The file cannot be written; the error names its path.
     pub fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
         let path = self.path(name);
         let made =
@@ -103,19 +107,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn replaces_a_former_demo_and_keeps_what_is_not_its_own() {
+    fn replaces_an_earlier_demo_and_keeps_other_files() {
         let scratch = tempfile::tempdir().expect("a folder");
         let path = scratch.path().join("new/demo");
-        let folder = OutputFolder::claim(&path).expect("a missing folder is made");
+        let folder = OutputFolder::claim(&path).expect("a missing folder is created");
         folder.write("runs/baseline/run.json", "{}").expect("written");
         std::fs::write(path.join("notes.txt"), "mine").expect("written");
-        OutputFolder::claim(&path).expect("a former demo is replaced");
+        OutputFolder::claim(&path).expect("an earlier demo is replaced");
         assert!(!path.join("runs").exists());
         assert_eq!(std::fs::read_to_string(path.join("notes.txt")).expect("kept"), "mine");
     }
 
     #[test]
-    fn leaves_other_folders_and_files_alone() {
+    fn refuses_other_folders_and_files() {
         let scratch = tempfile::tempdir().expect("a folder");
         std::fs::create_dir(scratch.path().join("store")).expect("made");
         let refused = OutputFolder::claim(scratch.path()).expect_err("not a demo's");

@@ -1,4 +1,4 @@
-//! The demo's replays: every recorded session, several times, against one build of the agent.
+//! Replays of the demo: every recorded session, several trials, against one build of the agent.
 
 use std::time::Duration;
 
@@ -16,24 +16,24 @@ use crate::http::Listener;
 use crate::output_folder::OutputFolder;
 use crate::tool_server;
 
-/// Trials at the same time. Some of them wait for a slow tool at any moment.
+/// Trials at the same time; some of them wait for a slow tool.
 const CONCURRENCY: usize = 24;
-/// The longest that a recorded tool delay is replayed.
+/// Longest replayed tool delay.
 const DELAY_CAP: Duration = Duration::from_secs(1);
 
-/// What is replayed.
+/// A replay against one build.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Replay<'a> {
-    /// The run's name, which is the candidate file's too.
+    /// Name of the run and of the candidate file.
     pub(crate) name: &'static str,
     pub(crate) lane: Lane,
-    /// The text of the build's `agent.toml`.
+    /// Text of the build's `agent.toml`.
     pub(crate) agent: &'a str,
     pub(crate) trials: u32,
     pub(crate) seed: u64,
 }
 
-/// Replays all recorded sessions against this build; `step` moves with each finished trial.
+/// Replays all recorded sessions against a build; calls `on_trials` with the number of finished trials.
 pub(crate) async fn replay(
     folder: &OutputFolder,
     key: &RootKey,
@@ -45,24 +45,23 @@ pub(crate) async fn replay(
 ) -> anyhow::Result<Summary> {
     let Replay { name, lane, agent, trials, seed } = replay;
     let build = Build::parse(agent)?;
-    let port = Listener::take().await?;
-    let text = config_files::candidate(&build.build, &port.url(), model_url);
+    let listener = Listener::bind().await?;
+    let text = config_files::candidate(&build.build, &listener.url(), model_url);
     folder.write(&format!("candidates/{name}.toml"), &text)?;
     folder.write(&format!("agents/{name}.toml"), agent)?;
     let plan = Plan {
         ring: store::keyring::KeyRing::default(),
         store: folder.location("store"),
         run: folder.location(&format!("runs/{name}")),
-        candidate: Candidate::parse(&text, &|_| None).context("the demo's own candidate file is refused")?,
+        candidate: Candidate::parse(&text, &|_| None).context("candidate file of the demo is refused")?,
         lane,
         trials,
         sessions: None,
         seed,
         concurrency: CONCURRENCY,
-        faults: Some(FaultRules::parse(config_files::FAULTS).context("the demo's own faults are refused")?),
+        faults: Some(FaultRules::parse(config_files::FAULTS).context("faults.toml of the demo is refused")?),
         model: ModelMode::Live,
-        tools: ToolCatalog::parse_json(tool_server::CATALOG)
-            .context("the demo's own tool list is refused")?,
+        tools: ToolCatalog::parse_json(tool_server::CATALOG).context("tools.json of the demo is refused")?,
         agent: None,
         resume: false,
         delay_scale: 1.0,
@@ -74,7 +73,7 @@ pub(crate) async fn replay(
         clock: Clock::new(clock),
     };
     let endpoints = Endpoints { model_url: world.model_url(), tool_url: world.mcp_url() };
-    let agent = AgentServer::start(port, build, endpoints);
+    let agent = AgentServer::start(listener, build, endpoints);
     let mut watch = |progress: Progress| match progress {
         Progress::Finished { done, .. } => on_trials(done),
         Progress::Planned { .. } | Progress::Corpus { .. } | Progress::Probed => {}

@@ -1,21 +1,20 @@
-//! What the demo's model server would say: a stand-in for a language model, written down as rules and chance.
+//! A scripted language model: rules and seeded random choices decide its responses.
 //!
-//! It sees what a model sees, the messages of one request, and nothing else: it keeps no state, and how it works
-//! through a request follows from the system prompt it was given (which look-ups come first, whether one may be left
-//! out, how warm the tone is). It is no HTTP server; [`model_server`](crate::model_server) is.
+//! The model has no state: its only input is the messages of one request. The system prompt sets the order of the
+//! look-ups, whether the model can skip one, and the tone. [`model_server`](crate::model_server) serves it over HTTP.
 
+use seeded::Stream;
 use serde_json::{Value, json};
 
-use crate::rng::Rng;
 
-/// What the model says: a text, or tool calls.
+/// A response: a text, or tool calls.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Reply {
     Text(String),
     Calls(Vec<Call>),
 }
 
-/// A tool call that the model asks for.
+/// A requested tool call.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Call {
     pub(crate) id: String,
@@ -23,95 +22,95 @@ pub(crate) struct Call {
     pub(crate) arguments: Value,
 }
 
-/// How often the model loses its way: on a plain request, and on a vague one.
+/// Probability that the model gives up: on a clear request, and on a vague one.
 const GIVES_UP: f64 = 0.003;
 const GIVES_UP_VAGUE: f64 = 0.12;
-/// How often it leaves the look-up out when the prompt lets it.
+/// Probability that the model skips the look-up if the prompt allows it.
 const SKIPS: f64 = 0.3;
-/// How often it asks for both look-ups at once.
+/// Probability that the model requests both look-ups in parallel.
 const BOTH_AT_ONCE: f64 = 0.3;
-/// How often it writes an order number in small letters.
-const SMALL_LETTERS: f64 = 0.04;
+/// Probability of an order number in lower case.
+const LOWER_CASE: f64 = 0.04;
 
-/// Answers the request with these messages; `rng` must be named by everything that the answer may depend on.
-pub(crate) fn reply(messages: &[Value], rng: &mut Rng) -> Reply {
+/// Responds to these messages. The name of `stream` must contain everything that the response depends on.
+pub(crate) fn reply(messages: &[Value], stream: &mut Stream) -> Reply {
     let habits = Habits::read(messages);
     let request = Request::read(messages);
-    let done = Done::read(messages);
+    let done = ToolResults::read(messages);
     let Some(order) = request.order.clone() else {
-        return Reply::Text(habits.say(rng, FOLLOW_UP, ""));
+        return Reply::Text(habits.say(stream, FOLLOW_UP, ""));
     };
     if request.asks_only {
         return match done.answer("find_order") {
-            None => Reply::Calls(vec![call(rng, "find_order", json!({"order_id": order}))]),
-            Some(Err(())) => Reply::Text(habits.say(rng, NOT_FOUND, &order)),
-            Some(Ok(found)) => Reply::Text(habits.say(rng, DELIVERED, &days(found))),
+            None => Reply::Calls(vec![call(stream, "find_order", json!({"order_id": order}))]),
+            Some(Err(())) => Reply::Text(habits.say(stream, NOT_FOUND, &order)),
+            Some(Ok(found)) => Reply::Text(habits.say(stream, DELIVERED, &days(found))),
         };
     }
-    if let Some(reply) = after_write(&habits, &done, &order, rng) {
+    if let Some(reply) = after_write(&habits, &done, &order, stream) {
         return reply;
     }
-    if let Some(reads) = next_reads(&habits, &request, &done, &order, rng) {
+    if let Some(reads) = next_reads(&habits, &request, &done, &order, stream) {
         return Reply::Calls(reads);
     }
-    decide(&habits, &request, &done, &order, rng)
+    decide(&habits, &request, &done, &order, stream)
 }
 
-/// What is left to do once something was written; `None` before that.
-fn after_write(habits: &Habits, done: &Done, order: &str, rng: &mut Rng) -> Option<Reply> {
+/// The response after a write; `None` before one.
+fn after_write(habits: &Habits, done: &ToolResults, order: &str, stream: &mut Stream) -> Option<Reply> {
     if let Some(ticket) = done.answer("open_ticket") {
         let said = if ticket.is_ok() { TICKET } else { SORRY };
-        return Some(Reply::Text(habits.say(rng, said, order)));
+        return Some(Reply::Text(habits.say(stream, said, order)));
     }
     let refund = done.answer("issue_refund")?;
     if refund.is_err() && !done.timed_out("issue_refund") {
-        return Some(Reply::Text(habits.say(rng, SORRY, order)));
+        return Some(Reply::Text(habits.say(stream, SORRY, order)));
     }
     match done.answer("refund_status") {
-        // Never said to be done before the books say so.
-        None => Some(Reply::Calls(vec![call(rng, "refund_status", json!({"order_id": order}))])),
-        Some(Err(())) => Some(Reply::Text(habits.say(rng, SORRY, order))),
-        Some(Ok(_)) => Some(Reply::Text(habits.say(rng, REFUNDED, order))),
+        // The model confirms a refund only after refund_status.
+        None => Some(Reply::Calls(vec![call(stream, "refund_status", json!({"order_id": order}))])),
+        Some(Err(())) => Some(Reply::Text(habits.say(stream, SORRY, order))),
+        Some(Ok(_)) => Some(Reply::Text(habits.say(stream, REFUNDED, order))),
     }
 }
 
-/// The look-ups that come next; `None` when there are enough.
+/// The next look-ups; `None` if no more are needed.
 fn next_reads(
     habits: &Habits,
     request: &Request,
-    done: &Done,
+    done: &ToolResults,
     order: &str,
-    rng: &mut Rng,
+    stream: &mut Stream,
 ) -> Option<Vec<Call>> {
-    // A look-up that stands before one that was made already was left out on purpose.
+    // An earlier look-up that is missing was skipped on purpose.
     let made = habits.reads.iter().rposition(|tool| done.answer(tool).is_some()).map_or(0, |last| last + 1);
     let mut open: Vec<&'static str> = habits.reads[made..].to_vec();
-    if made == 0 && habits.may_skip_look_up && rng.chance(SKIPS) {
+    if made == 0 && habits.may_skip_look_up && stream.happens(SKIPS) {
         open.retain(|tool| *tool != "find_order");
     }
-    if !rng.chance(BOTH_AT_ONCE) {
+    if !stream.happens(BOTH_AT_ONCE) {
         open.truncate(1);
     }
     if open.is_empty() {
         return None;
     }
-    let spelled = if rng.chance(SMALL_LETTERS) { order.to_lowercase() } else { order.to_owned() };
+    let spelled = if stream.happens(LOWER_CASE) { order.to_lowercase() } else { order.to_owned() };
     let arguments = |tool: &str| match tool {
         "find_order" => json!({"order_id": spelled}),
         _ => json!({"reason": request.reason}),
     };
-    Some(open.into_iter().map(|tool| call(rng, tool, arguments(tool))).collect())
+    Some(open.into_iter().map(|tool| call(stream, tool, arguments(tool))).collect())
 }
 
-/// Refunds, hands over, or gives up.
-fn decide(habits: &Habits, request: &Request, done: &Done, order: &str, rng: &mut Rng) -> Reply {
+/// Refunds, opens a ticket, or gives up.
+fn decide(habits: &Habits, request: &Request, done: &ToolResults, order: &str, stream: &mut Stream) -> Reply {
     let looked_up = match done.answer("find_order") {
-        Some(Err(())) => return Reply::Text(habits.say(rng, NOT_FOUND, order)),
+        Some(Err(())) => return Reply::Text(habits.say(stream, NOT_FOUND, order)),
         Some(Ok(found)) => Some(found),
         None => None,
     };
-    if rng.chance(if request.vague { GIVES_UP_VAGUE } else { GIVES_UP }) {
-        return Reply::Text(habits.say(rng, GAVE_UP, order));
+    if stream.happens(if request.vague { GIVES_UP_VAGUE } else { GIVES_UP }) {
+        return Reply::Text(habits.say(stream, GAVE_UP, order));
     }
     let number = |value: Option<&Value>, key: &str| value.and_then(|v| v.get(key)).and_then(Value::as_u64);
     let window = match done.answer("refund_policy") {
@@ -122,24 +121,24 @@ fn decide(habits: &Habits, request: &Request, done: &Done, order: &str, rng: &mu
         number(looked_up, "delivered_days_ago").zip(window).is_none_or(|(days, window)| days <= window);
     if !in_time {
         return Reply::Calls(vec![call(
-            rng,
+            stream,
             "open_ticket",
             json!({"order_id": order, "topic": "late_request"}),
         )]);
     }
     let cents = number(looked_up, "amount_cents").unwrap_or(request.said_euros * 100);
-    Reply::Calls(vec![call(rng, "issue_refund", json!({"order_id": order, "amount_cents": cents}))])
+    Reply::Calls(vec![call(stream, "issue_refund", json!({"order_id": order, "amount_cents": cents}))])
 }
 
-fn call(rng: &mut Rng, tool: &'static str, arguments: Value) -> Call {
-    Call { id: format!("call_{}", rng.hex(12)), tool, arguments }
+fn call(stream: &mut Stream, tool: &'static str, arguments: Value) -> Call {
+    Call { id: format!("call_{}", stream.hex(12)), tool, arguments }
 }
 
 fn days(found: &Value) -> String {
     found.get("delivered_days_ago").map_or_else(|| "some".to_owned(), Value::to_string)
 }
 
-/// How the system prompt wants it done.
+/// The instructions of the system prompt.
 #[derive(Debug)]
 struct Habits {
     reads: Vec<&'static str>,
@@ -155,13 +154,13 @@ impl Habits {
         Self { reads, may_skip_look_up: prompt.contains("skip find_order"), warm: prompt.contains("warm") }
     }
 
-    fn say(&self, rng: &mut Rng, forms: Forms, about: &str) -> String {
-        let form = *rng.pick(if self.warm { forms.warm } else { forms.plain });
+    fn say(&self, stream: &mut Stream, forms: Forms, about: &str) -> String {
+        let form = *stream.pick(if self.warm { forms.warm } else { forms.plain });
         form.replace("{}", about)
     }
 }
 
-/// What the customer wants, as far as the words say it.
+/// The customer's request, parsed from the text.
 #[derive(Debug)]
 struct Request {
     order: Option<String>,
@@ -192,11 +191,11 @@ impl Request {
     }
 }
 
-/// What the tools have answered since the customer last wrote: the last answer of each.
+/// The tool results since the customer's last message.
 #[derive(Debug, Default)]
-struct Done(Vec<(String, Value)>);
+struct ToolResults(Vec<(String, Value)>);
 
-impl Done {
+impl ToolResults {
     fn read(messages: &[Value]) -> Self {
         let start = messages.iter().rposition(|message| role(message) == "user").map_or(0, |place| place + 1);
         let asked = |id: &str| {
@@ -235,7 +234,7 @@ fn text(message: &Value) -> &str {
     message.get("content").and_then(Value::as_str).unwrap_or_default()
 }
 
-/// Ways to say one thing; `{}` is what it is about.
+/// Wordings of one message; `{}` is replaced by the order or the number of days.
 #[derive(Debug, Clone, Copy)]
 struct Forms {
     plain: &'static [&'static str],
@@ -246,7 +245,7 @@ const REFUNDED: Forms = Forms {
     plain: &[
         "Your refund for order {} is booked. The money arrives within five days.",
         "The refund for {} has been made; expect it on your account within five days.",
-        "Done: order {} is refunded. It takes up to five days to arrive.",
+        "ToolResults: order {} is refunded. It takes up to five days to arrive.",
     ],
     warm: &[
         "I am so sorry about that! Your refund for {} is on its way and will be with you within five days.",
@@ -297,6 +296,7 @@ const FOLLOW_UP: Forms = Forms {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rng;
 
     const PROMPT: &str = "First call find_order, then refund_policy.";
     const WISH: &str =
@@ -320,36 +320,36 @@ mod tests {
     }
 
     #[test]
-    fn refunds_what_the_order_says_and_checks_the_books_before_saying_so() {
+    fn refunds_the_amount_of_the_order_and_confirms_after_refund_status() {
         let mut messages = start(PROMPT);
-        let first = reply(&messages, &mut Rng::new(1, &["t"]));
+        let first = reply(&messages, &mut rng::stream(1, &["t"]));
         assert_eq!(tools(&first)[0], "find_order");
         took(&mut messages, "find_order", &json!({"amount_cents": 3999, "delivered_days_ago": 5}));
-        assert_eq!(tools(&reply(&messages, &mut Rng::new(1, &["t"]))), ["refund_policy"]);
+        assert_eq!(tools(&reply(&messages, &mut rng::stream(1, &["t"]))), ["refund_policy"]);
         took(&mut messages, "refund_policy", &json!({"window_days": 90}));
-        let write = reply(&messages, &mut Rng::new(1, &["t"]));
+        let write = reply(&messages, &mut rng::stream(1, &["t"]));
         let Reply::Calls(calls) = &write else { panic!("{write:?}") };
         assert_eq!(calls[0].arguments, json!({"order_id": "W10001", "amount_cents": 3999}));
         took(&mut messages, "issue_refund", &json!({"error": "timeout"}));
-        assert_eq!(tools(&reply(&messages, &mut Rng::new(1, &["t"]))), ["refund_status"]);
+        assert_eq!(tools(&reply(&messages, &mut rng::stream(1, &["t"]))), ["refund_status"]);
         took(&mut messages, "refund_status", &json!({"refunds": [{}]}));
         assert!(
-            matches!(reply(&messages, &mut Rng::new(1, &["t"])), Reply::Text(text) if text.contains("W10001"))
+            matches!(reply(&messages, &mut rng::stream(1, &["t"])), Reply::Text(text) if text.contains("W10001"))
         );
     }
 
     #[test]
-    fn hands_over_what_is_too_old() {
+    fn a_late_request_gets_a_ticket() {
         let mut messages = start(PROMPT);
         took(&mut messages, "find_order", &json!({"amount_cents": 3999, "delivered_days_ago": 95}));
         took(&mut messages, "refund_policy", &json!({"window_days": 90}));
-        assert_eq!(tools(&reply(&messages, &mut Rng::new(1, &["t"]))), ["open_ticket"]);
+        assert_eq!(tools(&reply(&messages, &mut rng::stream(1, &["t"]))), ["open_ticket"]);
     }
 
     #[test]
-    fn follows_the_order_of_the_prompt_and_skips_only_where_it_may() {
+    fn the_prompt_sets_the_order_of_look_ups_and_allows_a_skip() {
         let first = |prompt: &str| -> Vec<&'static str> {
-            (0..200).map(|n| tools(&reply(&start(prompt), &mut Rng::new(n, &["t"])))[0]).collect()
+            (0..200).map(|n| tools(&reply(&start(prompt), &mut rng::stream(n, &["t"])))[0]).collect()
         };
         assert!(first(PROMPT).iter().all(|tool| *tool == "find_order"));
         assert!(first("Use refund_policy before find_order.").iter().all(|tool| *tool == "refund_policy"));
@@ -359,18 +359,18 @@ mod tests {
     }
 
     #[test]
-    fn without_the_look_up_it_takes_the_customers_word() {
+    fn without_the_look_up_the_model_refunds_the_amount_in_the_text() {
         let mut messages = start("find_order, refund_policy; to be quick, skip find_order.");
         took(&mut messages, "refund_policy", &json!({"window_days": 90}));
-        let Reply::Calls(calls) = reply(&messages, &mut Rng::new(1, &["t"])) else { panic!("no call") };
+        let Reply::Calls(calls) = reply(&messages, &mut rng::stream(1, &["t"])) else { panic!("no call") };
         assert_eq!(calls[0].arguments["amount_cents"], 4000);
     }
 
     #[test]
-    fn a_failed_write_is_not_said_to_be_done() {
+    fn a_failed_write_is_not_confirmed() {
         let mut messages = start(PROMPT);
         took(&mut messages, "issue_refund", &json!({"error": "nothing recorded for these arguments"}));
-        let said = reply(&messages, &mut Rng::new(1, &["t"]));
+        let said = reply(&messages, &mut rng::stream(1, &["t"]));
         assert!(matches!(said, Reply::Text(text) if text.contains("could not complete")));
     }
 }

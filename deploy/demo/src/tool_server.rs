@@ -1,6 +1,6 @@
-//! The demo's tool server: the shop's books as MCP tools over streamable HTTP, served by the official SDK.
+//! The demo's tool server: the shop's ledger as MCP tools over streamable HTTP, served by the official SDK.
 //!
-//! It executes writes, as a production server does; a replay never reaches it.
+//! It executes writes, as a production server does. A replay must never reach it.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use serde_json::Value;
 use crate::backend::Ledger;
 use crate::http::{Listener, Server};
 
-/// The tools, with what the owner declares of each: the very file that `foreshadow replay --tools` reads.
+/// The tools with their declared effects: the file that `foreshadow replay --tools` reads.
 pub(crate) const CATALOG: &str = include_str!("tools.json");
 
 /// The running tool server.
@@ -29,28 +29,28 @@ pub(crate) struct ToolServer {
 }
 
 impl ToolServer {
-    /// Starts it over the shop's ledger.
+    /// Serves the tools.
     pub(crate) async fn start(ledger: Ledger) -> anyhow::Result<Self> {
         let ledger = Arc::new(ledger);
-        let shop = Shop { ledger: Arc::clone(&ledger), tools: Arc::new(listed()?) };
-        // Without sessions each call stands alone, as the 2026-07-28 protocol has it, and is answered in plain JSON.
+        let shop = Shop { ledger: Arc::clone(&ledger), tools: Arc::new(public_tools()?) };
+        // Protocol version 2026-07-28 has no sessions: each call is independent and gets a plain JSON response.
         let config =
             StreamableHttpServerConfig::default().with_legacy_session_mode(false).with_json_response(true);
         let sessions = Arc::new(NeverSessionManager::default());
         let service = StreamableHttpService::new(move || Ok(shop.clone()), sessions, config);
-        let server = Listener::take().await?.serve(move |request| {
+        let server = Listener::bind().await?.serve(move |request| {
             let service = service.clone();
             async move { service.handle(request).await }
         });
         Ok(Self { server, ledger })
     }
 
-    /// Where its MCP endpoint is.
+    /// URL of the MCP endpoint.
     pub(crate) fn url(&self) -> String {
         format!("{}/mcp", self.server.url())
     }
 
-    /// How many writes it executed.
+    /// Number of executed writes.
     pub(crate) fn writes(&self) -> u64 {
         self.ledger.writes()
     }
@@ -60,17 +60,18 @@ impl ToolServer {
     }
 }
 
-/// The tools as an MCP client sees them: what the owner declares of their effects is not for the wire.
-fn listed() -> anyhow::Result<Vec<Tool>> {
-    let catalog: Value = serde_json::from_str(CATALOG).context("the demo's tool list is broken")?;
-    let entries = catalog.get("tools").and_then(Value::as_array).context("the demo's tool list is empty")?;
+/// The tools as an MCP client sees them, without the declared effects.
+fn public_tools() -> anyhow::Result<Vec<Tool>> {
+    let catalog: Value = serde_json::from_str(CATALOG).context("tools.json of the demo is not JSON")?;
+    let entries =
+        catalog.get("tools").and_then(Value::as_array).context("tools.json of the demo has no tools")?;
     let tool = |entry: &Value| {
         let mut entry = entry.clone();
-        let fields = entry.as_object_mut().context("a tool is no object")?;
+        let fields = entry.as_object_mut().context("a tool of tools.json is not an object")?;
         for declared in ["effect", "reversible", "idempotent"] {
             fields.remove(declared);
         }
-        serde_json::from_value(entry).context("a tool of the demo is broken")
+        serde_json::from_value(entry).context("a tool of tools.json is not an MCP tool")
     };
     entries.iter().map(tool).collect()
 }
@@ -119,7 +120,7 @@ mod tests {
     #[test]
     fn the_catalog_declares_an_effect_for_every_tool() {
         let catalog = ToolCatalog::parse_json(CATALOG).expect("the catalog parses");
-        assert_eq!(catalog.0.len(), listed().expect("the list parses").len());
+        assert_eq!(catalog.0.len(), public_tools().expect("the list parses").len());
         assert!(catalog.0.values().all(|tool| tool.effect != Effect::Unknown && tool.args_schema.is_some()));
     }
 }

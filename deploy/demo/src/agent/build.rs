@@ -1,35 +1,35 @@
-//! One version of the demo's agent: everything that a release changes, in one file.
+//! One build of the demo's agent: everything that a release can change, in one file.
 
 use anyhow::Context as _;
 use serde::Deserialize;
 
-/// A version of the agent, as its `agent.toml` spells it.
+/// The contents of an `agent.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct Build {
-    /// The version's name.
+    /// Name of the build.
     pub(crate) build: String,
-    /// The system prompt.
+    /// System prompt.
     pub(crate) prompt: String,
-    /// Whether model answers are asked for as a stream.
+    /// Requests streamed model responses.
     pub(crate) stream: bool,
-    /// What the agent does when a tool is slow: it timed out, or answered that it is still working.
+    /// Reaction to a tool call that timed out or is still processing.
     pub(crate) when_slow: WhenSlow,
 }
 
-/// What to do about a slow tool.
+/// Reaction to a slow tool call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum WhenSlow {
-    /// Tell the model, which looks whether it was done.
+    /// Reports it to the model, which checks the status.
     Report,
-    /// Call it again.
+    /// Repeats the call.
     Retry,
 }
 
 impl Build {
     /// Parses an `agent.toml`.
     pub(crate) fn parse(text: &str) -> anyhow::Result<Self> {
-        toml::from_str(text).context("the agent's file cannot be read")
+        toml::from_str(text).context("agent.toml cannot be parsed")
     }
 }

@@ -1,4 +1,4 @@
-//! The agent's tool calls: MCP over streamable HTTP in the stateless form of 2026-07-28.
+//! The agent's tool calls: MCP over streamable HTTP, stateless, protocol version 2026-07-28.
 
 use anyhow::Context as _;
 use hyper::StatusCode;
@@ -9,18 +9,18 @@ use crate::http::{HttpClient, Reply};
 
 const PROTOCOL: &str = "2026-07-28";
 
-/// How a tool call came out.
+/// The result of a tool call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ToolOutcome {
-    /// The tool's answer.
-    Answered(String),
-    /// The tool, or what stands before it, says that it failed.
+    /// Text of the result.
+    Result(String),
+    /// Error text of the tool or of a proxy in front of it.
     Failed(String),
-    /// Nobody knows whether it was done.
+    /// No response in time: the tool may have executed the call or not.
     TimedOut,
 }
 
-/// Lists the tools, in the form in which a chat request carries them.
+/// Lists the tools in the form of a chat request.
 pub(crate) async fn list(
     client: &HttpClient,
     url: &str,
@@ -31,7 +31,7 @@ pub(crate) async fn list(
     let tools = message
         .pointer("/result/tools")
         .and_then(Value::as_array)
-        .context("the tool server lists no tools")?;
+        .context("the tool server returned no tool list")?;
     let function = |tool: &Value| {
         json!({"type": "function", "function": {"name": tool.get("name"), "description": tool.get("description"),
             "parameters": tool.get("inputSchema")}})
@@ -58,11 +58,11 @@ pub(crate) async fn call(
         let text = error.get("message").and_then(Value::as_str).unwrap_or("no reason given");
         return Ok(ToolOutcome::Failed(text.to_owned()));
     }
-    let result = message.get("result").context("the tool server's answer has no result")?;
+    let result = message.get("result").context("the tool server's response has no result")?;
     let blocks = result.get("content").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let texts: Vec<&str> = blocks.iter().filter_map(|block| block.get("text")?.as_str()).collect();
     let failed = result.get("isError").and_then(Value::as_bool) == Some(true);
-    Ok(if failed { ToolOutcome::Failed(texts.join("\n")) } else { ToolOutcome::Answered(texts.join("\n")) })
+    Ok(if failed { ToolOutcome::Failed(texts.join("\n")) } else { ToolOutcome::Result(texts.join("\n")) })
 }
 
 async fn send(
@@ -95,7 +95,7 @@ async fn send(
     client.post(url, &all, &body).await
 }
 
-/// The answer's JSON-RPC message, plain or as the last event of a stream.
+/// The JSON-RPC message of the response: the body, or the last event of a stream.
 fn message(reply: &Reply) -> anyhow::Result<Value> {
     let text = if reply.is_event_stream() {
         reply.events().pop().unwrap_or_default()
@@ -103,5 +103,5 @@ fn message(reply: &Reply) -> anyhow::Result<Value> {
         String::from_utf8_lossy(&reply.body).into_owned()
     };
     serde_json::from_str(&text)
-        .with_context(|| format!("the tool server answered {} and no JSON", reply.status))
+        .with_context(|| format!("the tool server responded {} without JSON", reply.status))
 }

@@ -6,14 +6,14 @@ use crate::tool_server::ToolServer;
 
 const CASES: u32 = 40;
 
-/// Sends every case's first turn to this build and returns how many writes the shop executed.
+/// Sends the first turn of every case to this build and returns the number of executed writes.
 async fn writes_of(agent_toml: &str, seed: u64) -> u64 {
     let cases: Vec<Case> = (0..CASES).map(|number| Case::draw(seed, number)).collect();
     let model = ModelServer::start(seed).await.expect("a model server");
     let tools = ToolServer::start(Ledger::new(&cases)).await.expect("a tool server");
     let endpoints = Endpoints { model_url: model.url(), tool_url: tools.url() };
     let build = Build::parse(agent_toml).expect("a build");
-    let agent = AgentServer::start(Listener::take().await.expect("a port"), build, endpoints);
+    let agent = AgentServer::start(Listener::bind().await.expect("a port"), build, endpoints);
     let client = HttpClient::new();
     for case in &cases {
         let headers = [(HeaderName::from_static("x-session-id"), case.id.clone())];
@@ -31,7 +31,7 @@ async fn writes_of(agent_toml: &str, seed: u64) -> u64 {
 }
 
 #[tokio::test]
-async fn works_through_requests_and_only_the_regressed_build_writes_more_than_once() {
+async fn answers_requests_and_only_the_regressed_build_writes_more_than_once() {
     let current = writes_of(builds::CURRENT, 3).await;
     let harmless = writes_of(builds::HARMLESS, 3).await;
     let regressed = writes_of(builds::REGRESSED, 3).await;
@@ -42,11 +42,11 @@ async fn works_through_requests_and_only_the_regressed_build_writes_more_than_on
 }
 
 #[tokio::test]
-async fn says_what_is_wrong_with_a_turn() {
+async fn a_bad_turn_and_an_unreachable_model_are_errors() {
     let nowhere =
         Endpoints { model_url: "http://127.0.0.1:1/v1".into(), tool_url: "http://127.0.0.1:1".into() };
     let build = Build::parse(builds::CURRENT).expect("a build");
-    let agent = AgentServer::start(Listener::take().await.expect("a port"), build, nowhere);
+    let agent = AgentServer::start(Listener::bind().await.expect("a port"), build, nowhere);
     let client = HttpClient::new();
     let missing = client.post(&agent.url(), &[], &json!({"session": "s"})).await.expect("an answer");
     assert_eq!(missing.status, StatusCode::BAD_REQUEST);
@@ -58,18 +58,18 @@ async fn says_what_is_wrong_with_a_turn() {
 }
 
 #[test]
-fn a_slow_tool_is_known_by_what_it_says() {
+fn a_slow_tool_call_is_recognised_by_its_response() {
     assert!(is_slow(&ToolOutcome::TimedOut));
-    assert!(is_slow(&ToolOutcome::Answered(r#"{"status":"processing"}"#.into())));
-    assert!(!is_slow(&ToolOutcome::Answered(r#"{"status":"booked"}"#.into())));
+    assert!(is_slow(&ToolOutcome::Result(r#"{"status":"processing"}"#.into())));
+    assert!(!is_slow(&ToolOutcome::Result(r#"{"status":"booked"}"#.into())));
     assert!(!is_slow(&ToolOutcome::Failed("no".into())));
 }
 
 #[test]
-fn forgets_the_oldest_conversation_first() {
-    let conversations = Conversations::default();
-    for number in 0..=MAX_CONVERSATIONS {
-        conversations.keep(&number.to_string(), Conversation { messages: Vec::new(), tools: Value::Null });
+fn a_new_conversation_evicts_the_least_recently_used() {
+    let conversations = Conversations::new();
+    for number in 0..=MAX_CONVERSATIONS.get() {
+        conversations.put(&number.to_string(), Conversation { messages: Vec::new(), tools: Value::Null });
     }
-    assert!(conversations.recall("0").is_none() && conversations.recall("1").is_some());
+    assert!(conversations.get("0").is_none() && conversations.get("1").is_some());
 }
