@@ -39,8 +39,8 @@ pub(crate) fn recorder(folder: &OutputFolder, build: &str, agent: &str, model: &
         .map(|(tool, effect)| format!("\n[[tool]]\nname = \"{tool}\"\neffect = \"{effect}\"\n"))
         .collect::<String>();
     format!(
-        r#"# Configuration of `foreshadow record`: three routes, one for each edge that the agent has.
-# Listener 0 takes a free port; at your gateway, write the address that callers use.
+        r#"# Configuration of `foreshadow record`: three routes, one per edge of the agent.
+# Port 0 binds a free port; at your gateway, write the address that clients use.
 agent = "refund-support"
 build = {build}
 store = {store}

@@ -1,13 +1,13 @@
-//! What evaluations cost, and the bounds on it: requests, tokens, dollars.
+//! The budget of an invocation: limits on requests, tokens and dollars.
 //!
-//! What a request may cost is set aside before it is made and replaced by what it did cost, so that requests under way
-//! together do not pass a bound that each alone would keep.
+//! Each request reserves its estimated cost first and settles its real cost afterwards. Concurrent requests can therefore
+//! not exceed a limit together.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::config::Limits;
 
-/// Tokens and dollars.
+/// Tokens and US dollars.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Cost {
     /// Tokens read and written.
@@ -20,13 +20,13 @@ pub(crate) struct Cost {
 struct Spent {
     requests: u64,
     cost: Cost,
-    /// Set aside for requests under way.
+    /// Estimated cost of the open requests.
     reserved: Cost,
-    /// The bound that was reached first.
+    /// Key of the limit that was reached first.
     reached: Option<&'static str>,
 }
 
-/// Counts what is spent.
+/// Counts requests, tokens and dollars against their limits.
 #[derive(Debug)]
 pub(crate) struct Budget {
     max_requests: Option<u64>,
@@ -36,7 +36,7 @@ pub(crate) struct Budget {
 }
 
 impl Budget {
-    /// A budget that starts from what earlier starts spent.
+    /// Starts from the cost of earlier invocations.
     pub(crate) fn new(limits: &Limits, earlier: Cost) -> Self {
         Self {
             max_requests: limits.max_requests,
@@ -47,11 +47,11 @@ impl Budget {
     }
 
     fn spent(&self) -> MutexGuard<'_, Spent> {
-        // Numbers are never left half-changed.
+        // A panic leaves the counters consistent, so a poisoned lock is usable.
         self.spent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets aside what a request may cost; `false` where it would pass a bound.
+    /// Reserves the estimated cost of a request; `false` if it would exceed a limit.
     pub(crate) fn reserve(&self, estimate: Cost) -> bool {
         let mut spent = self.spent();
         let tokens = spent.cost.tokens + spent.reserved.tokens + estimate.tokens;
@@ -72,7 +72,7 @@ impl Budget {
         true
     }
 
-    /// Replaces what was set aside by what it was.
+    /// Replaces the reservation by the real cost.
     pub(crate) fn settle(&self, estimate: Cost, cost: Cost) {
         let mut spent = self.spent();
         spent.reserved.tokens = spent.reserved.tokens.saturating_sub(estimate.tokens);
@@ -81,7 +81,7 @@ impl Budget {
         spent.cost.usd += cost.usd;
     }
 
-    /// Counts a request, or the start of a program; `false` where no more may be made.
+    /// Counts a request or a program start; `false` if the limit is reached.
     pub(crate) fn try_request(&self) -> bool {
         let mut spent = self.spent();
         if self.max_requests.is_some_and(|most| spent.requests >= most) {
@@ -92,13 +92,13 @@ impl Budget {
         true
     }
 
-    /// Requests of this start, and the cost of all starts.
+    /// Requests of this invocation and cost of all invocations.
     pub(crate) fn total(&self) -> (u64, Cost) {
         let spent = self.spent();
         (spent.requests, spent.cost)
     }
 
-    /// The bound that was reached.
+    /// Key of the limit that was reached.
     pub(crate) fn reached(&self) -> Option<&'static str> {
         self.spent().reached
     }
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_under_way_counts() {
+    fn open_requests_count_against_the_limits() {
         let limits =
             Limits { max_tokens: Some(100), max_usd: Some(1.0), max_requests: Some(2), ..Limits::default() };
         let budget = Budget::new(&limits, Cost { tokens: 20, usd: 0.0 });

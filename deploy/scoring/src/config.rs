@@ -1,57 +1,57 @@
-//! The `[score]` table of a configuration: who is asked about trials, and how much that may cost.
+//! The `[score]` table: evaluators, embeddings and limits.
 //!
-//! Parsed whole and checked whole; nothing is opened here but the files that a digest needs. A value that came through
-//! [`ScoreConfig::find`] is fit to be used.
+//! [`ScoreConfig::find`] parses and checks the complete table. It opens no file.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-/// The `[score]` table.
-#[derive(Debug, Clone, Default, Deserialize)]
+/// The `[score]` table: evaluators of trials, embeddings of answers, limits.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ScoreConfig {
-    /// Bounds on what one start does.
+    /// Limits of one invocation.
     #[serde(default)]
     pub limits: Limits,
-    /// Files of labels that people gave.
+    /// Files with labels by people.
     #[serde(rename = "labels", default)]
     pub labels: Vec<LabelsConfig>,
-    /// Programs.
+    /// Programs that score trials.
     #[serde(rename = "command", default)]
     pub commands: Vec<CommandConfig>,
-    /// Services.
+    /// HTTP services that score trials.
     #[serde(rename = "http", default)]
     pub services: Vec<HttpConfig>,
-    /// Language models.
+    /// Language models that score trials.
     #[serde(rename = "judge", default)]
     pub judges: Vec<JudgeConfig>,
-    /// How answers become vectors; absent, by the model inside the binary.
+    /// Embeddings of answers; without the table, by the built-in sentence model.
     pub embeddings: Option<EmbeddingsConfig>,
 }
 
-/// Bounds. Tokens and dollars count everything that the run's `scores` table says was spent, by earlier starts too;
-/// requests count this start.
-#[derive(Debug, Clone, Deserialize)]
+/// `[score.limits]`. Limits on tokens and dollars count all invocations on the run, as its `scores` table lists them.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Limits {
-    /// Evaluations under way at a time, of all evaluators together.
+    /// Evaluations at the same time, all evaluators together, 1 to 256.
     pub concurrency: usize,
-    /// Requests and program starts, tries that failed included.
+    /// Requests and program starts of one invocation, including failed attempts.
     pub max_requests: Option<u64>,
-    /// Tokens read and written by judges.
+    /// Tokens that judges read and wrote, all invocations together.
     pub max_tokens: Option<u64>,
-    /// US dollars, by the prices of the judges.
+    /// US dollars by the prices of the judges, all invocations together.
     pub max_usd: Option<f64>,
-    /// So many trials one after the other that an evaluator cannot score end its work in this start.
+    /// Errors in a row after which an evaluator is skipped for the rest of the invocation, 1 to 1000000.
     pub max_consecutive_errors: u32,
-    /// Share of the trials that may stay without a score before the command fails.
+    /// Share of trials without a score above which the command fails, 0 to 1.
     pub max_error_share: f64,
-    /// How long a finished row waits for its commit while others finish: so much work is lost by a kill, at most.
+    /// Longest time between a finished score and its commit; a killed process loses at most the scores of this time.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub commit_every: Duration,
 }
 
@@ -69,68 +69,71 @@ impl Default for Limits {
     }
 }
 
-/// `[[score.labels]]`: a CSV file with `case`, `trial`, `success` and, where they are there, `lane` and `reason`.
-#[derive(Debug, Clone, Deserialize)]
+/// `[[score.labels]]`: a CSV file with the columns `case`, `trial`, `success` and optionally `lane` and `reason`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct LabelsConfig {
-    /// Its name in tables and reports.
+    /// Name in tables and reports: 1 to 64 letters, digits, `-`, `_` or `.`.
     pub name: String,
-    /// The file, relative to the configuration.
+    /// Path of the CSV file, relative to the configuration file.
     pub file: PathBuf,
 }
 
-/// `[[score.command]]`: a program that gets a trial as JSON on stdin and answers with JSON on stdout.
-#[derive(Debug, Clone, Deserialize)]
+/// `[[score.command]]`: a program that reads one trial as JSON on stdin and prints its grade as JSON on stdout.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct CommandConfig {
-    /// Its name in tables and reports.
+    /// Name in tables and reports: 1 to 64 letters, digits, `-`, `_` or `.`.
     pub name: String,
-    /// The program and its arguments.
+    /// Program and arguments.
     pub argv: Vec<String>,
-    /// Its environment beside what it inherits; `${NAME}` is taken from this process's.
+    /// Additional environment variables; `${NAME}` is replaced by a variable of this process.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
-    /// Variables that it inherits.
-    #[serde(default = "inherited")]
+    /// Environment variables that the program inherits.
+    #[serde(default = "default_inherit_env")]
     pub inherit_env: Vec<String>,
-    /// The folder it is started in, relative to the configuration; by default the configuration's.
+    /// Working directory, relative to the configuration file; without it, the folder of the configuration file.
     pub working_dir: Option<PathBuf>,
-    /// How long it may take over a trial.
-    #[serde(default = "minute", with = "humantime_serde")]
+    /// Time limit for one trial.
+    #[serde(default = "one_minute", with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub timeout: Duration,
-    /// A `score` from here on is a success, where the answer has no `success`.
-    #[serde(default = "half")]
+    /// Score from which a trial is a success if the program prints no `success`, 0 to 1.
+    #[serde(default = "default_threshold")]
     pub threshold: f64,
-    /// Its word counts only where its agreement with labels is measured and passes, as a judge's.
+    /// Counts only where the program is measured to agree with labels, like a judge.
     #[serde(default)]
     pub is_judge: bool,
-    /// The slice in which that agreement is measured.
+    /// Slice in whose values the agreement with labels is measured; without it, over all trials.
     pub slice_by: Option<String>,
-    /// Changed by hand where it scores otherwise than before for a reason that stands nowhere else.
+    /// Part of the digest; change it if the program scores differently for a reason that no other key shows.
     pub version: Option<String>,
 }
 
-/// What a program needs to start at all; secrets are not among it.
-fn inherited() -> Vec<String> {
+/// Variables that a program needs to start; none of them is a secret.
+fn default_inherit_env() -> Vec<String> {
     ["PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER"].map(str::to_owned).to_vec()
 }
 
-fn minute() -> Duration {
+fn one_minute() -> Duration {
     Duration::from_secs(60)
 }
 
-fn half() -> f64 {
+fn default_threshold() -> f64 {
     0.5
 }
 
-/// How a request is tried again.
-#[derive(Debug, Clone, Deserialize)]
+/// Retries of a request after no response, 408, 429 or 5xx.
+#[derive(Debug, Clone, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Retry {
-    /// Tries after the first, where the service cannot be reached, is overloaded or fails (408, 429, 5xx).
+    /// Number of retries, 0 to 10.
     pub times: u32,
-    /// The pause before the first of them; each later one is twice as long. A `retry-after` is honoured up to a minute.
+    /// Pause before the first retry; each further pause is twice as long, up to one minute. A `retry-after` header replaces
+    /// the pause.
     #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub pause: Duration,
 }
 
@@ -140,180 +143,186 @@ impl Default for Retry {
     }
 }
 
-/// `[[score.http]]`: a service that gets a trial as JSON by POST and answers with JSON.
-#[derive(Debug, Clone, Deserialize)]
+/// `[[score.http]]`: a service that gets one trial as JSON by POST and returns its grade as JSON.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct HttpConfig {
-    /// Its name in tables and reports.
+    /// Name in tables and reports: 1 to 64 letters, digits, `-`, `_` or `.`.
     pub name: String,
-    /// Where it is.
+    /// URL of the service, `http://` or `https://`.
     pub url: String,
-    /// Headers; `${NAME}` is taken from the environment.
+    /// Request headers; `${NAME}` is replaced by an environment variable.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
-    /// How long a request may take.
-    #[serde(default = "minute", with = "humantime_serde")]
+    /// Time limit of one request.
+    #[serde(default = "one_minute", with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub timeout: Duration,
-    /// How it is tried again.
+    /// Retries.
     #[serde(default)]
     pub retry: Retry,
-    /// A `score` from here on is a success, where the answer has no `success`.
-    #[serde(default = "half")]
+    /// Score from which a trial is a success if the response has no `success`, 0 to 1.
+    #[serde(default = "default_threshold")]
     pub threshold: f64,
-    /// Its word counts only where its agreement with labels is measured and passes, as a judge's.
+    /// Counts only where the service is measured to agree with labels, like a judge.
     #[serde(default)]
     pub is_judge: bool,
-    /// The slice in which that agreement is measured.
+    /// Slice in whose values the agreement with labels is measured; without it, over all trials.
     pub slice_by: Option<String>,
-    /// Changed by hand where it scores otherwise than before for a reason that stands nowhere else.
+    /// Part of the digest; change it if the service scores differently for a reason that no other key shows.
     pub version: Option<String>,
 }
 
-/// How a judge is made to answer in its two words.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, serde::Serialize)]
+/// How the request to a judge demands the two words.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Structured {
     /// `response_format` with the JSON Schema of the answer.
     #[default]
     JsonSchema,
-    /// `response_format` that asks for any JSON object.
+    /// `response_format` that demands any JSON object.
     JsonObject,
     /// The prompt alone.
     None,
 }
 
-/// `[[score.judge]]`: a language model behind an OpenAI-compatible chat endpoint, asked at temperature 0.
-#[derive(Debug, Clone, Deserialize)]
+/// `[[score.judge]]`: a language model behind an OpenAI-compatible chat endpoint, at temperature 0.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct JudgeConfig {
-    /// Its name in tables and reports.
+    /// Name in tables and reports: 1 to 64 letters, digits, `-`, `_` or `.`.
     pub name: String,
-    /// The base of the endpoint, to which `/chat/completions` is added, such as `https://host/v1`.
+    /// Base URL of the endpoint, such as `https://host/v1`; `/chat/completions` is appended.
     pub url: String,
-    /// The model.
+    /// Model name.
     pub model: String,
-    /// Headers; `${NAME}` is taken from the environment: `authorization = "Bearer ${JUDGE_KEY}"`.
+    /// Request headers; `${NAME}` is replaced by an environment variable: `authorization = "Bearer ${JUDGE_KEY}"`.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
-    /// What the work must be like to pass, in a sentence or a page; part of the default prompt.
+    /// Conditions for a pass; part of the default prompt.
     #[serde(default)]
     pub rubric: String,
-    /// The system message (minijinja).
+    /// System message (minijinja template); without it, the default message.
     pub system: Option<String>,
-    /// The user message (minijinja); must hold `{{ transcript }}`, which is delimited.
+    /// User message (minijinja template), must contain `{{ transcript }}`; without it, the default message.
     pub prompt: Option<String>,
-    /// The word for a success.
-    #[serde(default = "pass")]
+    /// Word for a success: letters, digits, `-`, `_` or `.`.
+    #[serde(default = "default_pass_word")]
     pub pass_word: String,
-    /// The word for a failure.
-    #[serde(default = "fail")]
+    /// Word for a failure: letters, digits, `-`, `_` or `.`.
+    #[serde(default = "default_fail_word")]
     pub fail_word: String,
-    /// How it is made to answer so.
+    /// How the request demands the two words.
     #[serde(default)]
     pub structured: Structured,
-    /// The longest answer, tokens.
-    #[serde(default = "answer_tokens")]
+    /// Longest answer, tokens, 16 to 100000.
+    #[serde(default = "default_answer_tokens")]
     pub max_answer_tokens: u32,
-    /// The field of the request that bounds the answer; some models want `max_completion_tokens`.
-    #[serde(default = "token_limit_key")]
+    /// Field of the request that limits the answer; some models need `max_completion_tokens`.
+    #[serde(default = "default_token_limit_key")]
     pub token_limit_key: String,
-    /// The longest transcript, bytes; of a longer one the middle is left out, and how much is said.
-    #[serde(default = "transcript_bytes")]
+    /// Longest transcript, bytes, 1000 to 10000000; the middle of a longer one is left out.
+    #[serde(default = "default_transcript_bytes")]
     pub max_transcript_bytes: usize,
-    /// The slice in which its agreement with labels is measured, such as `domain`; by default over all trials.
+    /// Slice in whose values the agreement with labels is measured, such as `domain`; without it, over all trials.
     pub slice_by: Option<String>,
-    /// How long a request may take.
-    #[serde(default = "minute", with = "humantime_serde")]
+    /// Time limit of one request.
+    #[serde(default = "one_minute", with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub timeout: Duration,
-    /// How it is tried again.
+    /// Retries.
     #[serde(default)]
     pub retry: Retry,
-    /// Price of a million tokens read, US dollars.
+    /// Price of one million prompt tokens, US dollars.
     #[serde(default)]
     pub input_usd_per_million: f64,
-    /// Price of a million tokens written, US dollars.
+    /// Price of one million answer tokens, US dollars.
     #[serde(default)]
     pub output_usd_per_million: f64,
-    /// Changed by hand where it scores otherwise than before for a reason that stands nowhere else.
+    /// Part of the digest; change it if the judge scores differently for a reason that no other key shows.
     pub version: Option<String>,
 }
 
-fn pass() -> String {
+fn default_pass_word() -> String {
     "pass".to_owned()
 }
 
-fn fail() -> String {
+fn default_fail_word() -> String {
     "fail".to_owned()
 }
 
-fn answer_tokens() -> u32 {
+fn default_answer_tokens() -> u32 {
     400
 }
 
-fn token_limit_key() -> String {
+fn default_token_limit_key() -> String {
     "max_tokens".to_owned()
 }
 
-fn transcript_bytes() -> usize {
+fn default_transcript_bytes() -> usize {
     64 << 10
 }
 
-/// Where vectors come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+/// Provider of embeddings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProviderKind {
-    /// The model inside the binary.
+    /// The sentence model in the binary.
     BuiltIn,
     /// An OpenAI-compatible `/embeddings` endpoint.
     Http,
-    /// No vectors are made.
+    /// No embeddings.
     Off,
 }
 
-/// `[score.embeddings]`: how answers become vectors.
-#[derive(Debug, Clone, Deserialize)]
+/// `[score.embeddings]`: embeddings of the answers.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct EmbeddingsConfig {
-    /// By what.
+    /// Provider of the embeddings.
     pub provider: ProviderKind,
-    /// `http`: the base of the endpoint, to which `/embeddings` is added, such as `https://host/v1`.
+    /// `http` only, required: base URL of the endpoint, such as `https://host/v1`; `/embeddings` is appended.
     pub url: Option<String>,
-    /// `http`: the model.
+    /// `http` only, required: model name.
     pub model: Option<String>,
-    /// `http`: headers; `${NAME}` is taken from the environment.
+    /// `http` only: request headers; `${NAME}` is replaced by an environment variable.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
-    /// `http`: texts in one request.
-    #[serde(default = "batch_texts")]
+    /// `http` only: texts in one request, 1 to 2048.
+    #[serde(default = "default_batch")]
     pub batch: usize,
-    /// `http`: the longest text, bytes; the rest of a longer one is not sent, and how many were is said.
-    #[serde(default = "text_bytes")]
+    /// `http` only: longest text, bytes, 100 to 10000000; a longer text is truncated, and the report counts it.
+    #[serde(default = "default_text_bytes")]
     pub max_text_bytes: usize,
-    /// `http`: how long a request may take.
-    #[serde(default = "minute", with = "humantime_serde")]
+    /// `http` only: time limit of one request.
+    #[serde(default = "one_minute", with = "humantime_serde")]
+    #[schemars(with = "String")]
     pub timeout: Duration,
-    /// `http`: how it is tried again.
+    /// `http` only: retries.
     #[serde(default)]
     pub retry: Retry,
 }
 
-fn batch_texts() -> usize {
+fn default_batch() -> usize {
     64
 }
 
-fn text_bytes() -> usize {
+fn default_text_bytes() -> usize {
     24 << 10
 }
 
 impl ScoreConfig {
-    /// Reads the `[score]` table of a configuration; of any other part of it nothing is asked. Without one, the defaults.
+    /// Parses the `[score]` table of a configuration and ignores the rest; without the table, returns the defaults.
+    ///
+    /// # Errors
+    /// The text is not TOML, or a key of the table is unknown, missing or out of range; the error names the key.
     pub fn find(text: &str) -> anyhow::Result<Self> {
         let mut file: toml::Table =
             toml::from_str(text).map_err(|error| anyhow!("not TOML: {}", error.message()))?;
         let Some(table) = file.remove("score") else { return Ok(Self::default()) };
         let config: Self = serde_path_to_error::deserialize(table).map_err(|error| {
             let detail = error.inner().message().trim().replace('\n', "; ");
-            anyhow!("key `score.{}`: {detail}; correct it and start again", error.path())
+            anyhow!("key `score.{}`: {detail}; correct it and repeat the command", error.path())
         })?;
         config.check()?;
         Ok(config)
@@ -327,12 +336,12 @@ impl ScoreConfig {
         names.sort();
         for pair in names.windows(2) {
             if pair[0] == pair[1] {
-                bail!("key `score`: two evaluators are called {:?}; give each its own name", pair[0]);
+                bail!("key `score`: two evaluators have the name {:?}; rename one", pair[0]);
             }
         }
         if let Some(name) = names.iter().find(|name| !is_name(name)) {
             bail!(
-                "key `score`: an evaluator is called {name:?}; write 1 to 64 letters, digits, `-`, `_` or `.`"
+                "key `score`: an evaluator has the name {name:?}; use 1 to 64 letters, digits, `-`, `_` or `.`"
             );
         }
         let limits = &self.limits;
@@ -342,7 +351,7 @@ impl ScoreConfig {
         for one in &self.commands {
             within(&format!("command {}: threshold", one.name), one.threshold, 0.0..=1.0)?;
             if one.argv.is_empty() {
-                bail!("key `score.command {}: argv` is empty; write the program and its arguments", one.name);
+                bail!("key `score.command {}: argv` is empty; list the program and its arguments", one.name);
             }
         }
         for one in &self.services {
@@ -364,7 +373,7 @@ impl JudgeConfig {
         within(&key("output-usd-per-million"), self.output_usd_per_million, 0.0..=1e6)?;
         if self.pass_word == self.fail_word || !is_name(&self.pass_word) || !is_name(&self.fail_word) {
             bail!(
-                "key `score.judge {}`: pass-word and fail-word must be two words of letters, digits, `-`, `_` or `.`",
+                "key `score.judge {}`: pass-word and fail-word must be two different words of letters, digits, `-`, `_` or `.`",
                 self.name
             );
         }
@@ -385,7 +394,7 @@ impl EmbeddingsConfig {
         }
         if !is_http && given {
             bail!(
-                "key `score.embeddings`: `url`, `model` and `headers` are for provider = \"http\" only; remove them"
+                "key `score.embeddings`: `url`, `model` and `headers` belong to provider = \"http\" only; remove them"
             );
         }
         Ok(())
@@ -413,21 +422,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_template_of_the_help_is_a_configuration() {
-        let config = ScoreConfig::find(crate::TEMPLATE).expect("the template is read");
+    fn the_template_is_a_valid_configuration() {
+        let config = ScoreConfig::find(crate::TEMPLATE).expect("the template parses");
         assert_eq!((config.labels.len(), config.commands.len(), config.services.len()), (1, 1, 1));
         assert_eq!(config.judges[0].slice_by.as_deref(), Some("domain"));
         assert_eq!(config.limits.max_usd, Some(5.0));
     }
 
     #[test]
-    fn other_tables_are_left_alone_and_none_is_needed() {
+    fn other_tables_are_ignored_and_the_table_is_optional() {
         assert!(ScoreConfig::find("agent = \"a\"").expect("TOML").judges.is_empty());
         assert!(ScoreConfig::find("a = ").expect_err("not TOML").to_string().contains("not TOML"));
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn an_error_names_the_key() {
         let refused = |text: &str| ScoreConfig::find(text).expect_err("refused").to_string();
         let typo = refused("[[score.judge]]\nname = \"j\"\nurl = \"u\"\nmodel = \"m\"\nrubrik = \"r\"");
         assert!(typo.contains("score.judge[0]") && typo.contains("rubrik"), "{typo}");
@@ -438,8 +447,20 @@ mod tests {
         assert!(refused("[score.embeddings]\nprovider = \"http\"").contains("`url` and `model`"));
         assert!(refused("[score.embeddings]\nprovider = \"built-in\"\nmodel = \"m\"").contains("remove"));
         let words = "[[score.judge]]\nname = \"j\"\nurl = \"u\"\nmodel = \"m\"\nfail-word = \"pass\"";
-        assert!(refused(words).contains("two words"));
+        assert!(refused(words).contains("two different words"));
         let empty = "[[score.command]]\nname = \"c\"\nargv = []";
         assert!(refused(empty).contains("argv"));
+    }
+
+    #[test]
+    fn the_schema_has_descriptions_and_defaults() {
+        let schema = serde_json::to_value(schemars::schema_for!(ScoreConfig)).expect("JSON");
+        let limits = &schema["$defs"]["Limits"]["properties"];
+        assert_eq!(limits["concurrency"]["default"], 8);
+        assert_eq!(limits["commit-every"]["default"], "5s");
+        assert!(limits["max-usd"]["description"].as_str().is_some_and(|text| text.starts_with("US dollars")));
+        let judge = &schema["$defs"]["JudgeConfig"];
+        assert_eq!(judge["properties"]["timeout"]["default"], "1m");
+        assert_eq!(judge["required"], serde_json::json!(["name", "url", "model"]));
     }
 }

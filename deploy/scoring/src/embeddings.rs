@@ -1,14 +1,16 @@
-//! Answers to vectors: by the model inside the binary, or by an OpenAI-compatible `/embeddings` endpoint.
+//! Embeddings of answers: by the built-in sentence model or by an OpenAI-compatible `/embeddings` endpoint.
 //!
-//! Each distinct text is embedded once. The model inside the binary reads a long text in windows; of a text that is too
-//! long for the endpoint's configured bound the rest is not sent, and the report counts how many were.
+//! Each distinct text is embedded once. The built-in model reads a long text in several windows. An endpoint gets at most
+//! `max-text-bytes` of a text; the report counts the truncated texts.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 #[cfg(feature = "embedding")]
 use embedding::{Embedder, MODEL, WINDOW};
+use lru::LruCache;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -17,27 +19,27 @@ use crate::config::{EmbeddingsConfig, ProviderKind};
 use crate::endpoint::Endpoint;
 use crate::grade::quoted;
 
-/// The longest answer of an endpoint that is read, bytes.
+/// Longest response of an endpoint, bytes.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 
-/// Vectors of texts that were met before, at most: about 40 MB.
-const MAX_REMEMBERED: usize = 25_000;
+/// Cached embeddings: about 40 MB of 384-dimensional vectors.
+const MAX_CACHED: NonZeroUsize = NonZeroUsize::new(25_000).expect("25000 is not zero");
 
-/// A text as a vector.
+/// An embedding.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Vector {
-    /// Its numbers.
+    /// Components, all finite, not all zero.
     pub(crate) numbers: Arc<[f32]>,
-    /// Windows that the text was read in, where that is known.
+    /// Number of windows of the text; `None` for an endpoint.
     pub(crate) windows: Option<u32>,
 }
 
-/// Why texts did not become vectors.
+/// Why texts were not embedded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum EmbedError {
-    /// A bound of the budget forbids it.
-    Bound,
-    /// It failed, and how.
+    /// The budget is exhausted.
+    Budget,
+    /// The model failed, with the error text.
     Failed(String),
 }
 
@@ -52,13 +54,13 @@ enum Backend {
     },
 }
 
-/// What makes vectors.
+/// A source of embeddings.
 #[derive(Debug)]
 pub(crate) struct EmbeddingProvider {
     backend: Backend,
-    /// The model's name.
+    /// Name of the model.
     pub(crate) model: String,
-    /// What tells two models, or ways of using one, apart.
+    /// BLAKE3 of the settings that can change an embedding, hexadecimal.
     pub(crate) digest: String,
 }
 
@@ -74,10 +76,10 @@ struct Item {
 }
 
 impl EmbeddingProvider {
-    /// Takes a configuration; nothing where no vectors are wanted.
+    /// Creates the provider of a configuration; `None` if embeddings are off.
     ///
     /// # Errors
-    /// Names the key and what is wrong with it.
+    /// The text names the unusable key, or the missing feature of the build.
     pub(crate) fn new(
         config: Option<&EmbeddingsConfig>,
         env: &dyn Fn(&str) -> Option<String>,
@@ -117,8 +119,8 @@ impl EmbeddingProvider {
         Ok(Self { backend, model, digest })
     }
 
-    /// Whether so much of a text is not read.
-    pub(crate) fn cuts(&self, text: &str) -> bool {
+    /// Whether the provider truncates this text.
+    pub(crate) fn truncates(&self, text: &str) -> bool {
         match &self.backend {
             #[cfg(feature = "embedding")]
             Backend::BuiltIn(_) => false,
@@ -138,7 +140,7 @@ impl EmbeddingProvider {
                     let body = json!({"model": self.model, "input": inputs, "encoding_format": "float"});
                     let answer =
                         endpoint.post(&body.to_string(), budget).await.map_err(EmbedError::Failed)?;
-                    let answer = answer.ok_or(EmbedError::Bound)?;
+                    let answer = answer.ok_or(EmbedError::Budget)?;
                     vectors.extend(read(&answer, part.len()).map_err(EmbedError::Failed)?);
                 }
                 Ok(vectors)
@@ -164,7 +166,7 @@ async fn embed_locally(embedder: Arc<Embedder>, texts: Vec<String>) -> Result<Ve
     made.await.map_err(|error| EmbedError::Failed(format!("the sentence model panicked: {error}")))
 }
 
-/// The beginning of a text.
+/// The longest prefix of at most `max_bytes`, cut between characters.
 fn head(text: &str, max_bytes: usize) -> &str {
     let mut end = text.len().min(max_bytes);
     while !text.is_char_boundary(end) {
@@ -173,10 +175,10 @@ fn head(text: &str, max_bytes: usize) -> &str {
     &text[..end]
 }
 
-/// Reads the answer of an endpoint: one vector for each text, all of one length, none without a direction.
+/// Parses the response of an endpoint: one vector per text, all of one length, finite and not zero.
 fn read(answer: &[u8], texts: usize) -> Result<Vec<Vector>, String> {
     let parsed: Answer = serde_json::from_slice(answer).map_err(|error| {
-        format!("expected an embeddings answer ({error}), found {}", quoted(&String::from_utf8_lossy(answer)))
+        format!("expected an embeddings response ({error}), found {}", quoted(&String::from_utf8_lossy(answer)))
     })?;
     let mut vectors: Vec<Option<Vector>> = vec![None; texts];
     let length = parsed.data.first().map_or(0, |item| item.embedding.len());
@@ -184,60 +186,70 @@ fn read(answer: &[u8], texts: usize) -> Result<Vec<Vector>, String> {
         let sound = embedding.iter().all(|number| number.is_finite())
             && embedding.iter().any(|number| *number != 0.0);
         if embedding.len() != length || !sound {
-            return Err(format!("vector {index} has no direction, or another length than the first"));
+            return Err(format!("vector {index} is zero, not finite, or has another length than the first"));
         }
         let free = vectors.get_mut(index).filter(|place| place.is_none());
-        let place = free.ok_or_else(|| format!("vector {index} is there twice, or of no text"))?;
+        let place = free.ok_or_else(|| format!("vector {index} occurs twice or belongs to no text"))?;
         *place = Some(Vector { numbers: Arc::from(embedding), windows: None });
     }
     let found = vectors.iter().flatten().count();
     vectors.into_iter().collect::<Option<Vec<_>>>().ok_or(format!("expected {texts} vectors, found {found}"))
 }
 
-/// Vectors of texts that were met before.
-#[derive(Debug, Default)]
+/// Embeddings by BLAKE3 of the text; a new one evicts the least recently used.
+#[derive(Debug)]
 pub(crate) struct EmbeddingCache {
-    known: HashMap<blake3::Hash, Vector>,
+    known: LruCache<blake3::Hash, Vector>,
     length: Option<usize>,
 }
 
+impl Default for EmbeddingCache {
+    fn default() -> Self {
+        Self { known: LruCache::new(MAX_CACHED), length: None }
+    }
+}
+
 impl EmbeddingCache {
-    /// The vectors of these texts, in their order; each distinct one that was not met before is embedded.
+    /// The embeddings of these texts, in their order; embeds each distinct text that is not cached.
     ///
     /// # Errors
-    /// A bound was reached, or the model failed.
+    /// The budget is exhausted, or the model failed.
     pub(crate) async fn vectors(
         &mut self,
         provider: &EmbeddingProvider,
         texts: &[&str],
         budget: &Budget,
     ) -> Result<Vec<Vector>, EmbedError> {
-        if self.known.len() + texts.len() > MAX_REMEMBERED {
-            self.known.clear();
-        }
-        let names: Vec<blake3::Hash> = texts.iter().map(|text| blake3::hash(text.as_bytes())).collect();
-        let mut new: Vec<(blake3::Hash, String)> = Vec::new();
-        let mut asked = std::collections::HashSet::new();
-        for (name, text) in names.iter().zip(texts) {
-            if !self.known.contains_key(name) && asked.insert(*name) {
-                new.push((*name, (*text).to_owned()));
+        let keys: Vec<blake3::Hash> = texts.iter().map(|text| blake3::hash(text.as_bytes())).collect();
+        // The result holds its own vectors: more distinct texts than the cache has entries still get one each.
+        let mut found: HashMap<blake3::Hash, Vector> = HashMap::new();
+        let mut missing: Vec<(blake3::Hash, String)> = Vec::new();
+        let mut requested = HashSet::new();
+        for (key, text) in keys.iter().zip(texts) {
+            if let Some(vector) = self.known.get(key) {
+                found.insert(*key, vector.clone());
+            } else if requested.insert(*key) {
+                missing.push((*key, (*text).to_owned()));
             }
         }
-        if !new.is_empty() {
-            let (new, texts): (Vec<_>, Vec<_>) = new.into_iter().unzip();
-            let made = provider.embed(texts, budget).await?;
-            for vector in &made {
+        if !missing.is_empty() {
+            let (missing, texts): (Vec<_>, Vec<_>) = missing.into_iter().unzip();
+            let vectors = provider.embed(texts, budget).await?;
+            for (key, vector) in missing.into_iter().zip(vectors) {
                 let length = *self.length.get_or_insert(vector.numbers.len());
                 if vector.numbers.len() != length {
                     let found = vector.numbers.len();
-                    return Err(EmbedError::Failed(format!("vectors of {length} and of {found} numbers")));
+                    return Err(EmbedError::Failed(format!(
+                        "the model returned vectors of {length} and of {found} dimensions"
+                    )));
                 }
+                self.known.put(key, vector.clone());
+                found.insert(key, vector);
             }
-            self.known.extend(new.into_iter().zip(made));
         }
-        let of = |name: &blake3::Hash| self.known.get(name).cloned();
-        let missing = || EmbedError::Failed("a text has no vector".to_owned());
-        names.iter().map(of).collect::<Option<Vec<_>>>().ok_or_else(missing)
+        let of = |key: &blake3::Hash| found.get(key).cloned();
+        let incomplete = || EmbedError::Failed("the model returned fewer vectors than texts".to_owned());
+        keys.iter().map(of).collect::<Option<Vec<_>>>().ok_or_else(incomplete)
     }
 }
 
@@ -246,13 +258,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_has_one_sound_vector_for_each_text() {
+    fn a_response_has_one_valid_vector_per_text() {
         let of = |text: &str, texts| read(text.as_bytes(), texts);
         let good = "{\"data\":[{\"index\":1,\"embedding\":[0,2]},{\"index\":0,\"embedding\":[1,0]}],\"model\":\"m\"}";
         let vectors = of(good, 2).expect("vectors");
         assert_eq!((vectors[0].numbers[0], vectors[1].numbers[1]), (1.0, 2.0));
         assert!(of(good, 3).expect_err("too few").contains("expected 3 vectors, found 2"));
-        assert!(of(good, 1).expect_err("too many").contains("of no text"));
+        assert!(of(good, 1).expect_err("too many").contains("belongs to no text"));
         let twice = "{\"data\":[{\"index\":0,\"embedding\":[1]},{\"index\":0,\"embedding\":[1]}]}";
         assert!(of(twice, 2).expect_err("twice").contains("twice"));
         assert!(of("{\"data\":[{\"index\":0,\"embedding\":[0,0]}]}", 1).is_err());
@@ -263,22 +275,22 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_cut_between_letters() {
+    fn a_text_is_truncated_between_characters() {
         assert_eq!((head("aé", 2), head("aé", 3), head("aé", 9)), ("a", "aé", "aé"));
     }
 
     #[cfg(feature = "embedding")]
     #[tokio::test]
-    async fn a_distinct_text_is_embedded_once_and_like_itself() {
+    async fn each_distinct_text_is_embedded_once() {
         let provider = EmbeddingProvider::new(None, &|_| None).expect("built in").expect("is the default");
         let budget = Budget::new(&crate::config::Limits::default(), crate::budget::Cost::default());
-        let mut memory = EmbeddingCache::default();
+        let mut cache = EmbeddingCache::default();
         let long = "word ".repeat(600);
         let vectors =
-            memory.vectors(&provider, &["hello", "bye", "hello", &long], &budget).await.expect("vectors");
+            cache.vectors(&provider, &["hello", "bye", "hello", &long], &budget).await.expect("vectors");
         assert_eq!(vectors[0], vectors[2]);
         assert_ne!(vectors[0].numbers, vectors[1].numbers);
         assert_eq!((vectors[0].windows, vectors[3].windows), (Some(1), Some(3)));
-        assert_eq!(memory.known.len(), 3);
+        assert_eq!(cache.known.len(), 3);
     }
 }

@@ -1,4 +1,4 @@
-//! Those who are asked about trials: labels of a file, a program, a service, a language model.
+//! An evaluator of trials: a labels file, a program, an HTTP service or a language model.
 
 use std::path::Path;
 
@@ -17,10 +17,10 @@ use crate::labels::Labels;
 use crate::program::Program;
 use crate::trial_view::TrialView;
 
-/// The longest answer of a service that is read, bytes.
+/// Longest response of a service, bytes.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
 
-/// How an evaluator is asked.
+/// How an evaluator gets its grades.
 #[derive(Debug)]
 enum Method {
     Labels(Labels),
@@ -29,23 +29,23 @@ enum Method {
     Judge(Box<Judge>),
 }
 
-/// Who is asked about trials.
+/// An evaluator with its identity.
 #[derive(Debug)]
 pub(crate) struct Evaluator {
-    /// Its name in tables and reports.
+    /// Name in tables and reports.
     pub(crate) name: String,
-    /// What its word is worth.
+    /// Kind, which decides how `decision` uses the grades.
     pub(crate) kind: ScoreKind,
-    /// Its place in the configuration.
-    pub(crate) rank: u32,
-    /// BLAKE3 of all that can change its word.
+    /// Position in the configuration, from 0; lower wins among evaluators of one kind.
+    pub(crate) priority: u32,
+    /// BLAKE3 of every setting that can change a grade, hexadecimal.
     pub(crate) digest: String,
-    /// The slice in which its agreement with labels is measured.
+    /// Slice in whose values the agreement with labels is measured.
     slice_by: Option<String>,
     method: Method,
 }
 
-/// What is digested of a program.
+/// Settings of a program that can change a grade.
 #[derive(Serialize)]
 struct ProgramIdentity<'a> {
     argv: &'a [String],
@@ -54,7 +54,7 @@ struct ProgramIdentity<'a> {
     threshold: f64,
 }
 
-/// All that can change an evaluator's word.
+/// Settings of an evaluator that can change a grade.
 #[derive(Serialize)]
 struct Identity<'a, T> {
     kind: ScoreKind,
@@ -70,32 +70,32 @@ impl<T: Serialize> Identity<'_, T> {
     }
 }
 
-/// Makes the evaluators of a configuration; `base` is what its paths are relative to.
+/// Creates the evaluators of a configuration, with paths relative to `base`.
 ///
 /// # Errors
-/// Names the evaluator and what is wrong with it.
+/// The text names the evaluator and the unusable key or file.
 pub(crate) fn all(
     config: &ScoreConfig,
     base: &Path,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> anyhow::Result<Vec<Evaluator>> {
-    let mut made = Vec::new();
+    let mut evaluators = Vec::new();
     for one in &config.labels {
-        made.push(labels(one, base).with_context(|| format!("labels {}", one.name))?);
+        evaluators.push(labels(one, base).with_context(|| format!("labels {}", one.name))?);
     }
     for one in &config.commands {
-        made.push(command(one, base, env).with_context(|| format!("command {}", one.name))?);
+        evaluators.push(command(one, base, env).with_context(|| format!("command {}", one.name))?);
     }
     for one in &config.services {
-        made.push(service(one, env).with_context(|| format!("http {}", one.name))?);
+        evaluators.push(service(one, env).with_context(|| format!("http {}", one.name))?);
     }
     for one in &config.judges {
-        made.push(judge(one, env).with_context(|| format!("judge {}", one.name))?);
+        evaluators.push(judge(one, env).with_context(|| format!("judge {}", one.name))?);
     }
-    for (one, rank) in made.iter_mut().zip(0..) {
-        one.rank = rank;
+    for (one, priority) in evaluators.iter_mut().zip(0..) {
+        one.priority = priority;
     }
-    Ok(made)
+    Ok(evaluators)
 }
 
 fn labels(config: &LabelsConfig, base: &Path) -> anyhow::Result<Evaluator> {
@@ -103,7 +103,7 @@ fn labels(config: &LabelsConfig, base: &Path) -> anyhow::Result<Evaluator> {
     Ok(Evaluator {
         name: config.name.clone(),
         kind: ScoreKind::Label,
-        rank: 0,
+        priority: 0,
         digest: content,
         slice_by: None,
         method: Method::Labels(labels),
@@ -121,7 +121,7 @@ fn command(
     let kind = if config.is_judge { ScoreKind::Judge } else { ScoreKind::Command };
     let digest = Identity { kind, version, slice_by, method }.digest();
     let (name, slice_by, method) = (name.clone(), slice_by.clone(), Method::Program(program));
-    Ok(Evaluator { name, kind, rank: 0, digest, slice_by, method })
+    Ok(Evaluator { name, kind, priority: 0, digest, slice_by, method })
 }
 
 fn judge(config: &JudgeConfig, env: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Evaluator> {
@@ -130,7 +130,7 @@ fn judge(config: &JudgeConfig, env: &dyn Fn(&str) -> Option<String>) -> anyhow::
     let kind = ScoreKind::Judge;
     let digest = Identity { kind, version, slice_by, method: judge.identity() }.digest();
     let (name, slice_by, method) = (name.clone(), slice_by.clone(), Method::Judge(Box::new(judge)));
-    Ok(Evaluator { name, kind, rank: 0, digest, slice_by, method })
+    Ok(Evaluator { name, kind, priority: 0, digest, slice_by, method })
 }
 
 fn service(config: &HttpConfig, env: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Evaluator> {
@@ -142,7 +142,7 @@ fn service(config: &HttpConfig, env: &dyn Fn(&str) -> Option<String>) -> anyhow:
     Ok(Evaluator {
         name: config.name.clone(),
         kind,
-        rank: 0,
+        priority: 0,
         digest,
         slice_by: config.slice_by.clone(),
         method: Method::Service { endpoint, threshold: config.threshold },
@@ -150,11 +150,11 @@ fn service(config: &HttpConfig, env: &dyn Fn(&str) -> Option<String>) -> anyhow:
 }
 
 impl Evaluator {
-    /// Whether it has anything to say of a trial of a run of this lane: of complete trials, for others did not do their
-    /// work; of recordings only where these carry a label, to measure its agreement.
-    pub(crate) fn wants(&self, trial: &Trial, own: Lane) -> bool {
+    /// Whether the evaluator applies to a trial in a run of lane `own`: only to complete trials, and to recordings only if
+    /// they have a label, which measures the agreement.
+    pub(crate) fn applies_to(&self, trial: &Trial, own: Lane) -> bool {
         match &self.method {
-            Method::Labels(labels) => labels.of(trial, own).is_some(),
+            Method::Labels(labels) => labels.get(trial, own).is_some(),
             Method::Program(_) | Method::Service { .. } | Method::Judge(_) => {
                 let labelled = trial.lane == Lane::Recorded && trial.success.is_some();
                 trial.ending == TrialEnding::Complete && (trial.lane == own || labelled)
@@ -162,22 +162,22 @@ impl Evaluator {
         }
     }
 
-    /// Whether it must see what happened, not the row alone.
-    pub(crate) fn wants_transcript(&self) -> bool {
+    /// Whether the evaluator reads the exchanges of a trial.
+    pub(crate) fn needs_transcript(&self) -> bool {
         match self.method {
             Method::Labels(_) => false,
             Method::Program(_) | Method::Service { .. } | Method::Judge(_) => true,
         }
     }
 
-    /// The slice of a trial in which its agreement with labels is measured.
+    /// The slice value in which this trial measures the agreement with labels, such as `domain=airline`.
     pub(crate) fn slice(&self, trial: &Trial) -> Option<String> {
         let name = self.slice_by.as_ref()?;
         trial.slices.get(name).map(|value| format!("{name}={value}"))
     }
 
-    /// Asks it about a trial; nothing where a bound of the budget forbids it.
-    pub(crate) async fn ask(
+    /// Evaluates a trial; `None` if the budget is exhausted.
+    pub(crate) async fn evaluate(
         &self,
         trial: &Trial,
         view: &TrialView,
@@ -185,18 +185,18 @@ impl Evaluator {
         budget: &Budget,
     ) -> Option<Evaluation> {
         match &self.method {
-            Method::Labels(labels) => labels.of(trial, own).map(|said| Evaluation::free(Ok(said.clone()))),
+            Method::Labels(labels) => labels.get(trial, own).map(|grade| Evaluation::free(Ok(grade.clone()))),
             Method::Program(program) => {
                 if !budget.try_request() {
                     return None;
                 }
-                Some(Evaluation::free(program.ask(&view.json()).await))
+                Some(Evaluation::free(program.evaluate(&view.json()).await))
             }
             Method::Service { endpoint, threshold } => {
                 let answer = endpoint.post(&view.json(), budget).await.transpose()?;
                 Some(Evaluation::free(answer.and_then(|answer| grade::parse(&answer, *threshold))))
             }
-            Method::Judge(judge) => judge.ask(view, budget).await,
+            Method::Judge(judge) => judge.evaluate(view, budget).await,
         }
     }
 }

@@ -1,25 +1,25 @@
-//! What an evaluator answers, parsed strictly: a word that is not foreseen is an error, never a score.
+//! Grades: strict parsers of evaluators' output. An unexpected value is an error, never a grade.
 
 use serde::Deserialize;
 
-/// The longest reason that is kept, in characters.
+/// Longest stored reason, characters.
 const MAX_REASON: usize = 2_000;
 
-/// The longest text of a failed evaluation that is kept, in characters.
+/// Longest stored error text, characters.
 const MAX_DETAIL: usize = 500;
 
-/// What an evaluator says of a trial.
+/// An evaluator's grade of one trial.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Grade {
-    /// Whether the work was done right.
+    /// The agent did its work correctly.
     pub(crate) success: bool,
-    /// How well, from 0 to 1.
+    /// Quality, 0 to 1.
     pub(crate) value: Option<f64>,
-    /// Why.
+    /// Explanation by the evaluator.
     pub(crate) reason: Option<String>,
 }
 
-/// The answer of a program or a service.
+/// Output of a program or a service.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Answer {
@@ -28,28 +28,28 @@ struct Answer {
     reason: Option<String>,
 }
 
-/// What a program or a service should have answered.
+/// Expected output of a program or a service, for error texts.
 pub(crate) const EXPECTED: &str = "expected one JSON object {\"success\": true or false, \"score\": 0 to 1, \"reason\": text} with `success` or `score`";
 
-/// Reads the answer of a program or a service: one JSON object and nothing else. Without `success`, a `score` from
-/// `threshold` on is one.
+/// Parses the output of a program or a service: exactly one JSON object. Without `success`, a `score` of at least
+/// `threshold` is a success.
 ///
 /// # Errors
-/// Says what was expected and what was found.
+/// The text names the expected and the found output.
 pub(crate) fn parse(bytes: &[u8], threshold: f64) -> Result<Grade, String> {
     let text = std::str::from_utf8(bytes)
-        .map_err(|error| format!("the answer is not UTF-8 (byte {}); {EXPECTED}", error.valid_up_to()))?;
+        .map_err(|error| format!("the output is not UTF-8 (byte {}); {EXPECTED}", error.valid_up_to()))?;
     let answer: Answer =
         serde_json::from_str(text).map_err(|error| format!("{error}, found {}; {EXPECTED}", quoted(text)))?;
     if let Some(score) = answer.score.filter(|score| !(0.0..=1.0).contains(score)) {
         return Err(format!("score is {score}; {EXPECTED}"));
     }
     let success = answer.success.or(answer.score.map(|score| score >= threshold));
-    let success = success.ok_or_else(|| format!("neither is there in {}; {EXPECTED}", quoted(text)))?;
-    Ok(Grade { success, value: answer.score, reason: answer.reason.map(|reason| cut(&reason, MAX_REASON)) })
+    let success = success.ok_or_else(|| format!("{} has neither `success` nor `score`; {EXPECTED}", quoted(text)))?;
+    Ok(Grade { success, value: answer.score, reason: answer.reason.map(|reason| shorten(&reason, MAX_REASON)) })
 }
 
-/// The answer of a judge.
+/// Answer of a judge.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct JudgeAnswer {
@@ -58,10 +58,10 @@ struct JudgeAnswer {
     reason: String,
 }
 
-/// Reads a judge's answer: one JSON object whose `verdict` is one of two words.
+/// Parses a judge's answer: exactly one JSON object whose `verdict` is the pass word or the fail word.
 ///
 /// # Errors
-/// Says what was expected and what was found.
+/// The text names the expected and the found answer.
 pub(crate) fn parse_judge_answer(text: &str, pass: &str, fail: &str) -> Result<Grade, String> {
     let expected =
         format!("expected one JSON object {{\"verdict\": \"{pass}\" or \"{fail}\", \"reason\": text}}");
@@ -74,22 +74,22 @@ pub(crate) fn parse_judge_answer(text: &str, pass: &str, fail: &str) -> Result<G
     } else {
         return Err(format!("verdict is {}; {expected}", quoted(&answer.verdict)));
     };
-    let reason = (!answer.reason.is_empty()).then(|| cut(&answer.reason, MAX_REASON));
+    let reason = (!answer.reason.is_empty()).then(|| shorten(&answer.reason, MAX_REASON));
     Ok(Grade { success, value: None, reason })
 }
 
-/// A text of somebody else's in an error: its beginning, as a JSON string.
+/// Quotes foreign text for an error: its first 120 characters, as a JSON string.
 pub(crate) fn quoted(text: &str) -> String {
-    serde_json::Value::String(cut(text.trim(), 120)).to_string()
+    serde_json::Value::String(shorten(text.trim(), 120)).to_string()
 }
 
-/// What is kept of the description of a failure.
+/// Shortens an error text for the `error` column.
 pub(crate) fn detail(text: &str) -> String {
-    cut(text, MAX_DETAIL)
+    shorten(text, MAX_DETAIL)
 }
 
-fn cut(text: &str, most: usize) -> String {
-    match text.char_indices().nth(most) {
+fn shorten(text: &str, max_chars: usize) -> String {
+    match text.char_indices().nth(max_chars) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }
@@ -103,15 +103,15 @@ mod tests {
 
     #[test]
     fn reads_success_score_or_both() {
-        let said = |text: &str| parse(text.as_bytes(), 0.5).map(|said| (said.success, said.value));
-        assert_eq!(said(" {\"success\": true}\n"), Ok((true, None)));
-        assert_eq!(said("{\"score\": 0.5}"), Ok((true, Some(0.5))));
-        assert_eq!(said("{\"score\": 0.49, \"reason\": \"r\"}"), Ok((false, Some(0.49))));
-        assert_eq!(said("{\"success\": false, \"score\": 1}"), Ok((false, Some(1.0))));
+        let parsed = |text: &str| parse(text.as_bytes(), 0.5).map(|grade| (grade.success, grade.value));
+        assert_eq!(parsed(" {\"success\": true}\n"), Ok((true, None)));
+        assert_eq!(parsed("{\"score\": 0.5}"), Ok((true, Some(0.5))));
+        assert_eq!(parsed("{\"score\": 0.49, \"reason\": \"r\"}"), Ok((false, Some(0.49))));
+        assert_eq!(parsed("{\"success\": false, \"score\": 1}"), Ok((false, Some(1.0))));
     }
 
     #[test]
-    fn everything_else_is_an_error_that_says_what_was_found() {
+    fn any_other_output_is_an_error_that_quotes_it() {
         for text in [
             "",
             "true",
@@ -134,13 +134,13 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_is_one_of_two_words() {
-        let said = |text: &str| parse_judge_answer(text, "pass", "fail").map(|said| said.success);
-        assert_eq!(said("{\"verdict\": \"pass\", \"reason\": \"r\"}"), Ok(true));
-        assert_eq!(said("{\"verdict\": \"fail\"}"), Ok(false));
-        // The words that published judges used where they were asked for pass or fail.
+    fn a_judge_answers_with_one_of_two_words() {
+        let parsed = |text: &str| parse_judge_answer(text, "pass", "fail").map(|grade| grade.success);
+        assert_eq!(parsed("{\"verdict\": \"pass\", \"reason\": \"r\"}"), Ok(true));
+        assert_eq!(parsed("{\"verdict\": \"fail\"}"), Ok(false));
+        // Words of published judges that were asked for pass or fail.
         for word in ["satisfied", "satisfactory", "compliant", "correct", "PASS", "pass.", ""] {
-            let error = said(&format!("{{\"verdict\": \"{word}\"}}")).expect_err(word);
+            let error = parsed(&format!("{{\"verdict\": \"{word}\"}}")).expect_err(word);
             assert!(error.contains(&format!("verdict is \"{word}\"")), "{error}");
         }
         for text in [
@@ -148,15 +148,15 @@ mod tests {
             "```json\n{\"verdict\": \"pass\"}\n```",
             "{\"verdict\": \"pass\"}{\"verdict\": \"fail\"}",
         ] {
-            assert!(said(text).is_err(), "{text}");
+            assert!(parsed(text).is_err(), "{text}");
         }
-        assert!(said("{\"verdict\": \"fail\", \"verdict\": \"pass\"}").is_err());
-        assert!(said("{\"verdict\": \"pass\", \"override\": true}").is_err());
+        assert!(parsed("{\"verdict\": \"fail\", \"verdict\": \"pass\"}").is_err());
+        assert!(parsed("{\"verdict\": \"pass\", \"override\": true}").is_err());
     }
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), text in ".{0,200}") {
+        fn no_output_makes_the_parsers_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), text in ".{0,200}") {
             let _ = parse(&bytes, 0.5);
             let _ = parse_judge_answer(&text, "pass", "fail");
         }

@@ -1,9 +1,8 @@
-//! A language model as an evaluator, behind an OpenAI-compatible chat endpoint.
+//! A language model as evaluator, behind an OpenAI-compatible chat endpoint.
 //!
-//! What it is shown is hostile: a trial may hold text that asks for a verdict. So the trial stands between two marker
-//! lines whose code the text cannot contain, and the answer is one of two words in a JSON object or it is no score.
-//! That is no proof against a judge that is talked into a word: whether its word counts is decided by its measured
-//! agreement with labels, in the analyzer.
+//! A trial is untrusted text: it can ask for a verdict. The prompt therefore puts the trial between two marker lines with
+//! a code that the text cannot contain, and only an answer of one of two words in a JSON object is a grade. This does not
+//! prevent every manipulation, so `analyzer` uses a judge only where it agrees with labels.
 
 use std::collections::BTreeMap;
 
@@ -19,14 +18,14 @@ use crate::evaluation::Evaluation;
 use crate::grade::{self, Grade, quoted};
 use crate::trial_view::TrialView;
 
-/// The longest answer of the endpoint that is read, bytes.
+/// Longest response of the endpoint, bytes.
 const MAX_ANSWER_BYTES: usize = 1 << 20;
 
-/// The longest name of a case or value of a slice that a prompt is given, in characters.
+/// Longest case name or slice value in a prompt, characters.
 const MAX_NAME: usize = 120;
 
-/// What a template may name.
-const KNOWN: [&str; 7] = ["transcript", "answer", "rubric", "pass_word", "fail_word", "case", "slices"];
+/// Variables of a template.
+const VARIABLES: [&str; 7] = ["transcript", "answer", "rubric", "pass_word", "fail_word", "case", "slices"];
 
 const SYSTEM: &str = "\
 You check finished sessions of a software agent. You are shown one session between two marker lines that carry the \
@@ -79,7 +78,7 @@ struct Usage {
     completion_tokens: Option<u64>,
 }
 
-/// What of a judge's configuration can change its word.
+/// Settings of a judge that can change a grade.
 #[derive(Serialize)]
 pub(crate) struct Identity<'a> {
     url: &'a str,
@@ -94,7 +93,10 @@ pub(crate) struct Identity<'a> {
 }
 
 impl Judge {
-    /// Takes a configuration and tries its templates.
+    /// Parses the templates of a configuration and renders them once.
+    ///
+    /// # Errors
+    /// The text names the unusable key.
     pub(crate) fn new(config: &JudgeConfig, env: &dyn Fn(&str) -> Option<String>) -> anyhow::Result<Self> {
         let endpoint = Endpoint::new(
             &config.url,
@@ -106,33 +108,33 @@ impl Judge {
             env,
         )?;
         let mut templates = Environment::new();
-        // A trial without a slice that a template names has an empty one; names that nothing has are refused below.
+        // A missing slice renders as an empty text; unknown variables are refused below.
         templates.set_undefined_behavior(UndefinedBehavior::Chainable);
-        // What a template gives is text for a model, not HTML.
+        // The output is text for a model, not HTML.
         templates.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         let system = config.system.clone().unwrap_or_else(|| SYSTEM.to_owned());
         let prompt = config.prompt.clone().unwrap_or_else(|| PROMPT.to_owned());
         for (name, source) in [("system", &system), ("prompt", &prompt)] {
             templates
                 .add_template_owned(name, source.clone())
-                .with_context(|| format!("{name} is not a template"))?;
+                .with_context(|| format!("{name} is not a valid template"))?;
             let template = templates.get_template(name).map_err(|error| anyhow!(error))?;
             let mut names: Vec<String> = template.undeclared_variables(false).into_iter().collect();
             names.sort();
-            if let Some(unknown) = names.iter().find(|name| !KNOWN.contains(&name.as_str())) {
-                bail!("{name}: `{unknown}` is not known; known are {}", KNOWN.join(", "));
+            if let Some(unknown) = names.iter().find(|name| !VARIABLES.contains(&name.as_str())) {
+                bail!("{name}: unknown variable `{unknown}`; the variables are {}", VARIABLES.join(", "));
             }
         }
         let judge = Self { endpoint, config: config.clone(), system, prompt, templates };
         let probe = judge.render("prompt", "⟦the transcript⟧", "", &TrialView::probe())?;
         if !probe.contains("⟦the transcript⟧") {
-            bail!("prompt: `{{{{ transcript }}}}` is missing, so it would not see what it judges");
+            bail!("prompt: add `{{{{ transcript }}}}`; without it the judge does not see the trial");
         }
         judge.render("system", "", "", &TrialView::probe())?;
         Ok(judge)
     }
 
-    /// What can change its word.
+    /// Settings that can change a grade.
     pub(crate) fn identity(&self) -> Identity<'_> {
         let Self { config, system, prompt, .. } = self;
         Identity {
@@ -151,17 +153,17 @@ impl Judge {
     fn render(&self, name: &str, transcript: &str, answer: &str, view: &TrialView) -> anyhow::Result<String> {
         let template = self.templates.get_template(name).map_err(|error| anyhow!(error))?;
         let Self { config, .. } = self;
-        let slices = view.slices().iter().map(|(slice, value)| (slice.clone(), name_only(value)));
+        let slices = view.slices().iter().map(|(slice, value)| (slice.clone(), sanitize_name(value)));
         let slices: BTreeMap<String, String> = slices.collect();
         let values = context! {
             transcript, answer,
             rubric => &config.rubric,
             pass_word => &config.pass_word,
             fail_word => &config.fail_word,
-            case => name_only(view.case()),
+            case => sanitize_name(view.case()),
             slices,
         };
-        template.render(values).with_context(|| format!("{name} cannot be filled in"))
+        template.render(values).with_context(|| format!("{name} cannot be rendered"))
     }
 
     /// The body of the request about one trial.
@@ -186,13 +188,13 @@ impl Judge {
         Ok(body.to_string())
     }
 
-    /// Asks it about one trial; nothing where a bound forbids it.
-    pub(crate) async fn ask(&self, view: &TrialView, budget: &Budget) -> Option<Evaluation> {
+    /// Evaluates a trial; `None` if the budget is exhausted.
+    pub(crate) async fn evaluate(&self, view: &TrialView, budget: &Budget) -> Option<Evaluation> {
         let body = match self.request(view) {
             Ok(body) => body,
             Err(error) => return Some(Evaluation::free(Err(format!("{error:#}")))),
         };
-        // English text has about four bytes a token; three leave room.
+        // English text has about four bytes per token; three give an upper estimate.
         let estimate = self.cost(body.len() as u64 / 3, u64::from(self.config.max_answer_tokens));
         if !budget.reserve(estimate) {
             return None;
@@ -207,7 +209,7 @@ impl Judge {
         };
         let cost = match (evaluation.input_tokens, evaluation.output_tokens) {
             (Some(input), Some(output)) => self.cost(input, output),
-            // A service that does not say what it used is counted at what was set aside for it.
+            // Without a usage in the response, the estimate is the cost.
             _ if fetched.is_ok() => estimate,
             _ => Cost::default(),
         };
@@ -235,7 +237,7 @@ impl Judge {
         let grade = self.grade(&completion);
         let usage = completion.usage;
         Evaluation {
-            model: completion.model.map(|model| name_only(&model)),
+            model: completion.model.map(|model| sanitize_name(&model)),
             input_tokens: usage.and_then(|usage| usage.prompt_tokens),
             output_tokens: usage.and_then(|usage| usage.completion_tokens),
             ..Evaluation::free(grade)
@@ -247,9 +249,9 @@ impl Judge {
             return Err(format!("expected one choice, found {}", completion.choices.len()));
         };
         if let Some(reason) = choice.finish_reason.as_deref().filter(|reason| *reason != "stop") {
-            return Err(format!("the model stopped by {}, expected \"stop\"", quoted(reason)));
+            return Err(format!("the model stopped with finish_reason {}, expected \"stop\"", quoted(reason)));
         }
-        let content = choice.message.content.as_deref().ok_or("the model answered without text")?;
+        let content = choice.message.content.as_deref().ok_or("the answer of the model has no text")?;
         grade::parse_judge_answer(content, &self.config.pass_word, &self.config.fail_word)
     }
 }
@@ -260,7 +262,7 @@ impl std::fmt::Debug for Judge {
     }
 }
 
-/// Puts a text between two marker lines; their code is in no text that does not know its own hash.
+/// Puts a text between two marker lines. The code is a hash of the text, so the text cannot contain it.
 fn delimited(what: &str, text: &str) -> String {
     let mut code = blake3::hash(text.as_bytes());
     while text.contains(&code.to_hex()[..16]) {
@@ -271,8 +273,8 @@ fn delimited(what: &str, text: &str) -> String {
     format!("=== begin of {what} {code} ===\n{text}\n=== end of {what} {code} ===")
 }
 
-/// A name that came with a trial, without line ends and not longer than a name is.
-fn name_only(text: &str) -> String {
+/// A name from recorded data, without control characters and at most [`MAX_NAME`] characters long.
+fn sanitize_name(text: &str) -> String {
     text.chars().filter(|letter| !letter.is_control()).take(MAX_NAME).collect()
 }
 
@@ -308,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_cannot_leave_its_markers() {
+    fn a_trial_cannot_close_its_markers() {
         let judge = judge("").expect("the default prompts");
         let plain = delimited("session", "[agent] done");
         let code = &plain["=== begin of session ".len()..][..16];
@@ -328,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_prompt_of_ones_own_must_show_the_transcript_and_be_a_template() {
+    fn a_custom_prompt_must_be_a_template_with_the_transcript() {
         let own = "prompt = \"Case {{ case }} of {{ slices.domain }}: {{ transcript }} by {{ rubric }}\"\nrubric = \"r\"";
         let body = request(&judge(own).expect("a template"), "x");
         let prompt = body["messages"][1]["content"].as_str().expect("text");
@@ -341,13 +343,13 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_came_with_a_trial_stays_a_name() {
-        assert_eq!(name_only("air\nline\u{1b}[2J"), "airline[2J");
-        assert_eq!(name_only(&"é".repeat(500)).chars().count(), MAX_NAME);
+    fn names_lose_control_characters_and_are_bounded() {
+        assert_eq!(sanitize_name("air\nline\u{1b}[2J"), "airline[2J");
+        assert_eq!(sanitize_name(&"é".repeat(500)).chars().count(), MAX_NAME);
     }
 
     #[test]
-    fn only_a_finished_answer_in_the_two_words_is_a_score() {
+    fn only_a_finished_answer_of_one_of_the_two_words_is_a_grade() {
         let judge = judge("").expect("a judge");
         let of = |content: Value, finish: &str| {
             let choice = json!({"message": {"content": content}, "finish_reason": finish});
@@ -361,15 +363,15 @@ mod tests {
         let unsure = of(json!("{\"verdict\":\"maybe\"}"), "stop");
         assert!(
             unsure.grade.is_err() && unsure.output_tokens == Some(2),
-            "what it cost is known all the same"
+            "the cost is known without a grade"
         );
-        assert!(of(Value::Null, "stop").grade.expect_err("a refusal").contains("without text"));
+        assert!(of(Value::Null, "stop").grade.expect_err("a refusal").contains("no text"));
         assert!(judge.read(b"{\"choices\": []}").grade.expect_err("none").contains("found 0"));
         assert!(judge.read(b"<html>busy</html>").grade.expect_err("HTML").contains("<html>"));
     }
 
     #[test]
-    fn prices_become_dollars() {
+    fn the_prices_give_the_cost() {
         let judge = judge("input-usd-per-million = 2.0\noutput-usd-per-million = 10.0").expect("a judge");
         assert_eq!(judge.cost(500_000, 100_000), Cost { tokens: 600_000, usd: 2.0 });
     }

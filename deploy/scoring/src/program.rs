@@ -1,6 +1,7 @@
-//! A program as an evaluator: a trial on its stdin, its answer on its stdout, one process for each trial.
+//! A program as evaluator: one process per trial, the trial on stdin, the grade on stdout.
 //!
-//! What it writes is bounded, and so is its time: whatever it does, it and what it started end with the evaluation.
+//! Output and time are bounded. The program leads a process group, and the group is killed when the evaluation ends, fails
+//! or is cancelled.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -9,23 +10,23 @@ use std::time::Duration;
 use anyhow::anyhow;
 use replayer::process;
 use schemas::variables::expand;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::process::{ChildStdin, ChildStdout, Command};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::{ChildStdin, Command};
 use tokio::task::JoinHandle;
 
 use crate::config::CommandConfig;
 use crate::grade::{self, Grade};
 
-/// The longest answer that is read, bytes; a longer one is refused.
-const MAX_ANSWER_BYTES: u64 = 1 << 20;
+/// Longest output, bytes; a longer one is an error.
+const MAX_OUTPUT_BYTES: u64 = 1 << 20;
 
-/// How much of stderr is kept for an error, bytes.
+/// Longest part of stderr in an error, bytes.
 const MAX_STDERR_BYTES: usize = 2 << 10;
 
-/// How long stderr is waited for after the program has ended.
-const MAX_WAIT_FOR_STDERR: Duration = Duration::from_secs(1);
+/// Time limit for the rest of stderr after the end of the program.
+const STDERR_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The largest program or script whose content enters the digest, bytes.
+/// Largest file of the command line whose content is part of the digest, bytes.
 const MAX_DIGESTED_BYTES: u64 = 16 << 20;
 
 /// A program that scores trials.
@@ -38,8 +39,24 @@ pub(crate) struct Program {
     threshold: f64,
 }
 
+/// How a program failed to give an output.
+#[derive(Debug)]
+enum OutputError {
+    /// The output is longer than [`MAX_OUTPUT_BYTES`].
+    TooLong,
+    /// Reading stdout failed; the part that was read is no output.
+    Read(std::io::Error),
+    /// Waiting for the end of the program failed.
+    Wait(std::io::Error),
+    /// The program ended with an error status.
+    Status(std::process::ExitStatus),
+}
+
 impl Program {
-    /// Takes a configuration; `base` is what its folder is relative to.
+    /// Expands the environment of a configuration, with paths relative to `base`.
+    ///
+    /// # Errors
+    /// The text names the key `env.NAME` and the missing variable.
     pub(crate) fn new(
         config: &CommandConfig,
         base: &Path,
@@ -52,19 +69,20 @@ impl Program {
             let value = expand(text, env).map_err(|detail| anyhow!(detail).context(format!("env.{name}")))?;
             variables.push((name.clone(), value));
         }
-        let folder = config.working_dir.as_ref().map_or_else(|| base.to_owned(), |folder| base.join(folder));
-        // An empty path is no folder to start anything in.
-        let folder = if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder };
+        let working_dir = config.working_dir.as_ref().map_or_else(|| base.to_owned(), |dir| base.join(dir));
+        // An empty path is not a valid working directory.
+        let working_dir =
+            if working_dir.as_os_str().is_empty() { PathBuf::from(".") } else { working_dir };
         Ok(Self {
             argv: config.argv.clone(),
             env: variables,
-            working_dir: folder,
+            working_dir,
             timeout: config.timeout,
             threshold: config.threshold,
         })
     }
 
-    /// The content of every file that the command line names: another script is another evaluator.
+    /// Name and BLAKE3 of every file that the command line names, so that a changed script changes the digest.
     pub(crate) fn files(&self) -> Vec<(String, String)> {
         let digest = |word: &String| {
             let path = self.working_dir.join(word);
@@ -76,78 +94,82 @@ impl Program {
         self.argv.iter().filter_map(digest).collect()
     }
 
-    /// Asks it about one trial.
+    /// Evaluates one trial, which is a line of JSON.
     ///
     /// # Errors
-    /// Says what it did instead of answering.
-    pub(crate) async fn ask(&self, trial: &str) -> Result<Grade, String> {
+    /// The text names the program and how it failed.
+    pub(crate) async fn evaluate(&self, trial: &str) -> Result<Grade, String> {
         let name = &self.argv[0];
         let mut command = Command::new(name);
         command.args(&self.argv[1..]).env_clear().envs(self.env.iter().map(|(k, v)| (k, v)));
         command.current_dir(&self.working_dir).kill_on_drop(true);
-        // A group of its own, so that what the program starts can be ended with it.
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         #[cfg(unix)]
         command.process_group(0);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|error| format!("{name} cannot be started: {error}"))?;
-        let group = child.id();
+        let leader = child.id();
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-        // Awaited below; it ends when everybody who could write to it has ended.
-        let errors = tokio::spawn(process::tail(child.stderr.take(), MAX_STDERR_BYTES));
-        let mut answer = Vec::new();
-        let talk = async {
-            feed_and_read(stdin, stdout, trial, &mut answer).await;
-            if answer.len() as u64 > MAX_ANSWER_BYTES { None } else { Some(child.wait().await) }
+        // Awaited below; the task ends when every process that can write to stderr has ended.
+        let stderr = tokio::spawn(process::tail(child.stderr.take(), MAX_STDERR_BYTES));
+        let run = async {
+            let output = feed_and_read(stdin, stdout, trial).await?;
+            let status = child.wait().await.map_err(OutputError::Wait)?;
+            if status.success() { Ok(output) } else { Err(OutputError::Status(status)) }
         };
-        let ended = tokio::time::timeout(self.timeout, talk).await;
-        if !matches!(&ended, Ok(Some(Ok(status))) if status.success()) {
-            process::end(&mut child, group).await;
-        }
-        let errors = last_words(errors).await;
+        let ended = tokio::time::timeout(self.timeout, run).await;
+        process::end(&mut child, leader).await;
+        let stderr = rest_of(stderr).await;
         match ended {
-            Err(_) => Err(format!("no answer from {name} within {:?}", self.timeout)),
-            Ok(None) => Err(format!("{name} wrote more than {MAX_ANSWER_BYTES} bytes; {}", grade::EXPECTED)),
-            Ok(Some(Err(error))) => Err(format!("{name} is lost: {error}")),
-            Ok(Some(Ok(status))) if status.success() => grade::parse(&answer, self.threshold),
-            Ok(Some(Ok(status))) => Err(format!("{name} ended with {status}: {}", grade::quoted(&errors))),
+            Err(_) => Err(format!("no output from {name} within {:?}", self.timeout)),
+            Ok(Ok(output)) => grade::parse(&output, self.threshold),
+            Ok(Err(OutputError::TooLong)) => {
+                Err(format!("{name} printed more than {MAX_OUTPUT_BYTES} bytes; {}", grade::EXPECTED))
+            }
+            Ok(Err(OutputError::Read(error))) => {
+                Err(format!("the output of {name} cannot be read: {error}"))
+            }
+            Ok(Err(OutputError::Wait(error))) => Err(format!("{name} cannot be waited for: {error}")),
+            Ok(Err(OutputError::Status(status))) => {
+                Err(format!("{name} ended with {status}: {}", grade::quoted(&stderr)))
+            }
         }
     }
 }
 
-/// Writes the trial and reads the answer; ends when the answer does, or is too long.
+/// Writes the trial to stdin and reads the output to its end.
 async fn feed_and_read(
     stdin: Option<ChildStdin>,
-    stdout: Option<ChildStdout>,
+    stdout: Option<impl AsyncRead + Unpin>,
     trial: &str,
-    answer: &mut Vec<u8>,
-) {
+) -> Result<Vec<u8>, OutputError> {
     let feed = async {
         if let Some(mut stdin) = stdin {
-            // A program that does not read its input may have closed it.
+            // A program that ignores its input can close it early; that is no error.
             let _ = stdin.write_all(trial.as_bytes()).await;
             let _ = stdin.write_all(b"\n").await;
         }
         std::future::pending::<()>().await;
     };
     let read = async {
+        let mut output = Vec::new();
         if let Some(stdout) = stdout {
-            // What was read until a failure is judged as it is.
-            let _ = stdout.take(MAX_ANSWER_BYTES + 1).read_to_end(answer).await;
+            stdout.take(MAX_OUTPUT_BYTES + 1).read_to_end(&mut output).await.map_err(OutputError::Read)?;
         }
+        if output.len() as u64 > MAX_OUTPUT_BYTES { Err(OutputError::TooLong) } else { Ok(output) }
     };
-    // Feeding never ends by itself; with the answer there it is dropped, and with it the pipe.
+    // The feed never completes, so the read always does; both are dropped afterwards, which closes the pipes.
     tokio::select! {
-        () = read => {}
-        () = feed => {}
+        output = read => output,
+        () = feed => unreachable!("the feed is pending for ever"),
     }
 }
 
-/// The end of what was written to stderr, unless something that left the program's group holds it open.
-async fn last_words(mut errors: JoinHandle<String>) -> String {
-    match tokio::time::timeout(MAX_WAIT_FOR_STDERR, &mut errors).await {
+/// The rest of stderr, unless a process that left the group keeps it open for longer than [`STDERR_TIMEOUT`].
+async fn rest_of(mut stderr: JoinHandle<String>) -> String {
+    match tokio::time::timeout(STDERR_TIMEOUT, &mut stderr).await {
         Ok(text) => text.unwrap_or_default(),
         Err(_) => {
-            errors.abort();
+            stderr.abort();
             String::new()
         }
     }
@@ -183,39 +205,39 @@ mod tests {
         Program::new(&config(script, timeout), Path::new(""), &env).expect("a program")
     }
 
-    async fn ask(script: &str, trial: &str) -> Result<Grade, String> {
-        program(script, Duration::from_secs(60)).ask(trial).await
+    async fn evaluate(script: &str, trial: &str) -> Result<Grade, String> {
+        program(script, Duration::from_secs(60)).evaluate(trial).await
     }
 
     #[tokio::test]
-    async fn a_program_reads_the_trial_and_its_word_is_taken() {
-        let said = ask(
+    async fn a_program_reads_the_trial_and_grades_it() {
+        let grade = evaluate(
             "grep -q '\"case\":\"c1\"' && echo '{\"success\": true, \"reason\": \"'$TOKEN'\"}'",
             "{\"case\":\"c1\"}",
         );
-        let said = said.await.expect("a score");
-        assert_eq!((said.success, said.reason.as_deref()), (true, Some("s3")));
-        // It need not read what it is given, however long that is.
+        let grade = grade.await.expect("a score");
+        assert_eq!((grade.success, grade.reason.as_deref()), (true, Some("s3")));
+        // A program can ignore its input, also a long one.
         let long = "x".repeat(4 << 20);
-        assert!(ask("echo '{\"score\": 0.2}'", &long).await.is_ok_and(|said| !said.success));
+        assert!(evaluate("echo '{\"score\": 0.2}'", &long).await.is_ok_and(|grade| !grade.success));
     }
 
     #[tokio::test]
-    async fn what_a_program_does_wrong_is_bounded_and_named() {
-        let error = ask("echo no licence >&2; exit 7", "{}").await.expect_err("failed");
+    async fn a_failing_program_is_bounded_and_its_error_names_the_cause() {
+        let error = evaluate("echo no licence >&2; exit 7", "{}").await.expect_err("failed");
         assert!(error.contains("exit status: 7") && error.contains("no licence"), "{error}");
-        let error = ask("yes", "{}").await.expect_err("never ends");
+        let error = evaluate("yes", "{}").await.expect_err("never ends");
         assert!(error.contains("more than 1048576 bytes"), "{error}");
-        let error = ask("yes why | head -c 3000000 >&2; exit 3", "{}").await.expect_err("a long story");
+        let error = evaluate("yes why | head -c 3000000 >&2; exit 3", "{}").await.expect_err("a long story");
         assert!(error.contains("why") && error.len() < 1000, "{error}");
-        let error = ask("printf '\\377\\000'", "{}").await.expect_err("binary");
+        let error = evaluate("printf '\\377\\000'", "{}").await.expect_err("binary");
         assert!(error.contains("not UTF-8"), "{error}");
-        let silent = program("sleep 600", Duration::from_millis(50)).ask("{}").await;
-        assert!(silent.expect_err("silent").contains("no answer"));
+        let silent = program("sleep 600", Duration::from_millis(50)).evaluate("{}").await;
+        assert!(silent.expect_err("silent").contains("no output"));
         let missing =
             CommandConfig { argv: vec!["/no/such/program".to_owned()], ..config("", half_minute()) };
         let env = |name: &str| (name == "SECRET").then(String::new);
-        let missing = Program::new(&missing, Path::new(""), &env).expect("a program").ask("{}").await;
+        let missing = Program::new(&missing, Path::new(""), &env).expect("a program").evaluate("{}").await;
         assert!(missing.expect_err("missing").contains("/no/such/program cannot be started"));
     }
 
@@ -224,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_script_is_another_evaluator() {
+    fn a_changed_script_changes_the_digest() {
         let folder = tempfile::tempdir().expect("temp");
         let mut config = config("", half_minute());
         config.argv = vec!["sh".to_owned(), "check.sh".to_owned()];
@@ -236,5 +258,28 @@ mod tests {
         std::fs::write(folder.path().join("check.sh"), "two").expect("writes");
         assert_eq!(before.len(), 1);
         assert_ne!(program.files(), before);
+    }
+
+    /// Fails after the first bytes.
+    struct BrokenPipe(bool);
+
+    impl AsyncRead for BrokenPipe {
+        fn poll_read(
+            mut self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+            buffer: &mut tokio::io::ReadBuf<'_>,
+        ) -> std::task::Poll<std::io::Result<()>> {
+            if std::mem::replace(&mut self.0, true) {
+                return std::task::Poll::Ready(Err(std::io::Error::other("gone")));
+            }
+            buffer.put_slice(b"{\"success\": true}");
+            std::task::Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_partly_read_output_is_no_grade() {
+        let read = feed_and_read(None, Some(BrokenPipe(false)), "{}").await;
+        assert!(matches!(read, Err(OutputError::Read(_))), "{read:?}");
     }
 }

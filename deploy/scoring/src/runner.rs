@@ -1,4 +1,4 @@
-//! The work itself: which trials are asked of whom, several at a time, and what came of it.
+//! Scores a run: selects the missing evaluations, runs several at the same time, writes the rows.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,21 +24,21 @@ use crate::trial_view::{COLUMNS, ExchangeRow, TrialView, turn_answers};
 /// Trials whose transcripts are in cache together.
 const GROUP_TRIALS: usize = 256;
 
-/// A run that is to be scored.
+/// Scores one run.
 pub(crate) struct Runner<'a> {
-    /// The run.
+    /// Store of the run.
     pub(crate) store: &'a Store,
-    /// The lane of its trials.
+    /// The lane of the run.
     pub(crate) own: Lane,
-    /// What is wanted.
+    /// Configuration, clock and cancellation.
     pub(crate) request: &'a ScoreRequest,
 }
 
-/// What is asked of whom: the trial's place in its group, and the evaluator's.
+/// Positions of a trial in its group and of an evaluator in the configuration.
 type Job = (usize, usize);
 
-/// Everything that changes while the work goes on.
-struct Progress<'a> {
+/// The mutable state of a scoring.
+struct ScoringState<'a> {
     writer: ScoreWriter<'a>,
     earlier: EarlierScores,
     budget: Budget,
@@ -49,22 +49,22 @@ struct Progress<'a> {
 }
 
 impl Runner<'_> {
-    /// Does it.
+    /// Scores the run.
     ///
     /// # Errors
-    /// The run cannot be read or written, or somebody else scores it now.
+    /// The run cannot be read or written, or another process has claimed it.
     pub(crate) async fn run(
         &self,
         evaluators: &[Evaluator],
         provider: Option<&EmbeddingProvider>,
         on_progress: &mut dyn FnMut(ScoreProgress),
     ) -> Result<ScoreReport, StoreError> {
-        // Whoever scored it before is fenced off before it is read what there is, so that no row comes twice.
+        // The claim comes before the read, so that another process cannot add a row in between.
         let writer = ScoreWriter::open(self.store, self.request.config.limits.commit_every).await?;
         let snapshot = self.store.snapshot().await?;
         let digest = provider.map(|provider| provider.digest.as_str());
         let earlier = EarlierScores::read(self.store, &snapshot, evaluators, digest).await?;
-        let mut progress = Progress {
+        let mut state = ScoringState {
             writer,
             budget: Budget::new(&self.request.config.limits, earlier.cost),
             earlier,
@@ -83,22 +83,22 @@ impl Runner<'_> {
             let trials: Vec<Trial> = self.store.read(file, None).await?;
             for group in trials.chunks(GROUP_TRIALS) {
                 if !self.is_cancelled() {
-                    self.group(group, &snapshot, evaluators, provider, &mut progress).await?;
+                    self.group(group, &snapshot, evaluators, provider, &mut state).await?;
                 }
                 done += group.len() as u64;
                 on_progress(ScoreProgress { done, total });
             }
         }
-        progress.writer.commit().await?;
-        Ok(self.report(progress))
+        state.writer.commit().await?;
+        Ok(self.report(state))
     }
 
     fn is_cancelled(&self) -> bool {
         self.request.cancel.is_cancelled()
     }
 
-    fn report(&self, progress: Progress<'_>) -> ScoreReport {
-        let Progress { budget, mut reports, embeddings, .. } = progress;
+    fn report(&self, state: ScoringState<'_>) -> ScoreReport {
+        let ScoringState { budget, mut reports, embeddings, .. } = state;
         let share = self.request.config.limits.max_error_share;
         for report in &mut reports {
             let [errors, wanted] = [report.errors, report.wanted]
@@ -118,33 +118,33 @@ impl Runner<'_> {
         }
     }
 
-    /// Scores and embeds some trials.
+    /// Scores and embeds one group of trials.
     async fn group(
         &self,
         trials: &[Trial],
         snapshot: &Snapshot,
         evaluators: &[Evaluator],
         provider: Option<&EmbeddingProvider>,
-        progress: &mut Progress<'_>,
+        state: &mut ScoringState<'_>,
     ) -> Result<(), StoreError> {
-        let jobs = self.jobs(trials, evaluators, progress);
-        let mut seen: BTreeSet<SessionId> = BTreeSet::new();
+        let jobs = self.jobs(trials, evaluators, state);
+        let mut sessions: BTreeSet<SessionId> = BTreeSet::new();
         for (trial, evaluator) in &jobs {
-            if evaluators[*evaluator].wants_transcript() {
-                seen.insert(trials[*trial].session.clone());
+            if evaluators[*evaluator].needs_transcript() {
+                sessions.insert(trials[*trial].session.clone());
             }
         }
         if provider.is_some() {
-            let is_new = |trial: &&Trial| !progress.earlier.has_vectors(&trial.session);
-            seen.extend(trials.iter().filter(is_new).map(|trial| trial.session.clone()));
+            let is_new = |trial: &&Trial| !state.earlier.has_embeddings(&trial.session);
+            sessions.extend(trials.iter().filter(is_new).map(|trial| trial.session.clone()));
         }
         let without: BTreeSet<&SessionId> =
             trials.iter().filter(|trial| !trial.has_transcript).map(|trial| &trial.session).collect();
-        seen.retain(|session| !without.contains(session));
+        sessions.retain(|session| !without.contains(session));
         let mut rows: HashMap<SessionId, Vec<ExchangeRow>> = HashMap::new();
-        if !seen.is_empty() {
+        if !sessions.is_empty() {
             let found: Vec<ExchangeRow> =
-                self.store.rows_of_sessions(snapshot, Table::Exchanges, &seen, Some(&COLUMNS)).await?;
+                self.store.rows_of_sessions(snapshot, Table::Exchanges, &sessions, Some(&COLUMNS)).await?;
             for row in found {
                 rows.entry(row.session.clone()).or_default().push(row);
             }
@@ -153,65 +153,65 @@ impl Runner<'_> {
         if !jobs.is_empty() {
             let views: Vec<TrialView> =
                 trials.iter().map(|trial| TrialView::new(trial, rows_of(trial))).collect();
-            self.ask(trials, &views, &jobs, evaluators, progress).await?;
+            self.evaluate(trials, &views, &jobs, evaluators, state).await?;
         }
         if let Some(provider) = provider.filter(|_| !self.is_cancelled()) {
             let texts =
                 |trial: &Trial| turn_answers(trial, rows.get(&trial.session).map_or(&[], Vec::as_slice));
-            self.embed(trials, &texts, provider, progress).await?;
+            self.embed(trials, &texts, provider, state).await?;
         }
         Ok(())
     }
 
-    /// What of a group is still to be asked.
-    fn jobs(&self, trials: &[Trial], evaluators: &[Evaluator], progress: &mut Progress<'_>) -> Vec<Job> {
+    /// The evaluations of a group that have no score yet.
+    fn jobs(&self, trials: &[Trial], evaluators: &[Evaluator], state: &mut ScoringState<'_>) -> Vec<Job> {
         let mut jobs = Vec::new();
-        for (place, trial) in trials.iter().enumerate() {
+        for (position, trial) in trials.iter().enumerate() {
             for (number, evaluator) in evaluators.iter().enumerate() {
-                if !evaluator.wants(trial, self.own) {
+                if !evaluator.applies_to(trial, self.own) {
                     continue;
                 }
-                let report = &mut progress.reports[number];
+                let report = &mut state.reports[number];
                 report.wanted += 1;
-                if progress.earlier.has_score(number, &trial.session) {
+                if state.earlier.has_score(number, &trial.session) {
                     report.already += 1;
                 } else {
-                    jobs.push((place, number));
+                    jobs.push((position, number));
                 }
             }
         }
         jobs
     }
 
-    /// Asks, several at a time; what is said becomes rows in the order in which it is said.
-    async fn ask(
+    /// Evaluates several trials at the same time; writes the rows in the order of completion.
+    async fn evaluate(
         &self,
         trials: &[Trial],
         views: &[TrialView],
         jobs: &[Job],
         evaluators: &[Evaluator],
-        progress: &mut Progress<'_>,
+        state: &mut ScoringState<'_>,
     ) -> Result<(), StoreError> {
         let limits = &self.request.config.limits;
-        let Progress { budget, given_up, reports, writer, .. } = progress;
+        let ScoringState { budget, given_up, reports, writer, .. } = state;
         let (budget, given_up) = (&*budget, &*given_up);
         let asked = jobs.iter().map(|job| async move {
-            let (place, number) = *job;
-            let quiet = given_up[number].load(Ordering::Relaxed) || budget.reached().is_some();
-            if quiet {
+            let (position, number) = *job;
+            let skipped = given_up[number].load(Ordering::Relaxed) || budget.reached().is_some();
+            if skipped {
                 return (*job, None);
             }
-            let evaluation = evaluators[number].ask(&trials[place], &views[place], self.own, budget).await;
+            let evaluation = evaluators[number].evaluate(&trials[position], &views[position], self.own, budget).await;
             (*job, evaluation)
         });
         let mut answers = futures::stream::iter(asked).buffer_unordered(limits.concurrency);
         loop {
-            // Both branches are cancel-safe; what is under way when it is cancelled is dropped and asked again next time.
+            // Both branches are cancel-safe. A cancellation drops the open evaluations; the next invocation repeats them.
             let next = tokio::select! {
                 next = answers.next() => next,
                 () = self.request.cancel.cancelled() => None,
             };
-            let Some(((place, number), evaluation)) = next else { return Ok(()) };
+            let Some(((position, number), evaluation)) = next else { return Ok(()) };
             let Some(evaluation) = evaluation else { continue };
             let report = &mut reports[number];
             report.count(&evaluation);
@@ -220,7 +220,7 @@ impl Runner<'_> {
                 given_up[number].store(true, Ordering::Relaxed);
             }
             let scored_at = (self.request.clock)();
-            writer.score(row(&trials[place], &evaluators[number], evaluation, scored_at)).await?;
+            writer.score(row(&trials[position], &evaluators[number], evaluation, scored_at)).await?;
         }
     }
 
@@ -229,40 +229,40 @@ impl Runner<'_> {
         trials: &[Trial],
         texts: &impl Fn(&Trial) -> Vec<(Option<u32>, String)>,
         provider: &EmbeddingProvider,
-        progress: &mut Progress<'_>,
+        state: &mut ScoringState<'_>,
     ) -> Result<(), StoreError> {
-        let Progress { earlier, budget, embeddings, cache, writer, .. } = progress;
+        let ScoringState { earlier, budget, embeddings, cache, writer, .. } = state;
         let Some(report) = embeddings.as_mut().filter(|report| report.error.is_none()) else { return Ok(()) };
         let mut wanted: Vec<(usize, Option<u32>, String)> = Vec::new();
-        for (place, trial) in trials.iter().enumerate() {
-            if earlier.has_vectors(&trial.session) {
+        for (position, trial) in trials.iter().enumerate() {
+            if earlier.has_embeddings(&trial.session) {
                 report.trials_already += 1;
             } else {
-                wanted.extend(texts(trial).into_iter().map(|(turn, text)| (place, turn, text)));
+                wanted.extend(texts(trial).into_iter().map(|(turn, text)| (position, turn, text)));
             }
         }
         if wanted.is_empty() {
             return Ok(());
         }
         let plain: Vec<&str> = wanted.iter().map(|(_, _, text)| text.as_str()).collect();
-        let made = tokio::select! {
-            made = cache.vectors(provider, &plain, budget) => made,
+        let embedded = tokio::select! {
+            embedded = cache.vectors(provider, &plain, budget) => embedded,
             () = self.request.cancel.cancelled() => return Ok(()),
         };
-        let vectors = match made {
+        let vectors = match embedded {
             Ok(vectors) => vectors,
-            Err(EmbedError::Bound) => return Ok(()),
-            Err(EmbedError::Failed(why)) => {
-                report.error = Some(grade::detail(&why));
+            Err(EmbedError::Budget) => return Ok(()),
+            Err(EmbedError::Failed(error)) => {
+                report.error = Some(grade::detail(&error));
                 return Ok(());
             }
         };
         report.embedded += vectors.len() as u64;
         report.in_windows += vectors.iter().filter(|vector| vector.windows > Some(1)).count() as u64;
-        report.cut += plain.iter().filter(|text| provider.cuts(text)).count() as u64;
+        report.cut += plain.iter().filter(|text| provider.truncates(text)).count() as u64;
         let embedded_at = (self.request.clock)();
-        let rows = wanted.iter().zip(vectors).map(|((place, turn, _), vector)| {
-            let trial = &trials[*place];
+        let rows = wanted.iter().zip(vectors).map(|((position, turn, _), vector)| {
+            let trial = &trials[*position];
             Embedding {
                 tenant: trial.tenant.clone(),
                 agent: trial.agent.clone(),
@@ -298,7 +298,7 @@ fn row(trial: &Trial, evaluator: &Evaluator, evaluation: Evaluation, scored_at: 
         trial_started_at: trial.started_at,
         evaluator: evaluator.name.clone(),
         kind: evaluator.kind,
-        priority: evaluator.rank,
+        priority: evaluator.priority,
         evaluator_digest: evaluator.digest.clone(),
         scored_at,
         success: grade.as_ref().map(|grade| grade.success),

@@ -1,8 +1,7 @@
-//! What of a run is scored already, and the commits that add to it.
+//! The scores of earlier invocations, and the commits that add new ones.
 //!
-//! Rows become files through the run's commits, under a claim: of two that score one run at a time the first is refused,
-//! and what a killed one left half-written is deleted. A row is there once: what was found at the start and what was
-//! added since is never asked for again.
+//! The writer claims the run. A second process that scores the run fences the first off, and files without a commit are
+//! deleted. Every score has exactly one row: neither an earlier nor a new score is computed again.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
@@ -18,10 +17,10 @@ use store::{Claim, Snapshot, Store, StoreError};
 use crate::budget::Cost;
 use crate::evaluator::Evaluator;
 
-/// Name of the commits.
+/// Source name of the commits.
 const SOURCE: &str = "score";
 
-/// Rows that are committed together, at most.
+/// Largest number of rows in one commit.
 const COMMIT_ROWS: usize = 4096;
 
 #[derive(Deserialize)]
@@ -46,19 +45,19 @@ struct EmbeddingRow {
 
 const EMBEDDING_COLUMNS: [&str; 2] = ["session", "model_digest"];
 
-/// What earlier starts did.
+/// Scores and embeddings of earlier invocations.
 #[derive(Debug, Default)]
 pub(crate) struct EarlierScores {
-    /// Of each evaluator, by its place, the sessions that it scored.
+    /// Scored sessions by position of the evaluator.
     scored: Vec<HashSet<SessionId>>,
-    /// Sessions whose answers are vectors already: all of a session's are committed together.
+    /// Sessions with embeddings; one commit contains all embeddings of a session.
     embedded: HashSet<SessionId>,
-    /// What all scores together cost.
+    /// Cost of all scores.
     pub(crate) cost: Cost,
 }
 
 impl EarlierScores {
-    /// Reads it; `model_digest` is that of the model that makes vectors.
+    /// Reads the tables of a run; `model_digest` selects the embeddings.
     pub(crate) async fn read(
         store: &Store,
         snapshot: &Snapshot,
@@ -83,49 +82,49 @@ impl EarlierScores {
     fn add(&mut self, row: ScoreRow, evaluators: &[Evaluator]) {
         self.cost.tokens += row.input_tokens.unwrap_or(0) + row.output_tokens.unwrap_or(0);
         self.cost.usd += row.cost_usd.unwrap_or(0.0);
-        let is_it = |one: &Evaluator| one.name == row.evaluator && one.digest == row.evaluator_digest;
+        let is_same = |one: &Evaluator| one.name == row.evaluator && one.digest == row.evaluator_digest;
         if row.success.is_some()
-            && let Some(place) = evaluators.iter().position(is_it)
+            && let Some(place) = evaluators.iter().position(is_same)
         {
             self.scored[place].insert(row.session);
         }
     }
 
-    /// Whether the evaluator at this place scored the session.
-    pub(crate) fn has_score(&self, place: usize, session: &SessionId) -> bool {
-        self.scored[place].contains(session)
+    /// Whether the evaluator at this position scored the session.
+    pub(crate) fn has_score(&self, evaluator: usize, session: &SessionId) -> bool {
+        self.scored[evaluator].contains(session)
     }
 
-    /// Whether the session's answers are vectors already.
-    pub(crate) fn has_vectors(&self, session: &SessionId) -> bool {
+    /// Whether the answers of the session are embedded.
+    pub(crate) fn has_embeddings(&self, session: &SessionId) -> bool {
         self.embedded.contains(session)
     }
 }
 
-/// Rows on their way into the run.
+/// Buffers rows and commits them to the run.
 #[derive(Debug)]
 pub(crate) struct ScoreWriter<'a> {
     store: &'a Store,
     claim: Claim,
-    every: Duration,
+    commit_every: Duration,
     pending: Batch,
     since: Option<Instant>,
 }
 
 impl<'a> ScoreWriter<'a> {
-    /// Takes the run over from whoever scored it before.
-    pub(crate) async fn open(store: &'a Store, every: Duration) -> Result<Self, StoreError> {
+    /// Claims the run and fences off an earlier writer.
+    pub(crate) async fn open(store: &'a Store, commit_every: Duration) -> Result<Self, StoreError> {
         let claim = store.claim(SOURCE).await?;
-        Ok(Self { store, claim, every, pending: Batch::default(), since: None })
+        Ok(Self { store, claim, commit_every, pending: Batch::default(), since: None })
     }
 
-    /// Adds a score; commits where enough have come together.
+    /// Adds a score; commits if a commit is due.
     pub(crate) async fn score(&mut self, row: Score) -> Result<(), StoreError> {
         self.pending.scores.push(row);
         self.commit_if_due().await
     }
 
-    /// Adds vectors; commits where enough have come together.
+    /// Adds embeddings; commits if a commit is due.
     pub(crate) async fn embeddings(&mut self, rows: Vec<Embedding>) -> Result<(), StoreError> {
         self.pending.embeddings.extend(rows);
         self.commit_if_due().await
@@ -133,14 +132,14 @@ impl<'a> ScoreWriter<'a> {
 
     async fn commit_if_due(&mut self) -> Result<(), StoreError> {
         let since = *self.since.get_or_insert_with(Instant::now);
-        if self.rows() >= COMMIT_ROWS || since.elapsed() >= self.every { self.commit().await } else { Ok(()) }
+        if self.rows() >= COMMIT_ROWS || since.elapsed() >= self.commit_every { self.commit().await } else { Ok(()) }
     }
 
     fn rows(&self) -> usize {
         self.pending.scores.len() + self.pending.embeddings.len()
     }
 
-    /// Makes everything that was added exist.
+    /// Commits the buffered rows.
     pub(crate) async fn commit(&mut self) -> Result<(), StoreError> {
         self.since = None;
         let rows = self.rows() as u64;

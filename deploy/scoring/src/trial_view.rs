@@ -1,6 +1,6 @@
-//! A trial as an evaluator sees it: its row, and its exchanges in the order in which people and programs spoke.
+//! A trial as an evaluator sees it: its row and its exchanges in conversation order.
 //!
-//! Labels are not in it: who scores must not know what others said.
+//! The view contains no label and no score, so that they cannot influence the evaluator.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// What is read of an exchange.
+/// Columns of an exchange that a view reads.
 pub(crate) const COLUMNS: [&str; 12] = [
     "session",
     "seq",
@@ -27,7 +27,7 @@ pub(crate) const COLUMNS: [&str; 12] = [
     "operation.effect",
 ];
 
-/// An exchange without its bodies.
+/// An exchange without bodies.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct ExchangeRow {
     pub(crate) session: SessionId,
@@ -49,36 +49,36 @@ struct OperationRow {
     effect: Effect,
 }
 
-/// Who did what.
+/// One step of the conversation.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum Step {
-    /// The caller spoke.
+    /// A message of the user.
     User {
-        /// What was said.
+        /// The text.
         text: String,
     },
-    /// The agent answered the caller.
+    /// An answer of the agent.
     Agent {
-        /// What was said.
+        /// The text.
         text: String,
     },
-    /// The agent's model answered; only in trials whose turns were not recorded.
+    /// A response of the model; only in trials without recorded turns.
     Model {
-        /// What was said.
+        /// The text.
         text: String,
     },
-    /// The agent called a tool.
+    /// A tool call.
     Tool {
-        /// Its name.
+        /// Name of the tool.
         tool: String,
-        /// The arguments, as JSON where they are that, else as text.
+        /// The arguments: JSON, or a JSON string if they are not JSON.
         arguments: Box<RawValue>,
-        /// What it gave back, where known.
+        /// Text of the result, if recorded.
         result: Option<String>,
-        /// Whether it reported a failure.
+        /// The tool reported an error.
         is_error: Option<bool>,
-        /// What the call does outside.
+        /// Declared effect of the tool.
         effect: Effect,
     },
 }
@@ -86,7 +86,7 @@ pub(crate) enum Step {
 /// A trial as an evaluator sees it.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct TrialView {
-    /// Version of this shape.
+    /// Version of this JSON format.
     format: u32,
     lane: &'static str,
     case: String,
@@ -105,7 +105,7 @@ pub(crate) struct TrialView {
 }
 
 impl TrialView {
-    /// Puts a trial and its exchanges together.
+    /// Builds the view from the trial row and its exchanges.
     pub(crate) fn new(trial: &Trial, mut rows: Vec<ExchangeRow>) -> Self {
         rows.sort_by_key(|row| (row.started_at, row.seq));
         Self {
@@ -127,22 +127,22 @@ impl TrialView {
         }
     }
 
-    /// One line of JSON.
+    /// The view as one line of JSON.
     pub(crate) fn json(&self) -> String {
         serde_json::to_string(self).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
     }
 
-    /// The case's name.
+    /// Case id.
     pub(crate) fn case(&self) -> &str {
         &self.case
     }
 
-    /// The slices it belongs to.
+    /// Slice values by slice name.
     pub(crate) fn slices(&self) -> &BTreeMap<String, String> {
         &self.slices
     }
 
-    /// A trial of nothing, to try a template on.
+    /// An empty trial, to render a template once.
     pub(crate) fn probe() -> Self {
         Self {
             format: schemas::FORMAT,
@@ -163,12 +163,12 @@ impl TrialView {
         }
     }
 
-    /// The last answer.
+    /// Last answer of the agent.
     pub(crate) fn answer(&self) -> Option<&str> {
         self.answer.as_deref()
     }
 
-    /// The steps as lines, at most `max_bytes`: of a longer text the middle is left out, and how much is said.
+    /// The steps as lines. The middle of a text longer than `max_bytes` is replaced by its length.
     pub(crate) fn transcript(&self, max_bytes: usize) -> String {
         let lines: Vec<String> = self.steps.iter().map(Step::line).collect();
         let text = if lines.is_empty() {
@@ -176,7 +176,7 @@ impl TrialView {
         } else {
             lines.join("\n")
         };
-        middle_cut(text, max_bytes)
+        elide_middle(text, max_bytes)
     }
 }
 
@@ -195,7 +195,7 @@ impl Step {
     }
 }
 
-/// Between a turn and its answer lies all that the agent did for it, so an answer stands where the next turn begins.
+/// Orders the steps: the answer of a turn comes after the calls that the agent made for it, before the next turn.
 fn steps(rows: Vec<ExchangeRow>, last_answer: Option<&str>) -> Vec<Step> {
     let has_turns = rows.iter().any(|row| row.edge == Edge::Turn);
     let mut steps = Vec::new();
@@ -212,7 +212,7 @@ fn steps(rows: Vec<ExchangeRow>, last_answer: Option<&str>) -> Vec<Step> {
             Edge::Model if !has_turns => steps.extend(output.map(|text| Step::Model { text })),
             Edge::Model => {}
             Edge::Tool => {
-                // A tool exchange that called no tool (an MCP `initialize`, a list) is none.
+                // An MCP `initialize` or list exchange calls no tool.
                 let Some(tool) = tool else { continue };
                 let arguments = raw(arguments.or(arguments_verbatim));
                 steps.push(Step::Tool { tool, arguments, result, is_error, effect });
@@ -226,29 +226,29 @@ fn steps(rows: Vec<ExchangeRow>, last_answer: Option<&str>) -> Vec<Step> {
     steps
 }
 
-/// The answers of a trial by turn, from 0; its last answer alone, without a number, where no turn was recorded. Blank ones
-/// say nothing and are left out.
+/// The answers of a trial by turn number from 0. Without recorded turns, the last answer without a number. Blank answers
+/// are left out.
 pub(crate) fn turn_answers(trial: &Trial, rows: &[ExchangeRow]) -> Vec<(Option<u32>, String)> {
     let mut turns: Vec<&ExchangeRow> = rows.iter().filter(|row| row.edge == Edge::Turn).collect();
     turns.sort_by_key(|row| (row.started_at, row.seq));
-    let is_said = |text: &String| !text.trim().is_empty();
+    let is_not_blank = |text: &String| !text.trim().is_empty();
     if turns.is_empty() {
-        return trial.answer.clone().filter(is_said).map(|text| (None, text)).into_iter().collect();
+        return trial.answer.clone().filter(is_not_blank).map(|text| (None, text)).into_iter().collect();
     }
     let answers = turns.into_iter().zip(0..);
     let answers = answers.filter_map(|(row, turn)| Some((Some(turn), row.operation.output.clone()?)));
-    answers.filter(|(_, text)| is_said(text)).collect()
+    answers.filter(|(_, text)| is_not_blank(text)).collect()
 }
 
-/// The text as JSON: itself where it is that, else as a JSON string.
+/// The text as JSON: unchanged if it is JSON, otherwise as a JSON string.
 fn raw(text: Option<String>) -> Box<RawValue> {
     let text = text.unwrap_or_else(|| "null".to_owned());
     let whole = RawValue::from_string(text.clone());
     whole.or_else(|_| RawValue::from_string(Value::String(text).to_string())).unwrap_or_default()
 }
 
-/// Leaves out the middle of a text that is longer than this.
-fn middle_cut(text: String, max_bytes: usize) -> String {
+/// Replaces the middle of a text longer than `max_bytes` by its length.
+fn elide_middle(text: String, max_bytes: usize) -> String {
     if text.len() <= max_bytes {
         return text;
     }
@@ -316,7 +316,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn an_answer_stands_after_what_was_done_for_it_and_no_label_is_shown() {
+    fn an_answer_follows_its_tool_calls_and_the_view_has_no_label() {
         let rows = vec![
             row(2, Edge::Tool, [None, None, Some("refund"), Some("{\"a\":1}"), Some("ok")]),
             row(0, Edge::Turn, [Some("hi"), Some("hello"), None, None, None]),
@@ -334,7 +334,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn without_turns_the_model_speaks_and_without_exchanges_the_answer_does() {
+    fn the_view_falls_back_to_model_responses_and_to_the_last_answer() {
         let rows = vec![row(0, Edge::Model, [None, Some("thinking"), None, None, None])];
         let view = TrialView::new(&trial("c", 0, "done"), rows);
         assert_eq!(view.transcript(1000), "[model] thinking\n[agent] done");
@@ -342,7 +342,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn answers_are_counted_by_turn() {
+    fn answers_have_the_number_of_their_turn() {
         let rows = vec![
             row(3, Edge::Turn, [Some("c"), Some("third"), None, None, None]),
             row(0, Edge::Turn, [Some("a"), Some("first"), None, None, None]),
@@ -356,14 +356,14 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_long_transcript_loses_its_middle_and_says_so() {
+    fn a_long_transcript_is_elided_in_the_middle() {
         let view = TrialView::new(&trial("c", 0, &"é".repeat(2000)), vec![]);
         let text = view.transcript(1001);
         assert!(text.len() < 1100 && text.contains("bytes left out"), "{}", text.len());
     }
 
     #[test]
-    fn arguments_that_are_no_json_become_a_json_text() {
+    fn arguments_that_are_not_json_become_a_json_string() {
         assert_eq!(raw(Some("{'a".to_owned())).get(), "\"{'a\"");
         assert_eq!(raw(None).get(), "null");
     }
