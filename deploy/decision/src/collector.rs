@@ -1,6 +1,6 @@
-//! Sending the events of a verdict to an OpenTelemetry collector: OTLP over HTTP, as JSON.
+//! Client of an OpenTelemetry collector: OTLP over HTTP with JSON.
 //!
-//! The verdict does not hang on it: it is written before, and a collector that is away changes no exit code.
+//! The verdict is written first, so an unreachable collector changes neither verdict nor exit code.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use anyhow::{Context as _, bail};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Client, Url};
 
-/// How long the collector may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time limit of the request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where the events go.
+/// A collector with its headers.
 #[derive(Debug, Clone)]
 pub struct Collector {
     url: Url,
@@ -19,31 +19,30 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// Reads `--otlp` and the headers of `OTEL_EXPORTER_OTLP_HEADERS` (`name=value`, by commas, values per cent encoded or
-    /// not).
+    /// Parses the URL of a collector and comma-separated `name=value` headers.
     ///
     /// # Errors
-    /// The address or a header is none.
+    /// The URL or a header is invalid; the error does not contain a header value.
     pub fn parse(address: &str, headers: Option<&str>) -> anyhow::Result<Self> {
         let mut url = Url::parse(address)
-            .with_context(|| format!("--otlp {address} is no address; give http://HOST:4318"))?;
+            .with_context(|| format!("--otlp {address} is not a URL; expected http://HOST:4318"))?;
         if !matches!(url.scheme(), "http" | "https") {
-            bail!("--otlp {address}: expected http or https; give http://HOST:4318");
+            bail!("--otlp {address} has another scheme than http and https; expected http://HOST:4318");
         }
-        // OTLP/HTTP: signals have paths of their own below the base address.
+        // OTLP/HTTP puts each signal below the base URL.
         if !url.path().ends_with("/v1/logs") {
             let base = url.path().trim_end_matches('/').to_owned();
             url.set_path(&format!("{base}/v1/logs"));
         }
         let mut parsed = HeaderMap::new();
         for pair in headers.unwrap_or_default().split(',').filter(|pair| !pair.trim().is_empty()) {
-            let (name, value) = pair
-                .split_once('=')
-                .with_context(|| "OTEL_EXPORTER_OTLP_HEADERS: expected name=value, by commas".to_owned())?;
+            let (name, value) = pair.split_once('=').with_context(|| {
+                "OTEL_EXPORTER_OTLP_HEADERS: expected comma-separated name=value pairs".to_owned()
+            })?;
             let name: HeaderName =
-                name.trim().parse().context("OTEL_EXPORTER_OTLP_HEADERS: a name is no header's")?;
+                name.trim().parse().context("OTEL_EXPORTER_OTLP_HEADERS: a name is not a header name")?;
             let mut value: HeaderValue = value.trim().parse().with_context(|| {
-                format!("OTEL_EXPORTER_OTLP_HEADERS: the value of {name} is none of a header")
+                format!("OTEL_EXPORTER_OTLP_HEADERS: the value of {name} is not a header value")
             })?;
             value.set_sensitive(true);
             parsed.insert(name, value);
@@ -51,12 +50,15 @@ impl Collector {
         Ok(Self { url, headers: parsed })
     }
 
-    /// Sends an export request.
+    /// Sends an export request (the contents of `otlp.json`).
     ///
     /// # Errors
-    /// The collector cannot be reached or refuses.
+    /// The collector cannot be reached or responds with an error status.
     pub async fn send(&self, request: Vec<u8>) -> anyhow::Result<()> {
-        let client = Client::builder().timeout(PATIENCE).build().context("no HTTP client can be made")?;
+        let client = Client::builder()
+            .timeout(REQUEST_TIMEOUT)
+            .build()
+            .context("the HTTP client cannot be created")?;
         let answer = client
             .post(self.url.clone())
             .headers(self.headers.clone())
@@ -66,7 +68,7 @@ impl Collector {
             .await
             .with_context(|| format!("{} cannot be reached", self.url))?;
         if !answer.status().is_success() {
-            bail!("{} answered {}", self.url, answer.status());
+            bail!("{} responded {}", self.url, answer.status());
         }
         Ok(())
     }
@@ -77,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_path_of_logs_is_added_once() {
+    fn the_path_of_logs_is_appended_once() {
         for (given, meant) in [
             ("http://localhost:4318", "http://localhost:4318/v1/logs"),
             ("http://localhost:4318/", "http://localhost:4318/v1/logs"),
@@ -89,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_or_header_is_refused_and_no_value_is_shown() {
+    fn an_invalid_url_or_header_is_refused_without_showing_a_value() {
         for (address, headers) in [
             ("localhost", None),
             ("ftp://x", None),

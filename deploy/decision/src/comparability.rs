@@ -1,23 +1,23 @@
-//! Whether two runs can be compared at all, before anything is computed from them.
+//! Checks that two runs are comparable before any statistic is computed.
 //!
-//! What is plainly a slip of the command line is refused; what may be meant becomes a remark in the verdict.
+//! An obvious mistake on the command line is an error; an unusual combination becomes a note of the verdict.
 
 use analyzer::Run;
 use anyhow::bail;
 use schemas::trial::Lane;
 
-/// Refuses runs whose comparison says nothing, and adds remarks on what a reader must know.
+/// Refuses runs whose comparison is meaningless, and adds notes.
 ///
 /// # Errors
-/// Both are one run, they are swapped, or they were replayed with different `--model`.
+/// Both locations are the same run, the lanes are swapped, or the runs were replayed with different `--model`.
 pub(crate) fn check(baseline: &mut Run, candidate: &mut Run) -> anyhow::Result<()> {
-    let place = |run: &Run| std::path::absolute(&run.name).unwrap_or_else(|_| run.name.clone().into());
-    if place(baseline) == place(candidate) {
-        bail!("baseline and candidate are the same run, {}; give two runs", baseline.name);
+    let absolute = |run: &Run| std::path::absolute(&run.name).unwrap_or_else(|_| run.name.clone().into());
+    if absolute(baseline) == absolute(candidate) {
+        bail!("baseline and candidate are the same run, {}; name two runs", baseline.name);
     }
     if baseline.manifest.lane == Lane::Candidate && candidate.manifest.lane == Lane::Baseline {
         bail!(
-            "{} is a candidate's run and {} a baseline's: swap --baseline and --candidate",
+            "{} is a run of lane candidate and {} of lane baseline: swap --baseline and --candidate",
             baseline.name,
             candidate.name
         );
@@ -26,25 +26,25 @@ pub(crate) fn check(baseline: &mut Run, candidate: &mut Run) -> anyhow::Result<(
         && of_baseline != of_candidate
     {
         bail!(
-            "{} was replayed with --model {of_baseline} and {} with --model {of_candidate}; replay both alike",
+            "{} was replayed with --model {of_baseline} and {} with --model {of_candidate}; replay both with the same --model",
             baseline.name,
             candidate.name
         );
     }
     if candidate.manifest.model.as_deref() == Some("recorded") {
         candidate.notes.push(
-            "the model calls of these runs were answered from the recording (--model recorded): a changed prompt, model \
-             or tool list had no say in them; replay with --model live to judge such a change"
+            "the recording answered the model calls of these runs (--model recorded), so a changed prompt, model or tool list \
+             had no effect; replay with --model live to test such a change"
                 .to_owned(),
         );
     }
     let contradicted =
         [(&*baseline, "baseline", Lane::Candidate), (&*candidate, "candidate", Lane::Baseline)];
-    let remarks: Vec<String> = contradicted
+    let notes: Vec<String> = contradicted
         .into_iter()
         .filter(|(run, _, other)| run.manifest.lane == *other)
         .map(|(run, flag, other)| format!("--{flag} {} is a run of lane {}", run.name, other.as_str()))
         .collect();
-    candidate.notes.extend(remarks);
+    candidate.notes.extend(notes);
     Ok(())
 }

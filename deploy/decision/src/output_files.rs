@@ -1,4 +1,4 @@
-//! The files of a verdict: written under other names and renamed only when all of them are there.
+//! The output files of a verdict: written under temporary names, then renamed together.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -10,15 +10,15 @@ use anyhow::{Context as _, anyhow};
 
 use crate::error::DecisionError;
 
-/// Says early that a verdict cannot go there.
+/// Refuses an output folder that is a file, before any run is read.
 pub(crate) fn check(out: &Path) -> Result<(), DecisionError> {
     if out.exists() && !out.is_dir() {
-        return Err(DecisionError::input(anyhow!("--out {} is a file; give a folder", out.display())));
+        return Err(DecisionError::input(anyhow!("--out {} is a file; name a folder", out.display())));
     }
     Ok(())
 }
 
-/// Writes all files of the verdict, or none.
+/// Writes all output files, or none.
 pub(crate) fn write(
     out: &Path,
     analysis: &Analysis,
@@ -26,23 +26,23 @@ pub(crate) fn write(
     meta: &ReportMeta,
     now_micros: i64,
 ) -> anyhow::Result<()> {
-    let mut verdict =
-        serde_json::to_string_pretty(&analysis.verdict).context("the verdict cannot be written as JSON")?;
+    let mut verdict = serde_json::to_string_pretty(&analysis.verdict)
+        .context("the verdict cannot be serialised as JSON")?;
     verdict.push('\n');
     let files = [
         ("report.html", report_html(analysis, input, meta).map_err(anyhow::Error::new)?),
         ("summary.md", summary_md(analysis, input, meta).map_err(anyhow::Error::new)?),
         ("junit.xml", junit_xml(analysis).map_err(anyhow::Error::new)?),
         ("otlp.json", otlp_json(analysis, input, nanos(now_micros))),
-        // Last: where it is, the others are.
+        // The last one: if verdict.json exists, the other files exist.
         ("verdict.json", verdict),
     ];
-    std::fs::create_dir_all(out).with_context(|| format!("folder {} cannot be made", out.display()))?;
+    std::fs::create_dir_all(out).with_context(|| format!("folder {} cannot be created", out.display()))?;
     let mut staged: Vec<(PathBuf, PathBuf)> = Vec::new();
     let result = stage_and_rename(out, &files, &mut staged);
     if result.is_err() {
         for (temporary, _) in staged {
-            // What was renamed already is gone from here; that is no second failure.
+            // A file that was already renamed has no temporary name any more.
             let _ = std::fs::remove_file(temporary);
         }
     }

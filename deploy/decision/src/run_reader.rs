@@ -1,4 +1,4 @@
-//! Reading a run for the analyzer: trials and the columns of their exchanges that the decision needs, no bodies.
+//! Reads a run for the analyzer: trials and the columns of their exchanges that the decision needs, without bodies.
 
 use std::collections::HashMap;
 
@@ -17,7 +17,7 @@ use crate::error::DecisionError;
 
 mod embeddings;
 
-/// What is read of every exchange.
+/// Columns read of every exchange.
 const COLUMNS: [&str; 15] = [
     "session",
     "seq",
@@ -36,10 +36,10 @@ const COLUMNS: [&str; 15] = [
     "operation.idempotent",
 ];
 
-/// What the caller user_turns: read where an invariant looks at it.
+/// Text of the user; read only if an invariant uses it.
 const INPUT: &str = "operation.input";
 
-/// What a tool returned: read where an invariant looks at it.
+/// Result of a tool; read only if an invariant uses it.
 const RESULT: &str = "operation.result";
 
 #[derive(Debug, Deserialize)]
@@ -68,10 +68,10 @@ struct OperationRow {
     result: Option<String>,
 }
 
-/// Reads a run, and of its texts what the invariants look at.
+/// Reads a run with the texts that the invariants use.
 ///
 /// # Errors
-/// Wrong usage where there is no run at this place or it is empty; failed work where its files cannot be read.
+/// The location has no run (an error of usage), or its files cannot be read.
 pub async fn read_run(
     location: &str,
     keys: &KeyRing,
@@ -117,7 +117,7 @@ pub async fn read_run(
 }
 
 fn assemble(mut trial: Trial, rows: Vec<ExchangeRow>, invariants: &InvariantPolicy) -> TrialRecord {
-    // Fewer exchanges than the trial says it has: some were lost, and what they did is not known.
+    // Fewer exchanges than the trial row counts: some are lost, and their effects are unknown.
     if trial.has_transcript && rows.len() < trial.exchanges as usize {
         trial.complete = Some(false);
     }
@@ -136,7 +136,7 @@ fn assemble(mut trial: Trial, rows: Vec<ExchangeRow>, invariants: &InvariantPoli
     TrialRecord { trial, calls, turns_us, has_envelope, embedding: None, user_turns, scores: Vec::new() }
 }
 
-/// A tool exchange that called no tool (an MCP `initialize`, a list) is none.
+/// The tool call of an exchange; `None` for an MCP `initialize` or a list.
 fn call(row: ExchangeRow, invariants: &InvariantPolicy) -> Option<ToolCall> {
     let tool = row.operation.tool?;
     Some(ToolCall {

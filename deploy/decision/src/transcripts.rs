@@ -1,4 +1,4 @@
-//! What was said in the sessions that the report shows: read when the decision is made, and of these sessions alone.
+//! Reads the transcripts of the sessions that the report shows, and of no other session.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use store::table::Table;
 use crate::error::DecisionError;
 use crate::request::DecisionRequest;
 
-/// What is read of an exchange.
+/// Columns read of an exchange.
 const COLUMNS: [&str; 6] =
     ["session", "seq", "edge", "operation.input", "operation.output", "operation.result"];
 
@@ -32,10 +32,10 @@ struct OperationTexts {
     result: Option<String>,
 }
 
-/// Reads the transcripts of these sessions; a run holds the trials of its lane and may hold recordings.
+/// Reads the transcripts of these sessions. A run contains the trials of its lane and can contain recordings.
 ///
 /// # Errors
-/// Failed work where files of a run cannot be read.
+/// A run cannot be opened, or its files cannot be read.
 pub(crate) async fn read(
     request: &DecisionRequest,
     wanted: &BTreeSet<(Lane, String)>,

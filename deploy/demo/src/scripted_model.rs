@@ -6,7 +6,6 @@
 use seeded::Stream;
 use serde_json::{Value, json};
 
-
 /// A response: a text, or tool calls.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Reply {

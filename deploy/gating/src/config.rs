@@ -1,77 +1,88 @@
-//! The file of a gate: what is replayed against what, and how it is decided.
+//! The configuration file of a gate.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
+use schemars::JsonSchema;
 use schemas::id::AgentId;
 use schemas::trial::Lane;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use replayer::ModelMode;
 use scoring::ScoreConfig;
 
 use crate::replay_request::ReplayRequest;
 
-/// What stands under `[gate]`; paths are relative to the file.
-#[derive(Debug, Clone, Deserialize)]
+/// The `[gate]` table: what is replayed against what, and how it is decided. Relative paths start from the folder of the
+/// file.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct GateConfig {
-    /// Store with the recorded sessions.
+    /// Store with the recorded sessions: a folder or a URL.
     pub(crate) store: String,
     /// Candidate file of the current build.
-    pub baseline: PathBuf,
+    pub(crate) baseline: PathBuf,
     /// Candidate file of the new build.
     pub(crate) candidate: PathBuf,
-    /// Folder that holds both runs.
+    /// Folder of both runs and of the locked plan, `gate.json`.
     runs: PathBuf,
-    /// Folder that the verdict is written to.
+    /// Folder of the verdict and the report.
     pub out: PathBuf,
-    /// The policy; the documented defaults where there is none.
+    /// Policy file; without it, the documented policy.
     #[serde(default)]
     pub(crate) policy: Option<PathBuf>,
-    /// What `foreshadow calibrate` found.
+    /// Output file of `foreshadow calibrate`; the report shows its error rates.
     #[serde(default)]
     pub(crate) calibration: Option<PathBuf>,
     /// Trials of each session in each lane.
     #[serde(default = "default_trials")]
     pub(crate) trials: u32,
-    /// Sessions that the plan ends with; all where it does not say.
+    /// Sessions at the last planned look; without it, all sessions of the store.
     #[serde(default)]
     pub(crate) sessions: Option<usize>,
-    /// Planned looks; those of the policy where it does not say.
+    /// Planned looks, 1 to 64; without it, `looks` of the policy.
     #[serde(default)]
     pub(crate) looks: Option<u32>,
-    /// Seed of everything random.
+    /// Seed of the order of sessions, the faults, the seeds of the candidate and the permutations.
     #[serde(default)]
     pub(crate) seed: u64,
-    /// Trials at a time, of each lane.
+    /// Trials at the same time, per lane.
     #[serde(default = "default_concurrency")]
     concurrency: usize,
+    /// Fault rules for tool calls.
     #[serde(default)]
     faults: Option<PathBuf>,
+    /// Tool list (JSON) with `effect`, `reversible` and `idempotent` for each tool.
     #[serde(default)]
     tools: Option<PathBuf>,
+    /// Only sessions of this agent.
     #[serde(default)]
+    #[schemars(with = "Option<String>")]
     agent: Option<AgentId>,
-    /// What answers model calls.
+    /// Source of model responses.
     #[serde(default)]
     model: ModelName,
-    #[serde(default = "default_scale")]
+    /// Factor on recorded tool delays; 0 answers at once.
+    #[serde(default = "default_delay_scale")]
     delay_scale: f64,
-    #[serde(default = "default_cap", with = "humantime_serde")]
-    delay_cap: std::time::Duration,
+    /// Longest tool delay, after scaling.
+    #[serde(default = "default_delay_cap", with = "humantime_serde")]
+    #[schemars(with = "String")]
+    delay_cap: Duration,
+    /// Start a command candidate although it can reach the network.
     #[serde(default)]
     allow_open_egress: bool,
-    /// Capability envelope that every trial is checked against.
+    /// Capability envelope; every trial is checked against it.
     #[serde(default)]
     pub(crate) envelope: Option<PathBuf>,
-    /// Who is asked about the trials after each wave; absent without a `[score]` table.
+    /// The `[score]` table of the same file; `None` without it.
     #[serde(skip)]
     pub(crate) scoring: Option<Scoring>,
 }
 
 /// Source of model responses.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 enum ModelName {
     /// The recording.
@@ -100,15 +111,15 @@ fn default_concurrency() -> usize {
     4
 }
 
-fn default_scale() -> f64 {
+fn default_delay_scale() -> f64 {
     1.0
 }
 
-fn default_cap() -> std::time::Duration {
-    std::time::Duration::from_secs(10)
+fn default_delay_cap() -> Duration {
+    Duration::from_secs(10)
 }
 
-/// The file; other tables are other commands'.
+/// The file of a gate; `encryption` belongs to the key ring.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -120,31 +131,32 @@ struct File {
 }
 
 fn digest(table: &toml::Table) -> anyhow::Result<String> {
-    let text = serde_json::to_string(table).context("the [score] table cannot be read")?;
+    let text = serde_json::to_string(table).context("the [score] table cannot be serialised as JSON")?;
     Ok(blake3::hash(text.as_bytes()).to_hex().to_string())
 }
 
 impl GateConfig {
-    /// Reads the file.
+    /// Reads the file of a gate.
+    ///
+    /// # Errors
+    /// The file cannot be read, has no `[gate]` table, or a key is unknown, missing or out of range; the error names the
+    /// file and the key.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
-        let what = || format!("configuration {} cannot be used for a gate", path.display());
+        let shown = path.display();
+        let unusable = || format!("configuration {shown} cannot be used for a gate");
         let text = std::fs::read_to_string(path).with_context(|| {
             format!(
-                "configuration {} cannot be read; name one with a [gate] table by --config FILE",
-                path.display()
+                "configuration {shown} cannot be read; name a file with a [gate] table with --config FILE"
             )
         })?;
-        let file: File = toml::from_str(&text).with_context(what)?;
+        let file: File = toml::from_str(&text).with_context(unusable)?;
         let gate = file.gate.with_context(|| {
-            format!(
-                "{} has no [gate] table; it names store, baseline, candidate, runs and out",
-                path.display()
-            )
+            format!("{shown} has no [gate] table; add one with store, baseline, candidate, runs and out")
         })?;
         let folder = path.parent().unwrap_or(Path::new(""));
         let scoring = match &file.score {
             Some(table) => Some(Scoring {
-                config: ScoreConfig::find(&text).with_context(what)?,
+                config: ScoreConfig::find(&text).with_context(unusable)?,
                 base: folder.to_owned(),
                 digest: digest(table)?,
             }),
@@ -153,7 +165,7 @@ impl GateConfig {
         Ok(Self { scoring, ..gate.below(folder) })
     }
 
-    /// The paths taken from a folder.
+    /// Resolves relative paths against a folder.
     fn below(mut self, folder: &Path) -> Self {
         if !self.store.contains("://") {
             self.store = folder.join(&self.store).display().to_string();
@@ -169,17 +181,17 @@ impl GateConfig {
         self
     }
 
-    /// Where a lane's trials go.
+    /// Location of the run of a lane.
     pub(crate) fn run(&self, lane: Lane) -> String {
         self.runs.join(lane.as_str()).display().to_string()
     }
 
-    /// Whether a lane's run was begun.
+    /// Whether the run of a lane exists.
     pub(crate) fn run_exists(&self, lane: Lane) -> bool {
         self.runs.join(lane.as_str()).join("run.json").exists()
     }
 
-    /// Where it is written what was fixed before the first trial.
+    /// Path of the locked plan.
     pub(crate) fn plan_lock_path(&self) -> PathBuf {
         self.runs.join("gate.json")
     }
@@ -210,7 +222,7 @@ impl GateConfig {
         }
     }
 
-    /// The command that leads to the same verdict.
+    /// The command that reproduces the verdict.
     pub(crate) fn command(&self, config: &Path, extension: bool) -> String {
         let extend = if extension { " --extend" } else { "" };
         format!("foreshadow gate --config {}{extend}", config.display())
@@ -222,7 +234,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_are_taken_from_the_folder_of_the_file() {
+    fn relative_paths_start_from_the_folder_of_the_file() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("gate.toml");
         let text = "[gate]\nstore = \"s\"\nbaseline = \"b.toml\"\ncandidate = \"/c.toml\"\nruns = \"r\"\nout = \"o\"\n";
@@ -237,5 +249,17 @@ mod tests {
         assert!(error.contains("lokks") && error.contains("looks"), "{error}");
         std::fs::write(&path, "[encryption]\n").expect("written");
         assert!(format!("{:#}", GateConfig::read(&path).expect_err("no gate")).contains("[gate]"));
+    }
+
+    #[test]
+    fn the_schema_has_descriptions_and_defaults() {
+        let schema = serde_json::to_value(schemars::schema_for!(GateConfig)).expect("JSON");
+        let properties = &schema["properties"];
+        assert_eq!(
+            (&properties["trials"]["default"], &properties["delay-cap"]["default"]),
+            (&5.into(), &"10s".into())
+        );
+        let described = |key: &str| properties[key]["description"].is_string();
+        assert!(described("store") && described("allow-open-egress") && properties.get("scoring").is_none());
     }
 }

@@ -79,7 +79,7 @@ pub enum GateEvent {
         /// Cases of the plan, or of this look if it is past the plan.
         of_cases: usize,
         /// The verdict at this look.
-        answer: Decision,
+        decision: Decision,
     },
 }
 
@@ -213,16 +213,16 @@ async fn replay_and_decide(
             command: config.command(&request.config_path, schedule.extension),
         });
         let analysis = decision::decide(&decision_request).await?;
-        let answer = analysis.verdict.verdict;
+        let decision = analysis.verdict.verdict;
         on_event(GateEvent::Look {
             number: index + 1,
             planned: schedule.looks,
             cases: *end,
             of_cases: schedule.planned.max(*end),
-            answer,
+            decision,
         });
         last = Some(analysis);
-        if answer != Decision::Inconclusive {
+        if decision != Decision::Inconclusive {
             break;
         }
     }
@@ -276,12 +276,12 @@ async fn replay_lane(
         Progress::Finished { .. } => report(events, GateEvent::TrialFinished),
         Progress::Corpus { .. } | Progress::Probed => {}
     };
-    let played = lane.play(|case| wave.contains(case), &mut on_progress, cancel).await;
-    if played.is_err() {
+    let replayed = lane.play(|case| wave.contains(case), &mut on_progress, cancel).await;
+    if replayed.is_err() {
         // A verdict needs both lanes, so the other lane stops too; its finished trials are kept.
         cancel.cancel();
     }
-    played.map_err(|source| GateError::Replay { lane: name, source })
+    replayed.map_err(|source| GateError::Replay { lane: name, source })
 }
 
 /// Scores the trials that both lanes have by now; trials with a score are skipped.

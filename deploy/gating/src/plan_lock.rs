@@ -1,4 +1,6 @@
-//! What a gate fixes before the candidate is asked anything, kept beside its runs so that nobody changes it afterwards.
+//! The locked plan of a gate, `gate.json`: written before the first trial, compared on every resume.
+//!
+//! The lock prevents a change of policy, order or looks after data were seen.
 
 use std::path::Path;
 
@@ -9,28 +11,28 @@ use serde::{Deserialize, Serialize};
 use crate::config::GateConfig;
 use crate::look_schedule::LookSchedule;
 
-/// The version of the file's shape.
+/// Version of the file format.
 const FORMAT: u32 = 1;
 
-/// What was fixed.
+/// The locked plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PlanLock {
     format: u32,
-    /// BLAKE3 of the policy as understood, defaults included.
+    /// BLAKE3 of the policy including defaults, hexadecimal.
     pub(crate) policy_digest: String,
-    /// Names the recordings.
+    /// Digest of the recorded sessions.
     corpus_digest: String,
-    /// BLAKE3 of the order in which sessions are played.
+    /// BLAKE3 of the order of replay, hexadecimal.
     order_digest: String,
-    /// BLAKE3 of the `[score]` table, where there is one.
+    /// BLAKE3 of the `[score]` table; `None` without it.
     #[serde(default)]
     score_digest: Option<String>,
     seed: u64,
-    /// Sessions that the plan ends with.
+    /// Sessions at the last planned look.
     sessions: usize,
     looks: usize,
     trials: u32,
-    /// Whether part of alpha is kept for an extension.
+    /// Part of alpha is reserved for an extension.
     extension: bool,
 }
 
@@ -60,24 +62,24 @@ impl PlanLock {
         }
     }
 
-    /// Writes it before the first trial, or finds that it is what was written then.
+    /// Writes the plan, or compares it with the written one on a resume.
     ///
     /// # Errors
-    /// There is one already and the gate is not resumed, or it says something else.
+    /// The file exists and the gate is not resumed, or the written plan differs.
     pub(crate) fn write_or_compare(&self, path: &Path, resume: bool) -> anyhow::Result<()> {
         match std::fs::read_to_string(path) {
             Ok(_) if !resume => bail!(
-                "{} says that a gate was run here; go on with it by --resume, or choose another `runs`",
+                "{} exists: a gate ran here; continue it with --resume, or name another folder with the key `runs`",
                 path.display()
             ),
             Ok(text) => {
-                let held: Self = serde_json::from_str(&text)
-                    .with_context(|| format!("{} cannot be read as the plan of a gate", path.display()))?;
-                match self.first_difference(&held) {
+                let locked: Self = serde_json::from_str(&text)
+                    .with_context(|| format!("{} is not the locked plan of a gate", path.display()))?;
+                match self.first_difference(&locked) {
                     None => Ok(()),
-                    Some((what, held, asked)) => bail!(
-                        "the {what} was fixed as {held} before the first trial ({}), and is {asked} now; a plan is not changed once \
-                         data were seen: restore it, or start a new gate in another `runs`",
+                    Some((what, locked, current)) => bail!(
+                        "the {what} was fixed as {locked} before the first trial ({}) and is {current} now; a plan cannot change after data \
+                         were seen; restore it, or start a new gate with another folder in the key `runs`",
                         path.display()
                     ),
                 }
@@ -85,33 +87,33 @@ impl PlanLock {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let folder = path.parent().unwrap_or(Path::new(""));
                 std::fs::create_dir_all(folder)
-                    .with_context(|| format!("folder {} cannot be made", folder.display()))?;
+                    .with_context(|| format!("folder {} cannot be created", folder.display()))?;
                 let text =
-                    serde_json::to_string_pretty(self).context("the plan cannot be written as JSON")?;
+                    serde_json::to_string_pretty(self).context("the plan cannot be serialised as JSON")?;
                 std::fs::write(path, text).with_context(|| format!("{} cannot be written", path.display()))
             }
             Err(error) => Err(error).with_context(|| format!("{} cannot be read", path.display())),
         }
     }
 
-    fn first_difference(&self, held: &Self) -> Option<(&'static str, String, String)> {
+    fn first_difference(&self, locked: &Self) -> Option<(&'static str, String, String)> {
         let short = |text: &str| text.chars().take(16).collect::<String>();
         let pairs = [
-            ("policy (digest)", short(&held.policy_digest), short(&self.policy_digest)),
-            ("corpus (digest)", short(&held.corpus_digest), short(&self.corpus_digest)),
+            ("policy (digest)", short(&locked.policy_digest), short(&self.policy_digest)),
+            ("corpus (digest)", short(&locked.corpus_digest), short(&self.corpus_digest)),
             (
                 "[score] table (digest)",
-                short(held.score_digest.as_deref().unwrap_or("none")),
+                short(locked.score_digest.as_deref().unwrap_or("none")),
                 short(self.score_digest.as_deref().unwrap_or("none")),
             ),
-            ("seed", held.seed.to_string(), self.seed.to_string()),
-            ("number of sessions", held.sessions.to_string(), self.sessions.to_string()),
-            ("number of looks", held.looks.to_string(), self.looks.to_string()),
-            ("number of trials", held.trials.to_string(), self.trials.to_string()),
-            ("extension", held.extension.to_string(), self.extension.to_string()),
-            ("order of sessions (digest)", short(&held.order_digest), short(&self.order_digest)),
+            ("seed", locked.seed.to_string(), self.seed.to_string()),
+            ("number of sessions", locked.sessions.to_string(), self.sessions.to_string()),
+            ("number of looks", locked.looks.to_string(), self.looks.to_string()),
+            ("number of trials", locked.trials.to_string(), self.trials.to_string()),
+            ("extension", locked.extension.to_string(), self.extension.to_string()),
+            ("order of sessions (digest)", short(&locked.order_digest), short(&self.order_digest)),
         ];
-        pairs.into_iter().find(|(_, held, asked)| held != asked)
+        pairs.into_iter().find(|(_, locked, current)| locked != current)
     }
 }
 
@@ -120,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plan_is_kept_and_not_changed() {
+    fn a_locked_plan_cannot_change() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("runs/gate.json");
         let plan = PlanLock {

@@ -178,7 +178,10 @@ fn head(text: &str, max_bytes: usize) -> &str {
 /// Parses the response of an endpoint: one vector per text, all of one length, finite and not zero.
 fn read(answer: &[u8], texts: usize) -> Result<Vec<Vector>, String> {
     let parsed: Answer = serde_json::from_slice(answer).map_err(|error| {
-        format!("expected an embeddings response ({error}), found {}", quoted(&String::from_utf8_lossy(answer)))
+        format!(
+            "expected an embeddings response ({error}), found {}",
+            quoted(&String::from_utf8_lossy(answer))
+        )
     })?;
     let mut vectors: Vec<Option<Vector>> = vec![None; texts];
     let length = parsed.data.first().map_or(0, |item| item.embedding.len());

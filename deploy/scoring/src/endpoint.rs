@@ -107,7 +107,7 @@ impl Endpoint {
             .build()
     }
 
-    async fn attempt(&self, body: String) -> Result<Vec<u8>, Refused> {
+    async fn attempt(&self, body: String) -> Result<Vec<u8>, AttemptError> {
         let host = self.url.host_str().unwrap_or_default();
         let lost = |error: reqwest::Error| {
             let detail = format!("no response from {host}: {}", causes(&error));
@@ -117,7 +117,8 @@ impl Endpoint {
         let mut response = request.send().await.map_err(lost)?;
         let status = response.status();
         let most = if status.is_success() { self.max_bytes } else { MAX_ERROR_BYTES };
-        let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let retry_after =
+            response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         let mut answer = Vec::new();
         while let Some(part) = response.chunk().await.map_err(lost)? {
             if answer.len() + part.len() > most {
@@ -164,8 +165,8 @@ mod tests {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let retry = Retry { times: 4, pause: Duration::from_secs(20) };
         let url = "http://127.0.0.1:1";
-        let endpoint =
-            Endpoint::new(url, "", &BTreeMap::new(), Duration::from_secs(1), &retry, 1, &|_| None).expect("a URL");
+        let endpoint = Endpoint::new(url, "", &BTreeMap::new(), Duration::from_secs(1), &retry, 1, &|_| None)
+            .expect("a URL");
         let pauses: Vec<u64> = endpoint.pauses().map(|pause| pause.as_secs()).collect();
         assert_eq!(pauses, [20, 40, 60, 60]);
     }

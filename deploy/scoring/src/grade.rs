@@ -45,8 +45,13 @@ pub(crate) fn parse(bytes: &[u8], threshold: f64) -> Result<Grade, String> {
         return Err(format!("score is {score}; {EXPECTED}"));
     }
     let success = answer.success.or(answer.score.map(|score| score >= threshold));
-    let success = success.ok_or_else(|| format!("{} has neither `success` nor `score`; {EXPECTED}", quoted(text)))?;
-    Ok(Grade { success, value: answer.score, reason: answer.reason.map(|reason| shorten(&reason, MAX_REASON)) })
+    let success =
+        success.ok_or_else(|| format!("{} has neither `success` nor `score`; {EXPECTED}", quoted(text)))?;
+    Ok(Grade {
+        success,
+        value: answer.score,
+        reason: answer.reason.map(|reason| shorten(&reason, MAX_REASON)),
+    })
 }
 
 /// Answer of a judge.

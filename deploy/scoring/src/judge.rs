@@ -249,7 +249,10 @@ impl Judge {
             return Err(format!("expected one choice, found {}", completion.choices.len()));
         };
         if let Some(reason) = choice.finish_reason.as_deref().filter(|reason| *reason != "stop") {
-            return Err(format!("the model stopped with finish_reason {}, expected \"stop\"", quoted(reason)));
+            return Err(format!(
+                "the model stopped with finish_reason {}, expected \"stop\"",
+                quoted(reason)
+            ));
         }
         let content = choice.message.content.as_deref().ok_or("the answer of the model has no text")?;
         grade::parse_judge_answer(content, &self.config.pass_word, &self.config.fail_word)

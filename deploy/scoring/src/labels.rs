@@ -42,7 +42,8 @@ impl Labels {
         let mut labels = HashMap::new();
         let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(content);
         for row in reader.deserialize() {
-            let row: LabelRow = row.context("expected the columns case,trial,success and optionally lane,reason")?;
+            let row: LabelRow =
+                row.context("expected the columns case,trial,success and optionally lane,reason")?;
             let success = match row.success.to_ascii_lowercase().as_str() {
                 "true" | "1" | "yes" | "pass" => true,
                 "false" | "0" | "no" | "fail" => false,
@@ -52,12 +53,17 @@ impl Labels {
                     row.trial
                 ),
             };
-            let grade = Grade { success, value: None, reason: row.reason.filter(|reason| !reason.is_empty()) };
+            let grade =
+                Grade { success, value: None, reason: row.reason.filter(|reason| !reason.is_empty()) };
             let key = (row.lane, row.case, row.trial);
             if let Some(other) = labels.insert(key.clone(), grade.clone())
                 && other.success != grade.success
             {
-                bail!("case {}, trial {} has two labels, true and false; delete one of the rows", key.1, key.2);
+                bail!(
+                    "case {}, trial {} has two labels, true and false; delete one of the rows",
+                    key.1,
+                    key.2
+                );
             }
         }
         Ok(Self(labels))

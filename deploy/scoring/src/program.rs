@@ -71,8 +71,7 @@ impl Program {
         }
         let working_dir = config.working_dir.as_ref().map_or_else(|| base.to_owned(), |dir| base.join(dir));
         // An empty path is not a valid working directory.
-        let working_dir =
-            if working_dir.as_os_str().is_empty() { PathBuf::from(".") } else { working_dir };
+        let working_dir = if working_dir.as_os_str().is_empty() { PathBuf::from(".") } else { working_dir };
         Ok(Self {
             argv: config.argv.clone(),
             env: variables,
@@ -125,9 +124,7 @@ impl Program {
             Ok(Err(OutputError::TooLong)) => {
                 Err(format!("{name} printed more than {MAX_OUTPUT_BYTES} bytes; {}", grade::EXPECTED))
             }
-            Ok(Err(OutputError::Read(error))) => {
-                Err(format!("the output of {name} cannot be read: {error}"))
-            }
+            Ok(Err(OutputError::Read(error))) => Err(format!("the output of {name} cannot be read: {error}")),
             Ok(Err(OutputError::Wait(error))) => Err(format!("{name} cannot be waited for: {error}")),
             Ok(Err(OutputError::Status(status))) => {
                 Err(format!("{name} ended with {status}: {}", grade::quoted(&stderr)))

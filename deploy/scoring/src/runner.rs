@@ -201,7 +201,8 @@ impl Runner<'_> {
             if skipped {
                 return (*job, None);
             }
-            let evaluation = evaluators[number].evaluate(&trials[position], &views[position], self.own, budget).await;
+            let evaluation =
+                evaluators[number].evaluate(&trials[position], &views[position], self.own, budget).await;
             (*job, evaluation)
         });
         let mut answers = futures::stream::iter(asked).buffer_unordered(limits.concurrency);

@@ -132,7 +132,11 @@ impl<'a> ScoreWriter<'a> {
 
     async fn commit_if_due(&mut self) -> Result<(), StoreError> {
         let since = *self.since.get_or_insert_with(Instant::now);
-        if self.rows() >= COMMIT_ROWS || since.elapsed() >= self.commit_every { self.commit().await } else { Ok(()) }
+        if self.rows() >= COMMIT_ROWS || since.elapsed() >= self.commit_every {
+            self.commit().await
+        } else {
+            Ok(())
+        }
     }
 
     fn rows(&self) -> usize {

@@ -1,4 +1,4 @@
-//! The `embeddings` table of a run, put to its trials: one direction for all answers of a trial.
+//! Attaches the `embeddings` table of a run to its trials: one embedding for all answers of a trial.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -26,16 +26,15 @@ struct VectorRow {
 
 const VECTOR_COLUMNS: [&str; 4] = ["session", "turn", "model_digest", "vector"];
 
-/// Answers of one trial by turn.
+/// Embeddings of one trial by turn.
 type Turns = BTreeMap<Option<u32>, Vec<f32>>;
 
-/// Gives the trials of a run their answers' directions. Where several models embedded it, the last one holds. Remarks
-/// what is missing.
+/// Attaches the embeddings. If several models embedded the run, the latest counts. Adds notes on missing embeddings.
 pub(crate) async fn attach(run: &mut Run, store: &Store, snapshot: &Snapshot) -> Result<(), StoreError> {
     let Some((digest, model)) = model(run, store, snapshot).await? else {
         if run.own().any(|record| record.trial.answer.is_some()) {
             run.notes.push(format!(
-                "run {}: its answers have no embeddings, so their meaning is not compared; `foreshadow score {}` makes them",
+                "run {}: its answers have no embeddings, so their meaning is not compared; add them with `foreshadow score {}`",
                 run.name, run.name
             ));
         }
@@ -60,12 +59,13 @@ pub(crate) async fn attach(run: &mut Run, store: &Store, snapshot: &Snapshot) ->
         }
     }
     if without > 0 {
-        run.notes.push(format!("run {}: the answers of {without} trials have no direction", run.name));
+        run.notes
+            .push(format!("run {}: {without} trials have answers whose embeddings cancel out", run.name));
     }
     Ok(())
 }
 
-/// The digest of the model that embedded last, and its name, which tells it from others of the same name.
+/// Digest and display name of the model that embedded last.
 async fn model(
     run: &mut Run,
     store: &Store,
@@ -75,8 +75,8 @@ async fn model(
     for file in snapshot.files(Table::Embeddings) {
         let each = |rows: Vec<ModelRow>| {
             for row in rows {
-                let held = models.entry(row.model_digest).or_insert((None, row.model));
-                held.0 = held.0.max(row.embedded_at);
+                let latest = models.entry(row.model_digest).or_insert((None, row.model));
+                latest.0 = latest.0.max(row.embedded_at);
             }
         };
         store.read_each(file, Some(&["model", "model_digest", "embedded_at"]), each).await?;
@@ -86,9 +86,9 @@ async fn model(
     let Some((digest, (_, name))) = last else { return Ok(None) };
     if others > 0 {
         run.notes
-            .push(format!("run {}: embeddings by {others} other models than {name} are left out", run.name));
+            .push(format!("run {}: embeddings by {others} other models than {name} are ignored", run.name));
     }
-    // Of an endpoint's model the name alone says too little: another address may answer to it.
+    // Two endpoints can serve different models under one name, so the display name contains the digest.
     let is_own = blake3::hash(name.as_bytes()).to_hex().as_str() == digest;
     let shown = if is_own { name } else { format!("{name} ({})", digest.get(..8).unwrap_or(&digest)) };
     Ok(Some((digest, Arc::from(shown))))

@@ -83,13 +83,13 @@ impl GateProgress<'_> {
                 }
             }
             GateEvent::WaveFinished => self.clear(),
-            GateEvent::Look { number, planned, cases, of_cases, answer } => {
+            GateEvent::Look { number, planned, cases, of_cases, decision } => {
                 let look = if number <= planned {
                     format!("look {number} of {planned}")
                 } else {
                     format!("look {number} (extension)")
                 };
-                self.console.note(format!("{look}: {cases} of {of_cases} sessions, {}", answer.as_str()));
+                self.console.note(format!("{look}: {cases} of {of_cases} sessions, {}", decision.as_str()));
             }
         }
     }
