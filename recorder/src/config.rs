@@ -1,6 +1,7 @@
-//! The recorder's configuration: one TOML file, read whole and checked whole.
+//! Configuration of the recorder: one TOML file.
 //!
-//! A value of these types is fit to be used; paths are kept as they are written, and nothing is opened here.
+//! Parsing checks the file completely, so a [`Config`] is valid. Paths stay relative to the working directory, and
+//! parsing opens no other file.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,7 +24,7 @@ pub mod values;
 
 pub use self::kafka::KafkaConfig;
 
-/// Headers that carry credentials; they are never kept, whatever the configuration says.
+/// Headers with credentials. The recorder never keeps them; `redact.keep-headers` must not list them.
 pub const SECRET_HEADERS: [&str; 8] = [
     "authorization",
     "proxy-authorization",
@@ -35,13 +36,13 @@ pub const SECRET_HEADERS: [&str; 8] = [
     "x-amz-security-token",
 ];
 
-/// A configuration that cannot be used.
+/// An invalid configuration.
 #[derive(Debug, thiserror::Error)]
 #[error("key `{key}`: {detail}; correct it and start again")]
 pub struct ConfigError {
-    /// The path of the key, `route[1].upstream`; `(file)` where the text is not TOML.
+    /// Path of the key, such as `route[1].upstream`; `(file)` if the text is not TOML.
     pub key: String,
-    /// What was expected and what was found.
+    /// Expected and found value, and the line where known.
     pub detail: String,
 }
 
@@ -90,7 +91,7 @@ pub struct Config {
     /// Effect of one tool of the agent. A replay treats an undeclared tool as a write.
     #[serde(rename = "tool", default)]
     pub tools: Vec<ToolConfig>,
-    /// Of `foreshadow score`, which reads it by itself.
+    /// Read by `foreshadow score`.
     #[serde(rename = "score")]
     #[schemars(skip)]
     _score: Option<serde::de::IgnoredAny>,
@@ -311,18 +312,18 @@ pub struct ToolConfig {
 }
 
 impl Config {
-    /// Parses the text of a configuration file that asks for no variable of the environment.
+    /// Parses a configuration file without references to environment variables.
     ///
     /// # Errors
-    /// Names the key, what was expected and what was found.
+    /// The first invalid key, with expected and found value.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         Self::parse_in(text, &|_| None)
     }
 
-    /// Parses the text of a configuration file; `env` finds the value of `${NAME}`.
+    /// Parses a configuration file; `env` returns the value of `${NAME}`.
     ///
     /// # Errors
-    /// Names the key, what was expected and what was found.
+    /// The first invalid key, with expected and found value.
     pub fn parse_in(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let deserializer = toml::Deserializer::parse(text).map_err(|error| ConfigError {
             key: "(file)".to_owned(),
@@ -340,20 +341,20 @@ impl Config {
         config.check_rest()?;
         match (&config.store, &mut config.kafka) {
             (None, None) => {
-                let detail = "expected a directory or URL such as \"./store\", or brokers under `[kafka]`, found neither";
+                let detail = "expected a directory or URL such as \"./store\", or a table [kafka] with `brokers`, found neither";
                 return Err(wrong("store", detail));
             }
             (_, Some(kafka)) => kafka.resolve(env)?,
             (Some(_), None) => {}
         }
-        for (place, route) in config.routes.iter_mut().enumerate() {
-            let edge = edge_name(route.edge);
-            route.name.get_or_insert_with(|| format!("{edge}-{place}"));
+        for (index, route) in config.routes.iter_mut().enumerate() {
+            let edge: &str = route.edge.into();
+            route.name.get_or_insert_with(|| format!("{edge}-{index}"));
         }
         Ok(config)
     }
 
-    /// The declared tools.
+    /// The tools of `[[tool]]`, by name.
     #[must_use]
     pub fn catalog(&self) -> ToolCatalog {
         let entry = |tool: &ToolConfig| {
@@ -372,42 +373,43 @@ impl Config {
         if self.routes.is_empty() {
             return Err(wrong("route", "expected at least one [[route]], found none"));
         }
-        for (place, route) in self.routes.iter().enumerate() {
+        for (index, route) in self.routes.iter().enumerate() {
             let generic = route.protocol == RouteProtocol::GenericJson;
             let pointers = [("input", &route.input), ("output", &route.output), ("session", &route.session)];
             for (key, pointer) in pointers {
                 if pointer.is_some() && !generic {
                     let detail =
-                        "is read only with `protocol = \"generic-json\"`; set that, or take the key out";
-                    return Err(wrong(&format!("route[{place}].{key}"), detail));
+                        "applies only with `protocol = \"generic-json\"`; set that, or remove the key";
+                    return Err(wrong(&format!("route[{index}].{key}"), detail));
                 }
             }
             if generic && route.output.is_none() {
                 let detail =
                     "expected a JSON pointer such as \"/answer\" (protocol is generic-json), found nothing";
-                return Err(wrong(&format!("route[{place}].output"), detail));
+                return Err(wrong(&format!("route[{index}].output"), detail));
             }
             if route.tool.is_some() && !(generic && route.edge == Edge::Tool) {
-                let detail = "is read only with `protocol = \"generic-json\"` on the tool edge";
-                return Err(wrong(&format!("route[{place}].tool"), detail));
+                let detail =
+                    "applies only with `protocol = \"generic-json\"` on the tool edge; remove the key";
+                return Err(wrong(&format!("route[{index}].tool"), detail));
             }
-            let fixed = |other: &&Route| other.listen == route.listen && other.path == route.path;
-            if !route.listen.is_ephemeral() && self.routes[..place].iter().any(|other| fixed(&other)) {
+            let is_same = |other: &&Route| other.listen == route.listen && other.path == route.path;
+            if !route.listen.is_ephemeral() && self.routes[..index].iter().any(|other| is_same(&other)) {
                 let detail = format!(
-                    "listens on {} and path {} like an earlier route; give one of them another path",
+                    "an earlier route has the same listen {} and path {}; change one of the paths",
                     route.listen, route.path
                 );
-                return Err(wrong(&format!("route[{place}].path"), &detail));
+                return Err(wrong(&format!("route[{index}].path"), &detail));
             }
         }
         Ok(())
     }
 
     fn check_rest(&self) -> Result<(), ConfigError> {
-        for (place, header) in self.redact.keep_headers.iter().enumerate() {
+        for (index, header) in self.redact.keep_headers.iter().enumerate() {
             if SECRET_HEADERS.contains(&header.as_str()) {
-                let detail = format!("`{header}` carries credentials and is never kept; take it out");
-                return Err(wrong(&format!("redact.keep-headers[{place}]"), &detail));
+                let detail = format!("`{header}` carries credentials and is never kept; remove it");
+                return Err(wrong(&format!("redact.keep-headers[{index}]"), &detail));
             }
         }
         if self.limits.queue == 0 {
@@ -422,24 +424,15 @@ impl Config {
                 return Err(wrong(key, "expected a duration above zero such as \"30s\", found zero"));
             }
         }
-        for (place, tool) in self.tools.iter().enumerate() {
-            if self.tools[..place].iter().any(|other| other.name == tool.name) {
+        for (index, tool) in self.tools.iter().enumerate() {
+            if self.tools[..index].iter().any(|other| other.name == tool.name) {
                 return Err(wrong(
-                    &format!("tool[{place}].name"),
-                    &format!("`{}` is declared twice", tool.name),
+                    &format!("tool[{index}].name"),
+                    &format!("`{}` is declared twice; remove one", tool.name),
                 ));
             }
         }
         Ok(())
-    }
-}
-
-/// `turn`, `model` or `tool`.
-pub(crate) fn edge_name(edge: Edge) -> &'static str {
-    match edge {
-        Edge::Turn => "turn",
-        Edge::Model => "model",
-        Edge::Tool => "tool",
     }
 }
 
@@ -486,7 +479,7 @@ upstream = "http://127.0.0.1:9/base"
     }
 
     #[test]
-    fn names_key_and_line_of_a_typo() {
+    fn an_error_names_the_key_and_the_line() {
         let error = refused(&SMALL.replace("upstream", "upstraem"));
         assert!(
             error.contains("route[0].upstraem")
@@ -506,7 +499,7 @@ upstream = "http://127.0.0.1:9/base"
     }
 
     #[test]
-    fn refuses_what_makes_no_sense_together() {
+    fn refuses_keys_that_do_not_fit_together() {
         assert!(refused(&format!("{SMALL}input = \"/x\"\n")).contains("generic-json"));
         assert!(
             refused(&format!("{SMALL}[redact]\nkeep-headers = [\"Authorization\"]\n")).contains("never kept")

@@ -248,3 +248,113 @@ fn ending(
     details.append(&mut decoded.notes);
     (ending, (!details.is_empty()).then(|| details.join("; ")))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use schemas::id::TenantId;
+    use schemas::keys::RootKey;
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::Config;
+
+    const API_KEY: &str = "sk-proj-Abcdefgh12345678ijkl";
+    const PRIVATE_KEY: &str = "-----BEGIN PRIVATE KEY-----\nMIIEabcdefgh";
+
+    /// Request and response bodies that hold `text` in one place, with the protocol that decodes them.
+    fn bodies(shape: usize, text: &str, split: usize) -> (&'static str, String, String) {
+        let split = text.char_indices().nth(split).map_or(text.len(), |(at, _)| at);
+        let (one, two) = text.split_at(split);
+        let parts = json!([{"type": "text", "text": one}, {"type": "text", "text": two}]);
+        let chat = json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]});
+        let call = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "f", "arguments": {"z": text, "a": [text]}}});
+        let (protocol, request, response) = match shape {
+            0 => ("openai-chat", chat, json!({"choices": [{"message": {"content": text}}]})),
+            1 => ("openai-chat", chat, json!({"choices": [{"message": {"content": parts}}]})),
+            2 => {
+                let function = json!({"name": text, "arguments": json!({"k": text}).to_string()});
+                (
+                    "openai-chat",
+                    chat,
+                    json!({"choices": [{"message": {"tool_calls": [{"function": function}]}}]}),
+                )
+            }
+            3 => ("mcp", call, json!({"jsonrpc": "2.0", "id": 1, "result": {"content": parts}})),
+            4 => ("mcp", call, json!({"jsonrpc": "2.0", "id": 1, "error": {"message": text, "code": 7}})),
+            _ => {
+                let response = json!({"a": {"z": text, "b": parts}});
+                return ("generic-json\"\noutput = \"/a", format!("not JSON: {text}"), response.to_string());
+            }
+        };
+        (protocol, request.to_string(), response.to_string())
+    }
+
+    fn texts(operation: &Operation) -> Vec<&str> {
+        let single = [
+            &operation.input,
+            &operation.output,
+            &operation.result,
+            &operation.arguments,
+            &operation.arguments_verbatim,
+            &operation.tool,
+            &operation.model,
+            &operation.method,
+        ];
+        let calls = operation.requested.iter().flat_map(|call| [&call.arguments, &call.tool]);
+        single.into_iter().flatten().chain(calls).map(String::as_str).collect()
+    }
+
+    proptest! {
+        /// Why texts that decoding takes from one place of a redacted body need no second search.
+        #[test]
+        fn a_redacted_body_decodes_to_texts_without_secrets(
+            shape in 0..6_usize,
+            private in any::<bool>(),
+            before in "[a-z\\\\\"/\n\t é]{0,6}",
+            after in "[ a-z\"\\\\]{0,6}",
+            split in 0..40_usize,
+            escape in any::<bool>(),
+        ) {
+            let secret = if private { PRIVATE_KEY } else { API_KEY };
+            let (protocol, mut request, mut response) = bodies(shape, &format!("{before}{secret}{after}"), split);
+            if escape {
+                request = request.replace("sk-", "\\u0073k-");
+                response = response.replace("sk-", "\\u0073k-");
+            }
+            let text = format!(
+                "agent = \"a\"\nstore = \"s\"\nstate-dir = \"d\"\n[[route]]\nedge = \"tool\"\nlisten = \"127.0.0.1:0\"\nupstream = \"http://x\"\nprotocol = \"{protocol}\"\n"
+            );
+            let route = Config::parse(&text).expect("a valid configuration").routes.remove(0);
+            let keys = RootKey::new([2; 32]).tenant(&TenantId::parse("t").expect("id"));
+            let redactor = Redactor::new(keys.clone(), vec![]);
+            let mut counts = RedactionCounts::default();
+            let request = redactor.body(request.into_bytes(), false, "request body", &mut counts);
+            let response = redactor.body(response.into_bytes(), false, "response body", &mut counts);
+            let input = DecodeInput {
+                route: &route,
+                path: "/v1/f",
+                request: &request,
+                response: &response,
+                is_event_stream: false,
+                in_mcp_session: false,
+            };
+            let decoded = decode::decode(&input, &ToolCatalog::default(), &keys);
+            prop_assert!(!decoded.joins_events);
+            for text in texts(&decoded.operation) {
+                prop_assert_eq!(&redactor.redact_uncounted(text), text);
+            }
+        }
+    }
+
+    #[test]
+    fn a_secret_that_only_the_joined_stream_has_is_redacted() {
+        let keys = RootKey::new([2; 32]).tenant(&TenantId::parse("t").expect("id"));
+        let redactor = Redactor::new(keys.clone(), vec![]);
+        let mut operation = Operation::new(schemas::exchange::OperationKind::Chat);
+        operation.output = Some(format!("see {API_KEY}"));
+        redact_joined(&redactor, &mut operation);
+        let token = keys.token("openai_key", API_KEY.as_bytes());
+        assert_eq!(operation.output, Some(format!("see {token}")));
+    }
+}

@@ -1,6 +1,6 @@
-//! The values of a configuration file that are more than a word: sizes, addresses, prefixes, pointers.
+//! Types of configuration values: sizes, addresses, prefixes, pointers.
 //!
-//! Each parses itself and says what it expected; none resolves a name or opens anything.
+//! Each type parses its own text, and its error names the expected form. Parsing resolves no host name.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -10,12 +10,12 @@ use hyper::header::HeaderName;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-/// A number of bytes: `8388608`, `"512KiB"`, `"8MiB"`, `"1GiB"`.
+/// A number of bytes above zero: `8388608`, `"512KiB"`, `"8MiB"`, `"1GiB"`. `kB`, `MB` and `GB` are powers of 1000.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ByteSize(pub u64);
 
 impl ByteSize {
-    /// The size as a count of elements in memory.
+    /// The size as a length in memory; the largest `usize` if it does not fit.
     #[must_use]
     pub fn as_len(self) -> usize {
         usize::try_from(self.0).unwrap_or(usize::MAX)
@@ -92,17 +92,9 @@ pub(crate) struct DurationText;
 documented!(DurationText, "duration, such as \"30s\" or \"24h\"");
 
 fn parse_size(text: &str) -> Option<ByteSize> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "kib" | "k" => 1 << 10,
-        "mib" | "m" => 1 << 20,
-        "gib" | "g" => 1 << 30,
-        _ => return None,
-    };
-    let bytes = number.parse::<u64>().ok()?.checked_mul(factor)?;
-    (bytes > 0).then_some(ByteSize(bytes))
+    let bytes = text.parse::<bytesize::ByteSize>().ok()?.as_u64();
+    // The crate saturates at the largest number.
+    (bytes > 0 && bytes < u64::MAX).then_some(ByteSize(bytes))
 }
 
 macro_rules! parsed {
@@ -129,9 +121,9 @@ macro_rules! parsed {
 }
 
 parsed!(
-    /// The lower-case name of a header.
+    /// Name of an HTTP header, in lower case.
     HeaderText(HeaderName),
-    |text| HeaderName::from_bytes(text.as_bytes()).map_err(|_| "the name of a header such as \"x-session-id\"")
+    |text| HeaderName::from_bytes(text.as_bytes()).map_err(|_| "a header name such as \"x-session-id\"")
 );
 
 impl HeaderText {
@@ -139,7 +131,7 @@ impl HeaderText {
         Self(HeaderName::from_static(name))
     }
 
-    /// The name in lower case.
+    /// Lower-case name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         self.0.as_str()
@@ -153,19 +145,19 @@ impl fmt::Display for HeaderText {
 }
 
 parsed!(
-    /// An address to listen on; port 0 lets the system choose.
+    /// IP address and port to listen on. With port 0 the system chooses a port.
     Listen(SocketAddr),
     |text| text.parse().map_err(|_| "an address and port such as \"127.0.0.1:8080\" or \"[::]:8080\"")
 );
 
 impl Listen {
-    /// The address.
+    /// Address and port as configured.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.0
     }
 
-    /// Whether the system chooses the port.
+    /// Whether the port is 0, so that the system chooses one.
     #[must_use]
     pub fn is_ephemeral(&self) -> bool {
         self.0.port() == 0
@@ -179,12 +171,12 @@ impl fmt::Display for Listen {
 }
 
 parsed!(
-    /// The beginning of a path, by whole segments; kept without a slash at the end, so the root is empty.
+    /// Prefix of a path, by complete segments. The stored form has no slash at the end, so the root is empty.
     #[derive(Default)]
     PathPrefix(String),
     |text| {
-        let good = text.starts_with('/') && !text.contains(['?', '#']) && !text.chars().any(char::is_control);
-        good.then(|| text.trim_end_matches('/').to_owned()).ok_or("a path such as \"/\" or \"/v1\"")
+        let valid = text.starts_with('/') && !text.contains(['?', '#']) && !text.chars().any(char::is_control);
+        valid.then(|| text.trim_end_matches('/').to_owned()).ok_or("a path such as \"/\" or \"/v1\"")
     }
 );
 
@@ -193,13 +185,13 @@ impl PathPrefix {
         Self(path.to_owned())
     }
 
-    /// The prefix without a slash at the end; the root is empty.
+    /// Prefix without a slash at the end; empty for the root.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// What follows the prefix: empty, or beginning with a slash or a question mark; absent where the path is another one.
+    /// Rest of the path after the prefix: empty, or starting with a slash or a question mark. `None` without the prefix.
     #[must_use]
     pub fn rest<'p>(&self, path: &'p str) -> Option<&'p str> {
         let rest = path.strip_prefix(self.0.as_str())?;
@@ -214,11 +206,11 @@ impl fmt::Display for PathPrefix {
 }
 
 parsed!(
-    /// A JSON pointer (RFC 6901); the empty one is the whole value.
+    /// JSON pointer (RFC 6901). The empty pointer selects the complete value.
     Pointer(String),
     |text| {
-        let good = text.is_empty() || text.starts_with('/');
-        good.then(|| text.to_owned()).ok_or("a JSON pointer such as \"/message/text\"")
+        let valid = text.is_empty() || text.starts_with('/');
+        valid.then(|| text.to_owned()).ok_or("a JSON pointer such as \"/message/text\"")
     }
 );
 
@@ -229,7 +221,7 @@ impl fmt::Display for Pointer {
 }
 
 impl Pointer {
-    /// The pointer's text.
+    /// Text of the pointer.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -237,16 +229,16 @@ impl Pointer {
 }
 
 parsed!(
-    /// The URL that requests are forwarded to: `http` or `https`, a host, and a path to put in front.
+    /// URL of an upstream: `http` or `https`, a host, and a path that comes before the path of each request.
     Upstream(Uri),
     |text| {
         let expected = "a URL such as \"https://api.openai.com\" or \"http://127.0.0.1:9000/base\"";
         let uri: Uri = text.parse().map_err(|_| expected)?;
         let scheme = matches!(uri.scheme_str(), Some("http" | "https"));
-        let good = scheme && uri.host().is_some() && uri.query().is_none();
-        // Credentials in a URL would end up in logs and in errors.
+        let valid = scheme && uri.host().is_some() && uri.query().is_none();
+        // Credentials in a URL would appear in logs and errors.
         let plain = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
-        if good && plain { Ok(uri) } else { Err(expected) }
+        if valid && plain { Ok(uri) } else { Err(expected) }
     }
 );
 
@@ -257,13 +249,13 @@ impl fmt::Display for Upstream {
 }
 
 impl Upstream {
-    /// The URL.
+    /// URL as configured.
     #[must_use]
     pub fn uri(&self) -> &Uri {
         &self.0
     }
 
-    /// Its path without a slash at the end; empty where it has none.
+    /// Path of the URL without a slash at the end; empty if it has none.
     #[must_use]
     pub fn base(&self) -> &str {
         self.0.path().trim_end_matches('/')
@@ -277,8 +269,10 @@ mod tests {
     #[test]
     fn sizes_have_units() {
         assert_eq!(parse_size("8MiB"), Some(ByteSize(8 << 20)));
+        assert_eq!(parse_size("1 KiB"), Some(ByteSize(1024)));
+        assert_eq!(parse_size("1kB"), Some(ByteSize(1000)));
         assert_eq!(parse_size("12"), Some(ByteSize(12)));
-        for text in ["", "MiB", "1TB", "-1", "0", "99999999999999999999", "18446744073709551615GiB"] {
+        for text in ["", "MiB", "1XB", "-1", "0", "99999999999999999999", "18446744073709551615GiB"] {
             assert_eq!(parse_size(text), None, "{text}");
         }
     }
