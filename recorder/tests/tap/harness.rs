@@ -1,6 +1,6 @@
-//! An upstream that says just what it is told, a client that reads raw bytes, and a recorder between them.
+//! Test fixture: a scripted upstream, a client that reads raw bytes, and a recorder between them.
 //!
-//! Everything is on loopback with ports of the system's choice; nothing sleeps.
+//! All sockets are on loopback with ports that the system chooses. No test sleeps.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,21 +17,21 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// No test waits longer than this for anything.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// Time limit of every wait.
+pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(20);
 
-/// Fails instead of hanging.
-pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, what).await.expect("nothing in these tests takes this long")
+/// Waits for a future and fails after [`TIME_LIMIT`].
+pub(crate) async fn within_limit<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(TIME_LIMIT, future).await.expect("the future ends within the time limit")
 }
 
-/// A recorder in a folder of its own.
-pub(crate) struct Bench {
+/// A recorder with a folder of its own.
+pub(crate) struct Fixture {
     pub(crate) folder: TempDir,
     pub(crate) recorder: Recorder,
 }
 
-/// A clock that goes on by a millisecond each time it is read.
+/// A clock that advances by a millisecond with each reading.
 pub(crate) fn clock() -> Clock {
     let now = AtomicI64::new(1_700_000_000_000_000);
     Arc::new(move || now.fetch_add(1000, Ordering::Relaxed))
@@ -44,50 +44,50 @@ pub(crate) fn config_text(folder: &Path, routes: &str) -> String {
     )
 }
 
-/// A route to this upstream.
+/// A route to an upstream, with further lines of TOML.
 pub(crate) fn route(edge: &str, upstream: &str, lines: &str) -> String {
     format!("[[route]]\nedge = \"{edge}\"\nlisten = \"127.0.0.1:0\"\nupstream = \"{upstream}\"\n{lines}\n")
 }
 
 pub(crate) async fn start_in(folder: &Path, routes: &str) -> Recorder {
-    let config = Config::parse(&config_text(folder, routes)).expect("a good configuration");
+    let config = Config::parse(&config_text(folder, routes)).expect("a valid configuration");
     recorder::start(config, RootKey::new([9; 32]), clock()).await.expect("the recorder starts")
 }
 
-impl Bench {
+impl Fixture {
     pub(crate) async fn new(routes: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let recorder = start_in(folder.path(), routes).await;
         Self { folder, recorder }
     }
 
-    /// A connection to the tap.
+    /// Connects to the tap.
     pub(crate) async fn connect(&self, route: usize) -> TcpStream {
         TcpStream::connect(self.recorder.routes()[route].address).await.expect("the tap listens")
     }
 
-    /// Sends a request and reads the answer to its end.
-    pub(crate) async fn ask(&self, route: usize, request: &[u8]) -> Reply {
+    /// Sends a request on a new connection and reads the complete response.
+    pub(crate) async fn send(&self, route: usize, request: &[u8]) -> Received {
         let mut stream = self.connect(route).await;
         stream.write_all(request).await.expect("the tap reads");
-        soon(Reply::read(&mut stream)).await
+        within_limit(Received::read(&mut stream)).await
     }
 
-    /// What is in the store once everything so far is archived and closed.
+    /// Closes all sessions, archives them, and reads the store.
     pub(crate) async fn sessions(&self) -> Vec<StoredSession> {
-        soon(self.recorder.close_sessions()).await.expect("sessions close");
-        soon(self.recorder.flush()).await.expect("the store takes everything");
+        within_limit(self.recorder.close_sessions()).await.expect("sessions close");
+        within_limit(self.recorder.flush()).await.expect("the store accepts everything");
         sessions_in(&self.folder.path().join("store")).await
     }
 
-    /// The only exchange in the store, with its bodies.
-    pub(crate) async fn only(&self) -> (Exchange, Vec<u8>, Vec<u8>) {
+    /// The only exchange in the store, with request and response body.
+    pub(crate) async fn only_exchange(&self) -> (Exchange, Vec<u8>, Vec<u8>) {
         let sessions = self.sessions().await;
         assert_eq!(sessions.iter().map(|session| session.exchanges.len()).sum::<usize>(), 1);
         let session = &sessions[0];
         assert_eq!(session.gaps(), vec![]);
         let exchange = session.exchanges[0].clone();
-        let body = |body| session.body(body).expect("all pieces are there");
+        let body = |body| session.body(body).expect("all chunks are stored");
         let (request, response) = (body(&exchange.request), body(&exchange.response));
         (exchange, request, response)
     }
@@ -99,26 +99,26 @@ pub(crate) async fn sessions_in(store: &Path) -> Vec<StoredSession> {
     lake.load_sessions(&snapshot, None).await.expect("sessions")
 }
 
-/// What the upstream does with one connection.
+/// One step of the upstream on a connection.
 pub(crate) enum Step {
     /// Reads one request.
     Read,
     /// Sends these bytes.
     Send(Vec<u8>),
-    /// Tells the test that it came this far.
-    Tell(tokio::sync::oneshot::Sender<()>),
-    /// Waits for the test's word.
+    /// Signals the test.
+    Signal(tokio::sync::oneshot::Sender<()>),
+    /// Waits for a signal of the test.
     Wait(tokio::sync::oneshot::Receiver<()>),
     /// Resets the connection.
     Reset,
-    /// Waits until the other side closes.
+    /// Reads until the tap closes.
     ReadToEnd,
 }
 
-/// An upstream that takes one connection per script, in order.
+/// An upstream that accepts one connection per script, in order.
 pub(crate) struct Upstream {
     pub(crate) url: String,
-    /// The requests it read, as raw bytes, by connection.
+    /// Returns the bytes that it read, by connection.
     task: JoinHandle<Vec<Vec<u8>>>,
 }
 
@@ -127,38 +127,38 @@ impl Upstream {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let task = tokio::spawn(async move {
-            let mut read = Vec::new();
+            let mut received = Vec::new();
             for script in scripts {
                 let (mut stream, _) = listener.accept().await.expect("a connection");
                 stream.set_nodelay(true).expect("a socket option");
-                read.push(play(&mut stream, script).await);
+                received.push(run_script(&mut stream, script).await);
             }
-            read
+            received
         });
         Self { url, task }
     }
 
-    /// The requests that it read.
+    /// The requests that it read, by connection.
     pub(crate) async fn requests(self) -> Vec<String> {
-        let read = soon(self.task).await.expect("the upstream does not fail");
-        read.into_iter().map(|bytes| String::from_utf8(bytes).expect("text")).collect()
+        let received = within_limit(self.task).await.expect("the upstream does not fail");
+        received.into_iter().map(|bytes| String::from_utf8(bytes).expect("text")).collect()
     }
 }
 
-async fn play(stream: &mut TcpStream, script: Vec<Step>) -> Vec<u8> {
+async fn run_script(stream: &mut TcpStream, script: Vec<Step>) -> Vec<u8> {
     let mut read = Vec::new();
     for step in script {
         match step {
             Step::Read => read.extend(read_message(stream).await.0),
             Step::Send(bytes) => stream.write_all(&bytes).await.expect("the tap reads"),
-            Step::Tell(test) => test.send(()).expect("the test waits"),
-            Step::Wait(word) => word.await.expect("the test gives its word"),
+            Step::Signal(test) => test.send(()).expect("the test waits"),
+            Step::Wait(signal) => signal.await.expect("the test sends the signal"),
             Step::Reset => {
                 stream.set_zero_linger().expect("a socket option");
                 return read;
             }
             Step::ReadToEnd => {
-                // A reset is an end too.
+                // A reset ends the connection too.
                 let _ = stream.read_to_end(&mut read).await;
             }
         }
@@ -166,11 +166,12 @@ async fn play(stream: &mut TcpStream, script: Vec<Step>) -> Vec<u8> {
     read
 }
 
-/// Reads a request or an answer with a `content-length`, chunks, or neither; gives all bytes and whether it was whole.
+/// Reads a request or response with `content-length`, chunks, or neither. Returns the bytes, and whether the message is
+/// complete.
 async fn read_message(stream: &mut TcpStream) -> (Vec<u8>, bool) {
     let mut bytes = Vec::new();
     loop {
-        if let Some(length) = whole_length(&bytes) {
+        if let Some(length) = complete_length(&bytes) {
             return (bytes[..length].to_vec(), true);
         }
         let mut part = [0; 4096];
@@ -185,7 +186,7 @@ fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
     bytes.windows(needle.len()).position(|window| window == needle)
 }
 
-fn whole_length(bytes: &[u8]) -> Option<usize> {
+fn complete_length(bytes: &[u8]) -> Option<usize> {
     let body = find(bytes, b"\r\n\r\n")? + 4;
     let head = String::from_utf8_lossy(&bytes[..body]).to_ascii_lowercase();
     if head.contains("transfer-encoding: chunked") {
@@ -200,34 +201,34 @@ fn whole_length(bytes: &[u8]) -> Option<usize> {
     (bytes.len() >= body + length).then_some(body + length)
 }
 
-/// An answer as a client saw it.
+/// A response as the client received it.
 #[derive(Debug)]
-pub(crate) struct Reply {
-    /// Status line and headers, in order, without what belongs to the hop.
+pub(crate) struct Received {
+    /// Status line and headers in order, without `transfer-encoding` and `connection`.
     pub(crate) head: Vec<String>,
     /// The body without its framing.
     pub(crate) body: Vec<u8>,
-    /// Whether the framing ended as it should.
-    pub(crate) whole: bool,
+    /// Whether the message is complete by its framing.
+    pub(crate) complete: bool,
 }
 
-impl Reply {
+impl Received {
     pub(crate) async fn read(stream: &mut TcpStream) -> Self {
-        let (bytes, whole) = read_message(stream).await;
-        Self::parse(&bytes, whole)
+        let (bytes, complete) = read_message(stream).await;
+        Self::parse(&bytes, complete)
     }
 
-    pub(crate) fn parse(bytes: &[u8], whole: bool) -> Self {
+    pub(crate) fn parse(bytes: &[u8], complete: bool) -> Self {
         let body = find(bytes, b"\r\n\r\n").map_or(bytes.len(), |end| end + 4);
         let head = String::from_utf8_lossy(&bytes[..body]).into_owned();
         let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
-        let hop = |line: &&str| {
+        let end_to_end = |line: &&str| {
             let line = line.to_ascii_lowercase();
             !line.is_empty() && !line.starts_with("transfer-encoding:") && !line.starts_with("connection:")
         };
-        let head = head.split("\r\n").filter(hop).map(str::to_owned).collect();
+        let head = head.split("\r\n").filter(end_to_end).map(str::to_owned).collect();
         let body = if chunked { unchunk(&bytes[body..]) } else { bytes[body..].to_vec() };
-        Self { head, body, whole }
+        Self { head, body, complete }
     }
 
     pub(crate) fn text(&self) -> String {
@@ -248,25 +249,25 @@ fn unchunk(mut bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A request with a body.
+/// A POST request with a JSON body.
 pub(crate) fn post(path: &str, headers: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!("POST {path} HTTP/1.1\r\nHost: tap\r\n{headers}Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}").into_bytes()
 }
 
-/// An answer with a body.
-pub(crate) fn answer(headers: &str, body: &str) -> Vec<u8> {
+/// A response with status 200 and a body.
+pub(crate) fn response(headers: &str, body: &str) -> Vec<u8> {
     format!("HTTP/1.1 200 OK\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len()).into_bytes()
 }
 
-/// The head of a stream of events.
+/// Head of a chunked event stream.
 pub(crate) const STREAM_HEAD: &[u8] =
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
 
-/// One chunk.
+/// One chunk of a chunked body.
 pub(crate) fn chunk(data: &str) -> Vec<u8> {
     format!("{:x}\r\n{data}\r\n", data.len()).into_bytes()
 }
 
-/// The last chunk.
+/// End of a chunked body.
 pub(crate) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";

@@ -1,4 +1,4 @@
-//! The tap between real sockets: what a client sees, and what is in the store afterwards.
+//! Tests of a recorder between real sockets: the bytes that a client receives, and the rows in the store afterwards.
 
 mod crash;
 mod endings;

@@ -1,4 +1,4 @@
-//! Sessions put together from what passes: model and tool calls, HTTP/2, TLS.
+//! Sessions are assembled from model and tool calls; HTTP/2 and TLS work on both sides.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -11,25 +11,25 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use schemas::exchange::{Confidence, Edge, Ending, OperationKind};
 use tokio::net::TcpListener;
 
-use crate::harness::{Bench, LAST_CHUNK, STREAM_HEAD, Step, Upstream, answer, post, route, soon};
+use crate::harness::{Fixture, LAST_CHUNK, STREAM_HEAD, Step, Upstream, post, response, route, within_limit};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_shows_model_and_tool_calls_in_order_and_linked() {
-    let asks = r#"{"id":"c1","model":"m-1","choices":[{"index":0,"message":{"role":"assistant","content":null,"tool_calls":[{"id":"t1","type":"function","function":{"name":"look_up","arguments":"{\"id\": 7}"}}]},"finish_reason":"tool_calls"}],"usage":{"prompt_tokens":5,"completion_tokens":2}}"#;
-    let says = r#"{"id":"c2","model":"m-1","choices":[{"index":0,"message":{"role":"assistant","content":"done"},"finish_reason":"stop"}]}"#;
+    let requests_tool = r#"{"id":"c1","model":"m-1","choices":[{"index":0,"message":{"role":"assistant","content":null,"tool_calls":[{"id":"t1","type":"function","function":{"name":"look_up","arguments":"{\"id\": 7}"}}]},"finish_reason":"tool_calls"}],"usage":{"prompt_tokens":5,"completion_tokens":2}}"#;
+    let final_answer = r#"{"id":"c2","model":"m-1","choices":[{"index":0,"message":{"role":"assistant","content":"done"},"finish_reason":"stop"}]}"#;
     let model = Upstream::start(vec![
-        vec![Step::Read, Step::Send(answer("", asks))],
-        vec![Step::Read, Step::Send(answer("", says))],
+        vec![Step::Read, Step::Send(response("", requests_tool))],
+        vec![Step::Read, Step::Send(response("", final_answer))],
     ])
     .await;
     let result = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"found"}]}}"#;
     let tool = Upstream::start(vec![vec![
         Step::Read,
-        Step::Send(answer("Content-Type: application/json\r\n", result)),
+        Step::Send(response("Content-Type: application/json\r\n", result)),
     ]])
     .await;
     let tools = "[[tool]]\nname = \"look_up\"\neffect = \"read\"\n";
-    let bench = Bench::new(&format!(
+    let fixture = Fixture::new(&format!(
         "{}{}{tools}",
         route("model", &model.url, ""),
         route("tool", &tool.url, "protocol = \"mcp\"")
@@ -37,8 +37,8 @@ async fn a_session_shows_model_and_tool_calls_in_order_and_linked() {
     .await;
     let trace =
         "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\nConnection: close\r\n";
-    bench
-        .ask(
+    fixture
+        .send(
             0,
             &post(
                 "/v1/chat/completions",
@@ -47,13 +47,13 @@ async fn a_session_shows_model_and_tool_calls_in_order_and_linked() {
             ),
         )
         .await;
-    // The tool call carries the trace in its body only.
+    // The tool call has the trace id in its body only.
     let call = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"look_up","arguments":{"id":7},"_meta":{"traceparent":"00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01"}}}"#;
-    bench.ask(1, &post("/mcp", "", call)).await;
+    fixture.send(1, &post("/mcp", "", call)).await;
     let next = r#"{"model":"m","messages":[{"role":"user","content":"hi"},{"role":"assistant","tool_calls":[{"id":"t1","type":"function","function":{"name":"look_up","arguments":"{\"id\":7}"}}]},{"role":"tool","tool_call_id":"t1","content":"found"}]}"#;
-    bench.ask(0, &post("/v1/chat/completions", trace, next)).await;
-    let sessions = bench.sessions().await;
-    assert_eq!(sessions.len(), 1, "all three belong together");
+    fixture.send(0, &post("/v1/chat/completions", trace, next)).await;
+    let sessions = fixture.sessions().await;
+    assert_eq!(sessions.len(), 1, "the three exchanges form one session");
     let session = &sessions[0];
     assert!(session.gaps().is_empty());
     assert_eq!(session.session.as_str(), "0af7651916cd43dd8448eb211c80319c");
@@ -77,39 +77,40 @@ async fn a_session_shows_model_and_tool_calls_in_order_and_linked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_identifiers_a_conversation_is_joined_weakly() {
-    let says = |text: &str| {
-        answer(
+async fn without_hints_a_conversation_is_linked_with_weak_confidence() {
+    let completion = |text: &str| {
+        response(
             "Connection: close\r\n",
             &format!(r#"{{"choices":[{{"message":{{"role":"assistant","content":"{text}"}}}}]}}"#),
         )
     };
     let upstream =
-        Upstream::start(["a", "b", "c"].map(|text| vec![Step::Read, Step::Send(says(text))]).into()).await;
-    let bench = Bench::new(&route("model", &upstream.url, "protocol = \"openai-chat\"")).await;
+        Upstream::start(["a", "b", "c"].map(|text| vec![Step::Read, Step::Send(completion(text))]).into())
+            .await;
+    let fixture = Fixture::new(&route("model", &upstream.url, "protocol = \"openai-chat\"")).await;
     let ask = |messages: &str| post("/", "Connection: close\r\n", &format!(r#"{{"messages":[{messages}]}}"#));
     let user = r#"{"role":"user","content":"hi"}"#;
-    bench.ask(0, &ask(user)).await;
-    bench.ask(0, &ask(user)).await;
-    bench
-        .ask(
+    fixture.send(0, &ask(user)).await;
+    fixture.send(0, &ask(user)).await;
+    fixture
+        .send(
             0,
             &ask(&format!(
                 r#"{user},{{"role":"assistant","content":"a"}},{{"role":"user","content":"more"}}"#
             )),
         )
         .await;
-    let sessions = bench.sessions().await;
+    let sessions = fixture.sessions().await;
     let mut sizes: Vec<usize> = sessions.iter().map(|session| session.exchanges.len()).collect();
     sizes.sort_unstable();
-    assert_eq!(sizes, [1, 2], "the same first words do not make one session of two");
+    assert_eq!(sizes, [1, 2], "two conversations with the same first message stay apart");
     let joined = sessions.iter().find(|session| session.exchanges.len() == 2).expect("one of two");
     assert_eq!(joined.exchanges[1].links[0].confidence, Confidence::Weak);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_mcp_session_begins_with_the_answer_to_initialize() {
-    let hello = answer(
+async fn an_mcp_session_begins_with_the_response_to_initialize() {
+    let hello = response(
         "Mcp-Session-Id: m-1\r\nConnection: close\r\nContent-Type: application/json\r\n",
         r#"{"jsonrpc":"2.0","id":0,"result":{}}"#,
     );
@@ -117,10 +118,10 @@ async fn an_mcp_session_begins_with_the_answer_to_initialize() {
     let upstream =
         Upstream::start(vec![vec![Step::Read, Step::Send(hello)], vec![Step::Read, Step::Send(accepted)]])
             .await;
-    let bench = Bench::new(&route("tool", &upstream.url, "")).await;
-    bench.ask(0, &post("/mcp", "", r#"{"jsonrpc":"2.0","id":0,"method":"initialize"}"#)).await;
-    bench
-        .ask(
+    let fixture = Fixture::new(&route("tool", &upstream.url, "")).await;
+    fixture.send(0, &post("/mcp", "", r#"{"jsonrpc":"2.0","id":0,"method":"initialize"}"#)).await;
+    fixture
+        .send(
             0,
             &post(
                 "/mcp",
@@ -129,7 +130,7 @@ async fn an_mcp_session_begins_with_the_answer_to_initialize() {
             ),
         )
         .await;
-    let sessions = bench.sessions().await;
+    let sessions = fixture.sessions().await;
     assert_eq!((sessions.len(), sessions[0].session.as_str()), (1, "m-1"));
     assert!(sessions[0].gaps().is_empty());
     let methods: Vec<_> =
@@ -137,7 +138,7 @@ async fn an_mcp_session_begins_with_the_answer_to_initialize() {
     assert_eq!(methods, [Some("initialize"), Some("notifications/initialized")]);
 }
 
-/// The events of a recorded stream, as they stood on the wire.
+/// The bytes of a recorded event stream.
 fn recorded_stream(name: &str) -> String {
     let path = format!("{}/../tests/fixtures/wire/{name}.chunks.txt", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(path).expect("a fixture");
@@ -146,7 +147,7 @@ fn recorded_stream(name: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn recorded_streams_are_assembled_however_they_are_cut() {
+async fn a_recorded_stream_decodes_alike_for_every_chunk_size() {
     let chat = post(
         "/v1/chat/completions",
         "Connection: close\r\n",
@@ -162,9 +163,9 @@ async fn recorded_streams_are_assembled_however_they_are_cut() {
         }
         sent.extend_from_slice(LAST_CHUNK);
         let upstream = Upstream::start(vec![vec![Step::Read, Step::Send(sent)]]).await;
-        let bench = Bench::new(&route("model", &upstream.url, "")).await;
-        assert_eq!(bench.ask(0, &chat).await.text(), frames);
-        let (exchange, _, response) = bench.only().await;
+        let fixture = Fixture::new(&route("model", &upstream.url, "")).await;
+        assert_eq!(fixture.send(0, &chat).await.text(), frames);
+        let (exchange, _, response) = fixture.only_exchange().await;
         assert_eq!(String::from_utf8(response).expect("text"), frames);
         assert_eq!((exchange.ending, exchange.ending_detail), (Ending::Complete, None));
         assert!(exchange.usage.input_tokens.is_some() && exchange.usage.output_tokens.is_some());
@@ -184,7 +185,7 @@ async fn recorded_streams_are_assembled_however_they_are_cut() {
     }
 }
 
-/// An upstream that speaks HTTP/2 only, answers with what it was asked and says so in a trailer.
+/// An upstream that speaks HTTP/2 only and returns the request body with a trailer.
 async fn http2_echo() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("an address"));
@@ -212,11 +213,11 @@ async fn http2_echo() -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn http2_in_front_and_behind_with_trailers() {
     let url = http2_echo().await;
-    let bench = Bench::new(&route("model", &url, "upstream-http = \"http2\"")).await;
+    let fixture = Fixture::new(&route("model", &url, "upstream-http = \"http2\"")).await;
     let client: Client<HttpConnector, Full<Bytes>> =
         Client::builder(TokioExecutor::new()).http2_only(true).build_http();
     let calls = (0..20).map(|number| {
-        let target = format!("{}/v1/{number}", bench.recorder.routes()[0].url());
+        let target = format!("{}/v1/{number}", fixture.recorder.routes()[0].url());
         let request = Request::post(target)
             .header("x-session-id", "s")
             .body(Full::from(format!("body {number}")))
@@ -233,35 +234,35 @@ async fn http2_in_front_and_behind_with_trailers() {
             assert_eq!(collected.to_bytes(), format!("body {number}").as_bytes());
         }
     });
-    soon(futures::future::join_all(calls)).await;
-    let sessions = bench.sessions().await;
+    within_limit(futures::future::join_all(calls)).await;
+    let sessions = fixture.sessions().await;
     assert_eq!((sessions[0].exchanges.len(), sessions[0].gaps()), (20, vec![]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn http2_headers_may_be_large() {
     let url = http2_echo().await;
-    let bench = Bench::new(&route("model", &url, "upstream-http = \"http2\"")).await;
+    let fixture = Fixture::new(&route("model", &url, "upstream-http = \"http2\"")).await;
     let client: Client<HttpConnector, Full<Bytes>> =
         Client::builder(TokioExecutor::new()).http2_only(true).build_http();
-    let request = Request::post(bench.recorder.routes()[0].url())
+    let request = Request::post(fixture.recorder.routes()[0].url())
         .header("x-large", "x".repeat(20_000))
         .body(Full::from("body"))
         .expect("a request");
-    let response = soon(client.request(request)).await.expect("an answer");
+    let response = within_limit(client.request(request)).await.expect("an answer");
     assert_eq!(response.status(), 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_in_front() {
-    let upstream = Upstream::start(vec![vec![Step::Read, Step::Send(answer("", "hello"))]]).await;
+    let upstream = Upstream::start(vec![vec![Step::Read, Step::Send(response("", "hello"))]]).await;
     let folder = tempfile::tempdir().expect("a folder");
     let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
     let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
     std::fs::write(&cert, made.cert.pem()).expect("a file");
     std::fs::write(&key, made.signing_key.serialize_pem()).expect("a file");
     let tls = format!("[listen.tls]\ncert = \"{}\"\nkey = \"{}\"\n", cert.display(), key.display());
-    let bench = Bench::new(&format!("{tls}{}", route("model", &upstream.url, ""))).await;
+    let fixture = Fixture::new(&format!("{tls}{}", route("model", &upstream.url, ""))).await;
     let mut roots = rustls::RootCertStore::empty();
     roots.add(made.cert.der().clone()).expect("a root");
     let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
@@ -271,12 +272,12 @@ async fn tls_in_front() {
     let config = config.with_root_certificates(roots).with_no_client_auth();
     let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
     let name = rustls_pki_types::ServerName::try_from("localhost").expect("a name");
-    let mut stream = connector.connect(name, bench.connect(0).await).await.expect("a handshake");
+    let mut stream = connector.connect(name, fixture.connect(0).await).await.expect("a handshake");
     tokio::io::AsyncWriteExt::write_all(&mut stream, &post("/", "Connection: close\r\n", "{}"))
         .await
         .expect("the tap reads");
     let mut seen = Vec::new();
-    soon(tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut seen)).await.expect("an answer");
+    within_limit(tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut seen)).await.expect("an answer");
     assert!(seen.ends_with(b"hello"));
-    assert_eq!(bench.only().await.2, b"hello");
+    assert_eq!(fixture.only_exchange().await.2, b"hello");
 }

@@ -1,8 +1,8 @@
-//! A secret that passes the tap is found nowhere on disk.
+//! A secret that passes the tap appears nowhere on disk.
 
 use std::path::Path;
 
-use crate::harness::{Bench, LAST_CHUNK, STREAM_HEAD, Step, Upstream, chunk, post, route};
+use crate::harness::{Fixture, LAST_CHUNK, STREAM_HEAD, Step, Upstream, chunk, post, route};
 
 const PLANTED: [&str; 6] = [
     "Bearer-in-header-0123456789",
@@ -20,10 +20,10 @@ fn files(folder: &Path, found: &mut Vec<std::path::PathBuf>) {
     }
 }
 
-fn assert_nowhere(folder: &Path) {
+fn assert_no_secret_on_disk(folder: &Path) {
     let mut found = Vec::new();
     files(folder, &mut found);
-    assert!(found.len() > 3, "journal and Parquet are there");
+    assert!(found.len() > 3, "journal and Parquet files exist");
     for path in found {
         let bytes = std::fs::read(&path).expect("a file");
         for secret in PLANTED {
@@ -34,9 +34,9 @@ fn assert_nowhere(folder: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn planted_secrets_are_nowhere_on_disk() {
+async fn planted_secrets_do_not_reach_the_disk() {
     let [header, key, google, query, newline, tab] = PLANTED;
-    // The key of the answer is cut over three deltas.
+    // The key of the response is split over three deltas.
     let deltas: String =
         ["see ", &key[..9], &key[9..20], &key[20..], " done", "\\n", &newline[..5], &newline[5..]]
             .iter()
@@ -47,33 +47,33 @@ async fn planted_secrets_are_nowhere_on_disk() {
     let frames = deltas + "data: [DONE]\n\n";
     let script = vec![Step::Read, Step::Send([STREAM_HEAD, &chunk(&frames), LAST_CHUNK].concat())];
     let upstream = Upstream::start(vec![script]).await;
-    let bench = Bench::new(&route("model", &upstream.url, "protocol = \"openai-chat\"")).await;
+    let fixture = Fixture::new(&route("model", &upstream.url, "protocol = \"openai-chat\"")).await;
     let body = format!(
         r#"{{"messages":[{{"role":"user","content":"my keys are {key} and {google}, keep them well away from disks"}},{{"role":"user","content":"this one too:\n{newline}\r\n{tab}"}},{{"role":"assistant","tool_calls":[{{"id":"c","type":"function","function":{{"name":"save","arguments":"{{\"keys\":\"\\n{newline}\\t{tab}\"}}"}}}}]}}]}}"#
     );
     let headers = format!(
         "Authorization: Bearer {header}\r\nX-Api-Key: {key}\r\nX-Session-Id: {key}\r\nUser-Agent: {key}\r\n"
     );
-    let reply = bench.ask(0, &post(&format!("/v1?token={query}"), &headers, &body)).await;
-    assert_eq!(reply.text(), frames, "the client gets the bytes as they were");
+    let reply = fixture.send(0, &post(&format!("/v1?token={query}"), &headers, &body)).await;
+    assert_eq!(reply.text(), frames, "the client receives the bytes of the upstream");
     let sent = upstream.requests().await.remove(0);
-    assert!(sent.contains(header) && sent.contains(&body), "and so does the upstream");
-    let sessions = bench.sessions().await;
-    assert_nowhere(bench.folder.path());
-    // Parquet is compressed, so the rows are looked through as well.
+    assert!(sent.contains(header) && sent.contains(&body), "the upstream receives the bytes of the client");
+    let sessions = fixture.sessions().await;
+    assert_no_secret_on_disk(fixture.folder.path());
+    // Parquet files are compressed, so the test searches the rows as well.
     for session in &sessions {
         for exchange in &session.exchanges {
             let text = format!("{exchange:?}");
             let bodies = [session.body(&exchange.request), session.body(&exchange.response)];
-            let bodies = bodies.map(|body| String::from_utf8(body.expect("whole")).expect("text"));
+            let bodies = bodies.map(|body| String::from_utf8(body.expect("complete")).expect("text"));
             for secret in PLANTED {
                 assert!(
                     !text.contains(secret) && bodies.iter().all(|body| !body.contains(secret)),
                     "{secret}"
                 );
-                for piece in session.pieces.values() {
-                    let hit = piece.windows(secret.len()).any(|window| window == secret.as_bytes());
-                    assert!(!hit, "{secret} is in a stored piece");
+                for chunk in session.chunks.values() {
+                    let hit = chunk.windows(secret.len()).any(|window| window == secret.as_bytes());
+                    assert!(!hit, "{secret} is in a stored chunk");
                 }
             }
             assert!(exchange.redactions.iter().any(|row| row.kind == "header:authorization"));
@@ -83,7 +83,7 @@ async fn planted_secrets_are_nowhere_on_disk() {
                 .as_deref()
                 .and_then(|text| text.strip_prefix("see ")?.split_once(" done\n⟦openai_key:"))
                 .map(|(token, _)| token);
-            let token = token.expect("the rest of the text is kept").to_owned();
+            let token = token.expect("the text around the secret stays").to_owned();
             assert!(
                 token.starts_with("⟦openai_key:") && bodies[0].contains(&token),
                 "equal secrets have equal tokens"
