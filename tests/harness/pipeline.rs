@@ -93,7 +93,7 @@ protocol = "openai-chat"
     /// The file that says how far the journal is published.
     #[must_use]
     pub fn checkpoint(&self) -> PathBuf {
-        self.folder.join("state").join("handed-on")
+        self.folder.join("state").join("checkpoint")
     }
 
     /// The topic.
