@@ -11,6 +11,8 @@ mod calibration;
 mod drift;
 mod invariants;
 mod look_history;
+#[cfg(test)]
+mod reference;
 mod slices;
 
 pub use calibration::{

@@ -6,6 +6,8 @@ pub(crate) mod journal_gauges;
 pub(crate) mod kafka_archiver;
 pub(crate) mod page;
 pub(crate) mod recorder;
+#[cfg(all(test, feature = "kafka"))]
+mod reference;
 pub(crate) mod server;
 
 /// Prefix of every metric name.

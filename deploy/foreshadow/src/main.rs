@@ -12,6 +12,8 @@ mod dispatch;
 mod exit;
 mod format;
 mod keys;
+#[cfg(test)]
+mod reference;
 mod resources;
 mod signals;
 mod verdict_text;
