@@ -125,9 +125,7 @@ async fn carried(plan: &Plan, run: &Store, manifest: &RunManifest) -> Result<Opt
     if u32::try_from(wanted.len()).ok() != manifest.planned_cases {
         return Ok(None);
     }
-    let own =
-        snapshot.commits().iter().filter(|commit| commit.source == super::RECORDED_SOURCE).cloned().collect();
-    let snapshot = store::Snapshot::new(own);
+    let snapshot = snapshot.of_source(super::RECORDED_SOURCE);
     let choice = Choice { agent: None, sample: None, seed: plan.seed };
     Ok(Some(corpus::load(run, &snapshot, choice, &plan.tools).await?))
 }

@@ -1,6 +1,6 @@
-//! Where files lie in a store or a run, and the commits by which a batch of them exists.
+//! Commit objects and the names of files and folders in a store or a run.
 //!
-//! Pure names and values: the conditional put that makes a commit is in `store`.
+//! Names and values only: [`crate::Store`] creates the objects.
 
 use std::collections::BTreeMap;
 
@@ -9,52 +9,59 @@ use serde::{Deserialize, Serialize};
 use crate::table::Table;
 use schemas::id::{AgentId, TenantId};
 
-/// The folder of commits.
+/// Folder of the commits.
 pub const COMMITS: &str = "_commits";
 
-/// The source of commits that replace files of other sources: compaction, expiry, erasure.
-pub const UPKEEP: &str = "~upkeep";
+/// Source of the commits that replace files of other sources: compaction, expiry, erasure.
+pub const MAINTENANCE: &str = "~maintenance";
 
-/// One file of a batch.
+/// A data file of a commit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommittedFile {
-    /// Its table.
+    /// Table whose rows the file has.
     pub table: Table,
-    /// Its path below the store's root, `/`-separated.
+    /// Path below the store's root, `/`-separated.
     pub path: String,
-    /// Its rows.
+    /// Number of rows.
     pub rows: u64,
-    /// Its length in bytes.
+    /// Length, bytes. A reader refuses a file of another length.
     pub bytes: u64,
 }
 
-/// A batch of files: they exist only through it.
+/// A commit: readers see a data file only if a commit names it.
 ///
-/// Three kinds have the same form: a batch of records, a claim (`next` equal to `first` and no files: who makes it has
-/// taken the source over, and nobody who planned to commit at this place can any more), and an upkeep of the store, which
-/// replaces files of earlier commits. The `next` of a batch equals its `first` too where a message at that place is not
-/// settled yet (parts of a split one still to come): its records lie behind that place, and `journals` tells them from new ones.
+/// Commits of one source form a chain of slots (`first`, `epoch`), each created with a conditional put, so one writer gets
+/// a slot. Commits are never deleted: a slot that became free again would let a fenced writer commit.
+///
+/// Three kinds share the form:
+/// - a batch of records, with files;
+/// - a fence ([`Self::is_fence`]): `next` equals `first` and there are no files. It takes the slot that the previous writer
+///   would commit to, and so refuses that writer;
+/// - a maintenance commit of source [`MAINTENANCE`], which replaces files of earlier commits.
+///
+/// A batch may have `next` equal to `first` too: a split message at that position still misses parts. Its records come
+/// after that position, and `journals` tells them from new ones.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Commit {
-    /// [`schemas::FORMAT`].
+    /// Format version, [`schemas::FORMAT`].
     pub format: u32,
-    /// Where its records come from: `<topic>-<partition>`, or a journal's name, or an import's, or [`UPKEEP`].
+    /// Origin of the records: `<topic>-<partition>`, the name of a journal or of an import, or [`MAINTENANCE`].
     pub source: String,
-    /// Position of its first record.
+    /// Position of the first record.
     pub first: u64,
-    /// How many earlier commits of this source have the same `first`: claims at this place, and batches that stayed.
+    /// Number of earlier commits of the source with the same `first`: fences, and batches that stayed. 0 is left out.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub epoch: u32,
-    /// Position after its last record: where the next batch begins.
+    /// Position after the last record: `first` of the next batch.
     pub next: u64,
-    /// Its files.
+    /// Data files of the batch.
     pub files: Vec<CommittedFile>,
-    /// Files of earlier commits that exist no more, each with the file that has its rows now, or none where they are gone.
-    /// Both are paths below the root, and lie in one folder.
+    /// Replaced files of earlier commits, each with the file that has its rows now; `null` if the rows were deleted. Both
+    /// paths are below the root and in one folder.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub replaces: BTreeMap<String, Option<String>>,
-    /// Of each journal whose records have come through this source: how far they are stored, this commit included. By
-    /// it a record that was sent twice is told from a new one.
+    /// Per journal, the position up to which its records are stored through this source, including this commit. A record
+    /// before that position is a duplicate.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub journals: BTreeMap<String, u64>,
 }
@@ -64,28 +71,34 @@ fn is_zero(number: &u32) -> bool {
 }
 
 impl Commit {
-    /// `_commits/<source>/<first position, 20 digits>[_<epoch, 10 digits>].json`: sorted by name is sorted by position,
-    /// then epoch.
+    /// Returns the path of the commit ([`commit_path`]).
     #[must_use]
     pub fn path(&self) -> String {
-        let epoch = if self.epoch == 0 { String::new() } else { format!("_{:010}", self.epoch) };
-        format!("{COMMITS}/{}/{:020}{epoch}.json", escape(&self.source), self.first)
+        commit_path(&self.source, self.first, self.epoch)
     }
 
-    /// Whether its source goes on from the same place: a claim, or a batch behind a message that is not settled yet.
+    /// Returns whether the next commit of the source has the same `first`: after a fence, or after a batch whose last
+    /// message misses parts.
     #[must_use]
     pub fn is_same_position(&self) -> bool {
         self.first == self.next
     }
 
-    /// Whether it only claims its place.
+    /// Returns whether the commit only fences the previous writer.
     #[must_use]
     pub fn is_fence(&self) -> bool {
         self.is_same_position() && self.files.is_empty()
     }
 }
 
-/// The folder of a table's files of one tenant, agent and UTC day on which their sessions started ([`utc_date`]).
+/// `_commits/<source>/<first, 20 digits>[_<epoch, 10 digits>].json`: names sort by position, then epoch.
+#[must_use]
+pub fn commit_path(source: &str, first: u64, epoch: u32) -> String {
+    let epoch = if epoch == 0 { String::new() } else { format!("_{epoch:010}") };
+    format!("{COMMITS}/{}/{first:020}{epoch}.json", escape(source))
+}
+
+/// Returns the folder of a table's files for one tenant, agent and UTC day of session start ([`utc_date`]).
 #[must_use]
 pub fn folder(table: Table, tenant: &TenantId, agent: &AgentId, date: &str) -> String {
     format!(
@@ -96,14 +109,15 @@ pub fn folder(table: Table, tenant: &TenantId, agent: &AgentId, date: &str) -> S
     )
 }
 
-/// The UTC day of a time in microseconds since 1970, as `YYYY-MM-DD`; times no calendar holds become 1970-01-01.
+/// Formats the UTC day of a time in microseconds since 1970 as `YYYY-MM-DD`; a time out of range becomes 1970-01-01.
 #[must_use]
 pub fn utc_date(micros: i64) -> String {
     let time = jiff::Timestamp::from_microsecond(micros).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     time.to_zoned(jiff::tz::TimeZone::UTC).date().to_string()
 }
 
-/// Percent-encodes what Hive-style readers and object stores treat specially; letters, digits, `-`, `_` and `.` stay.
+/// Percent-encodes a name for a path; letters, digits, `-`, `_` and `.` stay. Hive-style readers and object stores give
+/// other characters a meaning.
 #[must_use]
 pub fn escape(text: &str) -> String {
     use std::fmt::Write as _;
@@ -115,7 +129,7 @@ pub fn escape(text: &str) -> String {
             let _ = write!(out, "%{byte:02X}");
         }
     }
-    // A name of dots alone would climb out of the folder.
+    // `.` and `..` would leave the folder.
     if out.bytes().all(|byte| byte == b'.') { out.replace('.', "%2E") } else { out }
 }
 

@@ -1,86 +1,30 @@
-//! Commits: what exists at a moment, where a source goes on, and who may go on there.
+//! Claims and commits: who may add to a source, and batches that become visible at once.
 //!
-//! Everything that makes or reads a commit is here; what lies in the files is not.
+//! A batch's plan and files are written durably first; then its commit is created with a conditional put. A writer whose
+//! slot is taken has lost the source and must stop.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::Ordering;
 
-use crate::commit::{COMMITS, Commit, CommittedFile, escape};
-use crate::table::Table;
 use futures::{StreamExt as _, TryStreamExt as _};
-use object_store::ObjectStoreExt as _;
 use schemas::FORMAT;
 use schemas::id::SessionId;
 
-use crate::batch::{Batch, BatchLayout};
+use crate::batch::{Batch, BatchLayout, EncodedFile};
 use crate::chunk_index::ChunkIndex;
-use crate::objects::{CONCURRENT_REQUESTS, Store, StoreError, parse_versioned};
+use crate::commit::{Commit, CommittedFile};
+use crate::error::StoreError;
+use crate::objects::Store;
+use crate::plan::{BatchPlan, file_name, plan_folder, plan_path, planned_name, plans_from};
+use crate::snapshot::{Head, name_of};
 
-/// How often a claim is tried again where others claim the same source at the same moment.
+/// Tries of a claim while other writers claim the same source.
 const CLAIM_TRIES: usize = 8;
 
-/// What exists at one moment: all commits, without the files that later ones have replaced.
-#[derive(Debug, Clone, Default)]
-pub struct Snapshot {
-    commits: Vec<Commit>,
-    replaced: HashMap<String, Option<String>>,
-}
+/// Files of a batch that are written at a time.
+const CONCURRENT_FILES: usize = 4;
 
-impl Snapshot {
-    /// Takes commits in the order of their names.
-    #[must_use]
-    pub fn new(commits: Vec<Commit>) -> Self {
-        let replaced = commits
-            .iter()
-            .flat_map(|commit| &commit.replaces)
-            .map(|(old, new)| (old.clone(), new.clone()))
-            .collect();
-        Self { commits, replaced }
-    }
-
-    /// Adds a commit that was made after the others.
-    pub(crate) fn push(&mut self, commit: Commit) {
-        self.replaced.extend(commit.replaces.iter().map(|(old, new)| (old.clone(), new.clone())));
-        self.commits.push(commit);
-    }
-
-    /// The commits, by source and position.
-    #[must_use]
-    pub fn commits(&self) -> &[Commit] {
-        &self.commits
-    }
-
-    /// The files of a table that exist.
-    pub fn files(&self, table: Table) -> impl Iterator<Item = &CommittedFile> {
-        self.commits
-            .iter()
-            .flat_map(|commit| &commit.files)
-            .filter(move |file| file.table == table && !self.replaced.contains_key(&file.path))
-    }
-
-    /// The file that has the rows of this one now: itself, or what replaced it; `None` where they are gone.
-    #[must_use]
-    pub fn current<'a>(&'a self, path: &'a str) -> Option<&'a str> {
-        let mut path = path;
-        // A path is replaced at most once, so this ends.
-        while let Some(newer) = self.replaced.get(path) {
-            path = newer.as_deref()?;
-        }
-        Some(path)
-    }
-
-    /// The paths that later commits have replaced.
-    pub fn replaced(&self) -> impl Iterator<Item = &str> {
-        self.replaced.keys().map(String::as_str)
-    }
-
-    /// Whether nothing was ever committed.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.commits.iter().all(|commit| commit.files.is_empty())
-    }
-}
-
-/// The right to go on with a source: whoever had it before is refused from now on.
+/// The right to make the next commit of a source. A later claim by another writer revokes it.
 #[derive(Debug)]
 pub struct Claim {
     source: String,
@@ -90,26 +34,26 @@ pub struct Claim {
 }
 
 impl Claim {
-    /// The source.
+    /// Returns the claimed source.
     #[must_use]
     pub fn source(&self) -> &str {
         &self.source
     }
 
-    /// The position from which the next batch begins.
+    /// Returns the position at which the next batch begins.
     #[must_use]
     pub fn position(&self) -> u64 {
         self.first
     }
 
-    /// Of each journal, how far its records are stored through this source.
+    /// Returns, per journal, the position up to which its records are stored through this source.
     #[must_use]
     pub fn journals(&self) -> &BTreeMap<String, u64> {
         &self.journals
     }
 }
 
-/// What a batch of files is committed as.
+/// Everything of a commit but its files.
 struct CommitSpec {
     source: String,
     first: u64,
@@ -118,58 +62,35 @@ struct CommitSpec {
     journals: BTreeMap<String, u64>,
 }
 
-/// The name of a new file of this source; no other file has it.
-pub(crate) fn file_name(source: &str, first: u64) -> String {
-    let tag = uuid::Uuid::new_v4().simple().to_string();
-    format!("{}--{first:020}-{}.parquet", escape(source), &tag[..8])
-}
-
 impl Store {
-    /// Reads all commits.
-    ///
-    /// # Errors
-    /// One cannot be read or is of another version.
-    pub async fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        let paths = self.list(COMMITS).await?;
-        let commits = futures::stream::iter(paths.into_iter().filter(|path| path.ends_with(".json")))
-            .map(|path| async move { self.read_commit(&path).await })
-            .buffered(CONCURRENT_REQUESTS)
-            .try_collect()
-            .await?;
-        Ok(Snapshot::new(commits))
-    }
-
-    async fn read_commit(&self, path: &str) -> Result<Commit, StoreError> {
-        let bytes = self.get(path).await?.unwrap_or_default();
-        parse_versioned(path, &bytes)
-    }
-
-    async fn last_commit(&self, source: &str) -> Result<Option<Commit>, StoreError> {
-        let paths = self.list(&format!("{COMMITS}/{}", escape(source))).await?;
-        match paths.iter().rfind(|path| path.ends_with(".json")) {
-            Some(path) => self.read_commit(path).await.map(Some),
-            None => Ok(None),
+    /// Reads the last commit of a source.
+    async fn head(&self, source: &str) -> Result<Option<Head>, StoreError> {
+        let covered = self.newest_root().await?.and_then(|mut root| root.heads.remove(source));
+        let paths = self.commit_paths_after(source, covered.as_ref()).await?;
+        self.uncovered.fetch_max(paths.len(), Ordering::Relaxed);
+        match paths.last() {
+            Some(path) => Ok(Some(Head::of(&self.read_commit(path).await?))),
+            None => Ok(covered),
         }
     }
 
-    /// The position from which the next batch of this source must begin.
+    /// Returns the position at which the next batch of a source must begin; 0 for a new source.
     ///
     /// # Errors
     /// The last commit cannot be read.
     pub async fn resume_position(&self, source: &str) -> Result<u64, StoreError> {
-        Ok(self.last_commit(source).await?.map_or(0, |commit| commit.next))
+        Ok(self.head(source).await?.map_or(0, |head| head.next))
     }
 
-    /// Takes a source over: from now on whoever committed to it before is refused, and what they left half-written is
-    /// deleted.
+    /// Claims a source: fences whoever committed to it before, then deletes the files of their interrupted batch.
     ///
-    /// The claim comes before the deletion, so that a paused process cannot come back and commit deleted files.
+    /// The fence comes first, so that a paused writer cannot commit files that this deletes.
     ///
     /// # Errors
-    /// The disk or object store said no, or others claim it without end.
+    /// The disk or object store failed, or [`StoreError::LostPartition`] if others keep claiming the source.
     pub async fn claim(&self, source: &str) -> Result<Claim, StoreError> {
         for _ in 0..CLAIM_TRIES {
-            let (first, epoch, journals) = next_claim(self.last_commit(source).await?);
+            let (first, epoch, journals) = next_claim(self.head(source).await?);
             let spec = CommitSpec { source: source.to_owned(), first, epoch, next: first, journals };
             if let Some(claim) = self.create_commit(&commit_of(spec, Vec::new())).await? {
                 self.delete_orphans(source).await?;
@@ -179,17 +100,17 @@ impl Store {
         Err(StoreError::LostPartition { commit_source: source.to_owned(), first: 0 })
     }
 
-    /// Whether nobody has claimed the source or committed to it since.
+    /// Returns whether no other writer has claimed the source or committed to it since.
     pub(crate) async fn holds(&self, claim: &Claim) -> Result<bool, StoreError> {
-        let (first, epoch, _) = next_claim(self.last_commit(&claim.source).await?);
+        let (first, epoch, _) = next_claim(self.head(&claim.source).await?);
         Ok((first, epoch) == (claim.first, claim.epoch))
     }
 
-    /// Writes a batch's files and commits them for a source that only this process can have, such as a locked journal.
+    /// Commits a batch to a source that only this process can have, such as that of a locked journal.
     ///
     /// # Errors
-    /// [`StoreError::LostPartition`] where this position is already committed (the files are deleted again); else the
-    /// disk or object store said no, and the batch does not exist.
+    /// [`StoreError::LostPartition`] if the position is already committed; the batch's files are deleted. Else the disk or
+    /// object store failed, and the batch is not visible.
     pub async fn commit(
         &self,
         source: &str,
@@ -202,12 +123,12 @@ impl Store {
         self.commit_at(spec, batch, chunk_index).await.map(|(commit, _)| commit)
     }
 
-    /// Writes a batch's files and commits them under a claim, which moves on; `journals` says how far the records of each
-    /// journal are stored with it.
+    /// Commits a batch under a claim and moves the claim to the next slot. `journals` has, per journal, the position up to
+    /// which its records are stored with this batch.
     ///
     /// # Errors
-    /// [`StoreError::LostPartition`] where another process has claimed the source (the files are deleted again); else the
-    /// disk or object store said no, and the batch does not exist.
+    /// [`StoreError::LostPartition`] if another writer claimed the source; the batch's files are deleted. Else the disk or
+    /// object store failed, and the batch is not visible.
     pub async fn commit_claimed(
         &self,
         claim: &mut Claim,
@@ -216,13 +137,8 @@ impl Store {
         batch: Batch,
         chunk_index: &mut ChunkIndex,
     ) -> Result<Commit, StoreError> {
-        let spec = CommitSpec {
-            source: claim.source.clone(),
-            first: claim.first,
-            epoch: claim.epoch,
-            next,
-            journals,
-        };
+        let Claim { source, first, epoch, .. } = &*claim;
+        let spec = CommitSpec { source: source.clone(), first: *first, epoch: *epoch, next, journals };
         let (commit, moved) = self.commit_at(spec, batch, chunk_index).await?;
         *claim = moved;
         Ok(commit)
@@ -236,33 +152,60 @@ impl Store {
     ) -> Result<(Commit, Claim), StoreError> {
         let closed: Vec<SessionId> = batch.closes.iter().map(|close| close.session.clone()).collect();
         let name = file_name(&spec.source, spec.first);
-        let mut layout = BatchLayout::new(batch, name.clone(), chunk_index);
+        let mut layout = BatchLayout::new(batch, name.clone(), chunk_index)?;
         let missing = layout.missing();
         if !missing.is_empty() {
             self.find_chunks(&missing, chunk_index).await?;
             layout.resolve_missing(chunk_index);
         }
-        let encoded = layout
-            .encode(&self.keys)
-            .map_err(|error| StoreError::Table { path: name.clone(), source: error })?;
-        let mut files = Vec::with_capacity(encoded.len());
-        for file in encoded {
-            let bytes = file.bytes.len() as u64;
-            self.create(&file.path, file.bytes).await?;
-            files.push(CommittedFile { table: file.table, path: file.path, rows: file.rows, bytes });
-        }
+        let files = self.write_files(&spec.source, layout, &name).await?;
         let (commit, claim) = self.commit_or_rollback(commit_of(spec, files)).await?;
         for session in &closed {
             chunk_index.forget(session);
         }
+        self.checkpoint_if_due().await;
         Ok((commit, claim))
     }
 
-    /// Commits files that lie there already, and the replacement of others, under a claim, which moves on by one.
+    /// Writes the plan of a batch, then its files.
+    async fn write_files(
+        &self,
+        source: &str,
+        layout: BatchLayout,
+        name: &str,
+    ) -> Result<Vec<CommittedFile>, StoreError> {
+        let plan = layout.plan();
+        if plan.files.is_empty() {
+            return Ok(Vec::new());
+        }
+        let keys = self.keys.clone();
+        let encode = async {
+            let encoded = run_blocking(move || layout.encode(&keys)).await;
+            encoded.map_err(|error| StoreError::Table { path: name.to_owned(), source: error })
+        };
+        let (encoded, ()) = futures::try_join!(encode, self.write_plan(source, name, &plan))?;
+        let writes: Vec<_> = encoded.into_iter().map(|file| self.write_file(file)).collect();
+        futures::stream::iter(writes).buffered(CONCURRENT_FILES).try_collect().await
+    }
+
+    async fn write_file(&self, file: EncodedFile) -> Result<CommittedFile, StoreError> {
+        let EncodedFile { table, path, rows, bytes } = file;
+        let length = bytes.len() as u64;
+        self.create(&path, bytes).await?;
+        Ok(CommittedFile { table, path, rows, bytes: length })
+    }
+
+    async fn write_plan(&self, source: &str, name: &str, plan: &BatchPlan) -> Result<(), StoreError> {
+        let path = plan_path(source, name);
+        self.create(&path, plan.encode(&path)?).await?;
+        Ok(())
+    }
+
+    /// Commits files that maintenance has written and the replacement of others, and moves the claim by one position.
     ///
     /// # Errors
-    /// [`StoreError::LostPartition`] where another process has claimed the source (the files are deleted again); else the
-    /// disk or object store said no.
+    /// [`StoreError::LostPartition`] if other maintenance claimed the source; the new files are deleted. Else the disk or
+    /// object store failed.
     pub(crate) async fn commit_replacing(
         &self,
         claim: &mut Claim,
@@ -283,7 +226,7 @@ impl Store {
         Ok(commit)
     }
 
-    /// Creates the commit, or deletes its files where its position is taken.
+    /// Creates the commit; if its slot is taken, deletes its files and plan.
     async fn commit_or_rollback(&self, commit: Commit) -> Result<(Commit, Claim), StoreError> {
         if let Some(claim) = self.create_commit(&commit).await? {
             return Ok((commit, claim));
@@ -291,70 +234,84 @@ impl Store {
         for file in &commit.files {
             self.delete(&file.path).await?;
         }
+        if let Some(file) = commit.files.first() {
+            self.delete(&plan_path(&commit.source, name_of(&file.path))).await?;
+        }
         Err(StoreError::LostPartition { commit_source: commit.source, first: commit.first })
     }
 
-    /// Deletes an object; says whether it was there. Whoever takes a source over may have deleted it first.
-    pub(crate) async fn delete(&self, below: &str) -> Result<bool, StoreError> {
-        match self.objects.delete(&self.path(below)?).await {
-            Ok(()) => Ok(true),
-            Err(object_store::Error::NotFound { .. }) => Ok(false),
-            Err(error) => Err(self.object_error(below)(error)),
-        }
-    }
-
-    /// Creates a commit and returns the claim on what follows it; `None` where its position is taken.
+    /// Creates a commit and returns the claim on the slot after it; `None` if its slot is taken.
     async fn create_commit(&self, commit: &Commit) -> Result<Option<Claim>, StoreError> {
         let text = serde_json::to_vec_pretty(commit)
             .map_err(|error| StoreError::Metadata { path: commit.path(), detail: error.to_string() })?;
-        // An object store that was asked again after a lost answer refuses what it has already made. Two claims are
-        // alike, so for a claim a refusal is a refusal.
-        let made = self.create(&commit.path(), text).await?
+        // An object store that repeats a put after a lost answer refuses the object it has created itself. Two fences are
+        // alike, so a refused fence stays refused.
+        let created = self.create(&commit.path(), text).await?
             || (!commit.is_fence() && self.read_commit(&commit.path()).await? == *commit);
-        let epoch = if commit.is_same_position() { commit.epoch + 1 } else { 0 };
-        let claim = || Claim {
-            source: commit.source.clone(),
-            first: commit.next,
-            epoch,
-            journals: commit.journals.clone(),
-        };
-        Ok(made.then(claim))
+        let (first, epoch) = Head::of(commit).next_slot();
+        let claim =
+            || Claim { source: commit.source.clone(), first, epoch, journals: commit.journals.clone() };
+        Ok(created.then(claim))
     }
 
-    /// Deletes the files of this source that have no commit: what a crash left half-written. Returns how many.
+    /// Deletes the files of interrupted batches of a source, found through their plans. Returns the number of files.
     ///
-    /// Only for whoever has the source to himself: by a lock, or by [`Self::claim`], which does it.
+    /// Only for a process that has the source to itself: by a lock, or by [`Self::claim`], which calls this. Maintenance
+    /// finds orphans that have no plan.
     ///
     /// # Errors
-    /// The disk or object store said no.
-    pub async fn delete_orphans(&self, source: &str) -> Result<usize, StoreError> {
-        let snapshot = self.snapshot().await?;
-        let committed: BTreeSet<&str> =
-            snapshot.commits.iter().flat_map(|commit| &commit.files).map(|file| file.path.as_str()).collect();
-        let prefix = format!("{}--", escape(source));
+    /// The disk or object store failed, or a commit cannot be read.
+    pub async fn delete_orphans(&self, source: &str) -> Result<u64, StoreError> {
+        // A batch that was never committed was planned at the position that the next batch has.
+        let position = self.resume_position(source).await?;
+        let mut plans = self.list_after(&plan_folder(source), &plans_from(source, position)).await?;
+        if plans.is_empty() {
+            return Ok(0);
+        }
+        let committed = self.commits_from(source, position).await?;
+        let committed: HashSet<&str> =
+            committed.iter().flat_map(|commit| &commit.files).map(|file| name_of(&file.path)).collect();
+        plans.retain(|path| planned_name(path).is_some_and(|name| !committed.contains(name)));
         let mut deleted = 0;
-        for table in Table::ALL {
-            for path in self.list(table.as_str()).await? {
-                let ours = path.rsplit('/').next().is_some_and(|name| name.starts_with(&prefix));
-                if ours && !committed.contains(path.as_str()) {
-                    deleted += usize::from(self.delete(&path).await?);
+        for path in &plans {
+            match self.get(path).await?.map(|bytes| BatchPlan::decode(path, &bytes)) {
+                Some(Ok(plan)) => deleted += self.delete_all(&plan.files).await?,
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "the plan of an interrupted batch is damaged; maintenance will find its files");
                 }
+                None => {}
             }
+            self.delete(path).await?;
         }
         Ok(deleted)
     }
 }
 
-/// Position, epoch and journals of what comes after the last commit of a source.
-fn next_claim(last: Option<Commit>) -> (u64, u32, BTreeMap<String, u64>) {
-    match last {
+/// Returns position, epoch and journals of the commit after the last one of a source.
+fn next_claim(head: Option<Head>) -> (u64, u32, BTreeMap<String, u64>) {
+    match head {
         None => (0, 0, BTreeMap::new()),
-        Some(last) if last.is_same_position() => (last.first, last.epoch + 1, last.journals),
-        Some(last) => (last.next, 0, last.journals),
+        Some(head) => {
+            let (first, epoch) = head.next_slot();
+            (first, epoch, head.journals)
+        }
     }
 }
 
 fn commit_of(spec: CommitSpec, files: Vec<CommittedFile>) -> Commit {
     let CommitSpec { source, first, epoch, next, journals } = spec;
     Commit { format: FORMAT, source, first, epoch, next, files, replaces: BTreeMap::new(), journals }
+}
+
+/// Runs work that takes long on a thread for blocking work, so that other tasks of the runtime go on.
+async fn run_blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return work() };
+    match runtime.spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime shuts down and drops this task too.
+            Err(_) => std::future::pending().await,
+        },
+    }
 }

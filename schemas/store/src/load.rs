@@ -1,10 +1,8 @@
-//! Reading whole sessions back, some at a time, and finding the earlier files that a session leans on.
+//! Reads whole sessions: exchanges, close rows and the chunks of their bodies.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::commit::CommittedFile;
-use crate::table::{Chunk, Table};
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use schemas::exchange::Exchange;
@@ -13,41 +11,23 @@ use schemas::keys::Digest;
 use schemas::session::SessionClose;
 use serde::Deserialize;
 
-use crate::chunk_index::ChunkIndex;
-use crate::commits::Snapshot;
+use crate::commit::CommittedFile;
+use crate::error::StoreError;
 use crate::lookup::SNAPSHOT_TRIES;
-use crate::objects::{Store, StoreError};
+use crate::objects::Store;
 use crate::session::StoredSession;
+use crate::snapshot::{Snapshot, folder_of};
+use crate::stored_chunks::chunks_path;
+use crate::table::{Chunk, Table};
 
-/// Files that are decoded at a time: each has its wanted rows and their pieces in memory.
+/// Files decoded at a time; the wanted rows and chunks of each are in memory.
 const CONCURRENT_FILES: usize = 4;
 
-/// The columns of a chunks file without the bytes.
-#[derive(Deserialize)]
-struct ChunkName {
-    chunk: u32,
-    digest: Digest,
-    stored_in: Option<String>,
-}
-
-/// A piece without its place.
+/// The columns of a chunks file for a look-up by digest.
 #[derive(Deserialize)]
 struct NamedBytes {
     digest: Digest,
     bytes: Option<Bytes>,
-}
-
-/// Which pieces a session's exchange refers to.
-#[derive(Deserialize)]
-struct References {
-    session: SessionId,
-    request: Chunks,
-    response: Chunks,
-}
-
-#[derive(Deserialize)]
-struct Chunks {
-    chunks: Vec<u32>,
 }
 
 #[derive(Deserialize)]
@@ -55,19 +35,7 @@ struct IdRow {
     session: SessionId,
 }
 
-fn chunks_path(exchanges_path: &str) -> String {
-    exchanges_path.replacen(Table::Exchanges.as_str(), Table::Chunks.as_str(), 1)
-}
-
-fn folder_of(path: &str) -> &str {
-    path.rsplit_once('/').map_or("", |(folder, _)| folder)
-}
-
-fn name_of(path: &str) -> &str {
-    path.rsplit_once('/').map_or(path, |(_, name)| name)
-}
-
-/// Sessions that lie near one another in a store, to be read together ([`Store::session_groups`]).
+/// Sessions with files in common, to be read together ([`Store::session_groups`]).
 #[derive(Debug, Clone)]
 pub struct SessionGroup {
     sessions: BTreeSet<SessionId>,
@@ -75,7 +43,7 @@ pub struct SessionGroup {
 }
 
 impl SessionGroup {
-    /// The sessions.
+    /// Returns the ids of the sessions.
     #[must_use]
     pub fn sessions(&self) -> &BTreeSet<SessionId> {
         &self.sessions
@@ -83,70 +51,10 @@ impl SessionGroup {
 }
 
 impl Store {
-    /// Looks up in which files sessions keep their pieces; the sessions are named by folder of exchanges.
-    pub(crate) async fn find_chunks(
-        &self,
-        wanted: &BTreeMap<String, BTreeSet<SessionId>>,
-        chunk_index: &mut ChunkIndex,
-    ) -> Result<(), StoreError> {
-        let mut tries = 1;
-        loop {
-            match self.index_chunks_of(wanted, chunk_index).await {
-                // Compaction replaced a file since the commits were read.
-                Err(StoreError::FileReplaced { .. }) if tries < SNAPSHOT_TRIES => tries += 1,
-                other => return other,
-            }
-        }
-    }
-
-    async fn index_chunks_of(
-        &self,
-        wanted: &BTreeMap<String, BTreeSet<SessionId>>,
-        chunk_index: &mut ChunkIndex,
-    ) -> Result<(), StoreError> {
-        let snapshot = self.snapshot().await?;
-        let chunk_files = by_path(&snapshot);
-        for file in snapshot.files(Table::Exchanges) {
-            let chunks = chunk_files.get(chunks_path(&file.path).as_str());
-            if let (Some(sessions), Some(chunks)) = (wanted.get(folder_of(&file.path)), chunks) {
-                self.index_file(file, chunks, sessions, chunk_index).await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn index_file(
-        &self,
-        exchanges: &CommittedFile,
-        chunks: &CommittedFile,
-        sessions: &BTreeSet<SessionId>,
-        chunk_index: &mut ChunkIndex,
-    ) -> Result<(), StoreError> {
-        let columns = ["session", "request.chunks", "response.chunks"];
-        let rows: Vec<References> = self.rows_of(exchanges, sessions, Some(&columns)).await?;
-        let numbers = rows.iter().flat_map(|row| row.request.chunks.iter().chain(&row.response.chunks));
-        let numbers: BTreeSet<u32> = numbers.copied().collect();
-        if numbers.is_empty() {
-            return Ok(());
-        }
-        let columns = ["chunk", "digest", "stored_in"];
-        let names: Vec<ChunkName> = self.chunks_of(chunks, &numbers, Some(&columns)).await?;
-        let by_number: HashMap<u32, &ChunkName> = names.iter().map(|name| (name.chunk, name)).collect();
-        let file: Arc<str> = Arc::from(name_of(&chunks.path));
-        for row in rows {
-            for number in row.request.chunks.iter().chain(&row.response.chunks) {
-                if let Some(name) = by_number.get(number) {
-                    let lies_in = name.stored_in.as_deref().map_or_else(|| file.clone(), Arc::from);
-                    chunk_index.insert(&row.session, [name.digest], &lies_in);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Divides all sessions into groups of at most `at_a_time`, so that a group's sessions lie in few files; a group holds
-    /// the ids and the names of files. So whoever reads group by group has in memory the ids of all sessions (about 150
-    /// bytes each) and the bodies of one group.
+    /// Divides all sessions into groups of at most `at_a_time` whose sessions share files.
+    ///
+    /// A reader that loads group by group has in memory the ids of all sessions (about 150 bytes each) and the bodies of one
+    /// group.
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -156,37 +64,33 @@ impl Store {
         at_a_time: usize,
     ) -> Result<Vec<SessionGroup>, StoreError> {
         let mut names: Vec<Arc<str>> = Vec::new();
-        let mut places: BTreeMap<SessionId, Vec<u32>> = BTreeMap::new();
-        for commit in snapshot.commits() {
-            for file in &commit.files {
-                let has_sessions = matches!(file.table, Table::Exchanges | Table::Sessions);
-                if !has_sessions || snapshot.current(&file.path) != Some(&file.path) {
-                    continue;
-                }
-                let number = u32::try_from(names.len()).unwrap_or(u32::MAX);
-                names.push(Arc::from(file.path.as_str()));
-                let each = |rows: Vec<IdRow>| {
-                    for row in rows {
-                        let files = places.entry(row.session).or_default();
-                        if files.last() != Some(&number) {
-                            files.push(number);
-                        }
-                    }
-                };
-                self.read_each(file, Some(&["session"]), each).await?;
+        let mut files_of: BTreeMap<SessionId, Vec<usize>> = BTreeMap::new();
+        for file in snapshot.all_files() {
+            if !matches!(file.table, Table::Exchanges | Table::Sessions) {
+                continue;
             }
+            let number = names.len();
+            names.push(Arc::from(file.path.as_str()));
+            let each = |rows: Vec<IdRow>| {
+                for row in rows {
+                    let files = files_of.entry(row.session).or_default();
+                    if files.last() != Some(&number) {
+                        files.push(number);
+                    }
+                }
+            };
+            self.read_each(file, Some(&["session"]), each).await?;
         }
-        let mut order: Vec<(SessionId, Vec<u32>)> = places.into_iter().collect();
+        let mut order: Vec<(SessionId, Vec<usize>)> = files_of.into_iter().collect();
         order.sort_by(|a, b| (a.1.last(), &a.0).cmp(&(b.1.last(), &b.0)));
         let groups = order.chunks(at_a_time.max(1)).map(|part| SessionGroup {
             sessions: part.iter().map(|(session, _)| session.clone()).collect(),
-            files: part.iter().flat_map(|(_, files)| files).map(|at| names[*at as usize].clone()).collect(),
+            files: part.iter().flat_map(|(_, files)| files).map(|number| names[*number].clone()).collect(),
         });
         Ok(groups.collect())
     }
 
-    /// Reads the sessions of a group with all their bodies. Where a file was replaced since the groups were made, the
-    /// snapshot is taken anew.
+    /// Reads the sessions of a group with all their bodies. If a file was replaced after the snapshot, reads a new snapshot.
     ///
     /// # Errors
     /// As [`Self::load_sessions`].
@@ -204,7 +108,7 @@ impl Store {
         }
     }
 
-    /// Reads some sessions with all their bodies. Where a file was replaced since, the snapshot is taken anew.
+    /// Reads some sessions with all their bodies. If a file was replaced after the snapshot, reads a new snapshot.
     ///
     /// # Errors
     /// As [`Self::load_sessions`].
@@ -222,13 +126,13 @@ impl Store {
         self.load(snapshot, Some(wanted), None).await
     }
 
-    /// Reads sessions with all their bodies: those wanted, or all, which are then all in memory; sorted by session id.
+    /// Reads the wanted sessions, or all, with all their bodies, sorted by session id. All of them are in memory.
     ///
-    /// Sessions of which only a close row is there are included.
+    /// A session with a close row and no exchange is included.
     ///
     /// # Errors
-    /// [`StoreError::FileReplaced`] where a file of the snapshot is no more ([`Self::with_snapshot`] tries again); else a file is
-    /// truncated, foreign, damaged or of another version.
+    /// [`StoreError::FileReplaced`] if a file was replaced after the snapshot ([`Self::with_snapshot`] tries again); else a
+    /// file is truncated, foreign, damaged, encrypted without a key or of another version.
     pub async fn load_sessions(
         &self,
         snapshot: &Snapshot,
@@ -257,7 +161,7 @@ impl Store {
                 loaded.session(&id).closes.push(close);
             }
         }
-        let chunk_files = &by_path(snapshot);
+        let chunk_files = &snapshot.chunk_files();
         let mut parts = futures::stream::iter(of(Table::Exchanges))
             .map(|file| self.part(file, chunk_files, wanted))
             .buffered(CONCURRENT_FILES);
@@ -266,7 +170,7 @@ impl Store {
                 .add(part)
                 .map_err(|(path, detail)| StoreError::Metadata { path: self.display_path(&path), detail })?;
         }
-        self.find_leaned(snapshot, chunk_files, &mut loaded).await?;
+        self.load_from_earlier_files(snapshot, chunk_files, &mut loaded).await?;
         Ok(loaded.finish())
     }
 
@@ -281,7 +185,7 @@ impl Store {
         }
     }
 
-    /// Reads the wanted exchanges of a file, and the pieces that they refer to.
+    /// Reads the wanted exchanges of a file, and the chunks that they refer to.
     async fn part(
         &self,
         file: &CommittedFile,
@@ -300,25 +204,30 @@ impl Store {
             Some(chunks) if !numbers.is_empty() => self.chunks_of(chunks, &numbers, None).await?,
             Some(_) | None => Vec::new(),
         };
-        Ok(Part { exchanges: file.path.clone(), path, rows, chunks })
+        Ok(Part { exchanges_path: file.path.clone(), chunks_path: path, rows, chunks })
     }
 
-    /// Finds the pieces that lie in earlier files and were not met there: of a session whose exchanges in that file are
-    /// not among those read.
-    async fn find_leaned(
+    /// Reads the chunks in earlier files that [`Self::part`] has not read: those of exchanges that are not wanted.
+    async fn load_from_earlier_files(
         &self,
         snapshot: &Snapshot,
         chunk_files: &HashMap<&str, &CommittedFile>,
         loaded: &mut Loaded,
     ) -> Result<(), StoreError> {
-        let Loaded { sessions, leaned } = loaded;
-        for (path, digests) in leaned {
+        let Loaded { sessions, in_earlier_files } = loaded;
+        in_earlier_files.retain(|_, digests| {
             digests.retain(|digest, ids| {
                 ids.retain(|id| sessions.get(id).is_some_and(|one| !one.pieces.contains_key(digest)));
                 !ids.is_empty()
             });
-            let current = snapshot.current(path).and_then(|current| chunk_files.get(current));
-            let Some(file) = current.filter(|_| !digests.is_empty()) else { continue };
+            !digests.is_empty()
+        });
+        let replaced = in_earlier_files.keys().filter(|path| !chunk_files.contains_key(path.as_str()));
+        let folders: BTreeSet<String> = replaced.map(|path| folder_of(path).to_owned()).collect();
+        let replacements = self.replacements(snapshot, Some(&folders)).await?;
+        for (path, digests) in in_earlier_files {
+            let current = replacements.current(path).and_then(|current| chunk_files.get(current));
+            let Some(file) = current else { continue };
             let sorted: Vec<&[u8]> = digests.keys().map(|digest| &digest.0[..]).collect();
             let columns = ["digest", "bytes"];
             let chunks: Vec<NamedBytes> = self.chunks_named(file, &sorted, Some(&columns)).await?;
@@ -335,25 +244,20 @@ impl Store {
     }
 }
 
-fn by_path(snapshot: &Snapshot) -> HashMap<&str, &CommittedFile> {
-    snapshot.files(Table::Chunks).map(|file| (file.path.as_str(), file)).collect()
-}
-
-/// What was read of one file of exchanges.
+/// Rows read from one exchanges file and its chunks file.
 struct Part {
-    /// Its path.
-    exchanges: String,
-    /// Path of its chunks.
-    path: String,
+    exchanges_path: String,
+    chunks_path: String,
     rows: Vec<Exchange<u32>>,
     chunks: Vec<Chunk>,
 }
 
-/// Sessions under way, and the pieces that lie in an earlier file: its path, the piece, the sessions that want it.
+/// Sessions read so far.
 #[derive(Default)]
 struct Loaded {
     sessions: BTreeMap<SessionId, StoredSession>,
-    leaned: BTreeMap<String, BTreeMap<Digest, BTreeSet<SessionId>>>,
+    /// Sessions that need a chunk of an earlier file, by path and digest.
+    in_earlier_files: BTreeMap<String, BTreeMap<Digest, BTreeSet<SessionId>>>,
 }
 
 impl Loaded {
@@ -366,7 +270,7 @@ impl Loaded {
         })
     }
 
-    /// Adds what was read; fails with the file and what is wrong in it.
+    /// Adds the rows of a part; an error is the path of the damaged file and the reason.
     fn add(&mut self, part: Part) -> Result<(), (String, String)> {
         let chunks = part.chunks.into_iter();
         let chunks: HashMap<u32, (Digest, Option<Bytes>, Option<String>)> =
@@ -374,22 +278,24 @@ impl Loaded {
         for row in part.rows {
             let id = row.session.clone();
             let mut own = Vec::new();
-            let leaned = &mut self.leaned;
+            let in_earlier_files = &mut self.in_earlier_files;
             let exchange = row.try_map(|number| {
                 let (digest, bytes, stored_in) = chunks.get(&number).ok_or(number)?;
                 match (bytes, stored_in) {
                     (Some(bytes), _) => own.push((*digest, bytes.clone())),
                     (None, Some(name)) => {
-                        let earlier = format!("{}/{name}", folder_of(&part.path));
-                        leaned.entry(earlier).or_default().entry(*digest).or_default().insert(id.clone());
+                        let path =
+                            format!("{}/{}/{name}", Table::Chunks.as_str(), folder_of(&part.chunks_path));
+                        let sessions = in_earlier_files.entry(path).or_default().entry(*digest).or_default();
+                        sessions.insert(id.clone());
                     }
                     (None, None) => {}
                 }
                 Ok::<Digest, u32>(*digest)
             });
             let exchange = exchange.map_err(|number| {
-                let path = &part.path;
-                (part.exchanges.clone(), format!("refers to chunk {number}, which {path} does not hold"))
+                let path = &part.chunks_path;
+                (part.exchanges_path.clone(), format!("refers to chunk {number}, which is not in {path}"))
             })?;
             let session = self.session(&id);
             session.pieces.extend(own);

@@ -1,7 +1,7 @@
-//! Where a store lies: a directory, or a prefix in an S3 bucket; and what a refusal of either means.
+//! Opens the location of a store: a directory, or a prefix in an S3 bucket.
 //!
-//! S3 is set up by the environment, as its other clients are: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
-//! `AWS_SESSION_TOKEN`, `AWS_REGION`, `AWS_ENDPOINT_URL`, `AWS_ALLOW_HTTP`, or the identity of the machine.
+//! S3 is configured by the environment, like other S3 clients: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
+//! `AWS_SESSION_TOKEN`, `AWS_REGION`, `AWS_ENDPOINT_URL`, `AWS_ALLOW_HTTP`, or the role of the machine.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,29 +13,30 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{BackoffConfig, RetryConfig};
 
-use crate::objects::{Store, StoreError};
+use crate::error::StoreError;
 
-/// Requests to an object store that failed for a passing reason are made again this often.
+/// Retries of a request that failed for a transient reason.
 const RETRIES: usize = 6;
 
-/// How long one request is tried again, at most.
+/// Longest time spent on one request with its retries.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The longest pause between two tries.
+/// Longest pause between two tries.
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
-/// The codes by which S3 says that something may not be done.
-const DENIALS: [&str; 4] = ["AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403 Forbidden"];
+/// Codes of S3 for a refused request.
+const DENIAL_CODES: [&str; 4] =
+    ["AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403 Forbidden"];
 
 /// An opened location.
 pub(crate) struct Location {
     pub(crate) objects: Arc<dyn ObjectStore>,
     pub(crate) root: Path,
-    /// The bucket, where it is one.
+    /// Bucket of an S3 location.
     pub(crate) bucket: Option<Arc<str>>,
 }
 
-/// Opens a location; a directory need not exist yet, a bucket must.
+/// Opens a location. A directory need not exist, a bucket must.
 pub(crate) fn open(location: &str) -> Result<Location, StoreError> {
     match location.split_once("://") {
         None => folder(location, PathBuf::from(location)),
@@ -55,7 +56,7 @@ fn folder(location: &str, folder: PathBuf) -> Result<Location, StoreError> {
     let folder =
         std::path::absolute(&folder).map_err(|error| invalid_location(location, error.to_string()))?;
     if folder.is_file() {
-        return Err(invalid_location(location, "it is a file, not a directory".to_owned()));
+        return Err(invalid_location(location, "is a file, not a directory".to_owned()));
     }
     let root =
         Path::from_absolute_path(&folder).map_err(|error| invalid_location(location, error.to_string()))?;
@@ -84,30 +85,30 @@ fn bucket(location: &str, rest: &str) -> Result<Location, StoreError> {
     Ok(Location { objects: Arc::new(store), root, bucket: Some(Arc::from(bucket)) })
 }
 
-impl Store {
-    /// Tells what a refusal means: that there is no bucket, that nobody said who asks, that it may not be done.
-    pub(crate) fn object_error(&self, path: &str) -> impl FnOnce(object_store::Error) -> StoreError + use<> {
-        let (location, path, bucket) = (self.location.clone(), path.to_owned(), self.bucket.clone());
-        move |source| {
-            let text = source.to_string();
-            let says = |codes: &[&str]| codes.iter().any(|code| text.contains(code));
-            match (&source, bucket) {
-                // Some answers are told apart by the code in their body alone.
-                (_, Some(bucket)) if says(&["NoSuchBucket"]) => {
-                    StoreError::NoBucket { location, bucket: bucket.to_string() }
-                }
-                (
-                    object_store::Error::PermissionDenied { .. }
-                    | object_store::Error::Unauthenticated { .. },
-                    Some(_),
-                ) => StoreError::Denied { location, path, detail: text },
-                (_, Some(_)) if says(&DENIALS) => StoreError::Denied { location, path, detail: text },
-                // Without keys the identity of the machine is asked for, at the address that clouds have for it.
-                (object_store::Error::Generic { .. }, Some(_)) if says(&["169.254."]) => {
-                    StoreError::NoCredentials { location }
-                }
-                _ => StoreError::Object { location, path, source },
-            }
+/// Turns a failed request into the error that names its cause: no such bucket, no credentials, not allowed, or else the
+/// failure itself.
+pub(crate) fn explain(
+    location: String,
+    path: String,
+    bucket: Option<&str>,
+    source: object_store::Error,
+) -> StoreError {
+    let text = source.to_string();
+    let has_code = |codes: &[&str]| codes.iter().any(|code| text.contains(code));
+    match (&source, bucket) {
+        // object_store has no error kinds for these: only the code in the answer's body tells them apart.
+        (_, Some(bucket)) if has_code(&["NoSuchBucket"]) => {
+            StoreError::NoBucket { location, bucket: bucket.to_owned() }
         }
+        (
+            object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. },
+            Some(_),
+        ) => StoreError::Denied { location, path, detail: text },
+        (_, Some(_)) if has_code(&DENIAL_CODES) => StoreError::Denied { location, path, detail: text },
+        // Without keys the client asks the metadata service of the machine, at a link-local address.
+        (object_store::Error::Generic { .. }, Some(_)) if has_code(&["169.254."]) => {
+            StoreError::NoCredentials { location }
+        }
+        _ => StoreError::Object { location, path, source },
     }
 }

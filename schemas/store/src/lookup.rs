@@ -1,7 +1,7 @@
-//! Looking up: the rows of some sessions, and the pieces that they refer to, out of files that hold many more.
+//! Point look-ups: rows of some sessions, and chunks, in files with many more.
 //!
-//! Rows of a session are found by its id (least and greatest value, bloom filter, then the column itself), pieces by
-//! their row number. So a look-up reads the end of each file, and of the files that hold the session a few pages.
+//! Rows of a session are found by minimum and maximum, bloom filter and then the column itself; chunks by row number. A
+//! look-up reads the end of each file, and a few pages of the files that have the session.
 
 use std::collections::BTreeSet;
 
@@ -11,19 +11,19 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use schemas::id::SessionId;
 use serde::de::DeserializeOwned;
 
-use crate::commits::Snapshot;
-use crate::objects::{CONCURRENT_REQUESTS, Store, StoreError};
+use crate::error::StoreError;
+use crate::objects::{CONCURRENT_REQUESTS, Store};
 use crate::range_read::{ranges, tail_bytes};
+use crate::snapshot::Snapshot;
 
-/// How often something is read again from a newer snapshot because a file of the older one was replaced meanwhile.
+/// Snapshots tried by a read whose files maintenance keeps replacing.
 pub(crate) const SNAPSHOT_TRIES: usize = 5;
 
 impl Store {
-    /// Reads what a snapshot says; where a file of it was replaced meanwhile, takes another one and reads again, at most
-    /// four times.
+    /// Calls `read` with a snapshot, and again with a new one if a file was replaced meanwhile; five times at most.
     ///
     /// # Errors
-    /// What `read` says; [`StoreError::FileReplaced`] only where a file stays away.
+    /// The error of `read`; [`StoreError::FileReplaced`] if a file is missing from the last snapshot too.
     pub async fn with_snapshot<T>(
         &self,
         mut snapshot: Snapshot,
@@ -38,7 +38,7 @@ impl Store {
         read(&snapshot).await
     }
 
-    /// Reads the rows of some sessions out of all files of a table, in commit order; `columns` as in [`Self::read`].
+    /// Reads the rows of some sessions from all files of a table, in commit order; `columns` as in [`Self::read`].
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -58,7 +58,7 @@ impl Store {
         Ok(found.into_iter().flatten().collect())
     }
 
-    /// Reads the rows of some sessions out of one file.
+    /// Reads the rows of some sessions from one file.
     pub(crate) async fn rows_of<T: DeserializeOwned>(
         &self,
         file: &CommittedFile,
@@ -71,7 +71,7 @@ impl Store {
         open.pages(self.options(columns), &rows).await
     }
 
-    /// Reads the pieces of these numbers out of a chunks file, in which a piece's number is that of its row.
+    /// Reads chunks by row number from a chunks file.
     pub(crate) async fn chunks_of<T: DeserializeOwned>(
         &self,
         file: &CommittedFile,
@@ -82,7 +82,7 @@ impl Store {
         open.pages(self.options(columns), &ranges(numbers.iter().copied())).await
     }
 
-    /// Reads the pieces of these names out of a chunks file.
+    /// Reads chunks by digest from a chunks file; the digests are sorted.
     pub(crate) async fn chunks_named<T: DeserializeOwned>(
         &self,
         file: &CommittedFile,

@@ -1,141 +1,50 @@
-//! A store or a run: Parquet files that exist only through their commits, in a directory or an object store.
-//!
-//! A batch's files are written durably first; then its commit is created with a conditional put. Whoever is refused has
-//! lost the partition and must stop. Readers go through commits, so a half-written batch is never seen.
+//! Objects of a store or a run: get, conditional put, list and delete below its location.
 
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use crate::table::TableError;
 use bytes::Bytes;
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
+use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
 use schemas::FORMAT;
 use schemas::trial::RunManifest;
 use serde::de::DeserializeOwned;
 
+use crate::error::StoreError;
 use crate::keyring::KeyRing;
 use crate::location;
-use crate::range_read::Reads;
 
-/// Name of the manifest of a run.
+/// Path of the manifest of a run.
 const MANIFEST: &str = "run.json";
 
-/// Requests to the store that are under way at a time.
+/// Requests to the object store in flight at a time.
 pub(crate) const CONCURRENT_REQUESTS: usize = 16;
 
-/// A store that cannot be opened, read or written.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The location is not one.
-    #[error("store location {location:?}: {detail}; give a directory, a file:// URL or s3://bucket/prefix")]
-    Location {
-        /// As given.
-        location: String,
-        /// What is wrong.
-        detail: String,
-    },
-    /// The disk or object store said no.
-    #[error("store {location}, object {path}: {source}")]
-    Object {
-        /// The store.
-        location: String,
-        /// The object.
-        path: String,
-        /// What was said.
-        source: object_store::Error,
-    },
-    /// The bucket is not there.
-    #[error("store {location}: there is no bucket {bucket}; create it, or correct the location")]
-    NoBucket {
-        /// The store.
-        location: String,
-        /// The bucket.
-        bucket: String,
-    },
-    /// Nobody said who asks.
-    #[error(
-        "store {location}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where the machine has a role"
-    )]
-    NoCredentials {
-        /// The store.
-        location: String,
-    },
-    /// It may not be done with these credentials.
-    #[error(
-        "store {location}, object {path}: {detail}; check the credentials, and that they may list, get, put and delete there"
-    )]
-    Denied {
-        /// The store.
-        location: String,
-        /// The object.
-        path: String,
-        /// What was said.
-        detail: String,
-    },
-    /// A file that was there when the commits were read.
-    #[error(
-        "file {path} is gone: compaction, expiry or erasure replaced it, or it was lost; try again, and restore it from a copy if it stays so"
-    )]
-    FileReplaced {
-        /// The file.
-        path: String,
-    },
-    /// A file that is not what it should be.
-    #[error("file {path}: {source}")]
-    Table {
-        /// The file.
-        path: String,
-        /// What is wrong.
-        source: TableError,
-    },
-    /// A file shorter or longer than its commit says.
-    #[error(
-        "file {path} has {found} bytes, its commit says {expected}: it is truncated or was overwritten; restore it from a copy"
-    )]
-    Length {
-        /// The file.
-        path: String,
-        /// What the commit says.
-        expected: u64,
-        /// What is there.
-        found: u64,
-    },
-    /// A commit or manifest that cannot be read.
-    #[error("{path} cannot be read: {detail}")]
-    Metadata {
-        /// The object.
-        path: String,
-        /// What is wrong.
-        detail: String,
-    },
-    /// Another version.
-    #[error(
-        "{path} has format version {found}, this build reads version {FORMAT}; use the foreshadow that wrote it"
-    )]
-    Version {
-        /// The object.
-        path: String,
-        /// Its version.
-        found: u64,
-    },
-    /// Somebody else has committed from this position.
-    #[error("position {first} of {commit_source} is already committed: another process has taken it over")]
-    LostPartition {
-        /// The source.
-        commit_source: String,
-        /// The position.
-        first: u64,
-    },
-    /// The run is there already.
-    #[error("{location} already holds a run")]
-    ManifestExists {
-        /// The run.
-        location: String,
-    },
+/// Bytes and requests read from a store since it was opened, summed over all clones of the [`Store`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct ReadStats {
+    /// Bytes received.
+    pub bytes: u64,
+    /// Requests that received bytes.
+    pub requests: u64,
 }
 
-/// A store or a run.
+/// The counters behind [`ReadStats`].
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ReadCounters(Arc<(AtomicU64, AtomicU64)>);
+
+impl ReadCounters {
+    pub(crate) fn add(&self, bytes: u64) {
+        self.0.0.fetch_add(bytes, Ordering::Relaxed);
+        self.0.1.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A store of recorded sessions, or a run of trials, in a directory or an object store.
+///
+/// Clones share the connection and the read counters. [`crate`] describes the layout.
 #[derive(Clone)]
 pub struct Store {
     pub(crate) objects: Arc<dyn ObjectStore>,
@@ -143,7 +52,9 @@ pub struct Store {
     pub(crate) location: String,
     pub(crate) keys: KeyRing,
     pub(crate) bucket: Option<Arc<str>>,
-    pub(crate) reads: Reads,
+    pub(crate) reads: ReadCounters,
+    /// Estimated number of commits after the newest checkpoint.
+    pub(crate) uncovered: Arc<AtomicUsize>,
 }
 
 impl std::fmt::Debug for Store {
@@ -153,10 +64,10 @@ impl std::fmt::Debug for Store {
 }
 
 impl Store {
-    /// Opens a directory, which need not exist yet and is not made, or `s3://bucket/prefix`.
+    /// Opens a directory, a `file://` URL or `s3://bucket/prefix`. A directory need not exist: the first write creates it.
     ///
     /// # Errors
-    /// The location is of a kind that this build cannot open.
+    /// [`StoreError::Location`] if the location does not parse or this build does not support its scheme.
     pub fn open(location: &str) -> Result<Self, StoreError> {
         let opened = location::open(location)?;
         Ok(Self {
@@ -165,35 +76,43 @@ impl Store {
             location: location.to_owned(),
             bucket: opened.bucket,
             keys: KeyRing::default(),
-            reads: Reads::default(),
+            reads: ReadCounters::default(),
+            uncovered: Arc::default(),
         })
     }
 
-    /// Encrypts every file that is written for a tenant of the ring, and opens encrypted files with it.
+    /// Sets the keys: files of a tenant in the ring are encrypted when written and decrypted when read.
     #[must_use]
     pub fn with_keys(mut self, keys: KeyRing) -> Self {
         self.keys = keys;
         self
     }
 
-    /// The same folder in another object store: for tests that stop it at a chosen write.
+    /// Replaces the object store below the same root, so that a test can fail or count requests.
     #[doc(hidden)]
     #[must_use]
-    pub fn with_object_store(mut self, store: Arc<dyn ObjectStore>) -> Self {
-        self.objects = store;
+    pub fn with_object_store(mut self, objects: Arc<dyn ObjectStore>) -> Self {
+        self.objects = objects;
         self
     }
 
-    /// The keys by which files are encrypted and opened.
+    /// Returns the keys set by [`Self::with_keys`].
     #[must_use]
     pub fn keys(&self) -> &KeyRing {
         &self.keys
     }
 
-    /// The location as it was given.
+    /// Returns the location as given to [`Self::open`].
     #[must_use]
     pub fn location(&self) -> &str {
         &self.location
+    }
+
+    /// Returns the bytes and requests read since the store was opened.
+    #[must_use]
+    pub fn read_stats(&self) -> ReadStats {
+        let (bytes, requests) = &*self.reads.0;
+        ReadStats { bytes: bytes.load(Ordering::Relaxed), requests: requests.load(Ordering::Relaxed) }
     }
 
     pub(crate) fn path(&self, below: &str) -> Result<Path, StoreError> {
@@ -203,21 +122,43 @@ impl Store {
             .map_err(|error| StoreError::Metadata { path: below.to_owned(), detail: error.to_string() })
     }
 
+    /// Returns the path with the location before it, for error texts.
+    pub(crate) fn display_path(&self, path: &str) -> String {
+        format!("{}/{path}", self.location.trim_end_matches('/'))
+    }
+
+    /// Reads an object; `None` if there is none.
     pub(crate) async fn get(&self, below: &str) -> Result<Option<Bytes>, StoreError> {
-        match self.objects.get(&self.path(below)?).await {
+        self.get_part(below, None).await
+    }
+
+    /// Reads a range of an object; `None` if there is no such object.
+    pub(crate) async fn get_part(
+        &self,
+        below: &str,
+        range: Option<GetRange>,
+    ) -> Result<Option<Bytes>, StoreError> {
+        let options = GetOptions { range, ..GetOptions::default() };
+        match self.objects.get_opts(&self.path(below)?, options).await {
             Ok(found) => {
                 let bytes = found.bytes().await.map_err(self.object_error(below))?;
                 self.reads.add(bytes.len() as u64);
                 Ok(Some(bytes))
             }
-            Err(error) => match self.object_error(below)(error) {
-                StoreError::Object { source: object_store::Error::NotFound { .. }, .. } => Ok(None),
-                error => Err(error),
-            },
+            Err(error) => self.absent_or(below, error, None),
         }
     }
 
-    /// Creates an object durably; says whether it was not there before.
+    /// Reads a range of an object; `None` if there is no such object.
+    pub(crate) async fn get_range(
+        &self,
+        below: &str,
+        range: Range<u64>,
+    ) -> Result<Option<Bytes>, StoreError> {
+        self.get_part(below, Some(GetRange::Bounded(range))).await
+    }
+
+    /// Creates an object durably; returns `false` if it existed before.
     pub(crate) async fn create(&self, below: &str, bytes: Vec<u8>) -> Result<bool, StoreError> {
         let options = PutOptions::from(PutMode::Create);
         match self.objects.put_opts(&self.path(below)?, PutPayload::from(bytes), options).await {
@@ -227,30 +168,83 @@ impl Store {
         }
     }
 
-    pub(crate) async fn list(&self, below: &str) -> Result<Vec<String>, StoreError> {
-        let prefix = self.path(below)?;
+    /// Lists all objects below a folder, sorted by path.
+    pub(crate) async fn list(&self, folder: &str) -> Result<Vec<String>, StoreError> {
+        let found = self.objects.list(Some(&self.path(folder)?));
+        self.collect_paths(folder, found).await
+    }
+
+    /// Lists the objects below a folder whose path sorts after `offset`, sorted by path.
+    pub(crate) async fn list_after(&self, folder: &str, offset: &str) -> Result<Vec<String>, StoreError> {
+        let found = self.objects.list_with_offset(Some(&self.path(folder)?), &self.path(offset)?);
+        self.collect_paths(folder, found).await
+    }
+
+    async fn collect_paths(
+        &self,
+        folder: &str,
+        found: futures::stream::BoxStream<'static, object_store::Result<object_store::ObjectMeta>>,
+    ) -> Result<Vec<String>, StoreError> {
         let skip = if self.root.as_ref().is_empty() { 0 } else { self.root.as_ref().len() + 1 };
-        let found = self.objects.list(Some(&prefix)).map_ok(|meta| meta.location.as_ref()[skip..].to_owned());
+        let found = found.map_ok(|meta| meta.location.as_ref()[skip..].to_owned());
         match found.try_collect::<Vec<_>>().await {
             Ok(mut paths) => {
                 paths.sort();
                 Ok(paths)
             }
-            Err(error) => match self.object_error(below)(error) {
-                StoreError::Object { source: object_store::Error::NotFound { .. }, .. } => Ok(Vec::new()),
-                error => Err(error),
-            },
+            Err(error) => self.absent_or(folder, error, Vec::new()),
         }
     }
 
-    pub(crate) fn display_path(&self, path: &str) -> String {
-        format!("{}/{path}", self.location.trim_end_matches('/'))
+    /// Lists the names of the folders directly below a folder, sorted.
+    pub(crate) async fn list_folders(&self, folder: &str) -> Result<Vec<String>, StoreError> {
+        match self.objects.list_with_delimiter(Some(&self.path(folder)?)).await {
+            Ok(found) => {
+                let name = |path: &Path| path.as_ref().rsplit('/').next().unwrap_or_default().to_owned();
+                let mut names: Vec<String> = found.common_prefixes.iter().map(name).collect();
+                names.sort();
+                Ok(names)
+            }
+            Err(error) => self.absent_or(folder, error, Vec::new()),
+        }
     }
 
-    /// Reads the manifest of a run; `None` where it has none.
+    /// Deletes an object; returns whether it existed. A writer that claimed the source may have deleted it first.
+    pub(crate) async fn delete(&self, below: &str) -> Result<bool, StoreError> {
+        match self.objects.delete(&self.path(below)?).await {
+            Ok(()) => Ok(true),
+            Err(error) => self.absent_or(below, error, false),
+        }
+    }
+
+    /// Deletes objects, several at a time; returns how many existed.
+    pub(crate) async fn delete_all(
+        &self,
+        paths: impl IntoIterator<Item = &String>,
+    ) -> Result<u64, StoreError> {
+        let deletes: Vec<_> = paths.into_iter().map(|path| self.delete(path)).collect();
+        let done = futures::stream::iter(deletes).buffer_unordered(CONCURRENT_REQUESTS);
+        done.try_fold(0, async |sum, existed| Ok(sum + u64::from(existed))).await
+    }
+
+    /// Returns a function that explains the failure of a request for this path.
+    pub(crate) fn object_error(&self, path: &str) -> impl FnOnce(object_store::Error) -> StoreError + use<> {
+        let (location, path, bucket) = (self.location.clone(), path.to_owned(), self.bucket.clone());
+        move |source| location::explain(location, path, bucket.as_deref(), source)
+    }
+
+    /// Turns "not found" into `absent`, and any other failure into an error.
+    fn absent_or<T>(&self, below: &str, error: object_store::Error, absent: T) -> Result<T, StoreError> {
+        match self.object_error(below)(error) {
+            StoreError::Object { source: object_store::Error::NotFound { .. }, .. } => Ok(absent),
+            error => Err(error),
+        }
+    }
+
+    /// Reads the manifest of a run; `None` if there is none.
     ///
     /// # Errors
-    /// It cannot be read or is of another version.
+    /// The manifest cannot be read or parsed, or has another format version.
     pub async fn manifest(&self) -> Result<Option<RunManifest>, StoreError> {
         match self.get(MANIFEST).await? {
             Some(bytes) => parse_versioned(&self.display_path(MANIFEST), &bytes).map(Some),
@@ -261,7 +255,7 @@ impl Store {
     /// Creates the manifest of a run.
     ///
     /// # Errors
-    /// [`StoreError::ManifestExists`] where one is there.
+    /// [`StoreError::ManifestExists`] if the run has a manifest; else the disk or object store failed.
     pub async fn create_manifest(&self, manifest: &RunManifest) -> Result<(), StoreError> {
         let text = serde_json::to_vec_pretty(manifest)
             .map_err(|error| StoreError::Metadata { path: MANIFEST.to_owned(), detail: error.to_string() })?;
@@ -273,7 +267,7 @@ impl Store {
     }
 }
 
-/// Parses JSON that carries `format`; another version is told apart from broken text.
+/// Parses JSON that has a `format` field. Another version is an error of its own, before any other field is parsed.
 pub(crate) fn parse_versioned<T: DeserializeOwned>(path: &str, bytes: &[u8]) -> Result<T, StoreError> {
     let broken =
         |error: serde_json::Error| StoreError::Metadata { path: path.to_owned(), detail: error.to_string() };

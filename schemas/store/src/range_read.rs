@@ -3,8 +3,6 @@
 //! What of a file is needed is decided in `schemas`; here it is fetched, from a disk or an object store.
 
 use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::commit::CommittedFile;
 use crate::table::point_lookup::{Footer, FooterReader, RowsReader, Step, bloom_may_hold};
@@ -16,8 +14,9 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::{GetOptions, GetRange, ObjectStore as _};
 use serde::de::DeserializeOwned;
 
-use crate::commits::Snapshot;
-use crate::objects::{CONCURRENT_REQUESTS, Store, StoreError};
+use crate::error::StoreError;
+use crate::objects::{CONCURRENT_REQUESTS, Store};
+use crate::snapshot::Snapshot;
 
 /// Bytes that are asked for first at the end of a file of which only parts are wanted: its whole footer and a little,
 /// which for exchanges, with their many columns, is about 8 KiB.
@@ -37,26 +36,6 @@ const GAP_BYTES: u64 = 4 * 1024;
 
 /// Values up to which a bloom filter is asked: for more it would nearly always say yes.
 const BLOOM_VALUES: usize = 32;
-
-/// What was read from a store since it was opened, by this process and all copies of the [`Store`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
-pub struct ReadStats {
-    /// Bytes.
-    pub bytes: u64,
-    /// Requests that brought bytes.
-    pub requests: u64,
-}
-
-/// The counts behind [`ReadStats`].
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Reads(Arc<(AtomicU64, AtomicU64)>);
-
-impl Reads {
-    pub(crate) fn add(&self, bytes: u64) {
-        self.0.0.fetch_add(bytes, Ordering::Relaxed);
-        self.0.1.fetch_add(1, Ordering::Relaxed);
-    }
-}
 
 /// A file whose footer was read.
 pub(crate) struct OpenFile<'a> {
@@ -81,13 +60,6 @@ impl Tail {
 }
 
 impl Store {
-    /// What was read since the store was opened.
-    #[must_use]
-    pub fn read_stats(&self) -> ReadStats {
-        let (bytes, requests) = &*self.reads.0;
-        ReadStats { bytes: bytes.load(Ordering::Relaxed), requests: requests.load(Ordering::Relaxed) }
-    }
-
     /// Reads the rows of a file; `columns` keeps only these ([`ReadOptions::columns`]).
     ///
     /// # Errors

@@ -215,7 +215,7 @@ fn erasure_lines(done: &ErasureReport) -> Vec<String> {
     match &done.proof {
         None => lines.push(format!("would erase {what} ({rows} and their chunks)")),
         Some(proof) => {
-            lines.push(format!("erased {what} ({rows}, {} chunks of bodies)", done.removed.pieces));
+            lines.push(format!("erased {what} ({rows}, {} chunks of bodies)", done.removed.chunks));
             lines.push(format!(
                 "verified: read {} with {} rows again, nothing is left; {} replaced files are deleted",
                 files(proof.files_read),

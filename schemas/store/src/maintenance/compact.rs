@@ -1,35 +1,36 @@
-//! Compaction: small files of a folder become one, and readers see the same sessions.
+//! Compaction: merges small files of a folder; readers see the same sessions.
 //!
-//! Tables of runs (trials) are not touched. Memory is bounded by what is merged at a time, not by the store.
+//! Memory is bounded by the rows merged at a time, not by the store.
 
 use std::collections::BTreeMap;
 
-use crate::commit::CommittedFile;
-use crate::table::Table;
 use schemas::session::SessionClose;
 
 use super::merge::{Merge, Rows};
-use super::{
-    Maintenance, MaintenanceError, MaintenanceReport, Pair, PartitionDir, TableSize, changes, pairs,
-    refuse_runs,
-};
-use crate::commits::Snapshot;
-use crate::objects::{Store, StoreError};
+use super::partition::{FilePair, PartitionDir, pairs};
+use super::report::{MaintenanceError, MaintenanceReport, TableSize, changes};
+use super::task::{MaintenanceTask, refuse_runs};
+use crate::commit::CommittedFile;
+use crate::error::StoreError;
+use crate::objects::Store;
+use crate::snapshot::Snapshot;
+use crate::table::Table;
 
-/// What merged files aim at, bytes, where nothing else is said.
+/// Default size of merged files, bytes.
 pub const DEFAULT_TARGET_BYTES: u64 = 128 << 20;
 
-/// Decoded rows that are merged at a time, bytes; what would pass it goes into a further file. With the encoding of the
-/// new file, a compaction takes about three times this, and the largest row group of its inputs.
+/// Decoded rows merged at a time, bytes; further rows go to another file. With the encoding of the new file, compaction needs
+/// about three times this memory, and the largest row group of its inputs.
 const MERGE_BYTES: usize = 256 << 20;
 
-/// What a close row counts at least, bytes: it takes more in memory than in a file.
+/// Assumed size of a close row at least, bytes: it needs more in memory than in a file.
 const MIN_CLOSE_BYTES: u64 = 256;
 
-/// How to compact.
+/// Options of [`Store::compact`].
 #[derive(Debug, Clone, Copy)]
 pub struct CompactOptions {
-    /// Files from this size on are left alone, and merged ones do not pass it by much.
+    /// Files of this size or more are not merged, and merged ones are not much larger. Bytes, default
+    /// [`DEFAULT_TARGET_BYTES`].
     pub target_bytes: u64,
 }
 
@@ -39,14 +40,14 @@ impl Default for CompactOptions {
     }
 }
 
-/// Files that are worth merging, by their folder below the table; each group of at least two.
+/// Files to merge, by folder below the table; each group has at least two.
 struct Plan<'a> {
-    pairs: Vec<(&'a str, Vec<Pair<'a>>)>,
+    pairs: Vec<(&'a str, Vec<FilePair<'a>>)>,
     sessions: Vec<(&'a str, Vec<&'a CommittedFile>)>,
 }
 
 fn plan(snapshot: &Snapshot, options: CompactOptions) -> Result<Plan<'_>, StoreError> {
-    let mut by_folder: BTreeMap<&str, Vec<Pair<'_>>> = BTreeMap::new();
+    let mut by_folder: BTreeMap<&str, Vec<FilePair<'_>>> = BTreeMap::new();
     for pair in pairs(snapshot) {
         by_folder.entry(PartitionDir::of(&pair.exchanges.path)?.folder).or_default().push(pair);
     }
@@ -55,12 +56,12 @@ fn plan(snapshot: &Snapshot, options: CompactOptions) -> Result<Plan<'_>, StoreE
         closes.entry(PartitionDir::of(&file.path)?.folder).or_default().push(file);
     }
     Ok(Plan {
-        pairs: groups(by_folder, options, Pair::bytes),
+        pairs: groups(by_folder, options, FilePair::bytes),
         sessions: groups(closes, options, |file| file.bytes.max(file.rows * MIN_CLOSE_BYTES)),
     })
 }
 
-/// Packs small files, in their order, into groups of at most the target.
+/// Packs small files, in their order, into groups of at most the target size.
 fn groups<F>(
     folders: BTreeMap<&str, Vec<F>>,
     options: CompactOptions,
@@ -89,21 +90,24 @@ fn groups<F>(
 }
 
 impl Store {
-    /// Merges small files of each folder, beside running archivers.
+    /// Merges small files of each folder. Archivers may run meanwhile.
     ///
     /// # Errors
-    /// The store cannot be read or written, is a run, or another maintenance was started meanwhile.
+    /// The store cannot be read or written, is a run, or other maintenance was started meanwhile.
     pub async fn compact(&self, options: CompactOptions) -> Result<MaintenanceReport, MaintenanceError> {
-        let mut maintenance = Maintenance::begin(self).await?;
-        let before = maintenance.snapshot.clone();
-        match maintenance.compact(&before, options).await {
-            Ok(()) => Ok(maintenance.report(&before)),
-            Err(error) => Err(maintenance.explain(error).await),
+        let mut task = MaintenanceTask::begin(self).await?;
+        let before = task.snapshot.clone();
+        match task.compact(&before, options).await {
+            Ok(()) => {
+                task.finish().await;
+                Ok(task.report(&before))
+            }
+            Err(error) => Err(task.explain(error).await),
         }
     }
 
-    /// Says what [`Self::compact`] would do, without doing it: how many files there would be at least. Their bytes are
-    /// not known before.
+    /// Returns the report that [`Self::compact`] would return, with the smallest possible number of files. Sizes in bytes are
+    /// not estimated.
     ///
     /// # Errors
     /// The commits cannot be read, or the store is a run.
@@ -127,10 +131,10 @@ impl Store {
                 Table::Trials | Table::Scores | Table::Embeddings => {}
             }
         }
-        Ok(MaintenanceReport { tables, commits: 0, leftovers_deleted: 0 })
+        Ok(MaintenanceReport::of_dry_run(tables))
     }
 
-    pub(super) async fn read_pair(&self, pair: Pair<'_>) -> Result<Rows, StoreError> {
+    pub(super) async fn read_pair(&self, pair: FilePair<'_>) -> Result<Rows, StoreError> {
         let exchanges = self.read(pair.exchanges, None).await?;
         let chunks = match pair.chunks {
             Some(file) => self.read(file, None).await?,
@@ -140,7 +144,7 @@ impl Store {
     }
 }
 
-impl Maintenance<'_> {
+impl MaintenanceTask<'_> {
     async fn compact(&mut self, before: &Snapshot, options: CompactOptions) -> Result<(), MaintenanceError> {
         let plan = plan(before, options)?;
         for (folder, group) in &plan.pairs {
@@ -152,52 +156,51 @@ impl Maintenance<'_> {
         self.commit().await
     }
 
-    /// Merges a group into one pair, or several where their rows pass [`MERGE_BYTES`].
+    /// Merges a group into one pair, or several if their rows have more than [`MERGE_BYTES`].
     async fn merge_pairs(
         &mut self,
         snapshot: &Snapshot,
         folder: &str,
-        group: &[Pair<'_>],
+        group: &[FilePair<'_>],
     ) -> Result<(), MaintenanceError> {
-        let mut merge = Merge::new(snapshot, folder);
-        let mut merged: Vec<Pair<'_>> = Vec::new();
+        let replacements = self.store.replacements(snapshot, Some(&[folder.to_owned()].into())).await?;
+        let mut merge = Merge::new(&replacements, folder);
+        let mut merged: Vec<FilePair<'_>> = Vec::new();
         for pair in group {
             let rows = self.store.read_pair(*pair).await?;
-            if !merged.is_empty() && merge.held() + rows.held() > MERGE_BYTES {
-                let full = std::mem::replace(&mut merge, Merge::new(snapshot, folder));
+            if !merged.is_empty() && merge.memory_bytes() + rows.memory_bytes() > MERGE_BYTES {
+                let full = std::mem::replace(&mut merge, Merge::new(&replacements, folder));
                 self.write_merged(full, folder, &std::mem::take(&mut merged)).await?;
             }
             let pushed = merge.push(pair.chunks.map(|file| file.path.as_str()), rows);
-            pushed.map_err(|number| StoreError::Metadata {
-                path: pair.exchanges.path.clone(),
-                detail: format!("refers to chunk {number}, which its chunks file does not hold"),
-            })?;
+            pushed.map_err(|error| error.at(&pair.exchanges.path))?;
             merged.push(*pair);
         }
         self.write_merged(merge, folder, &merged).await?;
         Ok(())
     }
 
-    /// Writes a merged pair in place of its inputs; a single input stays as it is.
+    /// Replaces the inputs by a merged pair; a single input stays.
     async fn write_merged(
         &mut self,
         merge: Merge<'_>,
         folder: &str,
-        inputs: &[Pair<'_>],
+        inputs: &[FilePair<'_>],
     ) -> Result<(), MaintenanceError> {
         if inputs.len() < 2 {
             return Ok(());
         }
-        let rows = merge.finish();
+        let path = &inputs[0].exchanges.path;
+        let rows = merge.finish().map_err(|error| error.at(path))?;
         self.write_pair(folder, rows, inputs).await
     }
 
-    /// Writes rows as a pair that replaces others; no rows, no file.
+    /// Replaces pairs by one with these rows, or by none if there are no rows.
     pub(super) async fn write_pair(
         &mut self,
         folder: &str,
         rows: Rows,
-        replaced: &[Pair<'_>],
+        replaced: &[FilePair<'_>],
     ) -> Result<(), MaintenanceError> {
         let name = self.name();
         let (mut exchanges, mut chunks) = (None, None);

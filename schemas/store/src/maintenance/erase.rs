@@ -1,71 +1,74 @@
-//! Erasure: all rows and pieces of some sessions or tenants taken out, and the proof that none is left.
+//! Erasure: deletes all rows and chunks of sessions or tenants, and proves that none is left.
 //!
-//! Reaches the files of the store. What lies elsewhere (a Kafka topic until its retention ends, journals that are not
-//! archived yet, runs replayed from the sessions, backups and old object versions) is the caller's to name.
+//! Erasure covers the files of the store. The caller names the rest: the Kafka topic until its retention ends, journals that
+//! are not archived yet, runs of these sessions, backups and old object versions.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use crate::commit::{CommittedFile, escape};
-use crate::table::Table;
 use schemas::id::{SessionId, TenantId};
 use schemas::keys::Digest;
 use serde::{Deserialize, Serialize};
 
+use super::partition::{FilePair, PartitionDir, pairs};
+use super::report::{MaintenanceError, MaintenanceReport, changes};
 use super::rewrite::RemovedRows;
-use super::{
-    Maintenance, MaintenanceError, MaintenanceReport, Pair, PartitionDir, TABLES, changes, pairs, refuse_runs,
-};
-use crate::commits::Snapshot;
-use crate::objects::{Store, StoreError};
+use super::task::{MaintenanceTask, refuse_runs};
+use crate::checkpoint::segment::SessionHash;
+use crate::checkpoint::write::Purpose;
+use crate::commit::{CommittedFile, escape};
+use crate::error::StoreError;
+use crate::objects::Store;
+use crate::snapshot::Snapshot;
+use crate::table::Table;
 
-/// How often what an archiver brings meanwhile is taken out again before it is given up.
+/// Passes over the store while an archiver keeps adding rows to erase.
 const MAX_PASSES: usize = 5;
 
-/// Finds that are named in an error.
+/// Remaining rows that an error names.
 const NAMED_FINDS: usize = 5;
 
-/// What is to be erased.
+/// Sessions and tenants to erase.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Erasure {
-    /// Sessions, of whichever tenant.
+    /// Sessions, of any tenant.
     pub sessions: BTreeSet<SessionId>,
-    /// Everything of these tenants.
+    /// Tenants to erase with all their sessions.
     pub tenants: BTreeSet<TenantId>,
 }
 
-/// What an erasure did.
+/// Result of [`Store::erase`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ErasureReport {
-    /// Sessions that were there: those asked for, and those of the tenants.
+    /// Erased sessions: the requested ones, and those of the requested tenants.
     pub sessions: BTreeSet<SessionId>,
-    /// Sessions and tenants that were asked for and of which nothing was there.
+    /// Requested sessions and tenants that the store did not have.
     pub absent: BTreeSet<String>,
-    /// What went.
+    /// Deleted rows.
     pub removed: RemovedRows,
-    /// The tables.
+    /// Changes of the tables.
     pub report: MaintenanceReport,
-    /// What was looked at afterwards; absent under a dry run.
+    /// Evidence that nothing is left; `None` for a dry run.
     pub proof: Option<ErasureProof>,
 }
 
-/// What was looked at to see that nothing is left.
+/// Evidence that nothing of an erasure is left.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct ErasureProof {
-    /// Files that exist, all of which were read again.
+    /// Existing files, all read again after the erasure.
     pub files_read: u64,
-    /// Rows in them.
+    /// Rows of these files.
     pub rows_read: u64,
-    /// Distinct pieces of the erased sessions that were searched for. Those that other sessions use themselves stay.
+    /// Distinct chunks of the erased sessions searched for. A chunk that another session uses stays.
     pub chunks_searched: u64,
-    /// Replaced files that were looked for and are gone.
+    /// Replaced files that no longer exist.
     pub replaced_gone: u64,
-    /// Files that no commit names: an archiver's batch under way, or what a crash left. They were not read.
+    /// Files that no commit names: a batch under way, or one that a crash interrupted. They were not read.
     pub uncommitted: u64,
-    /// Passes over the store that it took.
+    /// Passes over the store until nothing was left.
     pub passes: u64,
 }
 
-/// The session of an exchange, and the pieces it refers to.
+/// The session of an exchange, and the chunks that it refers to.
 #[derive(Deserialize)]
 struct References {
     session: SessionId,
@@ -95,14 +98,14 @@ struct ChunkName {
 const CHUNK_NAME: [&str; 2] = ["chunk", "digest"];
 
 impl Erasure {
-    /// The tenant whose folder this is, where all of it is meant.
+    /// Returns the tenant of a folder if it is to be erased.
     fn tenant_of(&self, dir: PartitionDir<'_>) -> Option<&TenantId> {
         let name = dir.tenant.strip_prefix("tenant=")?;
         self.tenants.iter().find(|tenant| escape(tenant.as_str()) == name)
     }
 
-    /// What of these sessions of one folder is meant.
-    fn taken<'s>(
+    /// Returns the sessions of a folder that are to be erased.
+    fn selected<'s>(
         &self,
         dir: PartitionDir<'_>,
         sessions: &'s [SessionId],
@@ -111,20 +114,20 @@ impl Erasure {
         sessions.iter().filter(move |session| whole || self.sessions.contains(*session))
     }
 
-    fn words(&self) -> String {
+    fn describe(&self) -> String {
         let sessions = self.sessions.iter().map(|id| format!("session {id}"));
         let tenants = self.tenants.iter().map(|id| format!("tenant {id}"));
         sessions.chain(tenants).collect::<Vec<_>>().join(", ")
     }
 }
 
-/// What of the erasure was found in the store.
+/// Rows found in the store.
 #[derive(Debug, Default)]
 struct Found {
     sessions: BTreeSet<SessionId>,
     tenants: BTreeSet<TenantId>,
     digests: HashSet<Digest>,
-    /// Rows of exchanges and sessions.
+    /// Number of rows in `exchanges` and `sessions`.
     removed: RemovedRows,
 }
 
@@ -137,30 +140,30 @@ impl Found {
 }
 
 impl Store {
-    /// Takes out sessions and tenants, and reads the whole store again to see that nothing of them is left.
+    /// Erases sessions and tenants, then reads the whole store again to prove that nothing of them is left.
     ///
     /// # Errors
-    /// The store cannot be read or written, is a run, holds nothing of them, or goes on getting more of them; or another
+    /// The store cannot be read or written, is a run, has nothing of them, or keeps getting more of them; or other
     /// maintenance was started meanwhile.
     pub async fn erase(&self, erasure: &Erasure) -> Result<ErasureReport, MaintenanceError> {
-        let mut maintenance = Maintenance::begin(self).await?;
-        let before = maintenance.snapshot.clone();
-        match maintenance.erase(erasure).await {
+        let mut task = MaintenanceTask::begin(self).await?;
+        let before = task.snapshot.clone();
+        match task.erase(erasure).await {
             Ok((found, removed, proof)) => Ok(ErasureReport {
                 absent: found.absent(erasure),
                 sessions: found.sessions,
                 removed,
-                report: maintenance.report(&before),
+                report: task.report(&before),
                 proof: Some(proof),
             }),
-            Err(error) => Err(maintenance.explain(error).await),
+            Err(error) => Err(task.explain(error).await),
         }
     }
 
-    /// Says what [`Self::erase`] would do, without doing it: sessions and their rows.
+    /// Returns the report that [`Self::erase`] would return, without proof.
     ///
     /// # Errors
-    /// The store cannot be read, is a run, or holds nothing of them.
+    /// The store cannot be read, is a run, or has nothing of them.
     pub async fn plan_erasure(&self, erasure: &Erasure) -> Result<ErasureReport, MaintenanceError> {
         refuse_runs(self).await?;
         let snapshot = self.snapshot().await?;
@@ -174,17 +177,17 @@ impl Store {
             absent: found.absent(erasure),
             sessions: found.sessions,
             removed: found.removed,
-            report: MaintenanceReport { tables, commits: 0, leftovers_deleted: 0 },
+            report: MaintenanceReport::of_dry_run(tables),
             proof: None,
         })
     }
 
     fn nothing_found(&self, erasure: &Erasure) -> MaintenanceError {
-        MaintenanceError::NothingFound { location: self.location().to_owned(), what: erasure.words() }
+        MaintenanceError::NothingFound { location: self.location().to_owned(), what: erasure.describe() }
     }
 
-    /// Finds the sessions, how many rows they have, and the digests of their pieces. Of tenants that are taken as a whole
-    /// only the session column is read, which is never encrypted: whoever has lost their keys can still erase them.
+    /// Finds the sessions, the number of their rows, and the digests of their chunks. Of tenants to erase only the session
+    /// column is read, which is never encrypted: their keys are not needed.
     async fn find(
         &self,
         snapshot: &Snapshot,
@@ -217,7 +220,7 @@ impl Store {
         let dir = PartitionDir::of(&file.path)?;
         let sessions = self.sessions_in(file).await?;
         let mut number = 0;
-        for session in erasure.taken(dir, &sessions) {
+        for session in erasure.selected(dir, &sessions) {
             number += 1;
             if !found.sessions.contains(session) {
                 found.sessions.insert(session.clone());
@@ -227,15 +230,15 @@ impl Store {
         Ok(number)
     }
 
-    async fn digests(&self, pair: Pair<'_>) -> Result<HashMap<u32, Digest>, StoreError> {
+    async fn digests(&self, pair: FilePair<'_>) -> Result<HashMap<u32, Digest>, StoreError> {
         let Some(file) = pair.chunks else { return Ok(HashMap::new()) };
         let names: Vec<ChunkName> = self.read(file, Some(&CHUNK_NAME)).await?;
         Ok(names.into_iter().map(|name| (name.chunk, name.digest)).collect())
     }
 
-    /// Lists the store and reads every file that exists again; what of the erasure is still there is said in words.
+    /// Lists the store and reads every existing file again. The inner error describes the rows that are left.
     ///
-    /// A piece of an erased session may stay only in a file in which an exchange of another session refers to it.
+    /// A chunk of an erased session may stay only in a file with an exchange of another session that refers to it.
     async fn prove(
         &self,
         snapshot: &Snapshot,
@@ -249,8 +252,8 @@ impl Store {
             let sessions = self.sessions_in(file).await?;
             proof.files_read += 1;
             proof.rows_read += sessions.len() as u64;
-            let left = erasure.taken(PartitionDir::of(&file.path)?, &sessions).next();
-            finds.extend(left.map(|session| format!("{} holds session {session}", file.path)));
+            let left = erasure.selected(PartitionDir::of(&file.path)?, &sessions).next();
+            finds.extend(left.map(|session| format!("{} has session {session}", file.path)));
         }
         for pair in pairs(snapshot) {
             let Some(chunks) = pair.chunks else { continue };
@@ -265,42 +268,26 @@ impl Store {
             for number in rows.iter().flat_map(References::numbers) {
                 names.remove(number);
             }
-            finds.extend(
-                names.values().next().map(|digest| format!("{} holds piece {digest:?}", chunks.path)),
-            );
+            finds.extend(names.values().next().map(|digest| format!("{} has chunk {digest:?}", chunks.path)));
         }
         Ok(if finds.is_empty() { Ok(proof) } else { Err(finds) })
     }
 
-    /// Looks for replaced files that still lie there.
+    /// Returns replaced files that still exist.
     async fn list_again(
         &self,
         snapshot: &Snapshot,
         proof: &mut ErasureProof,
     ) -> Result<Vec<String>, StoreError> {
-        let replaced: HashSet<&str> = snapshot.replaced().collect();
-        let exists: HashSet<&str> = TABLES
-            .into_iter()
-            .flat_map(|table| snapshot.files(table))
-            .map(|file| file.path.as_str())
-            .collect();
-        let mut finds = Vec::new();
-        proof.replaced_gone = replaced.len() as u64;
-        for table in TABLES {
-            for path in self.list(table.as_str()).await? {
-                if replaced.contains(path.as_str()) {
-                    finds.push(format!("{path} was replaced and still lies there"));
-                } else if !exists.contains(path.as_str()) {
-                    proof.uncommitted += 1;
-                }
-            }
-        }
-        Ok(finds)
+        let leftovers = self.leftovers(snapshot).await?;
+        proof.replaced_gone = leftovers.replaced_so_far;
+        proof.uncommitted = leftovers.uncommitted + leftovers.orphans.len() as u64;
+        Ok(leftovers.replaced.iter().map(|path| format!("{path} was replaced and still exists")).collect())
     }
 }
 
-impl Maintenance<'_> {
-    /// Takes out and searches again, until nothing is found; what archivers add meanwhile is in the next pass.
+impl MaintenanceTask<'_> {
+    /// Deletes rows and searches again until nothing is found. Rows that archivers add meanwhile are in the next pass.
     async fn erase(
         &mut self,
         erasure: &Erasure,
@@ -311,10 +298,15 @@ impl Maintenance<'_> {
         loop {
             passes += 1;
             self.store.find(&self.snapshot, erasure, &mut found).await?;
+            if !found.sessions.is_empty() {
+                self.delete_rows(erasure, &mut removed).await?;
+            }
+            // Also if no rows are left: an erasure may have been interrupted between its last commit and this.
+            let hashes = erasure.sessions.union(&found.sessions).map(SessionHash::of).collect();
+            Box::pin(self.store.write_checkpoint(Purpose::Erasure(&hashes))).await?;
             if found.sessions.is_empty() {
                 return Err(self.store.nothing_found(erasure));
             }
-            self.take_out(erasure, &mut removed).await?;
             self.snapshot = self.store.snapshot().await?;
             match self.store.prove(&self.snapshot, erasure, &found.digests).await? {
                 Ok(proof) => return Ok((found, removed, ErasureProof { passes: passes as u64, ..proof })),
@@ -328,21 +320,21 @@ impl Maintenance<'_> {
         }
     }
 
-    /// Takes out what the snapshot holds of the erasure.
-    async fn take_out(
+    /// Deletes the rows that the snapshot has of the erasure.
+    async fn delete_rows(
         &mut self,
         erasure: &Erasure,
         removed: &mut RemovedRows,
     ) -> Result<(), MaintenanceError> {
         let snapshot = self.snapshot.clone();
-        let gone = |whole: bool| move |id: &SessionId| whole || erasure.sessions.contains(id);
+        let is_erased = |whole: bool| move |id: &SessionId| whole || erasure.sessions.contains(id);
         for pair in pairs(&snapshot) {
             let whole = erasure.tenant_of(PartitionDir::of(&pair.exchanges.path)?).is_some();
-            self.rewrite_pair_without(pair, gone(whole), removed).await?;
+            self.rewrite_pair_without(pair, is_erased(whole), removed).await?;
         }
         for file in snapshot.files(Table::Sessions) {
             let whole = erasure.tenant_of(PartitionDir::of(&file.path)?).is_some();
-            self.rewrite_closes_without(file, gone(whole), removed).await?;
+            self.rewrite_closes_without(file, is_erased(whole), removed).await?;
         }
         self.commit().await
     }

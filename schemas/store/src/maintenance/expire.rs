@@ -1,42 +1,45 @@
-//! Expiry: sessions that started before a day are taken out, each as a whole.
+//! Expiry: deletes sessions that started before a day.
 //!
-//! A session that another recorder process went on with later lies in several folders; it stays until the last of them
-//! is old enough. Sessions without times (imports number those from 1970 on) never expire: nobody knows how old they are.
+//! A session that another recorder process continued later is in several folders; it stays until the last of them is old
+//! enough. Sessions without times never expire, because their age is unknown: imports number them from 1970 on.
 
 use std::collections::HashSet;
 
-use crate::table::Table;
 use schemas::id::SessionId;
 use serde::Serialize;
 
+use super::partition::{PartitionDir, pairs};
+use super::report::{MaintenanceError, MaintenanceReport, changes};
 use super::rewrite::RemovedRows;
-use super::{Maintenance, MaintenanceError, MaintenanceReport, PartitionDir, changes, pairs, refuse_runs};
-use crate::commits::Snapshot;
-use crate::objects::{Store, StoreError};
+use super::task::{MaintenanceTask, refuse_runs};
+use crate::error::StoreError;
+use crate::objects::Store;
+use crate::snapshot::Snapshot;
+use crate::table::Table;
 
-/// Folders before this day hold sessions without times.
+/// Folders before this day have sessions without times.
 const FIRST_REAL_DATE: &str = "1971-01-01";
 
-/// What an expiry did.
+/// Result of [`Store::expire`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ExpiryReport {
-    /// Sessions that are gone.
+    /// Deleted sessions.
     pub sessions: u64,
-    /// Sessions with parts that are old enough and parts that are not: they stay whole.
+    /// Sessions with old and recent exchanges; they stay.
     pub continued: u64,
-    /// Files that hold sessions without times, which stay.
+    /// Files of sessions without times; they stay.
     pub files_without_time: u64,
-    /// What went.
+    /// Deleted rows.
     pub removed: RemovedRows,
-    /// The tables.
+    /// Changes of the tables.
     pub report: MaintenanceReport,
 }
 
-/// Sessions by tenant folder: two tenants may have the same id.
+/// Session ids with the tenant folder: two tenants may have the same id.
 type Ids = HashSet<(String, SessionId)>;
 
-/// What there is to expire.
-struct Plan {
+/// Sessions to expire, and others with old files.
+struct ExpiryPlan {
     expiring: Ids,
     continued: Ids,
     files_without_time: u64,
@@ -46,9 +49,9 @@ fn is_old(date: &str, before: &str) -> bool {
     (FIRST_REAL_DATE..before).contains(&date)
 }
 
-/// Holds the ids of the sessions that may expire, not those of the store.
-async fn plan(store: &Store, snapshot: &Snapshot, before: &str) -> Result<Plan, StoreError> {
-    let mut plan = Plan { expiring: Ids::new(), continued: Ids::new(), files_without_time: 0 };
+/// Needs memory for the ids of the old sessions, not for those of the store.
+async fn plan(store: &Store, snapshot: &Snapshot, before: &str) -> Result<ExpiryPlan, StoreError> {
+    let mut plan = ExpiryPlan { expiring: Ids::new(), continued: Ids::new(), files_without_time: 0 };
     let files = || snapshot.files(Table::Exchanges).chain(snapshot.files(Table::Sessions));
     for file in files() {
         let dir = PartitionDir::of(&file.path)?;
@@ -76,20 +79,23 @@ async fn plan(store: &Store, snapshot: &Snapshot, before: &str) -> Result<Plan, 
 }
 
 impl Store {
-    /// Takes out the sessions that started before a UTC day, `YYYY-MM-DD`.
+    /// Deletes the sessions that started before a UTC day, `YYYY-MM-DD`.
     ///
     /// # Errors
-    /// The store cannot be read or written, is a run, or another maintenance was started meanwhile.
+    /// The store cannot be read or written, is a run, or other maintenance was started meanwhile.
     pub async fn expire(&self, before: &str) -> Result<ExpiryReport, MaintenanceError> {
-        let mut maintenance = Maintenance::begin(self).await?;
-        let snapshot = maintenance.snapshot.clone();
-        match maintenance.expire(&snapshot, before).await {
-            Ok((plan, removed)) => Ok(plan.expired(removed, maintenance.report(&snapshot))),
-            Err(error) => Err(maintenance.explain(error).await),
+        let mut task = MaintenanceTask::begin(self).await?;
+        let snapshot = task.snapshot.clone();
+        match task.expire(&snapshot, before).await {
+            Ok((plan, removed)) => {
+                task.finish().await;
+                Ok(plan.report(removed, task.report(&snapshot)))
+            }
+            Err(error) => Err(task.explain(error).await),
         }
     }
 
-    /// Says what [`Self::expire`] would do, without doing it: sessions, not bytes.
+    /// Returns the report that [`Self::expire`] would return. Sizes in bytes are not estimated.
     ///
     /// # Errors
     /// The store cannot be read, or is a run.
@@ -98,17 +104,16 @@ impl Store {
         let snapshot = self.snapshot().await?;
         let plan = plan(self, &snapshot, before).await?;
         let tables = changes(&snapshot, &snapshot);
-        Ok(plan
-            .expired(RemovedRows::default(), MaintenanceReport { tables, commits: 0, leftovers_deleted: 0 }))
+        Ok(plan.report(RemovedRows::default(), MaintenanceReport::of_dry_run(tables)))
     }
 }
 
-impl Maintenance<'_> {
+impl MaintenanceTask<'_> {
     async fn expire(
         &mut self,
         snapshot: &Snapshot,
         before: &str,
-    ) -> Result<(Plan, RemovedRows), MaintenanceError> {
+    ) -> Result<(ExpiryPlan, RemovedRows), MaintenanceError> {
         let plan = plan(self.store, snapshot, before).await?;
         let mut removed = RemovedRows::default();
         for pair in pairs(snapshot) {
@@ -128,13 +133,13 @@ impl Maintenance<'_> {
     }
 }
 
-impl Plan {
-    /// What came into an old folder after the plan was made belongs to no session of it, and stays.
+impl ExpiryPlan {
+    /// Returns whether a session is to be deleted. Rows added to an old folder after the plan are of other sessions.
     fn expires(&self, dir: PartitionDir<'_>, id: &SessionId) -> bool {
         self.expiring.contains(&(dir.tenant.to_owned(), id.clone()))
     }
 
-    fn expired(&self, removed: RemovedRows, report: MaintenanceReport) -> ExpiryReport {
+    fn report(&self, removed: RemovedRows, report: MaintenanceReport) -> ExpiryReport {
         ExpiryReport {
             sessions: self.expiring.len() as u64,
             continued: self.continued.len() as u64,

@@ -1,45 +1,76 @@
-//! Rows of several files of one folder as the rows of one: what a reader sees of each session stays the same.
+//! Merges the rows of several files of one folder; a reader sees the same of each session.
 //!
-//! Each distinct piece is kept once with its bytes. Where a piece lay in an earlier file that is merged too, it lies in the
-//! new file now; where it lies in a file that stays, the row goes on chunk_index on that file.
+//! Each distinct chunk is kept once with its bytes. A chunk of an earlier file that is merged too is in the new file; one of
+//! another file keeps its reference to that file.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::table::Chunk;
 use bytes::Bytes;
 use schemas::exchange::Exchange;
 use schemas::keys::Digest;
 
-use crate::commits::Snapshot;
+use crate::error::StoreError;
+use crate::row_number::{TooManyRows, row_number};
+use crate::snapshot::{Replacements, name_of};
+use crate::table::{Chunk, Table};
 
-/// Where an exchange of an input finds a piece.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Lies {
-    /// In the chunks file of its own.
-    Here,
-    /// In an earlier one of the same folder.
-    Earlier(Arc<str>),
-    /// Nowhere: it was lost before it was stored.
-    Nowhere,
+/// Files cannot be merged or rewritten.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum MergeError {
+    /// An exchange refers to a row that its chunks file does not have.
+    MissingChunk(u32),
+    /// The new chunks file would have too many rows.
+    TooManyRows,
 }
 
-/// Files of one folder, read and not yet written.
+impl From<TooManyRows> for MergeError {
+    fn from(TooManyRows: TooManyRows) -> Self {
+        Self::TooManyRows
+    }
+}
+
+impl MergeError {
+    /// Returns the error for an exchanges file at this path.
+    pub(super) fn at(self, path: &str) -> StoreError {
+        let path = path.to_owned();
+        match self {
+            Self::MissingChunk(number) => {
+                let detail = format!("refers to chunk {number}, which is not in its chunks file");
+                StoreError::Metadata { path, detail }
+            }
+            Self::TooManyRows => StoreError::TooManyChunks { path },
+        }
+    }
+}
+
+/// Location of a chunk, as an input file says.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum ChunkLocation {
+    /// The chunks file of the input.
+    Own,
+    /// An earlier chunks file of the same folder, by name.
+    Earlier(Arc<str>),
+    /// No file: the chunk was lost before it was stored.
+    Lost,
+}
+
+/// Rows of the files of one folder, read and not yet written.
 #[derive(Debug)]
 pub(super) struct Merge<'a> {
-    snapshot: &'a Snapshot,
+    replacements: &'a Replacements,
     /// `chunks/tenant=…/agent=…/date=…`
     chunks_folder: String,
-    /// The chunks files that are merged.
+    /// Paths of the chunks files that are merged.
     inputs: HashSet<String>,
-    /// Exchanges whose references are places in `wanted`.
+    /// Exchanges; their references are indexes into `wanted`.
     exchanges: Vec<Exchange<u32>>,
-    wanted: Vec<(Digest, Lies)>,
-    places: HashMap<(Digest, Lies), u32>,
-    /// The pieces whose bytes the inputs bring, in the order in which they came.
-    brought: Vec<Digest>,
+    wanted: Vec<(Digest, ChunkLocation)>,
+    index_of: HashMap<(Digest, ChunkLocation), u32>,
+    /// Chunks with bytes in the inputs, in input order.
+    with_bytes: Vec<Digest>,
     bytes: HashMap<Digest, Bytes>,
-    held: usize,
+    memory_bytes: usize,
 }
 
 /// Rows of a pair of files.
@@ -50,14 +81,14 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// About how many bytes of memory they take.
-    pub(super) fn held(&self) -> usize {
+    /// Estimates the memory of the rows, bytes.
+    pub(super) fn memory_bytes(&self) -> usize {
         let chunk = |chunk: &Chunk| 128 + chunk.bytes.as_ref().map_or(0, Bytes::len);
-        self.exchanges.iter().map(held).sum::<usize>() + self.chunks.iter().map(chunk).sum::<usize>()
+        self.exchanges.iter().map(memory_bytes).sum::<usize>() + self.chunks.iter().map(chunk).sum::<usize>()
     }
 }
 
-fn held(exchange: &Exchange<u32>) -> usize {
+fn memory_bytes(exchange: &Exchange<u32>) -> usize {
     let body = |body: &schemas::body::Body<u32>| body.template.len() + 8 * body.chunk_offsets.len();
     let operation = &exchange.operation;
     let texts = [&operation.input, &operation.output, &operation.arguments, &operation.result];
@@ -66,136 +97,145 @@ fn held(exchange: &Exchange<u32>) -> usize {
 }
 
 impl<'a> Merge<'a> {
-    /// Begins with nothing.
-    pub(super) fn new(snapshot: &'a Snapshot, folder: &str) -> Self {
+    /// Starts a merge without rows.
+    pub(super) fn new(replacements: &'a Replacements, folder: &str) -> Self {
         Self {
-            snapshot,
-            chunks_folder: format!("chunks/{folder}"),
+            replacements,
+            chunks_folder: format!("{}/{folder}", Table::Chunks.as_str()),
             inputs: HashSet::new(),
             exchanges: Vec::new(),
             wanted: Vec::new(),
-            places: HashMap::new(),
-            brought: Vec::new(),
+            index_of: HashMap::new(),
+            with_bytes: Vec::new(),
             bytes: HashMap::new(),
-            held: 0,
+            memory_bytes: 0,
         }
     }
 
-    /// About how many bytes of memory it takes.
-    pub(super) fn held(&self) -> usize {
-        self.held
+    /// Estimates the memory of the merge, bytes.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.memory_bytes
     }
 
-    /// Adds the rows of a pair; an exchange that refers to a chunk which is not there is said.
-    pub(super) fn push(&mut self, chunks_path: Option<&str>, rows: Rows) -> Result<(), u32> {
-        self.held += rows.held();
+    /// Adds the rows of a pair.
+    pub(super) fn push(&mut self, chunks_path: Option<&str>, rows: Rows) -> Result<(), MergeError> {
+        self.memory_bytes += rows.memory_bytes();
         self.inputs.extend(chunks_path.map(str::to_owned));
         let mut by_number: HashMap<u32, u32> = HashMap::with_capacity(rows.chunks.len());
         for chunk in rows.chunks {
-            let lies = match (&chunk.bytes, chunk.stored_in) {
-                (Some(_), _) => Lies::Here,
-                (None, Some(name)) => Lies::Earlier(Arc::from(name)),
-                (None, None) => Lies::Nowhere,
+            let location = match (&chunk.bytes, chunk.stored_in) {
+                (Some(_), _) => ChunkLocation::Own,
+                (None, Some(name)) => ChunkLocation::Earlier(Arc::from(name)),
+                (None, None) => ChunkLocation::Lost,
             };
-            by_number.insert(chunk.chunk, self.place(chunk.digest, lies));
+            by_number.insert(chunk.chunk, self.index(chunk.digest, location)?);
             if let Some(bytes) = chunk.bytes
                 && !self.bytes.contains_key(&chunk.digest)
             {
-                self.brought.push(chunk.digest);
+                self.with_bytes.push(chunk.digest);
                 self.bytes.insert(chunk.digest, bytes);
             }
         }
         for exchange in rows.exchanges {
-            let renamed = exchange.try_map(|number| by_number.get(&number).copied().ok_or(number))?;
+            let renamed = exchange
+                .try_map(|number| by_number.get(&number).copied().ok_or(MergeError::MissingChunk(number)))?;
             self.exchanges.push(renamed);
         }
         Ok(())
     }
 
-    fn place(&mut self, digest: Digest, lies: Lies) -> u32 {
-        let next = u32::try_from(self.wanted.len()).unwrap_or(u32::MAX);
-        let wanted = &mut self.wanted;
-        *self.places.entry((digest, lies)).or_insert_with_key(|key| {
-            wanted.push(key.clone());
-            next
-        })
+    fn index(&mut self, digest: Digest, location: ChunkLocation) -> Result<u32, TooManyRows> {
+        let key = (digest, location);
+        if let Some(index) = self.index_of.get(&key) {
+            return Ok(*index);
+        }
+        let index = row_number(self.wanted.len())?;
+        self.wanted.push(key.clone());
+        self.index_of.insert(key, index);
+        Ok(index)
     }
 
-    /// Makes the rows of the new pair, sorted and numbered.
-    pub(super) fn finish(mut self) -> Rows {
+    /// Returns the rows of the new pair, sorted and numbered.
+    pub(super) fn finish(mut self) -> Result<Rows, MergeError> {
         let mut exchanges = std::mem::take(&mut self.exchanges);
         exchanges
             .sort_by(|a, b| (&a.session, &a.incarnation, a.seq).cmp(&(&b.session, &b.incarnation, b.seq)));
-        let mut chunks = Chunks::default();
+        let mut chunks = NewChunks::default();
         let mut rows = Vec::with_capacity(exchanges.len());
         for exchange in exchanges {
-            let row = exchange.try_map(|place| {
-                let (digest, lies) = &self.wanted[place as usize];
-                let name = self.stored_in(digest, lies);
-                Ok::<u32, std::convert::Infallible>(chunks.number(*digest, name, &mut self.bytes))
-            });
-            match row {
-                Ok(row) => rows.push(row),
-                Err(never) => match never {},
-            }
+            rows.push(exchange.try_map(|index| {
+                let (digest, location) =
+                    self.wanted.get(index as usize).ok_or(MergeError::MissingChunk(index))?;
+                let location = self.new_location(digest, location);
+                Ok::<u32, MergeError>(chunks.number(*digest, location, &mut self.bytes)?)
+            })?);
         }
-        for digest in &self.brought {
+        for digest in &self.with_bytes {
             if self.bytes.contains_key(digest) {
-                chunks.number(*digest, Held::Here, &mut self.bytes);
+                chunks.number(*digest, NewLocation::Own, &mut self.bytes)?;
             }
         }
-        Rows { exchanges: rows, chunks: chunks.rows }
+        Ok(Rows { exchanges: rows, chunks: chunks.rows })
     }
 
-    /// Where the new file has the piece. A piece that a reader did not find before, it must not find afterwards: a torn
-    /// session stays torn.
-    fn stored_in(&self, digest: &Digest, lies: &Lies) -> Held {
-        let brought = self.places.contains_key(&(*digest, Lies::Here));
-        match lies {
-            Lies::Here => Held::Here,
-            Lies::Nowhere => Held::Nowhere,
-            Lies::Earlier(name) => {
+    /// Returns the location of a chunk for the new file. A chunk that readers did not find before, they must not find
+    /// afterwards: an incomplete session stays incomplete.
+    fn new_location(&self, digest: &Digest, location: &ChunkLocation) -> NewLocation {
+        let has_bytes = self.index_of.contains_key(&(*digest, ChunkLocation::Own));
+        match location {
+            ChunkLocation::Own => NewLocation::Own,
+            ChunkLocation::Lost => NewLocation::Lost,
+            ChunkLocation::Earlier(name) => {
                 let path = format!("{}/{name}", self.chunks_folder);
-                match self.snapshot.current(&path) {
-                    Some(now) if self.inputs.contains(now) && brought => Held::Here,
+                match self.replacements.current(&path) {
+                    Some(now) if self.inputs.contains(now) && has_bytes => NewLocation::Own,
                     Some(now) if !self.inputs.contains(now) && now != path => {
-                        let name = now.rsplit_once('/').map_or(now, |(_, name)| name);
-                        Held::Earlier(name.to_owned())
+                        NewLocation::Earlier(name_of(now).to_owned())
                     }
-                    Some(_) | None => Held::Earlier(name.as_ref().to_owned()),
+                    Some(_) | None => NewLocation::Earlier(name.as_ref().to_owned()),
                 }
             }
         }
     }
 }
 
-/// Where a row of the new file has its piece.
+/// Location of a chunk, as the new file says.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-enum Held {
-    Here,
+enum NewLocation {
+    /// The new chunks file.
+    Own,
+    /// Another chunks file of the folder, by name.
     Earlier(String),
-    Nowhere,
+    /// No file.
+    Lost,
 }
 
-/// The chunk rows of the new file.
+/// Rows of the new chunks file.
 #[derive(Debug, Default)]
-struct Chunks {
+struct NewChunks {
     rows: Vec<Chunk>,
-    numbers: HashMap<(Digest, Held), u32>,
+    numbers: HashMap<(Digest, NewLocation), u32>,
 }
 
-impl Chunks {
-    fn number(&mut self, digest: Digest, held: Held, bytes: &mut HashMap<Digest, Bytes>) -> u32 {
-        let rows = &mut self.rows;
-        *self.numbers.entry((digest, held)).or_insert_with_key(|(digest, held)| {
-            let chunk = u32::try_from(rows.len()).unwrap_or(u32::MAX);
-            let (bytes, stored_in) = match held {
-                Held::Here => (bytes.remove(digest), None),
-                Held::Earlier(name) => (None, Some(name.clone())),
-                Held::Nowhere => (None, None),
-            };
-            rows.push(Chunk { chunk, digest: *digest, bytes, stored_in });
-            chunk
-        })
+impl NewChunks {
+    fn number(
+        &mut self,
+        digest: Digest,
+        location: NewLocation,
+        bytes: &mut HashMap<Digest, Bytes>,
+    ) -> Result<u32, TooManyRows> {
+        let key = (digest, location);
+        if let Some(number) = self.numbers.get(&key) {
+            return Ok(*number);
+        }
+        let chunk = row_number(self.rows.len())?;
+        let (bytes, stored_in) = match &key.1 {
+            NewLocation::Own => (bytes.remove(&digest), None),
+            NewLocation::Earlier(name) => (None, Some(name.clone())),
+            NewLocation::Lost => (None, None),
+        };
+        self.rows.push(Chunk { chunk, digest, bytes, stored_in });
+        self.numbers.insert(key, chunk);
+        Ok(chunk)
     }
 }

@@ -1,75 +1,83 @@
-//! Files written again without the rows of some sessions.
+//! Rewrites files without the rows of some sessions.
 
 use std::collections::HashMap;
 
-use crate::commit::CommittedFile;
-use crate::table::{Chunk, Table};
 use schemas::id::SessionId;
 use schemas::session::SessionClose;
+use serde::Deserialize;
 
-use super::merge::Rows;
-use super::{Maintenance, MaintenanceError, Pair, PartitionDir, SESSION, SessionOf};
-use crate::objects::{Store, StoreError};
+use super::merge::{MergeError, Rows};
+use super::partition::{FilePair, PartitionDir};
+use super::report::MaintenanceError;
+use super::task::MaintenanceTask;
+use crate::commit::CommittedFile;
+use crate::error::StoreError;
+use crate::objects::Store;
+use crate::row_number::row_number;
+use crate::table::{Chunk, Table};
 
-/// How much was taken out.
+/// The session of a row of any table.
+#[derive(Deserialize)]
+struct SessionOf {
+    session: SessionId,
+}
+
+/// Rows that were deleted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct RemovedRows {
-    /// Exchanges.
+    /// Rows of table `exchanges`.
     pub exchanges: u64,
-    /// Close rows.
+    /// Rows of table `sessions`.
     pub closes: u64,
-    /// Pieces of bodies that no other session of the file uses.
-    pub pieces: u64,
+    /// Rows of table `chunks` that no other session of the file refers to.
+    pub chunks: u64,
 }
 
 impl Store {
-    /// The sessions of a file, row by row.
+    /// Reads the session of each row of a file.
     pub(super) async fn sessions_in(&self, file: &CommittedFile) -> Result<Vec<SessionId>, StoreError> {
-        let rows: Vec<SessionOf> = self.read(file, Some(&SESSION)).await?;
+        let rows: Vec<SessionOf> = self.read(file, Some(&["session"])).await?;
         Ok(rows.into_iter().map(|row| row.session).collect())
     }
 }
 
-impl Maintenance<'_> {
-    /// Takes sessions out of a pair; nothing is written where it holds none of them.
+impl MaintenanceTask<'_> {
+    /// Rewrites a pair without some sessions; does nothing if it has none of them.
     pub(super) async fn rewrite_pair_without(
         &mut self,
-        pair: Pair<'_>,
-        gone: impl Fn(&SessionId) -> bool,
+        pair: FilePair<'_>,
+        is_removed: impl Fn(&SessionId) -> bool,
         removed: &mut RemovedRows,
     ) -> Result<(), MaintenanceError> {
         let sessions = self.store.sessions_in(pair.exchanges).await?;
-        let leaving = sessions.iter().filter(|session| gone(session)).count();
+        let leaving = sessions.iter().filter(|session| is_removed(session)).count();
         if leaving == 0 {
             return Ok(());
         }
         removed.exchanges += leaving as u64;
         if leaving == sessions.len() {
-            removed.pieces += pair.chunks.map_or(0, |file| file.rows);
+            removed.chunks += pair.chunks.map_or(0, |file| file.rows);
             self.drop_pair(pair);
             return self.commit_if_due().await;
         }
         let mut rows = self.store.read_pair(pair).await?;
-        rows.exchanges.retain(|exchange| !gone(&exchange.session));
+        rows.exchanges.retain(|exchange| !is_removed(&exchange.session));
         let before = rows.chunks.len();
-        let rows = without_unused(rows).map_err(|number| StoreError::Metadata {
-            path: pair.exchanges.path.clone(),
-            detail: format!("refers to chunk {number}, which its chunks file does not hold"),
-        })?;
-        removed.pieces += (before - rows.chunks.len()) as u64;
+        let rows = without_unused(rows).map_err(|error| error.at(&pair.exchanges.path))?;
+        removed.chunks += (before - rows.chunks.len()) as u64;
         let folder = PartitionDir::of(&pair.exchanges.path)?.folder;
         self.write_pair(folder, rows, &[pair]).await
     }
 
-    /// Takes sessions out of a sessions file.
+    /// Rewrites a sessions file without some sessions; does nothing if it has none of them.
     pub(super) async fn rewrite_closes_without(
         &mut self,
         file: &CommittedFile,
-        gone: impl Fn(&SessionId) -> bool,
+        is_removed: impl Fn(&SessionId) -> bool,
         removed: &mut RemovedRows,
     ) -> Result<(), MaintenanceError> {
         let sessions = self.store.sessions_in(file).await?;
-        let leaving = sessions.iter().filter(|session| gone(session)).count();
+        let leaving = sessions.iter().filter(|session| is_removed(session)).count();
         if leaving == 0 {
             return Ok(());
         }
@@ -78,7 +86,7 @@ impl Maintenance<'_> {
             self.replace(file, None);
         } else {
             let mut rows: Vec<SessionClose> = self.store.read(file, None).await?;
-            rows.retain(|close| !gone(&close.session));
+            rows.retain(|close| !is_removed(&close.session));
             let folder = PartitionDir::of(&file.path)?.folder;
             if let Some(first) = rows.first() {
                 let path = self.add(Table::Sessions, (&first.tenant, folder), &self.name(), &rows).await?;
@@ -88,8 +96,8 @@ impl Maintenance<'_> {
         self.commit_if_due().await
     }
 
-    /// Takes a pair out as a whole.
-    pub(super) fn drop_pair(&mut self, pair: Pair<'_>) {
+    /// Deletes a pair.
+    pub(super) fn drop_pair(&mut self, pair: FilePair<'_>) {
         self.replace(pair.exchanges, None);
         if let Some(file) = pair.chunks {
             self.replace(file, None);
@@ -97,10 +105,10 @@ impl Maintenance<'_> {
     }
 }
 
-/// Leaves out the chunk rows that no exchange refers to, and numbers the others anew, in their order.
+/// Drops the chunk rows that no exchange refers to, and renumbers the others in their order.
 ///
-/// No later file misses them: a session leans on a file only for pieces that its own exchanges in that file refer to.
-fn without_unused(rows: Rows) -> Result<Rows, u32> {
+/// No later file needs them: a session uses chunks of an earlier file only if its own exchanges there refer to them.
+fn without_unused(rows: Rows) -> Result<Rows, MergeError> {
     let used = |exchange: &schemas::exchange::Exchange<u32>| {
         exchange.request.chunks.iter().chain(&exchange.response.chunks).copied().collect::<Vec<_>>()
     };
@@ -109,13 +117,14 @@ fn without_unused(rows: Rows) -> Result<Rows, u32> {
     let mut chunks: Vec<Chunk> = Vec::with_capacity(used.len());
     for mut chunk in rows.chunks {
         if used.contains(&chunk.chunk) {
-            let number = u32::try_from(chunks.len()).unwrap_or(u32::MAX);
+            let number = row_number(chunks.len())?;
             numbers.insert(chunk.chunk, number);
             chunk.chunk = number;
             chunks.push(chunk);
         }
     }
-    let rename = |number| numbers.get(&number).copied().ok_or(number);
-    let exchanges: Result<Vec<_>, u32> = rows.exchanges.into_iter().map(|row| row.try_map(rename)).collect();
+    let rename = |number| numbers.get(&number).copied().ok_or(MergeError::MissingChunk(number));
+    let exchanges: Result<Vec<_>, MergeError> =
+        rows.exchanges.into_iter().map(|row| row.try_map(rename)).collect();
     Ok(Rows { exchanges: exchanges?, chunks })
 }

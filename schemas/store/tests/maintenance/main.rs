@@ -176,7 +176,7 @@ async fn erasure_leaves_nothing_of_a_session_and_all_of_the_others() {
         assert_eq!(erased.absent, BTreeSet::from(["session never-was".to_owned()]));
         let proof = erased.proof.expect("is proved");
         assert!(proof.files_read > 0 && proof.chunks_searched > 0 && proof.uncommitted == 0, "{proof:?}");
-        assert!(erased.removed.pieces > 0, "its own messages went");
+        assert!(erased.removed.chunks > 0, "its own messages went");
         let snapshot = store.snapshot().await.expect("reads");
         let chunks: Vec<Chunk> = store.read_table(&snapshot, Table::Chunks, None).await.expect("reads");
         let own = format!(" of {gone} ");

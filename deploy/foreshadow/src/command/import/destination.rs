@@ -95,7 +95,7 @@ impl Destination {
             sessions.into_iter().map(|row| row.session).chain(trials.iter().map(|row| row.session.clone()));
         Ok(Self {
             location,
-            sources: snapshot.commits().iter().map(|commit| commit.source.clone()).collect(),
+            sources: snapshot.sources().map(str::to_owned).collect(),
             sessions: ids.collect(),
             trials: trials.into_iter().map(|row| (row.lane, row.case, row.trial)).collect(),
             claimed: BTreeMap::new(),
