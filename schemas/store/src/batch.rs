@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::commit::{folder, utc_date};
-use crate::table::{self, Chunk, Level, ExchangeWithChunkRows, Row, Table, TableError};
+use crate::table::{self, Chunk, ExchangeWithChunkRows, Level, Row, Table, TableError};
 use bytes::Bytes;
 use codec::Record;
 use schemas::embedding::Embedding;
@@ -373,8 +373,9 @@ impl Group {
             files.add(key, Table::Trials, &self.trials)?;
         }
         if !self.scores.is_empty() {
-            self.scores
-                .sort_by(|a, b| (a.lane, &a.case, a.trial, a.priority).cmp(&(b.lane, &b.case, b.trial, b.priority)));
+            self.scores.sort_by(|a, b| {
+                (a.lane, &a.case, a.trial, a.priority).cmp(&(b.lane, &b.case, b.trial, b.priority))
+            });
             files.add(key, Table::Scores, &self.scores)?;
         }
         if !self.embeddings.is_empty() {

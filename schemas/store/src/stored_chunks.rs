@@ -11,6 +11,7 @@ use schemas::id::SessionId;
 use schemas::keys::Digest;
 use serde::Deserialize;
 
+use crate::checkpoint::read::CheckpointScan;
 use crate::checkpoint::segment::{Row, SessionHash};
 use crate::chunk_index::ChunkIndex;
 use crate::commit::{Commit, CommittedFile};
@@ -101,7 +102,8 @@ impl Store {
             for (folder, name) in folders {
                 match plan.as_ref().map(|(path, plan)| plan.chunks_in(path, folder)) {
                     Some(Ok(chunks)) => {
-                        let rows = chunks.into_iter().map(|(session, digest)| (session, digest, name.to_owned()));
+                        let rows =
+                            chunks.into_iter().map(|(session, digest)| (session, digest, name.to_owned()));
                         found.rows.extend(rows.map(|row| (folder.to_owned(), row)));
                     }
                     Some(Err(_)) | None => drop(found.incomplete.insert(folder.to_owned())),
@@ -116,10 +118,8 @@ impl Store {
         &self,
         wanted: &WantedHashes<'_>,
     ) -> Result<(BTreeMap<String, Head>, Indexed), StoreError> {
-        let mut before = None;
-        'checkpoints: while let Some(checkpoint) = self.checkpoint_before(before).await? {
-            let sequence = checkpoint.root.sequence;
-            before = Some(sequence);
+        let mut scan = CheckpointScan::default();
+        'checkpoints: while let Some(checkpoint) = self.next_checkpoint(&mut scan).await? {
             let mut found = Indexed::default();
             for (folder, sessions) in wanted {
                 let Some(entry) = checkpoint.table.manifests.get(*folder) else { continue };
@@ -130,7 +130,7 @@ impl Store {
                 match self.segment_rows(entry, &sessions.keys().copied().collect()).await {
                     Ok(rows) => found.rows.extend(rows.into_iter().map(|row| ((*folder).to_owned(), row))),
                     Err(unusable) => {
-                        unusable.skip(sequence)?;
+                        unusable.skip(checkpoint.root.sequence)?;
                         continue 'checkpoints;
                     }
                 }

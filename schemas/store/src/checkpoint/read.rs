@@ -51,6 +51,15 @@ pub(crate) struct Checkpoint {
     pub(crate) table: FolderTable,
 }
 
+/// Checkpoints tried by a reader, from the newest on.
+///
+/// Starts again at a newer checkpoint: its writer may have deleted the objects that the reader missed.
+#[derive(Debug, Default)]
+pub(crate) struct CheckpointScan {
+    newest: Option<u64>,
+    before: Option<u64>,
+}
+
 impl Store {
     /// Reads all commits: the newest valid checkpoint, and the commits after it.
     ///
@@ -95,24 +104,27 @@ impl Store {
         Ok(None)
     }
 
-    /// Reads the newest checkpoint before `before` whose root and folder table are valid.
+    /// Reads the next older checkpoint of a scan whose root and folder table are valid.
     ///
     /// `None` if no checkpoint is usable: then the commits alone are read.
-    pub(crate) async fn checkpoint_before(
+    pub(crate) async fn next_checkpoint(
         &self,
-        before: Option<u64>,
+        scan: &mut CheckpointScan,
     ) -> Result<Option<Checkpoint>, StoreError> {
-        for sequence in self.checkpoint_sequences().await? {
-            if before.is_some_and(|before| sequence >= before) {
-                continue;
+        loop {
+            let sequences = self.checkpoint_sequences().await?;
+            if sequences.first() > scan.newest.as_ref() {
+                *scan = CheckpointScan { newest: sequences.first().copied(), before: None };
             }
+            let next = sequences.into_iter().find(|next| scan.before.is_none_or(|before| *next < before));
+            let Some(sequence) = next else { return Ok(None) };
+            scan.before = Some(sequence);
             let Some(root) = self.checkpoint_root(sequence).await? else { continue };
             match self.checkpoint_object(&root.folders).await {
                 Ok(table) => return Ok(Some(Checkpoint { root, table })),
                 Err(unusable) => unusable.skip(sequence)?,
             }
         }
-        Ok(None)
     }
 
     /// Reads a compressed object of a checkpoint.
@@ -127,9 +139,8 @@ impl Store {
     }
 
     async fn checkpoint_snapshot(&self) -> Result<Snapshot, StoreError> {
-        let mut before = None;
-        while let Some(Checkpoint { root, table }) = self.checkpoint_before(before).await? {
-            before = Some(root.sequence);
+        let mut scan = CheckpointScan::default();
+        while let Some(Checkpoint { root, table }) = self.next_checkpoint(&mut scan).await? {
             let commits = match self.manifests(&table).await {
                 Ok(commits) => commits,
                 Err(unusable) => {
@@ -137,9 +148,10 @@ impl Store {
                     continue;
                 }
             };
-            let replaced = table.manifests.into_iter().filter_map(|(folder, entry)| {
-                Some((folder, FolderReplacements { object: entry.replaced? }))
-            });
+            let replaced = table
+                .manifests
+                .into_iter()
+                .filter_map(|(folder, entry)| Some((folder, FolderReplacements { object: entry.replaced? })));
             return Ok(Snapshot::from_checkpoint(root.heads, root.had_files, commits, replaced.collect()));
         }
         Ok(Snapshot::default())
@@ -147,8 +159,11 @@ impl Store {
 
     /// Reads the manifests of all folders.
     async fn manifests(&self, table: &FolderTable) -> Result<Vec<CommitFiles>, Unusable> {
-        let reads: Vec<_> =
-            table.manifests.values().map(|entry| self.checkpoint_object::<Manifest>(&entry.manifest)).collect();
+        let reads: Vec<_> = table
+            .manifests
+            .values()
+            .map(|entry| self.checkpoint_object::<Manifest>(&entry.manifest))
+            .collect();
         let manifests: Vec<Manifest> =
             futures::stream::iter(reads).buffered(CONCURRENT_REQUESTS).try_collect().await?;
         Ok(manifests.into_iter().flat_map(|manifest| manifest.commits).collect())

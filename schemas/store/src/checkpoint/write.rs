@@ -8,7 +8,7 @@ use schemas::FORMAT;
 use super::format::{
     FolderTable, MANIFESTS, Manifest, ManifestEntry, ReplacedFiles, Root, encode, no_folders,
 };
-use super::read::{Checkpoint, Unusable, objects_of};
+use super::read::{Checkpoint, CheckpointScan, Unusable, objects_of};
 use super::segment::{self, Row, SessionHash};
 use crate::commit::{Commit, CommittedFile};
 use crate::error::StoreError;
@@ -101,7 +101,7 @@ impl Store {
     /// Makes a checkpoint; returns `false` if another writer made one first.
     async fn try_checkpoint(&self, purpose: Purpose<'_>) -> Result<bool, StoreError> {
         let newest = self.checkpoint_sequences().await?.first().copied();
-        let base = self.checkpoint_before(None).await?;
+        let base = self.next_checkpoint(&mut CheckpointScan::default()).await?;
         let is_based = base.is_some();
         match self.checkpoint_on(newest, base, purpose).await {
             // An object of the last checkpoint is damaged: the commits have all of it.
