@@ -1,7 +1,10 @@
-//! The journal turned into Kafka messages: in order per session, acknowledged before it is let go.
+//! Kafka publisher: sends journal entries as messages, in order per session, and releases acknowledged ones.
 //!
-//! A thread of its own that never gives up: while brokers are away the journal grows to its bound, and the tap sheds.
-//! What is sent twice, after a restart or a refusal, is told by its position; telling it is the archive's.
+//! The publisher is a thread that never gives up: while brokers are away the journal grows to its bound, and the tap sheds.
+//! After a restart or a refusal it may send an entry again; the archiver drops the duplicate by its position.
+
+mod delivery_window;
+mod producer;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -19,46 +22,34 @@ use crate::config::KafkaConfig;
 use crate::journal::reader::{JournalEntry, JournalReader};
 use crate::sink::{FlushRequest, SinkContext};
 
-use self::delivery_window::Window;
-use self::producer::{Line, Report, Sent};
+use self::delivery_window::DeliveryWindow;
+use self::producer::{DeliveryReport, InFlightMessage, MAX_IN_FLIGHT_BYTES, MIN_PART_BYTES, Producer};
 
-mod delivery_window;
-mod producer;
-
-/// Bytes of messages that are on their way at a time; one entry may go past it.
-const MAX_IN_FLIGHT_BYTES: usize = 32 << 20;
-
-/// Entries that are on their way at a time.
+/// Entries in flight.
 const MAX_IN_FLIGHT: usize = 100_000;
 
-/// Entries that are read between two looks at the reports.
-const ROUND: usize = 256;
+/// Entries read between two looks at the delivery reports.
+const ROUND_ENTRIES: usize = 256;
 
-/// Content of one message where the user does not say more: below the limit that brokers come with (1 MiB).
-const PART_BYTES: usize = 900_000;
-
-/// A broker that refuses even parts of this size has a limit that is too small to go on with.
-const MIN_PART_BYTES: usize = 8 << 10;
-
-/// How long the thread waits for reports while something is on its way.
+/// The longest wait for delivery reports while messages are in flight.
 const BUSY_TICK: Duration = Duration::from_millis(10);
 
-/// How long it sleeps when nothing is.
+/// The same while none are.
 const IDLE_TICK: Duration = Duration::from_millis(50);
 
-/// How often the journal is told what it may delete, and the position is written down.
+/// Time between two releases of acknowledged entries to the journal.
 const RELEASE_EVERY: Duration = Duration::from_millis(200);
 
-/// Without an acknowledgement for this long the brokers are taken to be away.
+/// Time without an acknowledgement after which the brokers count as down.
 const STALL: Duration = Duration::from_secs(10);
 
-/// The first wait after a refusal; doubled up to [`MAX_RETRY`].
+/// The first delay after a refusal; each further one is twice as long.
 const FIRST_RETRY: Duration = Duration::from_millis(200);
 
-/// The longest wait after a refusal.
+/// The longest delay after a refusal.
 const MAX_RETRY: Duration = Duration::from_secs(15);
 
-/// What the publisher works with.
+/// Settings and shared state of the publisher.
 #[derive(Debug)]
 pub(crate) struct Publisher {
     pub(crate) kafka: KafkaConfig,
@@ -67,103 +58,114 @@ pub(crate) struct Publisher {
 
 /// One message that is not sent yet.
 #[derive(Debug)]
-struct Outgoing {
+struct OutgoingMessage {
     key: Arc<[u8]>,
     payload: Vec<u8>,
+    /// Position of its entry in the journal.
     position: u64,
 }
 
-/// How far a round came.
+/// How far a round has filled the window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fill {
-    /// Everything durable is on its way or has arrived.
+enum FillState {
+    /// Every durable entry is in the window or acknowledged.
     AtEnd,
-    /// There is more to read.
+    /// The journal has more entries.
     More,
-    /// Enough is on its way.
+    /// A bound of the window is reached, or the producer cannot send.
     Full,
 }
 
-/// Why nothing goes on for a while.
+/// Why publishing pauses.
 #[derive(Debug, thiserror::Error)]
-enum Trouble {
+enum PublishError {
     #[error("{0}")]
     Journal(#[from] LogError),
     #[error("{0}")]
     Record(#[from] RecordError),
     #[error("{0}")]
-    Producer(#[from] KafkaError),
+    Client(#[from] KafkaError),
     #[error("the producer has ended: {0}")]
     Fatal(String),
-    #[error("{code}; {}", advice(*code))]
-    Refused { code: RDKafkaErrorCode },
+    #[error("topic {topic}: {code}; {}", remedy(*code))]
+    Refused { topic: String, code: RDKafkaErrorCode },
 }
 
-/// The state of the thread.
+/// Pause after an error.
 #[derive(Debug)]
-struct Work {
+struct RetryState {
+    backoff: Backoff,
+    not_before: Instant,
+    /// Text of the last error, so that a repeated one is logged once.
+    logged: Option<String>,
+}
+
+/// The state of the publisher thread.
+#[derive(Debug)]
+struct PublishLoop {
     publisher: Publisher,
     health: Arc<BrokerHealth>,
-    /// Absent after a refusal, until the wait is over.
-    line: Option<Line>,
-    entries: JournalReader,
-    outbox: VecDeque<Outgoing>,
-    window: Window,
+    /// Absent from an error until the end of the pause.
+    producer: Option<Producer>,
+    reader: JournalReader,
+    outbox: VecDeque<OutgoingMessage>,
+    window: DeliveryWindow,
     in_flight_bytes: usize,
+    /// Largest content of one message.
     part_bytes: usize,
-    /// Set once a broker refused a message for its size.
-    shrunk: bool,
-    said: Option<String>,
-    backoff: Backoff,
-    retry_at: Instant,
+    /// Whether a broker has refused a message for its size.
+    size_limited: bool,
+    retry: RetryState,
     last_release: Instant,
-    /// When something arrived last, or when something was first on its way again.
-    last_arrival: Instant,
-    /// Position that the journal was told last.
+    /// Time of the last acknowledgement, or since when messages are in flight.
+    last_acknowledgement: Instant,
+    /// Position that the journal was last released to.
     released: u64,
 }
 
 impl Publisher {
-    /// Asks librdkafka whether a producer can be made; no broker is asked.
+    /// Checks that librdkafka accepts the configuration, without contacting a broker.
     pub(crate) fn check(kafka: &KafkaConfig) -> Result<(), KafkaError> {
-        Line::open(kafka, &Arc::new(BrokerHealth::default()), None).map(drop)
+        Producer::create(kafka, &Arc::new(BrokerHealth::default()), None).map(drop)
     }
 
-    /// Works until the flush queue is closed; what is not acknowledged then is in the journal for the next start.
-    pub(crate) fn run(self, progress: &watch::Receiver<u64>, mut flushes: mpsc::Receiver<FlushRequest>) {
-        let position = self.sink.checkpoint.position();
-        let entries = match JournalReader::open(&self.sink.folder, position) {
-            Ok(entries) => entries,
-            Err(error) => {
-                tracing::error!(%error, "the journal cannot be read; nothing is published");
-                return;
-            }
-        };
-        let now = Instant::now();
-        let part_bytes = producer::part_bytes(&self.kafka, PART_BYTES);
-        let mut work = Work {
-            publisher: self,
-            health: Arc::new(BrokerHealth::default()),
-            line: None,
-            entries,
-            outbox: VecDeque::new(),
-            window: Window::new(position),
-            in_flight_bytes: 0,
-            part_bytes,
-            shrunk: false,
-            said: None,
-            backoff: Backoff::new(FIRST_RETRY, MAX_RETRY),
-            retry_at: now,
-            last_release: now,
-            last_arrival: now,
-            released: 0,
-        };
-        work.run(progress, &mut flushes);
+    /// Runs until the channel of flush requests closes. Unacknowledged entries stay in the journal for the next start.
+    pub(crate) fn run(self, durable: &watch::Receiver<u64>, mut flushes: mpsc::Receiver<FlushRequest>) {
+        match PublishLoop::new(self) {
+            Ok(mut publish_loop) => publish_loop.run(durable, &mut flushes),
+            Err(error) => tracing::error!(%error, "journal cannot be read; nothing is published"),
+        }
     }
 }
 
-impl Work {
-    fn run(&mut self, progress: &watch::Receiver<u64>, flushes: &mut mpsc::Receiver<FlushRequest>) {
+impl PublishLoop {
+    fn new(publisher: Publisher) -> Result<Self, LogError> {
+        let position = publisher.sink.checkpoint.position();
+        let reader = JournalReader::open(&publisher.sink.folder, position)?;
+        let now = Instant::now();
+        let part_bytes = producer::initial_part_bytes(&publisher.kafka);
+        Ok(Self {
+            publisher,
+            health: Arc::default(),
+            producer: None,
+            reader,
+            outbox: VecDeque::new(),
+            window: DeliveryWindow::new(position),
+            in_flight_bytes: 0,
+            part_bytes,
+            size_limited: false,
+            retry: RetryState {
+                backoff: Backoff::new(FIRST_RETRY, MAX_RETRY),
+                not_before: now,
+                logged: None,
+            },
+            last_release: now,
+            last_acknowledgement: now,
+            released: 0,
+        })
+    }
+
+    fn run(&mut self, durable: &watch::Receiver<u64>, flushes: &mut mpsc::Receiver<FlushRequest>) {
         let mut waiting: Vec<FlushRequest> = Vec::new();
         loop {
             match flushes.try_recv() {
@@ -171,59 +173,59 @@ impl Work {
                 Err(TryRecvError::Empty) => {}
                 Err(TryRecvError::Disconnected) => break,
             }
-            let synced = *progress.borrow();
-            let at_end = match self.step(synced) {
-                Ok(fill) => fill == Fill::AtEnd,
-                Err(trouble) => {
-                    self.give_up(trouble);
+            let durable = *durable.borrow();
+            let at_end = match self.round(durable) {
+                Ok(fill) => fill == FillState::AtEnd,
+                Err(error) => {
+                    self.reset_producer(error);
                     false
                 }
             };
-            self.note(synced, at_end);
-            let arrived = |flush: &mut FlushRequest| at_end && self.window.is_clear_before(flush.position);
-            let arrived: Vec<FlushRequest> = waiting.extract_if(.., arrived).collect();
-            if !arrived.is_empty() {
+            self.update_gauges(durable, at_end);
+            let is_done = |flush: &mut FlushRequest| at_end && self.window.is_clear_before(flush.position);
+            let done: Vec<FlushRequest> = waiting.extract_if(.., is_done).collect();
+            if !done.is_empty() {
                 self.release();
             }
-            for flush in arrived {
-                // Nobody waits any more: then nobody needs the answer.
+            for flush in done {
+                // An error means that the requester has stopped waiting.
                 let _ = flush.reply.send(Ok(()));
             }
         }
-        self.line = None;
+        self.producer = None;
         self.release();
     }
 
-    /// Sends what is new, takes what is reported, and says how far it came.
-    fn step(&mut self, synced: u64) -> Result<Fill, Trouble> {
-        if self.line.is_none() {
-            if Instant::now() < self.retry_at {
+    /// Sends new entries and handles delivery reports.
+    fn round(&mut self, durable: u64) -> Result<FillState, PublishError> {
+        if self.producer.is_none() {
+            if Instant::now() < self.retry.not_before {
                 std::thread::sleep(BUSY_TICK);
-                return Ok(Fill::Full);
+                return Ok(FillState::Full);
             }
-            self.begin_again()?;
+            self.recreate_producer()?;
         }
-        if !self.reaches_topic()? {
-            return Ok(Fill::Full);
+        if !self.fetch_metadata()? {
+            return Ok(FillState::Full);
         }
-        let fill = self.fill(synced)?;
-        let Some(line) = &mut self.line else { return Ok(Fill::Full) };
+        let fill = self.fill(durable)?;
+        let Some(producer) = &mut self.producer else { return Ok(FillState::Full) };
         let wait = match fill {
-            Fill::More => Duration::ZERO,
-            Fill::Full => BUSY_TICK,
-            Fill::AtEnd if self.window.len() > 0 => BUSY_TICK,
-            Fill::AtEnd => IDLE_TICK,
+            FillState::More => Duration::ZERO,
+            FillState::Full => BUSY_TICK,
+            FillState::AtEnd if self.window.len() > 0 => BUSY_TICK,
+            FillState::AtEnd => IDLE_TICK,
         };
-        let reports = line.reports(wait);
-        let fatal = line.fatal();
-        self.take(reports)?;
-        fatal.map_or(Ok(fill), |text| Err(Trouble::Fatal(text)))
+        let reports = producer.take_reports(wait);
+        let fatal = producer.fatal_error();
+        self.handle_reports(reports)?;
+        fatal.map_or(Ok(fill), |text| Err(PublishError::Fatal(text)))
     }
 
-    /// Whether the partitions of the topic are known; where no broker says them, everything waits.
-    fn reaches_topic(&mut self) -> Result<bool, Trouble> {
-        let Some(line) = &mut self.line else { return Ok(false) };
-        match line.ask_partitions() {
+    /// Whether the partitions of the topic are known; sending waits until a broker has named them.
+    fn fetch_metadata(&mut self) -> Result<bool, PublishError> {
+        let Some(producer) = &mut self.producer else { return Ok(false) };
+        match producer.fetch_metadata() {
             Ok(()) => Ok(true),
             Err(
                 RDKafkaErrorCode::AllBrokersDown
@@ -231,174 +233,195 @@ impl Work {
                 | RDKafkaErrorCode::OperationTimedOut
                 | RDKafkaErrorCode::Resolve,
             ) => {
-                // What librdkafka has to say of it.
-                let nothing_is_sent = line.reports(BUSY_TICK);
-                debug_assert!(nothing_is_sent.is_empty(), "a line without partitions has sent nothing");
+                // The poll delivers the client's errors; it may deliver reports as well.
+                let reports = producer.take_reports(BUSY_TICK);
+                self.handle_reports(reports)?;
                 Ok(false)
             }
-            Err(code) => Err(Trouble::Refused { code }),
+            Err(code) => Err(self.refused(code)),
         }
     }
 
-    /// Makes a producer and goes back to what is acknowledged; the one before it is gone by now.
-    fn begin_again(&mut self) -> Result<(), Trouble> {
-        let limit = self.shrunk.then_some(self.part_bytes);
-        self.line = Some(Line::open(&self.publisher.kafka, &self.health, limit)?);
-        self.entries = JournalReader::open(&self.publisher.sink.folder, self.window.acknowledged())?;
+    /// Creates a producer and goes back to the first unacknowledged entry. The old producer is gone by now.
+    fn recreate_producer(&mut self) -> Result<(), PublishError> {
+        let part_bytes = self.size_limited.then_some(self.part_bytes);
+        self.producer = Some(Producer::create(&self.publisher.kafka, &self.health, part_bytes)?);
+        let acknowledged = self.window.acknowledged();
+        self.reader = JournalReader::open(&self.publisher.sink.folder, acknowledged)?;
         self.publisher.sink.gauges.add_resent(self.window.len() as u64);
-        self.window = Window::new(self.window.acknowledged());
+        self.window = DeliveryWindow::new(acknowledged);
         self.outbox.clear();
         self.in_flight_bytes = 0;
-        self.last_arrival = Instant::now();
+        self.last_acknowledgement = Instant::now();
         Ok(())
     }
 
-    fn fill(&mut self, synced: u64) -> Result<Fill, Trouble> {
-        for _ in 0..ROUND {
+    fn fill(&mut self, durable: u64) -> Result<FillState, PublishError> {
+        for _ in 0..ROUND_ENTRIES {
             let full = self.in_flight_bytes >= MAX_IN_FLIGHT_BYTES || self.window.len() >= MAX_IN_FLIGHT;
-            if !self.send()? || full {
-                return Ok(Fill::Full);
+            if !self.send_outbox()? || full {
+                return Ok(FillState::Full);
             }
-            let entry = self.entries.next(synced)?;
-            self.publisher.sink.gauges.add_skipped(self.entries.take_skipped());
-            let Some(entry) = entry else { return Ok(Fill::AtEnd) };
-            self.load(&entry)?;
+            let entry = self.reader.next(durable)?;
+            self.publisher.sink.gauges.add_skipped(self.reader.take_skipped());
+            let Some(entry) = entry else { return Ok(FillState::AtEnd) };
+            self.enqueue_entry(&entry)?;
         }
-        Ok(Fill::More)
+        Ok(FillState::More)
     }
 
-    /// Makes the messages of an entry.
-    fn load(&mut self, entry: &JournalEntry) -> Result<(), Trouble> {
-        let payloads = messages(entry, &self.publisher.sink.journal, self.part_bytes)?;
+    fn enqueue_entry(&mut self, entry: &JournalEntry) -> Result<(), PublishError> {
+        let payloads = message_values(entry, &self.publisher.sink.journal, self.part_bytes)?;
         if self.window.len() == 0 {
-            self.last_arrival = Instant::now();
+            self.last_acknowledgement = Instant::now();
         }
         let parts = u32::try_from(payloads.len()).unwrap_or(u32::MAX);
         self.window.push(entry.position, parts, entry.exchanges(), entry.ended_at());
         let key: Arc<[u8]> = entry.key().into();
         for payload in payloads {
             self.in_flight_bytes += payload.len();
-            self.outbox.push_back(Outgoing { key: Arc::clone(&key), payload, position: entry.position });
+            self.outbox.push_back(OutgoingMessage {
+                key: Arc::clone(&key),
+                payload,
+                position: entry.position,
+            });
         }
         Ok(())
     }
 
-    /// Hands waiting messages to the producer; `false` where it takes no more for now.
-    fn send(&mut self) -> Result<bool, Trouble> {
-        let Some(line) = &mut self.line else { return Ok(false) };
+    /// Sends the outbox; `false` if a message has to wait.
+    fn send_outbox(&mut self) -> Result<bool, PublishError> {
+        let Some(producer) = &mut self.producer else { return Ok(false) };
         while let Some(next) = self.outbox.front() {
-            let partition = line.partition_of(&next.key);
-            if !line.takes(partition) {
+            let partition = producer.partition_of(&next.key);
+            if !producer.can_send(partition) {
                 return Ok(false);
             }
-            let sent = Sent { position: next.position, partition, bytes: next.payload.len() };
-            match line.send(&next.key, &next.payload, sent) {
+            let message = InFlightMessage { position: next.position, partition, bytes: next.payload.len() };
+            match producer.send(&next.key, &next.payload, message) {
                 Ok(()) => {
                     self.outbox.pop_front();
                 }
                 Err(RDKafkaErrorCode::QueueFull) => return Ok(false),
-                Err(code) => return Err(Trouble::Refused { code }),
+                Err(code) => return Err(self.refused(code)),
             }
         }
         Ok(true)
     }
 
-    fn take(&mut self, reports: Vec<Report>) -> Result<(), Trouble> {
-        let mut refused = None;
-        for Report { sent, refused: code } in reports {
-            self.in_flight_bytes = self.in_flight_bytes.saturating_sub(sent.bytes);
-            match code {
-                None => {
-                    self.last_arrival = Instant::now();
-                    self.backoff.reset();
-                    if self.said.take().is_some() {
-                        tracing::info!("the journal is published again");
-                    }
-                    let exchanges = self.window.arrived(sent.position);
-                    self.publisher.sink.sessions.count_published(exchanges);
-                }
-                // The first one says why; the others fail because of it.
-                Some(code) => refused = refused.or(Some(code)),
-            }
-        }
-        refused.map_or(Ok(()), |code| Err(Trouble::Refused { code }))
+    /// Records acknowledgements.
+    ///
+    /// # Errors
+    /// A broker refused a message.
+    fn handle_reports(&mut self, reports: Vec<DeliveryReport>) -> Result<(), PublishError> {
+        // The first refusal is the cause; the later ones follow from it.
+        let refusals = self.record_acknowledgements(reports);
+        refusals.first().map_or(Ok(()), |code| Err(self.refused(*code)))
     }
 
-    /// Ends the producer; after a wait everything that is not acknowledged is sent again.
-    fn give_up(&mut self, trouble: Trouble) {
-        // A producer that has ended refuses everything; the message that ended it says why.
-        let cause = self.line.as_mut().and_then(|line| line.cause(BUSY_TICK));
-        let ended = matches!(trouble, Trouble::Fatal(_) | Trouble::Refused { code: RDKafkaErrorCode::Fatal });
-        let trouble = cause.filter(|_| ended).map_or(trouble, |code| Trouble::Refused { code });
-        self.line = None;
-        let too_large = matches!(trouble, Trouble::Refused { code: RDKafkaErrorCode::MessageSizeTooLarge });
+    /// Records acknowledgements and returns the refusals.
+    fn record_acknowledgements(&mut self, reports: Vec<DeliveryReport>) -> Vec<RDKafkaErrorCode> {
+        let mut refusals = Vec::new();
+        for DeliveryReport { message, refusal } in reports {
+            self.in_flight_bytes = self.in_flight_bytes.saturating_sub(message.bytes);
+            if let Some(code) = refusal {
+                refusals.push(code);
+                continue;
+            }
+            self.last_acknowledgement = Instant::now();
+            self.retry.backoff.reset();
+            if self.retry.logged.take().is_some() {
+                tracing::info!(topic = self.publisher.kafka.topic, "publishing works again");
+            }
+            let exchanges = self.window.acknowledge(message.position);
+            self.publisher.sink.sessions.count_published(exchanges);
+        }
+        refusals
+    }
+
+    fn refused(&self, code: RDKafkaErrorCode) -> PublishError {
+        PublishError::Refused { topic: self.publisher.kafka.topic.clone(), code }
+    }
+
+    /// Ends the producer. After a pause everything unacknowledged is sent again.
+    fn reset_producer(&mut self, error: PublishError) {
+        // A producer with a fatal error refuses every message; only the report of the first refusal has the cause.
+        let ended = matches!(
+            error,
+            PublishError::Fatal(_) | PublishError::Refused { code: RDKafkaErrorCode::Fatal, .. }
+        );
+        let reports = self.producer.as_mut().map(|producer| producer.take_reports(BUSY_TICK));
+        let refusals = self.record_acknowledgements(reports.unwrap_or_default());
+        let cause = refusals.into_iter().find(|code| producer::is_cause(*code)).filter(|_| ended);
+        let error = cause.map_or(error, |code| self.refused(code));
+        self.producer = None;
+        let too_large =
+            matches!(error, PublishError::Refused { code: RDKafkaErrorCode::MessageSizeTooLarge, .. });
         if too_large && self.part_bytes > MIN_PART_BYTES {
             self.part_bytes = (self.part_bytes / 2).max(MIN_PART_BYTES);
-            self.shrunk = true;
+            self.size_limited = true;
             tracing::warn!(
+                topic = self.publisher.kafka.topic,
                 bytes = self.part_bytes,
-                "the broker takes no messages of this size; sending smaller parts"
+                "the broker refuses messages of this size; sending smaller parts"
             );
-            self.retry_at = Instant::now();
+            self.retry.not_before = Instant::now();
             return;
         }
-        let text = trouble.to_string();
-        if self.said.as_ref() != Some(&text) {
-            tracing::error!(problem = text, "the journal cannot be published; it is kept and tried again");
-            self.said = Some(text);
+        let text = error.to_string();
+        if self.retry.logged.as_ref() != Some(&text) {
+            tracing::error!(error = text, "publishing failed; the journal keeps the records, retrying");
+            self.retry.logged = Some(text);
         }
-        self.retry_at = Instant::now() + self.backoff.next_delay();
+        self.retry.not_before = Instant::now() + self.retry.backoff.next_delay();
     }
 
-    /// Keeps the gauges, and once in a while tells the journal what it may delete.
-    fn note(&mut self, synced: u64, at_end: bool) {
-        let unreached = self.line.as_ref().is_some_and(|line| !line.knows_topic());
-        if (self.window.len() > 0 || unreached) && self.last_arrival.elapsed() >= STALL {
-            self.health.mark_down("nothing was acknowledged for 10 s");
+    fn update_gauges(&mut self, durable: u64, at_end: bool) {
+        let no_metadata = self.producer.as_ref().is_some_and(|producer| !producer.has_metadata());
+        if (self.window.len() > 0 || no_metadata) && self.last_acknowledgement.elapsed() >= STALL {
+            self.health.mark_down("no acknowledgement for 10 s");
         }
-        let clear = at_end && self.window.len() == 0;
-        let handed_on = if clear { synced } else { self.window.acknowledged() };
+        let all_acknowledged = at_end && self.window.len() == 0;
+        let delivered = if all_acknowledged { durable } else { self.window.acknowledged() };
         let gauges = &self.publisher.sink.gauges;
-        gauges.set_delivered(handed_on, self.window.oldest());
-        gauges.set_brokers_lost(self.health.down_reason().is_some() || self.said.is_some());
+        gauges.set_delivered(delivered, self.window.oldest());
+        gauges.set_brokers_lost(self.health.down_reason().is_some() || self.retry.logged.is_some());
         if self.last_release.elapsed() >= RELEASE_EVERY {
             self.release();
         }
     }
 
+    /// Saves the checkpoint and releases acknowledged entries to the journal.
     fn release(&mut self) {
         self.last_release = Instant::now();
         let acknowledged = self.window.acknowledged();
-        if acknowledged <= self.released {
-            return;
+        if acknowledged > self.released {
+            self.released = acknowledged;
+            self.publisher.sink.advance(acknowledged);
         }
-        self.released = acknowledged;
-        self.publisher.sink.advance(acknowledged);
     }
 }
 
-/// The messages of an entry: one, or parts of at most so many bytes of content.
-fn messages(entry: &JournalEntry, journal: &str, part_bytes: usize) -> Result<Vec<Vec<u8>>, RecordError> {
+/// The values of an entry's messages: one, or several parts of at most `part_bytes` of content.
+fn message_values(
+    entry: &JournalEntry,
+    journal: &str,
+    part_bytes: usize,
+) -> Result<Vec<Vec<u8>>, RecordError> {
     let mut content = Vec::with_capacity(entry.bytes() + 64);
-    for read in entry.records() {
-        codec::write_framed(&mut content, &read.encoded);
+    for record in entry.records() {
+        codec::write_framed(&mut content, &record.encoded);
     }
     let parts = u32::try_from(content.len().div_ceil(part_bytes)).unwrap_or(u32::MAX);
-    let parcel = |(part, span): (u32, &[u8])| {
-        MessageValue {
-            journal: journal.to_owned(),
-            position: entry.position,
-            part,
-            parts,
-            content: span.to_vec(),
-        }
-        .encode()
+    let value = |(part, span): (u32, &[u8])| {
+        let (journal, content) = (journal.to_owned(), span.to_vec());
+        MessageValue { journal, position: entry.position, part, parts, content }.encode()
     };
-    (0..parts).zip(content.chunks(part_bytes)).map(parcel).collect()
+    (0..parts).zip(content.chunks(part_bytes)).map(value).collect()
 }
 
-/// What is to be done about a refusal.
-fn advice(code: RDKafkaErrorCode) -> &'static str {
+/// Instruction for a refusal.
+fn remedy(code: RDKafkaErrorCode) -> &'static str {
     match code {
         RDKafkaErrorCode::UnknownTopic
         | RDKafkaErrorCode::UnknownTopicOrPartition
@@ -408,19 +431,23 @@ fn advice(code: RDKafkaErrorCode) -> &'static str {
             "allow this user to write to the topic"
         }
         RDKafkaErrorCode::MessageSizeTooLarge => "raise `max.message.bytes` of the topic to 64 KiB or more",
-        _ => "see the broker's log",
+        _ => "check the broker's log",
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use schemas::id::{AgentId, TenantId};
     use store::log::{LogOptions, LogWriter};
 
     use super::*;
+    use crate::capture::queue::journal_queue;
+    use crate::capture::sessions::{SessionRegistry, SessionScope};
+    use crate::journal::checkpoint::Checkpoint;
     use crate::journal::reader::tests::{chunk, close};
 
     #[test]
-    fn an_entry_goes_out_whole_or_in_parts_of_one_position() {
+    fn an_entry_becomes_one_message_or_parts_with_one_position() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut writer = LogWriter::open(folder.path(), LogOptions::default()).expect("opens");
         let written = [chunk("s", 1, 2000), chunk("s", 2, 3000), close("s")];
@@ -428,21 +455,74 @@ mod tests {
             writer.append(record).expect("has room");
         }
         writer.sync().expect("syncs");
-        let entry = JournalReader::open(folder.path(), 0).and_then(|mut entries| entries.next(3));
+        let entry = JournalReader::open(folder.path(), 0).and_then(|mut reader| reader.next(3));
         let entry = entry.expect("reads").expect("an entry");
         assert_eq!(entry.key(), b"t\0s");
         for (part_bytes, count) in [(1 << 20, 1), (1000, 6)] {
-            let messages = messages(&entry, "j", part_bytes).expect("encodes");
-            assert_eq!(messages.len(), count);
+            let values = message_values(&entry, "j", part_bytes).expect("encodes");
+            assert_eq!(values.len(), count);
             let mut content = Vec::new();
-            for (part, message) in (0u32..).zip(&messages) {
-                let parcel = MessageValue::decode(message).expect("decodes");
-                assert_eq!((parcel.journal.as_str(), parcel.position, parcel.part), ("j", 2, part));
-                assert_eq!(parcel.parts as usize, count);
-                content.extend(parcel.content);
+            for (part, value) in (0u32..).zip(&values) {
+                let value = MessageValue::decode(value).expect("decodes");
+                assert_eq!((value.journal.as_str(), value.position, value.part), ("j", 2, part));
+                assert_eq!(value.parts as usize, count);
+                content.extend(value.content);
             }
-            let unpacked: Result<Vec<&[u8]>, _> = codec::read_framed(&content).collect();
-            assert_eq!(unpacked.expect("whole"), written);
+            let records: Result<Vec<&[u8]>, _> = codec::read_framed(&content).collect();
+            assert_eq!(records.expect("complete"), written);
         }
+    }
+
+    /// A publish loop over an empty journal, whose broker does not exist, with one entry of one exchange in flight.
+    fn unreachable(folder: &std::path::Path) -> PublishLoop {
+        drop(LogWriter::open(folder, LogOptions::default()).expect("opens"));
+        let kafka = toml::from_str("brokers = \"127.0.0.1:1\"").expect("the table parses");
+        let scope = SessionScope {
+            tenant: TenantId::parse("t").expect("id"),
+            agent: AgentId::parse("a").expect("id"),
+            build: None,
+        };
+        let hour = Duration::from_secs(3600);
+        let sink = SinkContext {
+            folder: folder.to_owned(),
+            journal: "j".to_owned(),
+            sessions: Arc::new(SessionRegistry::new(scope, "i".to_owned(), hour, hour)),
+            gauges: Arc::default(),
+            queue: journal_queue(4).0,
+            checkpoint: Checkpoint::open(folder, "j"),
+        };
+        let mut publish_loop = PublishLoop::new(Publisher { kafka, sink }).expect("the journal opens");
+        publish_loop.recreate_producer().expect("a producer");
+        publish_loop.window.push(0, 1, 1, 0);
+        publish_loop
+    }
+
+    fn add_report(publish_loop: &PublishLoop, refusal: Option<RDKafkaErrorCode>) {
+        let message = InFlightMessage { position: 0, partition: 0, bytes: 9 };
+        let producer = publish_loop.producer.as_ref().expect("a producer");
+        producer.add_report(DeliveryReport { message, refusal });
+    }
+
+    #[test]
+    fn a_delivery_report_that_arrives_before_the_metadata_is_handled() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut publish_loop = unreachable(folder.path());
+        add_report(&publish_loop, None);
+        assert!(!publish_loop.fetch_metadata().expect("no refusal"), "no broker answers");
+        assert_eq!(publish_loop.window.acknowledged(), 1);
+        assert_eq!(publish_loop.publisher.sink.sessions.counts().published, 1);
+        let mut publish_loop = unreachable(folder.path());
+        add_report(&publish_loop, Some(RDKafkaErrorCode::TopicAuthorizationFailed));
+        let error = publish_loop.fetch_metadata().expect_err("a refusal").to_string();
+        assert!(error.contains("allow this user to write"), "{error}");
+    }
+
+    #[test]
+    fn a_delivery_report_that_arrives_with_a_fatal_error_is_handled() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut publish_loop = unreachable(folder.path());
+        add_report(&publish_loop, None);
+        publish_loop.reset_producer(PublishError::Fatal("gap".to_owned()));
+        assert_eq!(publish_loop.window.acknowledged(), 1);
     }
 }

@@ -1,8 +1,8 @@
-//! One idempotent producer: what it is configured to, which partition a message is for, and what it reports.
+//! Idempotent Kafka producer: configuration, partition of a key, and delivery reports.
 //!
-//! Of one partition nothing later may arrive where something earlier was refused: the archive tells by position what it
-//! has already taken. A gap ends the producer, and brokers refuse what comes after a gap, but only from a producer that
-//! they know; so until a first message has arrived in a partition, no second one is sent there.
+//! The archiver drops a record whose position it has passed, so within a partition no message may be stored after one that
+//! was refused. A gap ends the producer, and a broker refuses messages after a gap, but only from a producer that it knows.
+//! Until the first message of a partition is acknowledged, no second one is sent there.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,49 +16,58 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 
-use super::MAX_IN_FLIGHT_BYTES;
 use crate::broker_health::{BrokerHealth, forward_log};
 use crate::config::KafkaConfig;
 
-/// How long messages are gathered for one request, where the user says nothing.
+/// Bytes of messages in flight; one entry may exceed it.
+pub(super) const MAX_IN_FLIGHT_BYTES: usize = 32 << 20;
+
+/// Content of a message without `message.max.bytes`: below the default limit of brokers (1 MiB).
+const DEFAULT_PART_BYTES: usize = 900_000;
+
+/// The smallest content of a message. A broker that refuses even this one cannot be used.
+pub(super) const MIN_PART_BYTES: usize = 8 << 10;
+
+/// Default of `linger.ms`: time in which messages share a request.
 const LINGER_MS: &str = "25";
 
-/// The longest wait between two attempts to connect, where the user says nothing.
+/// Default of `reconnect.backoff.max.ms`.
 const RECONNECT_MS: &str = "2000";
 
-/// What a producer adds to a message, and its key; counted against the broker's limit.
+/// Upper bound of the bytes that a producer adds to a message: key, headers and frame.
 const FRAME_BYTES: usize = 8 << 10;
 
-/// How long a broker is taken to know a producer that sends it nothing; by default it does for a day.
-const KNOWN_FOR: Duration = Duration::from_secs(3600);
+/// Time for which a broker surely remembers an idle producer (`producer.id.expiration.ms`, default one day).
+const PRODUCER_MEMORY: Duration = Duration::from_secs(3600);
 
-/// How long one question for the partitions of the topic may take.
-const ASK_WAIT: Duration = Duration::from_millis(500);
+/// The longest wait for the metadata of the topic.
+const METADATA_WAIT: Duration = Duration::from_millis(500);
 
-/// One message that is on its way.
+/// One message in flight.
 #[derive(Debug)]
-pub(super) struct Sent {
+pub(super) struct InFlightMessage {
+    /// Position of its entry in the journal.
     pub(super) position: u64,
     pub(super) partition: i32,
     pub(super) bytes: usize,
 }
 
-/// What became of a message.
+/// The final state of a message.
 #[derive(Debug)]
-pub(super) struct Report {
-    pub(super) sent: Sent,
-    /// Why it did not arrive.
-    pub(super) refused: Option<RDKafkaErrorCode>,
+pub(super) struct DeliveryReport {
+    pub(super) message: InFlightMessage,
+    /// Why the broker refused it; absent if the broker acknowledged it.
+    pub(super) refusal: Option<RDKafkaErrorCode>,
 }
 
-/// What librdkafka calls.
-struct Desk {
+/// Callbacks of the producer.
+struct DeliveryContext {
     health: Arc<BrokerHealth>,
-    reports: Mutex<Vec<Report>>,
+    reports: Mutex<Vec<DeliveryReport>>,
     fatal: AtomicBool,
 }
 
-impl ClientContext for Desk {
+impl ClientContext for DeliveryContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, text: &str) {
         forward_log(level, facility, text);
     }
@@ -73,15 +82,15 @@ impl ClientContext for Desk {
     }
 }
 
-impl ProducerContext for Desk {
-    type DeliveryOpaque = Box<Sent>;
+impl ProducerContext for DeliveryContext {
+    type DeliveryOpaque = Box<InFlightMessage>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, sent: Self::DeliveryOpaque) {
-        let refused = result.as_ref().err().map(|(error, _)| code_of(error));
-        if refused.is_none() {
+    fn delivery(&self, result: &DeliveryResult<'_>, message: Self::DeliveryOpaque) {
+        let refusal = result.as_ref().err().map(|(error, _)| code_of(error));
+        if refusal.is_none() {
             self.health.mark_up();
         }
-        let report = Report { sent: *sent, refused };
+        let report = DeliveryReport { message: *message, refusal };
         self.reports.lock().unwrap_or_else(PoisonError::into_inner).push(report);
     }
 }
@@ -90,49 +99,51 @@ fn code_of(error: &KafkaError) -> RDKafkaErrorCode {
     error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail)
 }
 
-/// What is known of one partition.
+/// Messages of one partition.
 #[derive(Debug, Default)]
-struct Partition {
+struct PartitionUse {
     in_flight: usize,
-    /// When a message arrived there last.
-    arrived: Option<Instant>,
+    last_acknowledged: Option<Instant>,
 }
 
-/// A producer.
-pub(super) struct Line {
-    producer: BaseProducer<Desk>,
+/// An idempotent producer for one topic.
+pub(super) struct Producer {
+    producer: BaseProducer<DeliveryContext>,
     topic: String,
-    /// How many there are; 0 until a broker has said it.
+    /// Partitions of the topic; 0 until the metadata is known.
     partition_count: u32,
-    partitions: HashMap<i32, Partition>,
+    partitions: HashMap<i32, PartitionUse>,
 }
 
-impl std::fmt::Debug for Line {
+impl std::fmt::Debug for Producer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Line")
+        f.debug_struct("Producer").field("topic", &self.topic).finish_non_exhaustive()
     }
 }
 
-impl Line {
-    /// Makes a producer whose messages and requests stay below what a part may have; asks no broker.
-    pub(super) fn open(
+impl Producer {
+    /// Creates a producer without contacting a broker. `part_bytes` bounds the size of its requests.
+    pub(super) fn create(
         kafka: &KafkaConfig,
         health: &Arc<BrokerHealth>,
         part_bytes: Option<usize>,
     ) -> Result<Self, KafkaError> {
-        let desk =
-            Desk { health: Arc::clone(health), reports: Mutex::default(), fatal: AtomicBool::new(false) };
-        let producer = BaseProducer::from_config_and_context(&configuration(kafka, part_bytes), desk)?;
+        let context = DeliveryContext {
+            health: Arc::clone(health),
+            reports: Mutex::default(),
+            fatal: AtomicBool::new(false),
+        };
+        let producer = BaseProducer::from_config_and_context(&producer_config(kafka, part_bytes), context)?;
         Ok(Self { producer, topic: kafka.topic.clone(), partition_count: 0, partitions: HashMap::new() })
     }
 
-    /// Asks how many partitions the topic has, until it is known: from then on a session's partition does not change.
-    pub(super) fn ask_partitions(&mut self) -> Result<(), RDKafkaErrorCode> {
-        if self.partition_count > 0 {
+    /// Fetches the number of partitions once. From then on the partition of a session stays the same.
+    pub(super) fn fetch_metadata(&mut self) -> Result<(), RDKafkaErrorCode> {
+        if self.has_metadata() {
             return Ok(());
         }
-        let asked = self.producer.client().fetch_metadata(Some(&self.topic), ASK_WAIT);
-        let metadata = asked.map_err(|error| code_of(&error))?;
+        let fetched = self.producer.client().fetch_metadata(Some(&self.topic), METADATA_WAIT);
+        let metadata = fetched.map_err(|error| code_of(&error))?;
         let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == self.topic) else {
             return Err(RDKafkaErrorCode::UnknownTopicOrPartition);
         };
@@ -140,84 +151,98 @@ impl Line {
             return Err(error.into());
         }
         self.partition_count = u32::try_from(topic.partitions().len()).unwrap_or(0);
-        if self.partition_count == 0 { Err(RDKafkaErrorCode::LeaderNotAvailable) } else { Ok(()) }
+        if self.has_metadata() { Ok(()) } else { Err(RDKafkaErrorCode::LeaderNotAvailable) }
     }
 
-    /// Whether a broker has said what partitions the topic has.
-    pub(super) fn knows_topic(&self) -> bool {
+    /// Whether the number of partitions is known.
+    pub(super) fn has_metadata(&self) -> bool {
         self.partition_count > 0
     }
 
-    /// The partition of a key, as every Kafka client chooses it by default.
+    /// The partition of a key, as Kafka's default partitioner chooses it.
     pub(super) fn partition_of(&self, key: &[u8]) -> i32 {
         let hash = murmur2(key) & 0x7fff_ffff;
         i32::try_from(hash % self.partition_count.max(1)).unwrap_or(0)
     }
 
     /// Whether another message may be sent to this partition now.
-    pub(super) fn takes(&self, partition: i32) -> bool {
+    pub(super) fn can_send(&self, partition: i32) -> bool {
         self.partitions.get(&partition).is_none_or(|partition| {
-            partition.in_flight == 0 || partition.arrived.is_some_and(|at| at.elapsed() < KNOWN_FOR)
+            let known = partition.last_acknowledged.is_some_and(|at| at.elapsed() < PRODUCER_MEMORY);
+            partition.in_flight == 0 || known
         })
     }
 
-    /// Takes a message; where it is refused at once, says why.
-    pub(super) fn send(&mut self, key: &[u8], payload: &[u8], sent: Sent) -> Result<(), RDKafkaErrorCode> {
-        let partition = sent.partition;
-        let record = BaseRecord::with_opaque_to(&self.topic, Box::new(sent)).partition(partition);
+    /// Queues a message.
+    ///
+    /// # Errors
+    /// librdkafka refused it; `QueueFull` means that it may be sent later.
+    pub(super) fn send(
+        &mut self,
+        key: &[u8],
+        payload: &[u8],
+        message: InFlightMessage,
+    ) -> Result<(), RDKafkaErrorCode> {
+        let partition = message.partition;
+        let record = BaseRecord::with_opaque_to(&self.topic, Box::new(message)).partition(partition);
         let record = record.key(key).payload(payload);
         self.producer.send(record).map_err(|(error, _)| code_of(&error))?;
         self.partitions.entry(partition).or_default().in_flight += 1;
         Ok(())
     }
 
-    /// Waits this long for reports and takes them.
-    pub(super) fn reports(&mut self, wait: Duration) -> Vec<Report> {
+    /// Waits up to `wait` for delivery reports and takes them. The caller must handle each report.
+    #[must_use]
+    pub(super) fn take_reports(&mut self, wait: Duration) -> Vec<DeliveryReport> {
         self.producer.poll(wait);
-        let client: &Client<Desk> = self.producer.client();
+        let client: &Client<DeliveryContext> = self.producer.client();
         let reports =
             std::mem::take(&mut *client.context().reports.lock().unwrap_or_else(PoisonError::into_inner));
         for report in &reports {
-            let partition = self.partitions.entry(report.sent.partition).or_default();
+            let partition = self.partitions.entry(report.message.partition).or_default();
             partition.in_flight = partition.in_flight.saturating_sub(1);
-            if report.refused.is_none() {
-                partition.arrived = Some(Instant::now());
+            if report.refusal.is_none() {
+                partition.last_acknowledged = Some(Instant::now());
             }
         }
         reports
     }
 
-    /// What was said of the message that ended the producer, where that is reported within this time.
-    pub(super) fn cause(&mut self, wait: Duration) -> Option<RDKafkaErrorCode> {
-        let follows = |code: &RDKafkaErrorCode| {
-            matches!(
-                code,
-                RDKafkaErrorCode::Fatal
-                    | RDKafkaErrorCode::GaplessGuarantee
-                    | RDKafkaErrorCode::PurgeQueue
-                    | RDKafkaErrorCode::PurgeInflight
-            )
-        };
-        self.reports(wait).into_iter().filter_map(|report| report.refused).find(|code| !follows(code))
-    }
-
-    /// Why the producer has ended for good, where it has.
-    pub(super) fn fatal(&self) -> Option<String> {
-        let client: &Client<Desk> = self.producer.client();
+    /// Text of the error that ended the producer for good; absent while it works.
+    pub(super) fn fatal_error(&self) -> Option<String> {
+        let client: &Client<DeliveryContext> = self.producer.client();
         if !client.context().fatal.load(Ordering::Relaxed) {
             return None;
         }
         Some(client.fatal_error().map_or_else(String::new, |(code, text)| format!("{code}: {text}")))
     }
+
+    /// Adds a delivery report as the callback of librdkafka does.
+    #[cfg(test)]
+    pub(super) fn add_report(&self, report: DeliveryReport) {
+        let client: &Client<DeliveryContext> = self.producer.client();
+        client.context().reports.lock().unwrap_or_else(PoisonError::into_inner).push(report);
+    }
 }
 
-/// The largest content of a message where the broker has not refused one: what the user allows, or what every broker does.
-pub(super) fn part_bytes(kafka: &KafkaConfig, default: usize) -> usize {
-    let asked = kafka.properties.get("message.max.bytes").and_then(|bytes| bytes.parse::<usize>().ok());
-    asked.map_or(default, |bytes| bytes.saturating_sub(bytes / 10).max(super::MIN_PART_BYTES / 16))
+/// Whether a refusal is the first cause of the end of a producer, not a consequence of it.
+pub(super) fn is_cause(code: RDKafkaErrorCode) -> bool {
+    !matches!(
+        code,
+        RDKafkaErrorCode::Fatal
+            | RDKafkaErrorCode::GaplessGuarantee
+            | RDKafkaErrorCode::PurgeQueue
+            | RDKafkaErrorCode::PurgeInflight
+    )
 }
 
-fn configuration(kafka: &KafkaConfig, part_bytes: Option<usize>) -> ClientConfig {
+/// The largest content of a message before a broker refuses one: nine tenths of `message.max.bytes`, or the default.
+pub(super) fn initial_part_bytes(kafka: &KafkaConfig) -> usize {
+    let configured = kafka.properties.get("message.max.bytes").and_then(|bytes| bytes.parse::<usize>().ok());
+    configured.map_or(DEFAULT_PART_BYTES, |bytes| bytes.saturating_sub(bytes / 10).max(MIN_PART_BYTES / 16))
+}
+
+fn producer_config(kafka: &KafkaConfig, part_bytes: Option<usize>) -> ClientConfig {
     let mut config = kafka.client_config();
     let defaults: [(&[&str], &str); 3] = [
         (&["linger.ms", "queue.buffering.max.ms"], LINGER_MS),
@@ -243,7 +268,7 @@ fn configuration(kafka: &KafkaConfig, part_bytes: Option<usize>) -> ClientConfig
     config
 }
 
-/// The hash by which Kafka's own clients choose a partition (`org.apache.kafka.common.utils.Utils.murmur2`).
+/// The hash of Kafka's default partitioner (`org.apache.kafka.common.utils.Utils.murmur2`).
 fn murmur2(key: &[u8]) -> u32 {
     const M: u32 = 0x5bd1_e995;
     let mut hash = 0x9747_b28c ^ u32::try_from(key.len()).unwrap_or(u32::MAX);
@@ -253,8 +278,8 @@ fn murmur2(key: &[u8]) -> u32 {
         k ^= k >> 24;
         hash = hash.wrapping_mul(M) ^ k.wrapping_mul(M);
     }
-    for (place, byte) in rest.iter().enumerate().rev() {
-        hash ^= u32::from(*byte) << (8 * place);
+    for (index, byte) in rest.iter().enumerate().rev() {
+        hash ^= u32::from(*byte) << (8 * index);
     }
     if !rest.is_empty() {
         hash = hash.wrapping_mul(M);
@@ -268,9 +293,9 @@ fn murmur2(key: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    /// The values of Kafka's own test (`UtilsTest.testMurmur2`).
+    /// Values of Kafka's own test (`UtilsTest.testMurmur2`).
     #[test]
-    fn partitions_are_those_of_other_clients() {
+    fn the_hash_is_that_of_other_clients() {
         for (key, hash) in [
             ("21", -973_932_308_i32),
             ("foobar", -790_332_482),

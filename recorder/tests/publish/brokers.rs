@@ -1,5 +1,5 @@
-//! Brokers that are away: production goes on, the journal fills to its bound, whole sessions are shed and counted, and
-//! what is journaled arrives when they come back.
+//! Brokers that are down: the upstream answers every request, the journal fills to its bound, sessions are shed and counted,
+//! and journaled exchanges arrive when the brokers are back.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::harness::{Upstream, ask, check, cluster, read, soon, start, until};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn traffic_goes_on_and_everything_journaled_arrives_later() {
+async fn requests_are_answered_and_journaled_exchanges_arrive_later() {
     let (cluster, upstream) = (cluster(2), Upstream::start().await);
     let folder = tempfile::tempdir().expect("a folder");
     let brokers = cluster.bootstrap_servers();
@@ -15,12 +15,12 @@ async fn traffic_goes_on_and_everything_journaled_arrives_later() {
     ask(&recorder, "before", "a question before").await;
     until(&recorder, |counts| counts.published == 1).await;
     cluster.broker_down(1).expect("a mock broker");
-    // Far more than the journal has room for; every one of them is answered.
+    // More than the journal can hold. Every request is answered.
     for round in 0..2 {
         for session in 0..120 {
             let body: String = (0..60).map(|word| format!("word {session} {round} {word} ")).collect();
             ask(&recorder, &format!("s{session}"), &body).await;
-            // The journal's thread may be slower than this client, and what it has not written weighs nothing yet.
+            // The bound counts only what the journal thread has written, so wait for it.
             until(&recorder, |counts| counts.started == counts.journaled + counts.shed_total()).await;
         }
     }
@@ -29,12 +29,12 @@ async fn traffic_goes_on_and_everything_journaled_arrives_later() {
     assert!(counts.shed_total() > 0 && counts.journaled > 20, "{counts:?}");
     assert!(
         counts.shed.contains_key("session sampled out"),
-        "sessions are shed before it is full: {counts:?}"
+        "new sessions are shed before the journal is full: {counts:?}"
     );
     cluster.broker_up(1).expect("a mock broker");
     let counts = until(&recorder, |counts| counts.published == counts.journaled).await;
-    soon(recorder.flush()).await.expect("the cluster takes everything");
-    // The journal is let go soon, and then there is room for a new session.
+    soon(recorder.flush()).await.expect("the cluster acknowledges every record");
+    // The journal releases its segments soon, then has room for a new session.
     let room = async {
         for number in 0.. {
             ask(&recorder, &format!("after{number}"), "a question after").await;
@@ -46,7 +46,7 @@ async fn traffic_goes_on_and_everything_journaled_arrives_later() {
         }
     };
     soon(room).await;
-    let counts = soon(recorder.shutdown(Duration::from_secs(20))).await.expect("an orderly end");
+    let counts = soon(recorder.shutdown(Duration::from_secs(20))).await.expect("it stops in order");
     let arrived = read(&cluster, counts.journaled);
     assert_eq!(check(&arrived), counts.journaled);
     let closes: BTreeSet<&[u8]> =
@@ -57,7 +57,7 @@ async fn traffic_goes_on_and_everything_journaled_arrives_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_acknowledged_waits_for_the_next_start() {
+async fn unacknowledged_exchanges_wait_for_the_next_start() {
     let (cluster, upstream) = (cluster(2), Upstream::start().await);
     let folder = tempfile::tempdir().expect("a folder");
     let brokers = cluster.bootstrap_servers();
@@ -76,12 +76,12 @@ async fn what_is_not_acknowledged_waits_for_the_next_start() {
     cluster.broker_up(1).expect("a mock broker");
     let recorder = start(folder.path(), &brokers, &upstream, "").await;
     ask(&recorder, "s2", "a third question").await;
-    soon(recorder.flush()).await.expect("the cluster takes everything");
+    soon(recorder.flush()).await.expect("the cluster acknowledges every record");
     let arrived = read(&cluster, 11);
     assert_eq!(check(&arrived), 11);
     let exchanges: BTreeSet<&str> =
         arrived.iter().filter_map(|one| one.exchange()).map(|exchange| exchange.exchange.as_str()).collect();
-    assert_eq!(exchanges.len(), 11, "none twice");
-    let counts = soon(recorder.shutdown(Duration::from_secs(10))).await.expect("an orderly end");
+    assert_eq!(exchanges.len(), 11, "no duplicates");
+    let counts = soon(recorder.shutdown(Duration::from_secs(10))).await.expect("it stops in order");
     assert_eq!(counts.waiting, 0);
 }

@@ -1,6 +1,4 @@
-//! A mock cluster, an upstream that always answers, a recorder between them, and a consumer behind them.
-//!
-//! Everything is on loopback with ports of the system's choice.
+//! Mock cluster, upstream, recorder and consumer, all on loopback with ports that the system chooses.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -22,16 +20,16 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// No test waits longer than this for anything.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// The longest wait of a test.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(crate) const TOPIC: &str = "exchanges";
 
 pub(crate) type Cluster = MockCluster<'static, DefaultProducerContext>;
 
-/// Fails instead of hanging.
-pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, what).await.expect("nothing in these tests takes this long")
+/// Fails after [`TIMEOUT`] instead of hanging.
+pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(TIMEOUT, future).await.expect("it ends within the timeout")
 }
 
 pub(crate) fn cluster(partitions: i32) -> Cluster {
@@ -45,7 +43,7 @@ fn clock() -> Clock {
     Arc::new(move || now.fetch_add(1000, Ordering::Relaxed))
 }
 
-/// An upstream that answers every request with the same text.
+/// Upstream with one fixed answer.
 pub(crate) struct Upstream {
     address: SocketAddr,
     task: JoinHandle<()>,
@@ -87,7 +85,7 @@ async fn serve(mut stream: TcpStream) {
     let mut rest = vec![0; length.saturating_sub(bytes.len())];
     if stream.read_exact(&mut rest).await.is_ok() {
         let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\nConnection: close\r\n\r\nthe answer ok";
-        // A client that has gone is no matter here.
+        // The client may have closed the connection.
         let _ = stream.write_all(answer).await;
     }
 }
@@ -101,7 +99,7 @@ pub(crate) async fn start(folder: &Path, brokers: &str, upstream: &Upstream, lin
     soon(recorder::start(config, RootKey::new([9; 32]), clock())).await.expect("the recorder starts")
 }
 
-/// Sends a request of a session and reads the answer to its end.
+/// Sends a request of a session and reads the whole answer.
 pub(crate) async fn ask(recorder: &Recorder, session: &str, body: &str) {
     let mut stream = TcpStream::connect(recorder.routes()[0].address).await.expect("the tap listens");
     let length = body.len();
@@ -114,12 +112,15 @@ pub(crate) async fn ask(recorder: &Recorder, session: &str, body: &str) {
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("the answer ok"), "{answer}");
 }
 
-/// Waits until the counts are so.
-pub(crate) async fn until(recorder: &Recorder, so: impl Fn(&ExchangeCounts) -> bool) -> ExchangeCounts {
+/// Waits until the counts satisfy `condition`.
+pub(crate) async fn until(
+    recorder: &Recorder,
+    condition: impl Fn(&ExchangeCounts) -> bool,
+) -> ExchangeCounts {
     let reached = async {
         loop {
             let counts = recorder.counts();
-            if so(&counts) {
+            if condition(&counts) {
                 return counts;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -128,7 +129,7 @@ pub(crate) async fn until(recorder: &Recorder, so: impl Fn(&ExchangeCounts) -> b
     soon(reached).await
 }
 
-/// An exchange or close row as it came out of the topic.
+/// One exchange or close row from the topic.
 pub(crate) struct Arrived {
     pub(crate) partition: i32,
     pub(crate) key: Vec<u8>,
@@ -145,7 +146,7 @@ impl Arrived {
         }
     }
 
-    /// Puts its own request together; a piece that it does not bring is one that an earlier exchange brought.
+    /// The request body; absent if it refers to chunks of an earlier message.
     pub(crate) fn request(&self) -> Option<Vec<u8>> {
         let piece = |wanted: &schemas::keys::Digest| {
             self.records.iter().find_map(|record| match record {
@@ -157,8 +158,7 @@ impl Arrived {
     }
 }
 
-/// Reads the topic from its beginning until `wanted` exchanges have come that were not there before, and goes on until
-/// its end.
+/// Reads the topic from its beginning until `wanted` distinct exchanges have arrived, then to its end.
 pub(crate) fn read(cluster: &Cluster, wanted: u64) -> Vec<Arrived> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", cluster.bootstrap_servers())
@@ -175,7 +175,7 @@ pub(crate) fn read(cluster: &Cluster, wanted: u64) -> Vec<Arrived> {
     loop {
         let exchanges = arrived.iter().filter(|arrived| arrived.exchange().is_some()).count() as u64;
         let enough = exchanges >= wanted;
-        assert!(began.elapsed() < PATIENCE, "{exchanges} of {wanted} exchanges came");
+        assert!(began.elapsed() < TIMEOUT, "{exchanges} of {wanted} exchanges arrived");
         let message = match consumer.poll(Duration::from_millis(if enough { 500 } else { 100 })) {
             Some(Ok(message)) => message.detach(),
             Some(Err(_)) => continue,
@@ -188,25 +188,25 @@ pub(crate) fn read(cluster: &Cluster, wanted: u64) -> Vec<Arrived> {
         if position < next.get(&partition).copied().unwrap_or(0) {
             continue;
         }
-        let gathered = parts.entry((partition, position)).or_default();
+        let received = parts.entry((partition, position)).or_default();
         if parcel.part == 0 {
-            gathered.clear();
+            received.clear();
         }
-        assert_eq!(parcel.part as usize, gathered.len(), "parts come in order");
-        gathered.push(parcel);
-        if gathered.len() < count as usize {
+        assert_eq!(parcel.part as usize, received.len(), "parts arrive in order");
+        received.push(parcel);
+        if received.len() < count as usize {
             continue;
         }
-        let mut whole = gathered[0].clone();
-        whole.content = gathered.iter().flat_map(|part| part.content.clone()).collect();
+        let mut complete = received[0].clone();
+        complete.content = received.iter().flat_map(|part| part.content.clone()).collect();
         next.insert(partition, position + 1);
         let key = message.key().expect("a key").to_vec();
-        let records = whole.records().expect("records");
+        let records = complete.records().expect("records");
         arrived.push(Arrived { partition, key, position, parts: count, records });
     }
 }
 
-/// Fails where exchanges are missing, doubled or out of order within their session; returns how many there are.
+/// Checks that no exchange is missing, duplicated or out of order within its session; returns their number.
 pub(crate) fn check(arrived: &[Arrived]) -> u64 {
     let mut last: BTreeMap<&[u8], (i32, u64, Option<u32>)> = BTreeMap::new();
     let mut exchanges = 0;

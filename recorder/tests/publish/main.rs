@@ -1,4 +1,4 @@
-//! The recorder in front of a Kafka cluster (librdkafka's own mock): what arrives there, and what waits.
+//! The recorder with a Kafka cluster (librdkafka's mock): order, completeness, and records that wait in the journal.
 
 mod brokers;
 mod harness;

@@ -1,4 +1,4 @@
-//! What is journaled arrives once, in order per session, whole; and is let go only then.
+//! Journaled exchanges arrive once, complete and in order per session, before the journal releases them.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use crate::harness::{Upstream, ask, check, cluster, read, soon, start, until};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_exchange_arrives_in_its_session_and_the_journal_is_let_go() {
+async fn every_exchange_arrives_in_order_and_the_journal_releases_it() {
     let (cluster, upstream) = (cluster(3), Upstream::start().await);
     let folder = tempfile::tempdir().expect("a folder");
     let brokers = cluster.bootstrap_servers();
     let recorder = start(folder.path(), &brokers, &upstream, "[limits]\njournal-bytes = \"8MiB\"").await;
-    // No piece of it repeats, so that it is longer than a message may be.
+    // Without repeated chunks, so that it exceeds the size of a message.
     let long: String = (0..300_000).map(|number| format!("{number:07}")).collect();
     for turn in 0..5 {
         for session in ["one", "two", "three", "four"] {
@@ -21,16 +21,16 @@ async fn every_exchange_arrives_in_its_session_and_the_journal_is_let_go() {
             ask(&recorder, session, body).await;
         }
     }
-    soon(recorder.flush()).await.expect("the cluster takes everything");
+    soon(recorder.flush()).await.expect("the cluster acknowledges every record");
     let counts = recorder.counts();
     assert_eq!((counts.published, counts.waiting, counts.shed_total()), (20, 0, 0));
-    let counts = soon(recorder.shutdown(Duration::from_secs(10))).await.expect("an orderly end");
+    let counts = soon(recorder.shutdown(Duration::from_secs(10))).await.expect("it stops in order");
     assert_eq!((counts.published, counts.waiting), (20, 0));
     let arrived = read(&cluster, 20);
     assert_eq!(check(&arrived), 20);
     assert_eq!(arrived.len(), 24, "20 exchanges and 4 close rows");
-    let split = arrived.iter().find(|one| one.parts > 1).expect("one of them is in parts");
-    assert!(split.parts >= 3 && split.request().expect("it brings its pieces") == long.as_bytes());
+    let split = arrived.iter().find(|one| one.parts > 1).expect("one message is in parts");
+    assert!(split.parts >= 3 && split.request().expect("the message has its chunks") == long.as_bytes());
     let left: u64 = std::fs::read_dir(folder.path().join("state/journal"))
         .expect("the journal")
         .map(|entry| entry.expect("an entry").metadata().expect("a file").len())
@@ -39,7 +39,7 @@ async fn every_exchange_arrives_in_its_session_and_the_journal_is_let_go() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_wants_smaller_messages_gets_them_without_a_gap() {
+async fn a_broker_with_a_smaller_size_limit_gets_smaller_messages_without_a_gap() {
     let (cluster, upstream) = (cluster(1), Upstream::start().await);
     let folder = tempfile::tempdir().expect("a folder");
     let too_large = RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
@@ -49,7 +49,7 @@ async fn a_broker_that_wants_smaller_messages_gets_them_without_a_gap() {
     for turn in 0..6 {
         ask(&recorder, "one", if turn == 0 { &long } else { "a short question" }).await;
     }
-    soon(recorder.flush()).await.expect("the cluster takes everything");
+    soon(recorder.flush()).await.expect("the cluster acknowledges every record");
     let arrived = read(&cluster, 6);
     assert_eq!(check(&arrived), 6);
     assert!(arrived[0].parts >= 4, "{} parts", arrived[0].parts);
@@ -59,7 +59,7 @@ async fn a_broker_that_wants_smaller_messages_gets_them_without_a_gap() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refusal_that_passes_holds_the_journal_and_loses_nothing() {
+async fn after_a_temporary_refusal_every_exchange_arrives() {
     let (cluster, upstream) = (cluster(2), Upstream::start().await);
     let folder = tempfile::tempdir().expect("a folder");
     let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
@@ -81,6 +81,6 @@ async fn a_refusal_that_passes_holds_the_journal_and_loses_nothing() {
         assert!(text.lines().any(|found| found == line), "{line} in {text}");
     }
     assert!(!text.contains("entries_resent_total 0\n"), "{text}");
-    let counts = soon(recorder.shutdown(Duration::from_secs(10))).await.expect("an orderly end");
+    let counts = soon(recorder.shutdown(Duration::from_secs(10))).await.expect("it stops in order");
     assert_eq!(counts.waiting, 0);
 }
