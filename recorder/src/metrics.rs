@@ -9,6 +9,3 @@ pub(crate) mod recorder;
 #[cfg(all(test, feature = "kafka"))]
 mod reference;
 pub(crate) mod server;
-
-/// Prefix of every metric name.
-pub(crate) const PREFIX: &str = "foreshadow";

@@ -3,6 +3,9 @@
 use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
+/// Prefix of every metric name.
+pub(crate) const PREFIX: &str = "foreshadow";
+
 /// Writes metrics without labels, and counters with one label.
 pub(crate) struct Page<'a>(pub(crate) DescriptorEncoder<'a>);
 

@@ -6,8 +6,8 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Registry;
 
-use super::PREFIX;
 use super::journal_gauges::JournalGauges;
+use super::page::PREFIX;
 use super::page::Page;
 use crate::Clock;
 use crate::capture::sessions::SessionRegistry;

@@ -8,7 +8,7 @@ use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry;
 use schemas::id::{AgentId, TenantId};
 
-use super::kafka_archiver::Counts;
+use super::kafka_archiver::ArchiverCounters;
 use super::recorder::RecorderMetrics;
 use crate::capture::sessions::{SessionRegistry, SessionScope};
 
@@ -27,9 +27,9 @@ fn recorder(publishes: bool) -> Registry {
 }
 
 fn archiver() -> Registry {
-    let counts = Counts::default();
-    counts.set_lag(0, 0);
-    counts.registry()
+    let counters = ArchiverCounters::default();
+    counters.set_lag(0, 0);
+    counters.registry()
 }
 
 /// The rows of every metric of these registries: name with labels, kind, meaning.
