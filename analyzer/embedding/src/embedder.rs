@@ -1,4 +1,4 @@
-//! Texts to vectors: what is embedded with what, and how the windows of a long text become one vector.
+//! Embedding of texts: batching, and the windows of long texts.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -8,38 +8,39 @@ use rayon::prelude::*;
 
 use crate::model::sums_of_states;
 use crate::tokenizer::Tokenizer;
-use crate::weights::{HIDDEN, PLACES, Row, Weights};
+use crate::weights::{HIDDEN, POSITIONS, Row, Weights};
 
-/// Numbers of a vector.
+/// Length of a vector.
 pub const DIMENSIONS: usize = HIDDEN;
 
-/// The model that makes the vectors, with the first digits of the SHA-256 of its weights. Vectors of two names are
-/// not to be compared.
+/// Name of the model with the first digits of the SHA-256 of its weights. Vectors of different names are not comparable.
 pub const MODEL: &str = "all-MiniLM-L6-v2/int8-4ce3269b";
 
-/// Word pieces of a text that one window holds: the 256 that the model was trained with, less `[CLS]` and `[SEP]`.
-pub const WINDOW: usize = PLACES - 2;
+/// Word pieces of a text per window: the 256 positions of the training, less `[CLS]` and `[SEP]`.
+pub const WINDOW: usize = POSITIONS - 2;
 
-/// A unit vector (Euclidean length 1), so that the dot product of two is their cosine, from -1 to 1.
+/// A vector of Euclidean length 1. The dot product of two is their cosine, from -1 to 1.
 pub type Vector = [f32; DIMENSIONS];
 
-const BEGIN: u16 = 101;
-const END: u16 = 102;
+/// Word piece `[CLS]`.
+const CLS: u16 = 101;
+/// Word piece `[SEP]`.
+const SEP: u16 = 102;
 
-/// Word pieces that go through the layers together: enough to read each weight seldom, few enough to stay in cache.
+/// Word pieces per batch: enough to amortise the dequantisation of the weights, few enough to stay in cache.
 const BATCH: usize = 384;
 
-/// The fewest of them, when many threads would otherwise have nothing to do.
-const SMALL_BATCH: usize = 48;
+/// Smallest batch, when there are more threads than full batches.
+const MIN_BATCH: usize = 48;
 
-/// The model, ready to use; it is read from the binary in a few milliseconds and may be shared by threads.
+/// The model. Loading takes a few milliseconds; threads may share one.
 #[derive(Debug)]
 pub struct Embedder {
     tokenizer: Tokenizer,
     weights: Weights,
 }
 
-/// A window of a text: which text, and which of its word pieces.
+/// A window: the index of its text and a range of the text's word pieces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Window {
     text: usize,
@@ -53,33 +54,31 @@ impl Default for Embedder {
 }
 
 impl Embedder {
-    /// Reads the model that is compiled in.
+    /// Loads the compiled-in model.
     #[must_use]
     pub fn new() -> Self {
         Self { tokenizer: Tokenizer::compiled_in(), weights: Weights::compiled_in() }
     }
 
-    /// Embeds texts: one vector for each, in their order. A text that is there twice is embedded once.
+    /// Embeds texts: one vector for each, in the order of the texts. Repeated texts are embedded once.
     ///
-    /// A text of more than [`WINDOW`] (254) word pieces is not cut short: it is cut into the fewest windows that hold
-    /// it, as even as they go (their sizes differ by at most one piece), each window goes through the model by
-    /// itself, and the vector is the mean of the hidden states over the pieces of all windows, `[CLS]` and `[SEP]` of
-    /// each among them, then brought to length 1: the windows' means weighted by their sizes. Meaning that spans two
-    /// windows is seen by neither. Time and memory grow linearly with the text.
+    /// A text of more than [`WINDOW`] (254) word pieces is not truncated. It is split into the fewest windows, equal in
+    /// size up to one piece. Each window passes the model by itself. The vector is the mean of the hidden states over
+    /// the pieces of all windows, `[CLS]` and `[SEP]` of each included, normalised to length 1. Meaning that spans two
+    /// windows is lost. Time and memory grow linearly with the text.
     ///
-    /// An empty text, or one of white space and control characters, has a vector too (that of no words). A name of a
-    /// special piece in a text, such as `[SEP]`, stands for that piece, as in the model's own tokenizer.
+    /// An empty text has a vector too, equal to that of white space and control characters. The name of a special piece
+    /// in a text, such as `[SEP]`, is tokenized as that piece, as in the model's own tokenizer.
     ///
-    /// Runs on rayon's current thread pool. The vector of a text does not depend on the other texts, on the number
-    /// of threads, or on the processor.
+    /// Runs on rayon's current thread pool.
     #[must_use]
     pub fn embed(&self, texts: &[&str]) -> Vec<Vector> {
-        let (distinct, places) = distinct(texts);
+        let (distinct, indexes) = distinct(texts);
         let vectors = self.embed_distinct(&distinct);
-        places.into_iter().map(|place| vectors[place]).collect()
+        indexes.into_iter().map(|index| vectors[index]).collect()
     }
 
-    /// Counts the word pieces of a text, to know whether it fits one [`WINDOW`].
+    /// Counts the word pieces of a text; more than [`WINDOW`] need several windows.
     #[must_use]
     pub fn word_pieces(&self, text: &str) -> usize {
         self.tokenizer.pieces(text).len()
@@ -90,7 +89,7 @@ impl Embedder {
         let windows: Vec<Window> =
             pieces.iter().enumerate().flat_map(|(text, pieces)| windows(text, pieces.len())).collect();
         let total: usize = windows.iter().map(Window::size).sum();
-        let most = (total / (4 * rayon::current_num_threads())).clamp(SMALL_BATCH, BATCH);
+        let most = (total / (4 * rayon::current_num_threads())).clamp(MIN_BATCH, BATCH);
         let sums: Vec<Vec<Row>> =
             batches(&windows, most).into_par_iter().map(|batch| self.sums(batch, &pieces)).collect();
         let mut means = vec![[0.0; DIMENSIONS]; texts.len()];
@@ -103,48 +102,48 @@ impl Embedder {
     }
 
     fn sums(&self, windows: &[Window], pieces: &[Vec<u16>]) -> Vec<Row> {
-        let between = |window: &Window| {
+        let add_markers = |window: &Window| {
             let mut framed = Vec::with_capacity(window.size());
-            framed.push(BEGIN);
+            framed.push(CLS);
             framed.extend_from_slice(&pieces[window.text][window.pieces.clone()]);
-            framed.push(END);
+            framed.push(SEP);
             framed
         };
-        let framed: Vec<Vec<u16>> = windows.iter().map(between).collect();
+        let framed: Vec<Vec<u16>> = windows.iter().map(add_markers).collect();
         let framed: Vec<&[u16]> = framed.iter().map(Vec::as_slice).collect();
         sums_of_states(Arch::new(), &self.weights, &framed)
     }
 }
 
 impl Window {
-    /// Word pieces that go through the model: those of the text, `[CLS]` and `[SEP]`.
+    /// Word pieces with `[CLS]` and `[SEP]`.
     fn size(&self) -> usize {
         self.pieces.len() + 2
     }
 }
 
-/// The texts without repetitions, in the order of their first, and for each text which of them it is.
+/// The distinct texts in the order of their first occurrence, and for each text its index among them.
 fn distinct<'a>(texts: &[&'a str]) -> (Vec<&'a str>, Vec<usize>) {
     let mut known = HashMap::new();
     let mut first = Vec::new();
-    let mut places = Vec::with_capacity(texts.len());
+    let mut indexes = Vec::with_capacity(texts.len());
     for text in texts {
-        places.push(*known.entry(*text).or_insert_with(|| {
+        indexes.push(*known.entry(*text).or_insert_with(|| {
             first.push(*text);
             first.len() - 1
         }));
     }
-    (first, places)
+    (first, indexes)
 }
 
-/// Cuts so many word pieces into the fewest windows, as even as they go; one for none.
+/// Splits a number of word pieces into the fewest windows, equal in size up to one piece; one window for none.
 fn windows(text: usize, pieces: usize) -> impl Iterator<Item = Window> {
     let count = pieces.div_ceil(WINDOW).max(1);
     let bound = move |number: usize| pieces * number / count;
     (0..count).map(move |number| Window { text, pieces: bound(number)..bound(number + 1) })
 }
 
-/// Cuts the windows into runs of at most `most` word pieces; a longer window is a run by itself.
+/// Splits the windows into batches of at most `most` word pieces; a longer window is a batch by itself.
 fn batches(windows: &[Window], most: usize) -> Vec<&[Window]> {
     let mut batches = Vec::new();
     let (mut start, mut size) = (0, 0);
@@ -159,7 +158,7 @@ fn batches(windows: &[Window], most: usize) -> Vec<&[Window]> {
     batches
 }
 
-/// Brings a sum to length 1. It is never zero: the last layer's normalisation adds a bias to every state.
+/// Normalises a sum to length 1. The sum is never zero: the last layer normalisation adds a bias to every state.
 fn unit(sum: &[f64; DIMENSIONS]) -> Vector {
     let length = sum.iter().map(|x| x * x).sum::<f64>().sqrt();
     #[expect(clippy::cast_possible_truncation, reason = "a vector's numbers are f32, rounded once")]
@@ -171,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn windows_are_few_and_even_and_leave_nothing_out() {
+    fn windows_are_few_and_equal_and_cover_all_pieces() {
         for pieces in [0, 1, 253, 254, 255, 508, 509, 1000, 250_000] {
             let cut: Vec<Range<usize>> = windows(0, pieces).map(|window| window.pieces).collect();
             assert_eq!(cut.len(), pieces.div_ceil(WINDOW).max(1));
@@ -183,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_hold_every_window_once() {
+    fn batches_contain_every_window_once() {
         let all: Vec<Window> =
             [3, 254, 20, 20, 7, 254, 254, 0].into_iter().flat_map(|n| windows(n, n)).collect();
         for most in [1, 48, 100, 384, 10_000] {
@@ -198,7 +197,7 @@ mod tests {
 
     #[test]
     fn repeated_texts_are_embedded_once() {
-        let (first, places) = distinct(&["b", "a", "b", "", "a"]);
-        assert_eq!((first, places), (vec!["b", "a", ""], vec![0, 1, 0, 2, 1]));
+        let (first, indexes) = distinct(&["b", "a", "b", "", "a"]);
+        assert_eq!((first, indexes), (vec!["b", "a", ""], vec![0, 1, 0, 2, 1]));
     }
 }

@@ -1,13 +1,12 @@
-//! A sentence model inside the binary: all-MiniLM-L6-v2, texts to unit vectors of 384 numbers whose cosine says how
-//! near two texts are in meaning.
+//! Sentence embeddings with all-MiniLM-L6-v2: a text becomes a unit vector of 384 numbers. The cosine of two vectors
+//! measures the similarity of meaning.
 //!
-//! Pure: no file, no network, no clock, no randomness. The weights (int8, about 23 MB) and the vocabulary are compiled
-//! in; `weights/README.md` says where they come from. A text has one vector, bit by bit, whatever else is embedded
-//! with it, on however many threads and on whatever processor: every sum is taken in one fixed order, and every
-//! product is added in one rounding (fused), by an instruction where there is one and in software elsewhere.
+//! Pure: no file, network, clock or randomness. The binary contains the weights (int8, 23 MB) and the vocabulary;
+//! `weights/README.md` names their source. The vector of a text is the same bit by bit for any batch, number of threads
+//! and processor: sums run in one fixed order, and every multiply-add is fused, in software if the processor has no
+//! instruction for it.
 //!
-//! It does not train, does not know other models, and does not read other files of weights: another model is reached
-//! through an endpoint.
+//! The crate does not train and reads no other model. For another model, configure an HTTP endpoint.
 
 mod activation;
 mod embedder;

@@ -1,8 +1,8 @@
-//! Products of matrices in tiles of 12 rows by 32 columns, by the widest vectors the processor has.
+//! Matrix products in tiles of 12 rows by 32 columns, with the widest SIMD registers of the processor.
 //!
-//! An element of a product is summed over the inner dimension from first to last, one fused multiply-add a step. So it
-//! depends on its row and its column alone: not on the other rows, nor on the width of the vectors. The inner
-//! dimension is part of the type: with every distance known, rows are read where they are.
+//! Each element is a sum over the inner dimension from first to last, one fused multiply-add per step. It depends on its
+//! row and column only, not on the other rows and not on the register width. The inner dimension is a const parameter,
+//! so that the compiler knows every stride and the kernel needs no packing of rows.
 
 use pulp::Simd;
 
@@ -12,10 +12,10 @@ pub(crate) const ROWS: usize = 12;
 /// Columns of a tile.
 pub(crate) const PANEL: usize = 32;
 
-/// Part of a product.
+/// Block of a product.
 pub(crate) type Tile = [[f32; PANEL]; ROWS];
 
-/// Adds to a tile the product of 12 rows and a panel of 32 columns.
+/// Adds the product of 12 rows and a panel of 32 columns to a tile.
 #[inline(always)]
 pub(crate) fn add_product<S: Simd, const K: usize>(
     simd: S,
@@ -23,27 +23,27 @@ pub(crate) fn add_product<S: Simd, const K: usize>(
     panel: &[[f32; PANEL]; K],
     tile: &mut Tile,
 ) {
-    // As many sums at a time as stay in registers.
+    // Each block has as many accumulators as fit in the registers.
     match S::F32_LANES {
-        16 => part::<S, K, 12, 2>(simd, rows, panel, tile, (0, 0)),
+        16 => block::<S, K, 12, 2>(simd, rows, panel, tile, (0, 0)),
         8 => {
             for corner in [(0, 0), (6, 0), (0, 16), (6, 16)] {
-                part::<S, K, 6, 2>(simd, rows, panel, tile, corner);
+                block::<S, K, 6, 2>(simd, rows, panel, tile, corner);
             }
         }
         lanes => {
             for row in [0, 6] {
                 for column in (0..PANEL).step_by(4 * lanes) {
-                    part::<S, K, 6, 4>(simd, rows, panel, tile, (row, column));
+                    block::<S, K, 6, 4>(simd, rows, panel, tile, (row, column));
                 }
             }
         }
     }
 }
 
-/// The part of a tile of `R` rows and `V` vectors from a corner (row, column) on.
+/// The block of `R` rows and `V` registers at a corner (row, column) of the tile.
 #[inline(always)]
-fn part<S: Simd, const K: usize, const R: usize, const V: usize>(
+fn block<S: Simd, const K: usize, const R: usize, const V: usize>(
     simd: S,
     rows: &[[f32; K]; ROWS],
     panel: &[[f32; PANEL]; K],
@@ -101,8 +101,8 @@ mod tests {
         let panel: [[f32; PANEL]; K] =
             std::array::from_fn(|k| std::array::from_fn(|column| number(7 + k * PANEL + column)));
         let onto: Tile = std::array::from_fn(|row| std::array::from_fn(|column| number(row * 99 + column)));
-        let mut plain = onto;
-        for (row, sums) in rows.iter().zip(&mut plain) {
+        let mut scalar = onto;
+        for (row, sums) in rows.iter().zip(&mut scalar) {
             for (left, right) in row.iter().zip(&panel) {
                 for (sum, right) in sums.iter_mut().zip(right) {
                     *sum = left.mul_add(*right, *sum);
@@ -110,16 +110,16 @@ mod tests {
             }
         }
         let product = || Product { rows: &rows, panel: &panel, onto };
-        assert_eq!(Simd::vectorize(Scalar::new(), product()), plain);
-        assert_eq!(Arch::new().dispatch(product()), plain);
+        assert_eq!(Simd::vectorize(Scalar::new(), product()), scalar);
+        assert_eq!(Arch::new().dispatch(product()), scalar);
         #[cfg(target_arch = "x86_64")]
         if let Some(simd) = pulp::x86::V3::try_new() {
-            assert_eq!(Simd::vectorize(simd, product()), plain);
+            assert_eq!(Simd::vectorize(simd, product()), scalar);
         }
     }
 
     #[test]
-    fn every_width_of_vectors_gives_the_bits_of_the_plain_sum() {
+    fn every_register_width_gives_the_bits_of_the_scalar_sum() {
         check::<1>();
         check::<31>();
         check::<32>();

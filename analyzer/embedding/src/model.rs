@@ -1,41 +1,57 @@
-//! The transformer: windows of word pieces to the sum of their last hidden states.
+//! The transformer: from windows of word pieces to the sums of their last hidden states.
 //!
-//! All windows of a call go through the dense layers as rows of one matrix, and each through an attention of its own;
-//! nothing is padded but the last rows of a tile. Loops are written out where an iterator with a closure would be
-//! shorter: a closure may be compiled apart, without the vector code of its caller.
+//! All windows of a call are rows of one matrix in the dense layers; attention runs for each window by itself. Only the
+//! last tile is padded. Some loops are written out instead of using closures: the compiler may compile a closure as a
+//! function of its own, without the SIMD features of its caller.
 
 use std::ops::Range;
 
 use pulp::{Arch, Simd, WithSimd};
 
-use crate::activation::{exp, gelu, greater, greatest_of_lanes, layer_norm, sum_of_lanes};
+use crate::activation::{exp, gelu, layer_norm, max, max_of_lanes, sum_of_lanes};
 use crate::matrix::{PANEL, ROWS, Tile, add_product};
-use crate::weights::{Dense, HEADS, HIDDEN, Norm, Row, WIDE, Weights};
+use crate::weights::{Dense, HEADS, HIDDEN, INTERMEDIATE, Norm, Row, Weights};
 
-/// Sums the last hidden states of each window, `[CLS]` and `[SEP]` among them; a window has at most 256 word pieces.
-/// `arch` says which vector code to run; the bits are the same by any.
+/// Sums the last hidden states of each window, `[CLS]` and `[SEP]` included; a window has at most 256 word pieces.
+/// `arch` chooses the SIMD code; the bits of the result do not depend on it.
 pub(crate) fn sums_of_states(arch: Arch, weights: &Weights, windows: &[&[u16]]) -> Vec<Row> {
     let spans = spans(windows);
     let rows = spans.last().map_or(0, |span| span.end).next_multiple_of(ROWS);
     let mut states = vec![[0.0; HIDDEN]; rows];
     let mut heads = vec![[0.0; PANEL]; 3 * HEADS * rows];
-    let mut mixed = vec![[0.0; HIDDEN]; rows];
-    let mut wide = vec![[0.0; WIDE]; rows];
-    arch.dispatch(Start { weights, windows, spans: &spans, states: &mut states });
+    let mut attended = vec![[0.0; HIDDEN]; rows];
+    let mut intermediate = vec![[0.0; INTERMEDIATE]; rows];
+    arch.dispatch(EmbedPieces { weights, windows, spans: &spans, states: &mut states });
     arch.dispatch(Normalise { states: &mut states, norm: &weights.norm });
     for layer in &weights.layers {
-        arch.dispatch(Layer { input: &states, dense: &layer.ask, output: Output::Heads(&mut heads) });
-        arch.dispatch(Attention { heads: &heads, spans: &spans, mixed: &mut mixed });
-        arch.dispatch(Layer { input: &mixed, dense: &layer.mix, output: Output::Added(&mut states) });
-        arch.dispatch(Normalise { states: &mut states, norm: &layer.mix_norm });
-        arch.dispatch(Layer { input: &states, dense: &layer.widen, output: Output::Gelu(&mut wide) });
-        arch.dispatch(Layer { input: &wide, dense: &layer.narrow, output: Output::Added(&mut states) });
-        arch.dispatch(Normalise { states: &mut states, norm: &layer.narrow_norm });
+        arch.dispatch(DenseLayer {
+            input: &states,
+            dense: &layer.query_key_value,
+            output: Output::Heads(&mut heads),
+        });
+        arch.dispatch(Attention { heads: &heads, spans: &spans, attended: &mut attended });
+        arch.dispatch(DenseLayer {
+            input: &attended,
+            dense: &layer.attention_output,
+            output: Output::Added(&mut states),
+        });
+        arch.dispatch(Normalise { states: &mut states, norm: &layer.attention_norm });
+        arch.dispatch(DenseLayer {
+            input: &states,
+            dense: &layer.intermediate,
+            output: Output::Gelu(&mut intermediate),
+        });
+        arch.dispatch(DenseLayer {
+            input: &intermediate,
+            dense: &layer.output,
+            output: Output::Added(&mut states),
+        });
+        arch.dispatch(Normalise { states: &mut states, norm: &layer.output_norm });
     }
     spans.into_iter().map(|span| sum_of_rows(&states[span])).collect()
 }
 
-/// The rows of each window, one window after the other.
+/// The range of rows of each window.
 fn spans(windows: &[&[u16]]) -> Vec<Range<usize>> {
     let mut end = 0;
     let span = |window: &&[u16]| {
@@ -56,28 +72,28 @@ fn sum_of_rows(rows: &[Row]) -> Row {
     sum
 }
 
-/// Sets the rows of each window to what its word pieces start as.
-struct Start<'a> {
+/// Sets the rows of each window to the embeddings of its word pieces.
+struct EmbedPieces<'a> {
     weights: &'a Weights,
     windows: &'a [&'a [u16]],
     spans: &'a [Range<usize>],
     states: &'a mut [Row],
 }
 
-impl WithSimd for Start<'_> {
+impl WithSimd for EmbedPieces<'_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
         for (window, span) in self.windows.iter().zip(self.spans) {
-            for (place, (word, row)) in window.iter().zip(&mut self.states[span.clone()]).enumerate() {
-                self.weights.start(*word, place, row);
+            for (position, (word, row)) in window.iter().zip(&mut self.states[span.clone()]).enumerate() {
+                self.weights.embedding(*word, position, row);
             }
         }
     }
 }
 
-/// Normalises every row.
+/// Layer normalisation of every row.
 struct Normalise<'a> {
     states: &'a mut [Row],
     norm: &'a Norm,
@@ -94,32 +110,32 @@ impl WithSimd for Normalise<'_> {
     }
 }
 
-/// A dense layer.
-struct Layer<'a, const K: usize> {
+/// One dense layer over all rows.
+struct DenseLayer<'a, const K: usize> {
     input: &'a [[f32; K]],
     dense: &'a Dense<K>,
     output: Output<'a>,
 }
 
-/// Where the outputs of a dense layer go.
+/// Destination of the outputs of a dense layer.
 enum Output<'a> {
-    /// One matrix of 32 columns for each panel.
+    /// Stored as one matrix of 32 columns per panel.
     Heads(&'a mut [[f32; PANEL]]),
-    /// Added to rows.
+    /// Added to the rows (residual connection).
     Added(&'a mut [Row]),
-    /// Through the activation.
-    Gelu(&'a mut [[f32; WIDE]]),
+    /// Stored after the activation.
+    Gelu(&'a mut [[f32; INTERMEDIATE]]),
 }
 
-impl<const K: usize> WithSimd for Layer<'_, K> {
+impl<const K: usize> WithSimd for DenseLayer<'_, K> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
-        let mut room = vec![[0.0; PANEL]; K];
-        let weights = room.first_chunk_mut().expect("room for K rows was made");
+        let mut buffer = vec![[0.0; PANEL]; K];
+        let weights = buffer.first_chunk_mut().expect("the buffer has K rows");
         for (panel, bias) in self.dense.biases().iter().enumerate() {
-            self.dense.unpack(simd, panel, weights);
+            self.dense.dequantise(simd, panel, weights);
             for (block, rows) in self.input.as_chunks().0.iter().enumerate() {
                 let mut tile = [[0.0; PANEL]; ROWS];
                 add_product(simd, rows, weights, &mut tile);
@@ -128,7 +144,7 @@ impl<const K: usize> WithSimd for Layer<'_, K> {
                         *x += bias;
                     }
                 }
-                self.output.take(panel, block, tile);
+                self.output.store(panel, block, tile);
             }
         }
     }
@@ -136,7 +152,7 @@ impl<const K: usize> WithSimd for Layer<'_, K> {
 
 impl Output<'_> {
     #[inline(always)]
-    fn take(&mut self, panel: usize, block: usize, mut tile: Tile) {
+    fn store(&mut self, panel: usize, block: usize, mut tile: Tile) {
         match self {
             Self::Heads(heads) => {
                 let rows = heads.len() / (3 * HEADS);
@@ -149,24 +165,24 @@ impl Output<'_> {
                     }
                 }
             }
-            Self::Gelu(wide) => {
+            Self::Gelu(intermediate) => {
                 for x in tile.as_flattened_mut() {
                     *x = gelu(*x);
                 }
-                for (wide, row) in wide[block * ROWS..][..ROWS].iter_mut().zip(&tile) {
-                    wide.as_chunks_mut::<PANEL>().0[panel] = *row;
+                for (state, row) in intermediate[block * ROWS..][..ROWS].iter_mut().zip(&tile) {
+                    state.as_chunks_mut::<PANEL>().0[panel] = *row;
                 }
             }
         }
     }
 }
 
-/// Attention of every window to itself.
+/// Self-attention within every window.
 struct Attention<'a> {
-    /// Queries, keys and values: 12 matrices of 32 columns each.
+    /// Queries, keys and values: 12 matrices of 32 columns each, rows by window.
     heads: &'a [[f32; PANEL]],
     spans: &'a [Range<usize>],
-    mixed: &'a mut [Row],
+    attended: &'a mut [Row],
 }
 
 impl WithSimd for Attention<'_> {
@@ -175,16 +191,16 @@ impl WithSimd for Attention<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let rows = self.heads.len() / (3 * HEADS);
-        let mut one = Head::default();
+        let mut attention = Head::default();
         for span in self.spans {
             let part = |number: usize| &self.heads[number * rows..][span.clone()];
             for head in 0..HEADS {
-                one.read(part(HEADS + head), part(2 * HEADS + head));
-                let blocks = part(head).chunks(ROWS).zip(self.mixed[span.clone()].chunks_mut(ROWS));
-                for (queries, mixed) in blocks {
-                    let tile = one.attend(simd, queries);
-                    for (row, mixed) in tile.iter().zip(mixed) {
-                        mixed.as_chunks_mut::<PANEL>().0[head] = *row;
+                attention.load(part(HEADS + head), part(2 * HEADS + head));
+                let blocks = part(head).chunks(ROWS).zip(self.attended[span.clone()].chunks_mut(ROWS));
+                for (queries, attended) in blocks {
+                    let tile = attention.attend(simd, queries);
+                    for (row, state) in tile.iter().zip(attended) {
+                        state.as_chunks_mut::<PANEL>().0[head] = *row;
                     }
                 }
             }
@@ -192,29 +208,29 @@ impl WithSimd for Attention<'_> {
     }
 }
 
-/// One head of one window.
+/// One attention head in one window.
 #[derive(Default)]
 struct Head {
-    /// How many keys and values there are.
+    /// Keys and values in use.
     count: usize,
-    /// The keys as columns, 32 a panel; zeros after the last.
+    /// Keys as columns, 32 per panel; zeros after the last.
     keys: Vec<[[f32; PANEL]; PANEL]>,
-    /// The values, 32 a panel; zeros after the last.
+    /// Values as rows, 32 per panel; zeros after the last.
     values: Vec<[[f32; PANEL]; PANEL]>,
-    /// The products of 12 queries with the keys of each panel, then the shares they give them.
+    /// Products of 12 queries with the keys of each panel, then their softmax weights (not yet divided by the sum).
     scores: Vec<Tile>,
 }
 
 impl Head {
     #[inline(always)]
-    fn read(&mut self, keys: &[[f32; PANEL]], values: &[[f32; PANEL]]) {
+    fn load(&mut self, keys: &[[f32; PANEL]], values: &[[f32; PANEL]]) {
         self.count = keys.len();
         let panels = self.count.div_ceil(PANEL);
         self.keys.resize(panels, [[0.0; PANEL]; PANEL]);
         self.values.resize(panels, [[0.0; PANEL]; PANEL]);
         self.scores.resize(panels, [[0.0; PANEL]; ROWS]);
         for (panel, keys) in self.keys.iter_mut().zip(keys.chunks(PANEL)) {
-            let keys: [_; PANEL] = filled(keys);
+            let keys: [_; PANEL] = padded(keys);
             for (row, into) in panel.iter_mut().enumerate() {
                 for (into, key) in into.iter_mut().zip(&keys) {
                     *into = key[row];
@@ -222,25 +238,26 @@ impl Head {
             }
         }
         for (panel, values) in self.values.iter_mut().zip(values.chunks(PANEL)) {
-            *panel = filled(values);
+            *panel = padded(values);
         }
     }
 
-    /// The mean of the values for each of at most 12 queries, weighted by e^(query * key / sqrt(32)).
+    /// Scaled dot-product attention: for each of at most 12 queries the mean of the values, weighted by
+    /// e^(query * key / sqrt(32)).
     #[inline(always)]
     fn attend<S: Simd>(&mut self, simd: S, queries: &[[f32; PANEL]]) -> Tile {
-        let queries: Tile = filled(queries);
+        let queries: Tile = padded(queries);
         for (keys, scores) in self.keys.iter().zip(&mut self.scores) {
             *scores = [[0.0; PANEL]; ROWS];
             add_product(simd, &queries, keys, scores);
         }
         let mut sums = [0.0; ROWS];
         for (row, sum) in sums.iter_mut().enumerate() {
-            *sum = soften(&mut self.scores, row, self.count);
+            *sum = softmax(&mut self.scores, row, self.count);
         }
         let mut tile = [[0.0; PANEL]; ROWS];
-        for (shares, values) in self.scores.iter().zip(&self.values) {
-            add_product(simd, shares, values, &mut tile);
+        for (weights, values) in self.scores.iter().zip(&self.values) {
+            add_product(simd, weights, values, &mut tile);
         }
         for (row, sum) in tile.iter_mut().zip(&sums) {
             for x in row {
@@ -251,33 +268,33 @@ impl Head {
     }
 }
 
-/// At most `N` rows, then zeros.
+/// At most `N` rows, padded with zeros to `N`.
 #[inline(always)]
-fn filled<const N: usize>(rows: &[[f32; PANEL]]) -> [[f32; PANEL]; N] {
-    let mut filled = [[0.0; PANEL]; N];
-    filled[..rows.len()].copy_from_slice(rows);
-    filled
+fn padded<const N: usize>(rows: &[[f32; PANEL]]) -> [[f32; PANEL]; N] {
+    let mut padded = [[0.0; PANEL]; N];
+    padded[..rows.len()].copy_from_slice(rows);
+    padded
 }
 
-/// Takes the scores of a row to e^((score - greatest) / sqrt(32)) and returns their sum. What is in the last panel after
-/// so many keys becomes 0.
+/// Replaces the scores of a row by e^((score - max) / sqrt(32)) and returns their sum: the softmax without its division.
+/// Scores after the last key become 0.
 #[inline(always)]
-fn soften(scores: &mut [Tile], row: usize, keys: usize) -> f32 {
+fn softmax(scores: &mut [Tile], row: usize, keys: usize) -> f32 {
     let scale = 1.0 / 32.0_f32.sqrt();
     let unused = scores.len() * PANEL - keys;
     if let Some(last) = scores.last_mut() {
         last[row][PANEL - unused..].fill(f32::NEG_INFINITY);
     }
-    let mut greatest = [f32::NEG_INFINITY; PANEL];
+    let mut maxima = [f32::NEG_INFINITY; PANEL];
     for tile in &*scores {
-        for (greatest, score) in greatest.iter_mut().zip(&tile[row]) {
-            *greatest = greater(*greatest, *score);
+        for (maximum, score) in maxima.iter_mut().zip(&tile[row]) {
+            *maximum = max(*maximum, *score);
         }
     }
-    let greatest = greatest_of_lanes(greatest);
+    let maximum = max_of_lanes(maxima);
     for tile in &mut *scores {
         for score in &mut tile[row] {
-            *score = exp((*score - greatest) * scale);
+            *score = exp((*score - maximum) * scale);
         }
     }
     if let Some(last) = scores.last_mut() {
@@ -285,8 +302,8 @@ fn soften(scores: &mut [Tile], row: usize, keys: usize) -> f32 {
     }
     let mut lanes = [0.0; PANEL];
     for tile in &*scores {
-        for (lane, share) in lanes.iter_mut().zip(&tile[row]) {
-            *lane += share;
+        for (lane, weight) in lanes.iter_mut().zip(&tile[row]) {
+            *lane += weight;
         }
     }
     sum_of_lanes(lanes)
@@ -298,13 +315,13 @@ mod tests {
 
     #[cfg(target_arch = "x86_64")]
     #[test]
-    fn every_processor_gives_the_same_bits() {
+    fn every_register_width_gives_the_same_bits() {
         let weights = Weights::compiled_in();
         let windows: [&[u16]; 2] = [&[101, 7592, 2088, 102], &[101, 102]];
-        let plain = sums_of_states(Arch::Scalar, &weights, &windows);
-        assert!(plain == sums_of_states(Arch::new(), &weights, &windows), "the widest vectors");
+        let scalar = sums_of_states(Arch::Scalar, &weights, &windows);
+        assert!(scalar == sums_of_states(Arch::new(), &weights, &windows), "the widest registers");
         if let Some(simd) = pulp::x86::V3::try_new() {
-            assert!(plain == sums_of_states(Arch::V3(simd), &weights, &windows), "vectors of 8");
+            assert!(scalar == sums_of_states(Arch::V3(simd), &weights, &windows), "registers of 8");
         }
     }
 }

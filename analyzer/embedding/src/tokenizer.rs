@@ -1,8 +1,8 @@
-//! Text to word pieces, as BERT's uncased tokenizer does: cleaned, Chinese characters apart, accents and capitals
-//! taken off, cut at white space and punctuation, and each word cut into the longest pieces of the vocabulary.
+//! WordPiece tokenizer of BERT uncased: removes control characters, separates Chinese characters, strips accents, lowers
+//! case, splits at white space and punctuation, and splits each word greedily into the longest pieces of the vocabulary.
 //!
-//! It gives what the model's own tokenizer gives for every Unicode character; `reference/make_sample` and the tests
-//! compare them. It does not cut long texts and does not add `[CLS]` and `[SEP]`.
+//! It agrees with the model's own tokenizer for every Unicode character; `reference/make_sample` and the tests compare
+//! them. It does not truncate and does not add `[CLS]` and `[SEP]`.
 
 use std::collections::HashMap;
 
@@ -11,17 +11,17 @@ use unicode_normalization::UnicodeNormalization;
 
 use crate::weights::VOCABULARY;
 
-/// Stands for a word that the vocabulary cannot spell.
+/// Word piece `[UNK]`, for a word without pieces in the vocabulary.
 const UNKNOWN: u16 = 100;
 
-/// A longer word is unknown.
-const WORD_CHARS: usize = 100;
+/// Longest word, characters; a longer one becomes [`UNKNOWN`].
+const MAX_WORD_CHARS: usize = 100;
 
-/// Names in a text that stand for a piece themselves.
+/// Special pieces that a text can name.
 const SPECIAL: [(&str, u16); 5] =
     [("[PAD]", 0), ("[UNK]", UNKNOWN), ("[CLS]", 101), ("[SEP]", 102), ("[MASK]", 103)];
 
-/// Blocks of Chinese characters; each character is a word of its own.
+/// Unicode blocks of Chinese characters; each character is a word.
 const CHINESE: [(char, char); 8] = [
     ('\u{4E00}', '\u{9FFF}'),
     ('\u{3400}', '\u{4DBF}'),
@@ -35,19 +35,19 @@ const CHINESE: [(char, char); 8] = [
 
 static VOCABULARY_FILE: &str = include_str!("../weights/vocab.txt");
 
-/// The vocabulary, by text.
+/// The vocabulary by text.
 #[derive(Debug)]
 pub(crate) struct Tokenizer {
-    /// Pieces that begin a word.
+    /// Pieces at the start of a word.
     first: HashMap<&'static str, u16>,
-    /// Pieces that go on with a word, without their `##`.
+    /// Pieces inside a word, without their `##`.
     next: HashMap<&'static str, u16>,
-    /// Bytes of the longest piece.
+    /// Length of the longest piece, bytes.
     longest: usize,
 }
 
 impl Tokenizer {
-    /// Reads the vocabulary that is compiled in.
+    /// Loads the compiled-in vocabulary.
     pub(crate) fn compiled_in() -> Self {
         let mut made = Self { first: HashMap::with_capacity(VOCABULARY), next: HashMap::new(), longest: 0 };
         for (number, piece) in (0..).zip(VOCABULARY_FILE.lines()) {
@@ -60,12 +60,12 @@ impl Tokenizer {
         assert_eq!(
             made.first.len() + made.next.len(),
             VOCABULARY,
-            "no piece of the vocabulary is there twice"
+            "the pieces of the vocabulary are distinct"
         );
         made
     }
 
-    /// The word pieces of a text, from none for an empty text to about one for each character.
+    /// The word pieces of a text: none for an empty text, at most about one per character.
     pub(crate) fn pieces(&self, text: &str) -> Vec<u16> {
         let mut pieces = Vec::with_capacity(text.len() / 3);
         let mut rest = text;
@@ -78,7 +78,7 @@ impl Tokenizer {
         pieces
     }
 
-    /// The word pieces of a text that names no special piece.
+    /// The word pieces of a text without special pieces.
     fn plain(&self, text: &str, pieces: &mut Vec<u16>) {
         let mut word = String::new();
         for char in normalised(text) {
@@ -96,9 +96,9 @@ impl Tokenizer {
         self.word(&word, pieces);
     }
 
-    /// The longest piece that begins the word, then the longest that goes on, to its end; nothing for no word.
+    /// Splits a word greedily into the longest pieces; an empty word has none.
     fn word(&self, word: &str, pieces: &mut Vec<u16>) {
-        if word.len() > WORD_CHARS && word.chars().count() > WORD_CHARS {
+        if word.len() > MAX_WORD_CHARS && word.chars().count() > MAX_WORD_CHARS {
             return pieces.push(UNKNOWN);
         }
         let before = pieces.len();
@@ -118,7 +118,7 @@ impl Tokenizer {
     }
 }
 
-/// The first name of a special piece: where, its name and its number.
+/// The first special piece named in a text: byte offset, name, number.
 fn next_special(text: &str) -> Option<(usize, &'static str, u16)> {
     for (at, _) in text.match_indices('[') {
         for (name, piece) in SPECIAL {
@@ -130,21 +130,21 @@ fn next_special(text: &str) -> Option<(usize, &'static str, u16)> {
     None
 }
 
-/// The characters of a text cleaned, with spaces about the Chinese ones, without accents, in small letters.
+/// The normalised characters: no control characters and accents, spaces around Chinese characters, lower case.
 fn normalised(text: &str) -> impl Iterator<Item = char> {
     let kept = text.chars().filter(|char| !is_dropped(*char));
-    let apart = kept.flat_map(|char| {
+    let separated = kept.flat_map(|char| {
         let space = is_chinese(char).then_some(' ');
         space.into_iter().chain([char]).chain(space)
     });
-    apart.nfd().filter(|char| !is_accent(*char)).flat_map(char::to_lowercase)
+    separated.nfd().filter(|char| !is_accent(*char)).flat_map(char::to_lowercase)
 }
 
 fn is_chinese(char: char) -> bool {
     CHINESE.iter().any(|(first, last)| (*first..=*last).contains(&char))
 }
 
-/// Control and format characters, private ones, and the replacement character.
+/// Control, format and private-use characters, and the replacement character.
 fn is_dropped(char: char) -> bool {
     match char {
         '\t' | '\n' | '\r' => false,
@@ -170,7 +170,7 @@ mod tests {
 
     use super::*;
 
-    /// What `reference/make_sample` prints: SHA-256 of the reference tokenizer's pieces for every character.
+    /// SHA-256 of the reference tokenizer's pieces for every character, printed by `reference/make_sample`.
     const EVERY_CHARACTER: &str = "414b821a9e6b0564fb8e123831bd864df2d22c6f0bfb7217d1ae104b7c044734";
 
     #[derive(Deserialize)]
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sample_is_cut_as_the_reference_cuts_it() {
+    fn the_sample_is_tokenized_like_the_reference() {
         let tokenizer = Tokenizer::compiled_in();
         let lines = include_str!("../reference/sample.jsonl").lines();
         let samples: Vec<Sample> =
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn every_character_is_treated_as_the_reference_treats_it() {
+    fn every_character_is_tokenized_like_the_reference() {
         let tokenizer = Tokenizer::compiled_in();
         let mut digest = Sha256::new();
         for char in '\0'..=char::MAX {
@@ -205,13 +205,13 @@ mod tests {
     }
 
     #[test]
-    fn a_million_bytes_of_anything_are_cut_in_one_go() {
+    fn texts_of_a_million_bytes_are_tokenized() {
         let tokenizer = Tokenizer::compiled_in();
         let count = |unit: &str| tokenizer.pieces(&unit.repeat(1_000_000 / unit.len())).len();
         assert_eq!(
             (count("x"), count("e\u{301}"), count("a\u{301}\u{327}")),
             (1, 1, 1),
-            "a long word is unknown"
+            "a word of more than 100 characters is unknown"
         );
         assert_eq!((count(" "), count("\0"), count("\u{301}"), count("\u{200b}\n")), (0, 0, 0, 0));
         assert_eq!(
@@ -225,14 +225,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pieces_are_of_the_vocabulary_and_no_more_than_decomposed_characters(text in any::<String>()) {
+        fn pieces_are_in_the_vocabulary_and_at_most_as_many_as_characters(text in any::<String>()) {
             let pieces = Tokenizer::compiled_in().pieces(&text);
             prop_assert!(pieces.iter().all(|piece| usize::from(*piece) < VOCABULARY));
             prop_assert!(pieces.len() <= text.nfd().flat_map(char::to_lowercase).count());
         }
 
         #[test]
-        fn words_are_cut_each_by_itself(words in prop::collection::vec("[^\\[\\p{M}]{0,120}", 0..8)) {
+        fn each_word_is_tokenized_by_itself(words in prop::collection::vec("[^\\[\\p{M}]{0,120}", 0..8)) {
             let tokenizer = Tokenizer::compiled_in();
             let each: Vec<u16> = words.iter().flat_map(|word| tokenizer.pieces(word)).collect();
             prop_assert_eq!(tokenizer.pieces(&words.join(" ")), each.clone());

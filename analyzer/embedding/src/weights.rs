@@ -1,43 +1,44 @@
-//! The weights that are compiled in, as `weights/make` lays them out (`weights/README.md`).
+//! Weights of the model, compiled in. `weights/make` writes the file, `weights/README.md` describes its layout.
 
 use pulp::Simd;
 
 use crate::matrix::PANEL;
 
-/// Numbers of a hidden state.
+/// Width of a hidden state.
 pub(crate) const HIDDEN: usize = 384;
 
-/// Heads of an attention; each has [`PANEL`] of the hidden numbers.
+/// Attention heads; each has [`PANEL`] columns of the hidden state.
 pub(crate) const HEADS: usize = HIDDEN / PANEL;
 
-/// Word pieces of the vocabulary.
+/// Word pieces in the vocabulary.
 pub(crate) const VOCABULARY: usize = 30_522;
 
-/// Places of a window.
-pub(crate) const PLACES: usize = 256;
+/// Positions of a window, `[CLS]` and `[SEP]` included.
+pub(crate) const POSITIONS: usize = 256;
 
 const LAYERS: usize = 6;
-/// Numbers of a state within the second half of a layer.
-pub(crate) const WIDE: usize = 4 * HIDDEN;
+/// Width of the intermediate state of a feed-forward block.
+pub(crate) const INTERMEDIATE: usize = 4 * HIDDEN;
 
-/// Inputs of a dense layer that share a scale.
+/// Inputs of a dense layer that share one scale.
 const GROUP: usize = 64;
 
 const MAGIC: &[u8] = b"MiniLM-L6-H384 int8 v1\n\0\0\0\0\0\0\0\0\0";
 
 static FILE: &[u8] = include_bytes!("../weights/all-MiniLM-L6-v2.i8");
 
-/// One number for each of a hidden state's.
+/// One hidden state.
 pub(crate) type Row = [f32; HIDDEN];
 
-/// A weight and a bias to normalise with.
+/// Weight and bias of a layer normalisation.
 #[derive(Debug)]
 pub(crate) struct Norm {
     pub(crate) weight: Row,
     pub(crate) bias: Row,
 }
 
-/// A dense layer of `K` inputs in panels of 32 outputs: int8 weights, a scale for each 64 inputs of an output, a bias.
+/// A dense layer with `K` inputs, in panels of 32 outputs: int8 weights, one scale for each 64 inputs of an output, and
+/// one bias for each output.
 #[derive(Debug)]
 pub(crate) struct Dense<const K: usize> {
     weights: &'static [[[u8; PANEL]; K]],
@@ -48,61 +49,61 @@ pub(crate) struct Dense<const K: usize> {
 /// One layer of the transformer.
 #[derive(Debug)]
 pub(crate) struct Layer {
-    /// Queries, keys and values: a panel a head, 12 of each.
-    pub(crate) ask: Dense<HIDDEN>,
-    pub(crate) mix: Dense<HIDDEN>,
-    pub(crate) mix_norm: Norm,
-    pub(crate) widen: Dense<HIDDEN>,
-    pub(crate) narrow: Dense<WIDE>,
-    pub(crate) narrow_norm: Norm,
+    /// Queries, keys and values as one layer: one panel per head, 12 panels each.
+    pub(crate) query_key_value: Dense<HIDDEN>,
+    pub(crate) attention_output: Dense<HIDDEN>,
+    pub(crate) attention_norm: Norm,
+    pub(crate) intermediate: Dense<HIDDEN>,
+    pub(crate) output: Dense<INTERMEDIATE>,
+    pub(crate) output_norm: Norm,
 }
 
-/// All of the model's numbers.
+/// All parameters of the model.
 #[derive(Debug)]
 pub(crate) struct Weights {
     words: &'static [[u8; HIDDEN]],
     word_scales: Vec<f32>,
-    places: Vec<Row>,
+    positions: Vec<Row>,
     pub(crate) norm: Norm,
     pub(crate) layers: Vec<Layer>,
 }
 
 impl Weights {
-    /// Reads the file that is compiled in; its int8 numbers stay where they are.
+    /// Parses the compiled-in file. The int8 weights are borrowed from it.
     pub(crate) fn compiled_in() -> Self {
         let mut file = File(FILE);
-        assert_eq!(file.take(MAGIC.len()), MAGIC, "the file of weights begins with its name");
+        assert_eq!(file.take(MAGIC.len()), MAGIC, "the file of weights starts with its magic bytes");
         let words = file.take(VOCABULARY * HIDDEN).as_chunks().0;
         let word_scales = file.floats(VOCABULARY);
-        let places = file.floats(PLACES * HIDDEN).as_chunks().0.to_vec();
+        let positions = file.floats(POSITIONS * HIDDEN).as_chunks().0.to_vec();
         let norm = file.norm();
         let layers = (0..LAYERS).map(|_| file.layer()).collect();
         assert!(file.0.is_empty(), "the file of weights ends after the last layer");
-        Self { words, word_scales, places, norm, layers }
+        Self { words, word_scales, positions, norm, layers }
     }
 
-    /// What a word piece at a place starts as; not normalised yet.
+    /// Embedding of a word piece at a position, before normalisation.
     #[inline(always)]
-    pub(crate) fn start(&self, word: u16, place: usize, row: &mut Row) {
+    pub(crate) fn embedding(&self, word: u16, position: usize, row: &mut Row) {
         let word = usize::from(word);
         let scale = self.word_scales[word];
-        for ((x, whole), place) in row.iter_mut().zip(&self.words[word]).zip(&self.places[place]) {
-            *x = f32::from(whole.cast_signed()).mul_add(scale, *place);
+        for ((x, quantised), offset) in row.iter_mut().zip(&self.words[word]).zip(&self.positions[position]) {
+            *x = f32::from(quantised.cast_signed()).mul_add(scale, *offset);
         }
     }
 }
 
 impl<const K: usize> Dense<K> {
-    /// The biases, a panel at a time.
+    /// Biases by panel.
     pub(crate) fn biases(&self) -> &[[f32; PANEL]] {
         &self.biases
     }
 
-    /// The weights of a panel as real numbers: for each input, one for each of the 32 outputs.
+    /// Dequantises the weights of a panel: for each input, the 32 weights of the outputs.
     #[inline(always)]
-    pub(crate) fn unpack<S: Simd>(&self, simd: S, panel: usize, into: &mut [[f32; PANEL]; K]) {
-        for (into, whole) in into.as_flattened_mut().iter_mut().zip(self.weights[panel].as_flattened()) {
-            *into = f32::from(whole.cast_signed());
+    pub(crate) fn dequantise<S: Simd>(&self, simd: S, panel: usize, into: &mut [[f32; PANEL]; K]) {
+        for (into, quantised) in into.as_flattened_mut().iter_mut().zip(self.weights[panel].as_flattened()) {
+            *into = f32::from(quantised.cast_signed());
         }
         let scales = &self.scales[panel * (K / GROUP)..][..K / GROUP];
         for (into, scales) in into.chunks_exact_mut(GROUP).zip(scales) {
@@ -116,7 +117,7 @@ impl<const K: usize> Dense<K> {
     }
 }
 
-/// What is left to read.
+/// The unread rest of the file.
 struct File(&'static [u8]);
 
 impl File {
@@ -132,7 +133,7 @@ impl File {
     }
 
     fn norm(&mut self) -> Norm {
-        let mut row = || self.floats(HIDDEN).try_into().expect("as many as were asked for");
+        let mut row = || self.floats(HIDDEN).try_into().expect("floats returns the requested number");
         Norm { weight: row(), bias: row() }
     }
 
@@ -145,12 +146,12 @@ impl File {
 
     fn layer(&mut self) -> Layer {
         Layer {
-            ask: self.dense(3 * HIDDEN),
-            mix: self.dense(HIDDEN),
-            mix_norm: self.norm(),
-            widen: self.dense(WIDE),
-            narrow: self.dense(HIDDEN),
-            narrow_norm: self.norm(),
+            query_key_value: self.dense(3 * HIDDEN),
+            attention_output: self.dense(HIDDEN),
+            attention_norm: self.norm(),
+            intermediate: self.dense(INTERMEDIATE),
+            output: self.dense(HIDDEN),
+            output_norm: self.norm(),
         }
     }
 }
@@ -162,15 +163,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_name_of_the_model_holds_the_digest_of_its_weights() {
+    fn the_model_name_contains_the_digest_of_the_weights() {
         let digest = Sha256::digest(FILE);
         let short: String = digest[..4].iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(crate::MODEL, format!("all-MiniLM-L6-v2/int8-{short}"));
     }
 
     #[test]
-    fn the_file_is_read_to_its_end() {
+    fn the_file_has_six_layers_and_256_positions() {
         let weights = Weights::compiled_in();
-        assert_eq!((weights.layers.len(), weights.places.len()), (LAYERS, PLACES));
+        assert_eq!((weights.layers.len(), weights.positions.len()), (LAYERS, POSITIONS));
     }
 }
