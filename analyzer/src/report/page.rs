@@ -149,9 +149,9 @@ mod tests {
     use crate::report::fixture;
     use crate::verdict::Decision;
 
-    fn render(answer: Decision) -> String {
+    fn render(decision: Decision) -> String {
         let runs = fixture::runs();
-        let analysis = fixture::analysis(answer);
+        let analysis = fixture::analysis(decision);
         let meta =
             ReportMeta { title: fixture::HOSTILE.to_owned(), commands: vec![fixture::HOSTILE.to_owned()] };
         report_html(&analysis, &runs.input(), &meta).unwrap()
@@ -254,12 +254,12 @@ mod tests {
 
     #[test]
     fn each_answer_has_its_heading_and_exit_code() {
-        for (answer, heading, code) in [
+        for (decision, heading, code) in [
             (Decision::Approve, "Approve", "exit code 0"),
             (Decision::Block, "Block", "exit code 3"),
             (Decision::Inconclusive, "Inconclusive", "exit code 4"),
         ] {
-            let html = render(answer);
+            let html = render(decision);
             assert!(html.contains(&format!("<h1>{heading}</h1>")) && html.contains(code), "{heading}");
         }
     }

@@ -54,7 +54,7 @@ fn headline(verdict: &Verdict, meta: &ReportMeta, lines: &mut Vec<String>) {
         Decision::Block => "⛔",
         Decision::Inconclusive => "❔",
     };
-    lines.push(format!("## {symbol} Foreshadow: {}", wording::answer(verdict.verdict)));
+    lines.push(format!("## {symbol} Foreshadow: {}", wording::decision(verdict.verdict)));
     lines.push(String::new());
     lines.push(format!("**{}**", escape::markdown(&wording::why(verdict))));
     lines.push(String::new());
@@ -250,9 +250,9 @@ mod tests {
     use super::*;
     use crate::report::fixture;
 
-    fn check(answer: Decision, expected: &Expect) {
+    fn check(decision: Decision, expected: &Expect) {
         let runs = fixture::plain_runs();
-        let summary = summary_md(&fixture::plain_analysis(answer), &runs.input(), &ReportMeta::default());
+        let summary = summary_md(&fixture::plain_analysis(decision), &runs.input(), &ReportMeta::default());
         expected.assert_eq(&summary.expect("the runs are paired"));
     }
 
@@ -287,7 +287,7 @@ mod tests {
 
                 Changed writes, by tool:
 
-                - refund duplicated in 1 of 3 candidate trials, 0 of 3 baseline trials
+                - duplicated write refund in 1 of 3 candidate trials, 0 of 3 baseline trials
 
                 <details><summary>Tests of these metrics</summary>
 
@@ -340,7 +340,7 @@ mod tests {
 
                 Changed writes, by tool:
 
-                - refund duplicated in 1 of 3 candidate trials, 0 of 3 baseline trials
+                - duplicated write refund in 1 of 3 candidate trials, 0 of 3 baseline trials
 
                 <details><summary>Tests of these metrics</summary>
 
@@ -395,7 +395,7 @@ mod tests {
 
                 Changed writes, by tool:
 
-                - refund duplicated in 1 of 3 candidate trials, 0 of 3 baseline trials
+                - duplicated write refund in 1 of 3 candidate trials, 0 of 3 baseline trials
 
                 - `underpowered` success fell by 33.0 points order 7, 20 USD
 

@@ -164,7 +164,7 @@ fn headline(tool: &str, change: WriteChange, counts: &[ToolCounts; 2], lanes: &[
         )
     };
     let change: &str = change.into();
-    format!("{} {change} in {} candidate trials, {} baseline trials", escape::name(tool), of(1), of(0))
+    format!("{change} write {} in {} candidate trials, {} baseline trials", escape::name(tool), of(1), of(0))
 }
 
 impl LaneCounts {
@@ -264,6 +264,9 @@ mod tests {
         assert_eq!(duplicated.candidate, once);
         assert_eq!((missing.candidate.count.as_str(), reordered.candidate.count.as_str()), ("0", "0"));
         assert_eq!(refund.calls_change, "+33%");
-        assert_eq!(table.headlines, ["refund duplicated in 1 of 3 candidate trials, 0 of 3 baseline trials"]);
+        assert_eq!(
+            table.headlines,
+            ["duplicated write refund in 1 of 3 candidate trials, 0 of 3 baseline trials"]
+        );
     }
 }

@@ -13,17 +13,17 @@ use crate::verdict::{
 /// Metrics named in the sentence of an approval.
 const APPROVED_NAMED: usize = 3;
 
-/// The answer as a heading.
-pub(super) fn answer(answer: Decision) -> &'static str {
-    match answer {
+/// The decision as a heading.
+pub(super) fn decision(decision: Decision) -> &'static str {
+    match decision {
         Decision::Approve => "Approve",
         Decision::Block => "Block",
         Decision::Inconclusive => "Inconclusive",
     }
 }
 
-pub(super) fn answer_severity(answer: Decision) -> Severity {
-    match answer {
+pub(super) fn decision_severity(decision: Decision) -> Severity {
+    match decision {
         Decision::Approve => Severity::Good,
         Decision::Block => Severity::Bad,
         Decision::Inconclusive => Severity::Warning,
@@ -31,8 +31,8 @@ pub(super) fn answer_severity(answer: Decision) -> Severity {
 }
 
 /// The consequence for the rollout.
-pub(super) fn consequence(answer: Decision) -> &'static str {
-    match answer {
+pub(super) fn consequence(decision: Decision) -> &'static str {
+    match decision {
         Decision::Approve => "The candidate may roll out.",
         Decision::Block => "The candidate must not roll out.",
         Decision::Inconclusive => "Neither harm nor safety is proven. The candidate does not roll out yet.",
@@ -40,8 +40,8 @@ pub(super) fn consequence(answer: Decision) -> &'static str {
 }
 
 /// The exit code of `foreshadow analyze`.
-pub(super) fn exit_code(answer: Decision) -> u8 {
-    match answer {
+pub(super) fn exit_code(decision: Decision) -> u8 {
+    match decision {
         Decision::Approve => 0,
         Decision::Block => 3,
         Decision::Inconclusive => 4,
@@ -253,28 +253,28 @@ pub(super) fn meaning(metric: &str) -> &'static str {
     }
 }
 
-/// A reason in a few words after its metric's name.
+/// A reason as the label of a list of metrics.
 pub(super) fn short_reason(code: ReasonCode) -> &'static str {
     match code {
-        ReasonCode::InvariantViolated => "is violated",
-        ReasonCode::Deteriorated => "got worse",
-        ReasonCode::NonInferior => "stays within its margin",
-        ReasonCode::DeterioratedWithinMargin => "got worse within its margin",
-        ReasonCode::Underpowered => "is undecided",
-        ReasonCode::BelowFloor => "has too few cases",
-        ReasonCode::TooManyUnscorable => "has too many unscorable trials",
-        ReasonCode::MissingTrials => "has missing trials",
-        ReasonCode::BaselineViolatesInvariant => "is violated by the baseline too",
-        ReasonCode::InvariantUnchecked => "could not be checked",
-        ReasonCode::MetricAbsent => "could not be computed",
+        ReasonCode::InvariantViolated => "violated",
+        ReasonCode::Deteriorated => "worse",
+        ReasonCode::NonInferior => "within margin",
+        ReasonCode::DeterioratedWithinMargin => "worse within margin",
+        ReasonCode::Underpowered => "undecided",
+        ReasonCode::BelowFloor => "too few cases",
+        ReasonCode::TooManyUnscorable => "too many unscorable trials",
+        ReasonCode::MissingTrials => "missing trials",
+        ReasonCode::BaselineViolatesInvariant => "violated by the baseline too",
+        ReasonCode::InvariantUnchecked => "not checked",
+        ReasonCode::MetricAbsent => "not computed",
         ReasonCode::AnswersChanged => "answers changed",
-        ReasonCode::DiffersFromRecording => "differs from the recording",
-        ReasonCode::SliceStandsOut => "stands out in some slices",
+        ReasonCode::DiffersFromRecording => "unlike the recording",
+        ReasonCode::SliceStandsOut => "some slices stand out",
         ReasonCode::ReplayUnfaithful
         | ReasonCode::CorpusSelected
         | ReasonCode::BaselineIsRecording
         | ReasonCode::NoRequiredMetric
-        | ReasonCode::NoPairs => "cannot be judged",
+        | ReasonCode::NoPairs => "not judged",
     }
 }
 
@@ -328,7 +328,7 @@ pub(super) fn advice(code: ReasonCode) -> &'static str {
             "Either the build changed or the replay is inexact. Replay the current build too (--lane baseline) and compare with that."
         }
         ReasonCode::SliceStandsOut => {
-            "Open the sessions of these slices and record more of them. Name a slice in the policy to let it decide next time."
+            "Open the sessions of the slices that stand out (see Slices), and record more of them. Name a slice in the policy to let it decide next time."
         }
     }
 }

@@ -91,7 +91,7 @@
     // A part too thin for its number has no label. The text beside the bar has all numbers.
     const label = (row) => (row.count / total > 0.1 ? `${row.count} ${row.direction}` : row.count / total > 0.02 ? `${row.count}` : "");
     return chart({
-      width, height: rows.length * 30 + 10, marginLeft: narrow ? 110 : 150, marginRight: narrow ? 8 : 275, marginTop: 4, marginBottom: 4,
+      width, height: rows.length * 30 + 10, marginLeft: narrow ? 130 : 150, marginRight: narrow ? 8 : 275, marginTop: 4, marginBottom: 4,
       x: { axis: null, domain: [0, total] }, y: { domain: rows.map((row) => row.name), label: null, tickSize: 0, padding: 0.25 },
       marks: [
         Plot.barX(parts, Plot.stackX({ x: "count", y: "name", z: "direction", order: ["worse", "same", "better"], fill: { value: (row) => `var(--${row.severity}-soft)`, scale: null }, stroke: { value: (row) => color(row.severity), scale: null }, insetLeft: 1, insetRight: 1 })),
@@ -147,7 +147,7 @@
     return [drawings];
   };
   const calibration = (rows, width) => [chart({
-    width, height: rows.length * 34 + 60, marginLeft: width < 640 ? 110 : 150, marginRight: 24, marginTop: 12, marginBottom: 40,
+    width, height: rows.length * 34 + 60, marginLeft: width < 640 ? 130 : 150, marginRight: 24, marginTop: 12, marginBottom: 40,
     x: { label: "multiples of the margin →", labelAnchor: "center", grid: true, zero: true }, y: { domain: rows.map((row) => row.name), label: null, tickSize: 0, type: "band" },
     marks: [
       Plot.ruleX([1], { stroke: "var(--bad)", strokeDasharray: "5 3" }),

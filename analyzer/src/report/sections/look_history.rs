@@ -25,7 +25,7 @@ struct LookRow {
     alpha_spent: String,
     boundary: String,
     severity: Severity,
-    answer: &'static str,
+    decision: &'static str,
 }
 
 /// Sequential p values of a deciding metric at one look: the smallest alpha at which its test would have stopped so far.
@@ -48,8 +48,8 @@ pub(in crate::report) fn look_history(history: &LookHistory) -> LookHistorySecti
                 fraction: number::percent(look.fraction),
                 alpha_spent: number::p_value(look.alpha_spent),
                 boundary: look.boundary.map_or_else(String::new, |boundary| format!("{boundary:.3}")),
-                severity: wording::answer_severity(look.decision),
-                answer: wording::answer(look.decision),
+                severity: wording::decision_severity(look.decision),
+                decision: wording::decision(look.decision),
             })
             .collect(),
     }

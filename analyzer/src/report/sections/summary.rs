@@ -1,4 +1,4 @@
-//! Top of the page: answer, reasons, worst cases, next steps and the sample size for approval.
+//! Top of the page: decision, reasons, worst cases, next steps and the sample size for approval.
 
 use serde::Serialize;
 
@@ -14,11 +14,11 @@ const WORST_CASES_LISTED: usize = 5;
 #[derive(Debug, Serialize)]
 pub(in crate::report) struct SummarySection {
     pub(in crate::report) title: String,
-    pub(in crate::report) answer: &'static str,
+    pub(in crate::report) decision: &'static str,
     pub(in crate::report) severity: Severity,
     pub(in crate::report) exit_code: u8,
     pub(in crate::report) sentence: String,
-    /// Metrics of further reasons of the same severity, a few words each.
+    /// Further reasons of the same severity, each with its metrics.
     pub(in crate::report) also: Vec<String>,
     pub(in crate::report) consequence: &'static str,
     pub(in crate::report) facts: Vec<Fact>,
@@ -31,7 +31,7 @@ pub(in crate::report) struct SummarySection {
     pub(in crate::report) notes: Vec<String>,
 }
 
-/// One number under the answer.
+/// One number under the decision.
 #[derive(Debug, Serialize)]
 pub(in crate::report) struct Fact {
     name: &'static str,
@@ -76,8 +76,8 @@ pub(in crate::report) fn summary(verdict: &Verdict, cases: &CaseList, meta: &Rep
     };
     SummarySection {
         title,
-        answer: wording::answer(verdict.verdict),
-        severity: wording::answer_severity(verdict.verdict),
+        decision: wording::decision(verdict.verdict),
+        severity: wording::decision_severity(verdict.verdict),
         exit_code: wording::exit_code(verdict.verdict),
         sentence: wording::why(verdict),
         also: also(verdict),
@@ -146,10 +146,20 @@ fn also(verdict: &Verdict) -> Vec<String> {
     let severity = wording::reason_severity(first.code);
     let others = verdict.reasons.iter().skip(1);
     let same = others.filter(|reason| wording::reason_severity(reason.code) == severity);
-    same.filter_map(|reason| Some((reason.code, reason.metric.as_deref()?)))
-        .filter(|(_, metric)| Some(*metric) != first.metric.as_deref())
-        .map(|(code, metric)| format!("{} {}", escape::name(metric), wording::short_reason(code)))
-        .collect()
+    let mut by_reason: Vec<(ReasonCode, Vec<String>)> = Vec::new();
+    for (code, metric) in same.filter_map(|reason| Some((reason.code, reason.metric.as_deref()?))) {
+        if Some(metric) == first.metric.as_deref() {
+            continue;
+        }
+        match by_reason.iter_mut().find(|(known, _)| *known == code) {
+            Some((_, metrics)) => metrics.push(escape::name(metric)),
+            None => by_reason.push((code, vec![escape::name(metric)])),
+        }
+    }
+    let in_words = |(code, metrics): (ReasonCode, Vec<String>)| {
+        format!("{}: {}", wording::short_reason(code), metrics.join(", "))
+    };
+    by_reason.into_iter().map(in_words).collect()
 }
 
 fn advice(verdict: &Verdict) -> Vec<&'static str> {
