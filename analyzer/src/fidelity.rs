@@ -63,7 +63,6 @@ fn judge_lane<'a>(
 fn add(counts: &mut FidelityCounts, trial: &Fidelity) {
     counts.exact += u64::from(trial.exact);
     counts.normalised += u64::from(trial.normalised);
-    counts.overlaid += u64::from(trial.overlaid);
     counts.derived += u64::from(trial.derived);
     counts.live += u64::from(trial.live);
     counts.faulted += u64::from(trial.faulted);

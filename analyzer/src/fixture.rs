@@ -62,7 +62,6 @@ pub(crate) fn record(case: &str, number: u32, calls: Vec<ToolCall>) -> TrialReco
         trial,
         calls,
         turns_us: Vec::new(),
-        has_envelope: false,
         embedding: None,
         user_turns: Vec::new(),
         scores: Vec::new(),

@@ -72,8 +72,6 @@ pub struct TrialRecord {
     pub calls: Vec<ToolCall>,
     /// How long each of its turns took, microseconds; empty where the transcript does not say.
     pub turns_us: Vec<u64>,
-    /// Whether an exchange carries the decision of a capability envelope.
-    pub has_envelope: bool,
     /// Its answers as one direction; absent where they were not embedded.
     pub embedding: Option<AnswerEmbedding>,
     /// What the caller said, in order; empty where no invariant looks at it.
@@ -143,7 +141,6 @@ impl TrialRecord {
             trial,
             calls: Vec::new(),
             turns_us: Vec::new(),
-            has_envelope: false,
             embedding: None,
             user_turns: Vec::new(),
             scores: Vec::new(),

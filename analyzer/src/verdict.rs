@@ -313,9 +313,7 @@ pub struct FidelityCounts {
     pub exact: u64,
     /// The recording held the same arguments after normalisation.
     pub normalised: u64,
-    /// Answered from a write of the same trial.
-    pub overlaid: u64,
-    /// Derived from other recordings.
+    /// Answered without a matching recording.
     pub derived: u64,
     /// Let through to the real service.
     pub live: u64,

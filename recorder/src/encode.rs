@@ -137,7 +137,6 @@ impl ExchangeEncoder {
             identifiers,
             links,
             redactions: redacted.counts.into_rows(),
-            envelope: None,
         };
         records.push(Record::Exchange(Box::new(row)));
         Some((assigned, records))

@@ -410,7 +410,7 @@ fn message_values(
 ) -> Result<Vec<Vec<u8>>, RecordError> {
     let mut content = Vec::with_capacity(entry.bytes() + 64);
     for record in entry.records() {
-        codec::write_framed(&mut content, &record.encoded);
+        codec::write_framed(&mut content, &record.encoded)?;
     }
     let parts = u32::try_from(content.len().div_ceil(part_bytes)).unwrap_or(u32::MAX);
     let value = |(part, span): (u32, &[u8])| {

@@ -160,7 +160,6 @@ fn exchange(
         }],
         links: Vec::new(),
         redactions: Vec::new(),
-        envelope: None,
     }
 }
 

@@ -1,17 +1,29 @@
-//! One request and its answer on one edge: what the tap records, what an import makes, what a replay leaves behind.
+//! One request and its response on one edge: recorded by the tap, converted by an import, or written by a replay.
 //!
-//! Raw bodies are the truth; the decoded operation is derived from them and can be derived again.
+//! Raw bodies are authoritative. The decoded operation is derived from them and can be derived again.
 
 use serde::{Deserialize, Serialize};
 
 use crate::body::Body;
+use crate::columns;
+use crate::columns::text_values;
 use crate::id::{AgentId, BuildId, ExchangeId, IncarnationId, SessionId, TenantId};
 use crate::keys::Digest;
 
-/// A text of a few bytes, as most of the many in an exchange are: up to 24 lie in place.
+/// A short string: up to 24 bytes are stored in place, without an allocation.
 pub type SmallStr = compact_str::CompactString;
 
-/// Which boundary an exchange crossed.
+text_values! {
+    SmallStr: SmallStr::as_str;
+    Edge: |value| (*value).into();
+    Protocol: |value| (*value).into();
+    Ending: |value| (*value).into();
+    OperationKind: |value| (*value).into();
+    Effect: |value| (*value).into();
+    Confidence: |value| (*value).into();
+}
+
+/// The boundary that an exchange crossed.
 #[derive(
     Debug,
     Clone,
@@ -37,7 +49,7 @@ pub enum Edge {
     Tool,
 }
 
-/// What the bytes of an exchange were understood as.
+/// The protocol by which the bytes of an exchange were decoded.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, strum::IntoStaticStr, strum::EnumString,
 )]
@@ -48,11 +60,11 @@ pub enum Protocol {
     OpenaiChat,
     /// MCP over streamable HTTP, with sessions or stateless.
     Mcp,
-    /// A JSON request and a JSON answer, read by configured pointers.
+    /// A JSON request and a JSON response, read by configured JSON pointers.
     GenericJson,
-    /// Not understood; bytes only.
+    /// Not decoded; only the bytes are known.
     Opaque,
-    /// Made by `foreshadow import` from a transcript that carried no wire bytes.
+    /// Converted by `foreshadow import` from a transcript without wire bytes.
     Imported,
 }
 
@@ -63,17 +75,17 @@ pub enum Protocol {
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum Ending {
-    /// The answer arrived whole.
+    /// The complete response arrived.
     Complete,
-    /// No answer: the upstream refused, broke or timed out before its head was complete.
+    /// No response: the upstream refused, failed or timed out before its response head was complete.
     Failed,
-    /// The answer began and the upstream broke it off.
+    /// The upstream broke the response off.
     Truncated,
-    /// The client went away before the answer was whole.
+    /// The client disconnected before the response was complete.
     Cancelled,
 }
 
-/// What was done, decoded.
+/// The kind of a decoded operation.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, strum::IntoStaticStr, strum::EnumString,
 )]
@@ -86,15 +98,15 @@ pub enum OperationKind {
     Chat,
     /// A tool call.
     CallTool,
-    /// The list of tools was asked for.
+    /// A request for the list of tools.
     ListTools,
-    /// Another message of a known protocol (an MCP `initialize`, a ping).
+    /// Another message of a known protocol, such as an MCP `initialize` or a ping.
     Other,
-    /// Bytes that were not understood.
+    /// Bytes that were not decoded.
     Opaque,
 }
 
-/// What a tool call does outside.
+/// The effect of a tool call on the outside world.
 #[derive(
     Debug,
     Clone,
@@ -117,61 +129,71 @@ pub enum Effect {
     Read,
     /// Declared or observed to change something.
     Write,
-    /// Not declared: a replay treats it as a write, the effect metrics leave it out and count it apart.
+    /// Not declared. A replay treats it as a write; effect metrics leave it out and count it separately.
     #[default]
     Unknown,
 }
 
-/// A tool call that a model asked for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RequestedCall {
-    /// The provider's id of the call, where it gave one.
-    pub id: Option<String>,
-    /// The tool's name.
-    pub tool: String,
-    /// The arguments as the model wrote them.
-    pub arguments: String,
+columns! {
+    /// A tool call that a model requested.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct RequestedCall {
+        /// The provider's id of the call, if it gave one.
+        pub id: Option<String>,
+        /// Name of the tool.
+        pub tool: String,
+        /// Arguments as the model wrote them.
+        #[column(payload)]
+        pub arguments: String,
+    }
 }
 
-/// The decoded operation: flat, so that every field is a column; what does not apply is absent.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Operation {
-    /// What was done.
-    pub kind: OperationKind,
-    /// Protocol method where there is one (`tools/call`, `initialize`).
-    pub method: Option<String>,
-    /// Model: the model as the provider returned it, else as requested.
-    pub model: Option<String>,
-    /// Turn: what the caller said. Model: the text of the last user or tool message is not repeated here.
-    pub input: Option<String>,
-    /// Turn: what the agent answered. Model: the text the model wrote.
-    pub output: Option<String>,
-    /// Model: why it stopped, in the provider's words.
-    pub finish_reason: Option<String>,
-    /// Model: the tool calls it asked for, in order.
-    pub requested: Vec<RequestedCall>,
-    /// Tool: its name as on the wire.
-    pub tool: Option<String>,
-    /// Tool: the arguments in canonical JSON ([`crate::canonical`]); absent where they could not be parsed.
-    pub arguments: Option<String>,
-    /// Tool: the arguments kept verbatim because they could not be parsed.
-    pub arguments_verbatim: Option<String>,
-    /// Tool: keyed digest of the canonical arguments, for look-ups without the payload.
-    pub arguments_digest: Option<Digest>,
-    /// Tool: the result as text (for MCP the text contents joined by line feeds, else the structured content).
-    pub result: Option<String>,
-    /// Tool: whether the tool itself reported a failure.
-    pub is_error: Option<bool>,
-    /// Tool: what the call does outside.
-    pub effect: Effect,
-    /// Tool: the effect can be undone; absent where undeclared.
-    pub reversible: Option<bool>,
-    /// Tool: repeating the call changes nothing more; absent where undeclared.
-    pub idempotent: Option<bool>,
+columns! {
+    /// The decoded operation. It is flat, so that every field is a column; fields of other kinds are null.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct Operation {
+        /// Kind of the operation: `turn`, `chat`, `call_tool`, `list_tools`, `other` or `opaque`.
+        pub kind: OperationKind,
+        /// Method of the protocol, such as `tools/call` or `initialize`.
+        pub method: Option<String>,
+        /// Model call: the model that the provider named, else the requested one.
+        pub model: Option<String>,
+        /// Turn: the caller's text.
+        #[column(payload)]
+        pub input: Option<String>,
+        /// Turn: the agent's answer. Model call: the text that the model wrote.
+        #[column(payload)]
+        pub output: Option<String>,
+        /// Model call: the provider's finish reason.
+        pub finish_reason: Option<String>,
+        /// Model call: the requested tool calls, in order.
+        pub requested: Vec<RequestedCall>,
+        /// Tool call: name of the tool on the wire.
+        pub tool: Option<String>,
+        /// Tool call: the arguments in canonical JSON; null if they could not be parsed.
+        #[column(payload)]
+        pub arguments: Option<String>,
+        /// Tool call: the arguments verbatim, if they could not be parsed.
+        #[column(payload)]
+        pub arguments_verbatim: Option<String>,
+        /// Tool call: keyed digest of the canonical arguments, for lookups without the payload.
+        pub arguments_digest: Option<Digest>,
+        /// Tool call: the result as text. For MCP the text contents joined by line feeds, else the structured content.
+        #[column(payload)]
+        pub result: Option<String>,
+        /// Tool call: whether the tool itself reported an error.
+        pub is_error: Option<bool>,
+        /// Tool call: effect on the outside world: `read`, `write` or `unknown`.
+        pub effect: Effect,
+        /// Tool call: whether the effect can be undone; null if undeclared.
+        pub reversible: Option<bool>,
+        /// Tool call: whether a repeated call changes nothing more; null if undeclared.
+        pub idempotent: Option<bool>,
+    }
 }
 
 impl Operation {
-    /// An operation of this kind with nothing decoded.
+    /// An operation of this kind with no decoded field.
     #[must_use]
     pub fn new(kind: OperationKind) -> Self {
         Self {
@@ -195,17 +217,19 @@ impl Operation {
     }
 }
 
-/// Tokens and money, as the provider reported them; absent where it did not.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct Usage {
-    /// Tokens read, cached ones included.
-    pub input_tokens: Option<u64>,
-    /// Tokens written.
-    pub output_tokens: Option<u64>,
-    /// Of the tokens read, those that came from the provider's cache.
-    pub cached_tokens: Option<u64>,
-    /// In US dollars.
-    pub cost_usd: Option<f64>,
+columns! {
+    /// Tokens and cost as the provider reported them.
+    #[derive(Debug, Clone, Copy, Default, PartialEq)]
+    pub struct Usage {
+        /// Input tokens, cached ones included.
+        pub input_tokens: Option<u64>,
+        /// Output tokens.
+        pub output_tokens: Option<u64>,
+        /// Input tokens that the provider read from its cache.
+        pub cached_tokens: Option<u64>,
+        /// Cost in US dollars.
+        pub cost_usd: Option<f64>,
+    }
 }
 
 /// How sure a link or an identifier is.
@@ -226,165 +250,140 @@ pub struct Usage {
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum Confidence {
-    /// A guess that can be wrong (no identifier at all, joined by content).
+    /// A guess that can be wrong: no identifier, joined by content.
     Weak,
-    /// A general identifier that usually means the session (trace id, MCP session).
+    /// A general identifier that usually means the session, such as a trace id or an MCP session.
     Likely,
     /// An identifier configured or made for the purpose.
     Certain,
 }
 
-/// An identifier seen on the wire; all of them are kept, so that sessions can be stitched again later.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Identifier {
-    /// What it is called: `x-session-id`, `traceparent`, `mcp-session-id`, `gen_ai.response.id`.
-    pub name: SmallStr,
-    /// Its value, redacted like every other text.
-    pub value: SmallStr,
-    /// Where it stood: `request header`, `response header`, `request body`, `response body`, `import`.
-    pub source: SmallStr,
-    /// How surely it names the session.
-    pub confidence: Confidence,
-    /// Whether the session id of this exchange was taken from it.
-    pub chosen: bool,
+columns! {
+    /// An identifier seen on the wire. All of them are kept, so that sessions can be linked again later.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Identifier {
+        /// Name: `x-session-id`, `traceparent`, `mcp-session-id`, `gen_ai.response.id`.
+        pub name: SmallStr,
+        /// Value, redacted.
+        #[column(payload)]
+        pub value: SmallStr,
+        /// Location: `request header`, `response header`, `request body`, `response body`, `import`.
+        pub source: SmallStr,
+        /// How surely it names the session: `weak`, `likely` or `certain`.
+        pub confidence: Confidence,
+        /// Whether the session id of this exchange comes from it.
+        pub chosen: bool,
+    }
 }
 
-/// What another exchange of the same session has to do with this one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Link {
-    /// The other exchange.
-    pub to: ExchangeId,
-    /// `requested_by` (a tool call and the model call that asked for it), `continues` (a model call and the one whose
-    /// history it carries on).
-    pub kind: SmallStr,
-    /// How it was found.
-    pub source: SmallStr,
-    /// How sure it is.
-    pub confidence: Confidence,
+columns! {
+    /// A relation to another exchange of the same session.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Link {
+        /// Id of the other exchange.
+        pub to: ExchangeId,
+        /// Relation: `requested_by` (a tool call to the model call that requested it), `continues` (a model call to the one
+        /// whose history it extends).
+        pub kind: SmallStr,
+        /// Evidence for the relation.
+        pub source: SmallStr,
+        /// How sure the relation is: `weak`, `likely` or `certain`.
+        pub confidence: Confidence,
+    }
 }
 
-/// One kind of value that was replaced, and how often.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Redaction {
-    /// What was replaced: `openai_key`, `bearer`, `header:authorization`.
-    pub kind: SmallStr,
-    /// Where: `request body`, `response header`.
-    pub location: SmallStr,
-    /// How many values.
-    pub count: u32,
+columns! {
+    /// One kind of redacted value at one location.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Redaction {
+        /// Detector or header: `openai_key`, `bearer`, `header:authorization`.
+        pub kind: SmallStr,
+        /// Location: `request body`, `response header`.
+        pub location: SmallStr,
+        /// Number of redacted values.
+        pub count: u32,
+    }
 }
 
-/// A header that was allowed to be kept.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Header {
-    /// Lower-case name.
-    pub name: SmallStr,
-    /// Its value, redacted.
-    pub value: SmallStr,
+columns! {
+    /// A header that the configuration keeps.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Header {
+        /// Name in lower case.
+        pub name: SmallStr,
+        /// Value, redacted.
+        pub value: SmallStr,
+    }
 }
 
-/// One request and its answer; `R` is what pieces of bodies are named by ([`Body`]).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Exchange<R = Digest> {
-    /// This exchange.
-    pub exchange: ExchangeId,
-    /// Whose traffic.
-    pub tenant: TenantId,
-    /// Which agent.
-    pub agent: AgentId,
-    /// Which version of it, where known.
-    pub build: Option<BuildId>,
-    /// The session it belongs to. In a run: the trial's session, see [`crate::trial::Trial::session`].
-    pub session: SessionId,
-    /// The recorder process that saw it.
-    pub incarnation: IncarnationId,
-    /// Its number within (incarnation, session), from 0, without gaps, in the order in which exchanges started.
-    pub seq: u32,
-    /// Its number within the incarnation, from 0.
-    pub incarnation_seq: u64,
-    /// Which boundary it crossed.
-    pub edge: Edge,
-    /// What its bytes were understood as.
-    pub protocol: Protocol,
-    /// When the request's head arrived, UTC, microseconds since 1970.
-    pub started_at: i64,
-    /// When the session it belongs to started, UTC, microseconds since 1970: decides the `date=` it is stored under.
-    pub session_started_at: i64,
-    /// From the start to the first byte of the answer's body, microseconds.
-    pub first_byte_us: Option<u64>,
-    /// From the start to the end, microseconds; absent where an imported transcript does not say.
-    pub duration_us: Option<u64>,
-    /// For a streamed answer: the times between its frames, microseconds, the first from `first_byte_us`.
-    pub frame_gaps_us: Vec<u32>,
-    /// How it ended.
-    pub ending: Ending,
-    /// Why it did not end complete, or what was odd about it, in words.
-    pub ending_detail: Option<String>,
-    /// HTTP method.
-    pub http_method: Option<SmallStr>,
-    /// Path and query, redacted.
-    pub path: Option<SmallStr>,
-    /// HTTP status of the answer.
-    pub status: Option<u16>,
-    /// Allowed request headers.
-    pub request_headers: Vec<Header>,
-    /// Allowed response headers.
-    pub response_headers: Vec<Header>,
-    /// The request's body.
-    pub request: Body<R>,
-    /// The answer's body.
-    pub response: Body<R>,
-    /// The decoded operation.
-    pub operation: Operation,
-    /// Tokens and money.
-    pub usage: Usage,
-    /// Every identifier seen.
-    pub identifiers: Vec<Identifier>,
-    /// What it has to do with other exchanges of the session.
-    pub links: Vec<Link>,
-    /// What was replaced before anything was written.
-    pub redactions: Vec<Redaction>,
-    /// What the capability envelope said of it, once governance asserts one.
-    pub envelope: Option<String>,
-}
-
-impl<R> Exchange<R> {
-    /// Renames the references of both bodies.
-    ///
-    /// # Errors
-    /// Whatever `rename` says.
-    pub fn try_map<S, E>(self, mut rename: impl FnMut(R) -> Result<S, E>) -> Result<Exchange<S>, E> {
-        Ok(Exchange {
-            request: self.request.try_map(&mut rename)?,
-            response: self.response.try_map(&mut rename)?,
-            exchange: self.exchange,
-            tenant: self.tenant,
-            agent: self.agent,
-            build: self.build,
-            session: self.session,
-            incarnation: self.incarnation,
-            seq: self.seq,
-            incarnation_seq: self.incarnation_seq,
-            edge: self.edge,
-            protocol: self.protocol,
-            started_at: self.started_at,
-            session_started_at: self.session_started_at,
-            first_byte_us: self.first_byte_us,
-            duration_us: self.duration_us,
-            frame_gaps_us: self.frame_gaps_us,
-            ending: self.ending,
-            ending_detail: self.ending_detail,
-            http_method: self.http_method,
-            path: self.path,
-            status: self.status,
-            request_headers: self.request_headers,
-            response_headers: self.response_headers,
-            operation: self.operation,
-            usage: self.usage,
-            identifiers: self.identifiers,
-            links: self.links,
-            redactions: self.redactions,
-            envelope: self.envelope,
-        })
+columns! {
+    /// One request and its response. `R` names the chunks of bodies ([`Body`]).
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct Exchange<R = Digest> {
+        /// Id of the exchange.
+        pub exchange: ExchangeId,
+        /// Tenant of the traffic.
+        pub tenant: TenantId,
+        /// Agent of the traffic.
+        pub agent: AgentId,
+        /// Build of the agent, if known.
+        pub build: Option<BuildId>,
+        /// Session of the exchange; in a run, the session of the trial.
+        #[column(lookup)]
+        pub session: SessionId,
+        /// Recorder process that recorded it.
+        pub incarnation: IncarnationId,
+        /// Number within (incarnation, session), from 0, without gaps, in the order of starts.
+        pub seq: u32,
+        /// Number within the incarnation, from 0.
+        pub incarnation_seq: u64,
+        /// Boundary that it crossed: `turn`, `model` or `tool`.
+        pub edge: Edge,
+        /// Protocol that decoded it: `openai_chat`, `mcp`, `generic_json`, `opaque` or `imported`.
+        pub protocol: Protocol,
+        /// Arrival of the request head, UTC.
+        pub started_at: i64,
+        /// Start of the session, UTC; the `date=` folder is its day.
+        pub session_started_at: i64,
+        /// Microseconds from the start to the first byte of the response body.
+        pub first_byte_us: Option<u64>,
+        /// Microseconds from the start to the end; null if an imported transcript has no times.
+        pub duration_us: Option<u64>,
+        /// Streamed response: microseconds between its frames, the first from `first_byte_us`.
+        pub frame_gaps_us: Vec<u32>,
+        /// How it ended: `complete`, `failed`, `truncated` or `cancelled`.
+        pub ending: Ending,
+        /// Reason of an ending other than `complete`, or a warning.
+        #[column(payload)]
+        pub ending_detail: Option<String>,
+        /// HTTP method.
+        pub http_method: Option<SmallStr>,
+        /// Path and query, redacted.
+        #[column(payload)]
+        pub path: Option<SmallStr>,
+        /// HTTP status of the response.
+        pub status: Option<u16>,
+        /// Kept request headers.
+        #[column(payload)]
+        pub request_headers: Vec<Header>,
+        /// Kept response headers.
+        #[column(payload)]
+        pub response_headers: Vec<Header>,
+        /// Body of the request.
+        #[column(chunks)]
+        pub request: Body<R>,
+        /// Body of the response.
+        #[column(chunks)]
+        pub response: Body<R>,
+        /// The decoded operation.
+        pub operation: Operation,
+        /// Tokens and cost.
+        pub usage: Usage,
+        /// Every identifier seen on the wire.
+        pub identifiers: Vec<Identifier>,
+        /// Relations to other exchanges of the session.
+        pub links: Vec<Link>,
+        /// Values that were redacted before anything was written.
+        pub redactions: Vec<Redaction>,
     }
 }

@@ -71,6 +71,7 @@ impl Visitor<'_> for Parser {
     }
 }
 
+/// Defines one kind of identifier.
 macro_rules! identifier {
     ($(#[$doc:meta])* $name:ident, $kind:literal) => {
         $(#[$doc])*
@@ -112,6 +113,10 @@ macro_rules! identifier {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 deserializer.deserialize_str(Parser($kind)).map(Self)
             }
+        }
+
+        crate::columns::text_values! {
+            $name: $name::as_str;
         }
 
         impl $name {

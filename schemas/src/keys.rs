@@ -7,6 +7,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
+use crate::columns::{ChunkReference, ColumnBuilder, ColumnValue, LogicalType};
 use crate::id::TenantId;
 
 /// Length of a [`Digest`].
@@ -50,6 +51,20 @@ impl Serialize for Digest {
 impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         serde_bytes::ByteArray::deserialize(deserializer).map(|array| Self(array.into_array()))
+    }
+}
+
+impl ColumnValue for Digest {
+    const TYPE: LogicalType = LogicalType::FixedBinary(DIGEST_BYTES);
+
+    fn build<B: ColumnBuilder>(builder: &mut B, values: &[Option<&Self>]) -> Result<B::Array, B::Error> {
+        builder.fixed_binary(values.iter().map(|value| value.map(|Self(bytes)| bytes)))
+    }
+}
+
+impl ChunkReference for Digest {
+    fn build<B: ColumnBuilder>(builder: &mut B, bodies: &[Option<&Vec<Self>>]) -> Result<B::Array, B::Error> {
+        builder.chunk_rows(bodies.len())
     }
 }
 

@@ -6,6 +6,7 @@
 
 pub mod body;
 pub mod canonical;
+pub mod columns;
 pub mod embedding;
 pub mod exchange;
 pub mod id;
@@ -28,6 +29,8 @@ pub mod variables;
 ///
 /// - exchanges: `request` and `response` have `template` and `chunk_offsets` (was `template`, `cuts`); `redactions` have
 ///   `location` (was `place`).
+/// - exchanges no longer have `envelope`, which was always null; `fidelity` of trials no longer has `overlaid`, which was always
+///   0.
 /// - chunks: `stored_in` (was `stored_in`).
 /// - trials: `complete` (was `whole`).
 /// - scores: `priority` (was `rank`).

@@ -1,84 +1,93 @@
-//! Scores: what one evaluator says of one trial. Written by `foreshadow score`, read by the decision.
+//! Scores: one evaluator's result for one trial. `foreshadow score` writes them, the analyzer reads them.
 
 use serde::{Deserialize, Serialize};
 
+use crate::columns;
+use crate::columns::text_values;
 use crate::id::{AgentId, CaseId, SessionId, TenantId};
 use crate::trial::Lane;
 
-/// What kind of evaluator said it: what a word of this kind is worth is the decision's to say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// The kind of an evaluator; the decision policy weighs each kind.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, strum::IntoStaticStr,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum ScoreKind {
-    /// A label that a person gave, from a file of labels.
+    /// A person's label, from a file of labels.
     Label,
-    /// A program of the user's.
+    /// A program of the user.
     Command,
-    /// A service of the user's.
+    /// A service of the user.
     Http,
-    /// A language model; it votes only where its agreement with labels is measured and passes.
+    /// A language model. It counts only where its measured agreement with labels passes.
     Judge,
 }
 
+text_values! {
+    ScoreKind: |value| (*value).into();
+}
+
 impl ScoreKind {
-    /// The kind's name as it is stored and printed.
+    /// The name as stored and printed.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Label => "label",
-            Self::Command => "command",
-            Self::Http => "http",
-            Self::Judge => "judge",
-        }
+        self.into()
     }
 }
 
-/// What one evaluator says of one trial.
-///
-/// There is at most one row without `error` of a (session, evaluator, evaluator digest). Rows with `error` say that it
-/// was tried; a row without one, wherever it stands, holds before them.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Score {
-    /// Whose traffic.
-    pub tenant: TenantId,
-    /// Which agent.
-    pub agent: AgentId,
-    /// Whose trial.
-    pub lane: Lane,
-    /// The trial's case.
-    pub case: CaseId,
-    /// The trial's number within (lane, case).
-    pub trial: u32,
-    /// What the trial's exchanges are stored under.
-    pub session: SessionId,
-    /// When the trial started, UTC, microseconds since 1970, as its own row says.
-    pub trial_started_at: Option<i64>,
-    /// The evaluator's name in the configuration.
-    pub evaluator: String,
-    /// Its kind.
-    pub kind: ScoreKind,
-    /// Its place among the evaluators of its configuration, from 0: of two that may decide, the lower does.
-    pub priority: u32,
-    /// BLAKE3 of everything in its configuration that can change a score: another digest is another evaluator.
-    pub evaluator_digest: String,
-    /// When it was scored, UTC, microseconds since 1970.
-    pub scored_at: i64,
-    /// Whether the work was done right; absent where it could not be scored.
-    pub success: Option<bool>,
-    /// How well, from 0 to 1, where the evaluator says.
-    pub value: Option<f64>,
-    /// Why, in the evaluator's words.
-    pub reason: Option<String>,
-    /// The slice in which the evaluator's agreement with labels is measured, as `NAME=VALUE`; absent where it is
-    /// measured over all trials together.
-    pub slice: Option<String>,
-    /// The model that answered, as it named itself; absent where none was asked.
-    pub model: Option<String>,
-    /// Tokens read for it.
-    pub input_tokens: Option<u64>,
-    /// Tokens written for it.
-    pub output_tokens: Option<u64>,
-    /// US dollars paid for it.
-    pub cost_usd: Option<f64>,
-    /// Why it could not be scored.
-    pub error: Option<String>,
+columns! {
+    /// One evaluator's result for one trial.
+    ///
+    /// There is at most one row without `error` for each (session, evaluator, evaluator digest). A row with `error` records
+    /// a failed attempt; a row without one takes precedence over it, in any order.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct Score {
+        /// Tenant of the traffic.
+        pub tenant: TenantId,
+        /// Agent of the traffic.
+        pub agent: AgentId,
+        /// Lane of the trial.
+        pub lane: Lane,
+        /// Case of the trial.
+        pub case: CaseId,
+        /// Number of the trial within (lane, case).
+        pub trial: u32,
+        /// Session of the trial's exchanges.
+        #[column(lookup)]
+        pub session: SessionId,
+        /// Start of the trial, UTC, as in its own row.
+        pub trial_started_at: Option<i64>,
+        /// Name of the evaluator in the configuration.
+        pub evaluator: String,
+        /// Kind of the evaluator: `label`, `command`, `http` or `judge`.
+        pub kind: ScoreKind,
+        /// Position of the evaluator in its configuration, from 0. Of two that may decide, the lower one decides.
+        pub priority: u32,
+        /// BLAKE3 of every setting that can change a score. Another digest is another evaluator.
+        pub evaluator_digest: String,
+        /// Time of scoring, UTC.
+        pub scored_at: i64,
+        /// Whether the task succeeded; null if it could not be scored.
+        pub success: Option<bool>,
+        /// Score from 0 to 1, if the evaluator gives one.
+        pub value: Option<f64>,
+        /// The evaluator's reason.
+        #[column(payload)]
+        pub reason: Option<String>,
+        /// Slice in which the evaluator's agreement with labels is measured, as `NAME=VALUE`; null for all trials together.
+        #[column(payload)]
+        pub slice: Option<String>,
+        /// Model that answered, as it named itself; null if no model was called.
+        pub model: Option<String>,
+        /// Input tokens of scoring.
+        pub input_tokens: Option<u64>,
+        /// Output tokens of scoring.
+        pub output_tokens: Option<u64>,
+        /// Cost of scoring in US dollars.
+        pub cost_usd: Option<f64>,
+        /// Reason of a failed attempt.
+        #[column(payload)]
+        pub error: Option<String>,
+    }
 }

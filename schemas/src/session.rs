@@ -1,114 +1,126 @@
-//! The close row of a session, and whether a session is whole.
+//! The close row of a session, and the check for its completeness.
 //!
-//! One row per incarnation at close; a late exchange appends a superseding row. A torn session never votes.
+//! Each recorder process (incarnation) writes one row when it closes a session; a late exchange appends a row that supersedes
+//! it. An incomplete session never counts in a decision.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::columns;
+use crate::columns::text_values;
 use crate::id::{AgentId, BuildId, IncarnationId, SessionId, TenantId};
 
 /// Why an incarnation closed a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, strum::IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum CloseReason {
-    /// Nothing happened for the configured time.
+    /// No exchange arrived for the configured idle time.
     Idle,
-    /// It reached the configured age.
+    /// The session reached the configured age.
     MaxAge,
-    /// The recorder was stopped in order.
+    /// The recorder shut down.
     Shutdown,
-    /// A transcript was imported.
+    /// An import finished the session.
     Imported,
     /// A replayed trial ended.
     TrialEnded,
 }
 
-/// What an incarnation saw of a session.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SessionClose {
-    /// Whose traffic.
-    pub tenant: TenantId,
-    /// Which agent.
-    pub agent: AgentId,
-    /// Which version of it, where known.
-    pub build: Option<BuildId>,
-    /// The session.
-    pub session: SessionId,
-    /// The recorder process.
-    pub incarnation: IncarnationId,
-    /// When its first exchange started, UTC, microseconds since 1970.
-    pub started_at: i64,
-    /// When this row was made, UTC, microseconds since 1970; of two rows of one incarnation the later one holds.
-    pub closed_at: i64,
-    /// Why it was closed.
-    pub reason: CloseReason,
-    /// Exchanges journaled on the turn edge.
-    pub turns: u32,
-    /// Exchanges journaled on the model edge.
-    pub model_calls: u32,
-    /// Exchanges journaled on the tool edge.
-    pub tool_calls: u32,
-    /// The highest number given to an exchange; absent where every one was shed.
-    pub last_seq: Option<u32>,
-    /// Exchanges that were started and not journaled.
-    pub shed: u32,
-    /// Why they were shed: `session sampled out`, `journal full`, `queue full`, `encoding failed`.
-    pub shed_reason: Option<String>,
-    /// The case and what is known of its outcome, for imported sessions.
-    pub case: Option<String>,
-    /// Whether the work was done right, where a label came with it.
-    pub success: Option<bool>,
-    /// Free labels for filters and slices.
-    pub labels: BTreeMap<String, String>,
+text_values! {
+    CloseReason: |value| (*value).into();
 }
 
-/// Why a session is torn.
+columns! {
+    /// The close row: counts of one incarnation for one session.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct SessionClose {
+        /// Tenant of the traffic.
+        pub tenant: TenantId,
+        /// Agent of the traffic.
+        pub agent: AgentId,
+        /// Build of the agent, if known.
+        pub build: Option<BuildId>,
+        /// The closed session.
+        #[column(lookup)]
+        pub session: SessionId,
+        /// Recorder process that closed it.
+        pub incarnation: IncarnationId,
+        /// Start of the first exchange, UTC.
+        pub started_at: i64,
+        /// Time of this row, UTC; the latest row of an incarnation supersedes earlier ones.
+        pub closed_at: i64,
+        /// Reason: `idle`, `max_age`, `shutdown`, `imported` or `trial_ended`.
+        pub reason: CloseReason,
+        /// Journaled exchanges on the turn edge.
+        pub turns: u32,
+        /// Journaled exchanges on the model edge.
+        pub model_calls: u32,
+        /// Journaled exchanges on the tool edge.
+        pub tool_calls: u32,
+        /// Highest assigned `seq`; null if every exchange was shed.
+        pub last_seq: Option<u32>,
+        /// Exchanges that started and were not journaled.
+        pub shed: u32,
+        /// Reason of shedding: `session sampled out`, `journal full`, `queue full`, `encoding failed`.
+        pub shed_reason: Option<String>,
+        /// Case, for imported sessions.
+        pub case: Option<String>,
+        /// Whether the task succeeded, if the source has a label.
+        pub success: Option<bool>,
+        /// Labels for filters and slices.
+        #[column(payload)]
+        pub labels: BTreeMap<String, String>,
+    }
+}
+
+/// A reason why a session is incomplete.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Gap {
-    /// An incarnation saw exchanges and never closed the session (it was killed, or is still running).
+    /// The incarnation has no close row: it was killed, or is still running.
     #[error("incarnation {incarnation} has no close row")]
     NotClosed {
         /// The recorder process.
         incarnation: IncarnationId,
     },
-    /// Numbers are missing.
+    /// Numbers between 0 and the last one are missing.
     #[error("incarnation {incarnation} is missing {missing} of {expected} exchanges, the first is {first}")]
     MissingExchanges {
         /// The recorder process.
         incarnation: IncarnationId,
-        /// How many are missing.
+        /// Number of missing exchanges.
         missing: u32,
-        /// How many there should be.
+        /// Number of exchanges that the close row states.
         expected: u32,
-        /// The first missing number.
+        /// Lowest missing `seq`.
         first: u32,
     },
-    /// The recorder says that it shed some.
+    /// The recorder shed exchanges.
     #[error("incarnation {incarnation} shed {shed} exchanges ({reason})")]
     Shed {
         /// The recorder process.
         incarnation: IncarnationId,
-        /// How many.
+        /// Number of shed exchanges.
         shed: u32,
-        /// Why.
+        /// Reason in the close row.
         reason: String,
     },
-    /// A body cannot be put together.
+    /// A body cannot be reassembled.
     #[error("exchange {seq} of incarnation {incarnation}: {detail}")]
     Body {
         /// The recorder process.
         incarnation: IncarnationId,
-        /// The exchange's number.
+        /// `seq` of the exchange.
         seq: u32,
-        /// What is wrong.
+        /// The reassembly error.
         detail: String,
     },
 }
 
-/// Finds what is missing of a session, from its close rows and the (incarnation, seq) of its exchanges.
+/// Finds the gaps of a session from its close rows and the (incarnation, seq) of its exchanges.
 ///
-/// Empty means that the session is whole as far as numbers go; bodies are the caller's to check.
+/// Returns an empty list for a session without gaps in its numbers; callers check the bodies.
 #[must_use]
 pub fn gaps<'a>(
     closes: impl IntoIterator<Item = &'a SessionClose>,
@@ -136,15 +148,15 @@ pub fn gaps<'a>(
     gaps
 }
 
-/// Keeps, of each incarnation, the row that holds.
+/// Keeps the latest close row of each incarnation.
 pub fn latest_closes<'a>(
     closes: impl IntoIterator<Item = &'a SessionClose>,
 ) -> BTreeMap<&'a IncarnationId, &'a SessionClose> {
     let mut latest: BTreeMap<&IncarnationId, &SessionClose> = BTreeMap::new();
     for close in closes {
-        let held = latest.entry(&close.incarnation).or_insert(close);
-        if (close.closed_at, close.last_seq) > (held.closed_at, held.last_seq) {
-            *held = close;
+        let kept = latest.entry(&close.incarnation).or_insert(close);
+        if (close.closed_at, close.last_seq) > (kept.closed_at, kept.last_seq) {
+            *kept = close;
         }
     }
     latest
@@ -202,13 +214,13 @@ mod tests {
     }
 
     #[test]
-    fn an_incarnation_without_a_close_row_is_torn() {
+    fn an_incarnation_without_a_close_row_is_a_gap() {
         let incarnation = IncarnationId::parse("i").expect("id");
         assert_eq!(gaps([], [(&incarnation, 0)]), vec![Gap::NotClosed { incarnation }]);
     }
 
     #[test]
-    fn a_session_of_which_all_was_shed_is_torn() {
+    fn a_session_with_every_exchange_shed_has_a_gap() {
         let mut row = close(None, 1);
         row.shed = 3;
         assert!(matches!(gaps([&row], [])[..], [Gap::Shed { shed: 3, .. }]));

@@ -1,38 +1,40 @@
-//! Trials: one replay of one case by one build, or one imported run of it, and the run that holds them.
+//! Trials and runs: a trial is one replay of one case by one build, or one imported run of it; a run is a set of trials.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::columns;
+use crate::columns::text_values;
 use crate::id::{AgentId, BuildId, CaseId, SessionId, TenantId};
 
-/// Whose trials.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// The side of a comparison that a trial belongs to.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, strum::IntoStaticStr,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum Lane {
-    /// What production did.
+    /// Recorded in production.
     Recorded,
-    /// The current build replayed.
+    /// Replayed with the current build.
     Baseline,
-    /// The new build replayed.
+    /// Replayed with the new build.
     Candidate,
 }
 
 impl Lane {
-    /// The lane's name as it is stored and printed.
+    /// The name as stored and printed.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Recorded => "recorded",
-            Self::Baseline => "baseline",
-            Self::Candidate => "candidate",
-        }
+        self.into()
     }
 }
 
 /// How a trial ended. A trial that timed out or failed is a failed trial, never a missing one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, strum::IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum TrialEnding {
     /// The candidate answered every turn.
     Complete,
@@ -40,29 +42,36 @@ pub enum TrialEnding {
     Failed,
     /// The candidate did not answer in time.
     TimedOut,
-    /// The replay left what the recording can answer, and the policy was to stop there.
+    /// The trial left the recording and stopped there. Imported runs may have it; the replayer goes on with an error
+    /// instead.
     Truncated,
-    /// The harness or its surroundings failed, for a reason fixed beforehand (the one kind that may be retried).
+    /// The harness or its environment failed, for a reason fixed in advance. This is the only ending that is retried.
     Infrastructure,
 }
 
-/// How many of a trial's world answers were found how. Absent in an imported run: absent is not perfect.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fidelity {
-    /// The recording held the same canonical arguments.
-    pub exact: u32,
-    /// The recording held the same arguments after normalisation.
-    pub normalised: u32,
-    /// Answered from a write that this trial made before.
-    pub overlaid: u32,
-    /// Derived from other recordings.
-    pub derived: u32,
-    /// Let through to the real service.
-    pub live: u32,
-    /// Answered by an injected fault.
-    pub faulted: u32,
-    /// Not answerable; the candidate got an error.
-    pub missed: u32,
+text_values! {
+    Lane: |value| (*value).into();
+    TrialEnding: |value| (*value).into();
+}
+
+columns! {
+    /// Counts of a trial's tool and model calls by how the world answered them. Null in an imported run.
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+    pub struct Fidelity {
+        /// Answered from a recording with the same canonical arguments or request.
+        pub exact: u32,
+        /// Answered from a recording with the same arguments or request after normalisation.
+        pub normalised: u32,
+        /// Answered without a matching recording: a model call by its number in the trial, a tool call with arguments outside
+        /// the tool's schema by a validation error.
+        pub derived: u32,
+        /// Forwarded to the real model provider.
+        pub live: u32,
+        /// Answered by an injected fault.
+        pub faulted: u32,
+        /// Not answerable; the candidate received an error.
+        pub missed: u32,
+    }
 }
 
 impl Fidelity {
@@ -70,115 +79,124 @@ impl Fidelity {
     pub fn add(&mut self, other: &Self) {
         self.exact += other.exact;
         self.normalised += other.normalised;
-        self.overlaid += other.overlaid;
         self.derived += other.derived;
         self.live += other.live;
         self.faulted += other.faulted;
         self.missed += other.missed;
     }
 
-    /// All world answers.
+    /// All tool and model calls that the world answered.
     #[must_use]
     pub fn total(&self) -> u32 {
-        self.exact + self.normalised + self.overlaid + self.derived + self.live + self.faulted + self.missed
+        self.exact + self.normalised + self.derived + self.live + self.faulted + self.missed
     }
 }
 
-/// A place where a trial left the recording.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Divergence {
-    /// The exchange of the trial.
-    pub seq: u32,
-    /// `tool_missed`, `model_missed`, `turn_no_longer_follows`.
-    pub kind: String,
-    /// The tool, where it was one.
-    pub tool: Option<String>,
-    /// What was asked and what the recording held nearest to it.
-    pub detail: String,
+columns! {
+    /// A point where a trial left its recording.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Divergence {
+        /// `seq` of the trial's exchange.
+        pub seq: u32,
+        /// Kind: `tool_missed`, `model_missed`, `turn_no_longer_follows`.
+        pub kind: String,
+        /// The tool, for a tool call.
+        pub tool: Option<String>,
+        /// The request and the nearest recorded one.
+        #[column(payload)]
+        pub detail: String,
+    }
 }
 
-/// One replay of one case by one build, or one imported run of it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Trial {
-    /// Whose traffic.
-    pub tenant: TenantId,
-    /// Which agent.
-    pub agent: AgentId,
-    /// Which version of it.
-    pub build: Option<BuildId>,
-    /// Whose trial.
-    pub lane: Lane,
-    /// The case; the same name in two runs pairs them.
-    pub case: CaseId,
-    /// The trial's number within (lane, case), from 0.
-    pub trial: u32,
-    /// What its exchanges are stored under: unique within the run.
-    pub session: SessionId,
-    /// Seed of everything random in this trial; the same in both lanes.
-    pub seed: Option<u64>,
-    /// When it started, UTC, microseconds since 1970; absent where an imported table does not say.
-    pub started_at: Option<i64>,
-    /// How long the agent took, microseconds: the sum over its turns.
-    pub duration_us: Option<u64>,
-    /// How it ended.
-    pub ending: TrialEnding,
-    /// Why, in words.
-    pub ending_detail: Option<String>,
-    /// Whether the work was done right, where a label came with it or an evaluator said so.
-    pub success: Option<bool>,
-    /// Where `success` comes from: `label`, `evaluator:NAME`.
-    pub success_source: Option<String>,
-    /// The agent's last answer.
-    pub answer: Option<String>,
-    /// Tokens read.
-    pub input_tokens: Option<u64>,
-    /// Tokens written.
-    pub output_tokens: Option<u64>,
-    /// US dollars.
-    pub cost_usd: Option<f64>,
-    /// How many exchanges it has; 0 for an outcome table without transcripts.
-    pub exchanges: u32,
-    /// Whether exchanges, and so tool calls, are stored at all. `false` for an outcome table.
-    pub has_transcript: bool,
-    /// How its world answers were found; absent for an imported trial.
-    pub fidelity: Option<Fidelity>,
-    /// Where it left the recording.
-    pub divergences: Vec<Divergence>,
-    /// The faults it was given, as JSON; absent where none were planned.
-    pub fault_plan: Option<String>,
-    /// Whether its recording was whole; a torn one never votes. Absent where there is nothing to check.
-    pub complete: Option<bool>,
-    /// Slices it belongs to.
-    pub slices: BTreeMap<String, String>,
+columns! {
+    /// One replay of one case by one build, or one imported run of it.
+    #[derive(Debug, Clone, PartialEq)]
+    pub struct Trial {
+        /// Tenant of the traffic.
+        pub tenant: TenantId,
+        /// Agent of the traffic.
+        pub agent: AgentId,
+        /// Build of the agent, if known.
+        pub build: Option<BuildId>,
+        /// Side of the comparison: `recorded`, `baseline` or `candidate`.
+        pub lane: Lane,
+        /// Case; equal case ids pair the trials of two runs.
+        pub case: CaseId,
+        /// Number of the trial within (lane, case), from 0.
+        pub trial: u32,
+        /// Session of the trial's exchanges, unique within the run.
+        #[column(lookup)]
+        pub session: SessionId,
+        /// Seed of every random choice in the trial; both lanes use the same.
+        pub seed: Option<u64>,
+        /// Start, UTC; null if an imported table has no times.
+        pub started_at: Option<i64>,
+        /// Microseconds that the agent took, summed over its turns.
+        pub duration_us: Option<u64>,
+        /// How it ended: `complete`, `failed`, `timed_out`, `truncated` or `infrastructure`.
+        pub ending: TrialEnding,
+        /// Reason of the ending.
+        #[column(payload)]
+        pub ending_detail: Option<String>,
+        /// Whether the task succeeded, by a label or an evaluator.
+        pub success: Option<bool>,
+        /// Source of `success`: `label` or `evaluator:NAME`.
+        pub success_source: Option<String>,
+        /// The agent's last answer.
+        #[column(payload)]
+        pub answer: Option<String>,
+        /// Input tokens of the agent's model calls.
+        pub input_tokens: Option<u64>,
+        /// Output tokens of the agent's model calls.
+        pub output_tokens: Option<u64>,
+        /// Cost of the agent's model calls in US dollars.
+        pub cost_usd: Option<f64>,
+        /// Number of exchanges; 0 for an outcome table without transcripts.
+        pub exchanges: u32,
+        /// Whether exchanges, and so tool calls, are stored; `false` for an outcome table.
+        pub has_transcript: bool,
+        /// How the world answered the trial's calls; null for an imported trial.
+        pub fidelity: Option<Fidelity>,
+        /// Points where the trial left the recording.
+        pub divergences: Vec<Divergence>,
+        /// Planned faults as JSON; null if none were planned.
+        #[column(payload)]
+        pub fault_plan: Option<String>,
+        /// Whether the trial's session is complete; an incomplete trial never counts. Null if there is nothing to check.
+        pub complete: Option<bool>,
+        /// Slices of the trial.
+        #[column(payload)]
+        pub slices: BTreeMap<String, String>,
+    }
 }
 
-/// What a run is about; the content of `run.json`, written before the first trial.
+/// The content of `run.json`, written before the first trial.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunManifest {
     /// [`crate::FORMAT`].
     pub format: u32,
-    /// The version of the program that wrote it.
+    /// Version of the program that wrote the run.
     pub tool_version: String,
-    /// The lane of its trials; a replayed run holds its cases' recordings too, as lane `recorded`.
+    /// Lane of the trials. A replayed run contains the recordings of its cases too, as lane `recorded`.
     pub lane: Lane,
-    /// The build whose trials these are.
+    /// Build of the trials.
     pub build: BuildId,
-    /// Where the trials come from: `replay`, or `import:FORMAT`.
+    /// Source of the trials: `replay` or `import:FORMAT`.
     pub source: String,
-    /// What answered the candidate's model calls in a replay: `live` or `recorded`; absent for an import.
+    /// Source of the answers to the candidate's model calls: `live` or `recorded`; absent for an import.
     #[serde(default)]
     pub model: Option<String>,
-    /// Whether the sessions were picked by their outcome: such a run never supports a mean test.
+    /// Whether the sessions were selected by their outcome; such a run never supports a mean test.
     pub selected: bool,
-    /// How many trials of each case were planned; absent for an import.
+    /// Planned trials of each case; absent for an import.
     pub planned_trials: Option<u32>,
-    /// How many cases were planned; absent for an import.
+    /// Planned cases; absent for an import.
     pub planned_cases: Option<u32>,
     /// Seed of the replay.
     pub seed: Option<u64>,
-    /// Names exactly which recordings were read: BLAKE3 over the sorted (session, exchange count) of the corpus.
+    /// BLAKE3 over the sorted (session, exchange count) pairs of the recordings that were read.
     pub corpus_digest: Option<String>,
-    /// Digest of everything else that must not change when a run is resumed (candidate, faults, world settings).
+    /// Digest of the candidate, faults and world settings, which must not change when a run is resumed.
     pub plan_digest: Option<String>,
 }

@@ -56,7 +56,6 @@ fn exchange(session: &str, seq: u32, batch: &mut Batch) {
         identifiers: vec![],
         links: vec![],
         redactions: vec![],
-        envelope: None,
     })));
 }
 

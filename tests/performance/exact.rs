@@ -79,7 +79,6 @@ fn records(name: &str, seq: u32, (request, response): &Pair, sent: &mut HashSet<
         identifiers: vec![],
         links: vec![],
         redactions: vec![],
-        envelope: None,
     })));
     records
 }
@@ -115,7 +114,7 @@ fn parcelled(records: &[Vec<Record>]) -> Vec<Record> {
     let message = |(position, records): (u64, &Vec<Record>)| {
         let mut content = Vec::new();
         for record in records {
-            write_framed(&mut content, &record.encode().expect("encodes"));
+            write_framed(&mut content, &record.encode().expect("encodes")).expect("is short");
         }
         MessageValue { journal: "j".to_owned(), position, part: 0, parts: 1, content }
             .encode()

@@ -212,7 +212,6 @@ fn exchange(
         identifiers: Vec::new(),
         links: Vec::new(),
         redactions: Vec::new(),
-        envelope: None,
     }
 }
 

@@ -147,7 +147,7 @@ fn renamed(value: &[u8], copy: u32) -> (Vec<u8>, Vec<u8>) {
                 Record::Close(of)
             }
         };
-        write_framed(&mut content, &record.encode().expect("encodes"));
+        write_framed(&mut content, &record.encode().expect("encodes")).expect("is short");
     }
     let journal = format!("{}-{copy}", parcel.journal);
     let parcel = MessageValue { journal, content, ..parcel };

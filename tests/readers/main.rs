@@ -76,7 +76,7 @@ async fn expected(folder: &Path) -> Value {
         let rows: u64 = snapshot.files(table).map(|file| file.rows).sum();
         assert!(rows > 0, "{table:?} is empty");
         let columns: serde_json::Map<String, Value> = table
-            .columns()
+            .fields()
             .iter()
             .map(|field| (field.name().clone(), kind(field.data_type()).into()))
             .collect();

@@ -122,7 +122,6 @@ fn record(shape: Shape, lane: Lane, case: u32, trial: u32) -> TrialRecord {
         },
         calls,
         turns_us: vec![900_000],
-        has_envelope: false,
         embedding: embedding(lane, case, trial),
         user_turns: Vec::new(),
         scores: Vec::new(),

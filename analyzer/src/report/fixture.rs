@@ -50,7 +50,6 @@ pub(super) fn record(case: &str, trial: u32, success: bool, calls: &[(&str, &str
         },
         calls: calls.iter().zip(0..).map(|((tool, arguments), seq)| call(tool, arguments, seq)).collect(),
         turns_us: vec![1_500_000],
-        has_envelope: false,
         embedding: None,
         user_turns: Vec::new(),
         scores: Vec::new(),

@@ -18,7 +18,7 @@ use crate::error::DecisionError;
 mod embeddings;
 
 /// Columns read of every exchange.
-const COLUMNS: [&str; 15] = [
+const COLUMNS: [&str; 14] = [
     "session",
     "seq",
     "edge",
@@ -26,7 +26,6 @@ const COLUMNS: [&str; 15] = [
     "ending",
     "status",
     "duration_us",
-    "envelope",
     "operation.tool",
     "operation.arguments",
     "operation.arguments_verbatim",
@@ -51,7 +50,6 @@ struct ExchangeRow {
     ending: Ending,
     status: Option<u16>,
     duration_us: Option<u64>,
-    envelope: Option<String>,
     operation: OperationRow,
 }
 
@@ -123,7 +121,6 @@ fn assemble(mut trial: Trial, rows: Vec<ExchangeRow>, invariants: &InvariantPoli
     }
     let turns = rows.iter().filter(|row| row.edge == Edge::Turn);
     let turns_us = turns.filter_map(|row| row.duration_us).collect();
-    let has_envelope = rows.iter().any(|row| row.envelope.is_some());
     let (mut calls, mut user_turns) = (Vec::new(), Vec::new());
     for row in rows {
         match row.edge {
@@ -133,7 +130,7 @@ fn assemble(mut trial: Trial, rows: Vec<ExchangeRow>, invariants: &InvariantPoli
             Edge::Tool => calls.extend(call(row, invariants)),
         }
     }
-    TrialRecord { trial, calls, turns_us, has_envelope, embedding: None, user_turns, scores: Vec::new() }
+    TrialRecord { trial, calls, turns_us, embedding: None, user_turns, scores: Vec::new() }
 }
 
 /// The tool call of an exchange; `None` for an MCP `initialize` or a list.

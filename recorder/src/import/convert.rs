@@ -217,7 +217,6 @@ impl SessionAssembler<'_, '_> {
             identifiers: identifiers.collect(),
             links: links.collect(),
             redactions: draft.redactions.clone(),
-            envelope: None,
         }
     }
 

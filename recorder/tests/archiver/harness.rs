@@ -273,7 +273,7 @@ impl Journal {
     fn messages(&mut self, session: &str, records: &[Record], parts: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
         let mut content = Vec::new();
         for record in records {
-            write_framed(&mut content, &record.encode().expect("encodes"));
+            write_framed(&mut content, &record.encode().expect("encodes")).expect("is short");
         }
         self.position += records.len() as u64;
         let key = message_key(&tenant(), &SessionId::parse(session).expect("id"));
@@ -323,6 +323,5 @@ fn exchange(session: &str, seq: u32, request: Body) -> Exchange {
         identifiers: vec![],
         links: vec![],
         redactions: vec![],
-        envelope: None,
     }
 }

@@ -85,7 +85,6 @@ impl Recording {
             identifiers: Vec::new(),
             links: Vec::new(),
             redactions: Vec::new(),
-            envelope: None,
         }));
         self.seq += 1;
     }

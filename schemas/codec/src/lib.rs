@@ -2,9 +2,12 @@
 //!
 //! Encoding and decoding only: no file, no Kafka client, no clock.
 
+mod error;
+mod message;
 mod record;
 
-pub use record::{
-    MESSAGE_VERSION, MessageValue, MessageValueView, RECORD_VERSION, Record, RecordDecoder, RecordError,
-    message_key, read_framed, write_framed,
+pub use error::RecordError;
+pub use message::{
+    MESSAGE_VERSION, MessageValue, MessageValueView, decode_framed, message_key, read_framed, write_framed,
 };
+pub use record::{RECORD_VERSION, Record};

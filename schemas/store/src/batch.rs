@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::commit::{folder, utc_date};
-use crate::table::{self, Chunk, ExchangeWithChunkRows, Level, Row, Table, TableError};
+use crate::table::{self, Chunk, ExchangeWithChunkRows, Level, Table, TableError, TableRow};
 use bytes::Bytes;
 use codec::Record;
 use schemas::embedding::Embedding;
@@ -395,7 +395,7 @@ struct Files<'a> {
 }
 
 impl Files<'_> {
-    fn add<T: Row>(&mut self, key: &FolderKey, table: Table, rows: &[T]) -> Result<(), TableError> {
+    fn add<T: TableRow>(&mut self, key: &FolderKey, table: Table, rows: &[T]) -> Result<(), TableError> {
         let options = self.keys.write_options(&key.0, Level::Archive)?;
         let bytes = table::encode(table, rows, &options)?;
         let path = format!("{}/{}", path_of(key, table), self.name);

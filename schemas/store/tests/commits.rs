@@ -63,7 +63,6 @@ fn record(session: &str, seq: u32, sent: &mut std::collections::HashSet<(String,
         identifiers: vec![],
         links: vec![],
         redactions: vec![],
-        envelope: None,
     })));
     records
 }

@@ -80,7 +80,6 @@ fn batch(of: &str) -> Batch {
         identifiers: vec![],
         links: vec![],
         redactions: vec![],
-        envelope: None,
     })));
     batch.push(Record::Close(Box::new(SessionClose {
         tenant: tenant(of),

@@ -74,8 +74,7 @@ fn fidelity(input: &ReportInput<'_>) -> FidelityView {
             row("normalised", "recorded with the same arguments but for ids, times and spelling", |lane| {
                 lane.normalised
             }),
-            row("overlaid", "computed from an earlier write of the same trial", |lane| lane.overlaid),
-            row("derived", "derived from other recordings", |lane| lane.derived),
+            row("derived", "answered without a matching recording", |lane| lane.derived),
             row("live", "answered by the real service", |lane| lane.live),
             row("faulted", "an injected fault", |lane| lane.faulted),
             row("missed", "no recorded answer: the agent got an error", |lane| lane.missed),

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use codec::{MessageValueView, Record, RecordDecoder};
+use codec::{MessageValueView, Record, decode_framed};
 use store::Batch;
 
 /// Journals whose position a partition remembers. Past the bound the partition forgets those it has not seen for longest;
@@ -105,7 +105,6 @@ pub(crate) struct PartitionBuffer {
     requested: u64,
     /// Offset after the last message.
     next: u64,
-    decoder: RecordDecoder,
     batch: Batch,
     bytes: u64,
     exchanges: u64,
@@ -127,7 +126,6 @@ impl PartitionBuffer {
         Self {
             requested: position,
             next: position,
-            decoder: RecordDecoder::default(),
             batch: Batch::default(),
             bytes: 0,
             exchanges: 0,
@@ -217,7 +215,7 @@ impl PartitionBuffer {
         content: &[u8],
         messages: impl FnOnce() -> Vec<Message>,
     ) -> PushOutcome {
-        let records = match self.decoder.records(content) {
+        let records = match decode_framed(content) {
             Ok(records) if has_row(&records) => records,
             Ok(_) => return self.dead_letter(messages(), NO_ROW),
             Err(error) => return self.dead_letter(messages(), &error.to_string()),
@@ -340,8 +338,6 @@ impl PartitionBuffer {
         self.requested = next;
         self.oldest = None;
         self.forget_journals(next);
-        // A new decoder: the old one shares strings with the batch, which another thread writes.
-        self.decoder = RecordDecoder::default();
         let journals = self.journals.iter().map(|(name, journal)| (name.to_string(), journal.next)).collect();
         CommitRequest {
             batch: std::mem::take(&mut self.batch),

@@ -12,7 +12,7 @@ use crate::error::StoreError;
 use crate::objects::Store;
 use crate::plan::{PLANS, file_name, parse_file_name, planned_name};
 use crate::snapshot::{Replacements, Snapshot, name_of};
-use crate::table::{self, Level, Row, Table, TableError};
+use crate::table::{self, Level, Table, TableError, TableRow};
 
 /// Files that one commit replaces at most. Bounds the commit, and the time that replaced files wait for it.
 const MAX_REPLACED_FILES: usize = 2_000;
@@ -63,7 +63,7 @@ impl<'a> MaintenanceTask<'a> {
     }
 
     /// Writes a file for the next commit, of a tenant and in a folder below the table. Returns its path.
-    pub(super) async fn add<T: Row>(
+    pub(super) async fn add<T: TableRow>(
         &mut self,
         table: Table,
         (tenant, folder): (&TenantId, &str),

@@ -1,74 +1,66 @@
-//! Rows of the tables that traffic fills, as arrays.
+//! Rows of the tables as Arrow arrays, column by column.
 //!
-//! Written out column by column: nearly all that an archiver writes goes through here, and a serializer that is told of
-//! one value at a time takes several times as long. The other tables are small, and go through one.
+//! A row serializer that visits one value at a time takes several times as long, and an archiver spends much of its time
+//! here. The walk over the values comes from the row type's declaration ([`schemas::columns`]).
 
 use std::sync::Arc;
 
 use arrow_array::builder::GenericByteBuilder;
 use arrow_array::types::{
-    BinaryType, ByteArrayType, Float64Type, TimestampMicrosecondType, UInt16Type, UInt32Type, UInt64Type,
-    Utf8Type,
+    BinaryType, ByteArrayType, Float32Type, Float64Type, TimestampMicrosecondType, UInt16Type, UInt32Type,
+    UInt64Type, Utf8Type,
 };
 use arrow_array::{
-    ArrayRef, ArrowPrimitiveType, BooleanArray, FixedSizeBinaryArray, ListArray, PrimitiveArray, RecordBatch,
+    ArrayRef, BooleanArray, FixedSizeBinaryArray, ListArray, MapArray, PrimitiveArray, RecordBatch,
     StructArray,
 };
-use arrow_buffer::OffsetBuffer;
-use arrow_schema::{ArrowError, DataType, FieldRef, Fields, Schema};
-
-use super::{Chunk, Table, TableError};
-use schemas::body::Body;
+use arrow_buffer::{NullBuffer, OffsetBuffer};
+use arrow_schema::{ArrowError, FieldRef, Fields, Schema};
+use schemas::body::Chunk;
+use schemas::columns::{ChunkReference, Column, ColumnBuilder, ColumnValue, Columns, LogicalType};
 use schemas::embedding::Embedding;
-use schemas::exchange::{Exchange, Header, Identifier, Link, Operation, Redaction, RequestedCall, Usage};
-use schemas::id::BuildId;
-use schemas::keys::{DIGEST_BYTES, Digest};
+use schemas::exchange::{Exchange, Operation};
+use schemas::keys::Digest;
 use schemas::score::Score;
 use schemas::session::SessionClose;
 use schemas::trial::Trial;
 
+use super::fields::{element, fields, map_entries};
+
 /// A row of a table.
-pub trait Row: Sized {
-    /// Rows as arrays of these columns, which are the table's.
+pub trait TableRow: Sized {
+    /// Converts rows to arrays of these fields, which are the table's.
     ///
     /// # Errors
     /// A row does not fit them.
-    fn batch(table: Table, columns: &[FieldRef], rows: &[Self]) -> Result<RecordBatch, TableError>;
+    fn batch(fields: &[FieldRef], rows: &[Self]) -> Result<RecordBatch, ArrowError>;
 
-    /// About how many bytes of text it has in its largest column at most.
+    /// Estimated bytes of the row's payload, which bound a batch; 0 for rows that are always small.
     fn payload_bytes(&self) -> usize {
         0
     }
 
-    /// What it has in the column of bodies.
+    /// The bytes of a body stored in this row.
     fn body(&self) -> &[u8] {
         &[]
     }
 }
 
-macro_rules! rows_by_serde {
+macro_rules! small_rows {
     ($($row:ident),*) => {
-        $(impl Row for $row {
-            fn batch(table: Table, columns: &[FieldRef], rows: &[Self]) -> Result<RecordBatch, TableError> {
-                serde_arrow::to_record_batch(columns, &rows)
-                    .map_err(|source| TableError::Rows { table: table.as_str(), source })
+        $(impl TableRow for $row {
+            fn batch(fields: &[FieldRef], rows: &[Self]) -> Result<RecordBatch, ArrowError> {
+                batch(fields, rows.iter(), &mut ArrowBuilder::default())
             }
         })*
     };
 }
 
-rows_by_serde!(SessionClose, Trial, Score, Embedding);
+small_rows!(SessionClose, Trial, Score, Embedding);
 
-impl Row for Chunk {
-    fn batch(_: Table, columns: &[FieldRef], rows: &[Self]) -> Result<RecordBatch, TableError> {
-        let rows: Vec<&Self> = rows.iter().collect();
-        let arrays = vec![
-            number::<_, UInt32Type>(&rows, |row| Some(row.chunk)),
-            digest(&rows, |row| Some(row.digest))?,
-            bytes(&rows, |row| row.bytes.as_deref()),
-            text(&rows, |row| row.stored_in.as_deref()),
-        ];
-        Ok(RecordBatch::try_new(Arc::new(Schema::new(columns.to_vec())), arrays)?)
+impl TableRow for Chunk {
+    fn batch(fields: &[FieldRef], rows: &[Self]) -> Result<RecordBatch, ArrowError> {
+        batch(fields, rows.iter(), &mut ArrowBuilder::default())
     }
 
     fn payload_bytes(&self) -> usize {
@@ -80,14 +72,9 @@ impl Row for Chunk {
     }
 }
 
-impl Row for Exchange<u32> {
-    fn batch(_: Table, columns: &[FieldRef], rows: &[Self]) -> Result<RecordBatch, TableError> {
-        let row = |exchange| ExchangeWithChunkRows {
-            exchange,
-            request: &exchange.request.chunks,
-            response: &exchange.response.chunks,
-        };
-        exchanges(columns, &rows.iter().map(row).collect::<Vec<_>>())
+impl TableRow for Exchange<u32> {
+    fn batch(fields: &[FieldRef], rows: &[Self]) -> Result<RecordBatch, ArrowError> {
+        batch(fields, rows.iter(), &mut ArrowBuilder::default())
     }
 
     fn payload_bytes(&self) -> usize {
@@ -95,20 +82,23 @@ impl Row for Exchange<u32> {
     }
 }
 
-/// An exchange whose references are row numbers that stand elsewhere, one for each of its own.
+/// An exchange whose chunks are named by digest, with their row numbers in the chunks file.
 #[derive(Debug)]
 pub struct ExchangeWithChunkRows<'a, R = Digest> {
     /// The exchange.
     pub exchange: &'a Exchange<R>,
-    /// For each piece of its request, its row in the chunks file.
+    /// For each chunk of the request, its row in the chunks file.
     pub request: &'a [u32],
-    /// The same of its response.
+    /// For each chunk of the response, its row in the chunks file.
     pub response: &'a [u32],
 }
 
-impl<R> Row for ExchangeWithChunkRows<'_, R> {
-    fn batch(_: Table, columns: &[FieldRef], rows: &[Self]) -> Result<RecordBatch, TableError> {
-        exchanges(columns, rows)
+impl<R: ChunkReference> TableRow for ExchangeWithChunkRows<'_, R> {
+    fn batch(fields: &[FieldRef], rows: &[Self]) -> Result<RecordBatch, ArrowError> {
+        // The columns of a table are built in their order: `request` of all rows, then `response` of all rows.
+        let requests = rows.iter().map(|row| row.request);
+        let chunk_rows: Vec<&[u32]> = requests.chain(rows.iter().map(|row| row.response)).collect();
+        batch(fields, rows.iter().map(|row| row.exchange), &mut ArrowBuilder { chunk_rows: &chunk_rows })
     }
 
     fn payload_bytes(&self) -> usize {
@@ -124,241 +114,129 @@ fn payload_bytes<R>(exchange: &Exchange<R>) -> usize {
     exchange.request.template.len() + exchange.response.template.len() + texts.chain(requested).sum::<usize>()
 }
 
-type Built = Result<ArrayRef, ArrowError>;
-
-fn exchanges<R>(
-    columns: &[FieldRef],
-    rows: &[ExchangeWithChunkRows<'_, R>],
-) -> Result<RecordBatch, TableError> {
-    let exchanges: Vec<&Exchange<R>> = rows.iter().map(|row| row.exchange).collect();
-    let arrays = columns.iter().map(|column| match column.name().as_str() {
-        "request" => body(column, &each(&exchanges, |row| &row.request), rows.iter().map(|row| row.request)),
-        "response" => {
-            body(column, &each(&exchanges, |row| &row.response), rows.iter().map(|row| row.response))
-        }
-        _ => exchange_column(column, &exchanges),
-    });
-    let arrays = arrays.collect::<Result<_, _>>()?;
-    Ok(RecordBatch::try_new(Arc::new(Schema::new(columns.to_vec())), arrays)?)
+fn batch<'a, T: Columns + 'a>(
+    fields: &[FieldRef],
+    rows: impl Iterator<Item = &'a T>,
+    builder: &mut ArrowBuilder<'_>,
+) -> Result<RecordBatch, ArrowError> {
+    let rows: Vec<Option<&T>> = rows.map(Some).collect();
+    RecordBatch::try_new(Arc::new(Schema::new(fields.to_vec())), T::build(builder, &rows)?)
 }
 
-fn exchange_column<R>(column: &FieldRef, rows: &[&Exchange<R>]) -> Built {
-    Ok(match column.name().as_str() {
-        "exchange" => text(rows, |row| Some(row.exchange.as_str())),
-        "tenant" => text(rows, |row| Some(row.tenant.as_str())),
-        "agent" => text(rows, |row| Some(row.agent.as_str())),
-        "build" => text(rows, |row| row.build.as_ref().map(BuildId::as_str)),
-        "session" => text(rows, |row| Some(row.session.as_str())),
-        "incarnation" => text(rows, |row| Some(row.incarnation.as_str())),
-        "seq" => number::<_, UInt32Type>(rows, |row| Some(row.seq)),
-        "incarnation_seq" => number::<_, UInt64Type>(rows, |row| Some(row.incarnation_seq)),
-        "edge" => text(rows, |row| Some(row.edge.into())),
-        "protocol" => text(rows, |row| Some(row.protocol.into())),
-        "started_at" => time(rows, |row| row.started_at),
-        "session_started_at" => time(rows, |row| row.session_started_at),
-        "first_byte_us" => number::<_, UInt64Type>(rows, |row| row.first_byte_us),
-        "duration_us" => number::<_, UInt64Type>(rows, |row| row.duration_us),
-        "frame_gaps_us" => numbers(column, rows.iter().map(|row| row.frame_gaps_us.as_slice()))?,
-        "ending" => text(rows, |row| Some(row.ending.into())),
-        "ending_detail" => text(rows, |row| row.ending_detail.as_deref()),
-        "http_method" => text(rows, |row| row.http_method.as_deref()),
-        "path" => text(rows, |row| row.path.as_deref()),
-        "status" => number::<_, UInt16Type>(rows, |row| row.status),
-        "request_headers" => list(column, rows, |row| &row.request_headers, headers)?,
-        "response_headers" => list(column, rows, |row| &row.response_headers, headers)?,
-        "operation" => operation(column, &each(rows, |row| &row.operation))?,
-        "usage" => usage(column, &each(rows, |row| &row.usage))?,
-        "identifiers" => list(column, rows, |row| &row.identifiers, identifiers)?,
-        "links" => list(column, rows, |row| &row.links, links)?,
-        "redactions" => list(column, rows, |row| &row.redactions, redactions)?,
-        "envelope" => text(rows, |row| row.envelope.as_deref()),
-        other => return Err(ArrowError::SchemaError(format!("no exchange has a {other}"))),
-    })
+/// Builds Arrow arrays of declared columns.
+#[derive(Default)]
+struct ArrowBuilder<'a> {
+    /// Row numbers for bodies whose chunks are named by digest, in the order in which their columns are built.
+    chunk_rows: &'a [&'a [u32]],
 }
 
-fn headers(column: &FieldRef, rows: &[&Header]) -> Built {
-    let (name, value) = (text(rows, |row| Some(&row.name)), text(rows, |row| Some(&row.value)));
-    record(column, vec![name, value])
-}
+impl ColumnBuilder for ArrowBuilder<'_> {
+    type Array = ArrayRef;
+    type Error = ArrowError;
 
-fn body<'a, R>(
-    column: &FieldRef,
-    rows: &[&Body<R>],
-    pieces: impl Iterator<Item = &'a [u32]> + Clone,
-) -> Built {
-    let [_, chunk_offsets, chunks, _] = inner(column)?.as_ref() else { return Err(unlike(column)) };
-    record(
-        column,
-        vec![
-            bytes(rows, |row| Some(&row.template)),
-            numbers(chunk_offsets, rows.iter().map(|row| row.chunk_offsets.as_slice()))?,
-            numbers(chunks, pieces)?,
-            number::<_, UInt64Type>(rows, |row| Some(row.bytes)),
-        ],
-    )
-}
+    fn text<'a>(&mut self, values: impl Iterator<Item = Option<&'a str>> + Clone) -> ArrayRef {
+        sized::<Utf8Type>(values)
+    }
 
-fn operation(column: &FieldRef, rows: &[&Operation]) -> Built {
-    let calls = inner(column)?.iter().find(|field| field.name() == "requested");
-    record(
-        column,
-        vec![
-            text(rows, |row| Some(row.kind.into())),
-            text(rows, |row| row.method.as_deref()),
-            text(rows, |row| row.model.as_deref()),
-            text(rows, |row| row.input.as_deref()),
-            text(rows, |row| row.output.as_deref()),
-            text(rows, |row| row.finish_reason.as_deref()),
-            list(calls.ok_or_else(|| unlike(column))?, rows, |row| &row.requested, requested)?,
-            text(rows, |row| row.tool.as_deref()),
-            text(rows, |row| row.arguments.as_deref()),
-            text(rows, |row| row.arguments_verbatim.as_deref()),
-            digest(rows, |row| row.arguments_digest)?,
-            text(rows, |row| row.result.as_deref()),
-            flag(rows, |row| row.is_error),
-            text(rows, |row| Some(row.effect.into())),
-            flag(rows, |row| row.reversible),
-            flag(rows, |row| row.idempotent),
-        ],
-    )
-}
+    fn binary<'a>(&mut self, values: impl Iterator<Item = Option<&'a [u8]>> + Clone) -> ArrayRef {
+        sized::<BinaryType>(values)
+    }
 
-fn requested(column: &FieldRef, rows: &[&RequestedCall]) -> Built {
-    record(
-        column,
-        vec![
-            text(rows, |row| row.id.as_deref()),
-            text(rows, |row| Some(&row.tool)),
-            text(rows, |row| Some(&row.arguments)),
-        ],
-    )
-}
+    fn fixed_binary<'a, const N: usize>(
+        &mut self,
+        values: impl Iterator<Item = Option<&'a [u8; N]>>,
+    ) -> Result<ArrayRef, ArrowError> {
+        let length = i32::try_from(N).map_err(|_| ArrowError::InvalidArgumentError(format!("{N} bytes")))?;
+        Ok(Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size(values, length)?))
+    }
 
-fn usage(column: &FieldRef, rows: &[&Usage]) -> Built {
-    record(
-        column,
-        vec![
-            number::<_, UInt64Type>(rows, |row| row.input_tokens),
-            number::<_, UInt64Type>(rows, |row| row.output_tokens),
-            number::<_, UInt64Type>(rows, |row| row.cached_tokens),
-            number::<_, Float64Type>(rows, |row| row.cost_usd),
-        ],
-    )
-}
+    fn boolean(&mut self, values: impl Iterator<Item = Option<bool>>) -> ArrayRef {
+        Arc::new(values.collect::<BooleanArray>())
+    }
 
-fn identifiers(column: &FieldRef, rows: &[&Identifier]) -> Built {
-    record(
-        column,
-        vec![
-            text(rows, |row| Some(&row.name)),
-            text(rows, |row| Some(&row.value)),
-            text(rows, |row| Some(&row.source)),
-            text(rows, |row| Some(row.confidence.into())),
-            flag(rows, |row| Some(row.chosen)),
-        ],
-    )
-}
+    fn uint16(&mut self, values: impl Iterator<Item = Option<u16>>) -> ArrayRef {
+        Arc::new(values.collect::<PrimitiveArray<UInt16Type>>())
+    }
 
-fn links(column: &FieldRef, rows: &[&Link]) -> Built {
-    record(
-        column,
-        vec![
-            text(rows, |row| Some(row.to.as_str())),
-            text(rows, |row| Some(&row.kind)),
-            text(rows, |row| Some(&row.source)),
-            text(rows, |row| Some(row.confidence.into())),
-        ],
-    )
-}
+    fn uint32(&mut self, values: impl Iterator<Item = Option<u32>>) -> ArrayRef {
+        Arc::new(values.collect::<PrimitiveArray<UInt32Type>>())
+    }
 
-fn redactions(column: &FieldRef, rows: &[&Redaction]) -> Built {
-    record(
-        column,
-        vec![
-            text(rows, |row| Some(&row.kind)),
-            text(rows, |row| Some(&row.location)),
-            number::<_, UInt32Type>(rows, |row| Some(row.count)),
-        ],
-    )
-}
+    fn uint64(&mut self, values: impl Iterator<Item = Option<u64>>) -> ArrayRef {
+        Arc::new(values.collect::<PrimitiveArray<UInt64Type>>())
+    }
 
-fn each<'a, R, T>(rows: &[&'a R], get: impl Fn(&'a R) -> &'a T) -> Vec<&'a T> {
-    rows.iter().map(|row| get(row)).collect()
-}
+    fn float32(&mut self, values: impl Iterator<Item = Option<f32>>) -> ArrayRef {
+        Arc::new(values.collect::<PrimitiveArray<Float32Type>>())
+    }
 
-fn text<'a, R>(rows: &[&'a R], get: impl Fn(&'a R) -> Option<&'a str>) -> ArrayRef {
-    sized::<_, Utf8Type>(rows, get)
-}
+    fn float64(&mut self, values: impl Iterator<Item = Option<f64>>) -> ArrayRef {
+        Arc::new(values.collect::<PrimitiveArray<Float64Type>>())
+    }
 
-fn bytes<'a, R>(rows: &[&'a R], get: impl Fn(&'a R) -> Option<&'a [u8]>) -> ArrayRef {
-    sized::<_, BinaryType>(rows, get)
-}
+    fn timestamp(&mut self, values: impl Iterator<Item = Option<i64>>) -> ArrayRef {
+        Arc::new(values.collect::<PrimitiveArray<TimestampMicrosecondType>>().with_timezone("UTC"))
+    }
 
-/// Measured before it is filled: an array that grows copies what it has again and again.
-fn sized<'a, R, T: ByteArrayType<Offset = i32>>(
-    rows: &[&'a R],
-    get: impl Fn(&'a R) -> Option<&'a T::Native>,
-) -> ArrayRef {
-    let length = |value: &T::Native| AsRef::<[u8]>::as_ref(value).len();
-    let bytes = rows.iter().filter_map(|row| get(row)).map(length).sum();
-    let mut array = GenericByteBuilder::<T>::with_capacity(rows.len(), bytes);
-    rows.iter().for_each(|row| array.append_option(get(row)));
-    Arc::new(array.finish())
-}
+    fn list(
+        &mut self,
+        item: &'static LogicalType,
+        lengths: impl Iterator<Item = usize>,
+        items: ArrayRef,
+    ) -> Result<ArrayRef, ArrowError> {
+        let offsets = OffsetBuffer::from_lengths(lengths);
+        Ok(Arc::new(ListArray::try_new(element(item), offsets, items, None)?))
+    }
 
-fn flag<R>(rows: &[&R], get: impl Fn(&R) -> Option<bool>) -> ArrayRef {
-    Arc::new(rows.iter().map(|row| get(row)).collect::<BooleanArray>())
-}
+    fn structure(
+        &mut self,
+        columns: &'static [Column],
+        arrays: Vec<ArrayRef>,
+        valid: impl ExactSizeIterator<Item = bool>,
+    ) -> Result<ArrayRef, ArrowError> {
+        let valid: NullBuffer = valid.collect();
+        let nulls = (valid.null_count() > 0).then_some(valid);
+        Ok(Arc::new(StructArray::try_new(Fields::from(fields(columns)), arrays, nulls)?))
+    }
 
-fn number<R, P: ArrowPrimitiveType>(rows: &[&R], get: impl Fn(&R) -> Option<P::Native>) -> ArrayRef {
-    Arc::new(rows.iter().map(|row| get(row)).collect::<PrimitiveArray<P>>())
-}
+    fn text_map(
+        &mut self,
+        lengths: impl Iterator<Item = usize>,
+        keys: ArrayRef,
+        values: ArrayRef,
+    ) -> Result<ArrayRef, ArrowError> {
+        let (field, entries) = map_entries();
+        let entries = StructArray::try_new(entries, vec![keys, values], None)?;
+        let offsets = OffsetBuffer::from_lengths(lengths);
+        Ok(Arc::new(MapArray::try_new(field, offsets, entries, None, false)?))
+    }
 
-fn time<R>(rows: &[&R], get: impl Fn(&R) -> i64) -> ArrayRef {
-    let times = PrimitiveArray::<TimestampMicrosecondType>::from_iter_values(rows.iter().map(|row| get(row)));
-    Arc::new(times.with_timezone("UTC"))
-}
-
-fn digest<R>(rows: &[&R], get: impl Fn(&R) -> Option<Digest>) -> Built {
-    let digests = rows.iter().map(|row| get(row).map(|Digest(bytes)| bytes));
-    let length = i32::try_from(DIGEST_BYTES).unwrap_or(i32::MAX);
-    Ok(Arc::new(FixedSizeBinaryArray::try_from_sparse_iter_with_size(digests, length)?))
-}
-
-fn numbers<'a>(column: &FieldRef, rows: impl Iterator<Item = &'a [u32]> + Clone) -> Built {
-    let mut items = Vec::with_capacity(rows.clone().map(<[u32]>::len).sum());
-    rows.clone().for_each(|row| items.extend_from_slice(row));
-    lists(column, rows.map(<[u32]>::len), Arc::new(PrimitiveArray::<UInt32Type>::new(items.into(), None)))
-}
-
-fn list<'a, R, T: 'a>(
-    column: &FieldRef,
-    rows: &[&'a R],
-    get: impl Fn(&'a R) -> &'a Vec<T>,
-    build: impl Fn(&FieldRef, &[&'a T]) -> Built,
-) -> Built {
-    let items: Vec<&T> = rows.iter().flat_map(|row| get(row)).collect();
-    let DataType::List(item) = column.data_type() else { return Err(unlike(column)) };
-    lists(column, rows.iter().map(|row| get(row).len()), build(item, &items)?)
-}
-
-fn lists(column: &FieldRef, lengths: impl IntoIterator<Item = usize>, items: ArrayRef) -> Built {
-    let DataType::List(item) = column.data_type() else { return Err(unlike(column)) };
-    let offsets = OffsetBuffer::from_lengths(lengths);
-    Ok(Arc::new(ListArray::try_new(item.clone(), offsets, items, None)?))
-}
-
-fn record(column: &FieldRef, arrays: Vec<ArrayRef>) -> Built {
-    Ok(Arc::new(StructArray::try_new(inner(column)?.clone(), arrays, None)?))
-}
-
-fn inner(column: &FieldRef) -> Result<&Fields, ArrowError> {
-    match column.data_type() {
-        DataType::Struct(fields) => Ok(fields),
-        _ => Err(unlike(column)),
+    fn chunk_rows(&mut self, bodies: usize) -> Result<ArrayRef, ArrowError> {
+        let missing =
+            || ArrowError::InvalidArgumentError("no row numbers for chunks named by digest".to_owned());
+        let (rows, rest) = self.chunk_rows.split_at_checked(bodies).ok_or_else(missing)?;
+        self.chunk_rows = rest;
+        let mut items = Vec::with_capacity(rows.iter().map(|row| row.len()).sum());
+        rows.iter().for_each(|row| items.extend_from_slice(row));
+        let items = Arc::new(PrimitiveArray::<UInt32Type>::new(items.into(), None));
+        self.list(&<u32 as ColumnValue>::TYPE, rows.iter().map(|row| row.len()), items)
     }
 }
 
-fn unlike(column: &FieldRef) -> ArrowError {
-    ArrowError::SchemaError(format!("column {} is a {}", column.name(), column.data_type()))
+/// Measures the values before it copies them: an array that grows copies its content again and again.
+fn sized<'a, T: ByteArrayType<Offset = i32>>(
+    values: impl Iterator<Item = Option<&'a T::Native>> + Clone,
+) -> ArrayRef
+where
+    T::Native: 'a,
+{
+    let length = |value: &T::Native| AsRef::<[u8]>::as_ref(value).len();
+    let (mut rows, mut bytes) = (0, 0);
+    for value in values.clone() {
+        rows += 1;
+        bytes += value.map_or(0, length);
+    }
+    let mut array = GenericByteBuilder::<T>::with_capacity(rows, bytes);
+    values.for_each(|value| array.append_option(value));
+    Arc::new(array.finish())
 }

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use parquet::encryption::encrypt::FileEncryptionProperties;
 use parquet::errors::ParquetError;
 use parquet::schema::types::SchemaDescriptor;
+use schemas::columns::ColumnClass;
 use serde::{Deserialize, Serialize};
 
-use super::{Table, TableError};
+use super::definition::Table;
 
 /// The form of key metadata that the key tools of Parquet's libraries know.
 const KEY_MATERIAL_TYPE: &str = "PKMT1";
@@ -158,80 +159,25 @@ pub struct FileKeys {
     pub payload: DataKey,
 }
 
-/// Under which key a column lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ColumnKeyClass {
-    /// Not encrypted: ids and keyed digests that look-ups go by.
-    Open,
-    /// Encrypted under the metadata key.
-    Metadata,
-    /// Encrypted under the payload key: what people and programs said.
-    Payload,
-}
-
-/// Columns of payload, whole or by their leaves: bodies and the texts decoded from them, and what people may have written.
-fn payload_columns(table: Table) -> &'static [&'static str] {
-    match table {
-        Table::Exchanges => &[
-            "ending_detail",
-            "path",
-            "request_headers",
-            "response_headers",
-            "request.template",
-            "response.template",
-            "operation.input",
-            "operation.output",
-            "operation.requested.list.element.arguments",
-            "operation.arguments",
-            "operation.arguments_verbatim",
-            "operation.result",
-            "identifiers.list.element.value",
-        ],
-        Table::Chunks => &["bytes"],
-        Table::Sessions => &["labels"],
-        Table::Trials => {
-            &["ending_detail", "answer", "divergences.list.element.detail", "fault_plan", "slices"]
-        }
-        Table::Scores => &["reason", "slice", "error"],
-        // A vector gives away what its text is about, and often the text.
-        Table::Embeddings => &["vector"],
-    }
-}
-
-/// Under which key the column with this path of leaf lies (`operation.input`, `labels.key_value.value`).
-#[must_use]
-pub fn column_key_class(table: Table, leaf: &str) -> ColumnKeyClass {
-    let within = |column: &&str| {
-        leaf.strip_prefix(column).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-    };
-    if table.lookup_columns().contains(&leaf) {
-        ColumnKeyClass::Open
-    } else if payload_columns(table).iter().any(within) {
-        ColumnKeyClass::Payload
-    } else {
-        ColumnKeyClass::Metadata
-    }
-}
-
 /// How a file of the table is encrypted under its data keys.
 pub(super) fn properties(
     table: Table,
     schema: &SchemaDescriptor,
     keys: &FileKeys,
-) -> Result<Arc<FileEncryptionProperties>, TableError> {
+) -> Result<Arc<FileEncryptionProperties>, ParquetError> {
     let mut builder = FileEncryptionProperties::builder(keys.footer.key.clone())
         .with_footer_key_metadata(keys.footer.metadata.clone())
         .with_plaintext_footer(true);
     for column in schema.columns() {
         let leaf = column.path().string();
-        let key = match column_key_class(table, &leaf) {
-            ColumnKeyClass::Open => continue,
-            ColumnKeyClass::Metadata => &keys.metadata,
-            ColumnKeyClass::Payload => &keys.payload,
+        let key = match table.class_of(&leaf) {
+            ColumnClass::Lookup => continue,
+            ColumnClass::Metadata => &keys.metadata,
+            ColumnClass::Payload => &keys.payload,
         };
         builder = builder.with_column_key_and_metadata(&leaf, key.key.clone(), key.metadata.clone());
     }
-    Ok(builder.build()?)
+    builder.build()
 }
 
 #[cfg(test)]
@@ -241,41 +187,63 @@ mod tests {
     use super::*;
 
     fn leaves(table: Table) -> Vec<String> {
-        let schema = arrow_schema::Schema::new(table.columns());
+        let schema = arrow_schema::Schema::new(table.fields());
         let schema = ArrowSchemaConverter::new().convert(&schema).expect("columns are Parquet types");
         schema.columns().iter().map(|column| column.path().string()).collect()
     }
 
-    #[test]
-    fn every_named_column_exists() {
-        for table in Table::ALL {
-            let leaves = leaves(table);
-            for named in payload_columns(table) {
-                let below = format!("{named}.");
-                let is_there = |leaf: &String| leaf == named || leaf.starts_with(&below);
-                assert!(leaves.iter().any(is_there), "{table:?} has no {named}: {leaves:?}");
-            }
-            for named in table.lookup_columns() {
-                assert!(leaves.iter().any(|leaf| leaf == named), "{table:?} has no {named}");
-            }
-        }
+    fn of_class(class: ColumnClass) -> Vec<String> {
+        let leaves = |table: Table| leaves(table).into_iter().map(move |leaf| (table, leaf));
+        let all = Table::ALL.into_iter().flat_map(leaves);
+        let found = all.filter(|(table, leaf)| table.class_of(leaf) == class);
+        found.map(|(table, leaf)| format!("{} {leaf}", table.as_str())).collect()
     }
 
     #[test]
-    fn what_people_say_is_payload_and_only_ids_are_open() {
-        let open: Vec<_> = Table::ALL
-            .into_iter()
-            .flat_map(|table| leaves(table).into_iter().map(move |leaf| (table, leaf)))
-            .filter(|(table, leaf)| column_key_class(*table, leaf) == ColumnKeyClass::Open)
-            .map(|(_, leaf)| leaf)
-            .collect();
-        assert_eq!(open, ["session", "digest", "session", "session", "session", "session"]);
-        for leaf in ["request.template", "operation.result", "request_headers.list.element.value"] {
-            assert_eq!(column_key_class(Table::Exchanges, leaf), ColumnKeyClass::Payload, "{leaf}");
-        }
-        assert_eq!(column_key_class(Table::Embeddings, "vector.list.element"), ColumnKeyClass::Payload);
-        for leaf in ["pathology", "operation.tool", "request.chunks.list.element"] {
-            assert_eq!(column_key_class(Table::Exchanges, leaf), ColumnKeyClass::Metadata, "{leaf}");
-        }
+    fn identifiers_and_digests_stay_readable_and_nothing_else() {
+        let expected = [
+            "exchanges session",
+            "chunks digest",
+            "sessions session",
+            "trials session",
+            "scores session",
+            "embeddings session",
+        ];
+        assert_eq!(of_class(ColumnClass::Lookup), expected);
+    }
+
+    #[test]
+    fn content_is_encrypted_under_the_payload_key() {
+        let expected = [
+            "exchanges ending_detail",
+            "exchanges path",
+            "exchanges request_headers.list.element.name",
+            "exchanges request_headers.list.element.value",
+            "exchanges response_headers.list.element.name",
+            "exchanges response_headers.list.element.value",
+            "exchanges request.template",
+            "exchanges response.template",
+            "exchanges operation.input",
+            "exchanges operation.output",
+            "exchanges operation.requested.list.element.arguments",
+            "exchanges operation.arguments",
+            "exchanges operation.arguments_verbatim",
+            "exchanges operation.result",
+            "exchanges identifiers.list.element.value",
+            "chunks bytes",
+            "sessions labels.key_value.key",
+            "sessions labels.key_value.value",
+            "trials ending_detail",
+            "trials answer",
+            "trials divergences.list.element.detail",
+            "trials fault_plan",
+            "trials slices.key_value.key",
+            "trials slices.key_value.value",
+            "scores reason",
+            "scores slice",
+            "scores error",
+            "embeddings vector.list.element",
+        ];
+        assert_eq!(of_class(ColumnClass::Payload), expected);
     }
 }

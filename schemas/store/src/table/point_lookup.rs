@@ -18,8 +18,9 @@ use parquet::file::metadata::{
     ColumnChunkMask, ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData, ParquetMetaDataPushDecoder,
 };
 
-use super::read::check_metadata;
-use super::{BATCH_ROWS, ReadOptions, Table, TableError, check_keys};
+use super::definition::Table;
+use super::error::TableError;
+use super::read::{BATCH_ROWS, ReadOptions, check_keys, check_metadata};
 
 /// What a reader says when it is asked to go on.
 #[derive(Debug)]

@@ -9,22 +9,25 @@ use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
 };
 use parquet::encryption::decrypt::{FileDecryptionProperties, KeyRetriever};
-use parquet::errors::ParquetError;
 use parquet::file::column_crypto_metadata::ColumnCryptoMetaData;
 use parquet::file::metadata::{KeyValue, ParquetMetaData};
 use parquet::file::reader::ChunkReader;
 use serde::de::DeserializeOwned;
 
+use super::definition::{FORMAT_KEY, TABLE_KEY, Table};
 use super::encryption::{KeyError, KeyMaterial};
-use super::{BATCH_ROWS, FORMAT_KEY, TABLE_KEY, Table, TableError};
+use super::error::TableError;
 use schemas::FORMAT;
 
-/// What is wanted of a file.
+/// Rows decoded at a time.
+pub(super) const BATCH_ROWS: usize = 4096;
+
+/// Which columns of a file to read, and the keys for encrypted ones.
 #[derive(Clone, Copy, Default)]
 pub struct ReadOptions<'a> {
-    /// Keeps only these columns (leaf paths with dots, `operation.tool`, or whole columns); `None` keeps all.
+    /// Columns to read: leaf paths with dots (`operation.tool`) or entire columns; `None` reads all.
     pub columns: Option<&'a [&'a str]>,
-    /// Gives the data keys of encrypted files; without it only their open columns can be read.
+    /// Source of the data keys of encrypted files; without it only their unencrypted columns can be read.
     pub keys: Option<&'a Arc<dyn KeyRetriever>>,
 }
 
@@ -164,16 +167,4 @@ pub fn check_keys(
         opened.push(sealed);
     }
     Ok(())
-}
-
-impl From<ParquetError> for TableError {
-    fn from(error: ParquetError) -> Self {
-        match error {
-            ParquetError::External(inner) => match inner.downcast::<KeyError>() {
-                Ok(key) => Self::Key(*key),
-                Err(other) => Self::Parquet(ParquetError::External(other)),
-            },
-            other => Self::Parquet(other),
-        }
-    }
 }

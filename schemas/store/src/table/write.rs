@@ -10,10 +10,13 @@ use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::{ColumnDescriptor, ColumnPath, SchemaDescriptor};
 
-use super::arrays::Row;
-use super::encryption::{self, ColumnKeyClass, FileKeys};
-use super::{BATCH_BYTES, FORMAT_KEY, TABLE_KEY, Table, TableError, pages};
+use super::arrays::TableRow;
+use super::definition::{FORMAT_KEY, TABLE_KEY, Table};
+use super::encryption::{self, FileKeys};
+use super::error::TableError;
+use super::pages;
 use schemas::FORMAT;
+use schemas::columns::ColumnClass;
 
 /// Rows of one row group.
 const ROW_GROUP_ROWS: usize = 64 * 1024;
@@ -24,6 +27,9 @@ const PAGE_ROWS: usize = 4096;
 /// Rows that are made into arrays at a time. Few, so that the arrays still lie in a processor's cache when their columns are
 /// written.
 const ARRAY_ROWS: usize = 1024;
+
+/// Bytes of rows encoded at a time; one row may have more.
+const BATCH_BYTES: usize = 256 << 20;
 
 /// How much time goes into making a file small.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -71,23 +77,23 @@ pub struct WriteOptions {
 ///
 /// # Errors
 /// A row does not fit the table's columns.
-pub fn encode<T: Row>(table: Table, rows: &[T], options: &WriteOptions) -> Result<Vec<u8>, TableError> {
-    let fields = table.columns();
+pub fn encode<T: TableRow>(table: Table, rows: &[T], options: &WriteOptions) -> Result<Vec<u8>, TableError> {
+    let fields = table.fields();
     let schema = Arc::new(Schema::new(fields.clone()));
     let leaves = ArrowSchemaConverter::new().convert(&schema)?;
-    let body_page_bytes = pages::page_bytes(rows.iter().map(Row::body), options.level.body_page_bytes());
+    let body_page_bytes = pages::page_bytes(rows.iter().map(TableRow::body), options.level.body_page_bytes());
     let properties = properties(table, &leaves, rows.len(), body_page_bytes, options)?;
     // The columns say it all; a copy of the Arrow schema would be a third of the footer of a small file.
     let writer_options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
     let mut writer = ArrowWriter::try_new_with_options(Vec::new(), schema, writer_options)?;
     for part in parts(rows) {
-        writer.write(&T::batch(table, &fields, part)?)?;
+        writer.write(&T::batch(&fields, part)?)?;
     }
     Ok(writer.into_inner()?)
 }
 
 /// Rows as batches, each of so many rows and so many bytes that its arrays can be addressed.
-fn parts<T: Row>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
+fn parts<T: TableRow>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
     std::iter::from_fn(move || {
         let mut bytes = 0;
         let fits = |row: &&T| {
@@ -125,7 +131,7 @@ fn properties(
     }
     // Bloom filters are written in clear: only columns that are never encrypted may have one.
     for column in table.lookup_columns() {
-        let path = ColumnPath::from(*column);
+        let path = ColumnPath::from(column);
         builder = builder
             .set_column_statistics_enabled(path.clone(), EnabledStatistics::Page)
             .set_column_bloom_filter_enabled(path.clone(), true)
@@ -171,8 +177,7 @@ fn fit(
         Type::BOOLEAN | Type::INT96 | Type::DOUBLE | Type::BYTE_ARRAY => builder,
     };
     // Least and greatest values of payload and of digests say nothing, and would show a text in the footer.
-    let is_opaque =
-        encryption::column_key_class(table, &name) == ColumnKeyClass::Payload || last == "arguments_digest";
+    let is_opaque = table.class_of(&name) == ColumnClass::Payload || last == "arguments_digest";
     if is_list || is_opaque {
         builder.set_column_statistics_enabled(path, EnabledStatistics::None)
     } else {
@@ -199,14 +204,14 @@ fn sorting(table: Table, leaves: &SchemaDescriptor) -> Option<Vec<SortingColumn>
 #[cfg(test)]
 mod tests {
     use arrow_array::RecordBatch;
-    use arrow_schema::FieldRef;
+    use arrow_schema::{ArrowError, FieldRef};
 
     use super::*;
 
     struct Sized(usize);
 
-    impl Row for Sized {
-        fn batch(_: Table, _: &[FieldRef], _: &[Self]) -> Result<RecordBatch, TableError> {
+    impl TableRow for Sized {
+        fn batch(_: &[FieldRef], _: &[Self]) -> Result<RecordBatch, ArrowError> {
             unreachable!("only lengths are asked for")
         }
 

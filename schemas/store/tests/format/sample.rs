@@ -83,7 +83,6 @@ pub(super) fn exchange<R>(reference: impl Fn(u8) -> R, full: bool) -> Exchange<R
             confidence: Confidence::Weak,
         }],
         redactions: vec![Redaction { kind: "bearer".into(), location: "request body".into(), count: 2 }],
-        envelope: None,
     }
 }
 

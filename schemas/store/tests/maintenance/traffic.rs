@@ -236,7 +236,6 @@ impl Open {
             identifiers: vec![],
             links: vec![],
             redactions: vec![],
-            envelope: None,
         }
     }
 

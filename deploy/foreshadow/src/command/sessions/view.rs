@@ -50,7 +50,6 @@ fn exchange(session: &StoredSession, one: &Exchange) -> Value {
         "identifiers": one.identifiers,
         "links": one.links,
         "redactions": one.redactions,
-        "envelope": one.envelope,
     })
 }
 

@@ -9,7 +9,7 @@ use crate::journal::reader::tests::close;
 /// The Kafka messages of a record, in `parts` parts.
 fn messages(journal: &str, position: u64, parts: u32) -> Vec<Vec<u8>> {
     let mut content = Vec::new();
-    write_framed(&mut content, &close(&format!("{journal}-{position}")));
+    write_framed(&mut content, &close(&format!("{journal}-{position}"))).expect("is short");
     let spans: Vec<&[u8]> = content.chunks(content.len().div_ceil(parts as usize)).collect();
     let count = u32::try_from(spans.len()).expect("fits");
     let message = |(part, span): (u32, &&[u8])| MessageValue {
