@@ -1,4 +1,4 @@
-//! Archivers that share partitions, are killed, or are paused until their partitions have moved.
+//! Archivers that share partitions, are killed, or are paused until the group has reassigned their partitions.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,10 +12,10 @@ use tests::traffic::Traffic;
 
 use crate::shed;
 
-/// How often a folder is looked at.
-const LOOK: Duration = Duration::from_millis(1);
+/// Time between two looks at a folder.
+const POLL_EVERY: Duration = Duration::from_millis(1);
 
-/// Names of the commits of a store.
+/// Commit files of a store.
 fn commits(store: &Path) -> BTreeSet<std::path::PathBuf> {
     let folder = store.join("_commits");
     if folder.exists() { binary::files_below(&folder).into_iter().collect() } else { BTreeSet::new() }
@@ -41,7 +41,7 @@ async fn two_archivers_share_partitions_and_one_is_killed() {
     let first = pipeline.archive();
     wait_for_commits(&pipeline.store(), 4).await;
     let second = pipeline.archive();
-    // Four claims of the first, and those of the partitions that the second takes over.
+    // Four claims of the first archiver, and those of the partitions that the second one gets.
     wait_for_commits(&pipeline.store(), 12).await;
     first.kill();
     wait_for_commits(&pipeline.store(), 8).await;
@@ -52,80 +52,80 @@ async fn two_archivers_share_partitions_and_one_is_killed() {
     second.terminate();
     third.terminate();
     pipeline.settle().await;
-    let compared = pipeline.compare(&calls).await.expect("all is stored once");
+    let compared = pipeline.compare(&calls).await.expect("every exchange is stored once");
     assert_eq!(compared.bodies + shed(&recorded), calls.len(), "{recorded}");
     assert!(compared.bodies > 300, "too little was compared: {compared:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_paused_archiver_comes_back_after_its_partitions_moved() {
+async fn a_paused_archiver_resumes_after_its_partitions_were_reassigned() {
     let cluster = Cluster::shared();
     let folder = tempfile::tempdir().expect("temp");
     let pipeline = Pipeline::new(cluster, folder.path(), "moved", 2, "").await;
     let (recorder, url) = pipeline.record();
     let traffic = Traffic::start(&url, "s", 6, 40);
-    let sleeper = pipeline.archive();
+    let paused = pipeline.archive();
     wait_for_commits(&pipeline.store(), 6).await;
-    sleeper.signal("STOP");
-    // The group takes its partitions away after the session timeout, and the other one claims and commits.
+    paused.signal("STOP");
+    // The group reassigns its partitions after the session timeout; the other archiver claims them and commits.
     let other = pipeline.archive();
     wait_for_commits(&pipeline.store(), 8).await;
-    sleeper.signal("CONT");
+    paused.signal("CONT");
     traffic.wait_for(150).await;
     wait_for_commits(&pipeline.store(), 8).await;
     let calls = traffic.stop().await;
     let recorded = recorder.terminate();
-    let said = sleeper.terminate();
+    let log = paused.terminate();
     other.terminate();
     pipeline.settle().await;
-    let compared = pipeline.compare(&calls).await.unwrap_or_else(|error| panic!("{error}\n{said}"));
+    let compared = pipeline.compare(&calls).await.unwrap_or_else(|error| panic!("{error}\n{log}"));
     assert_eq!(compared.bodies + shed(&recorded), calls.len(), "{recorded}");
     assert!(compared.bodies > 300, "too little was compared: {compared:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upload_cut_off_half_way_leaves_nothing() {
+async fn files_of_an_interrupted_upload_are_not_part_of_the_store() {
     let cluster = Cluster::shared();
     let folder = tempfile::tempdir().expect("temp");
     let pipeline = Pipeline::new(cluster, folder.path(), "half", 2, "").await;
     let (recorder, url) = pipeline.record();
     let traffic = Traffic::start(&url, "s", 6, 40);
-    let mut cut_off = 0;
+    let mut interrupted = 0;
     for _ in 0..6 {
         let archiver = pipeline.archive();
         wait_for_commits(&pipeline.store(), 3).await;
-        cut_off += usize::from(kill_while_files_have_no_commit(&pipeline, archiver).await);
+        interrupted += usize::from(kill_while_files_have_no_commit(&pipeline, archiver).await);
     }
     let calls = traffic.stop().await;
     let recorded = recorder.terminate();
     pipeline.settle().await;
-    let compared = pipeline.compare(&calls).await.expect("all is stored once");
+    let compared = pipeline.compare(&calls).await.expect("every exchange is stored once");
     assert_eq!(compared.bodies + shed(&recorded), calls.len(), "{recorded}");
     assert!(compared.bodies > 300, "too little was compared: {compared:?}");
-    assert!(cut_off > 0, "no archiver was killed between its files and their commit");
+    assert!(interrupted > 0, "no archiver was killed between its files and their commit");
 }
 
-/// Kills it as soon as a file is there that was not; says whether files were left that no commit lists.
+/// Kills the archiver once it has written a new file; returns whether files without a commit remain.
 async fn kill_while_files_have_no_commit(pipeline: &Pipeline, archiver: Running) -> bool {
     let exchanges = pipeline.store().join("exchanges");
     let before = files(&exchanges);
     let mut looks = 0_u64;
     while files(&exchanges) <= before {
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_EVERY).await;
         looks += 1;
         assert!(looks < 100_000, "no new file in {}:\n{}", exchanges.display(), archiver.said());
     }
     archiver.kill();
     let through_commits = tests::journal_archive::committed(&pipeline.store()).await;
     let through_files = binary::files_below(&exchanges).len();
-    let lake = store::Store::open(pipeline.store().to_str().expect("utf-8")).expect("opens");
-    let listed = lake.snapshot().await.expect("reads");
+    let store = store::Store::open(pipeline.store().to_str().expect("utf-8")).expect("opens");
+    let listed = store.snapshot().await.expect("reads");
     let listed = listed.files(store::table::Table::Exchanges).count();
     assert!(!through_commits.exchanges.is_empty());
     through_files > listed
 }
 
-/// How many files there are; a folder that changes while it is read is read again.
+/// Number of files below a folder. A folder may change during the count.
 fn files(folder: &Path) -> usize {
     let mut found = 0;
     let mut open = vec![folder.to_owned()];

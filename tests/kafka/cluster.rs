@@ -1,10 +1,10 @@
-//! The cluster of the harness itself.
+//! The test harness's own cluster.
 
 use rdkafka::Message as _;
 use tests::kafka::Cluster;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_acknowledged_outlives_a_killed_broker() {
+async fn acknowledged_messages_survive_a_killed_broker() {
     let cluster = Cluster::start(1);
     cluster.create_topic("t", 2).await;
     for number in 0..4_u8 {

@@ -1,4 +1,4 @@
-//! Messages that cannot be read.
+//! Undecodable messages.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ fn headers(message: &OwnedMessage) -> BTreeMap<String, String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_poison_message_goes_to_the_dead_letters_with_its_reason() {
+async fn an_undecodable_message_goes_to_the_dead_letter_topic_with_the_reason() {
     let cluster = Cluster::shared();
     let folder = tempfile::tempdir().expect("temp");
     let pipeline = Pipeline::new(cluster, folder.path(), "poison", 2, "").await;
@@ -23,7 +23,7 @@ async fn a_poison_message_goes_to_the_dead_letters_with_its_reason() {
     let traffic = Traffic::start(&url, "s", 4, 40);
     let archiver = pipeline.archive();
     traffic.wait_for(50).await;
-    // Not a parcel, a parcel of another version, and a parcel whose content is none.
+    // No message value, one of another version, and one whose content has no records.
     let broken = codec::MessageValue {
         journal: "nobody".to_owned(),
         position: 1,
@@ -44,7 +44,7 @@ async fn a_poison_message_goes_to_the_dead_letters_with_its_reason() {
     let _ = recorder.terminate();
     archiver.terminate();
     pipeline.settle().await;
-    let compared = pipeline.compare(&calls).await.expect("all others are stored once");
+    let compared = pipeline.compare(&calls).await.expect("every exchange is stored once");
     assert_eq!(compared.bodies, calls.len());
 
     let letters = cluster.messages("poison.dead");
@@ -60,5 +60,5 @@ async fn a_poison_message_goes_to_the_dead_letters_with_its_reason() {
         }
         assert!(headers.values().any(|header| header == pipeline.topic()), "{all}");
     }
-    assert_eq!(letters.len(), placed.len(), "only what cannot be read is a dead letter");
+    assert_eq!(letters.len(), placed.len(), "only undecodable messages are dead letters");
 }

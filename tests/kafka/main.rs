@@ -1,7 +1,7 @@
-//! Journal ▸ Kafka ▸ Parquet with the real binary, against the cluster of the harness: a broker that is away, archivers that
-//! share partitions, are killed or paused, and messages that cannot be read.
+//! Journal, Kafka and Parquet with the real binary: brokers that are down, archivers that share partitions or are killed or
+//! paused, and undecodable messages.
 //!
-//! The cluster is a real Kafka where the test command provisions one, else librdkafka's mock.
+//! The cluster is a real Kafka if the test command provisions one, else librdkafka's mock.
 
 mod archivers;
 mod broker_away;
@@ -12,14 +12,14 @@ mod whole_path;
 
 use serde_json::Value;
 
-/// The last JSON object that a recorder printed: its counts.
-fn counts(said: &str) -> Value {
-    serde_json::from_str(&said[said.rfind("\n{\n").expect("prints its counts")..]).expect("is JSON")
+/// The counts of a recorder: the last JSON object of its output.
+fn counts(output: &str) -> Value {
+    serde_json::from_str(&output[output.rfind("\n{\n").expect("the output has counts")..]).expect("JSON")
 }
 
-/// Exchanges that a recorder did not keep up with, as it counts them itself: a busy machine sheds some.
-fn shed(said: &str) -> usize {
-    let counts = counts(said);
+/// Exchanges that a recorder shed; a busy machine sheds some.
+fn shed(output: &str) -> usize {
+    let counts = counts(output);
     let shed = counts["shed"].as_object().expect("by reason").values().filter_map(Value::as_u64).sum::<u64>();
     usize::try_from(shed).expect("fits")
 }

@@ -1,4 +1,4 @@
-//! A cluster that speaks TLS and asks for a password, as those in production do.
+//! A cluster with TLS and a password.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use tests::traffic::Traffic;
 
 use crate::shed;
 
-/// Sends recorder and archiver the secured way, as the README tells it.
+/// Configures TLS and SASL as the documentation describes.
 fn secure(folder: &Path, cluster: &Cluster, secured: &Secured) {
     let path = folder.join("foreshadow.toml");
     let text = std::fs::read_to_string(&path).expect("is there");
@@ -24,7 +24,7 @@ fn secure(folder: &Path, cluster: &Cluster, secured: &Secured) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cluster_with_certificate_and_password_is_written_and_read() {
+async fn recorder_and_archiver_work_over_tls_with_a_password() {
     let Some((cluster, secured)) = Cluster::start_secured() else { return };
     let folder = tempfile::tempdir().expect("temp");
     let pipeline = Pipeline::new(&cluster, folder.path(), "secured", 2, "").await;
@@ -32,16 +32,16 @@ async fn a_cluster_with_certificate_and_password_is_written_and_read() {
     let start = |args: &[&str], password: &str| {
         Running::start_with(folder.path(), args, &[("KAFKA_PASSWORD", password)])
     };
-    // With a wrong password traffic goes on, the journal keeps it, and the log says why.
+    // With a wrong password the tap answers, the journal keeps the exchanges, and the log has the reason.
     let mut recorder = start(&["--json", "record"], "open barley");
     let traffic = Traffic::start(&recorder.url(), "s", 2, 20);
     traffic.wait_for(40).await;
-    recorder.wait_for("the refusal", |said| said.contains("uthentication").then_some(()));
+    recorder.wait_for("the refusal", |log| log.contains("uthentication").then_some(()));
     let mut calls = traffic.stop().await;
     let first = recorder.terminate();
     assert!(!first.contains("open barley"), "the password is in the log: {first}");
-    assert_eq!(cluster.messages("secured").len(), 0, "nothing came through");
-    // With the right one all of it arrives.
+    assert_eq!(cluster.messages("secured").len(), 0, "no message is in the topic");
+    // With the right one every exchange arrives.
     let mut recorder = start(&["--json", "record"], secured.password);
     let traffic = Traffic::start(&recorder.url(), "t", 2, 20);
     let archiver = start(&["-v", "archive"], secured.password);
@@ -49,9 +49,9 @@ async fn a_cluster_with_certificate_and_password_is_written_and_read() {
     calls.extend(traffic.stop().await);
     let second = recorder.terminate();
     archiver.terminate();
-    let (status, said) = start(&["archive", "--exit-when-idle", "1s"], secured.password).wait();
-    assert!(status.success(), "{said}");
-    let compared = pipeline.compare(&calls).await.expect("all is stored once");
+    let (status, log) = start(&["archive", "--exit-when-idle", "1s"], secured.password).wait();
+    assert!(status.success(), "{log}");
+    let compared = pipeline.compare(&calls).await.expect("every exchange is stored once");
     assert_eq!(compared.bodies + shed(&first) + shed(&second), calls.len());
     assert!(compared.bodies >= 80, "too little was compared: {compared:?}");
 }

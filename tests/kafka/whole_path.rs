@@ -1,4 +1,4 @@
-//! Nothing goes wrong: everything journaled is in Parquet, once, in order and with its bytes.
+//! Without faults, Parquet has every journaled exchange once, in order and byte for byte.
 
 use serde_json::Value;
 use tests::binary;
@@ -9,7 +9,7 @@ use tests::traffic::Traffic;
 use crate::counts;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_journaled_is_stored_once() {
+async fn every_journaled_exchange_is_stored_once() {
     let cluster = Cluster::shared();
     let folder = tempfile::tempdir().expect("temp");
     let pipeline = Pipeline::new(cluster, folder.path(), "whole", 4, "").await;
@@ -18,14 +18,14 @@ async fn what_was_journaled_is_stored_once() {
     let traffic = Traffic::start(&url, "s", 6, 40);
     traffic.wait_for(300).await;
     let calls = traffic.stop().await;
-    let said = recorder.terminate();
-    let counts = counts(&said);
-    assert_eq!(counts["started"], calls.len(), "{said}");
-    assert_eq!(counts["journaled"], calls.len(), "{said}");
+    let output = recorder.terminate();
+    let counts = counts(&output);
+    assert_eq!(counts["started"], calls.len(), "{output}");
+    assert_eq!(counts["journaled"], calls.len(), "{output}");
     archiver.terminate();
     let settled = pipeline.settle().await;
-    assert_eq!(settled, 0, "a recorder that was stopped in order leaves nothing behind");
-    let compared = pipeline.compare(&calls).await.expect("all is stored once");
+    assert_eq!(settled, 0, "a recorder that stops in order leaves nothing in the journal");
+    let compared = pipeline.compare(&calls).await.expect("every exchange is stored once");
     assert_eq!(compared.bodies, calls.len());
     assert_eq!(compared.absent, 0);
     assert!(pipeline.check_order(cluster).expect("sessions are in order") >= calls.len());

@@ -1,7 +1,7 @@
-//! Every body comes back byte for byte, and every distinct piece is kept once.
+//! Every body is read back byte for byte, and every distinct chunk is stored once.
 //!
-//! The bodies go the ways that the records of a session go: journal, archive and Parquet, or the messages of a Kafka topic.
-//! Those that the tap sees are compared with what client and upstream sent.
+//! Bodies pass through the journal, through Kafka messages, and through Parquet. Bodies from the tap are compared with the
+//! bytes that client and upstream sent.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -18,7 +18,7 @@ use tests::binary::files_below;
 use tests::gateway::Traffic;
 use tests::upstream::{TEXT, TOOL_CALL, frames};
 
-use crate::stage;
+use crate::recording;
 
 /// The request and the answer of one exchange.
 type Pair = (Vec<u8>, Vec<u8>);
@@ -34,21 +34,21 @@ fn keys() -> TenantKeys {
     RootKey::new([5; 32]).tenant(&tenant())
 }
 
-/// Cuts a body like the tap does: a piece is sent once a session.
-fn cut(session: &SessionId, body: &[u8], sent: &mut HashSet<Digest>, records: &mut Vec<Record>) -> Body {
-    Body::split(body, &keys(), |(digest, piece)| {
+/// Splits a body as the recorder does: a session sends a chunk once.
+fn split(session: &SessionId, body: &[u8], sent: &mut HashSet<Digest>, records: &mut Vec<Record>) -> Body {
+    Body::split(body, &keys(), |(digest, chunk)| {
         if sent.insert(digest) {
-            records.push(Record::Chunk { session: session.clone(), digest, bytes: piece.to_vec().into() });
+            records.push(Record::Chunk { session: session.clone(), digest, bytes: chunk.to_vec().into() });
         }
     })
 }
 
-/// The records of an exchange: its new pieces, then itself.
+/// The records of an exchange: its new chunks, then the exchange.
 fn records(name: &str, seq: u32, (request, response): &Pair, sent: &mut HashSet<Digest>) -> Vec<Record> {
     let session = SessionId::parse(name).expect("id");
     let mut records = Vec::new();
-    let request = cut(&session, request, sent, &mut records);
-    let response = cut(&session, response, sent, &mut records);
+    let request = split(&session, request, sent, &mut records);
+    let response = split(&session, response, sent, &mut records);
     records.push(Record::Exchange(Box::new(Exchange {
         exchange: ExchangeId::parse(&format!("{name}-{seq}")).expect("id"),
         tenant: tenant(),
@@ -83,8 +83,8 @@ fn records(name: &str, seq: u32, (request, response): &Pair, sent: &mut HashSet<
     records
 }
 
-/// The records of all sessions, exchange by exchange.
-fn written(sessions: &Sessions) -> Vec<Vec<Record>> {
+/// The records of all sessions, by exchange.
+fn all_records(sessions: &Sessions) -> Vec<Vec<Record>> {
     let mut all = Vec::new();
     for (name, pairs) in sessions {
         let mut sent = HashSet::new();
@@ -93,8 +93,8 @@ fn written(sessions: &Sessions) -> Vec<Vec<Record>> {
     all
 }
 
-/// Through the journal and out again.
-fn journaled(records: &[Vec<Record>]) -> Vec<Record> {
+/// Writes the records to a journal and reads them back.
+fn through_journal(records: &[Vec<Record>]) -> Vec<Record> {
     let folder = tempfile::tempdir().expect("a folder");
     let mut log = LogWriter::open(folder.path(), LogOptions::default()).expect("opens");
     for record in records.iter().flatten() {
@@ -109,8 +109,8 @@ fn journaled(records: &[Vec<Record>]) -> Vec<Record> {
     found
 }
 
-/// Through the messages of a topic and out again.
-fn parcelled(records: &[Vec<Record>]) -> Vec<Record> {
+/// Encodes the records as Kafka messages and decodes them.
+fn through_messages(records: &[Vec<Record>]) -> Vec<Record> {
     let message = |(position, records): (u64, &Vec<Record>)| {
         let mut content = Vec::new();
         for record in records {
@@ -121,23 +121,23 @@ fn parcelled(records: &[Vec<Record>]) -> Vec<Record> {
             .expect("encodes")
     };
     let messages: Vec<_> = (0..).zip(records).map(message).collect();
-    let opened = messages.iter().map(|message| MessageValue::decode(message).expect("decodes"));
-    opened.flat_map(|parcel| parcel.records().expect("decodes")).collect()
+    let values = messages.iter().map(|message| MessageValue::decode(message).expect("decodes"));
+    values.flat_map(|value| value.records().expect("decodes")).collect()
 }
 
-/// No piece is sent twice in a session, and no exchange refers to one that its session was not sent.
-fn check_pieces_sent_once(records: &[Record]) -> usize {
+/// Checks that a session sends no chunk twice, and sends every chunk before an exchange refers to it.
+fn check_chunks_sent_once(records: &[Record]) -> usize {
     let mut sent: HashSet<(&SessionId, &Digest)> = HashSet::new();
     for record in records {
         match record {
             Record::Chunk { session, digest, .. } => {
-                assert!(sent.insert((session, digest)), "a piece is sent twice in session {session}");
+                assert!(sent.insert((session, digest)), "a chunk is sent twice in session {session}");
             }
             Record::Exchange(exchange) => {
                 for digest in exchange.request.chunks.iter().chain(&exchange.response.chunks) {
                     assert!(
                         sent.contains(&(&exchange.session, digest)),
-                        "a piece was not sent before it is named"
+                        "an exchange refers to a chunk that was not sent"
                     );
                 }
             }
@@ -147,35 +147,41 @@ fn check_pieces_sent_once(records: &[Record]) -> usize {
     sent.len()
 }
 
-/// Archives the records in batches of this many, reads them back, and compares every body.
-async fn check_archived(records: Vec<Record>, sessions: &Sessions, in_a_batch: usize) {
+/// Archives the records in batches of `batch_size` exchanges, reads them back, and compares every body.
+async fn check_archived(records: Vec<Record>, sessions: &Sessions, batch_size: usize) {
     let folder = tempfile::tempdir().expect("a folder");
-    let lake = Store::open(folder.path().to_str().expect("utf-8")).expect("opens");
-    let mut leaning = ChunkIndex::default();
+    let store = Store::open(folder.path().to_str().expect("utf-8")).expect("opens");
+    let mut chunk_index = ChunkIndex::default();
     let (mut position, mut batch) = (0, Batch::default());
     let last = records.len() - 1;
-    for (place, record) in records.into_iter().enumerate() {
+    for (index, record) in records.into_iter().enumerate() {
         let is_exchange = matches!(record, Record::Exchange(_));
         batch.push(record);
-        if is_exchange && (batch.exchanges.len() == in_a_batch || place == last) {
+        if is_exchange && (batch.exchanges.len() == batch_size || index == last) {
             let next = position + 1;
-            lake.commit("j", position, next, std::mem::take(&mut batch), &mut leaning)
+            store
+                .commit("j", position, next, std::mem::take(&mut batch), &mut chunk_index)
                 .await
                 .expect("commits");
             position = next;
         }
     }
-    let snapshot = lake.snapshot().await.expect("reads");
-    let found = lake.load_sessions(&snapshot, None).await.expect("loads");
+    let snapshot = store.snapshot().await.expect("reads");
+    let found = store.load_sessions(&snapshot, None).await.expect("loads");
     let found: HashMap<_, _> = found.iter().map(|session| (session.session.as_str(), session)).collect();
     assert_eq!(found.len(), sessions.len());
     for (name, pairs) in sessions {
         let session = found[name.as_str()];
         assert_eq!(session.exchanges.len(), pairs.len());
         for (exchange, (request, response)) in session.exchanges.iter().zip(pairs) {
-            assert_eq!(session.body(&exchange.request).expect("whole"), *request, "{name} {}", exchange.seq);
             assert_eq!(
-                session.body(&exchange.response).expect("whole"),
+                session.body(&exchange.request).expect("complete"),
+                *request,
+                "{name} {}",
+                exchange.seq
+            );
+            assert_eq!(
+                session.body(&exchange.response).expect("complete"),
                 *response,
                 "{name} {}",
                 exchange.seq
@@ -185,54 +191,54 @@ async fn check_archived(records: Vec<Record>, sessions: &Sessions, in_a_batch: u
     check_stored_once(folder.path());
 }
 
-/// No file holds the bytes of a piece twice.
-fn check_stored_once(store: &Path) {
+/// Checks that no file contains the bytes of a chunk twice.
+fn check_stored_once(folder: &Path) {
     let mut files = 0;
-    for path in files_below(&store.join(Table::Chunks.as_str())) {
+    for path in files_below(&folder.join(Table::Chunks.as_str())) {
         let bytes = bytes::Bytes::from(std::fs::read(&path).expect("file reads"));
         let rows: Vec<Chunk> = store::table::decode_all(Table::Chunks, bytes).expect("decodes");
         let kept = rows.iter().filter(|row| row.bytes.is_some());
         let mut seen = HashSet::new();
-        assert!(kept.clone().all(|row| seen.insert(row.digest)), "{} holds a piece twice", path.display());
+        assert!(kept.clone().all(|row| seen.insert(row.digest)), "{} contains a chunk twice", path.display());
         assert!(!seen.is_empty() || rows.iter().all(|row| row.stored_in.is_some()));
         files += 1;
     }
-    assert!(files > 0, "no file of pieces was looked at");
+    assert!(files > 0, "no file of chunks was checked");
 }
 
 async fn check(sessions: Sessions) {
-    let records = written(&sessions);
-    let whole = journaled(&records);
-    assert_eq!(parcelled(&records), whole, "journal and messages carry the same records");
-    assert!(check_pieces_sent_once(&whole) > 0, "there are pieces");
-    check_archived(whole.clone(), &sessions, usize::MAX).await;
-    check_archived(whole, &sessions, 7).await;
+    let records = all_records(&sessions);
+    let decoded = through_journal(&records);
+    assert_eq!(through_messages(&records), decoded, "journal and messages carry the same records");
+    assert!(check_chunks_sent_once(&decoded) > 0, "there are chunks");
+    check_archived(decoded.clone(), &sessions, usize::MAX).await;
+    check_archived(decoded, &sessions, 7).await;
 }
 
-fn generated(traffic: &Traffic, places: std::ops::Range<usize>) -> Sessions {
-    let session = |place| {
-        let session = traffic.session(place, 3);
+fn generated(traffic: &Traffic, sessions_range: std::ops::Range<usize>) -> Sessions {
+    let session = |index| {
+        let session = traffic.session(index, 3);
         (
             session.id,
             session.calls.iter().map(|call| (call.request.to_vec(), call.response.to_vec())).collect(),
         )
     };
-    places.map(session).collect()
+    sessions_range.map(session).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn generated_bodies_come_back() {
+async fn generated_bodies_are_read_back_unchanged() {
     let traffic = Traffic::bundled();
     let last = traffic.sessions();
     let mut sessions = generated(&traffic, 0..3);
-    // A repetition is another session, of other bytes.
+    // A repeated session has another id and other bytes.
     sessions.extend(generated(&traffic, last..last + 2));
     assert_ne!(sessions[0].1, sessions[3].1);
     check(sessions).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn recorded_wire_bodies_come_back() {
+async fn recorded_wire_bodies_are_read_back_unchanged() {
     let stream = |recorded| frames(recorded).flat_map(|frame| frame.to_vec()).collect::<Vec<u8>>();
     check(vec![("wire".to_owned(), vec![(stream(TEXT), stream(TOOL_CALL)), (Vec::new(), stream(TEXT))])])
         .await;
@@ -240,44 +246,45 @@ async fn recorded_wire_bodies_come_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs FORESHADOW_BODIES, a folder of bodies: tests/performance/bodies"]
-async fn bodies_of_a_folder_come_back() {
+async fn bodies_of_a_folder_are_read_back_unchanged() {
     let folder = std::env::var_os("FORESHADOW_BODIES").expect("FORESHADOW_BODIES names a folder of bodies");
     let bodies: Vec<Vec<u8>> =
         files_below(Path::new(&folder)).iter().map(|path| std::fs::read(path).expect("file reads")).collect();
     assert!(!bodies.is_empty(), "the folder is empty");
-    let session = |(place, bodies): (usize, &[Vec<u8>])| {
+    let session = |(index, bodies): (usize, &[Vec<u8>])| {
         let pairs = bodies.chunks(2).map(|pair| (pair[0].clone(), pair.get(1).cloned().unwrap_or_default()));
-        (format!("bodies-{place}"), pairs.collect())
+        (format!("bodies-{index}"), pairs.collect())
     };
     let sessions: Sessions = bodies.chunks(64).enumerate().map(session).collect();
     check(sessions).await;
     crate::report::row(
-        "bodies of recorded wire traffic that come back byte for byte",
+        "bodies of recorded wire traffic that are read back byte for byte",
         "all",
         &format!("{0} of {0}", bodies.len()),
         "journal, Parquet, Kafka messages",
     );
 }
 
-/// Plays sessions through a recorder and compares what the store has with what was sent; counts the bodies.
-async fn check_through_the_tap(places: std::ops::Range<usize>) -> usize {
+/// Plays sessions through a recorder and compares the stored bodies with the sent ones; returns their number.
+async fn check_through_the_tap(sessions_range: std::ops::Range<usize>) -> usize {
     let folder = tempfile::tempdir().expect("a folder");
-    let traffic = stage::traffic();
-    let played = stage::record(folder.path(), &traffic, places.clone(), stage::ROLL_BYTES).await;
-    assert_eq!(played.failed, 0, "every answer comes through the tap unchanged");
-    let lake = Store::open(folder.path().join("store").to_str().expect("utf-8")).expect("opens");
-    let snapshot = lake.snapshot().await.expect("reads");
-    let found = lake.load_sessions(&snapshot, None).await.expect("loads");
+    let traffic = recording::traffic();
+    let played =
+        recording::record(folder.path(), &traffic, sessions_range.clone(), recording::FLUSH_BYTES).await;
+    assert_eq!(played.failed, 0, "the tap passes every response on unchanged");
+    let store = Store::open(folder.path().join("store").to_str().expect("utf-8")).expect("opens");
+    let snapshot = store.snapshot().await.expect("reads");
+    let found = store.load_sessions(&snapshot, None).await.expect("loads");
     let found: HashMap<_, _> = found.iter().map(|session| (session.session.as_str(), session)).collect();
     let mut compared = 0;
-    for place in places {
-        let session = traffic.session(place, 1);
+    for index in sessions_range {
+        let session = traffic.session(index, 1);
         let stored = found[session.id.as_str()];
         assert_eq!((stored.gaps(), stored.exchanges.len()), (vec![], session.calls.len()), "{}", session.id);
         for (exchange, call) in stored.exchanges.iter().zip(&session.calls) {
             assert_eq!(exchange.redactions, [], "the generated traffic has no secrets");
-            assert_eq!(stored.body(&exchange.request).expect("whole"), call.request);
-            assert_eq!(stored.body(&exchange.response).expect("whole"), call.response);
+            assert_eq!(stored.body(&exchange.request).expect("complete"), call.request);
+            assert_eq!(stored.body(&exchange.response).expect("complete"), call.response);
             compared += 2;
         }
     }
@@ -286,16 +293,16 @@ async fn check_through_the_tap(places: std::ops::Range<usize>) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_tap_saw_is_what_is_stored() {
+async fn the_store_has_the_bodies_that_passed_the_tap() {
     assert!(check_through_the_tap(0..4).await > 100, "there are bodies");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement: tests/performance/run"]
 async fn every_generated_body() {
-    let compared = check_through_the_tap(0..stage::traffic().sessions()).await;
+    let compared = check_through_the_tap(0..recording::traffic().sessions()).await;
     crate::report::row(
-        "generated bodies that come back byte for byte",
+        "generated bodies that are read back byte for byte",
         "all",
         &format!("{compared} of {compared}"),
         "through the tap",

@@ -1,6 +1,7 @@
-//! How much of a large store a look-up reads: sessions written as the archive writes them, and one of them read back.
+//! Share of a large store that a lookup of one session reads.
 //!
-//! Two hundred sessions are under way at a time, so that most lie in more than one file and lean on earlier ones.
+//! Two hundred sessions are active at a time, so that most of them have rows in several files and refer to chunks of earlier
+//! files.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
@@ -21,17 +22,17 @@ use tests::binary::files_below;
 
 use crate::report::{bytes, ratio, row};
 
-/// What the archive rolls at by default.
-const ROLL_BYTES: usize = 32 << 20;
+/// The default of `flush-bytes`.
+const FLUSH_BYTES: usize = 32 << 20;
 
-/// Sessions under way at a time.
-const UNDER_WAY: usize = 200;
+/// Active sessions.
+const ACTIVE: usize = 200;
 
 /// Sessions of one day.
 const SESSIONS_A_DAY: u64 = 20_000;
 
-/// Sessions that are looked up.
-const LOOK_UPS: u64 = 20;
+/// Lookups.
+const LOOKUPS: u64 = 20;
 
 /// Distinct words of the texts.
 const WORDS: usize = 3000;
@@ -41,18 +42,18 @@ const START: i64 = 1_760_000_000_000_000;
 
 const DAY: i64 = 86_400_000_000;
 
-/// Makes sessions: the n-th one is always the same.
-struct Maker {
+/// Generates sessions; session n is always the same.
+struct SessionGenerator {
     keys: TenantKeys,
     words: Vec<String>,
     shared: Vec<String>,
 }
 
-/// An exchange, and the pieces that it brings.
+/// An exchange and its new chunks.
 type Step = (Exchange, Vec<(Digest, Vec<u8>)>);
 
-/// A session: its exchanges, each with the pieces that it brings.
-struct Made {
+/// A generated session.
+struct GeneratedSession {
     id: SessionId,
     steps: Vec<Step>,
     close: SessionClose,
@@ -67,15 +68,17 @@ fn id_of(n: u64) -> SessionId {
     SessionId::parse(&format!("{:016x}{:016x}", random.next_u64(), random.next_u64())).expect("an id")
 }
 
-impl Maker {
+impl SessionGenerator {
     fn new() -> Self {
         let mut random = ChaCha8Rng::seed_from_u64(1);
         let mut letter = |_| char::from(b'a' + u8::try_from(below(&mut random, 26)).expect("a letter"));
         let words = (0..WORDS).map(|n| (0..3 + n % 7).map(&mut letter).collect()).collect();
         let keys = RootKey::new([7; 32]).tenant(&TenantId::parse("default").expect("an id"));
-        let mut maker = Self { keys, words, shared: Vec::new() };
-        maker.shared.push(json!({"role": "system", "content": maker.text(&mut random, 800)}).to_string());
-        maker
+        let mut generator = Self { keys, words, shared: Vec::new() };
+        generator
+            .shared
+            .push(json!({"role": "system", "content": generator.text(&mut random, 800)}).to_string());
+        generator
     }
 
     /// Words of which a few are frequent, as in any language.
@@ -90,7 +93,7 @@ impl Maker {
     }
 
     /// Twelve model calls, each with the whole history, and six tool calls between them.
-    fn session(&self, n: u64) -> Made {
+    fn session(&self, n: u64) -> GeneratedSession {
         let mut random = ChaCha8Rng::seed_from_u64(n);
         let id = id_of(n);
         let day = i64::try_from(n / SESSIONS_A_DAY).expect("fits");
@@ -117,12 +120,12 @@ impl Maker {
                 ),
             ] {
                 let request = match edge {
-                    Edge::Model | Edge::Turn => self.cut(&history, &mut sent),
+                    Edge::Model | Edge::Turn => self.split(&history, &mut sent),
                     Edge::Tool => {
-                        self.cut(&[json!({"method": "tools/call", "order": order}).to_string()], &mut sent)
+                        self.split(&[json!({"method": "tools/call", "order": order}).to_string()], &mut sent)
                     }
                 };
-                let response = self.cut(std::slice::from_ref(&answer), &mut sent);
+                let response = self.split(std::slice::from_ref(&answer), &mut sent);
                 let seq = u32::try_from(steps.len()).expect("fits");
                 let exchange = exchange(&id, seq, edge, started_at, request.0, response.0, &mut random);
                 steps.push((exchange, [request.1, response.1].concat()));
@@ -130,15 +133,15 @@ impl Maker {
             }
         }
         let close = close(&id, started_at, &steps);
-        Made { id, steps, close }
+        GeneratedSession { id, steps, close }
     }
 
-    /// A body of these messages, cut as [`Body::cut`] does, and the pieces that the session has not sent yet.
-    fn cut(&self, messages: &[String], sent: &mut HashSet<Digest>) -> (Body, Vec<(Digest, Vec<u8>)>) {
+    /// A body of these messages, split as `Body::split` does, and the chunks that the session has not sent yet.
+    fn split(&self, messages: &[String], sent: &mut HashSet<Digest>) -> (Body, Vec<(Digest, Vec<u8>)>) {
         let mut body = Body { template: br#"{"model":"m","messages":["#.to_vec(), ..Body::default() };
-        let mut pieces = Vec::new();
-        for (place, message) in messages.iter().enumerate() {
-            if place > 0 {
+        let mut chunks = Vec::new();
+        for (index, message) in messages.iter().enumerate() {
+            if index > 0 {
                 body.template.push(b',');
             }
             if message.len() < MIN_CHUNK_BYTES {
@@ -150,12 +153,12 @@ impl Maker {
             body.chunks.push(digest);
             body.bytes += message.len() as u64;
             if sent.insert(digest) {
-                pieces.push((digest, message.clone().into_bytes()));
+                chunks.push((digest, message.clone().into_bytes()));
             }
         }
         body.template.extend_from_slice(b"]}");
         body.bytes += body.template.len() as u64;
-        (body, pieces)
+        (body, chunks)
     }
 }
 
@@ -239,24 +242,25 @@ fn close(id: &SessionId, started_at: i64, steps: &[Step]) -> SessionClose {
     }
 }
 
-/// Writes as many sessions, interleaved, in batches that the archive would commit.
-async fn write(lake: &Store, maker: &Maker, sessions: u64, roll_bytes: usize) {
-    let mut coming = (0..sessions).map(|n| maker.session(n));
-    let mut open: Vec<(Made, usize)> = Vec::new();
-    let (mut batch, mut held, mut position, mut leaning) = (Batch::default(), 0, 0, ChunkIndex::default());
+/// Writes interleaved sessions in batches like the archiver's.
+async fn write(store: &Store, generator: &SessionGenerator, sessions: u64, flush_bytes: usize) {
+    let mut generated = (0..sessions).map(|n| generator.session(n));
+    let mut open: Vec<(GeneratedSession, usize)> = Vec::new();
+    let (mut batch, mut buffered, mut position, mut chunk_index) =
+        (Batch::default(), 0, 0, ChunkIndex::default());
     loop {
-        while open.len() < UNDER_WAY {
-            let Some(made) = coming.next() else { break };
+        while open.len() < ACTIVE {
+            let Some(made) = generated.next() else { break };
             open.push((made, 0));
         }
         if open.is_empty() {
             break;
         }
         for (made, step) in &mut open {
-            let (exchange, pieces) = &made.steps[*step];
-            held += 512 + exchange.request.template.len();
-            for (digest, bytes) in pieces {
-                held += bytes.len();
+            let (exchange, chunks) = &made.steps[*step];
+            buffered += 512 + exchange.request.template.len();
+            for (digest, bytes) in chunks {
+                buffered += bytes.len();
                 batch.push(Record::Chunk {
                     session: made.id.clone(),
                     digest: *digest,
@@ -270,54 +274,54 @@ async fn write(lake: &Store, maker: &Maker, sessions: u64, roll_bytes: usize) {
             }
         }
         open.retain(|(made, step)| *step < made.steps.len());
-        if held >= roll_bytes {
+        if buffered >= flush_bytes {
             let done = std::mem::take(&mut batch);
-            lake.commit("traffic-0", position, position + 1, done, &mut leaning).await.expect("commits");
-            (held, position) = (0, position + 1);
+            store.commit("traffic-0", position, position + 1, done, &mut chunk_index).await.expect("commits");
+            (buffered, position) = (0, position + 1);
         }
     }
-    lake.commit("traffic-0", position, position + 1, batch, &mut leaning).await.expect("commits");
+    store.commit("traffic-0", position, position + 1, batch, &mut chunk_index).await.expect("commits");
 }
 
-/// Writes a store, looks sessions up in it, and returns the share of its bytes that the dearest look-up read.
-async fn measure(folder: &Path, sessions: u64, roll_bytes: usize) -> f64 {
+/// Writes a store and looks sessions up; returns the largest share of its bytes that a lookup read.
+async fn measure(folder: &Path, sessions: u64, flush_bytes: usize) -> f64 {
     let location = folder.to_str().expect("utf-8");
-    let maker = Maker::new();
-    write(&Store::open(location).expect("opens"), &maker, sessions, roll_bytes).await;
+    let generator = SessionGenerator::new();
+    write(&Store::open(location).expect("opens"), &generator, sessions, flush_bytes).await;
     let stored: u64 =
-        files_below(folder).iter().map(|path| std::fs::metadata(path).expect("is there").len()).sum();
+        files_below(folder).iter().map(|path| std::fs::metadata(path).expect("metadata").len()).sum();
     let (mut most, mut all, mut requests) = (0, 0, 0);
     let (mut slowest, mut files) = (Duration::ZERO, 0);
-    for look_up in 0..LOOK_UPS {
-        let n = look_up * (sessions - 1) / (LOOK_UPS - 1);
-        let lake = Store::open(location).expect("opens");
+    for lookup in 0..LOOKUPS {
+        let n = lookup * (sessions - 1) / (LOOKUPS - 1);
+        let store = Store::open(location).expect("opens");
         let began = Instant::now();
-        let snapshot = lake.snapshot().await.expect("reads");
+        let snapshot = store.snapshot().await.expect("reads");
         let wanted = BTreeSet::from([id_of(n)]);
-        let found = lake.load_sessions(&snapshot, Some(&wanted)).await.expect("reads");
+        let found = store.load_sessions(&snapshot, Some(&wanted)).await.expect("reads");
         slowest = slowest.max(began.elapsed());
         files = Table::ALL.into_iter().map(|table| snapshot.files(table).count()).sum();
-        check(&found, maker.session(n));
-        let reads = lake.read_stats();
+        check(&found, generator.session(n));
+        let reads = store.read_stats();
         most = most.max(reads.bytes);
         all += reads.bytes;
         requests += reads.requests;
     }
     let share = ratio(most, stored);
     let found =
-        format!("{:.2} % at most, {:.2} % on average", share * 100.0, ratio(all / LOOK_UPS, stored) * 100.0);
+        format!("{:.2} % at most, {:.2} % on average", share * 100.0, ratio(all / LOOKUPS, stored) * 100.0);
     let how = format!(
         "{sessions} sessions, {} in {files} files; {} read at most, {} requests on average, {} ms at most",
         bytes(stored),
         bytes(most),
-        requests / LOOK_UPS,
+        requests / LOOKUPS,
         slowest.as_millis()
     );
-    row("session look-up reads of the store's bytes", "< 1 %", &found, &how);
+    row("share of the store's bytes that a session lookup reads", "< 1 %", &found, &how);
     share
 }
 
-fn check(found: &[store::StoredSession], made: Made) {
+fn check(found: &[store::StoredSession], made: GeneratedSession) {
     let [session] = found else { panic!("one session is found, not {}", found.len()) };
     assert_eq!(session.session, made.id);
     assert_eq!(session.gaps(), Vec::new());
@@ -326,20 +330,20 @@ fn check(found: &[store::StoredSession], made: Made) {
     assert_eq!(session.exchanges, exchanges);
 }
 
-/// Small files and few rows: that all is found, not what it costs.
+/// Checks the results of lookups, not their cost.
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_are_found_in_a_small_store() {
     let folder = tempfile::tempdir().expect("a folder");
     measure(folder.path(), 400, 1 << 20).await;
 }
 
-/// The figure of the README; `FORESHADOW_LOOK_UP_SESSIONS` changes how many sessions the store has.
+/// The published figure. `FORESHADOW_LOOKUP_SESSIONS` sets the number of sessions in the store.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "writes a store of about a gigabyte; tests/performance/run starts it"]
-async fn a_look_up_reads_less_than_a_hundredth_of_a_large_store() {
-    let sessions = std::env::var("FORESHADOW_LOOK_UP_SESSIONS").ok();
+async fn a_lookup_reads_less_than_a_hundredth_of_a_large_store() {
+    let sessions = std::env::var("FORESHADOW_LOOKUP_SESSIONS").ok();
     let sessions = sessions.map_or(100_000, |text| text.parse().expect("a number"));
     let folder = tempfile::tempdir().expect("a folder");
-    let share = measure(folder.path(), sessions, ROLL_BYTES).await;
+    let share = measure(folder.path(), sessions, FLUSH_BYTES).await;
     assert!(share < 0.01, "read {:.2} % of the store", share * 100.0);
 }

@@ -1,12 +1,12 @@
-//! The figures of the README, measured: sizes, rates and look-ups on generated gateway traffic.
+//! Measurements behind the published figures: sizes, rates and lookups on generated gateway traffic.
 //!
-//! `tests/performance/run` runs everything and prints a table. What runs among the tests proves with a little traffic that
-//! the measurements work and that what they rest on holds (every body comes back byte for byte); it asserts no time.
+//! `tests/performance/run` runs all of them and prints a table. The tests that run without it use little traffic: they check
+//! that the measurements work and that every body is stored byte for byte, and assert no time.
 
 mod exact;
-mod look_up;
+mod lookup;
 mod path;
+mod recording;
 mod report;
 mod sizes;
-mod stage;
 mod watch;

@@ -2,20 +2,20 @@
 
 use std::io::Write as _;
 
-/// Prints a row: what was measured, what is required, what was found, and how.
-pub(crate) fn row(what: &str, required: &str, found: &str, how: &str) {
-    // Past the capture of the test harness, so that the rows of passing measurements are seen too.
-    let _ = writeln!(std::io::stderr(), "| {what} | {required} | {found} | {how} |");
+/// Prints a row: figure, required value, measured value, method.
+pub(crate) fn row(figure: &str, required: &str, measured: &str, method: &str) {
+    // Directly to stderr, because the test harness captures the output of passing tests.
+    let _ = writeln!(std::io::stderr(), "| {figure} | {required} | {measured} | {method} |");
 }
 
-/// A number of bytes for people.
+/// Bytes with a unit, such as `3.71 MB`.
 pub(crate) fn bytes(count: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
     let count = count as f64;
     if count < 1e6 { format!("{:.1} kB", count / 1e3) } else { format!("{:.2} MB", count / 1e6) }
 }
 
-/// One number as a multiple of another.
+/// `of` divided by `to`.
 pub(crate) fn ratio(of: u64, to: u64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
     let ratio = of as f64 / to as f64;

@@ -1,4 +1,4 @@
-//! How much the store keeps of the traffic, beside general-purpose compression of the same bytes.
+//! Size of the store, compared with general-purpose compression of the same bodies.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -10,21 +10,21 @@ use store::table::{self, ReadOptions, Table};
 use tests::binary::files_below;
 use tests::gateway::Traffic;
 
+use crate::recording;
 use crate::report::{bytes, ratio, row};
-use crate::stage;
 
-/// Bytes of a store.
+/// Size of a store, in bytes.
 #[derive(Debug, Default)]
-struct Stored {
-    /// Of all Parquet files.
+struct StoreSize {
+    /// All Parquet files.
     all: u64,
-    /// Of the column that holds the pieces of bodies.
+    /// The column of chunk bytes.
     bodies: u64,
     files: u64,
 }
 
-fn stored(store: &Path) -> Stored {
-    let mut found = Stored::default();
+fn stored(store: &Path) -> StoreSize {
+    let mut found = StoreSize::default();
     for path in files_below(store) {
         if path.extension().is_none_or(|extension| extension != "parquet") {
             continue;
@@ -32,7 +32,7 @@ fn stored(store: &Path) -> Stored {
         let file = bytes::Bytes::from(std::fs::read(&path).expect("file reads"));
         found.all += file.len() as u64;
         found.files += 1;
-        let table = path.strip_prefix(store).expect("lies in the store").iter().next().expect("has a table");
+        let table = path.strip_prefix(store).expect("below the store").iter().next().expect("has a table");
         let table = Table::ALL.into_iter().find(|known| table == known.as_str()).expect("a known table");
         let opened = table::open(table, file, ReadOptions::default()).expect("opens");
         for group in opened.metadata().row_groups() {
@@ -52,10 +52,10 @@ fn stored(store: &Path) -> Stored {
     found
 }
 
-/// What the same traffic takes elsewhere.
+/// Size of the same traffic in other forms, in bytes.
 #[derive(Debug, Default)]
-struct Elsewhere {
-    /// Bodies, not compressed.
+struct OtherSizes {
+    /// Uncompressed bodies.
     plain: u64,
     /// One zstd stream of all bodies, level 19, window of 2^27 bytes.
     zstd: u64,
@@ -63,16 +63,16 @@ struct Elsewhere {
     gzip: u64,
 }
 
-fn elsewhere(traffic: &Traffic, places: std::ops::Range<usize>) -> Elsewhere {
-    let mut found = Elsewhere::default();
+fn other_sizes(traffic: &Traffic, sessions: std::ops::Range<usize>) -> OtherSizes {
+    let mut found = OtherSizes::default();
     let mut zstd = zstd::Encoder::new(Vec::new(), 19).expect("an encoder");
     zstd.long_distance_matching(true).expect("an option");
     zstd.window_log(27).expect("an option");
-    for place in places {
-        let session = traffic.session(place, 1);
+    for index in sessions {
+        let session = traffic.session(index, 1);
         for (seq, call) in session.calls.iter().enumerate() {
             for body in [&call.request, &call.response] {
-                zstd.write_all(body).expect("memory takes it");
+                zstd.write_all(body).expect("writes to memory");
                 found.plain += body.len() as u64;
             }
             let row = json!({"exchange": format!("{}-{seq}", session.id), "session": session.id, "seq": seq, "edge": call.edge,
@@ -80,38 +80,40 @@ fn elsewhere(traffic: &Traffic, places: std::ops::Range<usize>) -> Elsewhere {
                 "started_at": 1_760_000_000_000_000_u64 + seq as u64 * 1000, "duration_us": 1000,
                 "request": String::from_utf8_lossy(&call.request), "response": String::from_utf8_lossy(&call.response)});
             let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::new(6));
-            gzip.write_all(row.to_string().as_bytes()).expect("memory takes it");
-            found.gzip += gzip.finish().expect("memory takes it").len() as u64;
+            gzip.write_all(row.to_string().as_bytes()).expect("writes to memory");
+            found.gzip += gzip.finish().expect("writes to memory").len() as u64;
         }
     }
-    found.zstd = zstd.finish().expect("memory takes it").len() as u64;
+    found.zstd = zstd.finish().expect("writes to memory").len() as u64;
     found
 }
 
-/// Rolls often enough that small files are to be merged, as on a quiet day.
-const SMALL_ROLL: &str = "1MiB";
+/// A flush size that leaves small files to compact, as little traffic does.
+const SMALL_FLUSH: &str = "1MiB";
 
-async fn measure(places: std::ops::Range<usize>) {
-    let traffic = stage::traffic();
-    let compared = elsewhere(&traffic, places.clone());
-    for (roll, state) in [(stage::ROLL_BYTES, "archived"), (SMALL_ROLL, "archived in small files")] {
+async fn measure(sessions: std::ops::Range<usize>) {
+    let traffic = recording::traffic();
+    let compared = other_sizes(&traffic, sessions.clone());
+    for (flush_bytes, state) in
+        [(recording::FLUSH_BYTES, "archived"), (SMALL_FLUSH, "archived in small files")]
+    {
         let folder = tempfile::tempdir().expect("a folder");
-        let played = stage::record(folder.path(), &traffic, places.clone(), roll).await;
-        assert_eq!(played.failed, 0, "every answer comes through the tap unchanged");
-        assert_eq!(compared.plain, played.body_bytes, "what was compressed is what was played");
+        let played = recording::record(folder.path(), &traffic, sessions.clone(), flush_bytes).await;
+        assert_eq!(played.failed, 0, "the tap passes every response on unchanged");
+        assert_eq!(compared.plain, played.body_bytes, "both have the same bodies");
         let store = folder.path().join("store");
-        let lake = Store::open(store.to_str().expect("utf-8")).expect("opens");
-        let snapshot = lake.snapshot().await.expect("reads");
-        assert!(snapshot.files(Table::Chunks).next().is_some(), "pieces are stored");
+        let opened = Store::open(store.to_str().expect("utf-8")).expect("opens");
+        let snapshot = opened.snapshot().await.expect("reads");
+        assert!(snapshot.files(Table::Chunks).next().is_some(), "chunks are stored");
         show(state, &stored(&store), &compared);
-        if roll == SMALL_ROLL {
-            lake.compact(CompactOptions::default()).await.expect("compacts");
-            show("these after `store compact`", &stored(&store), &compared);
+        if flush_bytes == SMALL_FLUSH {
+            opened.compact(CompactOptions::default()).await.expect("compacts");
+            show("the same after `store compact`", &stored(&store), &compared);
         }
     }
 }
 
-fn show(state: &str, stored: &Stored, compared: &Elsewhere) {
+fn show(state: &str, stored: &StoreSize, compared: &OtherSizes) {
     let how = format!("{state}, {} files", stored.files);
     let of =
         |found: u64, other: u64| format!("{:.2} ({} to {})", ratio(found, other), bytes(found), bytes(other));
@@ -132,12 +134,12 @@ fn show(state: &str, stored: &Stored, compared: &Elsewhere) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn sizes_of_a_little_traffic_are_measured() {
+async fn the_measurement_of_sizes_works() {
     measure(0..2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a measurement: tests/performance/run"]
 async fn sizes() {
-    measure(0..stage::traffic().sessions()).await;
+    measure(0..recording::traffic().sessions()).await;
 }
