@@ -1,11 +1,11 @@
-//! What a user does wrong: a clear error, the right exit code, and no half-written output.
+//! Bad input: the error names the cause, the exit code is right, and no output file is left.
 
 use std::path::Path;
 use std::process::Output;
 
 use tests::binary::{self, files_below, printed};
 
-/// A run of an outcome table with ten cases.
+/// Imports a run of an outcome table with ten cases.
 fn make_run(folder: &Path, run: &str, lane: &str) {
     let rows: String = (0..10).map(|case| format!("c{case},0,{}\n", case % 2)).collect();
     std::fs::write(folder.join(format!("{run}.csv")), format!("case,trial,success\n{rows}")).expect("writes");
@@ -21,16 +21,16 @@ fn analyze(folder: &Path, more: &[&str]) -> Output {
     binary::run(folder, &args)
 }
 
-/// The command failed with this code, said all of these words, and wrote nothing.
+/// The command failed with this code, its error contains all of these words, and it wrote no output.
 fn assert_refused(folder: &Path, output: &Output, code: i32, words: &[&str]) {
     assert_eq!(output.status.code(), Some(code), "{}", printed(output));
-    let said = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     for word in words {
-        assert!(said.contains(word), "{word:?} is not in:\n{said}");
+        assert!(stderr.contains(word), "{word:?} is not in:\n{stderr}");
     }
-    assert!(!said.contains("panicked"), "{said}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
     let out = folder.join("out");
-    assert!(!out.exists() || files_below(&out).is_empty(), "half-written: {:?}", files_below(&out));
+    assert!(!out.exists() || files_below(&out).is_empty(), "output files: {:?}", files_below(&out));
 }
 
 fn two_runs() -> tempfile::TempDir {
@@ -40,16 +40,16 @@ fn two_runs() -> tempfile::TempDir {
     folder
 }
 
-fn a_file_of(folder: &Path, extension: &str) -> std::path::PathBuf {
+fn file_with_extension(folder: &Path, extension: &str) -> std::path::PathBuf {
     let mut files = files_below(folder);
     files.retain(|path| path.extension().is_some_and(|found| found == extension));
-    files.pop().expect("there is one")
+    files.pop().expect("a file")
 }
 
 #[test]
-fn truncated_parquet() {
+fn a_truncated_parquet_file_is_an_error() {
     let folder = two_runs();
-    let path = a_file_of(&folder.path().join("cand"), "parquet");
+    let path = file_with_extension(&folder.path().join("cand"), "parquet");
     let bytes = std::fs::read(&path).expect("reads");
     std::fs::write(&path, &bytes[..bytes.len() / 2]).expect("writes");
     assert_refused(folder.path(), &analyze(folder.path(), &[]), 1, &["truncated", "cand", ".parquet"]);
@@ -67,7 +67,7 @@ fn a_file_of_another_version() {
 }
 
 #[test]
-fn an_empty_directory_and_a_missing_one() {
+fn an_empty_and_a_missing_folder_are_usage_errors() {
     let folder = two_runs();
     std::fs::remove_dir_all(folder.path().join("cand")).expect("removes");
     assert_refused(folder.path(), &analyze(folder.path(), &[]), 2, &["cand"]);
@@ -76,7 +76,7 @@ fn an_empty_directory_and_a_missing_one() {
 }
 
 #[test]
-fn a_policy_with_a_typo() {
+fn a_typo_in_a_policy_is_named_with_the_known_keys() {
     let folder = two_runs();
     std::fs::write(folder.path().join("p.toml"), "policy = 1\n[metric.sucess]\nmargin = 0.1\n")
         .expect("writes");
@@ -92,7 +92,7 @@ fn a_policy_with_a_typo() {
 }
 
 #[test]
-fn runs_that_cannot_be_compared() {
+fn swapped_and_equal_runs_are_refused() {
     let folder = two_runs();
     let swapped = ["analyze", "--baseline", "cand", "--candidate", "base", "--out", "out"];
     assert_refused(folder.path(), &binary::run(folder.path(), &swapped), 2, &["swap", "cand", "base"]);
@@ -109,14 +109,14 @@ fn unreadable_rows_are_skipped_and_named() {
         ["import", "--format", "outcomes", "t.csv", "--run", "r", "--build", "b", "--lane", "baseline"];
     let output = binary::run(folder.path(), &args);
     assert!(output.status.success(), "{}", printed(&output));
-    let said = printed(&output);
+    let stderr = printed(&output);
     for words in ["t.csv", "zero", "trial", "maybe", "success"] {
-        assert!(said.contains(words), "{words:?} is not in:\n{said}");
+        assert!(stderr.contains(words), "{words:?} is not in:\n{stderr}");
     }
 }
 
 #[test]
-fn wrong_usage_of_every_command() {
+fn wrong_usage_of_every_command_exits_with_2() {
     let folder = tempfile::tempdir().expect("temp");
     for args in [
         &["nonsense"][..],
@@ -129,6 +129,6 @@ fn wrong_usage_of_every_command() {
     ] {
         let output = binary::run(folder.path(), args);
         assert_eq!(output.status.code(), Some(2), "{args:?}: {}", printed(&output));
-        assert!(!output.stderr.is_empty(), "{args:?} says nothing");
+        assert!(!output.stderr.is_empty(), "{args:?} prints no error");
     }
 }

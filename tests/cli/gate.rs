@@ -1,4 +1,4 @@
-//! `gate`, `calibrate` and the looks of `analyze`, from outside.
+//! `gate`, `calibrate` and the looks of `analyze`.
 
 use std::path::{Path, PathBuf};
 
@@ -18,8 +18,8 @@ fn run(folder: &Path, args: &[&str]) -> (i32, Value) {
     (code, serde_json::from_slice(&output.stdout).expect("prints JSON"))
 }
 
-/// A store of a hundred recorded sessions, and two programs that answer every turn with one text.
-fn shop(folder: &Path, answers: [&str; 2]) {
+/// Imports a hundred recorded sessions, and writes two candidates that answer every turn with one text.
+fn prepare(folder: &Path, answers: [&str; 2]) {
     let (file, tools) = (data("tau-bench/gpt-4o-airline.jsonl.zst"), data("tau-bench/tools.airline.json"));
     let args = ["import", "--format", "tau-bench", &file, "--store", "store", "--tools", &tools];
     let output = binary::run(folder, &args);
@@ -32,7 +32,7 @@ fn shop(folder: &Path, answers: [&str; 2]) {
     }
 }
 
-fn gate(folder: &Path, policy: &str, more: &str) {
+fn write_gate(folder: &Path, policy: &str, more: &str) {
     std::fs::write(folder.join("policy.toml"), policy).expect("writes");
     let text = format!(
         "[gate]\nstore = \"store\"\nbaseline = \"current.toml\"\ncandidate = \"next.toml\"\nruns = \"runs\"\nout = \"verdict\"\n\
@@ -44,11 +44,11 @@ fn gate(folder: &Path, policy: &str, more: &str) {
 const WIDE: &str = "metrics = [\"success\"]\n[metric.success]\nmargin = 0.5\n[fidelity]\nmax_missed = 1.0\n";
 
 #[test]
-fn a_gate_stops_early_and_its_plan_is_kept() {
+fn a_gate_stops_early_and_locks_its_plan() {
     let folder = tempfile::tempdir().expect("temp");
     let folder = folder.path();
-    shop(folder, ["fine", "well"]);
-    gate(folder, WIDE, "");
+    prepare(folder, ["fine", "well"]);
+    write_gate(folder, WIDE, "");
     let (code, verdict) = run(folder, &["--json", "gate", "--config", "gate.toml"]);
     assert_eq!(code, 0, "{}", verdict["reasons"]);
     let history = &verdict["monitoring"]["look_history"];
@@ -59,31 +59,31 @@ fn a_gate_stops_early_and_its_plan_is_kept() {
         assert!(folder.join("verdict").join(name).exists(), "{name} is missing");
     }
     tests::verdict::read(&folder.join("verdict"));
-    let frozen: Value =
-        serde_json::from_slice(&std::fs::read(folder.join("runs/gate.json")).expect("is kept"))
+    let lock: Value =
+        serde_json::from_slice(&std::fs::read(folder.join("runs/gate.json")).expect("reads"))
             .expect("is JSON");
-    assert_eq!(frozen["policy_digest"], verdict["policy_digest"]);
-    // Resumed, it says the same without a trial more; with another policy it is refused.
+    assert_eq!(lock["policy_digest"], verdict["policy_digest"]);
+    // A resume gives the same verdict without a further trial; another policy is refused.
     let again = run(folder, &["--json", "gate", "--config", "gate.toml", "--resume"]).1;
     assert_eq!(again, verdict);
-    gate(folder, &WIDE.replace("0.5", "0.4"), "");
+    write_gate(folder, &WIDE.replace("0.5", "0.4"), "");
     let refused = binary::run(folder, &["gate", "--config", "gate.toml", "--resume"]);
     assert_eq!(refused.status.code(), Some(2));
     assert!(binary::printed(&refused).contains("policy (digest)"), "{}", binary::printed(&refused));
 }
 
 #[test]
-fn a_gate_blocks_on_a_broken_invariant_and_refuses_what_cannot_be_approved() {
+fn a_gate_blocks_on_a_violated_invariant_and_refuses_a_corpus_that_is_too_small() {
     let folder = tempfile::tempdir().expect("temp");
     let folder = folder.path();
-    shop(folder, ["fine", "rude"]);
-    gate(folder, "", "sessions = 40\n");
+    prepare(folder, ["fine", "rude"]);
+    write_gate(folder, "", "sessions = 40\n");
     let refused = binary::run(folder, &["gate", "--config", "gate.toml"]);
     assert_eq!(refused.status.code(), Some(2), "{}", binary::printed(&refused));
     assert!(binary::printed(&refused).contains("success needs at least 59 sessions"));
-    assert!(!folder.join("runs").exists(), "nothing was run");
+    assert!(!folder.join("runs").exists(), "no trial ran");
     let strict = format!("{WIDE}[invariant.answer_schema]\nschema = {{ enum = [\"fine\"] }}\n");
-    gate(folder, &strict, "sessions = 20\n");
+    write_gate(folder, &strict, "sessions = 20\n");
     let (code, verdict) = run(folder, &["--json", "gate", "--config", "gate.toml", "--extend"]);
     assert_eq!((code, verdict["reasons"][0]["code"].as_str()), (3, Some("invariant_violated")));
     assert_eq!(verdict["monitoring"]["look_history"]["plan_share"], 0.8);
@@ -91,12 +91,12 @@ fn a_gate_blocks_on_a_broken_invariant_and_refuses_what_cannot_be_approved() {
 }
 
 #[test]
-fn an_extension_goes_on_where_the_plan_ended_undecided() {
+fn an_extension_continues_after_an_inconclusive_plan() {
     let folder = tempfile::tempdir().expect("temp");
     let folder = folder.path();
-    shop(folder, ["fine", "well"]);
-    // Success is known of the few sessions whose recording succeeded without a write: three of the plan's twenty.
-    gate(folder, WIDE, "sessions = 20\n");
+    prepare(folder, ["fine", "well"]);
+    // Only sessions whose recording succeeded without a write have a known success: three of the plan's twenty.
+    write_gate(folder, WIDE, "sessions = 20\n");
     let (code, verdict) = run(folder, &["--json", "gate", "--config", "gate.toml", "--extend"]);
     assert_eq!((code, verdict["reasons"][0]["code"].as_str()), (0, Some("non_inferior")), "{verdict}");
     let history = &verdict["monitoring"]["look_history"];
@@ -114,7 +114,7 @@ fn an_extension_goes_on_where_the_plan_ended_undecided() {
         assert_eq!(look["boundary"].is_number(), number < 2, "only planned looks have a boundary: {look}");
         assert_eq!(look["cases"].as_u64(), Some(10 * (number as u64 + 1)));
     }
-    // What the extension was allowed to use was fixed before the first trial.
+    // The extension is part of the locked plan.
     let refused = binary::run(folder, &["gate", "--config", "gate.toml", "--resume"]);
     assert_eq!(refused.status.code(), Some(2));
     assert!(
@@ -125,11 +125,11 @@ fn an_extension_goes_on_where_the_plan_ended_undecided() {
 }
 
 #[test]
-fn a_replay_that_is_asked_to_end_keeps_its_trials_and_goes_on_later() {
+fn a_stopped_replay_keeps_its_trials_and_resumes() {
     let folder = tempfile::tempdir().expect("temp");
     let folder = folder.path();
-    shop(folder, ["fine", "fine"]);
-    // The twentieth turn hangs until a file lets it go.
+    prepare(folder, ["fine", "fine"]);
+    // The twentieth turn hangs until the file `free` exists.
     let script = "cat >/dev/null; echo >>turns; \
                   if [ ! -e free ] && [ $(wc -l <turns) -eq 20 ]; then touch stuck; sleep 600; fi; echo fine";
     let candidate = format!(
@@ -142,17 +142,17 @@ fn a_replay_that_is_asked_to_end_keeps_its_trials_and_goes_on_later() {
     ]
     .concat();
     let running = Running::start(folder, &args);
-    let mut looks = 0;
+    let mut polls = 0;
     while !folder.join("stuck").exists() {
         std::thread::sleep(std::time::Duration::from_millis(20));
-        looks += 1;
-        assert!(looks < 6_000, "the twentieth turn does not come:\n{}", running.said());
+        polls += 1;
+        assert!(polls < 6_000, "the twentieth turn does not start:\n{}", running.said());
     }
     running.signal("TERM");
     let (status, said) = running.wait();
     assert_eq!(status.code(), Some(1), "{said}");
     assert!(
-        said.contains("of 10 trials; what is finished is kept: repeat the command with --resume"),
+        said.contains("of 10 trials; finished trials are kept; repeat the command with --resume"),
         "{said}"
     );
     std::fs::write(folder.join("free"), "").expect("writes");
@@ -163,7 +163,7 @@ fn a_replay_that_is_asked_to_end_keeps_its_trials_and_goes_on_later() {
 }
 
 #[test]
-fn finished_runs_are_looked_at_in_waves_and_calibrated() {
+fn looks_and_calibration_of_finished_runs() {
     let folder = tempfile::tempdir().expect("temp");
     let folder = folder.path();
     let file = data("tau-bench/gpt-4o-airline.jsonl.zst");

@@ -1,4 +1,4 @@
-//! Each declared invariant through the command line: what blocks, what is demoted, what cannot be told.
+//! Each invariant through the command line: violated, demoted, vacuous, below its floor.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tests::binary;
 
-/// The envelope of tau-bench's retail agent: orders that were looked up, and the tools of the benchmark.
+/// Envelope of tau-bench's retail agent: the tools of the benchmark, bound to orders that the session looked up.
 const RETAIL: &str = r#"
 envelope = 1
 agent = "retail"
@@ -69,7 +69,7 @@ fn run_ok(folder: &Path, args: &[&str]) {
     assert!(output.status.success(), "{args:?}: {}", binary::printed(&output));
 }
 
-/// Imports sessions of the retail agent with the effects of its tools.
+/// Imports sessions of the retail agent with its tool list.
 fn import(folder: &Path, file: &Path, run: &str, lane: &str) {
     let (file, tools) = (file.to_string_lossy(), data("tools.retail.json"));
     let tools = tools.to_string_lossy();
@@ -96,8 +96,8 @@ fn sessions(name: &str) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).expect("is JSON")).collect()
 }
 
-/// The baseline's sessions with one of them changed, as a candidate; which task it is.
-fn changed(folder: &Path, run: &str, change: impl Fn(&mut Vec<Value>) -> bool) -> String {
+/// Imports the baseline's sessions with one of them changed as a candidate; returns the task of that session.
+fn import_changed(folder: &Path, run: &str, change: impl Fn(&mut Vec<Value>) -> bool) -> String {
     let mut all = sessions("baseline-tool-calling");
     let session = all.iter_mut().find_map(|session| {
         let changed = change(session["traj"].as_array_mut().expect("has messages"));
@@ -110,11 +110,11 @@ fn changed(folder: &Path, run: &str, change: impl Fn(&mut Vec<Value>) -> bool) -
     session.expect("a session is changed")
 }
 
-/// The places of the messages that call a tool.
-fn calls(messages: &[Value], is_meant: impl Fn(&str) -> bool) -> Vec<usize> {
+/// Positions of the messages that call a tool.
+fn calls(messages: &[Value], matches: impl Fn(&str) -> bool) -> Vec<usize> {
     let calls = |message: &Value| {
         let list = message["tool_calls"].as_array().map_or(&[][..], Vec::as_slice);
-        list.len() == 1 && list[0]["function"]["name"].as_str().is_some_and(&is_meant)
+        list.len() == 1 && list[0]["function"]["name"].as_str().is_some_and(&matches)
     };
     (0..messages.len()).filter(|place| calls(&messages[*place])).collect()
 }
@@ -135,7 +135,7 @@ impl Decided {
         list.iter().any(|one| one["code"] == code && one["metric"] == metric)
     }
 
-    /// It blocked on this invariant alone, whose first breach is told.
+    /// Asserts a block on this invariant; returns its first violation.
     fn blocked_on(&self, name: &str) -> &Value {
         assert_eq!(self.code, 3, "{:#}", self.verdict["reasons"]);
         let first = &self.verdict["reasons"][0];
@@ -169,7 +169,7 @@ fn analyze(folder: &Path, baseline: &str, candidate: &str, policy: &str, envelop
     Decided { code, verdict: serde_json::from_slice(&output.stdout).expect("prints JSON") }
 }
 
-/// A run of trials without transcripts: seconds and answer by case.
+/// Imports a run without transcripts: seconds and answer by case.
 fn table(folder: &Path, run: &str, lane: &str, row: impl Fn(usize) -> (u32, &'static str)) {
     let mut text = "case,trial,success,seconds,answer\n".to_owned();
     for case in 0..120 {
@@ -184,7 +184,7 @@ fn table(folder: &Path, run: &str, lane: &str, row: impl Fn(usize) -> (u32, &'st
 const GOOD: (u32, &str) = (2, "{\"\"status\"\": \"\"done\"\"}");
 
 #[test]
-fn answers_and_times() {
+fn invariants_on_answers_and_response_times() {
     let folder = tempfile::tempdir().expect("temp");
     let folder = folder.path();
     table(folder, "base", "baseline", |_| GOOD);
@@ -192,20 +192,20 @@ fn answers_and_times() {
     table(folder, "said", "candidate", |case| if case == 7 { (2, "As an AI model I cannot") } else { GOOD });
     let policy = |text: &str| format!("policy = 1\nmetrics = [\"success\"]\n{text}");
     let time = policy("[invariant.response_time]\nmax_ms = 30000\n");
-    let breach = analyze(folder, "base", "slow", &time, None);
-    assert_eq!(breach.blocked_on("response_time")["case"], "c7");
+    let violation = analyze(folder, "base", "slow", &time, None);
+    assert_eq!(violation.blocked_on("response_time")["case"], "c7");
     assert_eq!(analyze(folder, "base", "said", &time, None).code, 0);
     let schema =
         policy("[invariant.answer_schema]\nschema = { type = \"object\", required = [\"status\"] }\n");
-    let breach = analyze(folder, "base", "said", &schema, None);
+    let violation = analyze(folder, "base", "said", &schema, None);
     assert_eq!(
-        breach.blocked_on("answer_schema")["session"],
-        breach.invariant("answer_schema")["examples"][0]
+        violation.blocked_on("answer_schema")["session"],
+        violation.invariant("answer_schema")["examples"][0]
     );
     let forbidden = policy("[invariant.forbidden]\npatterns = ['\\bas an ai\\b']\nignore_case = true\n");
-    let breach = analyze(folder, "base", "said", &forbidden, None);
-    assert_eq!(breach.blocked_on("forbidden")["rule"], r#"pattern "\\bas an ai\\b""#);
-    // What the baseline does too is a rate; what nothing breaks, or too few cases show, approves nothing.
+    let violation = analyze(folder, "base", "said", &forbidden, None);
+    assert_eq!(violation.blocked_on("forbidden")["rule"], r#"pattern "\\bas an ai\\b""#);
+    // An invariant that the baseline violates is demoted; a vacuous one, or one with too few cases, approves nothing.
     table(folder, "base-slow", "baseline", |case| if case == 3 { (31, GOOD.1) } else { GOOD });
     let demoted = analyze(folder, "base-slow", "slow", &time, None);
     assert_ne!(demoted.code, 3, "{:#}", demoted.verdict["reasons"]);
@@ -227,7 +227,7 @@ fn answers_and_times() {
 }
 
 #[test]
-fn tool_calls_of_real_sessions() {
+fn invariants_on_tool_calls_of_recorded_sessions() {
     let folder = tempfile::tempdir().expect("temp");
     let folder = folder.path();
     import(folder, &data("baseline-tool-calling.jsonl.zst"), "base", "baseline");
@@ -235,7 +235,7 @@ fn tool_calls_of_real_sessions() {
         format!("policy = 1\nmetrics = [\"success\"]\n[metric.success]\ndecides = false\n{text}")
     };
 
-    let twice = changed(folder, "twice", |messages| {
+    let twice = import_changed(folder, "twice", |messages| {
         let Some(place) = calls(messages, |tool| WRITES.contains(&tool)).first().copied() else {
             return false;
         };
@@ -249,13 +249,13 @@ fn tool_calls_of_real_sessions() {
     assert_eq!(decided.blocked_on("idempotency")["case"], Value::String(twice));
     assert_eq!(decided.invariant("idempotency")["violations"], 1);
 
-    let skipped = changed(folder, "skipped", |messages| {
+    let skipped = import_changed(folder, "skipped", |messages| {
         let writes = calls(messages, |tool| WRITES.contains(&tool));
         let looks = calls(messages, |tool| tool == "get_order_details");
-        // The answers follow their calls, so both go.
-        let goes = |place: &usize| looks.iter().any(|look| place == look || *place == look + 1);
+        // A tool message follows its call; both are removed.
+        let is_removed = |place: &usize| looks.iter().any(|look| place == look || *place == look + 1);
         let kept =
-            (0..messages.len()).filter(|place| !goes(place)).map(|place| messages[place].clone()).collect();
+            (0..messages.len()).filter(|place| !is_removed(place)).map(|place| messages[place].clone()).collect();
         let changes = !writes.is_empty() && !looks.is_empty();
         if changes {
             *messages = kept;
@@ -272,7 +272,7 @@ fn tool_calls_of_real_sessions() {
     let schemas = only(
         "[invariant.tool_arguments.schemas]\nget_order_details = { properties = { order_id = { pattern = \"^#W[0-9]{7}$\" } } }\n",
     );
-    let bad = changed(folder, "bad", |messages| {
+    let bad = import_changed(folder, "bad", |messages| {
         let Some(place) = calls(messages, |tool| tool == "get_order_details").first().copied() else {
             return false;
         };
@@ -280,10 +280,10 @@ fn tool_calls_of_real_sessions() {
         true
     });
     let decided = analyze(folder, "base", "bad", &schemas, None);
-    let breach = decided.blocked_on("tool_arguments");
-    assert_eq!((&breach["case"], &breach["pointer"]), (&Value::String(bad), &"/order_id".into()));
+    let violation = decided.blocked_on("tool_arguments");
+    assert_eq!((&violation["case"], &violation["pointer"]), (&Value::String(bad), &"/order_id".into()));
 
-    let backwards = changed(folder, "backwards", |messages| {
+    let backwards = import_changed(folder, "backwards", |messages| {
         let Some(place) = calls(messages, |tool| tool == "cancel_pending_order").first().copied() else {
             return false;
         };
@@ -301,12 +301,12 @@ fn tool_calls_of_real_sessions() {
     assert_eq!(decided.blocked_on("monotonic_effects")["case"], Value::String(backwards));
 
     let decided = analyze(folder, "base", "skipped", &only(""), Some(&retail_envelope("")));
-    let breach = decided.blocked_on("envelope");
-    assert_eq!((&breach["case"], &breach["rule"]), (&Value::String(skipped), &"own-order".into()));
+    let violation = decided.blocked_on("envelope");
+    assert_eq!((&violation["case"], &violation["rule"]), (&Value::String(skipped), &"own-order".into()));
 }
 
 #[test]
-fn the_envelope_of_real_sessions() {
+fn the_envelope_on_recorded_sessions() {
     let folder = tempfile::tempdir().expect("temp");
     let folder = folder.path();
     import(folder, &data("baseline-tool-calling.jsonl.zst"), "base", "baseline");
@@ -340,7 +340,7 @@ fn the_envelope_of_real_sessions() {
         assert!(detail.contains(word), "{word:?} is not in {detail:?}");
     }
     assert!(detail.contains(first["session"].as_str().unwrap_or_default()), "{detail:?}");
-    // Rules that this version cannot check forbid approval and are named; what they do at the gateway is only told.
+    // Rules that this version cannot check prevent an approval, and the verdict lists them.
     let more = "require = [{ id = \"c\", when = \"true\" }]\n[breaker]\nwindow = \"10m\"\n";
     let partly = analyze(folder, "base", "same", policy, Some(&retail_envelope(more)));
     assert_eq!((partly.code, partly.has_reason("invariant_unchecked", "envelope")), (4, true));
@@ -368,9 +368,9 @@ fn an_envelope_with_a_mistake_is_refused_with_its_line() {
         std::fs::write(folder.join("e.toml"), text).expect("writes");
         let output = binary::run(folder, &args);
         assert_eq!(output.status.code(), Some(2), "{}", binary::printed(&output));
-        let said = String::from_utf8_lossy(&output.stderr);
+        let stderr = String::from_utf8_lossy(&output.stderr);
         for word in words.iter().chain(&["e.toml is refused"]) {
-            assert!(said.contains(word), "{word:?} is not in:\n{said}");
+            assert!(stderr.contains(word), "{word:?} is not in:\n{stderr}");
         }
         assert!(!folder.join("out").exists());
     }

@@ -1,4 +1,4 @@
-//! The binary on real data and on bad input: exit codes, messages, and what is left on the disk.
+//! The binary on real data and on bad input: exit codes, messages, and files on disk.
 
 mod bad_input;
 mod encrypted;
@@ -6,4 +6,5 @@ mod gate;
 mod invariants;
 mod real_data;
 mod score;
+mod snapshots;
 mod store;

@@ -1,4 +1,4 @@
-//! Verdicts on recorded benchmark sessions whose difference is known.
+//! Verdicts on recorded benchmark sessions with a known difference.
 
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ fn import(folder: &Path, format: &str, file: &str, run: &str, lane: &str, more: 
     assert!(output.status.success(), "{args:?}: {}", binary::printed(&output));
 }
 
-/// Analyzes two runs; returns the exit code and the verdict, which must also be what was written.
+/// Analyzes two runs; returns the exit code and the verdict, which must equal verdict.json.
 fn analyze(folder: &Path, baseline: &str, candidate: &str, policy: Option<&str>) -> (i32, Value) {
     let out = format!("out-{baseline}-{candidate}");
     let mut args = vec!["--json", "analyze", "--baseline", baseline, "--candidate", candidate, "--out", &out];
@@ -52,7 +52,7 @@ fn reasons(verdict: &Value) -> Vec<(&str, &str)> {
 }
 
 #[test]
-fn a_known_regression_is_blocked_and_a_small_sample_is_not_enough() {
+fn a_known_regression_is_blocked_and_a_small_sample_is_inconclusive() {
     let folder = tempfile::tempdir().expect("temp");
     let folder = folder.path();
     let file = |name: &str| format!("tau-bench-retail-variants/{name}.jsonl.zst");

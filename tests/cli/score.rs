@@ -1,5 +1,5 @@
-//! `foreshadow score` from outside: programs, services and judges on loopback, kills, hostile answers, and what
-//! `analyze` makes of it.
+//! `foreshadow score` with programs, services and judges on loopback: kills, bad responses, and the use of the scores by
+//! `analyze`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -60,7 +60,7 @@ async fn stored(run: &Path) -> (Vec<Score>, Vec<Embedding>) {
     (scores, lake.read_table(&snapshot, Table::Embeddings, None).await.expect("reads"))
 }
 
-/// How often each evaluator scored each session.
+/// Number of scores by evaluator and session.
 fn counts(scores: &[Score]) -> BTreeMap<(&str, &str), usize> {
     let mut counts = BTreeMap::new();
     for row in scores.iter().filter(|row| row.error.is_none()) {
@@ -81,9 +81,9 @@ fn verdict(word: &str) -> Reply {
     completion(&json!({"verdict": word, "reason": "seen"}).to_string())
 }
 
-/// A service that answers as a check, as a judge and as a sentence model.
-fn every_door() -> Service {
-    // The word stands in the answer, which every door shows: as JSON to the service, as text to the judge.
+/// A server with three endpoints: a check, a judge and an embedding model.
+fn all_endpoints() -> Service {
+    // Every endpoint finds the grade in the answer of the trial: in JSON at the service, in text at the judge.
     Service::start(|path, body, _| match path {
         "/check" => Reply::ok(json!({"score": if body.contains("good") { 0.9 } else { 0.1 }}).to_string()),
         "/v1/chat/completions" => verdict(if body.contains("answer good") { "pass" } else { "fail" }),
@@ -97,8 +97,8 @@ fn every_door() -> Service {
     })
 }
 
-/// A configuration that asks all of them, and a program, and has a label.
-fn everybody(url: &str) -> String {
+/// A configuration with all endpoints, a program and a label.
+fn all_evaluators(url: &str) -> String {
     format!(
         r#"
         [[score.labels]]
@@ -126,12 +126,12 @@ fn everybody(url: &str) -> String {
 }
 
 #[tokio::test]
-async fn everybody_is_asked_once_and_analyze_says_who_decided() {
+async fn every_evaluator_scores_once_and_analyze_names_the_deciding_ones() {
     let folder = tempfile::tempdir().expect("temp");
     let folder = folder.path();
     import(folder, "base", "baseline", &rows(40, 2));
     import(folder, "cand", "candidate", &rows(40, 2));
-    let service = every_door();
+    let service = all_endpoints();
     std::fs::write(
         folder.join("check.sh"),
         "grep -q good && echo '{\"success\": true}' || echo '{\"success\": false}'",
@@ -139,7 +139,7 @@ async fn everybody_is_asked_once_and_analyze_says_who_decided() {
     .expect("writes");
     std::fs::write(folder.join("labels.csv"), "case,trial,success,reason\nc000,0,false,looked wrong\n")
         .expect("writes");
-    let config = everybody(&service.url);
+    let config = all_evaluators(&service.url);
     for run in ["base", "cand"] {
         let output = score(folder, run, &config);
         assert!(output.status.success(), "{}", printed(&output));
@@ -155,7 +155,7 @@ async fn everybody_is_asked_once_and_analyze_says_who_decided() {
             );
         }
         assert_eq!(report["embeddings"]["embedded"], json!(80));
-        // 100 tokens read and 10 written for each trial, at 10 dollars a million read.
+        // 100 prompt tokens and 10 answer tokens per trial, at 10 dollars per million prompt tokens.
         assert_eq!(report["tokens"], json!(80 * 110));
         assert!(report["usd"].as_f64().is_some_and(|usd| (usd - 0.08).abs() < 1e-9), "{report}");
         let (scores, embeddings) = stored(&folder.join(run)).await;
@@ -171,7 +171,7 @@ async fn everybody_is_asked_once_and_analyze_says_who_decided() {
     let before = service.requests();
     let output = score(folder, "base", &config);
     assert!(output.status.success(), "{}", printed(&output));
-    assert_eq!(service.requests(), before, "what is finished is not asked for again");
+    assert_eq!(service.requests(), before, "finished scores are not computed again");
     assert_eq!(json_of(&output)["evaluators"][3]["already"], json!(80));
     assert_eq!(stored(&folder.join("base")).await.0.len(), 241);
 
@@ -186,13 +186,13 @@ async fn everybody_is_asked_once_and_analyze_says_who_decided() {
         (&json!("domain=airline"), &json!(true), &json!(1.0))
     );
     assert!(slice["kappa_lower"].as_f64().is_some_and(|lower| (0.4..1.0).contains(&lower)), "{slice}");
-    // A changed script is another evaluator: its earlier words do not count for it.
+    // A changed script has another digest, so its earlier scores do not count.
     std::fs::write(folder.join("check.sh"), "echo '{\"success\": true}'").expect("writes");
     let output = score(folder, "base", &config);
     assert_eq!(json_of(&output)["evaluators"][1]["scored"], json!(80), "{}", printed(&output));
 }
 
-/// A service asked for one trial at a time, and how often what it said is committed.
+/// A configuration with one service, one evaluation at a time, and this commit interval.
 fn one_by_one(commit_every: &str, url: &str) -> String {
     format!(
         "[score.limits]\nconcurrency = 1\ncommit-every = \"{commit_every}\"\n[score.embeddings]\nprovider = \"off\"\n\
@@ -201,7 +201,7 @@ fn one_by_one(commit_every: &str, url: &str) -> String {
 }
 
 #[tokio::test]
-async fn killed_and_started_again_it_asks_for_the_rest_alone() {
+async fn a_killed_scoring_continues_with_the_missing_scores() {
     let folder = tempfile::tempdir().expect("temp");
     let folder = folder.path();
     import(folder, "run", "candidate", &rows(20, 2));
@@ -221,7 +221,7 @@ async fn killed_and_started_again_it_asks_for_the_rest_alone() {
     stuck.recv_timeout(std::time::Duration::from_secs(120)).expect("25 requests are made");
     running.kill();
     let (scores, _) = stored(&folder.join("run")).await;
-    assert_eq!(scores.len(), 25, "what was finished is there");
+    assert_eq!(scores.len(), 25, "finished scores are committed");
     hold.store(false, Ordering::SeqCst);
     let output = score(folder, "run", &config);
     assert!(output.status.success(), "{}", printed(&output));
@@ -229,16 +229,16 @@ async fn killed_and_started_again_it_asks_for_the_rest_alone() {
     assert_eq!(already, scores.len() as u64);
     assert_eq!(service.requests() as u64, 26 + 40 - already);
     let (scores, _) = stored(&folder.join("run")).await;
-    assert_eq!((scores.len(), counts(&scores).len()), (40, 40), "no row is there twice");
-    // Nothing half-written lies about.
+    assert_eq!((scores.len(), counts(&scores).len()), (40, 40), "every score has one row");
+    // No file without a commit is left.
     let lake = Store::open(folder.join("run").to_str().expect("utf-8")).expect("opens");
     let committed = lake.snapshot().await.expect("reads").files(Table::Scores).count();
-    let lying = binary::files_below(&folder.join("run/scores")).len();
-    assert_eq!(committed, lying);
+    let files = binary::files_below(&folder.join("run/scores")).len();
+    assert_eq!(committed, files);
 }
 
 #[tokio::test]
-async fn asked_to_end_it_keeps_what_is_finished() {
+async fn a_stopped_scoring_keeps_finished_scores() {
     for signal in ["INT", "TERM"] {
         let folder = tempfile::tempdir().expect("temp");
         let folder = folder.path();
@@ -251,7 +251,7 @@ async fn asked_to_end_it_keeps_what_is_finished() {
             }
             Reply::ok("{\"success\": true}")
         });
-        // Nothing is committed by the clock.
+        // The interval is longer than the test, so only the shutdown commits.
         let config = one_by_one("1h", &service.url);
         std::fs::write(folder.join("score.toml"), &config).expect("writes");
         let running = Running::start(folder, &["--config", "score.toml", "score", "run"]);
@@ -259,13 +259,13 @@ async fn asked_to_end_it_keeps_what_is_finished() {
         running.signal(signal);
         let (status, said) = running.wait();
         assert_eq!(status.code(), Some(1), "{signal}: {said}");
-        assert!(said.contains("it was interrupted; what is finished is kept"), "{signal}: {said}");
+        assert!(said.contains("scoring was interrupted; finished scores are kept"), "{signal}: {said}");
         assert_eq!(stored(&folder.join("run")).await.0.len(), 25, "{signal}: {said}");
     }
 }
 
 #[tokio::test]
-async fn hostile_answers_are_bounded_errors_and_asked_for_again_next_time() {
+async fn bad_responses_are_bounded_errors_and_are_repeated_next_time() {
     let folder = tempfile::tempdir().expect("temp");
     let folder = folder.path();
     import(folder, "run", "candidate", &rows(8, 1));
@@ -295,7 +295,7 @@ async fn hostile_answers_are_bounded_errors_and_asked_for_again_next_time() {
     let output = score(folder, "run", &config);
     assert_eq!(output.status.code(), Some(1), "{}", printed(&output));
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("evaluator s could not score 7 of 8 trials"), "{said}");
+    assert!(said.contains("evaluator s failed on 7 of 8 trials"), "{said}");
     let (scores, _) = stored(&folder.join("run")).await;
     let errors: BTreeMap<&str, &str> =
         scores.iter().filter_map(|row| Some((row.case.as_str(), row.error.as_deref()?))).collect();
@@ -303,7 +303,7 @@ async fn hostile_answers_are_bounded_errors_and_asked_for_again_next_time() {
         ("c000", "more than 1048576 bytes"),
         ("c001", "not UTF-8"),
         ("c002", "more than 1048576 bytes"),
-        ("c003", "too long"),
+        ("c003", "timed out"),
         ("c004", "expected one JSON object"),
         ("c005", "302"),
         ("c006", "503"),
@@ -325,7 +325,7 @@ async fn hostile_answers_are_bounded_errors_and_asked_for_again_next_time() {
 }
 
 #[tokio::test]
-async fn bounds_end_the_work_and_a_service_that_is_down_is_not_asked_for_ever() {
+async fn limits_stop_scoring_and_a_failing_service_is_given_up() {
     let folder = tempfile::tempdir().expect("temp");
     let folder = folder.path();
     import(folder, "run", "candidate", &rows(30, 1));
@@ -344,11 +344,11 @@ async fn bounds_end_the_work_and_a_service_that_is_down_is_not_asked_for_ever() 
     let report = json_of(&output);
     let tokens = report["tokens"].as_u64().expect("a count");
     assert!((110..=3000).contains(&tokens), "{tokens}");
-    // What earlier starts spent counts: the same bound leaves nothing to do, a higher one lets it go on.
+    // The limit counts earlier invocations: the same limit leaves no budget, a higher one does.
     let before = service.requests();
     let again = score(folder, "run", &bounded);
     assert_eq!(again.status.code(), Some(1));
-    assert!(service.requests() - before <= 8, "what was set aside for requests under way is free again");
+    assert!(service.requests() - before <= 8, "reservations of open requests are released");
     let output = score(folder, "run", &judge);
     assert!(output.status.success(), "{}", printed(&output));
     assert_eq!(stored(&folder.join("run")).await.0.len(), 30);
@@ -360,7 +360,7 @@ async fn bounds_end_the_work_and_a_service_that_is_down_is_not_asked_for_ever() 
     let output = score(folder, "run", &down);
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        String::from_utf8_lossy(&output.stderr).contains("failed too often in a row"),
+        String::from_utf8_lossy(&output.stderr).contains("failed 5 times in a row"),
         "{}",
         printed(&output)
     );
@@ -368,7 +368,7 @@ async fn bounds_end_the_work_and_a_service_that_is_down_is_not_asked_for_ever() 
 }
 
 #[tokio::test]
-async fn published_judges_do_not_vote_and_their_free_words_are_no_scores() {
+async fn published_judges_do_not_qualify_and_unexpected_words_are_no_grades() {
     let folder = tempfile::tempdir().expect("temp");
     let folder = folder.path();
     let table = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/tau2-judge-verdicts/verdicts.csv");
@@ -423,7 +423,7 @@ async fn published_judges_do_not_vote_and_their_free_words_are_no_scores() {
             )
         })
         .collect();
-    // Both lanes hold the same 50 sessions, so every count is doubled. The second prompt's own words are no scores.
+    // Both lanes contain the same 50 sessions, so every count is doubled. Unexpected words of the second prompt are errors.
     let expected = [(names[0], 40, 100), (names[1], 20, 46), (names[2], 68, 100), (names[3], 50, 100)];
     assert_eq!(found, expected.map(|(name, agreed, labels)| (name, agreed, labels, Some(false))));
     assert_eq!(evaluators[1]["errors"], json!(54));
@@ -432,7 +432,7 @@ async fn published_judges_do_not_vote_and_their_free_words_are_no_scores() {
 }
 
 #[test]
-fn bad_input_is_named() {
+fn an_error_names_the_bad_input() {
     let folder = tempfile::tempdir().expect("temp");
     let folder = folder.path();
     let refused = |output: &Output, words: &[&str]| {

@@ -1,11 +1,11 @@
-//! `foreshadow store` on recorded benchmark sessions: what readers see stays, what is erased is gone.
+//! `foreshadow store` on recorded benchmark sessions: readers see the same rows after a compaction, and no erased session.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use tests::binary::{self, files_below, printed};
 
-/// Imports real sessions in two commits, so that there is something to merge.
+/// Imports recorded sessions in two commits, so that a compaction has files to merge.
 fn two_imports(folder: &Path) {
     for name in ["baseline-tool-calling", "variant-assertions-v1"] {
         let file = format!("data/tau-bench-retail-variants/{name}.jsonl.zst");
@@ -29,7 +29,7 @@ fn verify(folder: &Path) -> Value {
 
 fn show(folder: &Path, id: &str) -> Value {
     let mut shown = json(folder, &["sessions", "show", id, "--store", "store"]);
-    // How much was read is another matter.
+    // The number of bytes read depends on the layout of the store.
     shown.as_object_mut().expect("an object").remove("read").expect("says how much was read");
     shown
 }
@@ -57,8 +57,8 @@ fn a_store_is_compacted_and_a_session_erased() {
     assert!(parquet_files(folder) < files);
     assert_eq!((verify(folder), show(folder, &id)), (before.clone(), shown));
 
-    let unasked = binary::run(folder, &["store", "erase", "--store", "store", "--session", &id]);
-    assert_eq!(unasked.status.code(), Some(2), "{}", printed(&unasked));
+    let unconfirmed = binary::run(folder, &["store", "erase", "--store", "store", "--session", &id]);
+    assert_eq!(unconfirmed.status.code(), Some(2), "{}", printed(&unconfirmed));
     let args = ["store", "erase", "--store", "store", "--session", &id, "--yes"];
     let erased = json(folder, &args);
     assert_eq!(erased["erased"]["sessions"], serde_json::json!([id]), "{erased:#}");
@@ -86,7 +86,7 @@ fn sessions_without_times_do_not_expire() {
         let output = binary::run(folder, &[&["store"][..], bad, &["--store", "store"]].concat());
         assert_eq!(output.status.code(), Some(2), "{}", printed(&output));
     }
-    let nowhere = binary::run(folder, &["store", "compact", "--store", "nowhere"]);
-    assert_eq!(nowhere.status.code(), Some(2), "{}", printed(&nowhere));
-    assert!(!folder.join("nowhere").exists(), "nothing is made");
+    let missing = binary::run(folder, &["store", "compact", "--store", "nowhere"]);
+    assert_eq!(missing.status.code(), Some(2), "{}", printed(&missing));
+    assert!(!folder.join("nowhere").exists(), "no folder is created");
 }

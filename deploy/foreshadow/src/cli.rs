@@ -35,6 +35,7 @@ pub(crate) struct Cli {
         global = true,
         help_heading = "Global options",
         env = "FORESHADOW_KEY_FILE",
+        hide_env_values = true,
         value_name = "FILE"
     )]
     pub(crate) key_file: Option<PathBuf>,

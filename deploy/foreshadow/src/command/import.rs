@@ -1,8 +1,7 @@
-//! `foreshadow import`: files of past sessions into a store, or into the trials of a run.
+//! `foreshadow import`: imports session files into a store, or trials into a run.
 //!
-//! Everything is read, converted and checked before the first byte is written, and each file is one commit: a refused
-//! import leaves nothing behind. Reading and converting is `recorder::import`; here are the files and the rules of the
-//! destination they go to.
+//! All files are read, converted and checked before the first write, and each file is one commit: a refused import writes
+//! nothing. `recorder::import` reads and converts; this command checks the destination.
 
 use std::path::PathBuf;
 
@@ -26,59 +25,63 @@ use destination::Destination;
 use inputs::{InputFile, Selection};
 use summary::Summary;
 
+const AFTER_HELP: &str = "\
+Example:
+  foreshadow import --format outcomes trials.csv --run runs/candidate --build v2 --lane candidate";
+
 /// Arguments of `foreshadow import`.
 #[derive(Debug, clap::Args)]
-#[command(group = clap::ArgGroup::new("into").required(true))]
+#[command(after_help = AFTER_HELP, group = clap::ArgGroup::new("into").required(true))]
 pub(crate) struct Args {
-    /// What the files are.
+    /// Format of the files.
     #[arg(long, value_enum)]
     format: FormatName,
-    /// Files to read, plain or zstd.
+    /// Files to import, plain or compressed with zstd.
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// Store to import sessions into, for looking at them and replaying them.
+    /// Import sessions into this store, to inspect and replay them.
     #[arg(long, group = "into", value_name = "STORE")]
     store: Option<String>,
-    /// Run to import trials into, for comparing them.
+    /// Import trials into this run, to compare them.
     #[arg(long, group = "into", requires = "build", value_name = "RUN")]
     run: Option<String>,
-    /// The build that the sessions are from.
+    /// Build that produced the sessions.
     #[arg(long, value_name = "ID")]
     build: Option<BuildId>,
-    /// The lane of the run's trials.
+    /// Lane of the trials.
     #[arg(long, value_enum, default_value = "candidate", requires = "run")]
     lane: LaneName,
     /// The sessions were selected by their outcome, so no test compares their means.
     #[arg(long, requires = "run")]
     outcome_selected: bool,
-    /// Only the trials of this number.
+    /// Import only trials with this number.
     #[arg(long, value_name = "N")]
     trial: Option<u32>,
-    /// Only sessions of this slice (`attack=none`, `domain=airline`); may be given several times.
+    /// Import only sessions with this slice value, such as attack=none or domain=airline; repeatable.
     #[arg(long = "where", value_name = "SLICE=VALUE")]
     filters: Vec<String>,
-    /// At most this many sessions.
+    /// Import at most N sessions.
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// Tool list (OpenAI or MCP form) with `effect`, `reversible` and `idempotent` beside each tool.
+    /// Tool list (JSON, OpenAI or MCP form) with `effect`, `reversible` and `idempotent` for each tool.
     #[arg(long, value_name = "FILE")]
     tools: Option<PathBuf>,
-    /// Whose sessions they are.
+    /// Tenant of the sessions.
     #[arg(long, default_value = "default", value_name = "ID")]
     tenant: TenantId,
-    /// The agent; by default what the file says (its domain or suite).
+    /// Agent of the sessions [default: the domain or suite in the file].
     #[arg(long, value_name = "ID")]
     agent: Option<AgentId>,
-    /// In an outcome table, read NAME from another column, or from several joined by `/` (`case=service+task`).
+    /// Outcome table: read NAME from another column, or from several joined by `/`, such as case=service+task.
     #[arg(long = "column", value_name = "NAME=COLUMN")]
     columns: Vec<String>,
-    /// In an outcome table, an error with this text is a failure of the surroundings (a provider's outage), not of the
-    /// agent: the trial is missing, not failed; may be given several times, and must be the same for both runs.
+    /// Outcome table: an error that contains TEXT is an infrastructure failure, such as an outage of the provider, and the
+    /// trial is missing instead of failed; repeatable, use the same values for both runs.
     #[arg(long, value_name = "TEXT")]
     infrastructure: Vec<String>,
 }
 
-/// A format by its name on the command line.
+/// Format of an import file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum FormatName {
     /// tau-bench results.
@@ -88,8 +91,8 @@ enum FormatName {
     /// AgentDojo runs.
     #[value(name = "agentdojo")]
     AgentDojo,
-    /// CSV or Parquet table of trials: case,trial,success and any of seconds,input_tokens,output_tokens,cost,error,answer,
-    /// slice.NAME; in Parquet also embedding, a list of numbers.
+    /// CSV or Parquet table of trials: case,trial,success and optionally seconds,input_tokens,output_tokens,cost,error,
+    /// answer,slice.NAME; in Parquet also embedding, a list of numbers.
     Outcomes,
 }
 
@@ -104,10 +107,10 @@ impl From<FormatName> for ImportFormat {
     }
 }
 
-/// A lane by its name on the command line.
+/// Lane of imported trials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum LaneName {
-    /// What production did.
+    /// Recordings of production.
     Recorded,
     /// The current build.
     Baseline,
@@ -138,7 +141,7 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Fai
     let into = into(&args)?;
     let location = args.store.as_deref().or(args.run.as_deref()).unwrap_or_default();
     let store = context.open_store(location)?;
-    let mut destination = Destination::look(&store, &into, args.outcome_selected, args.format.into()).await?;
+    let mut destination = Destination::read(&store, &into, args.outcome_selected, args.format.into()).await?;
     let selection =
         Selection::parse(args.trial, &args.filters, args.limit, columns(&args)?).map_err(Failure::usage)?;
     let tools = match &args.tools {
@@ -149,18 +152,18 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Fai
     let mut summary = Summary::new(location, args.format.into());
     let converted =
         convert(&args, context, &into, &tools, &selection, inputs, &mut destination, &mut summary)?;
-    if summary.nothing() {
+    if summary.is_empty() {
         summary.show(context.console);
-        let hint = if summary.left_out > 0 {
-            "; --trial, --where or --limit left all others out"
+        let hint = if summary.excluded > 0 {
+            "; --trial, --where or --limit excludes every session"
         } else if summary.skipped.is_empty() {
-            ": there is nothing in the files"
+            ": the files contain no session"
         } else {
             ": every item was skipped for the reasons above; check --format"
         };
-        return Err(Failure::work(anyhow::anyhow!("nothing could be imported{hint}")));
+        return Err(Failure::work(anyhow::anyhow!("nothing imported{hint}")));
     }
-    destination.make_manifest(&store).await?;
+    destination.create_manifest(&store).await?;
     for file in converted {
         let first = store.resume_position(&file.source).await.map_err(Failure::work)?;
         store.delete_orphans(&file.source).await.map_err(Failure::work)?;
@@ -174,14 +177,14 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Fai
     Ok(Status::Success)
 }
 
-/// How an outcome table is read.
+/// The column mapping of an outcome table.
 fn columns(args: &Args) -> Result<OutcomeColumns, Failure> {
     let mut columns = OutcomeColumns::default();
     for column in &args.columns {
         columns.rename(column).map_err(Failure::usage)?;
     }
     if args.infrastructure.iter().any(String::is_empty) {
-        let error = "--infrastructure \"\": every error holds an empty text; give a part of the errors that are meant";
+        let error = "--infrastructure \"\" matches every error; give a part of the error text";
         return Err(Failure::usage(anyhow::anyhow!(error)));
     }
     args.infrastructure.iter().for_each(|text| columns.infrastructure(text));
@@ -190,13 +193,13 @@ fn columns(args: &Args) -> Result<OutcomeColumns, Failure> {
 
 fn into(args: &Args) -> Result<ImportInto, Failure> {
     if args.store.is_some() && args.format == FormatName::Outcomes {
-        let error = "an outcome table has no transcripts to put into a store; import it into a run with --run and --build";
+        let error = "an outcome table has no transcripts, so a store cannot contain it; import it into a run with --run and --build";
         return Err(Failure::usage(anyhow::anyhow!(error)));
     }
     match (&args.run, &args.build) {
         (Some(_), Some(build)) => Ok(ImportInto::Run { build: build.clone(), lane: args.lane.into() }),
         (Some(_), None) => {
-            Err(Failure::usage(anyhow::anyhow!("--run needs --build: name the build whose trials these are")))
+            Err(Failure::usage(anyhow::anyhow!("--run needs --build: name the build of the trials")))
         }
         (None, build) => Ok(ImportInto::Store { build: build.clone() }),
     }
@@ -205,12 +208,12 @@ fn into(args: &Args) -> Result<ImportInto, Failure> {
 fn read_tools(path: &std::path::Path) -> anyhow::Result<ToolCatalog> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("tool list {} cannot be read", path.display()))?;
-    ToolCatalog::parse_json(&text).with_context(|| format!("tool list {}", path.display()))
+    ToolCatalog::parse_json(&text).with_context(|| format!("tool list {} cannot be parsed", path.display()))
 }
 
 #[expect(
     clippy::too_many_arguments,
-    reason = "each is a separate part of the command; a struct would only rename them"
+    reason = "each argument is a separate part of the command; a struct would only rename them"
 )]
 fn convert(
     args: &Args,
@@ -230,7 +233,7 @@ fn convert(
     for file in inputs {
         let source = selection.source_name(&file.source);
         if !file.transcripts.is_empty() {
-            destination.refuse_again(&source, file.source.name())?;
+            destination.refuse_repeated_file(&source, file.source.name())?;
         }
         let mut converter = TranscriptConverter::new(ImportPlan {
             format: args.format.into(),
@@ -246,7 +249,7 @@ fn convert(
         });
         let mut batch = Batch::default();
         let mut sessions = 0;
-        summary.take_file(file.skipped, file.ignored_columns, file.left_out);
+        summary.add_file(file.skipped, file.ignored_columns, file.excluded);
         for transcript in file.transcripts {
             bar.inc(1);
             if let Some(item) = destination.claim(&file.source, &transcript)? {
@@ -255,7 +258,7 @@ fn convert(
             }
             match converter.convert(transcript) {
                 Ok(converted) => {
-                    destination.refuse_taken(&converted, file.source.name())?;
+                    destination.refuse_duplicate(&converted, file.source.name())?;
                     summary.stats.add(&converted.stats);
                     sessions += 1;
                     batch.exchanges.extend(converted.exchanges.into_iter().map(Box::new));

@@ -11,7 +11,7 @@ use crate::exit::{Failure, Status};
 
 const SESSION: &str = r#"{"task_id":"t","trial":0,"reward":1.0,"traj":[{"role":"user","content":"hi"},{"role":"assistant","content":"hello"}]}"#;
 
-/// A folder with a key, a file of one session, and commands run in it.
+/// A folder with a key and files of one session each.
 struct Workspace(tempfile::TempDir);
 
 impl Workspace {
@@ -26,7 +26,7 @@ impl Workspace {
         self.0.path().join(name).display().to_string()
     }
 
-    /// Runs a command line; words that start with `@` are paths in the folder.
+    /// Runs a command line; `@NAME` is a path in the folder.
     async fn run(&self, line: &str) -> Result<Status, Failure> {
         let key = self.path("key");
         let words = line
@@ -38,8 +38,8 @@ impl Workspace {
         Box::pin(dispatch::run(cli, &console)).await
     }
 
-    async fn refused(&self, line: &str) -> (u8, String) {
-        let failure = self.run(line).await.expect_err("it is refused");
+    async fn error_of(&self, line: &str) -> (u8, String) {
+        let failure = self.run(line).await.expect_err("an error");
         (failure.code(), format!("{:#}", failure.error()))
     }
 }
@@ -47,14 +47,14 @@ impl Workspace {
 const INTO_RUN: &str = "import --format tau-bench @one.jsonl --run @run --build b --lane baseline";
 
 #[tokio::test]
-async fn the_same_file_is_taken_once() {
+async fn a_repeated_file_and_a_repeated_trial_are_refused() {
     let workspace = Workspace::new();
     workspace.run(INTO_RUN).await.expect("the first time");
-    let (code, message) = workspace.refused(INTO_RUN).await;
+    let (code, message) = workspace.error_of(INTO_RUN).await;
     assert_eq!(code, 2);
     assert!(message.contains("already imported"), "{message}");
-    // Another file with the same trial would let the case vote twice.
-    let (code, message) = workspace.refused(&INTO_RUN.replace("@one", "@two")).await;
+    // A second trial with the same number would count the case twice.
+    let (code, message) = workspace.error_of(&INTO_RUN.replace("@one", "@two")).await;
     assert_eq!(code, 2);
     assert!(message.contains("case t trial 0 is already"), "{message}");
     let store = Store::open(&workspace.path("run")).expect("a run");
@@ -67,7 +67,7 @@ async fn the_same_file_is_taken_once() {
 }
 
 #[tokio::test]
-async fn a_run_keeps_its_lane_and_build_and_is_no_store() {
+async fn an_import_must_agree_with_the_lane_and_build_of_the_run() {
     let workspace = Workspace::new();
     workspace.run(INTO_RUN).await.expect("a new run");
     let others = [
@@ -77,23 +77,23 @@ async fn a_run_keeps_its_lane_and_build_and_is_no_store() {
         ("import --format tau-bench @two.jsonl --store @run".to_owned(), "is a run, not a store"),
     ];
     for (line, part) in others {
-        let (code, message) = workspace.refused(&line.replace("@one", "@two")).await;
+        let (code, message) = workspace.error_of(&line.replace("@one", "@two")).await;
         assert_eq!(code, 2, "{line}");
         assert!(message.contains(part), "{message}");
     }
     workspace.run("import --format tau-bench @one.jsonl --store @store").await.expect("a new store");
     let (code, message) =
-        workspace.refused(&INTO_RUN.replace("@run", "@store").replace("@one", "@two")).await;
-    assert!(code == 2 && message.contains("holds a store, not a run"), "{message}");
+        workspace.error_of(&INTO_RUN.replace("@run", "@store").replace("@one", "@two")).await;
+    assert!(code == 2 && message.contains("is a store, not a run"), "{message}");
 }
 
 #[tokio::test]
-async fn nothing_to_import_writes_nothing() {
+async fn a_refused_import_writes_nothing() {
     let workspace = Workspace::new();
     std::fs::write(workspace.path("one.jsonl"), "{\"task_id\":").expect("a file");
-    let (code, message) = workspace.refused(INTO_RUN).await;
-    assert!(code == 1 && message.contains("nothing could be imported"), "{message}");
+    let (code, message) = workspace.error_of(INTO_RUN).await;
+    assert!(code == 1 && message.contains("nothing imported"), "{message}");
     assert!(!std::path::Path::new(&workspace.path("run")).exists());
-    let (code, _) = workspace.refused("sessions list --store @run").await;
+    let (code, _) = workspace.error_of("sessions list --store @run").await;
     assert_eq!(code, 2);
 }

@@ -1,4 +1,4 @@
-//! The store or run that an import goes to: what is there already, and what may not be there twice.
+//! The store or run that an import writes to: refuses files, sessions and trials that it already contains.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,22 +31,25 @@ type Claim = (String, String, u32);
 
 type Slices = BTreeMap<String, String>;
 
-/// What is known of the place.
+/// The contents of the destination that an import must not repeat.
 pub(super) struct Destination {
     location: String,
     sources: BTreeSet<String>,
     sessions: BTreeSet<SessionId>,
     trials: BTreeSet<(Lane, CaseId, u32)>,
-    /// Of the file being imported: line and slices of each case and trial.
+    /// Line and slices of each case and trial of the imported files.
     claimed: BTreeMap<Claim, (u64, Slices)>,
-    /// The manifest to make, where the run is new.
+    /// The manifest to create; `None` for a store or an existing run.
     manifest: Option<RunManifest>,
     is_run: bool,
 }
 
 impl Destination {
-    /// Looks at what is there, and whether it is the place that was meant.
-    pub(super) async fn look(
+    /// Reads the destination.
+    ///
+    /// # Errors
+    /// The destination is a run instead of a store, a store instead of a run, or a run with another build or lane.
+    pub(super) async fn read(
         store: &Store,
         into: &ImportInto,
         selected: bool,
@@ -59,12 +62,12 @@ impl Destination {
             (ImportInto::Store { .. }, None) => None,
             (ImportInto::Store { .. }, Some(_)) => {
                 return Err(Failure::usage(anyhow!(
-                    "{location} is a run, not a store; import into it with --run, or give another folder"
+                    "{location} is a run, not a store; import into it with --run, or name another folder"
                 )));
             }
             (ImportInto::Run { .. }, None) if !snapshot.is_empty() => {
                 return Err(Failure::usage(anyhow!(
-                    "{location} holds a store, not a run; import into it with --store, or give another folder"
+                    "{location} is a store, not a run; import into it with --store, or name another folder"
                 )));
             }
             (ImportInto::Run { build, lane }, None) => Some(RunManifest {
@@ -82,7 +85,7 @@ impl Destination {
                 plan_digest: None,
             }),
             (ImportInto::Run { build, lane }, Some(found)) => {
-                agree(&location, &found, build.as_str(), *lane, selected)?;
+                check_agreement(&location, &found, build.as_str(), *lane, selected)?;
                 None
             }
         };
@@ -104,18 +107,18 @@ impl Destination {
         })
     }
 
-    /// Refuses a file that was imported into this place before.
-    pub(super) fn refuse_again(&mut self, source: &str, file: &str) -> Result<(), Failure> {
+    /// Refuses a file that an earlier import committed.
+    pub(super) fn refuse_repeated_file(&mut self, source: &str, file: &str) -> Result<(), Failure> {
         if self.sources.insert(source.to_owned()) {
             return Ok(());
         }
         let location = &self.location;
         Err(Failure::usage(anyhow!(
-            "{file} is already imported into {location} (commit {source}); nothing was written: give another folder to import it again"
+            "{file} is already imported into {location} (commit {source}); nothing was written; name another folder to import it again"
         )))
     }
 
-    /// Claims (case, trial) within a file: a repeated item is skipped, two items that differ in a slice need a filter.
+    /// Claims the case and trial of a transcript within its file: skips a repeated one, refuses one with another slice value.
     pub(super) fn claim(
         &mut self,
         source: &ImportFile,
@@ -132,27 +135,27 @@ impl Destination {
             slices.iter().find(|(slice, value)| one.slices.get(*slice).is_none_or(|other| other != *value));
         if let Some((slice, value)) = differs {
             return Err(Failure::usage(anyhow!(
-                "{file}:{}: case {case} trial {trial} is on line {line} too, with another {slice}; \
-                 choose one, for example with --where {slice}={value}",
+                "{file}:{}: case {case} trial {trial} occurs on line {line} too, with another {slice}; \
+                 select one, for example with --where {slice}={value}",
                 one.line
             )));
         }
-        let detail = format!("expected case {case} trial {trial} once, found it again, first on line {line}");
+        let detail = format!("case {case} trial {trial} occurs twice, first on line {line}");
         Ok(Some(SkippedItem { file: file.to_owned(), line: one.line, field: String::new(), detail }))
     }
 
-    /// Refuses a session or trial that the place has from elsewhere.
-    pub(super) fn refuse_taken(&mut self, converted: &ConvertedSession, file: &str) -> Result<(), Failure> {
+    /// Refuses a session or trial that the destination or another file contains.
+    pub(super) fn refuse_duplicate(&mut self, converted: &ConvertedSession, file: &str) -> Result<(), Failure> {
         let location = &self.location;
-        let taken = |what: String| {
+        let duplicate = |what: String| {
             Failure::usage(anyhow!(
-                "{file}: {what} is already in {location} or in another of the files; nothing was written: import it into another folder"
+                "{file}: {what} is already in {location} or in another file of this import; nothing was written; name another folder"
             ))
         };
         if let Some(trial) = &converted.trial
             && !self.trials.insert((trial.lane, trial.case.clone(), trial.trial))
         {
-            return Err(taken(format!("case {} trial {}", trial.case, trial.trial)));
+            return Err(duplicate(format!("case {} trial {}", trial.case, trial.trial)));
         }
         let session = converted
             .close
@@ -161,30 +164,30 @@ impl Destination {
             .or(converted.trial.as_ref().map(|trial| &trial.session));
         match session {
             Some(session) if !self.sessions.insert(session.clone()) => {
-                Err(taken(format!("session {session}")))
+                Err(duplicate(format!("session {session}")))
             }
             Some(_) | None => Ok(()),
         }
     }
 
-    /// Makes the manifest of a new run.
-    pub(super) async fn make_manifest(&self, store: &Store) -> Result<(), Failure> {
+    /// Creates the manifest of a new run.
+    pub(super) async fn create_manifest(&self, store: &Store) -> Result<(), Failure> {
         let Some(manifest) = &self.manifest else { return Ok(()) };
         match store.create_manifest(manifest).await {
             Ok(()) => Ok(()),
-            // Another import made it in this moment; it must agree like one that was there before.
+            // Another import created it since the read; it must agree like an existing one.
             Err(StoreError::ManifestExists { .. }) => {
                 let found = store.manifest().await.map_err(Failure::work)?;
                 let found =
-                    found.ok_or_else(|| Failure::work(anyhow!("run.json of {} vanished", self.location)))?;
-                agree(&self.location, &found, manifest.build.as_str(), manifest.lane, manifest.selected)
+                    found.ok_or_else(|| Failure::work(anyhow!("run.json of {} disappeared during the import", self.location)))?;
+                check_agreement(&self.location, &found, manifest.build.as_str(), manifest.lane, manifest.selected)
             }
             Err(error) => Err(Failure::work(error)),
         }
     }
 }
 
-fn agree(
+fn check_agreement(
     location: &str,
     found: &RunManifest,
     build: &str,
@@ -193,7 +196,7 @@ fn agree(
 ) -> Result<(), Failure> {
     let differs = |what: &str, has: &str, wanted: &str| {
         Err(Failure::usage(anyhow!(
-            "{location} is a run with {what} {has}, not {wanted}; give the same, or another folder"
+            "{location} is a run with {what} {has}, not {wanted}; use the same value or another folder"
         )))
     };
     if found.build.as_str() != build {
@@ -207,7 +210,7 @@ fn agree(
         return differs("outcome-selected =", word(found.selected), word(selected));
     }
     if !found.source.starts_with("import:") {
-        return Err(Failure::usage(anyhow!("{location} is a replayed run; import into a folder of its own")));
+        return Err(Failure::usage(anyhow!("{location} is a replayed run; import into another folder")));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Opens the files and keeps the sessions that were asked for.
+//! Reads the input files and selects their sessions.
 
 use std::path::PathBuf;
 
@@ -7,13 +7,13 @@ use recorder::import::{self, ImportFile, ImportFormat, OutcomeColumns, SkippedIt
 
 use crate::exit::Failure;
 
-/// Which sessions of the files are wanted.
+/// Selection of sessions.
 pub(super) struct Selection {
     trial: Option<u32>,
     filters: Vec<(String, String)>,
     limit: Option<usize>,
     columns: OutcomeColumns,
-    /// Tells imports of different parts of one file apart.
+    /// Part of the commit name, so that two selections of one file have different names.
     tag: Option<String>,
 }
 
@@ -26,7 +26,7 @@ impl Selection {
     ) -> anyhow::Result<Self> {
         let split = |text: &String| {
             let parts = text.split_once('=').map(|(slice, value)| (slice.to_owned(), value.to_owned()));
-            parts.with_context(|| format!("--where {text:?}: expected SLICE=VALUE, for example attack=none"))
+            parts.with_context(|| format!("--where {text:?}: expected SLICE=VALUE, such as attack=none"))
         };
         let parts: anyhow::Result<Vec<_>> = filters.iter().map(split).collect();
         let parts = parts?;
@@ -44,7 +44,7 @@ impl Selection {
         Ok(Self { trial, filters: parts, limit, columns, tag })
     }
 
-    /// The name of the file's commit: the same content and selection have the same.
+    /// Name of the commit of a file; equal contents and selection have equal names.
     pub(super) fn source_name(&self, source: &ImportFile) -> String {
         match &self.tag {
             Some(tag) => format!("import-{}-{tag}", source.digest()),
@@ -52,20 +52,20 @@ impl Selection {
         }
     }
 
-    fn wants(&self, transcript: &Transcript) -> bool {
+    fn includes(&self, transcript: &Transcript) -> bool {
         self.trial.is_none_or(|trial| transcript.trial == trial)
             && self.filters.iter().all(|(slice, value)| transcript.is_in(slice, value))
     }
 }
 
-/// What is wanted of one file.
+/// One input file with its selected sessions.
 pub(super) struct InputFile {
     pub(super) source: ImportFile,
     pub(super) transcripts: Vec<Transcript>,
     pub(super) skipped: Vec<SkippedItem>,
     pub(super) ignored_columns: Vec<String>,
-    /// How many were there and not asked for.
-    pub(super) left_out: u64,
+    /// Number of sessions that the selection excludes.
+    pub(super) excluded: u64,
 }
 
 /// Reads every file.
@@ -90,16 +90,16 @@ pub(super) fn read(
         let parsed = import::read(format, &source, &selection.columns).map_err(Failure::usage)?;
         let found = parsed.transcripts.len();
         let mut transcripts = parsed.transcripts;
-        transcripts.retain(|transcript| selection.wants(transcript));
+        transcripts.retain(|transcript| selection.includes(transcript));
         transcripts.truncate(room);
         room -= transcripts.len();
-        let left_out = (found - transcripts.len()) as u64;
+        let excluded = (found - transcripts.len()) as u64;
         files.push(InputFile {
             source,
             transcripts,
             skipped: parsed.skipped,
             ignored_columns: parsed.ignored_columns,
-            left_out,
+            excluded,
         });
     }
     Ok(files)

@@ -1,10 +1,10 @@
-//! What an import did, for a person and for a program.
+//! The result of an import, as text and as JSON.
 
 use recorder::import::{ImportFormat, ImportStats, SkippedItem};
 use serde::Serialize;
 
 use crate::console::Console;
-use crate::format::count;
+use crate::format::{count_u64, escape_control};
 
 /// Skipped items that are printed one by one. Further ones are counted; the JSON result holds all.
 const MAX_SHOWN_SKIPPED: usize = 10;
@@ -17,8 +17,8 @@ pub(super) struct Summary {
     #[serde(rename = "counts")]
     pub(super) stats: ImportStats,
     pub(super) skipped: Vec<SkippedItem>,
-    /// Sessions that were there and not asked for.
-    pub(super) left_out: u64,
+    /// Sessions that the selection excluded.
+    pub(super) excluded: u64,
     ignored_columns: Vec<String>,
 }
 
@@ -29,19 +29,19 @@ impl Summary {
             format: format.as_str(),
             stats: ImportStats::default(),
             skipped: Vec::new(),
-            left_out: 0,
+            excluded: 0,
             ignored_columns: Vec::new(),
         }
     }
 
-    pub(super) fn take_file(
+    pub(super) fn add_file(
         &mut self,
         skipped: Vec<SkippedItem>,
         ignored_columns: Vec<String>,
-        left_out: u64,
+        excluded: u64,
     ) {
         self.skipped.extend(skipped);
-        self.left_out += left_out;
+        self.excluded += excluded;
         for column in ignored_columns {
             if !self.ignored_columns.contains(&column) {
                 self.ignored_columns.push(column);
@@ -49,40 +49,39 @@ impl Summary {
         }
     }
 
-    pub(super) fn nothing(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.stats.sessions == 0
     }
 
     pub(super) fn show(&self, console: &Console) {
         for item in self.skipped.iter().take(MAX_SHOWN_SKIPPED) {
-            console.note(format!("skipped {}", crate::format::escape_control(&item.to_string())));
+            console.note(format!("skipped {}", escape_control(&item.to_string())));
         }
         if self.skipped.len() > MAX_SHOWN_SKIPPED {
             console.note(format!(
-                "and {} more skipped; --json names them all",
+                "and {} more skipped items (--json lists all)",
                 self.skipped.len() - MAX_SHOWN_SKIPPED
             ));
         }
         if !self.ignored_columns.is_empty() {
-            console.note(format!("columns without a meaning here: {}", self.ignored_columns.join(", ")));
+            console.note(format!("ignored columns: {}", self.ignored_columns.join(", ")));
         }
         let stats = &self.stats;
-        let counted = |number: u64, noun| count(usize::try_from(number).unwrap_or(usize::MAX), noun);
-        // A table has a row a trial, and nothing else.
+        // An outcome table has one row per trial and no exchanges.
         let what = if self.format == ImportFormat::Outcomes.as_str() {
-            format!("{} into {}", counted(stats.sessions, "trial"), self.into)
+            format!("{} into {}", count_u64(stats.sessions, "trial"), self.into)
         } else {
             format!(
                 "{} into {}: {}, {}, {}, {}",
-                counted(stats.sessions, "session"),
+                count_u64(stats.sessions, "session"),
                 self.into,
-                counted(stats.exchanges, "exchange"),
-                counted(stats.turns, "turn"),
-                counted(stats.model_calls, "model call"),
-                counted(stats.tool_calls, "tool call"),
+                count_u64(stats.exchanges, "exchange"),
+                count_u64(stats.turns, "turn"),
+                count_u64(stats.model_calls, "model call"),
+                count_u64(stats.tool_calls, "tool call"),
             )
         };
-        console.line(format!("imported {what}; {} skipped, {} left out", self.skipped.len(), self.left_out));
+        console.line(format!("imported {what}; {} skipped, {} excluded", self.skipped.len(), self.excluded));
         for (warning, number) in &stats.warnings {
             console.line(format!("  {number} {}", warning.description()));
         }
