@@ -59,9 +59,8 @@ fn a_gate_stops_early_and_locks_its_plan() {
         assert!(folder.join("verdict").join(name).exists(), "{name} is missing");
     }
     tests::verdict::read(&folder.join("verdict"));
-    let lock: Value =
-        serde_json::from_slice(&std::fs::read(folder.join("runs/gate.json")).expect("reads"))
-            .expect("is JSON");
+    let lock: Value = serde_json::from_slice(&std::fs::read(folder.join("runs/gate.json")).expect("reads"))
+        .expect("is JSON");
     assert_eq!(lock["policy_digest"], verdict["policy_digest"]);
     // A resume gives the same verdict without a further trial; another policy is refused.
     let again = run(folder, &["--json", "gate", "--config", "gate.toml", "--resume"]).1;

@@ -254,8 +254,10 @@ fn invariants_on_tool_calls_of_recorded_sessions() {
         let looks = calls(messages, |tool| tool == "get_order_details");
         // A tool message follows its call; both are removed.
         let is_removed = |place: &usize| looks.iter().any(|look| place == look || *place == look + 1);
-        let kept =
-            (0..messages.len()).filter(|place| !is_removed(place)).map(|place| messages[place].clone()).collect();
+        let kept = (0..messages.len())
+            .filter(|place| !is_removed(place))
+            .map(|place| messages[place].clone())
+            .collect();
         let changes = !writes.is_empty() && !looks.is_empty();
         if changes {
             *messages = kept;

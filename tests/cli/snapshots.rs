@@ -8,9 +8,9 @@ use tests::binary;
 
 /// Runs the binary at a terminal width of 100 columns; returns stdout and stderr without the path of the folder.
 fn text(folder: &Path, args: &[&str]) -> String {
-    let output = binary::command(folder).env("COLUMNS", "100").args(args).output().expect("the binary starts");
-    let (stdout, stderr) =
-        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let output =
+        binary::command(folder).env("COLUMNS", "100").args(args).output().expect("the binary starts");
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     let code = output.status.code().expect("an exit code");
     let text = format!("$ foreshadow {}\n{stdout}{stderr}exit code {code}\n", args.join(" "));
     text.replace(&format!("{}/", folder.display()), "")
@@ -20,10 +20,20 @@ fn check(expected: &ExpectFile, texts: &[String]) {
     expected.assert_eq(&texts.join("\n"));
 }
 
+/// The global options are the same in the help of every command.
+fn without_global_options(help: &str) -> String {
+    let (before, rest) = help.split_once("Global options:\n").expect("global options");
+    let (_, after) = rest.split_once("[default: auto]\n\n").expect("--color is the last option");
+    format!("{before}{after}")
+}
+
 #[test]
 fn help_of_each_command() {
     let folder = tempfile::tempdir().expect("temp");
-    let help = |words: &[&str]| text(folder.path(), &[words, &["--help"]].concat());
+    let help = |words: &[&str]| {
+        let text = text(folder.path(), &[words, &["--help"]].concat());
+        if words.is_empty() { text } else { without_global_options(&text) }
+    };
     let commands: [&[&str]; 18] = [
         &[],
         &["demo"],
@@ -47,14 +57,13 @@ fn help_of_each_command() {
     let texts: Vec<String> = commands.iter().map(|words| help(words)).collect();
     for text in &texts {
         assert!(text.contains("Example:\n  foreshadow "), "no example in:\n{text}");
-        // URLs and examples cannot wrap.
-        let long = text.lines().find(|line| line.chars().count() > 100 && !line.contains("  foreshadow "));
+        let long = text.lines().find(|line| line.chars().count() > 100);
         assert_eq!(long, None, "a line is longer than 100 columns");
     }
     check(&expect_file!["snapshots/help.txt"], &texts);
 }
 
-/// Two sessions: one complete, one without an answer to its last turn.
+/// Two sessions, one with a tool call.
 const SESSIONS: &str = r#"{"task_id":"refund","trial":0,"reward":1.0,"traj":[{"role":"user","content":"my kettle is broken"},{"role":"assistant","content":null,"tool_calls":[{"id":"c","type":"function","function":{"name":"find_order","arguments":"{\"id\": 7}"}}]},{"role":"tool","tool_call_id":"c","content":"kettle, 39.95"},{"role":"assistant","content":"your refund is booked"},{"role":"user","content":"thanks"}]}
 {"task_id":"question","trial":0,"reward":0.0,"traj":[{"role":"user","content":"where is my order?"},{"role":"assistant","content":"on its way"}]}
 "#;
@@ -95,8 +104,9 @@ fn verdicts_as_text() {
     import_run(folder, "base", "baseline", 40);
     import_run(folder, "same", "candidate", 40);
     import_run(folder, "worse", "candidate", 3);
-    let analyze =
-        |candidate| text(folder, &["analyze", "--baseline", "base", "--candidate", candidate, "--out", "out"]);
+    let analyze = |candidate| {
+        text(folder, &["analyze", "--baseline", "base", "--candidate", candidate, "--out", "out"])
+    };
     check(&expect_file!["snapshots/verdicts.txt"], &[analyze("same"), analyze("worse")]);
 }
 
@@ -108,7 +118,8 @@ fn main_errors() {
     import_run(folder, "base", "baseline", 40);
     std::fs::write(folder.join("bad.toml"), "[score.limits]\nmax-uds = 5\n").expect("writes");
     std::fs::write(folder.join("gate.toml"), "[gate]\nstore = \"store\"\nlokks = 3\n").expect("writes");
-    std::fs::write(folder.join("policy.toml"), "policy = 1\n[metric.sucess]\nmargin = 0.1\n").expect("writes");
+    std::fs::write(folder.join("policy.toml"), "policy = 1\n[metric.sucess]\nmargin = 0.1\n")
+        .expect("writes");
     let lines = [
         "analyze --baseline base --candidate absent --out out",
         "analyze --baseline base --candidate store --out out",

@@ -80,13 +80,13 @@ mod tests {
 
     #[test]
     fn the_path_of_logs_is_appended_once() {
-        for (given, meant) in [
+        for (given, expected) in [
             ("http://localhost:4318", "http://localhost:4318/v1/logs"),
             ("http://localhost:4318/", "http://localhost:4318/v1/logs"),
             ("https://example.com/otlp/", "https://example.com/otlp/v1/logs"),
             ("https://example.com/otlp/v1/logs", "https://example.com/otlp/v1/logs"),
         ] {
-            assert_eq!(Collector::parse(given, None).expect("an address").url.as_str(), meant);
+            assert_eq!(Collector::parse(given, None).expect("an address").url.as_str(), expected);
         }
     }
 

@@ -1,4 +1,4 @@
-//! What is decided: two runs, a policy, and the looks at the data.
+//! The request of a decision: two runs, a policy, and the looks at the data.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ pub enum LookPlan {
     Waves(WaveState),
 }
 
-/// How far the runs of a gate have grown.
+/// Progress of the runs of a gate.
 #[derive(Debug, Clone)]
 pub struct WaveState {
     /// All cases that the gate may replay, in the order of replay.

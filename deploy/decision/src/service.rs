@@ -27,14 +27,14 @@ pub async fn decide(request: &DecisionRequest) -> Result<Analysis, DecisionError
     let for_thread = request.clone();
     let decided = tokio::task::spawn_blocking(move || {
         let DecisionRequest { policy, seed, looks, calibration, .. } = for_thread;
-        let asked = analyzer::AnalysisRequest {
+        let request_for_analyzer = analyzer::AnalysisRequest {
             recorded: recorded.as_ref(),
             monitoring: looks.monitoring(),
             corpus_cases: looks.corpus_cases(),
             calibration: calibration.as_ref(),
             ..analyzer::AnalysisRequest::new(&policy, &baseline, &candidate, seed)
         };
-        let analysis = analyzer::analyze(&asked).map_err(DecisionError::input)?;
+        let analysis = analyzer::analyze(&request_for_analyzer).map_err(DecisionError::input)?;
         Ok::<_, DecisionError>(Decided { baseline, candidate, recorded, policy, analysis })
     });
     let decided = decided.await.map_err(panicked)??;
@@ -64,9 +64,9 @@ impl Decided {
 
 /// Writes the output files with the transcripts of the sessions that the report shows.
 async fn write(decided: Decided, request: &DecisionRequest) -> Result<Analysis, DecisionError> {
-    let wanted = transcript_sessions(&decided.analysis, &decided.report_input(&Transcripts::new()))
+    let sessions = transcript_sessions(&decided.analysis, &decided.report_input(&Transcripts::new()))
         .map_err(DecisionError::failed)?;
-    let transcripts = transcripts::read(request, &wanted).await?;
+    let transcripts = transcripts::read(request, &sessions).await?;
     let meta = ReportMeta { title: String::new(), commands: vec![command_line(request)] };
     let (out, clock) = (request.out.clone(), request.clock);
     let written = tokio::task::spawn_blocking(move || {

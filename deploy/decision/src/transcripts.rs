@@ -38,7 +38,7 @@ struct OperationTexts {
 /// A run cannot be opened, or its files cannot be read.
 pub(crate) async fn read(
     request: &DecisionRequest,
-    wanted: &BTreeSet<(Lane, String)>,
+    sessions_by_lane: &BTreeSet<(Lane, String)>,
 ) -> Result<Transcripts, DecisionError> {
     let runs = [
         (Some(&request.baseline), Lane::Baseline),
@@ -49,9 +49,9 @@ pub(crate) async fn read(
     for (location, own) in runs {
         let Some(location) = location else { continue };
         for lane in BTreeSet::from([own, Lane::Recorded]) {
-            let still = wanted.iter().filter(|name| name.0 == lane && !transcripts.contains_key(*name));
+            let missing = sessions_by_lane.iter().filter(|name| name.0 == lane && !transcripts.contains_key(*name));
             let sessions: BTreeSet<SessionId> =
-                still.filter_map(|(_, session)| SessionId::parse(session).ok()).collect();
+                missing.filter_map(|(_, session)| SessionId::parse(session).ok()).collect();
             if !sessions.is_empty() {
                 read_lane(request, location, lane, &sessions, &mut transcripts).await?;
             }

@@ -143,13 +143,13 @@ pub(crate) fn text_response(
 
 /// The response to a request.
 #[derive(Debug)]
-pub(crate) struct Reply {
+pub(crate) struct ClientResponse {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
 }
 
-impl Reply {
+impl ClientResponse {
     /// Whether the body is a stream of server-sent events.
     pub(crate) fn is_event_stream(&self) -> bool {
         let kind = self.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -179,7 +179,7 @@ impl HttpClient {
         url: &str,
         headers: &[(HeaderName, String)],
         body: &Value,
-    ) -> anyhow::Result<Reply> {
+    ) -> anyhow::Result<ClientResponse> {
         let mut request = Request::post(url).header(CONTENT_TYPE, "application/json");
         for (name, value) in headers {
             request = request.header(name, value);
@@ -191,14 +191,14 @@ impl HttpClient {
             let (head, body) = response.into_parts();
             let body =
                 Limited::new(body, BODY_BYTES).collect().await.map_err(|error| anyhow::anyhow!(error))?;
-            Ok::<_, anyhow::Error>(Reply {
+            Ok::<_, anyhow::Error>(ClientResponse {
                 status: head.status,
                 headers: head.headers,
                 body: body.to_bytes(),
             })
         };
         match tokio::time::timeout(REQUEST_TIMEOUT, answered).await {
-            Ok(reply) => reply.with_context(|| format!("no response from {url}")),
+            Ok(response) => response.with_context(|| format!("no response from {url}")),
             Err(_) => anyhow::bail!("no response from {url} within {} seconds", REQUEST_TIMEOUT.as_secs()),
         }
     }
@@ -218,8 +218,8 @@ mod tests {
         };
         let server = Listener::bind().await.expect("a loopback port").serve(echo);
         let body = serde_json::json!({"hello": [1, 2]});
-        let reply = HttpClient::new().post(&server.url(), &[], &body).await.expect("an answer");
-        assert_eq!((reply.status, serde_json::from_slice(&reply.body).ok()), (StatusCode::OK, Some(body)));
+        let response = HttpClient::new().post(&server.url(), &[], &body).await.expect("an answer");
+        assert_eq!((response.status, serde_json::from_slice(&response.body).ok()), (StatusCode::OK, Some(body)));
         server.stop().await;
     }
 }

@@ -4,7 +4,7 @@
 //! change and a regressed change, and decides on both changes. The demo uses the same configuration parsers, stages and
 //! report as a user's own gateway. Only the backend, the model and the customers are scripted.
 //!
-//! This crate reads no environment, prints nothing and has no clock of its own: the client passes them in.
+//! This crate reads no environment, prints nothing and has no clock of its own: the caller passes them in.
 
 mod agent;
 mod backend;

@@ -98,12 +98,12 @@ async fn talk(cases: &[Case], url: &str, on_session: &(dyn Fn() + Sync)) -> anyh
             for message in &case.turns {
                 let body = json!({"session": case.id, "message": message});
                 let reply = client.post(url, &headers, &body).await?;
-                let said = || String::from_utf8_lossy(&reply.body).into_owned();
+                let text = || String::from_utf8_lossy(&reply.body).into_owned();
                 anyhow::ensure!(
                     reply.status.is_success(),
                     "the agent responded {}: {}",
                     reply.status,
-                    said()
+                    text()
                 );
             }
             on_session();

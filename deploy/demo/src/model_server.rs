@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::http::{HttpResponse, Listener, Server, json_response, read_json, text_response};
 use crate::rng;
-use crate::scripted_model::{self, Call, Reply};
+use crate::scripted_model::{self, Call, ModelResponse};
 
 /// Model name in the responses.
 const MODEL: &str = "shop-model-2026-06";
@@ -73,10 +73,10 @@ async fn complete(seed: u64, request: Request<Incoming>) -> HttpResponse {
         return refuse(StatusCode::BAD_REQUEST, "messages is missing");
     };
     let mut stream = call_stream(seed, messages, &case, &trial);
-    let reply = scripted_model::reply(messages, &mut stream);
+    let response = scripted_model::respond(messages, &mut stream);
     let completion = Completion {
         id: format!("chatcmpl-{}", stream.hex(16)),
-        reply,
+        response,
         prompt_tokens: prompt_tokens(&body, messages),
     };
     tokio::time::sleep(Duration::from_millis(1 + u64::from(stream.below(3)))).await;
@@ -111,16 +111,16 @@ fn prompt_tokens(body: &Value, messages: &[Value]) -> u64 {
 #[derive(Debug)]
 struct Completion {
     id: String,
-    reply: Reply,
+    response: ModelResponse,
     /// Prompt tokens.
     prompt_tokens: u64,
 }
 
 impl Completion {
     fn plain(&self) -> Value {
-        let (message, finish) = match &self.reply {
-            Reply::Text(text) => (json!({"role": "assistant", "content": text}), "stop"),
-            Reply::Calls(calls) => {
+        let (message, finish) = match &self.response {
+            ModelResponse::Text(text) => (json!({"role": "assistant", "content": text}), "stop"),
+            ModelResponse::Calls(calls) => {
                 let calls: Vec<Value> = calls.iter().map(tool_call).collect();
                 (json!({"role": "assistant", "content": null, "tool_calls": calls}), "tool_calls")
             }
@@ -133,13 +133,13 @@ impl Completion {
     fn streamed(&self, with_usage: bool) -> Vec<u8> {
         let mut out = Vec::new();
         let mut deltas = vec![json!({"role": "assistant", "content": null})];
-        let finish = match &self.reply {
-            Reply::Text(text) => {
+        let finish = match &self.response {
+            ModelResponse::Text(text) => {
                 let words: Vec<&str> = text.split_inclusive(' ').collect();
                 deltas.extend(words.chunks(WORDS_PER_FRAME).map(|words| json!({"content": words.concat()})));
                 "stop"
             }
-            Reply::Calls(calls) => {
+            ModelResponse::Calls(calls) => {
                 deltas.extend(calls.iter().enumerate().flat_map(|(index, call)| call_deltas(index, call)));
                 "tool_calls"
             }
@@ -165,9 +165,9 @@ impl Completion {
     }
 
     fn usage(&self) -> Value {
-        let written = match &self.reply {
-            Reply::Text(text) => text.len(),
-            Reply::Calls(calls) => {
+        let written = match &self.response {
+            ModelResponse::Text(text) => text.len(),
+            ModelResponse::Calls(calls) => {
                 calls.iter().map(|call| call.tool.len() + call.arguments.to_string().len()).sum()
             }
         } as u64
@@ -211,13 +211,13 @@ mod tests {
             HttpClient::new().post(&url, &headers, &body).await.expect("an answer")
         };
         assert_eq!(ask("0", false).await.body, ask("0", false).await.body);
-        let mut said = std::collections::BTreeSet::new();
+        let mut texts = std::collections::BTreeSet::new();
         for trial in 0..20 {
             let body: Value =
                 serde_json::from_slice(&ask(&trial.to_string(), false).await.body).expect("JSON");
-            said.insert(body["choices"][0]["message"]["content"].to_string());
+            texts.insert(body["choices"][0]["message"]["content"].to_string());
         }
-        assert_eq!(said.len(), 2, "both wordings of a follow-up are seen: {said:?}");
+        assert_eq!(texts.len(), 2, "both wordings of a follow-up are seen: {texts:?}");
         let streamed = ask("0", true).await;
         assert!(streamed.is_event_stream());
         assert_eq!(streamed.events().last().map(String::as_str), Some("[DONE]"));

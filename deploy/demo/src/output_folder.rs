@@ -96,9 +96,9 @@ impl OutputFolder {
     /// The file cannot be written; the error names its path.
     pub fn write(&self, name: &str, text: &str) -> anyhow::Result<()> {
         let path = self.path(name);
-        let made =
+        let written =
             path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| std::fs::write(&path, text));
-        made.with_context(|| format!("{} cannot be written", path.display()))
+        written.with_context(|| format!("{} cannot be written", path.display()))
     }
 }
 
@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn refuses_other_folders_and_files() {
         let scratch = tempfile::tempdir().expect("a folder");
-        std::fs::create_dir(scratch.path().join("store")).expect("made");
+        std::fs::create_dir(scratch.path().join("store")).expect("created");
         let refused = OutputFolder::claim(scratch.path()).expect_err("not a demo's");
         assert!(refused.is_usage());
         assert!(scratch.path().join("store").exists());

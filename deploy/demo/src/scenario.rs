@@ -53,7 +53,7 @@ pub struct Scenario<'a> {
     pub clock: fn() -> i64,
 }
 
-/// What a pass reports while it runs.
+/// An event of a pass.
 #[derive(Debug)]
 pub enum DemoEvent<'a> {
     /// The customers start to write.
@@ -65,7 +65,7 @@ pub enum DemoEvent<'a> {
     SessionRecorded,
     /// All sessions are recorded.
     Recorded {
-        /// What the store contains.
+        /// Counts of the recording.
         counts: &'a RecordingCounts,
         /// Duration, seconds.
         seconds: f64,
@@ -116,7 +116,7 @@ pub enum DemoEvent<'a> {
 pub struct ScenarioResult {
     /// Seed of the pass.
     pub seed: u64,
-    /// What the store contains.
+    /// Counts of the recording.
     pub recorded: RecordingCounts,
     /// One summary per build.
     pub replays: Vec<Summary>,

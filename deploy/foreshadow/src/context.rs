@@ -1,4 +1,4 @@
-//! The values that every command gets besides its own arguments.
+//! The global options, which every command gets besides its own arguments.
 
 use std::path::{Path, PathBuf};
 

@@ -65,7 +65,7 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
         .map_err(|error| format!("expected a duration such as 500ms, 10s or 90days ({error})"))
 }
 
-/// How much of a recorded text is printed.
+/// Printed part of a recorded text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Length {
     /// The beginning, on one line.

@@ -31,7 +31,7 @@ pub(crate) fn key_ring(config: &Path, may_be_missing: bool) -> anyhow::Result<Ke
             });
         }
     };
-    let coordinates = || format!("configuration {}", config.display());
+    let coordinates = || format!("configuration {} is refused", config.display());
     let Some(encryption) = EncryptionConfig::find(&text).with_context(coordinates)? else {
         return Ok(KeyRing::default());
     };

@@ -14,8 +14,7 @@ use scoring::ScoreConfig;
 
 use crate::replay_request::ReplayRequest;
 
-/// The `[gate]` table: what is replayed against what, and how it is decided. Relative paths start from the folder of the
-/// file.
+/// The `[gate]` table: the store, both builds and the decision. Relative paths start from the folder of the file.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct GateConfig {

@@ -37,7 +37,7 @@ pub struct GateRequest<'a> {
     pub cancel: CancellationToken,
 }
 
-/// What a gate reports while it runs.
+/// An event of a gate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum GateEvent {
     /// The corpus was read.

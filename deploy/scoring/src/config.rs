@@ -173,7 +173,7 @@ pub struct HttpConfig {
     pub version: Option<String>,
 }
 
-/// How the request to a judge demands the two words.
+/// Form in which the request to a judge demands the two words.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Structured {
@@ -212,7 +212,7 @@ pub struct JudgeConfig {
     /// Word for a failure: letters, digits, `-`, `_` or `.`.
     #[serde(default = "default_fail_word")]
     pub fail_word: String,
-    /// How the request demands the two words.
+    /// Form in which the request demands the two words.
     #[serde(default)]
     pub structured: Structured,
     /// Longest answer, tokens, 16 to 100000.

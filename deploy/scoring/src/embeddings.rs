@@ -152,7 +152,7 @@ impl EmbeddingProvider {
 /// Runs the sentence model on a blocking thread.
 #[cfg(feature = "embedding")]
 async fn embed_locally(embedder: Arc<Embedder>, texts: Vec<String>) -> Result<Vec<Vector>, EmbedError> {
-    let made = tokio::task::spawn_blocking(move || {
+    let embedded = tokio::task::spawn_blocking(move || {
         let plain: Vec<&str> = texts.iter().map(String::as_str).collect();
         let windows = |text: &&str| embedder.word_pieces(text).div_ceil(WINDOW).max(1);
         let windows: Vec<usize> = plain.iter().map(windows).collect();
@@ -163,7 +163,7 @@ async fn embed_locally(embedder: Arc<Embedder>, texts: Vec<String>) -> Result<Ve
         };
         vectors.map(vector).collect()
     });
-    made.await.map_err(|error| EmbedError::Failed(format!("the sentence model panicked: {error}")))
+    embedded.await.map_err(|error| EmbedError::Failed(format!("the sentence model panicked: {error}")))
 }
 
 /// The longest prefix of at most `max_bytes`, cut between characters.

@@ -195,7 +195,7 @@ impl Runner<'_> {
         let limits = &self.request.config.limits;
         let ScoringState { budget, given_up, reports, writer, .. } = state;
         let (budget, given_up) = (&*budget, &*given_up);
-        let asked = jobs.iter().map(|job| async move {
+        let evaluations = jobs.iter().map(|job| async move {
             let (position, number) = *job;
             let skipped = given_up[number].load(Ordering::Relaxed) || budget.reached().is_some();
             if skipped {
@@ -205,11 +205,11 @@ impl Runner<'_> {
                 evaluators[number].evaluate(&trials[position], &views[position], self.own, budget).await;
             (*job, evaluation)
         });
-        let mut answers = futures::stream::iter(asked).buffer_unordered(limits.concurrency);
+        let mut evaluated = futures::stream::iter(evaluations).buffer_unordered(limits.concurrency);
         loop {
             // Both branches are cancel-safe. A cancellation drops the open evaluations; the next invocation repeats them.
             let next = tokio::select! {
-                next = answers.next() => next,
+                next = evaluated.next() => next,
                 () = self.request.cancel.cancelled() => None,
             };
             let Some(((position, number), evaluation)) = next else { return Ok(()) };
@@ -234,18 +234,18 @@ impl Runner<'_> {
     ) -> Result<(), StoreError> {
         let ScoringState { earlier, budget, embeddings, cache, writer, .. } = state;
         let Some(report) = embeddings.as_mut().filter(|report| report.error.is_none()) else { return Ok(()) };
-        let mut wanted: Vec<(usize, Option<u32>, String)> = Vec::new();
+        let mut texts_to_embed: Vec<(usize, Option<u32>, String)> = Vec::new();
         for (position, trial) in trials.iter().enumerate() {
             if earlier.has_embeddings(&trial.session) {
                 report.trials_already += 1;
             } else {
-                wanted.extend(texts(trial).into_iter().map(|(turn, text)| (position, turn, text)));
+                texts_to_embed.extend(texts(trial).into_iter().map(|(turn, text)| (position, turn, text)));
             }
         }
-        if wanted.is_empty() {
+        if texts_to_embed.is_empty() {
             return Ok(());
         }
-        let plain: Vec<&str> = wanted.iter().map(|(_, _, text)| text.as_str()).collect();
+        let plain: Vec<&str> = texts_to_embed.iter().map(|(_, _, text)| text.as_str()).collect();
         let embedded = tokio::select! {
             embedded = cache.vectors(provider, &plain, budget) => embedded,
             () = self.request.cancel.cancelled() => return Ok(()),
@@ -262,7 +262,7 @@ impl Runner<'_> {
         report.in_windows += vectors.iter().filter(|vector| vector.windows > Some(1)).count() as u64;
         report.cut += plain.iter().filter(|text| provider.truncates(text)).count() as u64;
         let embedded_at = (self.request.clock)();
-        let rows = wanted.iter().zip(vectors).map(|((position, turn, _), vector)| {
+        let rows = texts_to_embed.iter().zip(vectors).map(|((position, turn, _), vector)| {
             let trial = &trials[*position];
             Embedding {
                 tenant: trial.tenant.clone(),

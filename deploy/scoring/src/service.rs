@@ -27,10 +27,10 @@ pub struct ScoreRequest {
     pub cancel: CancellationToken,
 }
 
-/// How far scoring has got.
+/// Progress of scoring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ScoreProgress {
-    /// Trials that were looked at.
+    /// Trials that were processed.
     pub done: u64,
     /// Trials of the run.
     pub total: u64,

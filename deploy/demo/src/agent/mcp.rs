@@ -5,7 +5,7 @@ use hyper::StatusCode;
 use hyper::header::{ACCEPT, HeaderName};
 use serde_json::{Map, Value, json};
 
-use crate::http::{HttpClient, Reply};
+use crate::http::{HttpClient, ClientResponse};
 
 const PROTOCOL: &str = "2026-07-28";
 
@@ -72,7 +72,7 @@ async fn send(
     method: &'static str,
     tool: Option<&str>,
     mut params: Map<String, Value>,
-) -> anyhow::Result<Reply> {
+) -> anyhow::Result<ClientResponse> {
     let mut all = headers.to_vec();
     all.push((ACCEPT, "application/json, text/event-stream".to_owned()));
     all.push((HeaderName::from_static("mcp-protocol-version"), PROTOCOL.to_owned()));
@@ -96,7 +96,7 @@ async fn send(
 }
 
 /// The JSON-RPC message of the response: the body, or the last event of a stream.
-fn message(reply: &Reply) -> anyhow::Result<Value> {
+fn message(reply: &ClientResponse) -> anyhow::Result<Value> {
     let text = if reply.is_event_stream() {
         reply.events().pop().unwrap_or_default()
     } else {

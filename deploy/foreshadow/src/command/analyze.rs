@@ -14,7 +14,8 @@ const AFTER_HELP: &str = "\
 Exit codes: 0 approve, 3 block, 4 inconclusive, 1 the work failed, 2 wrong usage or configuration.
 
 Example:
-  foreshadow analyze --baseline foreshadow-demo/runs/baseline --candidate foreshadow-demo/runs/regressed --out verdict";
+  foreshadow analyze --baseline foreshadow-demo/runs/baseline \\
+    --candidate foreshadow-demo/runs/regressed --out verdict";
 
 /// Arguments of `foreshadow analyze`.
 #[derive(Debug, clap::Args)]

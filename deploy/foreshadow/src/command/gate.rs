@@ -19,7 +19,7 @@ Exit codes: 0 approve, 3 block, 4 inconclusive, 1 the work failed, 2 wrong usage
 Example:
   foreshadow gate --config gate.toml";
 
-/// Arguments of `foreshadow gate`. The `[gate]` table of `--config` names what is compared.
+/// Arguments of `foreshadow gate`. The `[gate]` table of `--config` names both builds.
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {

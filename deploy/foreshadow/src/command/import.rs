@@ -23,7 +23,7 @@ mod summary;
 
 use destination::Destination;
 use inputs::{InputFile, Selection};
-use summary::Summary;
+use summary::ImportSummary;
 
 const AFTER_HELP: &str = "\
 Example:
@@ -91,8 +91,8 @@ enum FormatName {
     /// AgentDojo runs.
     #[value(name = "agentdojo")]
     AgentDojo,
-    /// CSV or Parquet table of trials: case,trial,success and optionally seconds,input_tokens,output_tokens,cost,error,
-    /// answer,slice.NAME; in Parquet also embedding, a list of numbers.
+    /// CSV or Parquet table of trials: case, trial, success and optionally seconds, input_tokens, output_tokens, cost, error,
+    /// answer, slice.NAME; in Parquet also embedding, a list of numbers.
     Outcomes,
 }
 
@@ -149,7 +149,7 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Fai
         None => ToolCatalog::default(),
     };
     let inputs = inputs::read(&args.paths, args.format.into(), &selection)?;
-    let mut summary = Summary::new(location, args.format.into());
+    let mut summary = ImportSummary::new(location, args.format.into());
     let converted =
         convert(&args, context, &into, &tools, &selection, inputs, &mut destination, &mut summary)?;
     if summary.is_empty() {
@@ -223,7 +223,7 @@ fn convert(
     selection: &Selection,
     inputs: Vec<InputFile>,
     destination: &mut Destination,
-    summary: &mut Summary,
+    summary: &mut ImportSummary,
 ) -> Result<Vec<ConvertedFile>, Failure> {
     let keys = context.root_key()?.tenant(&args.tenant);
     let total = inputs.iter().map(|file| file.transcripts.len()).sum::<usize>();

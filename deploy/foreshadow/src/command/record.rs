@@ -62,7 +62,7 @@ fn read_config(context: &Context<'_>) -> Result<Config, Failure> {
     let path = &context.config;
     let text = context.read_config_text()?;
     let mut config = Config::parse_in(&text, &env)
-        .with_context(|| format!("configuration {}", path.display()))
+        .with_context(|| format!("configuration {} is refused", path.display()))
         .map_err(Failure::usage)?;
     let folder = path.parent().unwrap_or(Path::new(""));
     config.encryption = config.encryption.map(|encryption| encryption.below(folder));

@@ -25,7 +25,8 @@ const LINE_EVERY: usize = 100;
 
 const AFTER_HELP: &str = "\
 Example:
-  foreshadow replay --store foreshadow-demo/store --candidate candidate.toml --run runs/candidate --sessions 20";
+  foreshadow replay --store foreshadow-demo/store --candidate candidate.toml \\
+    --run runs/candidate --sessions 20";
 
 /// Arguments of `foreshadow replay`.
 #[derive(Debug, clap::Args)]

@@ -47,7 +47,7 @@ fn read_config(context: &Context<'_>) -> Result<ArchiverConfig, Failure> {
     let path = &context.config;
     let text = context.read_config_text()?;
     ArchiverConfig::parse(&text, &env)
-        .with_context(|| format!("configuration {}", path.display()))
+        .with_context(|| format!("configuration {} is refused", path.display()))
         .map_err(Failure::usage)
 }
 

@@ -145,7 +145,11 @@ impl Destination {
     }
 
     /// Refuses a session or trial that the destination or another file contains.
-    pub(super) fn refuse_duplicate(&mut self, converted: &ConvertedSession, file: &str) -> Result<(), Failure> {
+    pub(super) fn refuse_duplicate(
+        &mut self,
+        converted: &ConvertedSession,
+        file: &str,
+    ) -> Result<(), Failure> {
         let location = &self.location;
         let duplicate = |what: String| {
             Failure::usage(anyhow!(
@@ -178,9 +182,16 @@ impl Destination {
             // Another import created it since the read; it must agree like an existing one.
             Err(StoreError::ManifestExists { .. }) => {
                 let found = store.manifest().await.map_err(Failure::work)?;
-                let found =
-                    found.ok_or_else(|| Failure::work(anyhow!("run.json of {} disappeared during the import", self.location)))?;
-                check_agreement(&self.location, &found, manifest.build.as_str(), manifest.lane, manifest.selected)
+                let found = found.ok_or_else(|| {
+                    Failure::work(anyhow!("run.json of {} disappeared during the import", self.location))
+                })?;
+                check_agreement(
+                    &self.location,
+                    &found,
+                    manifest.build.as_str(),
+                    manifest.lane,
+                    manifest.selected,
+                )
             }
             Err(error) => Err(Failure::work(error)),
         }

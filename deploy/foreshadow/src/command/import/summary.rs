@@ -11,7 +11,7 @@ const MAX_SHOWN_SKIPPED: usize = 10;
 
 /// The result of an import.
 #[derive(Debug, Serialize)]
-pub(super) struct Summary {
+pub(super) struct ImportSummary {
     into: String,
     format: &'static str,
     #[serde(rename = "counts")]
@@ -22,7 +22,7 @@ pub(super) struct Summary {
     ignored_columns: Vec<String>,
 }
 
-impl Summary {
+impl ImportSummary {
     pub(super) fn new(into: &str, format: ImportFormat) -> Self {
         Self {
             into: into.to_owned(),
