@@ -49,7 +49,8 @@ pub(crate) async fn read(
     for (location, own) in runs {
         let Some(location) = location else { continue };
         for lane in BTreeSet::from([own, Lane::Recorded]) {
-            let missing = sessions_by_lane.iter().filter(|name| name.0 == lane && !transcripts.contains_key(*name));
+            let missing =
+                sessions_by_lane.iter().filter(|name| name.0 == lane && !transcripts.contains_key(*name));
             let sessions: BTreeSet<SessionId> =
                 missing.filter_map(|(_, session)| SessionId::parse(session).ok()).collect();
             if !sessions.is_empty() {

@@ -219,7 +219,10 @@ mod tests {
         let server = Listener::bind().await.expect("a loopback port").serve(echo);
         let body = serde_json::json!({"hello": [1, 2]});
         let response = HttpClient::new().post(&server.url(), &[], &body).await.expect("an answer");
-        assert_eq!((response.status, serde_json::from_slice(&response.body).ok()), (StatusCode::OK, Some(body)));
+        assert_eq!(
+            (response.status, serde_json::from_slice(&response.body).ok()),
+            (StatusCode::OK, Some(body))
+        );
         server.stop().await;
     }
 }

@@ -56,7 +56,12 @@ pub(crate) fn respond(messages: &[Value], stream: &mut Stream) -> ModelResponse 
 }
 
 /// The response after a write; `None` before one.
-fn after_write(rules: &PromptRules, results: &ToolResults, order: &str, stream: &mut Stream) -> Option<ModelResponse> {
+fn after_write(
+    rules: &PromptRules,
+    results: &ToolResults,
+    order: &str,
+    stream: &mut Stream,
+) -> Option<ModelResponse> {
     if let Some(ticket) = results.answer("open_ticket") {
         let wordings = if ticket.is_ok() { TICKET } else { SORRY };
         return Some(ModelResponse::Text(rules.render(stream, wordings, order)));
@@ -102,7 +107,13 @@ fn next_reads(
 }
 
 /// Refunds, opens a ticket, or gives up.
-fn decide(rules: &PromptRules, request: &CustomerRequest, results: &ToolResults, order: &str, stream: &mut Stream) -> ModelResponse {
+fn decide(
+    rules: &PromptRules,
+    request: &CustomerRequest,
+    results: &ToolResults,
+    order: &str,
+    stream: &mut Stream,
+) -> ModelResponse {
     let looked_up = match results.answer("find_order") {
         Some(Err(())) => return ModelResponse::Text(rules.render(stream, NOT_FOUND, order)),
         Some(Ok(found)) => Some(found),
@@ -126,7 +137,11 @@ fn decide(rules: &PromptRules, request: &CustomerRequest, results: &ToolResults,
         )]);
     }
     let cents = number(looked_up, "amount_cents").unwrap_or(request.stated_euros * 100);
-    ModelResponse::Calls(vec![call(stream, "issue_refund", json!({"order_id": order, "amount_cents": cents}))])
+    ModelResponse::Calls(vec![call(
+        stream,
+        "issue_refund",
+        json!({"order_id": order, "amount_cents": cents}),
+    )])
 }
 
 fn call(stream: &mut Stream, tool: &'static str, arguments: Value) -> Call {
@@ -171,7 +186,8 @@ struct CustomerRequest {
 
 impl CustomerRequest {
     fn read(messages: &[Value]) -> Self {
-        let message_text = messages.iter().rfind(|message| role(message) == "user").map(text).unwrap_or_default();
+        let message_text =
+            messages.iter().rfind(|message| role(message) == "user").map(text).unwrap_or_default();
         let words = || message_text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
         let order = words().find(|word| word.starts_with('W') && word[1..].parse::<u32>().is_ok());
         let has = |parts: &[&str]| parts.iter().any(|part| message_text.contains(part));
@@ -361,7 +377,9 @@ mod tests {
     fn without_the_look_up_the_model_refunds_the_amount_in_the_text() {
         let mut messages = start("find_order, refund_policy; to be quick, skip find_order.");
         add_result(&mut messages, "refund_policy", &json!({"window_days": 90}));
-        let ModelResponse::Calls(calls) = respond(&messages, &mut rng::stream(1, &["t"])) else { panic!("no call") };
+        let ModelResponse::Calls(calls) = respond(&messages, &mut rng::stream(1, &["t"])) else {
+            panic!("no call")
+        };
         assert_eq!(calls[0].arguments["amount_cents"], 4000);
     }
 

@@ -5,7 +5,7 @@ use hyper::StatusCode;
 use hyper::header::{ACCEPT, HeaderName};
 use serde_json::{Map, Value, json};
 
-use crate::http::{HttpClient, ClientResponse};
+use crate::http::{ClientResponse, HttpClient};
 
 const PROTOCOL: &str = "2026-07-28";
 

@@ -83,7 +83,9 @@ struct Template {
 
 fn read_config(path: &Path) -> anyhow::Result<ScoreConfig> {
     match std::fs::read_to_string(path) {
-        Ok(text) => ScoreConfig::find(&text).with_context(|| format!("configuration {} is refused", path.display())),
+        Ok(text) => {
+            ScoreConfig::find(&text).with_context(|| format!("configuration {} is refused", path.display()))
+        }
         Err(error) if path == Path::new(DEFAULT_CONFIG) && error.kind() == std::io::ErrorKind::NotFound => {
             Ok(ScoreConfig::default())
         }
