@@ -1,6 +1,6 @@
-//! `candidate.toml`: what is replayed against and how it is spoken to, parsed once; inside, a wrong value cannot exist.
+//! `candidate.toml`: the build under test and its transport, validated once.
 //!
-//! Speaking to it is in `candidate::http` and `candidate::command`; the environment is the caller's to read.
+//! Sending turns is in `candidate::http` and `candidate::command`. The caller supplies the environment variables.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,29 +12,32 @@ use schemas::canonical::canonical;
 use schemas::id::BuildId;
 
 pub(crate) mod command;
+pub(crate) mod endpoint;
 pub(crate) mod http;
 pub(crate) mod sections;
+pub(crate) mod settings;
 pub(crate) mod template;
 pub(crate) mod turn;
 
 use sections::{CandidateFile, CommandSection, HttpSection, Kind, Protocol};
+use settings::{CommandCandidate, HttpCandidate, Probe, RequestFormat, Transport, Upstream};
 use template::Template;
 
-/// How long a candidate may take over a turn, where the file does not say.
+/// Default bound of a turn and of the head of a live model answer.
 const DEFAULT_TURN_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// A candidate file that cannot be used.
+/// An invalid candidate file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CandidateError {
-    /// Not the TOML it should be.
+    /// Invalid TOML, or a key or value that the file format does not have.
     #[error("{0}")]
     Toml(String),
-    /// A value that is none.
+    /// A missing, invalid or contradictory value.
     #[error("{key}: {detail}")]
     Value {
-        /// Where it stands.
+        /// Path of the key, such as `http.url`.
         key: String,
-        /// What is wrong and what to do.
+        /// Cause and remedy.
         detail: String,
     },
 }
@@ -43,11 +46,11 @@ fn bad(key: &str, detail: impl Into<String>) -> CandidateError {
     CandidateError::Value { key: key.to_owned(), detail: detail.into() }
 }
 
-/// What is replayed against.
+/// The build under test and its transport.
 #[derive(Debug, Clone)]
 pub struct Candidate {
     pub(crate) build: BuildId,
-    pub(crate) way: Way,
+    pub(crate) transport: Transport,
     pub(crate) propagate: Option<HeaderName>,
     pub(crate) model: Option<Upstream>,
     pub(crate) probe: Probe,
@@ -55,68 +58,11 @@ pub struct Candidate {
     digest_text: String,
 }
 
-/// How it is spoken to.
-#[derive(Debug, Clone)]
-pub(crate) enum Way {
-    /// A running service.
-    Http(HttpCandidate),
-    /// A program started per trial or per turn.
-    Command(CommandCandidate),
-}
-
-/// A running service.
-#[derive(Debug, Clone)]
-pub(crate) struct HttpCandidate {
-    pub(crate) url: Uri,
-    pub(crate) method: Method,
-    pub(crate) speech: Speech,
-    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
-    pub(crate) timeout: Duration,
-}
-
-/// What is said to a service, and where its answer stands.
-#[derive(Debug, Clone)]
-pub(crate) enum Speech {
-    /// A JSON body from a template, the answer by JSON pointer.
-    Json { body: Template, answer: String },
-    /// A chat completion with the history.
-    OpenaiChat { model: String },
-}
-
-/// A program started per trial or per turn.
-#[derive(Debug, Clone)]
-pub(crate) struct CommandCandidate {
-    pub(crate) argv: Vec<String>,
-    pub(crate) env: Vec<(String, String)>,
-    pub(crate) input: sections::CommandInput,
-    pub(crate) process: sections::CommandProcess,
-    pub(crate) folder: Option<std::path::PathBuf>,
-    pub(crate) timeout: Duration,
-}
-
-/// Where live model calls go.
-#[derive(Debug, Clone)]
-pub(crate) struct Upstream {
-    pub(crate) base: String,
-    pub(crate) identify: bool,
-    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
-    pub(crate) timeout: Duration,
-}
-
-/// How it is found out beforehand that the candidate answers at all.
-#[derive(Debug, Clone)]
-pub(crate) struct Probe {
-    /// Asked with GET instead of a first turn.
-    pub(crate) url: Option<Uri>,
-    /// Bound of the probe; absent: that of a turn.
-    pub(crate) timeout: Option<Duration>,
-}
-
 impl Candidate {
-    /// Parses a candidate file (TOML); `env` finds the value of `${NAME}` in headers and of inherited variables.
+    /// Parses a candidate file (TOML). `env` looks up the variables of `${NAME}` in headers and of `inherit-env`.
     ///
     /// # Errors
-    /// Names the key, what was expected and what was found.
+    /// Names the key, the expected and the found value.
     pub fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, CandidateError> {
         let table: toml::Table =
             toml::from_str(text).map_err(|error| CandidateError::Toml(error.to_string()))?;
@@ -129,9 +75,9 @@ impl Candidate {
             ));
         }
         let build = BuildId::parse(&file.build).map_err(|error| bad("build", error.to_string()))?;
-        let way = match (file.kind, file.http, file.command) {
-            (Kind::Http, Some(http), None) => Way::Http(read_http(http, env)?),
-            (Kind::Command, None, Some(command)) => Way::Command(read_command(command, env)?),
+        let transport = match (file.kind, file.http, file.command) {
+            (Kind::Http, Some(http), None) => Transport::Http(read_http(http, env)?),
+            (Kind::Command, None, Some(command)) => Transport::Command(read_command(command, env)?),
             (Kind::Http, None, _) => {
                 return Err(bad("http", "kind = \"http\" needs an [http] section with `url`"));
             }
@@ -152,7 +98,7 @@ impl Candidate {
         let url = file.probe.url.map(|text| absolute("probe.url", &text)).transpose()?;
         Ok(Self {
             build,
-            way,
+            transport,
             propagate: propagate.transpose()?,
             model: file.model.map(|section| read_upstream(section, env)).transpose()?,
             probe: Probe { url, timeout: file.probe.timeout },
@@ -161,54 +107,54 @@ impl Candidate {
         })
     }
 
-    /// Where the world listens for this candidate; port 0 is any free one.
+    /// Address on which the world listens for this candidate. Port 0 means any free port.
     #[must_use]
     pub fn listen(&self) -> SocketAddr {
         self.listen
     }
 
-    /// The build whose trials these are.
+    /// The build under test.
     #[must_use]
     pub fn build(&self) -> &BuildId {
         &self.build
     }
 
-    /// Whether it is a program that this one starts, and whose way to the network stays open.
+    /// Whether the candidate is a program that the replayer starts, with unrestricted network access.
     #[must_use]
     pub fn is_command(&self) -> bool {
-        matches!(self.way, Way::Command(_))
+        matches!(self.transport, Transport::Command(_))
     }
 
-    /// Whether any of its addresses is an `https://` one.
+    /// Whether any URL of the file is `https`.
     pub(crate) fn needs_tls(&self) -> bool {
         let secure = |uri: &Uri| uri.scheme_str() == Some("https");
-        let service = match &self.way {
-            Way::Http(http) => secure(&http.url),
-            Way::Command(_) => false,
+        let service = match &self.transport {
+            Transport::Http(http) => secure(&http.url),
+            Transport::Command(_) => false,
         };
         service
             || self.probe.url.as_ref().is_some_and(secure)
             || self.model.as_ref().is_some_and(|upstream| upstream.base.starts_with("https:"))
     }
 
-    /// What must stay the same when a run is resumed, as text.
+    /// The settings that a resumed run must share, as canonical JSON.
     pub(crate) fn digest_text(&self) -> &str {
         &self.digest_text
     }
 
     pub(crate) fn turn_timeout(&self) -> Duration {
-        match &self.way {
-            Way::Http(http) => http.timeout,
-            Way::Command(command) => command.timeout,
+        match &self.transport {
+            Transport::Http(http) => http.timeout,
+            Transport::Command(command) => command.timeout,
         }
     }
 }
 
-/// Where the world listens and how the candidate is probed may change from one start to the next.
+/// Leaves out `[world]` and `[probe]`, which may change between the starts of a run.
 fn digest_text(mut table: toml::Table) -> String {
     table.remove("world");
     table.remove("probe");
-    // Not a number in JSON would be the one thing that fails; `{:?}` is as good a spelling for a digest.
+    // The conversion fails for NaN alone, which JSON lacks.
     serde_json::to_value(&table).map_or_else(|_| format!("{table:?}"), |value| canonical(&value))
 }
 
@@ -218,7 +164,7 @@ fn read_http(
 ) -> Result<HttpCandidate, CandidateError> {
     let method = Method::from_bytes(section.method.as_deref().unwrap_or("POST").as_bytes());
     let method = method.map_err(|_| bad("http.method", "not an HTTP method"))?;
-    let speech = match (section.protocol.unwrap_or(Protocol::GenericJson), section.body, section.answer) {
+    let format = match (section.protocol.unwrap_or(Protocol::GenericJson), section.body, section.answer) {
         (Protocol::GenericJson, Some(body), Some(answer)) => {
             if !answer.is_empty() && !answer.starts_with('/') {
                 return Err(bad(
@@ -226,7 +172,10 @@ fn read_http(
                     format!("{answer:?} is not a JSON pointer; write for example \"/reply\""),
                 ));
             }
-            Speech::Json { body: Template::parse(body).map_err(|detail| bad("http.body", detail))?, answer }
+            RequestFormat::Json {
+                body: Template::parse(body).map_err(|detail| bad("http.body", detail))?,
+                answer,
+            }
         }
         (Protocol::GenericJson, None, _) => {
             return Err(bad(
@@ -237,23 +186,23 @@ fn read_http(
         (Protocol::GenericJson, _, None) => {
             return Err(bad(
                 "http.answer",
-                "missing; a JSON pointer to the answer's text, for example \"/reply\"",
+                "missing; write a JSON pointer to the text of the answer, for example \"/reply\"",
             ));
         }
         (Protocol::OpenaiChat, None, None) => {
-            Speech::OpenaiChat { model: section.model.unwrap_or_else(|| "agent".to_owned()) }
+            RequestFormat::OpenaiChat { model: section.model.unwrap_or_else(|| "agent".to_owned()) }
         }
         (Protocol::OpenaiChat, _, _) => {
             return Err(bad(
                 "http.protocol",
-                "\"openai-chat\" makes body and answer itself; remove `body` and `answer`",
+                "\"openai-chat\" defines body and answer; remove `body` and `answer`",
             ));
         }
     };
     Ok(HttpCandidate {
         url: absolute("http.url", &section.url)?,
         method,
-        speech,
+        format,
         headers: read_headers("http.headers", &section.headers, env)?,
         timeout: section.timeout.unwrap_or(DEFAULT_TURN_TIMEOUT),
     })
@@ -264,7 +213,7 @@ fn read_command(
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<CommandCandidate, CandidateError> {
     if section.argv.is_empty() {
-        return Err(bad("command.argv", "is empty; write the program and its arguments"));
+        return Err(bad("command.argv", "is empty; write a program and its arguments"));
     }
     for text in section.argv.iter().chain(section.env.values()) {
         template::check(text).map_err(|detail| bad("command", detail))?;
@@ -273,13 +222,14 @@ fn read_command(
     if by_argv && section.process == sections::CommandProcess::Trial {
         return Err(bad(
             "command.input",
-            "\"argv\" needs process = \"turn\": a running program has no new arguments",
+            "\"argv\" needs process = \"turn\": a running program gets no new arguments",
         ));
     }
     if by_argv && !section.argv.iter().any(|text| text.contains("{{input}}")) {
         return Err(bad("command.argv", "input = \"argv\" needs {{input}} in one argument"));
     }
-    let inherited = section.inherit.iter().filter_map(|name| env(name).map(|value| (name.clone(), value)));
+    let inherited =
+        section.inherit_env.iter().filter_map(|name| env(name).map(|value| (name.clone(), value)));
     let mut variables: Vec<(String, String)> = inherited.collect();
     for (name, text) in &section.env {
         variables.push((
@@ -293,7 +243,7 @@ fn read_command(
         env: variables,
         input: section.input,
         process: section.process,
-        folder: section.folder,
+        working_dir: section.working_dir,
         timeout: section.timeout.unwrap_or(DEFAULT_TURN_TIMEOUT),
     })
 }
@@ -313,8 +263,9 @@ fn read_upstream(
 
 fn absolute(key: &str, text: &str) -> Result<Uri, CandidateError> {
     let uri = text.parse::<Uri>().ok();
-    let whole = uri.filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some());
-    whole.ok_or_else(|| bad(key, format!("{text:?} is not a URL that begins with http:// or https://")))
+    let absolute =
+        uri.filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some());
+    absolute.ok_or_else(|| bad(key, format!("{text:?} is not a URL with http:// or https:// and a host")))
 }
 
 fn read_headers(
@@ -357,13 +308,13 @@ mod tests {
     fn reads_an_http_candidate() {
         let candidate = parse(HTTP).expect("a candidate");
         assert_eq!(candidate.build().as_str(), "b-1");
-        let Way::Http(http) = &candidate.way else { panic!("an http candidate") };
+        let Transport::Http(http) = &candidate.transport else { panic!("an http candidate") };
         assert_eq!(http.headers[0].1, "Bearer k");
-        assert!(!candidate.digest_text().contains("Bearer k"), "a secret must not enter what is digested");
+        assert!(!candidate.digest_text().contains("Bearer k"), "the digest must not contain a secret");
     }
 
     #[test]
-    fn the_digest_leaves_out_where_the_world_listens() {
+    fn the_digest_leaves_out_the_address_of_the_world() {
         let moved = format!("{HTTP}\n[world]\nlisten = \"127.0.0.1:4010\"\n");
         assert_eq!(parse(HTTP).expect("a").digest_text(), parse(&moved).expect("b").digest_text());
         let other = HTTP.replace("/reply", "/other");
@@ -371,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn says_what_is_wrong() {
+    fn errors_name_the_key_and_the_remedy() {
         let of =
             |from: &str, to: &str| parse(&HTTP.replace(from, to)).expect_err("a broken file").to_string();
         assert!(of("candidate = 1", "candidate = 2").contains("version 1"));

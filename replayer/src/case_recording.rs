@@ -1,6 +1,6 @@
-//! What the recording of a case holds for a replay: the user's turns, what the tools answered, what the model answered.
+//! The recording of a case, ready for replay: the user's turns, the tool answers and the model answers.
 //!
-//! Reads recorded exchanges only; it plays nothing and decides nothing.
+//! Reads recorded exchanges only. Matching calls to answers is in [`crate::tool_index`].
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,13 +9,14 @@ use schemas::canonical::canonical_text;
 use schemas::exchange::{Edge, Effect, Ending, Exchange, OperationKind, Protocol};
 use schemas::id::{AgentId, CaseId, IdError, TenantId};
 use schemas::tools::ToolCatalog;
-use serde_json::Value;
+use serde_json::{Value, json};
 use store::StoredSession;
+use wire::openai_chat::content_text;
 
-use crate::openai_chat;
+use crate::openai_chat::{content_hash, request_hash};
 use crate::tool_answer::{self, ToolAnswer};
 
-/// What a tool call said, as the ladder compares it.
+/// Arguments of a tool call, in the form in which the matcher compares them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Arguments {
     /// Canonical JSON.
@@ -25,12 +26,11 @@ pub(crate) enum Arguments {
 }
 
 impl Arguments {
-    /// Reads the arguments as they stand on the wire.
+    /// Reads the arguments as the wire carries them.
     pub(crate) fn parse(text: &str) -> Self {
         canonical_text(text).map_or_else(|| Self::Verbatim(text.to_owned()), Self::Canonical)
     }
 
-    /// The text, canonical or not.
     pub(crate) fn as_str(&self) -> &str {
         match self {
             Self::Canonical(text) | Self::Verbatim(text) => text,
@@ -40,158 +40,157 @@ impl Arguments {
 
 /// A recorded tool call.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct ToolRecording {
-    /// The tool's name.
+pub(crate) struct RecordedToolCall {
     pub(crate) tool: String,
-    /// What it was called with.
     pub(crate) arguments: Arguments,
-    /// What it answered.
     pub(crate) answer: ToolAnswer,
-    /// How long it took; absent where an imported transcript does not say.
+    /// Time to the end of the answer; absent in an imported transcript without times.
     pub(crate) duration: Option<Duration>,
 }
 
 /// A recorded model call.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct ModelRecording {
-    /// [`openai_chat::exact_chain`] of its request.
-    pub(crate) exact: Option<String>,
-    /// [`openai_chat::said_chain`] of its request.
-    pub(crate) said: Option<String>,
+pub(crate) struct RecordedModelCall {
+    /// [`request_hash`] of its request.
+    pub(crate) request_hash: Option<blake3::Hash>,
+    /// [`content_hash`] of its request.
+    pub(crate) content_hash: Option<blake3::Hash>,
     /// HTTP status.
     pub(crate) status: u16,
-    /// The answer's body as recorded, streamed or plain.
+    /// Body of the answer as recorded, streamed or plain.
     pub(crate) answer: Vec<u8>,
 }
 
-/// What the recording observed of a tool beside its calls.
+/// Effects of a tool outside the agent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Observed {
-    /// What a call does outside.
+pub(crate) struct ToolEffects {
     pub(crate) effect: Effect,
     /// The effect can be undone.
     pub(crate) reversible: Option<bool>,
-    /// Repeating it changes nothing more.
+    /// Repeating the call changes nothing more.
     pub(crate) idempotent: Option<bool>,
 }
 
-/// The recording of a case, ready to be played.
+/// The recording of one case.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Script {
-    /// The case: the recorded session's id.
+pub(crate) struct CaseRecording {
+    /// The recorded session's id.
     pub(crate) case: CaseId,
-    /// Whose traffic.
     pub(crate) tenant: TenantId,
-    /// Which agent.
     pub(crate) agent: AgentId,
-    /// What the user said, in order.
+    /// User messages in order.
     pub(crate) turns: Vec<String>,
-    /// The tool calls in order.
-    pub(crate) tools: Vec<ToolRecording>,
-    /// The model calls in order.
-    pub(crate) models: Vec<ModelRecording>,
-    /// What was observed of each tool.
-    pub(crate) observed: BTreeMap<String, Observed>,
-    /// The tools as the recording lists them (MCP entries), by name.
-    pub(crate) listed: BTreeMap<String, Value>,
-    /// Slices it belongs to.
+    /// Tool calls in order.
+    pub(crate) tool_calls: Vec<RecordedToolCall>,
+    /// Model calls in order.
+    pub(crate) model_calls: Vec<RecordedModelCall>,
+    /// Effects by tool: declared in the catalogue, else observed by the recorder.
+    pub(crate) effects: BTreeMap<String, ToolEffects>,
+    /// MCP `tools/list` entries by tool.
+    pub(crate) tool_list: BTreeMap<String, Value>,
+    /// Slices of the case: the labels of the recorded session.
     pub(crate) slices: BTreeMap<String, String>,
 }
 
-/// Why a whole session cannot be replayed.
+/// The reason why a complete session cannot be replayed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnusableError {
-    /// Nothing that a user said was recorded or can be derived.
-    #[error("no user turn was recorded, and no model request holds a user message")]
+    /// The session has no turn, and no model request has a user message.
+    #[error("no user turn was recorded, and no model request contains a user message")]
     NoTurns,
-    /// It holds no exchange.
-    #[error("it holds no exchange")]
+    /// The session has no exchange.
+    #[error("the session has no exchange")]
     Empty,
-    /// A body cannot be put together.
+    /// A body cannot be reassembled.
     #[error("exchange {seq}: {detail}")]
     Body {
-        /// The exchange's number.
+        /// Number of the exchange within the session.
         seq: u32,
-        /// What is wrong.
+        /// Cause.
         detail: String,
     },
-    /// Its id cannot name a case.
-    #[error("its id cannot name a case: {0}")]
+    /// The session id is no valid case id.
+    #[error("the session id is no valid case id: {0}")]
     Id(#[from] IdError),
 }
 
-impl Script {
-    /// Reads a recorded session; effects declared in the catalogue go before what was observed.
+impl CaseRecording {
+    /// Reads a recorded session. Effects that the catalogue declares take precedence over observed ones.
     pub(crate) fn read(session: &StoredSession, catalog: &ToolCatalog) -> Result<Self, UnusableError> {
         let first = session.exchanges.first().ok_or(UnusableError::Empty)?;
-        let mut script = Self {
+        let mut recording = Self {
             case: CaseId::parse(session.session.as_str())?,
             tenant: first.tenant.clone(),
             agent: first.agent.clone(),
             turns: Vec::new(),
-            tools: Vec::new(),
-            models: Vec::new(),
-            observed: BTreeMap::new(),
-            listed: BTreeMap::new(),
+            tool_calls: Vec::new(),
+            model_calls: Vec::new(),
+            effects: BTreeMap::new(),
+            tool_list: BTreeMap::new(),
             slices: session.closes.iter().flat_map(|close| close.labels.clone()).collect(),
         };
         let mut longest: Option<Value> = None;
         for exchange in &session.exchanges {
             match exchange.edge {
                 Edge::Turn => {
-                    script.turns.extend(exchange.operation.input.clone().filter(|text| !text.is_empty()))
+                    let input = exchange.operation.input.clone();
+                    recording.turns.extend(input.filter(|text| !text.is_empty()));
                 }
-                Edge::Model => script.read_model(session, exchange, &mut longest)?,
-                Edge::Tool => script.read_tool(session, exchange)?,
+                Edge::Model => recording.read_model_call(session, exchange, &mut longest)?,
+                Edge::Tool => recording.read_tool_exchange(session, exchange)?,
             }
         }
-        if script.turns.is_empty() {
-            script.turns = longest.as_ref().map(user_messages).unwrap_or_default();
+        if recording.turns.is_empty() {
+            recording.turns = longest.as_ref().map(user_messages).unwrap_or_default();
         }
-        if script.turns.is_empty() {
+        if recording.turns.is_empty() {
             return Err(UnusableError::NoTurns);
         }
-        script.apply(catalog);
-        Ok(script)
+        recording.apply(catalog);
+        Ok(recording)
     }
 
-    fn read_model(
+    fn read_model_call(
         &mut self,
         session: &StoredSession,
         exchange: &Exchange,
         longest: &mut Option<Value>,
     ) -> Result<(), UnusableError> {
-        let spoken = matches!(exchange.protocol, Protocol::OpenaiChat | Protocol::Imported);
-        if exchange.operation.kind != OperationKind::Chat || !spoken {
+        let is_known = matches!(exchange.protocol, Protocol::OpenaiChat | Protocol::Imported);
+        if exchange.operation.kind != OperationKind::Chat || !is_known {
             return Ok(());
         }
         let request: Value =
-            serde_json::from_slice(&body(session, exchange, Half::Request)?).unwrap_or(Value::Null);
-        let answer = body(session, exchange, Half::Response)?;
+            serde_json::from_slice(&body(session, exchange, Side::Request)?).unwrap_or(Value::Null);
+        let answer = body(session, exchange, Side::Response)?;
         for tool in request["tools"].as_array().into_iter().flatten() {
             self.list_function(tool);
         }
-        self.models.push(ModelRecording {
-            exact: openai_chat::exact_chain(&request),
-            said: openai_chat::said_chain(&request),
+        self.model_calls.push(RecordedModelCall {
+            request_hash: request_hash(&request),
+            content_hash: content_hash(&request),
             status: exchange.status.unwrap_or(if exchange.ending == Ending::Complete { 200 } else { 502 }),
             answer,
         });
         let messages = |value: &Value| value["messages"].as_array().map_or(0, Vec::len);
-        if longest.as_ref().is_none_or(|held| messages(&request) > messages(held)) {
+        if longest.as_ref().is_none_or(|known| messages(&request) > messages(known)) {
             *longest = Some(request);
         }
         Ok(())
     }
 
-    fn read_tool(&mut self, session: &StoredSession, exchange: &Exchange) -> Result<(), UnusableError> {
+    fn read_tool_exchange(
+        &mut self,
+        session: &StoredSession,
+        exchange: &Exchange,
+    ) -> Result<(), UnusableError> {
         let operation = &exchange.operation;
         if operation.kind == OperationKind::ListTools {
             let answer =
-                tool_answer::rpc_response(&body(session, exchange, Half::Response)?).unwrap_or(Value::Null);
+                tool_answer::rpc_response(&body(session, exchange, Side::Response)?).unwrap_or(Value::Null);
             for tool in answer["result"]["tools"].as_array().into_iter().flatten() {
                 if let Some(name) = tool["name"].as_str() {
-                    self.listed.insert(name.to_owned(), tool.clone());
+                    self.tool_list.insert(name.to_owned(), tool.clone());
                 }
             }
         }
@@ -201,72 +200,70 @@ impl Script {
             (None, Some(text)) => Arguments::parse(text),
             (None, None) => Arguments::Canonical("{}".to_owned()),
         };
-        self.observed.entry(tool.clone()).or_insert(Observed {
+        self.effects.entry(tool.clone()).or_insert(ToolEffects {
             effect: operation.effect,
             reversible: operation.reversible,
             idempotent: operation.idempotent,
         });
-        self.tools.push(ToolRecording {
+        self.tool_calls.push(RecordedToolCall {
             tool: tool.clone(),
             arguments,
-            answer: tool_answer(session, exchange)?,
+            answer: recorded_answer(session, exchange)?,
             duration: exchange.duration_us.map(Duration::from_micros),
         });
         Ok(())
     }
 
-    /// A function as a model request lists it; what a tool server listed itself goes before it.
+    /// Adds a function of a model request, unless a tool server already listed it.
     fn list_function(&mut self, tool: &Value) {
         let function = tool.get("function").unwrap_or(tool);
         let Some(name) = function["name"].as_str() else { return };
-        self.listed.entry(name.to_owned()).or_insert_with(|| {
-            let mut entry = serde_json::json!({"name": name});
+        self.tool_list.entry(name.to_owned()).or_insert_with(|| {
+            let mut entry = json!({"name": name});
             if let Some(text) = function.get("description") {
                 entry["description"] = text.clone();
             }
             let schema = function.get("parameters").filter(|schema| schema.is_object());
-            entry["inputSchema"] = schema.cloned().unwrap_or_else(|| serde_json::json!({"type": "object"}));
+            entry["inputSchema"] = schema.cloned().unwrap_or_else(|| json!({"type": "object"}));
             entry
         });
     }
 
     fn apply(&mut self, catalog: &ToolCatalog) {
         for (name, tool) in &catalog.0 {
-            let observed = self.observed.entry(name.clone()).or_default();
+            let effects = self.effects.entry(name.clone()).or_default();
             if tool.effect != Effect::Unknown {
-                observed.effect = tool.effect;
+                effects.effect = tool.effect;
             }
-            observed.reversible = tool.reversible.or(observed.reversible);
-            observed.idempotent = tool.idempotent.or(observed.idempotent);
+            effects.reversible = tool.reversible.or(effects.reversible);
+            effects.idempotent = tool.idempotent.or(effects.idempotent);
             if let Some(schema) = &tool.args_schema {
-                let entry =
-                    self.listed.entry(name.clone()).or_insert_with(|| serde_json::json!({"name": name}));
+                let entry = self.tool_list.entry(name.clone()).or_insert_with(|| json!({"name": name}));
                 entry["inputSchema"] = schema.clone();
             }
         }
-        for recording in &self.tools {
-            let name = &recording.tool;
-            self.listed
-                .entry(name.clone())
-                .or_insert_with(|| serde_json::json!({"name": name, "inputSchema": {"type": "object"}}));
+        for call in &self.tool_calls {
+            let name = &call.tool;
+            let entry = || json!({"name": name, "inputSchema": {"type": "object"}});
+            self.tool_list.entry(name.clone()).or_insert_with(entry);
         }
     }
 }
 
-enum Half {
+enum Side {
     Request,
     Response,
 }
 
-fn body(session: &StoredSession, exchange: &Exchange, half: Half) -> Result<Vec<u8>, UnusableError> {
-    let body = match half {
-        Half::Request => &exchange.request,
-        Half::Response => &exchange.response,
+fn body(session: &StoredSession, exchange: &Exchange, side: Side) -> Result<Vec<u8>, UnusableError> {
+    let body = match side {
+        Side::Request => &exchange.request,
+        Side::Response => &exchange.response,
     };
     session.body(body).map_err(|error| UnusableError::Body { seq: exchange.seq, detail: error.to_string() })
 }
 
-fn tool_answer(session: &StoredSession, exchange: &Exchange) -> Result<ToolAnswer, UnusableError> {
+fn recorded_answer(session: &StoredSession, exchange: &Exchange) -> Result<ToolAnswer, UnusableError> {
     let operation = &exchange.operation;
     let text = || ToolAnswer::Text {
         text: operation.result.clone().unwrap_or_default(),
@@ -276,13 +273,13 @@ fn tool_answer(session: &StoredSession, exchange: &Exchange) -> Result<ToolAnswe
         return Ok(text());
     }
     if exchange.ending != Ending::Complete {
-        let detail = exchange.ending_detail.clone().unwrap_or_else(|| "it was broken off".to_owned());
+        let detail = exchange.ending_detail.clone().unwrap_or_else(|| "the call was cut off".to_owned());
         return Ok(ToolAnswer::Broken {
             status: exchange.status.filter(|s| *s >= 400).unwrap_or(502),
             detail,
         });
     }
-    let bytes = body(session, exchange, Half::Response)?;
+    let bytes = body(session, exchange, Side::Response)?;
     let status = exchange.status.unwrap_or(200);
     if exchange.protocol != Protocol::Mcp {
         return Ok(ToolAnswer::Body { status, bytes });
@@ -293,11 +290,11 @@ fn tool_answer(session: &StoredSession, exchange: &Exchange) -> Result<ToolAnswe
     }))
 }
 
-/// What the user said, from the history of a model request.
+/// The user messages in the history of a model request.
 fn user_messages(request: &Value) -> Vec<String> {
     let messages = request["messages"].as_array().into_iter().flatten();
     let texts = messages
         .filter(|message| message["role"] == "user")
-        .map(|message| openai_chat::text_of(&message["content"]));
+        .filter_map(|message| content_text(&message["content"]));
     texts.filter(|text| !text.is_empty()).collect()
 }

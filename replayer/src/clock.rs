@@ -1,17 +1,17 @@
-//! The wall clock as an argument: the caller brings it, nothing here reads the system's.
+//! The wall clock as an argument: the caller supplies it, so that tests fix the time.
 
-/// Says what time it is, in microseconds since 1970, UTC.
+/// A wall clock, in microseconds since 1970-01-01 UTC.
 #[derive(Clone, Copy)]
 pub struct Clock(fn() -> i64);
 
 impl Clock {
-    /// Takes the function that reads the clock.
+    /// Wraps a function that returns microseconds since 1970-01-01 UTC.
     #[must_use]
     pub fn new(now_micros: fn() -> i64) -> Self {
         Self(now_micros)
     }
 
-    /// Now, in microseconds since 1970, UTC.
+    /// The time now, in microseconds since 1970-01-01 UTC.
     #[must_use]
     pub fn now_micros(self) -> i64 {
         (self.0)()

@@ -1,147 +1,169 @@
-//! The sessions that are replayed: whole ones only, a seeded sample of them, and a digest that names what was read.
+//! The sessions that a replay uses: complete ones only, a seeded sample of them, and a digest that identifies them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use schemas::id::{AgentId, SessionId};
 use schemas::tools::ToolCatalog;
+use seeded::Key;
 use serde::Serialize;
 use store::{Snapshot, Store, StoreError, StoredSession};
 
-use crate::case_recording::Script;
-use crate::seed;
+use crate::blocking::run_blocking;
+use crate::case_recording::CaseRecording;
 
-/// A session that was left out because something of it is missing.
+/// A session left out because exchanges are missing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct TornSession {
-    /// The session.
+pub struct IncompleteSession {
+    /// Id of the session.
     pub session: SessionId,
-    /// What is missing, in words.
+    /// One sentence for each gap.
     pub reasons: Vec<String>,
 }
 
-/// A whole session that cannot be replayed.
+/// A complete session that cannot be replayed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct UnusableSession {
-    /// The session.
+    /// Id of the session.
     pub session: SessionId,
-    /// Why, in words.
+    /// Why the session cannot be replayed.
     pub reason: String,
 }
 
-/// Sessions that are read at a time: in memory are their bodies, the ids of all sessions, and what is played of those
-/// chosen.
-const SESSIONS_AT_A_TIME: usize = 256;
+/// Sessions that are read together. Their bodies are in memory until they are decoded.
+const SESSIONS_PER_READ: usize = 256;
 
-/// A session that is replayed.
+/// A session chosen for the replay.
 #[derive(Debug)]
-pub(crate) struct Chosen {
-    /// The session.
+pub(crate) struct SelectedSession {
     pub(crate) session: SessionId,
-    /// How many exchanges it has.
     pub(crate) exchanges: usize,
-    /// What is played of it.
-    pub(crate) script: Script,
+    pub(crate) recording: CaseRecording,
 }
 
-/// The sessions that are replayed, by session id.
+/// The sessions of a replay.
 #[derive(Debug)]
 pub(crate) struct Corpus {
-    /// Each with what is played of it.
-    pub(crate) chosen: Vec<Chosen>,
-    /// Where they were read.
-    pub(crate) lake: Store,
-    /// What there was then.
+    /// In the order of session ids.
+    pub(crate) selected: Vec<SelectedSession>,
+    /// The store that the sessions were read from.
+    pub(crate) store: Store,
+    /// The snapshot that the sessions were read from.
     pub(crate) snapshot: Snapshot,
-    /// Whole and usable sessions that the sample was drawn from.
-    pub(crate) whole: usize,
-    /// Left out because something is missing.
-    pub(crate) torn: Vec<TornSession>,
-    /// Left out because there is nothing to play.
+    /// Complete and usable sessions, from which the sample was drawn.
+    pub(crate) complete: usize,
+    pub(crate) incomplete: Vec<IncompleteSession>,
     pub(crate) unusable: Vec<UnusableSession>,
     /// BLAKE3 over the sorted (session, exchange count), in hexadecimal digits.
     pub(crate) digest: String,
 }
 
-/// Which sessions are wanted.
+/// Selection of sessions.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Choice<'a> {
-    /// Those of this agent only.
+pub(crate) struct Selection<'a> {
+    /// Sessions of this agent; absent: of any agent.
     pub(crate) agent: Option<&'a AgentId>,
-    /// A sample of this size.
+    /// Size of the sample; absent: all sessions.
     pub(crate) sample: Option<usize>,
-    /// What the sample is drawn by.
+    /// Seed of the sample.
     pub(crate) seed: u64,
 }
 
-/// Reads a store and chooses.
+/// Reads the selected sessions of a store.
 pub(crate) async fn load(
-    lake: &Store,
+    store: &Store,
     snapshot: &Snapshot,
-    choice: Choice<'_>,
-    catalog: &ToolCatalog,
+    selection: Selection<'_>,
+    catalog: &Arc<ToolCatalog>,
 ) -> Result<Corpus, StoreError> {
     let mut snapshot = snapshot.clone();
-    let groups = lake.session_groups(&snapshot, SESSIONS_AT_A_TIME).await?;
-    let (mut chosen, mut torn, mut unusable, mut whole) = (Vec::new(), Vec::new(), Vec::new(), 0);
+    let groups = store.session_groups(&snapshot, SESSIONS_PER_READ).await?;
+    let mut corpus = Corpus {
+        selected: Vec::new(),
+        store: store.clone(),
+        snapshot: snapshot.clone(),
+        complete: 0,
+        incomplete: Vec::new(),
+        unusable: Vec::new(),
+        digest: String::new(),
+    };
     for group in &groups {
-        let sessions = lake.load_group(&mut snapshot, group).await?;
-        let wanted = sessions.into_iter().filter(|one| choice.agent.is_none_or(|agent| is_of(one, agent)));
-        for session in wanted {
-            let tears = session.gaps();
-            if !tears.is_empty() {
-                let reasons = tears.iter().map(ToString::to_string).collect();
-                torn.push(TornSession { session: session.session, reasons });
-                continue;
-            }
-            match Script::read(&session, catalog) {
-                Ok(script) => {
-                    whole += 1;
-                    let exchanges = session.exchanges.len();
-                    chosen.push(Chosen { session: session.session, exchanges, script });
+        let mut sessions = store.load_group(&mut snapshot, group).await?;
+        sessions.retain(|session| selection.agent.is_none_or(|agent| belongs_to(session, agent)));
+        let catalog = catalog.clone();
+        // Reassembling and parsing bodies takes seconds in a large store.
+        let read: Vec<SessionResult> =
+            run_blocking(move || sessions.into_iter().map(|session| read(session, &catalog)).collect()).await;
+        for session in read {
+            match session {
+                SessionResult::Selected(session) => {
+                    corpus.complete += 1;
+                    corpus.selected.push(session);
                 }
-                Err(error) => {
-                    unusable.push(UnusableSession { session: session.session, reason: error.to_string() });
-                }
+                SessionResult::Incomplete(session) => corpus.incomplete.push(session),
+                SessionResult::Unusable(session) => corpus.unusable.push(session),
             }
         }
-        // What the sample cannot hold any more need not be kept.
-        chosen = sample(chosen, choice);
+        // Sampling after each group bounds the recordings in memory by the size of the sample.
+        corpus.selected = sample(corpus.selected, selection);
     }
-    torn.sort_by(|a, b| a.session.cmp(&b.session));
-    unusable.sort_by(|a, b| a.session.cmp(&b.session));
-    let digest = digest(&chosen);
-    Ok(Corpus { chosen, lake: lake.clone(), snapshot, whole, torn, unusable, digest })
+    corpus.incomplete.sort_by(|a, b| a.session.cmp(&b.session));
+    corpus.unusable.sort_by(|a, b| a.session.cmp(&b.session));
+    corpus.digest = digest(&corpus.selected);
+    corpus.snapshot = snapshot;
+    Ok(corpus)
 }
 
-/// The agents whose sessions a corpus holds.
+enum SessionResult {
+    Selected(SelectedSession),
+    Incomplete(IncompleteSession),
+    Unusable(UnusableSession),
+}
+
+fn read(session: StoredSession, catalog: &ToolCatalog) -> SessionResult {
+    let gaps = session.gaps();
+    if !gaps.is_empty() {
+        let reasons = gaps.iter().map(ToString::to_string).collect();
+        return SessionResult::Incomplete(IncompleteSession { session: session.session, reasons });
+    }
+    match CaseRecording::read(&session, catalog) {
+        Ok(recording) => {
+            let exchanges = session.exchanges.len();
+            SessionResult::Selected(SelectedSession { session: session.session, exchanges, recording })
+        }
+        Err(error) => {
+            SessionResult::Unusable(UnusableSession { session: session.session, reason: error.to_string() })
+        }
+    }
+}
+
+/// The agents of the selected sessions.
 pub(crate) fn agents(corpus: &Corpus) -> BTreeSet<AgentId> {
-    corpus.chosen.iter().map(|one| one.script.agent.clone()).collect()
+    corpus.selected.iter().map(|session| session.recording.agent.clone()).collect()
 }
 
-fn is_of(session: &StoredSession, agent: &AgentId) -> bool {
+fn belongs_to(session: &StoredSession, agent: &AgentId) -> bool {
     let exchanges = session.exchanges.iter().map(|exchange| &exchange.agent);
     exchanges.chain(session.closes.iter().map(|close| &close.agent)).any(|of| of == agent)
 }
 
-/// Draws by the session's own name, so that sessions recorded later do not change which of the earlier ones are drawn
-/// before which.
-fn sample(mut whole: Vec<Chosen>, choice: Choice<'_>) -> Vec<Chosen> {
-    if let Some(size) = choice.sample.filter(|size| *size < whole.len()) {
-        whole.sort_by_cached_key(|one| draw(choice.seed, &one.session));
-        whole.truncate(size);
+/// Orders sessions by a hash of their own id, so that new sessions do not change the relative order of earlier ones.
+fn sample(mut sessions: Vec<SelectedSession>, selection: Selection<'_>) -> Vec<SelectedSession> {
+    if let Some(size) = selection.sample.filter(|size| *size < sessions.len()) {
+        sessions.sort_by_cached_key(|session| sample_key(selection.seed, &session.session));
+        sessions.truncate(size);
     }
-    whole.sort_by(|a, b| a.session.cmp(&b.session));
-    whole
+    sessions.sort_by(|a, b| a.session.cmp(&b.session));
+    sessions
 }
 
-/// The place of a session in the seeded order.
-pub(crate) fn draw(seed: u64, session: &SessionId) -> [u8; 32] {
-    seed::digest("foreshadow 2026 corpus order v1", &[&seed.to_le_bytes(), session.as_str().as_bytes()])
+fn sample_key(seed: u64, session: &SessionId) -> Key {
+    Key::derive("foreshadow 2026 corpus order v1", &[&seed.to_le_bytes(), session.as_str().as_bytes()])
 }
 
-fn digest(chosen: &[Chosen]) -> String {
+fn digest(sessions: &[SelectedSession]) -> String {
     let counts: BTreeMap<&SessionId, usize> =
-        chosen.iter().map(|one| (&one.session, one.exchanges)).collect();
+        sessions.iter().map(|session| (&session.session, session.exchanges)).collect();
     let mut hasher = blake3::Hasher::new();
     for (session, count) in counts {
         hasher.update(format!("{}\n{count}\n", session.as_str()).as_bytes());

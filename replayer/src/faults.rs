@@ -1,49 +1,48 @@
-//! Faults that the world injects into tool calls: rules from a file, drawn by name so that both lanes get the same ones.
+//! Faults that the world injects into tool calls: rules from a file, drawn so that both lanes get the same faults.
 //!
-//! Pure: a draw depends on (seed, case, trial, rule, tool, n-th call of the tool in the trial) and on nothing else; the
-//! lane, the order of calls of other tools and the clock do not enter.
+//! Pure: a draw depends on (seed, case, trial, rule, tool, n-th call of the tool in the trial) alone, not on the lane, the
+//! order of other calls or the clock.
 
 use std::time::Duration;
 
 use schemas::id::CaseId;
+use seeded::Key;
 use serde::{Deserialize, Serialize};
 
-use crate::seed;
-
-/// How long the world holds a call that times out, where the rule does not say.
+/// Default of `after` for kind `timeout`.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Calls of each tool for which a trial's plan is written down.
+/// Calls of each tool for which the `fault_plan` column of a trial lists faults.
 const PLANNED_CALLS: u32 = 8;
 
-/// A fault file that cannot be used.
+/// An invalid fault file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FaultsError {
-    /// Not the TOML it should be.
+    /// Invalid TOML, or a key or value that the file format does not have.
     #[error("{0}")]
     Toml(String),
-    /// Another version.
+    /// Unsupported version of the file format.
     #[error("faults = {0}, this build reads version 1; write `faults = 1`")]
     Version(u32),
-    /// A rule that says nothing sensible.
-    #[error("fault {place}: {detail}")]
+    /// A rule with an invalid or missing value.
+    #[error("[[fault]] number {number}: {detail}")]
     Rule {
-        /// Its place in the file, from 0.
-        place: usize,
-        /// What is wrong and what to do.
+        /// Number of the rule in the file, from 1.
+        number: usize,
+        /// Cause and remedy.
         detail: String,
     },
 }
 
-/// What a rule does.
+/// Effect of a rule on a tool call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FaultKind {
-    /// The answer comes later.
+    /// Delays the answer by `after`.
     Delay,
-    /// The call is refused with an HTTP status before it reaches the tool.
+    /// Refuses the call with HTTP status `status` before the tool runs.
     Status,
-    /// The tool does its work and the answer is lost: held, then 504.
+    /// Runs the tool and loses its answer: status 504 after `after` (default 30 s).
     Timeout,
 }
 
@@ -74,34 +73,34 @@ struct FaultFile {
     fault: Vec<Rule>,
 }
 
-/// The rules of a fault file.
+/// Rules of a fault file (`faults.toml`).
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct FaultRules {
     rules: Vec<Rule>,
 }
 
-/// What happens to one call.
+/// Fault of one call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub(crate) enum Fault {
-    /// The answer comes this much later.
+    /// Delays the answer.
     Delay {
         /// Microseconds.
         after_us: u64,
     },
-    /// Refused with this status.
+    /// Refuses the call.
     Status {
         /// HTTP status.
         status: u16,
     },
-    /// The answer is lost after this time.
+    /// Loses the answer.
     Timeout {
         /// Microseconds.
         after_us: u64,
     },
 }
 
-/// A planned fault of a trial, as it is stored.
+/// One element of the JSON array in the `fault_plan` column.
 #[derive(Debug, Serialize)]
 struct Planned<'a> {
     tool: &'a str,
@@ -110,14 +109,13 @@ struct Planned<'a> {
     fault: Fault,
 }
 
-/// Whose faults are drawn.
+/// Identifies the trial whose faults are drawn.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Draw<'a> {
-    /// The run's seed.
-    pub(crate) seed: u64,
-    /// The case.
+pub(crate) struct FaultKey<'a> {
+    /// Seed of the run.
+    pub(crate) run_seed: u64,
     pub(crate) case: &'a CaseId,
-    /// The trial's number.
+    /// Number of the trial within the case, from 0.
     pub(crate) trial: u32,
 }
 
@@ -125,50 +123,50 @@ impl FaultRules {
     /// Parses a fault file (TOML).
     ///
     /// # Errors
-    /// Names the line or the rule, what was expected and what was found.
+    /// Names the line or the rule, the expected and the found value.
     pub fn parse(text: &str) -> Result<Self, FaultsError> {
         let file: FaultFile = toml::from_str(text).map_err(|error| FaultsError::Toml(error.to_string()))?;
         if file.faults != 1 {
             return Err(FaultsError::Version(file.faults));
         }
-        for (place, rule) in file.fault.iter().enumerate() {
-            check(rule).map_err(|detail| FaultsError::Rule { place, detail })?;
+        for (index, rule) in file.fault.iter().enumerate() {
+            check(rule).map_err(|detail| FaultsError::Rule { number: index + 1, detail })?;
         }
         Ok(Self { rules: file.fault })
     }
 
-    /// The tools that rules name one by one.
-    pub(crate) fn named(&self) -> impl Iterator<Item = &str> {
+    /// Tools that rules name; the wildcard `*` is left out.
+    pub(crate) fn named_tools(&self) -> impl Iterator<Item = &str> {
         self.rules.iter().map(|rule| rule.tool.as_str()).filter(|tool| *tool != "*")
     }
 
-    /// The fault of the n-th call (from 0) of a tool in a trial; the first rule that fires holds.
-    pub(crate) fn draw(&self, whose: Draw<'_>, tool: &str, call: u32) -> Option<Fault> {
-        for (place, rule) in self.rules.iter().enumerate() {
-            let meant = rule.tool == "*" || rule.tool == tool;
-            let counted = rule.calls.as_ref().is_none_or(|calls| calls.contains(&call));
-            if !meant || !counted {
+    /// Draws the fault of call number `call` (from 0) of a tool. The first rule that fires wins.
+    pub(crate) fn draw(&self, key: FaultKey<'_>, tool: &str, call: u32) -> Option<Fault> {
+        for (number, rule) in self.rules.iter().enumerate() {
+            let matches_tool = rule.tool == "*" || rule.tool == tool;
+            let matches_call = rule.calls.as_ref().is_none_or(|calls| calls.contains(&call));
+            if !matches_tool || !matches_call {
                 continue;
             }
             let parts: [&[u8]; 6] = [
-                &whose.seed.to_le_bytes(),
-                whose.case.as_str().as_bytes(),
-                &whose.trial.to_le_bytes(),
-                &(place as u64).to_le_bytes(),
+                &key.run_seed.to_le_bytes(),
+                key.case.as_str().as_bytes(),
+                &key.trial.to_le_bytes(),
+                &(number as u64).to_le_bytes(),
                 tool.as_bytes(),
                 &call.to_le_bytes(),
             ];
-            if seed::unit("foreshadow 2026 fault draw v1", &parts) < rule.probability {
+            if Key::derive("foreshadow 2026 fault draw v1", &parts).unit() < rule.probability {
                 return Some(rule.fault());
             }
         }
         None
     }
 
-    /// The faults of a trial's first calls as JSON, for its row; `None` where there are no rules.
+    /// The faults of the first 8 calls of each tool as JSON. Returns `None` without rules.
     pub(crate) fn plan<'a>(
         &self,
-        whose: Draw<'_>,
+        key: FaultKey<'_>,
         tools: impl IntoIterator<Item = &'a str>,
     ) -> Option<String> {
         if self.rules.is_empty() {
@@ -177,7 +175,7 @@ impl FaultRules {
         let mut planned = Vec::new();
         for tool in tools {
             for call in 0..PLANNED_CALLS {
-                planned.extend(self.draw(whose, tool, call).map(|fault| Planned { tool, call, fault }));
+                planned.extend(self.draw(key, tool, call).map(|fault| Planned { tool, call, fault }));
             }
         }
         serde_json::to_string(&planned).ok()
@@ -206,10 +204,10 @@ fn check(rule: &Rule) -> Result<(), String> {
             Err(format!("status is {status}, expected 400 to 599"))
         }
         (FaultKind::Delay | FaultKind::Timeout, _, Some(_)) => {
-            Err("`status` goes with kind = \"status\" only; remove it".to_owned())
+            Err("`status` requires kind = \"status\"; remove it".to_owned())
         }
         (FaultKind::Status, Some(_), _) => {
-            Err("`after` goes with delay and timeout only; remove it".to_owned())
+            Err("`after` requires kind = \"delay\" or \"timeout\"; remove it".to_owned())
         }
         (FaultKind::Delay | FaultKind::Status | FaultKind::Timeout, _, _) => Ok(()),
     }
@@ -235,36 +233,38 @@ mod tests {
     "#;
 
     #[test]
-    fn draws_depend_on_names_only() {
+    fn draws_depend_on_the_key_alone() {
         let rules = FaultRules::parse(FILE).expect("a fault file");
         let case = CaseId::parse("c").expect("id");
         let draws = |seed| -> Vec<Option<Fault>> {
-            (0..200).map(|trial| rules.draw(Draw { seed, case: &case, trial }, "refund", 0)).collect()
+            (0..200)
+                .map(|trial| rules.draw(FaultKey { run_seed: seed, case: &case, trial }, "refund", 0))
+                .collect()
         };
         assert_eq!(draws(1), draws(1));
         assert_ne!(draws(1), draws(2));
         let lost =
             draws(1).iter().filter(|fault| matches!(fault, Some(Fault::Timeout { after_us: 0 }))).count();
         assert!((40..80).contains(&lost), "{lost} of 200 at probability 0.3");
-        let later = |trial| rules.draw(Draw { seed: 1, case: &case, trial }, "refund", 1);
+        let later = |trial| rules.draw(FaultKey { run_seed: 1, case: &case, trial }, "refund", 1);
         assert!((0..200).all(|trial| !matches!(later(trial), Some(Fault::Timeout { .. }))));
     }
 
     #[test]
-    fn the_plan_lists_what_is_drawn() {
+    fn the_plan_lists_the_drawn_faults() {
         let rules = FaultRules::parse(FILE).expect("a fault file");
         let case = CaseId::parse("c").expect("id");
-        let whose = Draw { seed: 1, case: &case, trial: 0 };
-        let plan = rules.plan(whose, ["read", "refund"]).expect("there are rules");
+        let key = FaultKey { run_seed: 1, case: &case, trial: 0 };
+        let plan = rules.plan(key, ["read", "refund"]).expect("there are rules");
         let planned: Vec<serde_json::Value> = serde_json::from_str(&plan).expect("JSON");
         let drawn = ["read", "refund"].iter().flat_map(|tool| (0..8).map(move |call| (*tool, call)));
-        let count = drawn.filter(|(tool, call)| rules.draw(whose, tool, *call).is_some()).count();
+        let count = drawn.filter(|(tool, call)| rules.draw(key, tool, *call).is_some()).count();
         assert_eq!(planned.len(), count);
-        assert_eq!(FaultRules::default().plan(whose, ["read"]), None);
+        assert_eq!(FaultRules::default().plan(key, ["read"]), None);
     }
 
     #[test]
-    fn says_what_is_wrong() {
+    fn errors_name_the_value_and_the_remedy() {
         let of = |text: &str| FaultRules::parse(text).expect_err("a broken file").to_string();
         assert!(of("faults = 2").contains("version 1"));
         assert!(of("faults = 1\n[[fault]]\ntool='a'\nkind='delay'").contains("`after`"));

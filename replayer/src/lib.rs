@@ -1,8 +1,11 @@
-//! Replays recorded sessions many times against a candidate, with every side effect virtualised.
+//! Replays recorded sessions against a candidate build, in trials whose model and tool calls a simulated world answers.
 //!
-//! From a store of sessions to a run of trials: [`World::bind`] the world, describe what is wanted in a [`Plan`], and
-//! [`replay`]. Recording, measuring and deciding are other stages'.
+//! A caller binds a [`World`], describes the replay in a [`Plan`] and calls [`replay`], which writes a run of trials. A
+//! caller that stops early uses [`Prepared`] and [`Waves`] instead. Recording, scoring and deciding are other crates'.
+//!
+//! The library prints nothing and reads no environment variable: the caller passes clock, incarnation and variables.
 
+mod blocking;
 mod candidate;
 mod case_recording;
 mod clock;
@@ -13,8 +16,7 @@ mod openai_chat;
 mod plan;
 pub mod process;
 mod run;
-mod seed;
-mod sse;
+mod shorten;
 mod summary;
 mod tool_answer;
 mod tool_index;
@@ -26,11 +28,10 @@ mod world;
 pub use candidate::{Candidate, CandidateError};
 pub use case_recording::UnusableError;
 pub use clock::Clock;
-pub use corpus::{TornSession, UnusableSession};
+pub use corpus::{IncompleteSession, UnusableSession};
 pub use faults::{FaultKind, FaultRules, FaultsError};
-pub use plan::{ModelMode, Plan};
-pub use run::{Prepared, Progress, ReplayError, Tell, Waves, replay};
-pub use seed::trial_seed;
+pub use plan::{ModelMode, Plan, trial_seed};
+pub use run::{Prepared, Progress, ProgressFn, ReplayError, Waves, replay};
 pub use summary::{Endings, Summary};
-pub use trial_log::LedgerError;
+pub use trial_log::TrialLogError;
 pub use world::{World, WorldError};

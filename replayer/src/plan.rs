@@ -1,6 +1,6 @@
-//! What a replay is asked to do, and the trials that follow from it, in the order in which they start.
+//! The plan of a replay and its trials, in the order in which they start.
 //!
-//! Pure: the same corpus and seed give the same list, byte for byte.
+//! Pure: the same corpus and seed give the same list of trials, byte for byte.
 
 use std::time::Duration;
 
@@ -9,85 +9,84 @@ use schemas::id::{AgentId, CaseId, IncarnationId, SessionId};
 use schemas::keys::RootKey;
 use schemas::tools::ToolCatalog;
 use schemas::trial::Lane;
+use seeded::Key;
 use serde::Serialize;
 use serde_json::json;
 use store::keyring::KeyRing;
+use wire::trace_context::TRACE_ID_DIGITS;
 
 use crate::candidate::Candidate;
 use crate::clock::Clock;
 use crate::faults::FaultRules;
-use crate::seed::{self, trial_seed};
 
-/// What answers a candidate's model calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// Source of the answers to a candidate's model calls; `model` in `run.json`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, strum::IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum ModelMode {
-    /// The configured provider.
+    /// The provider of `[model]` in the candidate file.
     Live,
     /// The recording.
     Recorded,
 }
 
 impl ModelMode {
-    /// Its name as `run.json` holds it.
+    /// The value of `model` in `run.json`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Live => "live",
-            Self::Recorded => "recorded",
-        }
+        self.into()
     }
 }
 
-/// Everything that a replay needs.
+/// Everything that determines a replay.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Where the sessions are: a directory or a `file://` URL.
+    /// Store of the recorded sessions: a directory or a URL.
     pub store: String,
-    /// Where the trials go: a directory or a `file://` URL.
+    /// Run that receives the trials: a directory or a `file://` URL.
     pub run: String,
     /// Keys of encrypted stores and runs.
-    pub ring: KeyRing,
-    /// What is replayed against.
+    pub key_ring: KeyRing,
+    /// The build under test.
     pub candidate: Candidate,
-    /// Whose trials they are.
+    /// Lane of the trials: `baseline` or `candidate`.
     pub lane: Lane,
-    /// Trials of each case.
+    /// Trials of each case, at least 1.
     pub trials: u32,
-    /// A seeded sample of this many sessions; absent: all.
+    /// Size of the seeded sample of sessions; absent: all sessions.
     pub sessions: Option<usize>,
-    /// Seed of everything random.
+    /// Seed of sample, order of trials, trial seeds and faults.
     pub seed: u64,
-    /// Trials at a time, at least 1.
+    /// Trials in parallel, at least 1.
     pub concurrency: usize,
-    /// Faults to inject.
+    /// Faults of tool calls; absent: none.
     pub faults: Option<FaultRules>,
-    /// What answers model calls.
+    /// Source of model answers.
     pub model: ModelMode,
-    /// What is known of the tools.
+    /// Declared effects and schemas of tools.
     pub tools: ToolCatalog,
-    /// Sessions of this agent only.
+    /// Replays the sessions of this agent only.
     pub agent: Option<AgentId>,
-    /// Go on with a run that was interrupted.
+    /// Continues an interrupted run.
     pub resume: bool,
-    /// Recorded tool delays are multiplied by this.
+    /// Factor for recorded tool delays, from 0.
     pub delay_scale: f64,
-    /// No recorded tool delay is replayed longer than this.
+    /// Upper bound of a replayed tool delay, after scaling.
     pub delay_cap: Duration,
-    /// A command candidate may reach the network.
+    /// Permits a command candidate, whose network access is not restricted.
     pub allow_open_egress: bool,
-    /// Keys of the digests of stored pieces.
-    pub keys: RootKey,
-    /// The version of the program, for `run.json`.
+    /// Root of the keys that digest stored chunks.
+    pub root_key: RootKey,
+    /// `tool_version` in `run.json`.
     pub tool_version: String,
-    /// This start of this process.
+    /// Incarnation of this process; changes with each start.
     pub incarnation: IncarnationId,
-    /// The wall clock.
+    /// Source of timestamps.
     pub clock: Clock,
 }
 
 impl Plan {
-    /// Digest of what must not change when the run is resumed.
+    /// Digest of the settings that a resumed run must share.
     pub(crate) fn digest(&self) -> String {
         let settings = json!({
             "candidate": self.candidate.digest_text(),
@@ -104,21 +103,20 @@ impl Plan {
     }
 }
 
-/// A trial to be played.
+/// A trial of the plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct PlannedTrial {
-    /// The case.
     pub(crate) case: CaseId,
-    /// Its number within the case, from 0.
+    /// Number within the case, from 0.
     pub(crate) trial: u32,
-    /// Its seed, the same in both lanes.
+    /// [`trial_seed`]; the same in both lanes.
     pub(crate) seed: u64,
-    /// What its exchanges are stored under.
+    /// Session id of the trial's exchanges.
     pub(crate) session: SessionId,
 }
 
-/// Lists the trials: the first of every case in seeded order, then the second of every case, so that a run that is
-/// interrupted has not played some cases only.
+/// Lists the trials: the first of every case in seeded order, then the second of every case, so that an interrupted run
+/// covers all cases.
 pub(crate) fn trials<'a>(
     cases: impl IntoIterator<Item = &'a CaseId>,
     lane: Lane,
@@ -126,13 +124,13 @@ pub(crate) fn trials<'a>(
     run_seed: u64,
 ) -> Vec<PlannedTrial> {
     let mut cases: Vec<&CaseId> = cases.into_iter().collect();
-    let place = |case: &CaseId, trial: u32| {
+    let sort_key = |case: &CaseId, trial: u32| {
         let parts: [&[u8]; 3] = [&run_seed.to_le_bytes(), &trial.to_le_bytes(), case.as_str().as_bytes()];
-        seed::digest("foreshadow 2026 trial order v1", &parts)
+        Key::derive("foreshadow 2026 trial order v1", &parts)
     };
     let mut planned = Vec::new();
     for trial in 0..count {
-        cases.sort_by_cached_key(|case| place(case, trial));
+        cases.sort_by_cached_key(|case| sort_key(case, trial));
         planned.extend(cases.iter().map(|case| PlannedTrial {
             case: (*case).clone(),
             trial,
@@ -143,22 +141,36 @@ pub(crate) fn trials<'a>(
     planned
 }
 
-/// `<case>~<lane>~<trial>`; a case whose name is too long for that is named by its hash.
+/// The seed of a trial, below 2^53. It depends on run seed, case and trial number, so both lanes get the same.
+#[must_use]
+pub fn trial_seed(run_seed: u64, case: &CaseId, trial: u32) -> u64 {
+    let parts: [&[u8]; 3] = [&run_seed.to_le_bytes(), case.as_str().as_bytes(), &trial.to_le_bytes()];
+    Key::derive("foreshadow 2026 trial seed v1", &parts).number()
+}
+
+/// `<case>~<lane>~<trial>`, with the BLAKE3 hash of a case id that is too long.
 fn session_of(case: &CaseId, lane: Lane, trial: u32) -> SessionId {
     let named = SessionId::parse(&format!("{case}~{}~{trial}", lane.as_str()));
     named.unwrap_or_else(|_| {
         let hash = blake3::hash(case.as_str().as_bytes()).to_hex();
-        SessionId::parse(&format!("{hash}~{}~{trial}", lane.as_str())).expect("a hash is short and plain")
+        SessionId::parse(&format!("{hash}~{}~{trial}", lane.as_str())).expect("a hash is a valid session id")
     })
 }
 
-/// The name by which the candidate knows a trial: 32 hexadecimal digits, another one at each start of the process, so
-/// that what a service remembers of an interrupted trial is not mixed into its repetition.
-pub(crate) fn token(incarnation: &IncarnationId, session: &SessionId) -> String {
-    let parts = [incarnation.as_str().as_bytes(), session.as_str().as_bytes()];
-    let digest = seed::digest("foreshadow 2026 trial token v1", &parts);
-    let hex = blake3::Hash::from_bytes(digest).to_hex();
-    hex.as_str()[..32].to_owned()
+/// The token by which the candidate identifies a trial: 32 hexadecimal digits. It changes with each start of the
+/// process, so that a service does not mix state of an interrupted trial into its repetition.
+pub(crate) fn trial_token(incarnation: &IncarnationId, session: &SessionId) -> String {
+    token("foreshadow 2026 trial token v1", &[incarnation.as_str().as_bytes(), session.as_str().as_bytes()])
+}
+
+/// The token of the probe: 32 hexadecimal digits.
+pub(crate) fn probe_token(incarnation: &IncarnationId) -> String {
+    token("foreshadow 2026 probe v1", &[incarnation.as_str().as_bytes()])
+}
+
+fn token(purpose: &str, parts: &[&[u8]]) -> String {
+    let hex = blake3::Hash::from_bytes(*Key::derive(purpose, parts).bytes()).to_hex();
+    hex.as_str()[..TRACE_ID_DIGITS].to_owned()
 }
 
 #[cfg(test)]
@@ -178,13 +190,13 @@ mod tests {
     #[test]
     fn the_same_seed_gives_the_same_bytes() {
         let cases = cases(20);
-        let turned: Vec<CaseId> = cases.iter().rev().cloned().collect();
-        assert_eq!(bytes(&cases, 7), bytes(&turned, 7));
+        let reversed: Vec<CaseId> = cases.iter().rev().cloned().collect();
+        assert_eq!(bytes(&cases, 7), bytes(&reversed, 7));
         assert_ne!(bytes(&cases, 7), bytes(&cases, 8));
     }
 
     #[test]
-    fn every_case_is_played_before_any_is_played_again() {
+    fn every_case_runs_once_before_any_runs_twice() {
         let planned = trials(&cases(20), Lane::Baseline, 3, 1);
         assert_eq!(planned.len(), 60);
         for round in planned.chunks(20) {
@@ -196,6 +208,16 @@ mod tests {
     }
 
     #[test]
+    fn trial_seeds_are_frozen_and_distinct() {
+        let case = CaseId::parse("case-1").expect("id");
+        let other = CaseId::parse("case-11").expect("id");
+        assert_eq!(trial_seed(1, &case, 0), 1_879_668_446_543_564);
+        assert_ne!(trial_seed(1, &case, 0), trial_seed(1, &case, 1));
+        assert_ne!(trial_seed(1, &case, 0), trial_seed(2, &case, 0));
+        assert_ne!(trial_seed(1, &case, 0), trial_seed(1, &other, 0));
+    }
+
+    #[test]
     fn both_lanes_get_the_same_seeds() {
         let seeds = |lane| -> BTreeSet<(CaseId, u32, u64)> {
             trials(&cases(9), lane, 2, 5).into_iter().map(|t| (t.case, t.trial, t.seed)).collect()
@@ -204,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_case_still_has_a_session() {
+    fn a_case_id_of_maximal_length_has_a_session_id() {
         let case = CaseId::parse(&"x".repeat(512)).expect("id");
         assert!(session_of(&case, Lane::Candidate, 0).as_str().ends_with("~candidate~0"));
     }

@@ -1,66 +1,66 @@
-//! What a replay did, in numbers: for `--json`, for a line on the terminal, for the demo.
+//! The totals of a replay: the output of `foreshadow replay --json`.
 
 use schemas::id::BuildId;
 use schemas::trial::{Fidelity, Lane, Trial, TrialEnding};
 use serde::Serialize;
 
-use crate::corpus::{TornSession, UnusableSession};
+use crate::corpus::{IncompleteSession, UnusableSession};
 
-/// Trials by how they ended.
+/// Trials by ending.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Endings {
     /// The candidate answered every turn.
     pub complete: u32,
-    /// It refused, crashed or answered with an error.
+    /// The candidate refused, crashed or answered with an error.
     pub failed: u32,
-    /// It did not answer in time.
+    /// The candidate did not answer a turn in time.
     pub timed_out: u32,
-    /// The replay left the recording.
+    /// The trial stopped because it left the recording. `replay` does not stop trials for that reason.
     pub truncated: u32,
-    /// The surroundings failed.
+    /// The model provider or the harness failed.
     pub infrastructure: u32,
 }
 
-/// What a replay did. Of a resumed run every number is that of all its starts, unless it says otherwise.
+/// Totals of a run. In a resumed run they include earlier starts, except where a field says otherwise.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Summary {
-    /// Where the trials are.
+    /// The run that contains the trials.
     pub run: String,
-    /// Whose trials they are.
+    /// Lane of the trials.
     pub lane: Lane,
-    /// The build that was replayed against.
+    /// The build under test.
     pub build: BuildId,
-    /// Cases of the run.
+    /// Cases that were replayed.
     pub cases: usize,
-    /// Trials planned.
+    /// Planned trials.
     pub planned: usize,
-    /// Trials that earlier starts had finished.
+    /// Trials that earlier starts finished.
     pub already: usize,
     /// Trials that this start finished.
     pub ran: usize,
-    /// All finished trials by how they ended.
+    /// Finished trials by ending.
     pub endings: Endings,
-    /// How the world's answers were found.
+    /// World answers by the way in which they were found.
     pub fidelity: Fidelity,
-    /// Places where trials left the recording.
+    /// Calls to which the recording has no answer.
     pub divergences: usize,
-    /// Calls of declared writes made again with the same arguments, in trials of this start.
+    /// Repeated writes with the same arguments, in trials of this start.
     pub duplicated_writes: u64,
-    /// Calls of which it could not be told whose they are, in this start.
+    /// Calls without a trial identifier, in this start.
     pub uncorrelated_calls: u64,
     /// Model calls.
     pub model_calls: u64,
-    /// Tokens read.
+    /// Input tokens.
     pub input_tokens: u64,
-    /// Tokens written.
+    /// Output tokens.
     pub output_tokens: u64,
-    /// Sessions left out because something of them is missing.
-    pub torn: Vec<TornSession>,
-    /// Whole sessions left out because there is nothing to play.
+    /// Sessions left out because exchanges are missing.
+    pub incomplete: Vec<IncompleteSession>,
+    /// Complete sessions left out because they have no turn to replay.
     pub unusable: Vec<UnusableSession>,
-    /// The replay was stopped before its end and can be resumed.
+    /// Whether the replay stopped before its end; `--resume` continues it.
     pub interrupted: bool,
-    /// How long this start took, milliseconds.
+    /// Duration of this start, milliseconds.
     pub elapsed_ms: u64,
 }
 

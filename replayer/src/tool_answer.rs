@@ -1,11 +1,9 @@
-//! What a tool answered in the recording, in whatever protocol it was recorded, and how it is said in the one that a
-//! candidate speaks.
+//! The recorded answer of a tool call, independent of its protocol, and its rendering over MCP and plain JSON.
 //!
-//! Pure values; which answer a call gets is the ladder's business.
+//! The choice of the answer for a call is in [`crate::tool_index`].
 
 use serde_json::{Value, json};
-
-use crate::sse;
+use wire::sse;
 
 /// JSON-RPC code of an internal error.
 pub(crate) const INTERNAL_ERROR: i64 = -32603;
@@ -17,46 +15,44 @@ pub(crate) enum ToolAnswer {
     Result(Value),
     /// The `error` object of an MCP `tools/call`.
     Error(Value),
-    /// The body of a tool spoken to in plain JSON.
+    /// The body of a plain JSON tool.
     Body { status: u16, bytes: Vec<u8> },
     /// The text of an imported transcript.
     Text { text: String, is_error: bool },
-    /// The call got no whole answer in the recording either.
+    /// The recorded call failed before its answer was complete.
     Broken { status: u16, detail: String },
 }
 
-/// How an MCP request is answered.
+/// An MCP response: a result or a JSON-RPC error object.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum McpReply {
-    /// With a result.
+pub(crate) enum McpResponse {
     Result(Value),
-    /// With a protocol error.
     Error(Value),
 }
 
 impl ToolAnswer {
-    /// The answer over MCP.
-    pub(crate) fn to_mcp(&self) -> McpReply {
+    /// Renders the answer over MCP.
+    pub(crate) fn to_mcp(&self) -> McpResponse {
         match self {
-            Self::Result(result) => McpReply::Result(result.clone()),
-            Self::Error(error) => McpReply::Error(error.clone()),
+            Self::Result(result) => McpResponse::Result(result.clone()),
+            Self::Error(error) => McpResponse::Error(error.clone()),
             Self::Body { status, bytes } => {
                 let text = String::from_utf8_lossy(bytes).into_owned();
                 let mut result = text_result(&text, *status >= 400);
                 if let Ok(structured @ Value::Object(_)) = serde_json::from_slice(bytes) {
                     result["structuredContent"] = structured;
                 }
-                McpReply::Result(result)
+                McpResponse::Result(result)
             }
-            Self::Text { text, is_error } => McpReply::Result(text_result(text, *is_error)),
+            Self::Text { text, is_error } => McpResponse::Result(text_result(text, *is_error)),
             Self::Broken { detail, .. } => {
                 let message = format!("the recorded call got no answer: {detail}");
-                McpReply::Error(json!({"code": INTERNAL_ERROR, "message": message}))
+                McpResponse::Error(json!({"code": INTERNAL_ERROR, "message": message}))
             }
         }
     }
 
-    /// The answer as a plain JSON tool gives it: status and body.
+    /// Renders the answer of a plain JSON tool as HTTP status and body. A tool error has status 422.
     pub(crate) fn to_http(&self) -> (u16, Vec<u8>) {
         match self {
             Self::Result(result) => {
@@ -79,7 +75,7 @@ impl ToolAnswer {
         }
     }
 
-    /// The answer as text, as [`schemas::exchange::Operation::result`] holds it.
+    /// The answer as text, for [`schemas::exchange::Operation::result`].
     pub(crate) fn text(&self) -> String {
         match self {
             Self::Result(result) => result_text(result),
@@ -101,12 +97,12 @@ impl ToolAnswer {
     }
 }
 
-/// An MCP result with one text.
+/// An MCP result with one text block.
 pub(crate) fn text_result(text: &str, is_error: bool) -> Value {
     json!({"content": [{"type": "text", "text": text}], "isError": is_error})
 }
 
-/// The text contents of an MCP result joined by line feeds, else its structured content.
+/// The text blocks of an MCP result joined by line feeds, else its structured content.
 pub(crate) fn result_text(result: &Value) -> String {
     let texts: Vec<&str> =
         result["content"].as_array().into_iter().flatten().filter_map(|item| item["text"].as_str()).collect();
@@ -125,19 +121,19 @@ fn json_or_quoted(text: &str) -> String {
 
 /// Finds the JSON-RPC response in an MCP body, plain or streamed: the last message with a `result` or an `error`.
 pub(crate) fn rpc_response(body: &[u8]) -> Option<Value> {
-    let answers = |value: &Value| value.get("result").is_some() || value.get("error").is_some();
+    let is_response = |value: &Value| value.get("result").is_some() || value.get("error").is_some();
     if let Ok(value) = serde_json::from_slice::<Value>(body) {
         return match value {
-            Value::Array(messages) => messages.into_iter().rfind(answers),
-            other => answers(&other).then_some(other),
+            Value::Array(messages) => messages.into_iter().rfind(is_response),
+            other => is_response(&other).then_some(other),
         };
     }
     let mut messages =
         sse::data(body).into_iter().filter_map(|data| serde_json::from_str::<Value>(&data).ok());
-    messages.rfind(answers)
+    messages.rfind(is_response)
 }
 
-/// Reads what an MCP `tools/call` was answered with; `None` where the body holds no response.
+/// Reads the answer from the body of an MCP `tools/call`. Returns `None` if the body has no response.
 pub(crate) fn from_rpc(body: &[u8]) -> Option<ToolAnswer> {
     let mut message = rpc_response(body)?;
     if let Some(result) = message.get_mut("result").map(Value::take) {
@@ -152,11 +148,11 @@ mod tests {
 
     #[test]
     fn reads_the_response_after_notifications() {
-        let body = [
-            sse::frame(r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{}}"#),
-            sse::frame(r#"{"jsonrpc":"2.0","id":3,"result":{"content":[{"type":"text","text":"a"}]}}"#),
-        ]
-        .concat();
+        let mut body = Vec::new();
+        let notification = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{}}"#;
+        let response = r#"{"jsonrpc":"2.0","id":3,"result":{"content":[{"type":"text","text":"a"}]}}"#;
+        sse::write_event(&mut body, None, notification);
+        sse::write_event(&mut body, None, response);
         let answer = from_rpc(&body).expect("a response");
         assert_eq!(answer.text(), "a");
         assert!(!answer.is_error());
@@ -164,13 +160,13 @@ mod tests {
     }
 
     #[test]
-    fn says_the_same_in_both_protocols() {
+    fn both_protocols_render_the_same_answer() {
         let text = ToolAnswer::Text { text: "not json".to_owned(), is_error: true };
         assert_eq!(text.to_http(), (422, b"\"not json\"".to_vec()));
-        let McpReply::Result(result) = text.to_mcp() else { panic!("a text is a result") };
+        let McpResponse::Result(result) = text.to_mcp() else { panic!("a text is a result") };
         assert_eq!(result["isError"], true);
         let body = ToolAnswer::Body { status: 200, bytes: br#"{"a":1}"#.to_vec() };
-        let McpReply::Result(result) = body.to_mcp() else { panic!("a body is a result") };
+        let McpResponse::Result(result) = body.to_mcp() else { panic!("a body is a result") };
         assert_eq!(result["structuredContent"]["a"], 1);
         assert_eq!(ToolAnswer::Result(result).to_http(), (200, br#"{"a":1}"#.to_vec()));
     }

@@ -1,7 +1,8 @@
-//! The ledger of a run: each finished trial goes into a checksummed log before it counts, and from there into Parquet.
+//! The trial log of a run: a checksummed log of finished trials, from which they are committed to Parquet.
 //!
-//! A trial is one record, so it is there whole or not at all. What was committed is known by its commits, what was not
-//! yet is read back from the log: after a kill no finished trial is lost and none is played twice.
+//! A trial counts as finished once its record is on disk. A record holds a whole trial, so no trial is stored in part.
+//! The log keeps a record until a commit that contains it is durable; after a kill or a failed commit the records are
+//! read back. Thus no finished trial is lost, and none runs twice.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -16,80 +17,82 @@ use store::log::{LogError, LogOptions, LogReader, LogWriter};
 use store::table::Table;
 use store::{Batch, ChunkIndex, Snapshot, Store, StoreError};
 
-/// The folder of the log below the run.
-const FOLDER: &str = "_ledger";
+/// Directory of the log, below the run.
+const DIRECTORY: &str = "_trial_log";
 
-/// The version byte that every record starts with.
+/// First byte of every record.
 const RECORD_VERSION: u8 = 1;
 
-/// Finished trials that are committed together, at most.
+/// Finished trials that trigger a commit.
 const COMMIT_TRIALS: usize = 256;
 
-/// Payload that is committed together, at most about; it is held in memory until then.
+/// Bytes of pending payload that trigger a commit; the payload stays in memory until then.
 const COMMIT_BYTES: usize = 48 << 20;
 
-/// The ledger cannot be written or read.
+/// The trial log cannot be written or read.
 #[derive(Debug, thiserror::Error)]
-pub enum LedgerError {
-    /// The log said no.
+pub enum TrialLogError {
+    /// The log cannot be read or written.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// The run said no.
+    /// The run cannot be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A record that is none of ours.
-    #[error("ledger {path}, record {position}: {detail}; the run cannot be resumed, replay into a new one")]
+    /// A record cannot be decoded.
+    #[error(
+        "trial log {path}, record {position}: {detail}; the run cannot be resumed, replay into a new run"
+    )]
     Record {
-        /// The folder.
+        /// Directory of the log.
         path: PathBuf,
-        /// The record.
+        /// Position of the record.
         position: u64,
-        /// What is wrong.
+        /// Cause.
         detail: String,
     },
-    /// A value that cannot be written.
-    #[error("trial {session} cannot be encoded: {detail}")]
+    /// A trial cannot be encoded.
+    #[error("cannot encode trial {session}: {detail}")]
     Encode {
-        /// The trial.
+        /// Session id of the trial.
         session: String,
-        /// What is wrong.
+        /// Cause.
         detail: String,
     },
-    /// The run is not on a disk.
-    #[error("run {location} is not a local directory, and the ledger needs one; give a directory")]
+    /// The run is not a local directory.
+    #[error("run {location} is not a local directory, which the trial log needs; give a directory")]
     NotLocal {
-        /// As given.
+        /// Location of the run.
         location: String,
     },
-    /// The thread that writes was lost.
+    /// A thread that writes the log panicked.
     #[error(
-        "the thread that writes the ledger ended early; see the messages before this one, then resume the run"
+        "the thread that writes the trial log panicked; see the messages before this one, then resume the run"
     )]
     Thread,
 }
 
-/// Everything of a finished trial.
+/// A finished trial with all its rows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Entry {
+pub(crate) struct TrialRecord {
     pub(crate) trial: Trial,
     pub(crate) close: SessionClose,
     pub(crate) exchanges: Vec<Exchange>,
-    pub(crate) pieces: Vec<EntryPiece>,
+    pub(crate) chunks: Vec<TrialChunk>,
 }
 
-/// A distinct piece of the trial's bodies.
+/// A distinct chunk of the trial's bodies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct EntryPiece {
+pub(crate) struct TrialChunk {
     pub(crate) digest: Digest,
     #[serde(with = "serde_bytes")]
     pub(crate) bytes: Vec<u8>,
 }
 
-impl Entry {
-    fn encode(&self) -> Result<Vec<u8>, LedgerError> {
+impl TrialRecord {
+    fn encode(&self) -> Result<Vec<u8>, TrialLogError> {
         let mut out = vec![RECORD_VERSION];
         let written = self.serialize(&mut rmp_serde::Serializer::new(&mut out).with_struct_map());
-        written.map_err(|error| LedgerError::Encode {
+        written.map_err(|error| TrialLogError::Encode {
             session: self.trial.session.to_string(),
             detail: error.to_string(),
         })?;
@@ -99,8 +102,8 @@ impl Entry {
     fn decode(bytes: &[u8]) -> Result<Self, String> {
         match bytes.split_first() {
             Some((&RECORD_VERSION, rest)) => rmp_serde::from_slice(rest).map_err(|error| error.to_string()),
-            Some((found, _)) => Err(format!("version {found}, this build reads {RECORD_VERSION}")),
-            None => Err("it is empty".to_owned()),
+            Some((found, _)) => Err(format!("record version is {found}, this build reads {RECORD_VERSION}")),
+            None => Err("the record is empty".to_owned()),
         }
     }
 
@@ -108,68 +111,74 @@ impl Entry {
         let session = self.trial.session.clone();
         batch
             .pieces
-            .extend(self.pieces.into_iter().map(|piece| (session.clone(), piece.digest, piece.bytes.into())));
+            .extend(self.chunks.into_iter().map(|chunk| (session.clone(), chunk.digest, chunk.bytes.into())));
         batch.exchanges.extend(self.exchanges.into_iter().map(Box::new));
         batch.closes.push(self.close);
         batch.trials.push(self.trial);
     }
 }
 
-/// The ledger of a run, open for writing.
+/// The trial log of a run, open for writing.
 #[derive(Debug)]
-pub(crate) struct Ledger {
-    lake: Store,
+pub(crate) struct TrialLog {
+    store: Store,
+    directory: PathBuf,
+    /// Absent while a blocking thread uses the writer, and after that thread panicked.
     writer: Option<LogWriter>,
-    name: String,
+    /// Source of the commits.
+    source: String,
     /// Position of the first record that is not committed.
     first: u64,
+    /// The records from `first` on, unless `is_stale`.
     pending: Batch,
-    leaning: ChunkIndex,
+    /// A commit took `pending` and failed; the records must be read back from the log.
+    is_stale: bool,
+    chunk_index: ChunkIndex,
     finished: BTreeSet<(CaseId, u32)>,
     earlier: Vec<Trial>,
     earlier_model_calls: u64,
 }
 
-impl Ledger {
-    /// Opens the ledger of a run and finds what is finished: deletes half-written files, reads commits and log.
-    pub(crate) async fn open(lake: Store, lane: Lane) -> Result<Self, LedgerError> {
-        let folder = folder(lake.location())?;
-        let writer = blocking({
-            let folder = folder.clone();
-            move || Ok(LogWriter::open(&folder, LogOptions::default())?)
-        })
-        .await?;
-        let name = writer.name().to_owned();
-        lake.delete_orphans(&name).await?;
-        let first = lake.resume_position(&name).await?;
-        let snapshot = lake.snapshot().await?;
-        let mut earlier: Vec<Trial> = lake.read_table(&snapshot, Table::Trials, None).await?;
+impl TrialLog {
+    /// Opens the trial log of a run: deletes files of incomplete commits, then reads finished trials from commits and log.
+    pub(crate) async fn open(store: Store, lane: Lane) -> Result<Self, TrialLogError> {
+        let directory = directory(store.location())?;
+        let path = directory.clone();
+        let writer = blocking(move || Ok(LogWriter::open(&path, LogOptions::default())?)).await?;
+        let source = writer.name().to_owned();
+        store.delete_orphans(&source).await?;
+        let first = store.resume_position(&source).await?;
+        let snapshot = store.snapshot().await?;
+        let mut earlier: Vec<Trial> = store.read_table(&snapshot, Table::Trials, None).await?;
         earlier.retain(|trial| trial.lane == lane);
-        let mut earlier_model_calls = committed_model_calls(&lake, &snapshot, &earlier).await?;
-        let entries = blocking(move || read_back(&folder, first)).await?;
+        let mut earlier_model_calls = committed_model_calls(&store, &snapshot, &earlier).await?;
+        let path = directory.clone();
+        let records = blocking(move || read_back(&path, first)).await?;
         let mut pending = Batch::default();
-        for entry in entries {
-            earlier.push(entry.trial.clone());
-            earlier_model_calls += u64::from(entry.close.model_calls);
-            entry.add_to(&mut pending);
+        for record in records {
+            earlier.push(record.trial.clone());
+            earlier_model_calls += u64::from(record.close.model_calls);
+            record.add_to(&mut pending);
         }
         let finished = earlier.iter().map(|trial| (trial.case.clone(), trial.trial)).collect();
-        let mut ledger = Self {
-            lake,
+        let mut log = Self {
+            store,
+            directory,
             writer: Some(writer),
-            name,
+            source,
             first,
             pending,
-            leaning: ChunkIndex::default(),
+            is_stale: false,
+            chunk_index: ChunkIndex::default(),
             finished,
             earlier,
             earlier_model_calls,
         };
-        ledger.commit().await?;
-        Ok(ledger)
+        log.commit().await?;
+        Ok(log)
     }
 
-    /// Whether this trial was finished by an earlier start.
+    /// Whether the log or a commit contains this trial.
     pub(crate) fn is_finished(&self, case: &CaseId, trial: u32) -> bool {
         self.finished.contains(&(case.clone(), trial))
     }
@@ -179,98 +188,222 @@ impl Ledger {
         &self.earlier
     }
 
-    /// The model calls in those trials.
+    /// Model calls of the trials that earlier starts finished.
     pub(crate) fn earlier_model_calls(&self) -> u64 {
         self.earlier_model_calls
     }
 
-    /// Writes finished trials so that they survive a crash, and commits when enough are there.
-    pub(crate) async fn append(&mut self, entries: Vec<Entry>) -> Result<(), LedgerError> {
-        let mut payloads = Vec::with_capacity(entries.len());
-        for entry in &entries {
-            payloads.push(entry.encode()?);
-        }
-        let mut writer = self.writer.take().ok_or(LedgerError::Thread)?;
+    /// Writes finished trials to disk, and commits once enough are pending.
+    pub(crate) async fn append(&mut self, records: Vec<TrialRecord>) -> Result<(), TrialLogError> {
+        let mut writer = self.writer.take().ok_or(TrialLogError::Thread)?;
         let (writer, written) = blocking(move || {
-            let written = payloads.iter().try_for_each(|payload| writer.append(payload).map(drop));
-            let written = written.and_then(|()| writer.sync());
+            let payloads = records.iter().map(TrialRecord::encode).collect::<Result<Vec<_>, _>>();
+            let written = payloads.and_then(|payloads| {
+                payloads.iter().try_for_each(|payload| writer.append(payload).map(drop))?;
+                writer.sync()?;
+                Ok(records)
+            });
             Ok((writer, written))
         })
         .await?;
         self.writer = Some(writer);
-        written?;
-        for entry in entries {
-            self.finished.insert((entry.trial.case.clone(), entry.trial.trial));
-            entry.add_to(&mut self.pending);
+        for record in written? {
+            self.finished.insert((record.trial.case.clone(), record.trial.trial));
+            if !self.is_stale {
+                record.add_to(&mut self.pending);
+            }
         }
-        if self.pending.trials.len() >= COMMIT_TRIALS || self.pending.bytes() >= COMMIT_BYTES {
-            self.commit().await?;
-        }
-        Ok(())
+        let is_due = self.pending.trials.len() >= COMMIT_TRIALS || self.pending.bytes() >= COMMIT_BYTES;
+        if is_due || self.is_stale { self.commit().await } else { Ok(()) }
     }
 
-    /// Turns what is finished into Parquet and frees the log of it.
-    pub(crate) async fn commit(&mut self) -> Result<(), LedgerError> {
+    /// Commits the pending trials to Parquet, then deletes their records from the log.
+    ///
+    /// A failed commit leaves the records in the log; the next call reads them back and commits them.
+    pub(crate) async fn commit(&mut self) -> Result<(), TrialLogError> {
+        if self.is_stale {
+            self.reload().await?;
+        }
         if self.pending.is_empty() {
             return Ok(());
         }
-        let mut writer = self.writer.take().ok_or(LedgerError::Thread)?;
-        let next = writer.next_position();
+        let next = self.writer.as_ref().ok_or(TrialLogError::Thread)?.next_position();
+        self.is_stale = true;
         let batch = std::mem::take(&mut self.pending);
-        let committed = self.lake.commit(&self.name, self.first, next, batch, &mut self.leaning).await;
-        if committed.is_ok() {
-            self.first = next;
-            let (kept, freed) = blocking(move || {
-                let freed = writer.delete_before(next);
-                Ok((writer, freed))
-            })
-            .await?;
-            writer = kept;
-            freed?;
-        }
+        self.commit_batch(next, batch).await?;
+        self.is_stale = false;
+        self.first = next;
+        let mut writer = self.writer.take().ok_or(TrialLogError::Thread)?;
+        let (writer, deleted) = blocking(move || {
+            let deleted = writer.delete_before(next);
+            Ok((writer, deleted))
+        })
+        .await?;
         self.writer = Some(writer);
+        deleted?;
+        Ok(())
+    }
+
+    /// Encodes and writes the batch on a blocking thread.
+    async fn commit_batch(&mut self, next: u64, batch: Batch) -> Result<(), TrialLogError> {
+        let (store, source, first) = (self.store.clone(), self.source.clone(), self.first);
+        let mut chunk_index = std::mem::take(&mut self.chunk_index);
+        let runtime = tokio::runtime::Handle::current();
+        let (chunk_index, committed) = blocking(move || {
+            let committed = runtime.block_on(store.commit(&source, first, next, batch, &mut chunk_index));
+            Ok((chunk_index, committed))
+        })
+        .await?;
+        self.chunk_index = chunk_index;
         committed?;
+        Ok(())
+    }
+
+    /// Reads the pending records back after a failed commit, which may have become durable nevertheless.
+    async fn reload(&mut self) -> Result<(), TrialLogError> {
+        let first = self.store.resume_position(&self.source).await?;
+        let path = self.directory.clone();
+        let records = blocking(move || read_back(&path, first)).await?;
+        self.first = first;
+        self.pending = Batch::default();
+        for record in records {
+            record.add_to(&mut self.pending);
+        }
+        self.is_stale = false;
         Ok(())
     }
 }
 
-/// A trial's row does not count its model calls, its close row does.
+/// Sums the model calls of committed trials. The close row of a trial has the count, its trial row has not.
 async fn committed_model_calls(
-    lake: &Store,
+    store: &Store,
     snapshot: &Snapshot,
     trials: &[Trial],
 ) -> Result<u64, StoreError> {
-    let closes: Vec<SessionClose> = lake.read_table(snapshot, Table::Sessions, None).await?;
+    let closes: Vec<SessionClose> = store.read_table(snapshot, Table::Sessions, None).await?;
     let sessions: BTreeSet<_> = trials.iter().map(|trial| &trial.session).collect();
     let closes = closes.iter().filter(|close| sessions.contains(&close.session));
     Ok(closes.map(|close| u64::from(close.model_calls)).sum())
 }
 
-fn read_back(folder: &Path, from: u64) -> Result<Vec<Entry>, LedgerError> {
-    let mut reader = LogReader::open(folder, from)?;
-    let mut entries = Vec::new();
+fn read_back(directory: &Path, from: u64) -> Result<Vec<TrialRecord>, TrialLogError> {
+    let mut reader = LogReader::open(directory, from)?;
+    let mut records = Vec::new();
     while let Some((position, payload)) = reader.next()? {
-        let entry = Entry::decode(&payload).map_err(|detail| LedgerError::Record {
-            path: folder.to_owned(),
+        let record = TrialRecord::decode(&payload).map_err(|detail| TrialLogError::Record {
+            path: directory.to_owned(),
             position,
             detail,
         })?;
-        entries.push(entry);
+        records.push(record);
     }
-    Ok(entries)
+    Ok(records)
 }
 
-/// Runs what waits for the disk on a thread of its own.
+/// Runs work that waits for the disk or the processor on a blocking thread.
 async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, LedgerError> + Send + 'static,
-) -> Result<T, LedgerError> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| LedgerError::Thread)?
+    work: impl FnOnce() -> Result<T, TrialLogError> + Send + 'static,
+) -> Result<T, TrialLogError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| TrialLogError::Thread)?
 }
 
-fn folder(location: &str) -> Result<PathBuf, LedgerError> {
+fn directory(location: &str) -> Result<PathBuf, TrialLogError> {
     match location.split_once("://") {
-        None => Ok(Path::new(location).join(FOLDER)),
-        Some(("file", path)) => Ok(Path::new(path).join(FOLDER)),
-        Some(_) => Err(LedgerError::NotLocal { location: location.to_owned() }),
+        None => Ok(Path::new(location).join(DIRECTORY)),
+        Some(("file", path)) => Ok(Path::new(path).join(DIRECTORY)),
+        Some(_) => Err(TrialLogError::NotLocal { location: location.to_owned() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use schemas::id::{AgentId, BuildId, IncarnationId, SessionId, TenantId};
+    use schemas::keys::RootKey;
+    use schemas::trial::TrialEnding;
+
+    use super::*;
+    use crate::case_recording::CaseRecording;
+    use crate::plan::PlannedTrial;
+    use crate::trial_rows::{TrialMeta, trial_record};
+    use crate::world::active_trial::TrialOutput;
+
+    fn record(number: u32) -> TrialRecord {
+        let case = CaseId::parse("case").expect("id");
+        let tenant = TenantId::parse("default").expect("id");
+        let recording = CaseRecording {
+            case: case.clone(),
+            tenant: tenant.clone(),
+            agent: AgentId::parse("agent").expect("id"),
+            turns: Vec::new(),
+            tool_calls: Vec::new(),
+            model_calls: Vec::new(),
+            effects: Default::default(),
+            tool_list: Default::default(),
+            slices: Default::default(),
+        };
+        let planned = PlannedTrial {
+            case,
+            trial: number,
+            seed: 1,
+            session: SessionId::parse(&format!("case~candidate~{number}")).expect("id"),
+        };
+        let meta = TrialMeta {
+            planned,
+            lane: Lane::Candidate,
+            build: BuildId::parse("b").expect("id"),
+            token: format!("{number:032x}"),
+            incarnation: IncarnationId::parse("i").expect("id"),
+            incarnation_seq: u64::from(number),
+            started_at: 1,
+            closed_at: 2,
+            ending: TrialEnding::Complete,
+            ending_detail: None,
+            answer: None,
+            fault_plan: None,
+        };
+        trial_record(&meta, &recording, TrialOutput::default(), &RootKey::new([1; 32]).tenant(&tenant))
+    }
+
+    async fn committed(store: &Store) -> Vec<u32> {
+        let snapshot = store.snapshot().await.expect("commits");
+        let trials: Vec<Trial> = store.read_table(&snapshot, Table::Trials, None).await.expect("trials");
+        let mut numbers: Vec<u32> = trials.iter().map(|trial| trial.trial).collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
+    #[tokio::test]
+    async fn a_failed_commit_keeps_its_trials_for_the_next_commit() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(folder.path().to_str().expect("a plain path")).expect("a store");
+        let mut log = TrialLog::open(store.clone(), Lane::Candidate).await.expect("a log");
+        log.append(vec![record(0), record(1)]).await.expect("written");
+
+        // A file in place of the directory of trials makes the commit fail, also for root.
+        let obstacle = folder.path().join("trials");
+        std::fs::write(&obstacle, "").expect("a file");
+        log.commit().await.expect_err("the table cannot be written");
+        // The next append tries the commit again and reports its failure; the trial is in the log nevertheless.
+        log.append(vec![record(2)]).await.expect_err("the table still cannot be written");
+        std::fs::remove_file(&obstacle).expect("removed");
+
+        log.append(vec![record(3)]).await.expect("written and committed");
+        assert_eq!(committed(&store).await, [0, 1, 2, 3]);
+        drop(log);
+        let log = TrialLog::open(store.clone(), Lane::Candidate).await.expect("the log opens again");
+        assert!((0..4).all(|number| log.is_finished(&record(number).trial.case, number)));
+        assert_eq!(committed(&store).await, [0, 1, 2, 3]);
+    }
+
+    #[tokio::test]
+    async fn a_log_that_was_never_committed_is_committed_when_it_is_opened() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = Store::open(folder.path().to_str().expect("a plain path")).expect("a store");
+        let mut log = TrialLog::open(store.clone(), Lane::Candidate).await.expect("a log");
+        log.append(vec![record(0)]).await.expect("written");
+        drop(log);
+        assert_eq!(committed(&store).await, [0; 0]);
+        let log = TrialLog::open(store.clone(), Lane::Candidate).await.expect("the log opens again");
+        assert_eq!((committed(&store).await, log.earlier().len()), (vec![0], 1));
     }
 }

@@ -1,86 +1,97 @@
-//! What a trial did, and what the recording was, as rows of the run.
+//! Builds the rows of a run from a finished trial and from a recording.
 //!
-//! Pure: bodies are cut here, files are written by the ledger.
+//! Pure: bodies are chunked here; [`crate::trial_log`] writes files.
 
 use std::collections::HashSet;
 
 use schemas::body::Body;
 use schemas::canonical::canonical_text;
-use schemas::exchange::{Confidence, Edge, Ending, Exchange, Identifier, Link, OperationKind};
+use schemas::exchange::{Confidence, Edge, Ending, Exchange, Identifier, Link, OperationKind, Usage};
 use schemas::id::{BuildId, ExchangeId, IncarnationId};
 use schemas::keys::{Digest, TenantKeys};
 use schemas::session::{CloseReason, SessionClose, latest_closes};
 use schemas::trial::{Lane, Trial, TrialEnding};
 use store::{Batch, StoredSession};
 
-use crate::case_recording::Script;
+use crate::case_recording::CaseRecording;
+use crate::openai_chat;
 use crate::plan::PlannedTrial;
-use crate::trial_log::{Entry, EntryPiece};
-use crate::world::active_trial::{Played, Raw};
+use crate::trial_log::{TrialChunk, TrialRecord};
+use crate::world::active_trial::{CapturedExchange, TrialOutput};
 
-/// Who played a trial, and how it ended.
+/// Identity, times and ending of a trial.
 #[derive(Debug)]
-pub(crate) struct Ended<'a> {
-    pub(crate) planned: &'a PlannedTrial,
+pub(crate) struct TrialMeta {
+    pub(crate) planned: PlannedTrial,
     pub(crate) lane: Lane,
-    pub(crate) build: &'a BuildId,
-    pub(crate) token: &'a str,
-    pub(crate) incarnation: &'a IncarnationId,
+    pub(crate) build: BuildId,
+    pub(crate) token: String,
+    pub(crate) incarnation: IncarnationId,
+    /// Number of the first exchange within the incarnation.
     pub(crate) incarnation_seq: u64,
+    /// Microseconds since 1970-01-01 UTC.
     pub(crate) started_at: i64,
+    /// Microseconds since 1970-01-01 UTC.
     pub(crate) closed_at: i64,
     pub(crate) ending: TrialEnding,
     pub(crate) ending_detail: Option<String>,
+    /// Answer to the last turn.
     pub(crate) answer: Option<String>,
+    /// JSON; see [`crate::faults::FaultRules::plan`].
     pub(crate) fault_plan: Option<String>,
 }
 
-/// Makes the rows of a finished trial.
-pub(crate) fn entry(ended: &Ended<'_>, script: &Script, played: Played, keys: &TenantKeys) -> Entry {
-    let mut pieces = Pieces::default();
-    let mut exchanges: Vec<Exchange> = Vec::with_capacity(played.exchanges.len());
-    for (seq, raw) in played.exchanges.into_iter().enumerate() {
-        exchanges.push(exchange(ended, script, seq, raw, keys, &mut pieces));
+/// Builds the rows of a finished trial.
+pub(crate) fn trial_record(
+    meta: &TrialMeta,
+    recording: &CaseRecording,
+    output: TrialOutput,
+    keys: &TenantKeys,
+) -> TrialRecord {
+    let mut chunks = Chunks::default();
+    let mut exchanges: Vec<Exchange> = Vec::with_capacity(output.exchanges.len());
+    for (seq, captured) in output.exchanges.into_iter().enumerate() {
+        exchanges.push(exchange(meta, recording, seq, captured, keys, &mut chunks));
     }
-    link(&mut exchanges);
+    link_tool_calls(&mut exchanges);
     let sum = |of: &dyn Fn(&Exchange) -> Option<u64>| exchanges.iter().filter_map(of).reduce(|a, b| a + b);
     let trial = Trial {
-        tenant: script.tenant.clone(),
-        agent: script.agent.clone(),
-        build: Some(ended.build.clone()),
-        lane: ended.lane,
-        case: ended.planned.case.clone(),
-        trial: ended.planned.trial,
-        session: ended.planned.session.clone(),
-        seed: Some(ended.planned.seed),
-        started_at: Some(ended.started_at),
+        tenant: recording.tenant.clone(),
+        agent: recording.agent.clone(),
+        build: Some(meta.build.clone()),
+        lane: meta.lane,
+        case: meta.planned.case.clone(),
+        trial: meta.planned.trial,
+        session: meta.planned.session.clone(),
+        seed: Some(meta.planned.seed),
+        started_at: Some(meta.started_at),
         duration_us: sum(&|x| if x.edge == Edge::Turn { x.duration_us } else { None }),
-        ending: ended.ending,
-        ending_detail: ended.ending_detail.clone(),
+        ending: meta.ending,
+        ending_detail: meta.ending_detail.clone(),
         success: None,
         success_source: None,
-        answer: ended.answer.clone(),
+        answer: meta.answer.clone(),
         input_tokens: sum(&|x| x.usage.input_tokens),
         output_tokens: sum(&|x| x.usage.output_tokens),
         cost_usd: exchanges.iter().filter_map(|x| x.usage.cost_usd).reduce(|a, b| a + b),
         exchanges: u32::try_from(exchanges.len()).unwrap_or(u32::MAX),
         has_transcript: true,
-        fidelity: Some(played.fidelity),
-        divergences: played.divergences,
-        fault_plan: ended.fault_plan.clone(),
+        fidelity: Some(output.fidelity),
+        divergences: output.divergences,
+        fault_plan: meta.fault_plan.clone(),
         complete: Some(true),
-        slices: script.slices.clone(),
+        slices: recording.slices.clone(),
     };
     let count =
         |edge: Edge| u32::try_from(exchanges.iter().filter(|x| x.edge == edge).count()).unwrap_or(u32::MAX);
     let close = SessionClose {
-        tenant: script.tenant.clone(),
-        agent: script.agent.clone(),
-        build: Some(ended.build.clone()),
-        session: ended.planned.session.clone(),
-        incarnation: ended.incarnation.clone(),
-        started_at: ended.started_at,
-        closed_at: ended.closed_at,
+        tenant: recording.tenant.clone(),
+        agent: recording.agent.clone(),
+        build: Some(meta.build.clone()),
+        session: meta.planned.session.clone(),
+        incarnation: meta.incarnation.clone(),
+        started_at: meta.started_at,
+        closed_at: meta.closed_at,
         reason: CloseReason::TrialEnded,
         turns: count(Edge::Turn),
         model_calls: count(Edge::Model),
@@ -88,72 +99,76 @@ pub(crate) fn entry(ended: &Ended<'_>, script: &Script, played: Played, keys: &T
         last_seq: exchanges.last().map(|x| x.seq),
         shed: 0,
         shed_reason: None,
-        case: Some(ended.planned.case.to_string()),
+        case: Some(meta.planned.case.to_string()),
         success: None,
-        labels: script.slices.clone(),
+        labels: recording.slices.clone(),
     };
-    Entry { trial, close, exchanges, pieces: pieces.kept }
+    TrialRecord { trial, close, exchanges, chunks: chunks.distinct }
 }
 
-/// Pieces of a trial's bodies, each once.
+/// Distinct chunks of a trial's bodies.
 #[derive(Default)]
-struct Pieces {
+struct Chunks {
     seen: HashSet<Digest>,
-    kept: Vec<EntryPiece>,
+    distinct: Vec<TrialChunk>,
 }
 
-impl Pieces {
+impl Chunks {
     fn cut(&mut self, bytes: &[u8], keys: &TenantKeys) -> Body {
         Body::split(bytes, keys, |(digest, piece)| {
             if self.seen.insert(digest) {
-                self.kept.push(EntryPiece { digest, bytes: piece.to_vec() });
+                self.distinct.push(TrialChunk { digest, bytes: piece.to_vec() });
             }
         })
     }
 }
 
 fn exchange(
-    ended: &Ended<'_>,
-    script: &Script,
+    meta: &TrialMeta,
+    recording: &CaseRecording,
     seq: usize,
-    raw: Raw,
+    captured: CapturedExchange,
     keys: &TenantKeys,
-    pieces: &mut Pieces,
+    chunks: &mut Chunks,
 ) -> Exchange {
     let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    let mut operation = raw.operation;
+    // Decoding a long answer takes milliseconds; here it delays no frame on its way to the candidate.
+    let (mut operation, usage) = match captured.edge {
+        Edge::Model => openai_chat::decode(&captured.request, &captured.response),
+        Edge::Turn | Edge::Tool => (captured.operation, Usage::default()),
+    };
     operation.arguments_digest = operation.arguments.as_ref().map(|text| keys.digest(text.as_bytes()));
-    let (http_method, path) = raw.http.unzip();
+    let (http_method, path) = captured.http.unzip();
     Exchange {
-        exchange: ExchangeId::parse(&format!("{}-{seq}", ended.token)).expect("a token is short and plain"),
-        tenant: script.tenant.clone(),
-        agent: script.agent.clone(),
-        build: Some(ended.build.clone()),
-        session: ended.planned.session.clone(),
-        incarnation: ended.incarnation.clone(),
+        exchange: ExchangeId::parse(&format!("{}-{seq}", meta.token)).expect("a token is a valid id"),
+        tenant: recording.tenant.clone(),
+        agent: recording.agent.clone(),
+        build: Some(meta.build.clone()),
+        session: meta.planned.session.clone(),
+        incarnation: meta.incarnation.clone(),
         seq: u32::try_from(seq).unwrap_or(u32::MAX),
-        incarnation_seq: ended.incarnation_seq + seq as u64,
-        edge: raw.edge,
-        protocol: raw.protocol,
-        started_at: raw.started_at,
-        session_started_at: ended.started_at,
-        first_byte_us: raw.first_byte.map(micros),
-        duration_us: raw.duration.map(micros),
-        frame_gaps_us: raw.frame_gaps_us,
-        ending: raw.ending.unwrap_or(Ending::Cancelled),
-        ending_detail: raw.ending_detail,
+        incarnation_seq: meta.incarnation_seq + seq as u64,
+        edge: captured.edge,
+        protocol: captured.protocol,
+        started_at: captured.started_at,
+        session_started_at: meta.started_at,
+        first_byte_us: captured.first_byte.map(micros),
+        duration_us: captured.duration.map(micros),
+        frame_gaps_us: captured.frame_gaps_us,
+        ending: captured.ending.unwrap_or(Ending::Cancelled),
+        ending_detail: captured.ending_detail,
         http_method: http_method.map(Into::into),
         path: path.map(Into::into),
-        status: raw.status,
+        status: captured.status,
         request_headers: Vec::new(),
         response_headers: Vec::new(),
-        request: pieces.cut(&raw.request, keys),
-        response: pieces.cut(&raw.response, keys),
+        request: chunks.cut(&captured.request, keys),
+        response: chunks.cut(&captured.response, keys),
         operation,
-        usage: raw.usage,
+        usage,
         identifiers: vec![Identifier {
             name: "foreshadow-trial".into(),
-            value: ended.token.into(),
+            value: meta.token.as_str().into(),
             source: "replay".into(),
             confidence: Confidence::Certain,
             chosen: true,
@@ -163,26 +178,27 @@ fn exchange(
     }
 }
 
-/// Joins each tool call to the latest model call before it that asked for it and is not joined yet.
-fn link(exchanges: &mut [Exchange]) {
-    let mut taken: HashSet<(usize, usize)> = HashSet::new();
-    for place in 0..exchanges.len() {
-        let (before, rest) = exchanges.split_at_mut(place);
+/// Links each tool call to the latest earlier model call that requested it and is not linked yet.
+fn link_tool_calls(exchanges: &mut [Exchange]) {
+    let mut linked: HashSet<(usize, usize)> = HashSet::new();
+    for position in 0..exchanges.len() {
+        let (before, rest) = exchanges.split_at_mut(position);
         let call = &mut rest[0];
         if call.operation.kind != OperationKind::CallTool {
             continue;
         }
-        let asked = before.iter().enumerate().rev().find_map(|(number, model)| {
-            let wanted = |place: usize| {
-                let request = &model.operation.requested[place];
+        let requested_by = before.iter().enumerate().rev().find_map(|(number, model)| {
+            let is_match = |request_number: usize| {
+                let request = &model.operation.requested[request_number];
                 Some(request.tool.as_str()) == call.operation.tool.as_deref()
                     && canonical_text(&request.arguments) == call.operation.arguments
-                    && !taken.contains(&(number, place))
+                    && !linked.contains(&(number, request_number))
             };
-            (0..model.operation.requested.len()).find(|place| wanted(*place)).map(|place| (number, place))
+            let mut requests = 0..model.operation.requested.len();
+            requests.find(|request| is_match(*request)).map(|request| (number, request))
         });
-        if let Some((number, request)) = asked {
-            taken.insert((number, request));
+        if let Some((number, request)) = requested_by {
+            linked.insert((number, request));
             call.links.push(Link {
                 to: before[number].exchange.clone(),
                 kind: "requested_by".into(),
@@ -193,29 +209,29 @@ fn link(exchanges: &mut [Exchange]) {
     }
 }
 
-/// Adds a recording to a batch as the case's trial of lane `recorded`.
-pub(crate) fn add_recording(batch: &mut Batch, session: &StoredSession, script: &Script) {
+/// Adds a recorded session to a batch as the case's trial in lane `recorded`.
+pub(crate) fn add_recording(batch: &mut Batch, session: &StoredSession, recording: &CaseRecording) {
     let exchanges = &session.exchanges;
     let Some(first) = exchanges.first() else { return };
     let turns = || exchanges.iter().filter(|x| x.edge == Edge::Turn);
-    let broken = turns()
+    let failed_turn = turns()
         .find(|turn| turn.ending != Ending::Complete || turn.status.is_some_and(|status| status >= 400));
     let latest = latest_closes(&session.closes);
     let success = latest.values().find_map(|close| close.success);
     let sum = |of: &dyn Fn(&Exchange) -> Option<u64>| exchanges.iter().filter_map(of).reduce(|a, b| a + b);
     batch.trials.push(Trial {
-        tenant: script.tenant.clone(),
-        agent: script.agent.clone(),
+        tenant: recording.tenant.clone(),
+        agent: recording.agent.clone(),
         build: first.build.clone(),
         lane: Lane::Recorded,
-        case: script.case.clone(),
+        case: recording.case.clone(),
         trial: 0,
         session: session.session.clone(),
         seed: None,
         started_at: Some(first.started_at),
         duration_us: sum(&|x| if x.edge == Edge::Turn { x.duration_us } else { None }),
-        ending: if broken.is_some() { TrialEnding::Failed } else { TrialEnding::Complete },
-        ending_detail: broken.and_then(|turn| turn.ending_detail.clone()),
+        ending: if failed_turn.is_some() { TrialEnding::Failed } else { TrialEnding::Complete },
+        ending_detail: failed_turn.and_then(|turn| turn.ending_detail.clone()),
         success,
         success_source: success.map(|_| "label".to_owned()),
         answer: turns().filter_map(|turn| turn.operation.output.clone()).next_back(),
@@ -228,23 +244,23 @@ pub(crate) fn add_recording(batch: &mut Batch, session: &StoredSession, script: 
         divergences: Vec::new(),
         fault_plan: None,
         complete: Some(true),
-        slices: script.slices.clone(),
+        slices: recording.slices.clone(),
     });
     let id = &session.session;
     batch.pieces.extend(session.pieces.iter().map(|(digest, bytes)| (id.clone(), *digest, bytes.clone())));
     batch.closes.extend(session.closes.iter().cloned());
-    let rows = exchanges.iter().map(|exchange| Box::new(with_effects(exchange, script)));
+    let rows = exchanges.iter().map(|exchange| Box::new(with_declared_effects(exchange, recording)));
     batch.exchanges.extend(rows);
 }
 
-/// A recorded tool call, with the effect that the catalogue declares: both lanes and the recording are judged by one.
-fn with_effects(exchange: &Exchange, script: &Script) -> Exchange {
+/// Applies the declared effects to a recorded tool call, so that all lanes are judged by the same effects.
+fn with_declared_effects(exchange: &Exchange, recording: &CaseRecording) -> Exchange {
     let mut exchange = exchange.clone();
     let operation = &mut exchange.operation;
-    if let Some(observed) = operation.tool.as_ref().and_then(|tool| script.observed.get(tool)) {
-        operation.effect = observed.effect;
-        operation.reversible = observed.reversible;
-        operation.idempotent = observed.idempotent;
+    if let Some(effects) = operation.tool.as_ref().and_then(|tool| recording.effects.get(tool)) {
+        operation.effect = effects.effect;
+        operation.reversible = effects.reversible;
+        operation.idempotent = effects.idempotent;
     }
     exchange
 }

@@ -1,13 +1,12 @@
-//! The world: what answers a candidate's model and tool calls during replay, on loopback.
+//! The world: the simulated environment that answers a candidate's model and tool calls, on loopback.
 //!
-//! One server for all trials of a process. It finds out which trial a call belongs to and hands it on; what is answered
-//! is decided by the trial's own state (`world::active_trial`). No call of a tool leaves this process, whatever is asked.
+//! One server serves all trials of a process. It finds the trial of a call ([`registry`]) and answers from the trial's
+//! state ([`active_trial`]). No tool call leaves this process; live model calls go to the configured provider.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -21,62 +20,64 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 pub(crate) mod active_trial;
 pub(crate) mod live_model;
 pub(crate) mod mcp;
+pub(crate) mod model_call;
 pub(crate) mod model_calls;
 pub(crate) mod registry;
+pub(crate) mod request;
 pub(crate) mod responses;
 pub(crate) mod tool_calls;
 
-use active_trial::TrialWorld;
-use registry::{Belongs, Registry};
-use responses::{Reply, error_reply, json_reply};
+use registry::Registry;
+use request::WorldRequest;
+use responses::{WorldBody, error_response, json_response};
 
-/// The longest request that is read, in bytes.
+/// Longest request body, bytes.
 const MAX_REQUEST_BYTES: usize = 32 << 20;
 
-/// Connections at a time; a candidate that opens more waits.
+/// Open connections; further ones wait in the accept queue.
 const MAX_CONNECTIONS: usize = 4096;
 
-/// How long open connections get to finish when the world is shut down.
+/// Time for open connections to finish at shutdown.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 
-/// The world cannot be set up.
+/// The world cannot listen.
 #[derive(Debug, thiserror::Error)]
 pub enum WorldError {
-    /// The address cannot be listened on.
+    /// The address is in use or not available.
     #[error(
         "the world cannot listen on {address}: {source}; choose another [world] listen in the candidate file"
     )]
     Bind {
-        /// The address.
+        /// The configured address.
         address: SocketAddr,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
-    /// Another machine could reach it.
+    /// The address is not a loopback address.
     #[error(
-        "the world would listen on {address}, which others can reach, and it has no access control; use a loopback address"
+        "the world would listen on {address}, which other machines can reach, and has no access control; use a loopback address"
     )]
     NotLoopback {
-        /// The address.
+        /// The configured address.
         address: SocketAddr,
     },
 }
 
-/// What answers a candidate's model and tool calls; serves from the moment it is bound.
+/// A running server that answers model and tool calls.
 #[derive(Debug)]
 pub struct World {
     address: SocketAddr,
     registry: Arc<Registry>,
-    /// A world that is dropped stops, even where nobody waits for its end.
+    /// Stops the server when the world is dropped.
     stop: DropGuard,
     server: JoinHandle<()>,
 }
 
 impl World {
-    /// Listens on a loopback address and serves; port 0 is any free one.
+    /// Listens on a loopback address and starts to serve. Port 0 means any free port.
     ///
     /// # Errors
-    /// The address is taken, or is not a loopback address.
+    /// The address is in use, not available or not a loopback address.
     pub async fn bind(address: SocketAddr) -> Result<Self, WorldError> {
         if !address.ip().is_loopback() {
             return Err(WorldError::NotLoopback { address });
@@ -90,25 +91,25 @@ impl World {
         Ok(Self { address, registry, stop: stop.drop_guard(), server })
     }
 
-    /// Where it listens.
+    /// The address that the world listens on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Base URL of an OpenAI client.
+    /// Base URL for an `OpenAI` client.
     #[must_use]
     pub fn model_url(&self) -> String {
         format!("http://{}/v1", self.address)
     }
 
-    /// URL of an MCP client (streamable HTTP).
+    /// URL for an MCP client (streamable HTTP).
     #[must_use]
     pub fn mcp_url(&self) -> String {
         format!("http://{}/mcp", self.address)
     }
 
-    /// Base URL of tools spoken to in plain JSON.
+    /// Base URL of plain JSON tools.
     #[must_use]
     pub fn tools_url(&self) -> String {
         format!("http://{}/tools", self.address)
@@ -118,10 +119,10 @@ impl World {
         &self.registry
     }
 
-    /// Stops serving: open connections get a short time to finish.
+    /// Stops serving. Open connections get 2 s to finish.
     pub async fn shutdown(self) {
         drop(self.stop);
-        // The server task ends by itself after the grace time; a panic in it has been reported by the runtime.
+        // The server task ends after the grace time; the runtime has reported a panic.
         let _ = self.server.await;
     }
 }
@@ -129,7 +130,7 @@ impl World {
 async fn serve(listener: TcpListener, registry: Arc<Registry>, stop: CancellationToken) {
     let mut connections = JoinSet::new();
     loop {
-        // Both `accept` and `join_next` are cancel-safe: no connection and no result is lost.
+        // `accept` and `join_next` are cancel-safe.
         tokio::select! {
             () = stop.cancelled() => break,
             Some(_) = connections.join_next() => {}
@@ -138,7 +139,7 @@ async fn serve(listener: TcpListener, registry: Arc<Registry>, stop: Cancellatio
                     let _ = stream.set_nodelay(true);
                     connections.spawn(connection(stream, registry.clone(), stop.clone()));
                 }
-                // Out of file descriptors, most likely: wait for a connection to end instead of spinning.
+                // Most likely the process has no file descriptor left; a pause lets a connection end.
                 Err(error) => {
                     tracing::warn!(%error, "the world cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -161,7 +162,7 @@ async fn connection(stream: tokio::net::TcpStream, registry: Arc<Registry>, stop
     });
     let builder = auto::Builder::new(TokioExecutor::new());
     let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
-    // Polling a connection by reference is cancel-safe; after the stop it is polled on to its end.
+    // Polling a connection by reference is cancel-safe; after the stop it is polled to its end.
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
         () = stop.cancelled() => {
@@ -170,88 +171,46 @@ async fn connection(stream: tokio::net::TcpStream, registry: Arc<Registry>, stop
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "a connection of the candidate ended early");
+        tracing::debug!(%error, "a connection of the candidate was cut off");
     }
 }
 
-/// A request as the parts of the world see it.
-#[derive(Debug)]
-pub(crate) struct Asked {
-    pub(crate) method: Method,
-    /// Path without the trial's prefix, and the query.
-    pub(crate) path: String,
-    pub(crate) query: Option<String>,
-    pub(crate) headers: hyper::HeaderMap,
-    pub(crate) body: Bytes,
-}
-
-impl Asked {
-    /// Path and query as they are stored.
-    pub(crate) fn path_and_query(&self) -> String {
-        match &self.query {
-            Some(query) => format!("{}?{query}", self.path),
-            None => self.path.clone(),
-        }
-    }
-}
-
-async fn answer(registry: &Arc<Registry>, request: Request<Incoming>) -> Response<Reply> {
+async fn answer(registry: &Arc<Registry>, request: Request<Incoming>) -> Response<WorldBody> {
     let (parts, body) = request.into_parts();
     let (prefix, path) = registry::split_prefix(parts.uri.path());
     let Ok(body) = Limited::new(body, MAX_REQUEST_BYTES).collect().await else {
-        return error_reply(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "the request broke off or is too long for the world",
-        );
+        let text = format!("the request was cut off or exceeds {MAX_REQUEST_BYTES} bytes");
+        return error_response(StatusCode::PAYLOAD_TOO_LARGE, &text);
     };
-    let asked = Asked {
+    let request = WorldRequest {
         method: parts.method,
         path: path.to_owned(),
         query: parts.uri.query().map(str::to_owned),
         headers: parts.headers,
         body: body.to_bytes(),
     };
-    if asked.path == "/healthz" {
-        return json_reply(StatusCode::OK, &serde_json::json!({"status": "ok"}));
+    if request.path == "/healthz" {
+        return json_response(StatusCode::OK, &serde_json::json!({"status": "ok"}));
     }
-    if asked.path == "/mcp" || asked.path.starts_with("/mcp/") {
-        return mcp::answer(registry, prefix, asked).await;
+    if request.path == "/mcp" || request.path.starts_with("/mcp/") {
+        return mcp::answer(registry, prefix, request).await;
     }
-    let belongs = registry.find(prefix, &asked.headers, None);
-    if asked.method == Method::GET && asked.path == "/v1/models" {
-        return json_reply(StatusCode::OK, &serde_json::json!({"object": "list", "data": []}));
+    if request.method == Method::GET && request.path == "/v1/models" {
+        return json_response(StatusCode::OK, &serde_json::json!({"object": "list", "data": []}));
     }
-    let tool = asked.path.strip_prefix("/tools/").filter(|name| !name.is_empty()).map(str::to_owned);
-    let model = asked.path.ends_with("/chat/completions");
-    if asked.method != Method::POST || !(model || tool.is_some()) {
-        let spoken = "POST /v1/chat/completions, /mcp, POST /tools/<name>";
-        return error_reply(
-            StatusCode::NOT_FOUND,
-            &format!("the world does not know {} {}; it knows {spoken}", asked.method, asked.path),
-        );
+    let tool = request.path.strip_prefix("/tools/").filter(|name| !name.is_empty()).map(str::to_owned);
+    let is_model_call = request.path.ends_with("/chat/completions");
+    if request.method != Method::POST || !(is_model_call || tool.is_some()) {
+        let known = "POST /v1/chat/completions, /mcp, POST /tools/<name>";
+        let text = format!("no endpoint {} {}; the endpoints are {known}", request.method, request.path);
+        return error_response(StatusCode::NOT_FOUND, &text);
     }
-    let trial = match belonging(registry, belongs) {
+    let trial = match registry.require(registry.find(prefix, &request.headers, None)) {
         Ok(trial) => trial,
-        Err(reply) => return reply,
+        Err(response) => return response,
     };
     match tool {
-        Some(tool) => tool_calls::answer(&trial, &tool, asked).await,
-        None => model_calls::answer(&trial, asked).await,
-    }
-}
-
-/// The trial a call belongs to, or what is answered where that cannot be said.
-#[expect(clippy::result_large_err, reason = "the error is the answer that goes out at once")]
-fn belonging(registry: &Registry, belongs: Belongs) -> Result<Arc<TrialWorld>, Response<Reply>> {
-    match belongs {
-        Belongs::Trial(trial) => Ok(trial),
-        Belongs::Over => Err(error_reply(StatusCode::GONE, "this trial is over")),
-        Belongs::Unknown => {
-            registry.count_uncorrelated();
-            let text = "it cannot be told which trial this call belongs to: pass on the `traceparent` or `baggage` \
-                        header of the turn, or a header of your own that [propagate] header = \"…\" in \
-                        candidate.toml names; or use the trial's own address, or replay with --concurrency 1";
-            Err(error_reply(StatusCode::BAD_REQUEST, text))
-        }
+        Some(tool) => tool_calls::answer(&trial, &tool, request).await,
+        None => model_calls::answer(&trial, request).await,
     }
 }

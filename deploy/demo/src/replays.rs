@@ -50,7 +50,7 @@ pub(crate) async fn replay(
     folder.write(&format!("candidates/{name}.toml"), &text)?;
     folder.write(&format!("agents/{name}.toml"), agent)?;
     let plan = Plan {
-        ring: store::keyring::KeyRing::default(),
+        key_ring: store::keyring::KeyRing::default(),
         store: folder.location("store"),
         run: folder.location(&format!("runs/{name}")),
         candidate: Candidate::parse(&text, &|_| None).context("candidate file of the demo is refused")?,
@@ -67,7 +67,7 @@ pub(crate) async fn replay(
         delay_scale: 1.0,
         delay_cap: DELAY_CAP,
         allow_open_egress: false,
-        keys: key.clone(),
+        root_key: key.clone(),
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         incarnation: IncarnationId::parse(&uuid::Uuid::now_v7().to_string())?,
         clock: Clock::new(clock),

@@ -151,8 +151,8 @@ async fn prepare_lane(
         config.replay(lane, sessions, resume).into_plan(&request.resources).map_err(GateError::Config)?;
     let listen = plan.candidate.listen();
     let mut on_progress = |progress: Progress| {
-        if let Progress::Corpus { whole, torn, unusable, chosen } = progress {
-            on_event(GateEvent::Corpus { complete: whole, incomplete: torn, unusable, chosen });
+        if let Progress::Corpus { complete, incomplete, unusable, selected } = progress {
+            on_event(GateEvent::Corpus { complete, incomplete, unusable, chosen: selected });
         }
     };
     let prepared = Prepared::read(plan, &mut on_progress).await;
@@ -276,7 +276,7 @@ async fn replay_lane(
         Progress::Finished { .. } => report(events, GateEvent::TrialFinished),
         Progress::Corpus { .. } | Progress::Probed => {}
     };
-    let replayed = lane.play(|case| wave.contains(case), &mut on_progress, cancel).await;
+    let replayed = lane.run(|case| wave.contains(case), &mut on_progress, cancel).await;
     if replayed.is_err() {
         // A verdict needs both lanes, so the other lane stops too; its finished trials are kept.
         cancel.cancel();

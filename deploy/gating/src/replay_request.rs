@@ -83,7 +83,7 @@ impl ReplayRequest {
         Ok(Plan {
             store: self.store,
             run: self.run,
-            ring: resources.keys.clone(),
+            key_ring: resources.keys.clone(),
             candidate,
             lane: self.lane,
             trials: self.trials,
@@ -98,7 +98,7 @@ impl ReplayRequest {
             delay_scale: self.delay_scale,
             delay_cap: self.delay_cap,
             allow_open_egress: self.allow_open_egress,
-            keys: resources.root_key.clone(),
+            root_key: resources.root_key.clone(),
             tool_version: resources.tool_version.clone(),
             incarnation: resources.incarnation.clone(),
             clock: Clock::new(resources.clock),

@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::anyhow;
-use replayer::process;
+use replayer::process::{ProcessGroup, read_tail};
 use schemas::variables::expand;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{ChildStdin, Command};
@@ -101,22 +101,20 @@ impl Program {
         let name = &self.argv[0];
         let mut command = Command::new(name);
         command.args(&self.argv[1..]).env_clear().envs(self.env.iter().map(|(k, v)| (k, v)));
-        command.current_dir(&self.working_dir).kill_on_drop(true);
+        command.current_dir(&self.working_dir);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        #[cfg(unix)]
-        command.process_group(0);
-        let mut child = command.spawn().map_err(|error| format!("{name} cannot be started: {error}"))?;
-        let leader = child.id();
-        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+        let mut group = ProcessGroup::spawn(&mut command)
+            .map_err(|error| format!("{name} cannot be started: {error}"))?;
+        let (stdin, stdout) = (group.take_stdin(), group.take_stdout());
         // Awaited below; the task ends when every process that can write to stderr has ended.
-        let stderr = tokio::spawn(process::tail(child.stderr.take(), MAX_STDERR_BYTES));
+        let stderr = tokio::spawn(read_tail(group.take_stderr(), MAX_STDERR_BYTES));
         let run = async {
             let output = feed_and_read(stdin, stdout, trial).await?;
-            let status = child.wait().await.map_err(OutputError::Wait)?;
+            let status = group.wait().await.map_err(OutputError::Wait)?;
             if status.success() { Ok(output) } else { Err(OutputError::Status(status)) }
         };
         let ended = tokio::time::timeout(self.timeout, run).await;
-        process::end(&mut child, leader).await;
+        group.kill().await;
         let stderr = rest_of(stderr).await;
         match ended {
             Err(_) => Err(format!("no output from {name} within {:?}", self.timeout)),

@@ -1,6 +1,8 @@
-//! A candidate that is a program: started per turn or per trial, the turn on stdin or in an argument, the answer on stdout.
+//! Sends turns to a candidate that is a program, started for each turn or each trial.
 //!
-//! Its way to the network is not closed here: `run` refuses it unless the caller allows that in so many words.
+//! A program per turn reads the turn from standard input or an argument and writes the answer to standard output. A
+//! program per trial reads and writes one line for each turn. The program's network access is not restricted:
+//! `run::preflight` requires the caller's permission for that.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -9,50 +11,50 @@ use bytes::Bytes;
 use schemas::exchange::Protocol;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::process::{ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
 
-use super::CommandCandidate;
 use super::sections::{CommandInput, CommandProcess};
+use super::settings::CommandCandidate;
 use super::template::fill_text;
-use super::turn::{Asked, Turn, TurnFailure};
-use crate::process;
-use crate::tool_index::shorten;
+use super::turn::{Turn, TurnFailure, TurnResult};
+use crate::process::{ProcessGroup, read_tail};
+use crate::shorten::shorten;
 
-/// The longest answer that is read, in bytes.
+/// Longest answer that is read, bytes.
 const MAX_ANSWER_BYTES: u64 = 16 << 20;
 
-/// How much of stderr is kept for the error, in bytes.
+/// Bytes of standard error that an error message can quote.
 const MAX_STDERR_BYTES: usize = 4 << 10;
 
-/// A program that lives over all turns of a trial.
+/// A program that lives for all turns of a trial. Dropping it kills its process group.
 #[derive(Debug)]
-pub(crate) struct Running {
-    child: Child,
+pub(crate) struct RunningProgram {
+    group: ProcessGroup,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
     stderr: JoinHandle<String>,
 }
 
-/// Asks a turn; `running` holds the program from one turn to the next where it lives over the trial.
-pub(crate) async fn ask(
+/// Sends a turn and waits for the answer, at most `timeout`. `running` carries a program per trial from turn to turn.
+pub(crate) async fn send_turn(
     candidate: &CommandCandidate,
-    running: &mut Option<Running>,
+    running: &mut Option<RunningProgram>,
     turn: &Turn<'_>,
     timeout: Duration,
-) -> Asked {
+) -> TurnResult {
     let started = Instant::now();
     let request = match candidate.process {
         CommandProcess::Turn => turn.input.to_owned(),
         CommandProcess::Trial => {
-            json!({"turn": turn.number, "input": turn.input, "session": turn.place.token}).to_string()
+            json!({"turn": turn.number, "input": turn.input, "session": turn.endpoint.token}).to_string()
         }
     };
     let (response, answer) = match candidate.process {
-        CommandProcess::Turn => once(candidate, turn, timeout).await,
-        CommandProcess::Trial => line(candidate, running, turn, &request, timeout).await,
+        CommandProcess::Turn => run_once(candidate, turn, timeout).await,
+        CommandProcess::Trial => exchange_line(candidate, running, turn, &request, timeout).await,
     };
-    Asked {
+    TurnResult {
         protocol: Protocol::Opaque,
         http: None,
         request: Bytes::from(request),
@@ -64,47 +66,43 @@ pub(crate) async fn ask(
     }
 }
 
-fn command(candidate: &CommandCandidate, turn: &Turn<'_>) -> Command {
+fn spawn(candidate: &CommandCandidate, turn: &Turn<'_>) -> Result<ProcessGroup, TurnFailure> {
     let mut argv = candidate.argv.iter().map(|text| fill_text(text, turn));
     let mut command = Command::new(argv.next().unwrap_or_default());
-    command.args(argv).env_clear().kill_on_drop(true);
-    let place = turn.place;
+    let endpoint = turn.endpoint;
     command
-        .env("FORESHADOW_MODEL_URL", place.model_url())
-        .env("FORESHADOW_MCP_URL", place.mcp_url())
-        .env("FORESHADOW_TOOLS_URL", place.tools_url())
-        .env("FORESHADOW_SESSION", &place.token)
-        .env("FORESHADOW_SEED", place.seed.to_string())
-        .env("TRACEPARENT", place.traceparent(turn.number))
-        .env("BAGGAGE", place.baggage());
+        .args(argv)
+        .env_clear()
+        .env("FORESHADOW_MODEL_URL", endpoint.model_url())
+        .env("FORESHADOW_MCP_URL", endpoint.mcp_url())
+        .env("FORESHADOW_TOOLS_URL", endpoint.tools_url())
+        .env("FORESHADOW_SESSION", &endpoint.token)
+        .env("FORESHADOW_SEED", endpoint.seed.to_string())
+        .env("TRACEPARENT", endpoint.traceparent(turn.number))
+        .env("BAGGAGE", endpoint.baggage());
     for (name, text) in &candidate.env {
         command.env(name, fill_text(text, turn));
     }
-    if let Some(folder) = &candidate.folder {
-        command.current_dir(folder);
+    if let Some(working_dir) = &candidate.working_dir {
+        command.current_dir(working_dir);
     }
-    // A group of its own, so that what the program starts can be ended with it.
-    #[cfg(unix)]
-    command.process_group(0);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
+    ProcessGroup::spawn(&mut command)
+        .map_err(|error| TurnFailure::Failed(format!("cannot start {}: {error}", candidate.argv[0])))
 }
 
-fn cannot_start(candidate: &CommandCandidate, error: &std::io::Error) -> TurnFailure {
-    TurnFailure::Failed(format!("{} cannot be started: {error}", candidate.argv[0]))
-}
-
-/// One process for one turn.
-async fn once(
+/// Runs one process for one turn.
+async fn run_once(
     candidate: &CommandCandidate,
     turn: &Turn<'_>,
     timeout: Duration,
 ) -> (Vec<u8>, Result<String, TurnFailure>) {
-    let mut child = match command(candidate, turn).spawn() {
-        Ok(child) => child,
-        Err(error) => return (Vec::new(), Err(cannot_start(candidate, &error))),
+    let program = &candidate.argv[0];
+    let mut group = match spawn(candidate, turn) {
+        Ok(group) => group,
+        Err(failure) => return (Vec::new(), Err(failure)),
     };
-    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let (stdin, stdout, stderr) = (group.take_stdin(), group.take_stdout(), group.take_stderr());
     let feed = async {
         if let (Some(mut stdin), CommandInput::Stdin) = (stdin, candidate.input) {
             // A program that does not read its input may have closed it.
@@ -117,38 +115,37 @@ async fn once(
             let _ = stdout.take(MAX_ANSWER_BYTES).read_to_end(&mut response).await;
         }
     };
-    let done = tokio::time::timeout(timeout, async {
-        let ((), (), errors) = tokio::join!(feed, read, process::tail(stderr, MAX_STDERR_BYTES));
-        (child.wait().await, errors)
+    let exited = tokio::time::timeout(timeout, async {
+        let ((), (), errors) = tokio::join!(feed, read, read_tail(stderr, MAX_STDERR_BYTES));
+        (group.wait().await, errors)
     });
-    let done = done.await;
-    let answer = match done {
+    let exited = exited.await;
+    let answer = match exited {
         Ok((Ok(status), _)) if status.success() => Ok(String::from_utf8_lossy(&response).trim().to_owned()),
-        Ok((Ok(status), errors)) => Err(TurnFailure::Failed(format!(
-            "{} ended with {status}: {}",
-            candidate.argv[0],
-            shorten(errors.trim())
-        ))),
-        Ok((Err(error), _)) => Err(TurnFailure::Failed(format!("{} is lost: {error}", candidate.argv[0]))),
+        Ok((Ok(status), errors)) => {
+            let errors = shorten(errors.trim());
+            Err(TurnFailure::Failed(format!("{program} exited with {status}: {errors}")))
+        }
+        Ok((Err(error), _)) => Err(TurnFailure::Failed(format!("cannot wait for {program}: {error}"))),
         Err(_) => {
-            let leader = child.id();
-            process::end(&mut child, leader).await;
-            Err(TurnFailure::TimedOut(format!("no answer from {} within {timeout:?}", candidate.argv[0])))
+            group.kill().await;
+            Err(TurnFailure::TimedOut(format!("no answer from {program} within {timeout:?}")))
         }
     };
     (response, answer)
 }
 
-/// One line in and one line out of a process that lives over the trial.
-async fn line(
+/// Writes one line to a process that lives for the trial, and reads one line.
+async fn exchange_line(
     candidate: &CommandCandidate,
-    running: &mut Option<Running>,
+    running: &mut Option<RunningProgram>,
     turn: &Turn<'_>,
     request: &str,
     timeout: Duration,
 ) -> (Vec<u8>, Result<String, TurnFailure>) {
-    let held = match running {
-        Some(held) => held,
+    let name = &candidate.argv[0];
+    let program = match running {
+        Some(program) => program,
         None => match start(candidate, turn) {
             Ok(started) => running.insert(started),
             Err(failure) => return (Vec::new(), Err(failure)),
@@ -156,23 +153,16 @@ async fn line(
     };
     let mut response = Vec::new();
     let exchange = async {
-        held.stdin.write_all(request.as_bytes()).await?;
-        held.stdin.write_all(b"\n").await?;
-        held.stdin.flush().await?;
-        (&mut held.stdout).take(MAX_ANSWER_BYTES).read_until(b'\n', &mut response).await
+        program.stdin.write_all(request.as_bytes()).await?;
+        program.stdin.write_all(b"\n").await?;
+        program.stdin.flush().await?;
+        (&mut program.stdout).take(MAX_ANSWER_BYTES).read_until(b'\n', &mut response).await
     };
-    let done = tokio::time::timeout(timeout, exchange).await;
-    let answer = match done {
-        Ok(Ok(1..)) => Ok(answer_of(&response)),
-        Ok(Ok(0)) => {
-            Err(TurnFailure::Failed(format!("{} closed its output without an answer", candidate.argv[0])))
-        }
-        Ok(Err(error)) => {
-            Err(TurnFailure::Failed(format!("{} does not take its turn: {error}", candidate.argv[0])))
-        }
-        Err(_) => {
-            Err(TurnFailure::TimedOut(format!("no answer from {} within {timeout:?}", candidate.argv[0])))
-        }
+    let answer = match tokio::time::timeout(timeout, exchange).await {
+        Ok(Ok(1..)) => Ok(parse_line(&response)),
+        Ok(Ok(0)) => Err(TurnFailure::Failed(format!("{name} closed its output without an answer"))),
+        Ok(Err(error)) => Err(TurnFailure::Failed(format!("cannot exchange a line with {name}: {error}"))),
+        Err(_) => Err(TurnFailure::TimedOut(format!("no answer from {name} within {timeout:?}"))),
     };
     match answer {
         Err(TurnFailure::Failed(detail)) => {
@@ -183,20 +173,20 @@ async fn line(
     }
 }
 
-fn start(candidate: &CommandCandidate, turn: &Turn<'_>) -> Result<Running, TurnFailure> {
-    let mut child = command(candidate, turn).spawn().map_err(|error| cannot_start(candidate, &error))?;
-    match (child.stdin.take(), child.stdout.take()) {
+fn start(candidate: &CommandCandidate, turn: &Turn<'_>) -> Result<RunningProgram, TurnFailure> {
+    let mut group = spawn(candidate, turn)?;
+    match (group.take_stdin(), group.take_stdout()) {
         (Some(stdin), Some(stdout)) => {
-            // Owned by `Running` and awaited by `stop`.
-            let stderr = tokio::spawn(process::tail(child.stderr.take(), MAX_STDERR_BYTES));
-            Ok(Running { child, stdin, stdout: BufReader::new(stdout), stderr })
+            // Owned by `RunningProgram`, awaited by `stop`.
+            let stderr = tokio::spawn(read_tail(group.take_stderr(), MAX_STDERR_BYTES));
+            Ok(RunningProgram { group, stdin, stdout: BufReader::new(stdout), stderr })
         }
         _ => Err(TurnFailure::Failed(format!("{} has no stdin or stdout", candidate.argv[0]))),
     }
 }
 
-/// The text of an answer line: the `answer` of a JSON object, a JSON string, or the line itself.
-fn answer_of(line: &[u8]) -> String {
+/// The text of an answer line: `answer` of a JSON object, a JSON string, else the line itself.
+fn parse_line(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
     let text = text.trim();
     match serde_json::from_str::<Value>(text) {
@@ -209,11 +199,10 @@ fn answer_of(line: &[u8]) -> String {
     }
 }
 
-/// Ends a program that lived over the trial, and says what it wrote to stderr.
-pub(crate) async fn stop(running: Option<Running>) -> String {
-    let Some(Running { mut child, stdin, stdout, stderr }) = running else { return String::new() };
+/// Kills the process group of a program per trial, and returns the end of its standard error.
+pub(crate) async fn stop(running: Option<RunningProgram>) -> String {
+    let Some(RunningProgram { mut group, stdin, stdout, stderr }) = running else { return String::new() };
     drop((stdin, stdout));
-    let leader = child.id();
-    process::end(&mut child, leader).await;
+    group.kill().await;
     stderr.await.unwrap_or_default()
 }

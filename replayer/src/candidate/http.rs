@@ -1,7 +1,7 @@
-//! A candidate that is a running service: one HTTP request per turn.
+//! Sends turns to a candidate that is a running service: one HTTP request for each turn.
 //!
-//! It is sent what names its trial in `traceparent`, `baggage` and, where configured, one more header; passing them on
-//! is its part.
+//! Each request identifies its trial in `traceparent`, `baggage` and, if configured, one more header. The candidate must
+//! pass one of them on to its model and tools.
 
 use std::time::{Duration, Instant};
 
@@ -13,28 +13,28 @@ use hyper::{Request, Response};
 use schemas::exchange::Protocol;
 use serde_json::{Value, json};
 
-use super::turn::{Asked, Turn, TurnFailure};
-use super::{HttpCandidate, Speech};
-use crate::http_client::HttpClient;
-use crate::tool_index::shorten;
+use super::settings::{HttpCandidate, RequestFormat};
+use super::turn::{Turn, TurnFailure, TurnResult};
+use crate::http_client::{HttpClient, error_chain};
+use crate::shorten::shorten;
 
-/// The longest answer that is read, in bytes.
+/// Longest answer that is read, bytes.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
 
-/// Asks a turn and waits for the answer, at most `timeout`.
-pub(crate) async fn ask(
+/// Sends a turn and waits for the answer, at most `timeout`.
+pub(crate) async fn send_turn(
     client: &HttpClient,
     candidate: &HttpCandidate,
     propagate: Option<&HeaderName>,
     turn: &Turn<'_>,
     timeout: Duration,
-) -> Asked {
-    let body = Bytes::from(body(&candidate.speech, turn).to_string());
+) -> TurnResult {
+    let body = Bytes::from(body(&candidate.format, turn).to_string());
     let path = candidate.url.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-    let mut asked = Asked {
-        protocol: match candidate.speech {
-            Speech::Json { .. } => Protocol::GenericJson,
-            Speech::OpenaiChat { .. } => Protocol::OpenaiChat,
+    let mut result = TurnResult {
+        protocol: match candidate.format {
+            RequestFormat::Json { .. } => Protocol::GenericJson,
+            RequestFormat::OpenaiChat { .. } => Protocol::OpenaiChat,
         },
         http: Some((candidate.method.to_string(), path)),
         request: body.clone(),
@@ -47,24 +47,24 @@ pub(crate) async fn ask(
     let started = Instant::now();
     let exchange = async {
         match request(candidate, propagate, turn, body) {
-            Ok(request) => exchange(client, request, &mut asked, started).await,
+            Ok(request) => exchange_bodies(client, request, &mut result, started).await,
             Err(detail) => Err(TurnFailure::Failed(detail)),
         }
     };
     // On a timeout the request is dropped, which closes its connection.
     match tokio::time::timeout(timeout, exchange).await {
-        Ok(Ok(())) => asked.answer = read_answer(candidate, asked.status, &asked.response),
-        Ok(Err(failure)) => asked.answer = Err(failure),
+        Ok(Ok(())) => result.answer = read_answer(candidate, result.status, &result.response),
+        Ok(Err(failure)) => result.answer = Err(failure),
         Err(_) => {}
     }
-    asked.duration = started.elapsed();
-    asked
+    result.duration = started.elapsed();
+    result
 }
 
-fn body(speech: &Speech, turn: &Turn<'_>) -> Value {
-    match speech {
-        Speech::Json { body, .. } => body.fill(turn),
-        Speech::OpenaiChat { model } => {
+fn body(format: &RequestFormat, turn: &Turn<'_>) -> Value {
+    match format {
+        RequestFormat::Json { body, .. } => body.fill(turn),
+        RequestFormat::OpenaiChat { model } => {
             let mut messages = turn.history_json();
             if let Some(messages) = messages.as_array_mut() {
                 messages.push(json!({"role": "user", "content": turn.input}));
@@ -80,71 +80,60 @@ fn request(
     turn: &Turn<'_>,
     body: Bytes,
 ) -> Result<Request<Full<Bytes>>, String> {
-    let place = turn.place;
+    let endpoint = turn.endpoint;
     let mut request = Request::builder()
         .method(candidate.method.clone())
         .uri(candidate.url.clone())
         .header(CONTENT_TYPE, "application/json")
-        .header("traceparent", place.traceparent(turn.number))
-        .header("baggage", place.baggage())
-        .header("foreshadow-seed", place.seed)
+        .header("traceparent", endpoint.traceparent(turn.number))
+        .header("baggage", endpoint.baggage())
+        .header("foreshadow-seed", endpoint.seed)
         .body(Full::new(body))
-        .map_err(|error| format!("request cannot be made: {error}"))?;
+        .map_err(|error| format!("cannot build the request: {error}"))?;
     for (name, value) in &candidate.headers {
         request.headers_mut().insert(name.clone(), value.clone());
     }
-    if let (Some(name), Ok(value)) = (propagate, HeaderValue::try_from(place.token.as_str())) {
+    if let (Some(name), Ok(value)) = (propagate, HeaderValue::try_from(endpoint.token.as_str())) {
         request.headers_mut().insert(name.clone(), value);
     }
     Ok(request)
 }
 
-async fn exchange(
+async fn exchange_bodies(
     client: &HttpClient,
     request: Request<Full<Bytes>>,
-    asked: &mut Asked,
+    result: &mut TurnResult,
     started: Instant,
 ) -> Result<(), TurnFailure> {
     let uri = request.uri().clone();
     let response = client
         .request(request)
         .await
-        .map_err(|error| TurnFailure::Failed(format!("{uri} cannot be reached: {}", chain(&error))))?;
-    asked.status = Some(response.status().as_u16());
-    asked.first_byte = Some(started.elapsed());
-    read_body(response, &mut asked.response).await.map_err(TurnFailure::Failed)
+        .map_err(|error| TurnFailure::Failed(format!("cannot reach {uri}: {}", error_chain(&error))))?;
+    result.status = Some(response.status().as_u16());
+    result.first_byte = Some(started.elapsed());
+    read_body(response, &mut result.response).await.map_err(TurnFailure::Failed)
 }
 
 async fn read_body(response: Response<Incoming>, into: &mut Bytes) -> Result<(), String> {
     let mut body = response.into_body();
-    let mut held = BytesMut::new();
+    let mut read = BytesMut::new();
     let result = loop {
         match body.frame().await {
             None => break Ok(()),
-            Some(Err(error)) => break Err(format!("the answer broke off: {}", chain(&error))),
+            Some(Err(error)) => break Err(format!("the answer was cut off: {}", error_chain(&error))),
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
-                    held.extend_from_slice(data);
+                    read.extend_from_slice(data);
                 }
             }
         }
-        if held.len() > MAX_ANSWER_BYTES {
-            break Err(format!("the answer is longer than {MAX_ANSWER_BYTES} bytes"));
+        if read.len() > MAX_ANSWER_BYTES {
+            break Err(format!("the answer exceeds {MAX_ANSWER_BYTES} bytes"));
         }
     };
-    *into = held.freeze();
+    *into = read.freeze();
     result
-}
-
-/// An error with its causes.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 fn read_answer(candidate: &HttpCandidate, status: Option<u16>, body: &[u8]) -> Result<String, TurnFailure> {
@@ -158,9 +147,9 @@ fn read_answer(candidate: &HttpCandidate, status: Option<u16>, body: &[u8]) -> R
     let Ok(value) = serde_json::from_slice::<Value>(body) else {
         return failed(format!("the answer of {} is not JSON: {}", candidate.url, got()));
     };
-    let pointer = match &candidate.speech {
-        Speech::Json { answer, .. } => answer.as_str(),
-        Speech::OpenaiChat { .. } => "/choices/0/message/content",
+    let pointer = match &candidate.format {
+        RequestFormat::Json { answer, .. } => answer.as_str(),
+        RequestFormat::OpenaiChat { .. } => "/choices/0/message/content",
     };
     match value.pointer(pointer) {
         Some(Value::String(text)) => Ok(text.clone()),

@@ -1,4 +1,4 @@
-//! The shape of `candidate.toml` as it is written; [`super::Candidate`] is what it is parsed into.
+//! The sections and keys of `candidate.toml`, before validation.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -54,24 +54,24 @@ pub(crate) struct HttpSection {
     pub(crate) timeout: Option<Duration>,
 }
 
-/// How a program is given the turn.
+/// Channel by which a program receives the turn.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum CommandInput {
-    /// On its standard input.
+    /// Standard input.
     #[default]
     Stdin,
-    /// In an argument, at `{{input}}`.
+    /// The argument that contains `{{input}}`.
     Argv,
 }
 
-/// How long a program lives.
+/// Lifetime of a program.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum CommandProcess {
-    /// Over all turns of a trial: one line in and one line out per turn.
+    /// One process for each trial: one line in and one line out for each turn.
     Trial,
-    /// Over one turn: all of its standard output is the answer.
+    /// One process for each turn: its whole standard output is the answer.
     #[default]
     Turn,
 }
@@ -82,19 +82,19 @@ pub(crate) struct CommandSection {
     pub(crate) argv: Vec<String>,
     #[serde(default)]
     pub(crate) env: BTreeMap<String, String>,
-    #[serde(default = "inherited")]
-    pub(crate) inherit: Vec<String>,
+    #[serde(default = "default_inherit_env")]
+    pub(crate) inherit_env: Vec<String>,
     #[serde(default)]
     pub(crate) input: CommandInput,
     #[serde(default)]
     pub(crate) process: CommandProcess,
-    pub(crate) folder: Option<PathBuf>,
+    pub(crate) working_dir: Option<PathBuf>,
     #[serde(default, with = "humantime_serde")]
     pub(crate) timeout: Option<Duration>,
 }
 
-/// What a program needs to start at all; secrets are not among it.
-fn inherited() -> Vec<String> {
+/// Variables that most programs need to start; none of them holds a secret.
+fn default_inherit_env() -> Vec<String> {
     ["PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER"].map(str::to_owned).to_vec()
 }
 

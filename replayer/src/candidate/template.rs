@@ -1,27 +1,27 @@
-//! Templates of what a candidate is sent: JSON with `{{name}}` inside its strings.
+//! Templates of request bodies: JSON with `{{name}}` placeholders inside its strings.
 //!
-//! A value is put into a parsed JSON string, so no input can break out of it.
+//! Values are inserted into parsed JSON strings, so no input can break out of its string.
 
 use serde_json::Value;
 
 use super::turn::Turn;
 
-/// Names that can stand between `{{` and `}}`.
-const NAMES: [&str; 7] = ["input", "session", "seed", "turn", "model_url", "mcp_url", "tools_url"];
+/// Names of placeholders.
+const PLACEHOLDERS: [&str; 7] = ["input", "session", "seed", "turn", "model_url", "mcp_url", "tools_url"];
 
-/// Stands alone in a string and becomes the array of earlier messages.
+/// Placeholder for the array of earlier messages; it must be the whole string.
 const HISTORY: &str = "{{history}}";
 
-/// A JSON body with placeholders, all of them known.
+/// A JSON body whose placeholders are all known.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Template(Value);
 
 impl Template {
-    /// Parses a template: a TOML table, or a string that holds JSON.
+    /// Parses a template: a TOML table, or a string of JSON.
     pub(crate) fn parse(value: Value) -> Result<Self, String> {
         let value = match value {
             Value::String(text) => serde_json::from_str(&text).map_err(|error| {
-                format!("is a string that is not JSON ({error}); write a table or valid JSON")
+                format!("is a string but not JSON ({error}); write a table or valid JSON")
             })?,
             other => other,
         };
@@ -29,7 +29,7 @@ impl Template {
         Ok(Self(value))
     }
 
-    /// The body of a turn.
+    /// Fills the template for a turn.
     pub(crate) fn fill(&self, turn: &Turn<'_>) -> Value {
         fill_value(&self.0, turn)
     }
@@ -45,16 +45,16 @@ fn check_value(value: &Value) -> Result<(), String> {
     }
 }
 
-/// Says which placeholder of a text is not known.
+/// Checks that every placeholder of a text is known.
 pub(crate) fn check(text: &str) -> Result<(), String> {
     let mut rest = text;
     while let Some((_, after)) = rest.split_once("{{") {
         let (name, tail) =
             after.split_once("}}").ok_or_else(|| format!("`{{{{` is not closed in {text:?}"))?;
-        if !NAMES.contains(&name.trim()) {
-            let known = NAMES.map(|name| format!("{{{{{name}}}}}")).join(", ");
+        if !PLACEHOLDERS.contains(&name.trim()) {
+            let known = PLACEHOLDERS.map(|name| format!("{{{{{name}}}}}")).join(", ");
             return Err(format!(
-                "{{{{{name}}}}} is not known; known are {known}, and {HISTORY} alone in a string"
+                "{{{{{name}}}}} is no placeholder; write one of {known}, or {HISTORY} as a whole string"
             ));
         }
         rest = tail;
@@ -74,7 +74,7 @@ fn fill_value(value: &Value, turn: &Turn<'_>) -> Value {
     }
 }
 
-/// Replaces the placeholders of a text; what was put in is not read again.
+/// Replaces the placeholders of a text. Inserted values are not scanned for placeholders.
 pub(crate) fn fill_text(text: &str, turn: &Turn<'_>) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -83,12 +83,12 @@ pub(crate) fn fill_text(text: &str, turn: &Turn<'_>) -> String {
         out.push_str(before);
         match name.trim() {
             "input" => out.push_str(turn.input),
-            "session" => out.push_str(turn.place.token.as_str()),
-            "seed" => out.push_str(&turn.place.seed.to_string()),
+            "session" => out.push_str(turn.endpoint.token.as_str()),
+            "seed" => out.push_str(&turn.endpoint.seed.to_string()),
             "turn" => out.push_str(&turn.number.to_string()),
-            "model_url" => out.push_str(&turn.place.model_url()),
-            "mcp_url" => out.push_str(&turn.place.mcp_url()),
-            "tools_url" => out.push_str(&turn.place.tools_url()),
+            "model_url" => out.push_str(&turn.endpoint.model_url()),
+            "mcp_url" => out.push_str(&turn.endpoint.mcp_url()),
+            "tools_url" => out.push_str(&turn.endpoint.tools_url()),
             _ => {}
         }
         rest = tail;
@@ -102,19 +102,20 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::candidate::turn::{Message, Place, Role};
+    use crate::candidate::endpoint::TrialEndpoint;
+    use crate::candidate::turn::{Message, Role};
 
-    fn place() -> Place {
-        Place { token: "tok".to_owned(), seed: 9, base: "http://h/t/tok".to_owned() }
+    fn endpoint() -> TrialEndpoint {
+        TrialEndpoint { token: "tok".to_owned(), seed: 9, base: "http://h/t/tok".to_owned() }
     }
 
     #[test]
-    fn fills_strings_and_history() {
+    fn fills_strings_and_the_history() {
         let template =
             Template::parse(json!({"m": "say {{input}}!", "h": "{{history}}", "n": [1, "{{ seed }}"]}));
-        let place = place();
+        let endpoint = endpoint();
         let history = [Message { role: Role::User, content: "a".to_owned() }];
-        let turn = Turn { input: "\"}{{seed}}", number: 1, history: &history, place: &place };
+        let turn = Turn { input: "\"}{{seed}}", number: 1, history: &history, endpoint: &endpoint };
         let filled = template.expect("a template").fill(&turn);
         assert_eq!(
             filled,
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_string_is_read_as_json() {
+    fn a_string_is_parsed_as_json() {
         assert_eq!(Template::parse(json!("{\"a\": 1}")), Ok(Template(json!({"a": 1}))));
         assert!(Template::parse(json!("{a")).is_err());
         assert!(check("{{inptu}}").is_err_and(|text| text.contains("{{input}}")));

@@ -1,4 +1,4 @@
-//! What is found out before anything is written: whether the plan can be carried out, by whom, and on what.
+//! Checks before the first trial: the plan, the target, the corpus and the probe of the candidate.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,66 +8,74 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{Method, Request, Uri};
 use schemas::id::SessionId;
+use schemas::tools::ToolCatalog;
 use schemas::trial::{Lane, RunManifest, Trial};
 use store::Store;
 use store::table::Table;
 
-use super::{Cases, ModelMode, Plan, ReplayError};
-use crate::candidate::http::chain;
-use crate::corpus::{self, Choice, Corpus};
-use crate::http_client::HttpClient;
-use crate::trial_runner::{self, Stage};
-use crate::world::active_trial::Case;
+use super::cases::Cases;
+use super::error::ReplayError;
+use super::recordings::RECORDED_SOURCE;
+use crate::blocking::run_blocking;
+use crate::corpus::{self, Corpus, Selection};
+use crate::http_client::{HttpClient, error_chain};
+use crate::plan::{ModelMode, Plan};
+use crate::trial_runner::{self, ReplayContext};
+use crate::world::active_trial::ReplayCase;
 
-/// How many torn or unusable sessions an error names.
+/// Incomplete or unusable sessions that an error names.
 const MAX_NAMED: usize = 3;
 
-/// Says what of the plan cannot be.
+/// Rejects invalid and contradictory plans.
 pub(super) fn check(plan: &Plan) -> Result<(), ReplayError> {
-    let wrong = |text: &str| Err(ReplayError::Plan(text.to_owned()));
+    let invalid = |text: &str| Err(ReplayError::Plan(text.to_owned()));
     if plan.lane == Lane::Recorded {
-        return wrong("lane `recorded` is what production did; replay lane `baseline` or `candidate`");
+        return invalid(
+            "lane `recorded` is reserved for the recordings; replay lane `baseline` or `candidate`",
+        );
     }
     if plan.trials == 0 {
-        return wrong("--trials is 0; give at least 1");
+        return invalid("--trials is 0; give at least 1");
     }
     if plan.sessions == Some(0) {
-        return wrong("--sessions is 0; give at least 1, or leave it out for all sessions");
+        return invalid("--sessions is 0; give at least 1, or omit it for all sessions");
     }
     if !plan.delay_scale.is_finite() || plan.delay_scale < 0.0 {
-        return wrong("--delay-scale must be a number from 0 up");
+        return invalid("--delay-scale must be a number of at least 0");
     }
     if plan.model == ModelMode::Live && plan.candidate.model.is_none() {
-        return wrong(
+        return invalid(
             "--model live needs [model] upstream in the candidate file; add it, or use --model recorded",
         );
     }
     if plan.candidate.is_command() && !plan.allow_open_egress {
-        return wrong(
-            "a command candidate could reach the network: its model and tool addresses point to the world, but nothing \
-             stops it from calling others; run it where that is safe and say --allow-open-egress",
+        return invalid(
+            "a command candidate can reach the network: its model and tool URLs point to the world, but its other \
+             connections are not restricted; run it where that is safe, and give --allow-open-egress",
         );
     }
     Ok(())
 }
 
-/// Refuses a target that is the recordings' own store: trials in it would be taken for recordings later.
-async fn target(plan: &Plan, run: &Store, manifest: Option<&RunManifest>) -> Result<(), ReplayError> {
-    if place(&plan.run) == place(&plan.store) {
-        let text = format!("--run and --store are both {}; choose another place for the trials", plan.run);
+/// Rejects a target that is a store of recordings: a later replay would read its trials as recordings.
+async fn check_target(plan: &Plan, run: &Store, manifest: Option<&RunManifest>) -> Result<(), ReplayError> {
+    let (run_path, store_path) = (plan.run.clone(), plan.store.clone());
+    let is_same = run_blocking(move || canonical_path(&run_path) == canonical_path(&store_path)).await;
+    if is_same {
+        let text = format!("--run and --store are both {}; choose another --run", plan.run);
         return Err(ReplayError::Plan(text));
     }
-    // The manifest is written before the first commit, so whatever has commits without one is no run.
+    // The manifest is written before the first commit, so commits without a manifest are no run.
     if manifest.is_none() && !run.snapshot().await?.is_empty() {
         let text =
-            format!("{} holds a store of recordings, not a run of trials; choose another --run", plan.run);
+            format!("{} is a store of recordings, not a run of trials; choose another --run", plan.run);
         return Err(ReplayError::Plan(text));
     }
     Ok(())
 }
 
-/// One name for a place, however it is written; symbolic links are followed where it exists.
-fn place(location: &str) -> PathBuf {
+/// The canonical path of a location. Symbolic links are followed if the location exists.
+fn canonical_path(location: &str) -> PathBuf {
     let path = match location.split_once("://") {
         None => location,
         Some(("file", path)) => path,
@@ -80,32 +88,32 @@ fn place(location: &str) -> PathBuf {
         .collect()
 }
 
-/// Reads the corpus: from the store, or for a run that already carries its recordings from the run itself, as the store
-/// may have grown since.
+/// Reads the corpus from the store, or from a run that already contains all recordings, because the store may have
+/// changed since the run started.
 pub(super) async fn corpus(
     plan: &Plan,
     run: &Store,
     manifest: Option<&RunManifest>,
 ) -> Result<Corpus, ReplayError> {
-    target(plan, run, manifest).await?;
+    check_target(plan, run, manifest).await?;
+    let catalog = Arc::new(plan.tools.clone());
     if let Some(manifest) = manifest
-        && let Some(corpus) = carried(plan, run, manifest).await?
+        && let Some(corpus) = corpus_of_run(plan, run, manifest, &catalog).await?
     {
         return Ok(corpus);
     }
-    let store = Store::open(&plan.store)?.with_keys(plan.ring.clone());
+    let store = Store::open(&plan.store)?.with_keys(plan.key_ring.clone());
     if store.manifest().await?.is_some() {
-        let text =
-            format!("{} holds a run of trials, not a store of recordings; correct --store", plan.store);
+        let text = format!("{} is a run of trials, not a store of recordings; correct --store", plan.store);
         return Err(ReplayError::Plan(text));
     }
     let snapshot = store.snapshot().await?;
     if snapshot.is_empty() {
         return Err(ReplayError::EmptyStore { location: plan.store.clone() });
     }
-    let choice = Choice { agent: plan.agent.as_ref(), sample: plan.sessions, seed: plan.seed };
-    let corpus = corpus::load(&store, &snapshot, choice, &plan.tools).await?;
-    if corpus.chosen.is_empty() {
+    let selection = Selection { agent: plan.agent.as_ref(), sample: plan.sessions, seed: plan.seed };
+    let corpus = corpus::load(&store, &snapshot, selection, &catalog).await?;
+    if corpus.selected.is_empty() {
         return Err(no_cases(plan, &corpus));
     }
     let agents = corpus::agents(&corpus);
@@ -116,8 +124,13 @@ pub(super) async fn corpus(
     Ok(corpus)
 }
 
-/// The corpus as the run carries it; `None` where an earlier start stopped before all of it was there.
-async fn carried(plan: &Plan, run: &Store, manifest: &RunManifest) -> Result<Option<Corpus>, ReplayError> {
+/// The corpus that the run contains. Returns `None` if an earlier start stopped before it copied all recordings.
+async fn corpus_of_run(
+    plan: &Plan,
+    run: &Store,
+    manifest: &RunManifest,
+    catalog: &Arc<ToolCatalog>,
+) -> Result<Option<Corpus>, ReplayError> {
     let snapshot = run.snapshot().await?;
     let trials: Vec<Trial> = run.read_table(&snapshot, Table::Trials, None).await?;
     let recorded = trials.into_iter().filter(|trial| trial.lane == Lane::Recorded);
@@ -125,83 +138,90 @@ async fn carried(plan: &Plan, run: &Store, manifest: &RunManifest) -> Result<Opt
     if u32::try_from(wanted.len()).ok() != manifest.planned_cases {
         return Ok(None);
     }
-    let snapshot = snapshot.of_source(super::RECORDED_SOURCE);
-    let choice = Choice { agent: None, sample: None, seed: plan.seed };
-    Ok(Some(corpus::load(run, &snapshot, choice, &plan.tools).await?))
+    let snapshot = snapshot.of_source(RECORDED_SOURCE);
+    let selection = Selection { agent: None, sample: None, seed: plan.seed };
+    Ok(Some(corpus::load(run, &snapshot, selection, catalog).await?))
 }
 
 fn no_cases(plan: &Plan, corpus: &Corpus) -> ReplayError {
-    let torn = corpus.torn.iter().map(|torn| format!("{}: {}", torn.session, torn.reasons.join(", ")));
+    let incomplete = corpus.incomplete.iter();
+    let incomplete = incomplete.map(|session| format!("{}: {}", session.session, session.reasons.join(", ")));
     let unusable = corpus.unusable.iter().map(|session| format!("{}: {}", session.session, session.reason));
-    let named: Vec<String> = torn.chain(unusable).take(MAX_NAMED).collect();
+    let named: Vec<String> = incomplete.chain(unusable).take(MAX_NAMED).collect();
     let agent = plan.agent.as_ref().map(|agent| format!(" (of agent {agent})")).unwrap_or_default();
     let named = if named.is_empty() { String::new() } else { format!(", such as {}", named.join("; ")) };
     ReplayError::NoCases {
         location: plan.store.clone(),
-        torn: corpus.torn.len(),
+        incomplete: corpus.incomplete.len(),
         unusable: corpus.unusable.len(),
         hint: format!("{agent}{named}"),
     }
 }
 
-/// Says in what a run that is to be resumed was started otherwise.
-pub(super) fn same_plan(location: &str, held: &RunManifest, wanted: &RunManifest) -> Result<(), ReplayError> {
+/// Rejects the resumption of a run that was started with another plan.
+pub(super) fn check_same_plan(
+    location: &str,
+    existing: &RunManifest,
+    wanted: &RunManifest,
+) -> Result<(), ReplayError> {
     fn number(value: Option<impl ToString>) -> String {
         value.map_or_else(|| "none".to_owned(), |value| value.to_string())
     }
-    let differs = |what: &'static str, held: String, asked: String| {
-        Err(ReplayError::OtherPlan { location: location.to_owned(), what, held, asked })
+    let differs = |what: &'static str, found: String, expected: String| {
+        Err(ReplayError::OtherPlan { location: location.to_owned(), what, found, expected })
     };
     let shown = |text: Option<&str>| text.unwrap_or("none").chars().take(16).collect::<String>();
-    if held.source != wanted.source {
-        return differs("source", held.source.clone(), wanted.source.clone());
+    if existing.source != wanted.source {
+        return differs("source", existing.source.clone(), wanted.source.clone());
     }
-    if held.lane != wanted.lane {
-        return differs("lane", held.lane.as_str().to_owned(), wanted.lane.as_str().to_owned());
+    if existing.lane != wanted.lane {
+        return differs("lane", existing.lane.as_str().to_owned(), wanted.lane.as_str().to_owned());
     }
-    if held.build != wanted.build {
-        return differs("build", held.build.to_string(), wanted.build.to_string());
+    if existing.build != wanted.build {
+        return differs("build", existing.build.to_string(), wanted.build.to_string());
     }
-    if held.seed != wanted.seed {
-        return differs("seed", number(held.seed), number(wanted.seed));
+    if existing.seed != wanted.seed {
+        return differs("seed", number(existing.seed), number(wanted.seed));
     }
-    if held.planned_trials != wanted.planned_trials {
-        let (held, asked) = (number(held.planned_trials), number(wanted.planned_trials));
-        return differs("number of trials", held, asked);
+    if existing.planned_trials != wanted.planned_trials {
+        let (found, expected) = (number(existing.planned_trials), number(wanted.planned_trials));
+        return differs("number of trials", found, expected);
     }
-    if held.corpus_digest != wanted.corpus_digest {
-        let (held, asked) = (shown(held.corpus_digest.as_deref()), shown(wanted.corpus_digest.as_deref()));
-        return differs("corpus (digest)", held, asked);
+    if existing.corpus_digest != wanted.corpus_digest {
+        let (found, expected) =
+            (shown(existing.corpus_digest.as_deref()), shown(wanted.corpus_digest.as_deref()));
+        return differs("corpus (digest)", found, expected);
     }
-    if held.plan_digest != wanted.plan_digest {
-        let (held, asked) = (shown(held.plan_digest.as_deref()), shown(wanted.plan_digest.as_deref()));
-        return differs("candidate, faults, tools or model settings (digest)", held, asked);
+    if existing.plan_digest != wanted.plan_digest {
+        let (found, expected) =
+            (shown(existing.plan_digest.as_deref()), shown(wanted.plan_digest.as_deref()));
+        return differs("candidate, faults, tools or model settings (digest)", found, expected);
     }
     Ok(())
 }
 
-/// Warns of fault rules for tools that no case knows: most likely a typo, but a candidate may have new tools.
+/// Warns of fault rules for tools that no case lists: probably a typo, but a candidate may have new tools.
 pub(super) fn check_faults(plan: &Plan, cases: &Cases) {
     let Some(rules) = &plan.faults else { return };
-    for tool in rules.named() {
-        if !cases.values().any(|case| case.script.listed.contains_key(tool)) {
-            tracing::warn!(tool, "a fault names a tool that no session of the corpus knows");
+    for tool in rules.named_tools() {
+        if !cases.values().any(|case| case.recording.tool_list.contains_key(tool)) {
+            tracing::warn!(tool, "a fault rule names a tool that no selected session lists");
         }
     }
 }
 
-/// Finds out whether the candidate answers at all.
-pub(super) async fn probe(stage: &Stage, case: &Arc<Case>) -> Result<(), ReplayError> {
-    let probe = &stage.candidate.probe;
-    let timeout = probe.timeout.unwrap_or_else(|| stage.candidate.turn_timeout());
+/// Checks that the candidate answers.
+pub(super) async fn probe(context: &ReplayContext, case: &Arc<ReplayCase>) -> Result<(), ReplayError> {
+    let probe = &context.candidate.probe;
+    let timeout = probe.timeout.unwrap_or_else(|| context.candidate.turn_timeout());
     let answered = match &probe.url {
-        Some(url) => ask(&stage.settings.client, url, timeout).await,
-        None => Box::pin(trial_runner::probe(stage, case.clone(), timeout)).await,
+        Some(url) => probe_url(&context.settings.client, url, timeout).await,
+        None => Box::pin(trial_runner::probe(context, case.clone(), timeout)).await,
     };
     answered.map_err(|detail| ReplayError::Probe { detail })
 }
 
-async fn ask(client: &HttpClient, url: &Uri, timeout: Duration) -> Result<(), String> {
+async fn probe_url(client: &HttpClient, url: &Uri, timeout: Duration) -> Result<(), String> {
     let request = Request::builder().method(Method::GET).uri(url.clone()).body(Full::new(Bytes::new()));
     let request = request.map_err(|error| error.to_string())?;
     match tokio::time::timeout(timeout, client.request(request)).await {
@@ -210,7 +230,9 @@ async fn ask(client: &HttpClient, url: &Uri, timeout: Duration) -> Result<(), St
             let status = response.status().as_u16();
             Err(format!("the candidate answered the probe with HTTP status {status}\n  sent: GET {url}"))
         }
-        Ok(Err(error)) => Err(format!("the candidate does not answer: {}\n  sent: GET {url}", chain(&error))),
+        Ok(Err(error)) => {
+            Err(format!("the candidate does not answer: {}\n  sent: GET {url}", error_chain(&error)))
+        }
         Err(_) => Err(format!("the candidate does not answer within {timeout:?}\n  sent: GET {url}")),
     }
 }

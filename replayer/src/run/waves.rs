@@ -1,163 +1,248 @@
-//! A replay in parts: read the corpus, then start, then play some cases after others until the caller has seen enough.
+//! A replay in steps: read the corpus, start, then run waves of cases until the caller has seen enough.
 //!
-//! Reading sends nothing to the candidate, so that a plan can still be refused for free.
+//! Reading sends nothing to the candidate, so that the caller can reject a plan before the first trial.
 
-use std::collections::BTreeMap;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
+use schemas::FORMAT;
 use schemas::id::{CaseId, SessionId};
-use schemas::trial::RunManifest;
+use schemas::trial::{Fidelity, RunManifest};
 use store::{Snapshot, Store};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Cases, Dispatch, Progress, ReplayError, Tell, empty_summary, manifest_of, preflight, prepare, record,
-    stage,
-};
-use crate::corpus::{TornSession, UnusableSession};
+use super::cases::{Cases, prepare};
+use super::dispatcher::Dispatcher;
+use super::error::ReplayError;
+use super::preflight;
+use super::progress::{Progress, ProgressFn};
+use super::recordings::copy_recordings;
+use crate::blocking::run_blocking;
+use crate::corpus::{Corpus, IncompleteSession, UnusableSession};
+use crate::http_client::http_client;
 use crate::plan::{Plan, PlannedTrial, trials};
-use crate::summary::Summary;
-use crate::trial_log::Ledger;
+use crate::summary::{Endings, Summary};
+use crate::trial_log::TrialLog;
+use crate::trial_runner::ReplayContext;
 use crate::world::World;
+use crate::world::active_trial::ReplaySettings;
 
-/// A replay whose corpus is read, and nothing more done.
+/// A replay whose corpus is read.
 pub struct Prepared {
     plan: Plan,
     run: Store,
-    held: Option<RunManifest>,
-    wanted: RunManifest,
+    /// Manifest of the run to resume.
+    existing: Option<RunManifest>,
+    /// Manifest of this plan.
+    manifest: RunManifest,
     source: (Store, Snapshot),
     sessions: Vec<SessionId>,
     cases: Cases,
-    torn: Vec<TornSession>,
+    incomplete: Vec<IncompleteSession>,
     unusable: Vec<UnusableSession>,
     started: Instant,
 }
 
-/// A replay that has started: its run is there and the candidate answers.
+/// A started replay: its run exists and the candidate answers.
 pub struct Waves {
-    dispatch: Dispatch,
+    dispatcher: Dispatcher,
     planned: Vec<PlannedTrial>,
-    played: std::collections::BTreeSet<CaseId>,
+    /// Cases of earlier waves.
+    covered: BTreeSet<CaseId>,
     summary: Summary,
     started: Instant,
 }
 
 impl Prepared {
-    /// Reads the corpus and says what of the plan cannot be.
+    /// Checks the plan and reads the corpus.
     ///
     /// # Errors
-    /// See [`ReplayError`]; nothing was written, and nothing sent.
-    pub async fn read(plan: Plan, tell: &mut Tell<'_>) -> Result<Self, ReplayError> {
+    /// See [`ReplayError`]; nothing was written or sent.
+    pub async fn read(plan: Plan, on_progress: &mut ProgressFn<'_>) -> Result<Self, ReplayError> {
         let started = Instant::now();
         preflight::check(&plan)?;
-        let run = Store::open(&plan.run)?.with_keys(plan.ring.clone());
-        let held = run.manifest().await?;
-        if held.is_some() && !plan.resume {
+        let run = Store::open(&plan.run)?.with_keys(plan.key_ring.clone());
+        let existing = run.manifest().await?;
+        if existing.is_some() && !plan.resume {
             return Err(ReplayError::RunExists { location: plan.run });
         }
-        let corpus = preflight::corpus(&plan, &run, held.as_ref()).await?;
-        tell(Progress::Corpus {
-            whole: corpus.whole,
-            torn: corpus.torn.len(),
+        let corpus = preflight::corpus(&plan, &run, existing.as_ref()).await?;
+        on_progress(Progress::Corpus {
+            complete: corpus.complete,
+            incomplete: corpus.incomplete.len(),
             unusable: corpus.unusable.len(),
-            chosen: corpus.chosen.len(),
+            selected: corpus.selected.len(),
         });
-        let wanted = manifest_of(&plan, &corpus);
-        if let Some(held) = &held {
-            preflight::same_plan(&plan.run, held, &wanted)?;
+        let manifest = manifest(&plan, &corpus);
+        if let Some(existing) = &existing {
+            preflight::check_same_plan(&plan.run, existing, &manifest)?;
         }
-        let (sessions, cases) = prepare(corpus.chosen);
-        let (torn, unusable) = (corpus.torn, corpus.unusable);
-        let source = (corpus.lake, corpus.snapshot);
-        Ok(Self { plan, run, held, wanted, source, sessions, cases, torn, unusable, started })
+        let Corpus { selected, store, snapshot, incomplete, unusable, .. } = corpus;
+        let (sessions, cases) = run_blocking(move || prepare(selected)).await;
+        let source = (store, snapshot);
+        Ok(Self { plan, run, existing, manifest, source, sessions, cases, incomplete, unusable, started })
     }
 
-    /// The cases with their slices, by case.
+    /// The cases with their slices.
     pub fn cases(&self) -> impl Iterator<Item = (&CaseId, &BTreeMap<String, String>)> {
-        self.cases.iter().map(|(case, held)| (case, &held.script.slices))
+        self.cases.iter().map(|(id, case)| (id, &case.recording.slices))
     }
 
-    /// Names exactly what was read.
+    /// Digest of the selected sessions: BLAKE3, hexadecimal.
     #[must_use]
     pub fn corpus_digest(&self) -> &str {
-        self.wanted.corpus_digest.as_deref().unwrap_or_default()
+        self.manifest.corpus_digest.as_deref().unwrap_or_default()
     }
 
-    /// Asks the candidate whether it answers, and makes the run.
+    /// Probes the candidate and creates or opens the run.
     ///
     /// # Errors
-    /// See [`ReplayError`].
-    pub async fn start(self, world: &World, tell: &mut Tell<'_>) -> Result<Waves, ReplayError> {
-        let Self { plan, run, held, wanted, source, sessions, cases, torn, unusable, started } = self;
+    /// See [`ReplayError`]. A failed probe leaves no run behind.
+    pub async fn start(self, world: &World, on_progress: &mut ProgressFn<'_>) -> Result<Waves, ReplayError> {
+        let Self { plan, run, existing, manifest, source, sessions, cases, incomplete, unusable, started } =
+            self;
         preflight::check_faults(&plan, &cases);
-        let stage = stage(&plan, world, &cases);
+        let context = context(&plan, world, &cases).await;
         let planned = trials(cases.keys(), plan.lane, plan.trials, plan.seed);
-        let ledger = match &held {
-            Some(_) => Some(Ledger::open(run.clone(), plan.lane).await?),
+        let trial_log = match &existing {
+            Some(_) => Some(TrialLog::open(run.clone(), plan.lane).await?),
             None => None,
         };
-        let finished =
-            |trial: &&PlannedTrial| ledger.as_ref().is_some_and(|l| l.is_finished(&trial.case, trial.trial));
-        if let Some(first) = planned.iter().find(|trial| !finished(trial)) {
-            preflight::probe(&stage, &cases[&first.case]).await?;
-            tell(Progress::Probed);
-        }
-        if held.is_none() {
-            run.create_manifest(&wanted).await?;
-        }
-        record(&run, source, &sessions, &cases).await?;
-        let ledger = match ledger {
-            Some(ledger) => ledger,
-            None => Ledger::open(run.clone(), plan.lane).await?,
+        let is_finished = |trial: &&PlannedTrial| {
+            trial_log.as_ref().is_some_and(|log| log.is_finished(&trial.case, trial.trial))
         };
-        let mut summary = Summary { torn, unusable, ..empty_summary(&plan) };
-        ledger.earlier().iter().for_each(|trial| summary.add(trial));
-        summary.model_calls = ledger.earlier_model_calls();
+        if let Some(first) = planned.iter().find(|trial| !is_finished(trial)) {
+            preflight::probe(&context, &cases[&first.case]).await?;
+            on_progress(Progress::Probed);
+        }
+        if existing.is_none() {
+            run.create_manifest(&manifest).await?;
+        }
+        copy_recordings(&run, source, &sessions, &cases).await?;
+        let trial_log = match trial_log {
+            Some(trial_log) => trial_log,
+            None => TrialLog::open(run.clone(), plan.lane).await?,
+        };
+        let mut summary = Summary { incomplete, unusable, ..empty_summary(&plan) };
+        trial_log.earlier().iter().for_each(|trial| summary.add(trial));
+        summary.model_calls = trial_log.earlier_model_calls();
         let concurrency = plan.concurrency.max(1);
-        let dispatch = Dispatch { stage: Arc::new(stage), cases, ledger, concurrency };
-        Ok(Waves { dispatch, planned, played: std::collections::BTreeSet::new(), summary, started })
+        let dispatcher = Dispatcher { context: Arc::new(context), cases, trial_log, concurrency };
+        Ok(Waves { dispatcher, planned, covered: BTreeSet::new(), summary, started })
     }
 }
 
 impl Waves {
-    /// Plays the wanted cases that were not played before: all their trials, each finished one safe on return. On
-    /// cancellation finished trials are kept, and [`Self::summary`] says that it was interrupted.
+    /// Runs all trials of the wanted cases that no earlier wave covered. On return every finished trial is committed.
+    ///
+    /// On cancellation, finished trials are kept and [`Self::summary`] reports the interruption.
     ///
     /// # Errors
-    /// See [`ReplayError`]; what was finished before stays finished.
-    pub async fn play(
+    /// See [`ReplayError`]; finished trials are kept.
+    pub async fn run(
         &mut self,
-        wanted: impl Fn(&CaseId) -> bool,
-        tell: &mut Tell<'_>,
+        is_wanted: impl Fn(&CaseId) -> bool,
+        on_progress: &mut ProgressFn<'_>,
         cancel: &CancellationToken,
     ) -> Result<(), ReplayError> {
-        let is_new = |trial: &&PlannedTrial| wanted(&trial.case) && !self.played.contains(&trial.case);
+        let is_new = |trial: &&PlannedTrial| is_wanted(&trial.case) && !self.covered.contains(&trial.case);
         let wave: Vec<PlannedTrial> = self.planned.iter().filter(is_new).cloned().collect();
-        let ledger = &self.dispatch.ledger;
-        let open: VecDeque<PlannedTrial> =
-            wave.iter().filter(|trial| !ledger.is_finished(&trial.case, trial.trial)).cloned().collect();
-        self.played.extend(wave.iter().map(|trial| trial.case.clone()));
-        self.summary.cases = self.played.len();
+        let trial_log = &self.dispatcher.trial_log;
+        let is_open = |trial: &&PlannedTrial| !trial_log.is_finished(&trial.case, trial.trial);
+        let open: VecDeque<PlannedTrial> = wave.iter().filter(is_open).cloned().collect();
+        self.covered.extend(wave.iter().map(|trial| trial.case.clone()));
+        self.summary.cases = self.covered.len();
         self.summary.planned += wave.len();
         self.summary.already += wave.len() - open.len();
-        tell(Progress::Planned { trials: self.summary.planned, already: self.summary.planned - open.len() });
-        self.dispatch.run(open, &mut self.summary, tell, cancel).await
+        on_progress(Progress::Planned {
+            trials: self.summary.planned,
+            already: self.summary.planned - open.len(),
+        });
+        self.dispatcher.run(open, &mut self.summary, on_progress, cancel).await
     }
 
-    /// What was played so far.
+    /// Totals of the waves so far.
     #[must_use]
     pub fn summary(&self) -> &Summary {
         &self.summary
     }
 
-    /// Ends the replay, and says what was played.
+    /// Ends the replay and returns its totals.
     #[must_use]
     pub fn close(mut self, world: &World) -> Summary {
         self.summary.uncorrelated_calls = world.registry().uncorrelated();
         self.summary.elapsed_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.summary
+    }
+}
+
+fn manifest(plan: &Plan, corpus: &Corpus) -> RunManifest {
+    RunManifest {
+        format: FORMAT,
+        tool_version: plan.tool_version.clone(),
+        lane: plan.lane,
+        build: plan.candidate.build().clone(),
+        source: "replay".to_owned(),
+        model: Some(plan.model.as_str().to_owned()),
+        selected: false,
+        planned_trials: Some(plan.trials),
+        planned_cases: u32::try_from(corpus.selected.len()).ok(),
+        seed: Some(plan.seed),
+        corpus_digest: Some(corpus.digest.clone()),
+        plan_digest: Some(plan.digest()),
+    }
+}
+
+fn empty_summary(plan: &Plan) -> Summary {
+    Summary {
+        run: plan.run.clone(),
+        lane: plan.lane,
+        build: plan.candidate.build().clone(),
+        cases: 0,
+        planned: 0,
+        already: 0,
+        ran: 0,
+        endings: Endings::default(),
+        fidelity: Fidelity::default(),
+        divergences: 0,
+        duplicated_writes: 0,
+        uncorrelated_calls: 0,
+        model_calls: 0,
+        input_tokens: 0,
+        output_tokens: 0,
+        incomplete: Vec::new(),
+        unusable: Vec::new(),
+        interrupted: false,
+        elapsed_ms: 0,
+    }
+}
+
+async fn context(plan: &Plan, world: &World, cases: &Cases) -> ReplayContext {
+    let tool_list = cases.values().flat_map(|case| case.recording.tool_list.clone()).collect();
+    world.registry().prepare(plan.candidate.propagate.clone(), plan.concurrency <= 1, tool_list);
+    let needs_tls = plan.candidate.needs_tls();
+    // Reads the root certificates of the system from disk.
+    let client = run_blocking(move || http_client(needs_tls)).await;
+    ReplayContext {
+        candidate: plan.candidate.clone(),
+        lane: plan.lane,
+        settings: Arc::new(ReplaySettings {
+            run_seed: plan.seed,
+            faults: plan.faults.clone().unwrap_or_default(),
+            model: plan.model,
+            upstream: plan.candidate.model.clone(),
+            propagate: plan.candidate.propagate.clone(),
+            client,
+            clock: plan.clock,
+            delay_scale: plan.delay_scale,
+            delay_cap: plan.delay_cap,
+        }),
+        registry: world.registry().clone(),
+        world_url: format!("http://{}", world.address()),
+        incarnation: plan.incarnation.clone(),
+        exchanges: AtomicU64::new(0),
+        root_key: plan.root_key.clone(),
     }
 }

@@ -1,6 +1,6 @@
-//! One trial in the world: how far it has got in the recording, and every exchange it made.
+//! One running trial: its progress through the recording and every exchange that it made.
 //!
-//! Its lock is held for look-ups and notes only, never across an await.
+//! The lock on the state is held for look-ups and updates only, never across an await.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,152 +8,164 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use jsonschema::Validator;
-use schemas::exchange::{Edge, Ending, Operation, Protocol, Usage};
+use schemas::exchange::{Edge, Ending, Operation, Protocol};
 use schemas::trial::{Divergence, Fidelity};
 
-use crate::candidate::Upstream;
-use crate::candidate::turn::Place;
-use crate::case_recording::Script;
+use crate::candidate::endpoint::TrialEndpoint;
+use crate::candidate::settings::Upstream;
+use crate::case_recording::CaseRecording;
 use crate::clock::Clock;
 use crate::faults::FaultRules;
 use crate::http_client::HttpClient;
 use crate::plan::ModelMode;
-use crate::tool_index::{Cursor, Tape};
+use crate::tool_index::{ToolIndex, ToolMatcher};
 
-/// What holds for every trial of a replay.
+/// Settings that all trials of a replay share.
 #[derive(Debug)]
-pub(crate) struct Settings {
+pub(crate) struct ReplaySettings {
     pub(crate) run_seed: u64,
     pub(crate) faults: FaultRules,
     pub(crate) model: ModelMode,
     pub(crate) upstream: Option<Upstream>,
+    /// Additional header that carries the trial token.
     pub(crate) propagate: Option<hyper::header::HeaderName>,
     pub(crate) client: HttpClient,
     pub(crate) clock: Clock,
-    /// Recorded tool delays are multiplied by this.
+    /// Factor for recorded tool delays.
     pub(crate) delay_scale: f64,
-    /// No recorded tool delay is replayed longer than this.
+    /// Upper bound of a replayed tool delay, after scaling.
     pub(crate) delay_cap: Duration,
 }
 
-/// A case made ready to be played; shared by its trials.
+/// A case with its indexed recording; its trials share it.
 #[derive(Debug)]
-pub(crate) struct Case {
-    pub(crate) script: Script,
-    pub(crate) tape: Tape,
+pub(crate) struct ReplayCase {
+    pub(crate) recording: CaseRecording,
+    pub(crate) tool_index: ToolIndex,
+    /// Compiled input schemas by tool.
     pub(crate) validators: HashMap<String, Arc<Validator>>,
 }
 
-/// A trial that is being played.
+/// A running trial.
 #[derive(Debug)]
-pub(crate) struct TrialWorld {
-    place: Place,
-    case: Arc<Case>,
+pub(crate) struct ActiveTrial {
+    endpoint: TrialEndpoint,
+    case: Arc<ReplayCase>,
     number: u32,
-    /// A probe gets no faults and no delays, and is thrown away.
-    probe: bool,
-    settings: Arc<Settings>,
-    state: Mutex<State>,
+    /// A probe gets no faults and no delays, and its exchanges are discarded.
+    is_probe: bool,
+    settings: Arc<ReplaySettings>,
+    state: Mutex<TrialState>,
 }
 
-/// How far a trial has got.
+/// Progress of a trial.
 #[derive(Debug, Default)]
-pub(crate) struct State {
-    pub(crate) exchanges: Vec<Raw>,
-    pub(crate) cursor: Cursor,
-    /// Calls of each tool so far.
+pub(crate) struct TrialState {
+    exchanges: Vec<CapturedExchange>,
+    pub(crate) tool_matcher: ToolMatcher,
+    /// Calls so far, by tool.
     pub(crate) tool_calls: HashMap<String, u32>,
     /// Model calls so far.
     pub(crate) model_calls: u32,
-    /// Model calls with the same history so far.
-    pub(crate) chains: HashMap<String, usize>,
+    /// Model calls so far, by content hash of their history.
+    pub(crate) model_calls_by_content: HashMap<blake3::Hash, usize>,
     pub(crate) fidelity: Fidelity,
     pub(crate) divergences: Vec<Divergence>,
-    /// Writes made again with the same arguments.
+    /// Repeated writes with the same arguments.
     pub(crate) duplicated_writes: u32,
-    /// Why the model provider could not be reached, where it could not.
-    pub(crate) provider_lost: Option<String>,
-    closed: bool,
+    /// The last reason why the model provider gave no answer.
+    pub(crate) upstream_failure: Option<String>,
+    is_closed: bool,
 }
 
-/// An exchange as it was seen, its bodies not yet cut.
+/// An exchange before its bodies are chunked.
 #[derive(Debug, Clone)]
-pub(crate) struct Raw {
+pub(crate) struct CapturedExchange {
     pub(crate) edge: Edge,
     pub(crate) protocol: Protocol,
+    /// Microseconds since 1970-01-01 UTC.
     pub(crate) started_at: i64,
     pub(crate) started: Instant,
     pub(crate) first_byte: Option<Duration>,
     pub(crate) duration: Option<Duration>,
+    /// Microseconds between successive frames of the answer.
     pub(crate) frame_gaps_us: Vec<u32>,
-    /// Absent while it is under way.
+    /// Absent while the exchange is in progress.
     pub(crate) ending: Option<Ending>,
     pub(crate) ending_detail: Option<String>,
+    /// HTTP method and path.
     pub(crate) http: Option<(String, String)>,
     pub(crate) status: Option<u16>,
     pub(crate) request: Bytes,
     pub(crate) response: Bytes,
+    /// The decoded operation. On the model edge it is decoded from the bodies when the rows are built.
     pub(crate) operation: Operation,
-    pub(crate) usage: Usage,
 }
 
-/// Everything that a trial did.
-#[derive(Debug)]
-pub(crate) struct Played {
-    pub(crate) exchanges: Vec<Raw>,
+/// Everything that a closed trial did.
+#[derive(Debug, Default)]
+pub(crate) struct TrialOutput {
+    pub(crate) exchanges: Vec<CapturedExchange>,
     pub(crate) fidelity: Fidelity,
     pub(crate) divergences: Vec<Divergence>,
     pub(crate) duplicated_writes: u32,
     pub(crate) model_calls: u32,
-    pub(crate) provider_lost: Option<String>,
+    pub(crate) upstream_failure: Option<String>,
 }
 
-impl TrialWorld {
-    /// A trial that has done nothing yet.
+impl ActiveTrial {
+    /// A trial without exchanges.
     pub(crate) fn new(
-        place: Place,
-        case: Arc<Case>,
+        endpoint: TrialEndpoint,
+        case: Arc<ReplayCase>,
         number: u32,
-        probe: bool,
-        settings: Arc<Settings>,
+        is_probe: bool,
+        settings: Arc<ReplaySettings>,
     ) -> Self {
-        Self { place, case, number, probe, settings, state: Mutex::default() }
+        Self { endpoint, case, number, is_probe, settings, state: Mutex::default() }
     }
 
-    pub(crate) fn place(&self) -> &Place {
-        &self.place
+    pub(crate) fn endpoint(&self) -> &TrialEndpoint {
+        &self.endpoint
     }
 
-    pub(crate) fn case(&self) -> &Case {
+    pub(crate) fn case(&self) -> &ReplayCase {
         &self.case
     }
 
+    /// Number within the case, from 0.
     pub(crate) fn number(&self) -> u32 {
         self.number
     }
 
     pub(crate) fn is_probe(&self) -> bool {
-        self.probe
+        self.is_probe
     }
 
-    pub(crate) fn settings(&self) -> &Arc<Settings> {
+    pub(crate) fn settings(&self) -> &Arc<ReplaySettings> {
         &self.settings
     }
 
-    /// The trial's state; `None` once it is over.
-    pub(crate) fn state(&self) -> Option<MutexGuard<'_, State>> {
+    /// Locks the state. Returns `None` once the trial is closed.
+    pub(crate) fn state(&self) -> Option<MutexGuard<'_, TrialState>> {
         let state = self.lock();
-        (!state.closed).then_some(state)
+        (!state.is_closed).then_some(state)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // A handler that panicked leaves at worst an exchange without an end, which `close` says of it.
+    fn lock(&self) -> MutexGuard<'_, TrialState> {
+        // A handler that panicked leaves at worst an exchange without an ending, which `close` marks as cancelled.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An exchange that starts now.
-    pub(crate) fn raw(&self, edge: Edge, protocol: Protocol, operation: Operation, request: Bytes) -> Raw {
-        Raw {
+    /// Makes an exchange that starts now; [`TrialState::open`] adds it to the trial.
+    pub(crate) fn begin_exchange(
+        &self,
+        edge: Edge,
+        protocol: Protocol,
+        operation: Operation,
+        request: Bytes,
+    ) -> CapturedExchange {
+        CapturedExchange {
             edge,
             protocol,
             started_at: self.settings.clock.now_micros(),
@@ -168,51 +180,51 @@ impl TrialWorld {
             request,
             response: Bytes::new(),
             operation,
-            usage: Usage::default(),
         }
     }
 
-    /// Notes how an exchange ended; nothing once the trial is over.
-    pub(crate) fn finish(&self, seq: usize, note: impl FnOnce(&mut Raw)) {
+    /// Completes an exchange, with changes by `update`. Does nothing once the trial is closed.
+    pub(crate) fn finish(&self, seq: usize, update: impl FnOnce(&mut CapturedExchange)) {
         let Some(mut state) = self.state() else { return };
-        if let Some(raw) = state.exchanges.get_mut(seq) {
-            let elapsed = raw.started.elapsed();
-            raw.duration = Some(elapsed);
-            raw.first_byte.get_or_insert(elapsed);
-            raw.ending = Some(Ending::Complete);
-            note(raw);
+        if let Some(exchange) = state.exchanges.get_mut(seq) {
+            let elapsed = exchange.started.elapsed();
+            exchange.duration = Some(elapsed);
+            exchange.first_byte.get_or_insert(elapsed);
+            exchange.ending = Some(Ending::Complete);
+            update(exchange);
         }
     }
 
-    /// Ends the trial: what is still under way is cancelled, and nothing more is let in.
-    pub(crate) fn close(&self) -> Played {
-        let state = std::mem::replace(&mut *self.lock(), State { closed: true, ..State::default() });
+    /// Closes the trial: cancels exchanges in progress and refuses new ones.
+    pub(crate) fn close(&self) -> TrialOutput {
+        let state =
+            std::mem::replace(&mut *self.lock(), TrialState { is_closed: true, ..TrialState::default() });
         let mut exchanges = state.exchanges;
-        for raw in exchanges.iter_mut().filter(|raw| raw.ending.is_none()) {
-            raw.ending = Some(Ending::Cancelled);
-            raw.duration = Some(raw.started.elapsed());
-            raw.ending_detail = Some("the candidate did not wait for the answer".to_owned());
+        for exchange in exchanges.iter_mut().filter(|exchange| exchange.ending.is_none()) {
+            exchange.ending = Some(Ending::Cancelled);
+            exchange.duration = Some(exchange.started.elapsed());
+            exchange.ending_detail = Some("the candidate did not wait for the answer".to_owned());
         }
-        Played {
+        TrialOutput {
             exchanges,
             fidelity: state.fidelity,
             divergences: state.divergences,
             duplicated_writes: state.duplicated_writes,
             model_calls: state.model_calls,
-            provider_lost: state.provider_lost,
+            upstream_failure: state.upstream_failure,
         }
     }
 }
 
-impl State {
-    /// Adds an exchange and gives its number within the trial.
-    pub(crate) fn open(&mut self, raw: Raw) -> usize {
-        self.exchanges.push(raw);
+impl TrialState {
+    /// Adds an exchange and returns its number within the trial.
+    pub(crate) fn open(&mut self, exchange: CapturedExchange) -> usize {
+        self.exchanges.push(exchange);
         self.exchanges.len() - 1
     }
 
-    /// Notes that the trial left the recording.
-    pub(crate) fn diverge(&mut self, seq: usize, kind: &str, tool: Option<&str>, detail: String) {
+    /// Records a call to which the recording has no answer.
+    pub(crate) fn add_divergence(&mut self, seq: usize, kind: &str, tool: Option<&str>, detail: String) {
         let seq = u32::try_from(seq).unwrap_or(u32::MAX);
         self.divergences.push(Divergence {
             seq,

@@ -1,6 +1,6 @@
-//! MCP over streamable HTTP: the session form of 2025 and the stateless one of 2026-07-28.
+//! MCP over streamable HTTP: the protocol versions of 2025, with sessions, and version 2026-07-28, without.
 //!
-//! Tools only: no resources, prompts, sampling or server-sent requests, and every answer is one JSON message.
+//! Tools only: no resources, prompts, sampling or requests by the server. Every answer is one JSON message.
 
 use std::sync::Arc;
 
@@ -12,18 +12,18 @@ use schemas::canonical::canonical;
 use schemas::exchange::{Edge, Operation, OperationKind, Protocol};
 use serde_json::{Value, json};
 
-use super::active_trial::TrialWorld;
-use super::registry::{Belongs, Registry};
-use super::responses::{Reply, bytes_reply, error_reply, json_reply, status};
-use super::tool_calls::{self, Decision, ToolCall, Verdict};
-use super::{Asked, belonging};
+use super::active_trial::ActiveTrial;
+use super::registry::{Registry, TrialLookup};
+use super::request::WorldRequest;
+use super::responses::{WorldBody, bytes_response, error_response, json_response, status, trial_ended};
+use super::tool_calls::{self, Decision, ToolCall, ToolResponse};
 use crate::case_recording::Arguments;
-use crate::tool_answer::{McpReply, text_result};
+use crate::tool_answer::{McpResponse, text_result};
 
-/// The stateless form.
+/// Protocol version without sessions.
 const STATELESS: &str = "2026-07-28";
 
-/// The session forms, newest first.
+/// Protocol versions with sessions, newest first.
 const WITH_SESSIONS: [&str; 3] = ["2025-11-25", "2025-06-18", "2025-03-26"];
 
 const SESSION_HEADER: &str = "mcp-session-id";
@@ -36,15 +36,19 @@ const HEADER_MISMATCH: i64 = -32020;
 const SERVER_ERROR: i64 = -32000;
 
 /// Answers a request to the MCP endpoint.
-pub(crate) async fn answer(registry: &Arc<Registry>, prefix: Option<&str>, asked: Asked) -> Response<Reply> {
-    if asked.method == Method::DELETE {
-        return bytes_reply(StatusCode::OK, "application/json", Bytes::new());
+pub(crate) async fn answer(
+    registry: &Arc<Registry>,
+    prefix: Option<&str>,
+    request: WorldRequest,
+) -> Response<WorldBody> {
+    if request.method == Method::DELETE {
+        return bytes_response(StatusCode::OK, "application/json", Bytes::new());
     }
-    if asked.method != Method::POST {
-        // The specification's answer of a server that sends nothing on its own.
-        return error_reply(StatusCode::METHOD_NOT_ALLOWED, "the world opens no stream of its own; use POST");
+    if request.method != Method::POST {
+        // As the specification requires of a server without a stream of its own.
+        return error_response(StatusCode::METHOD_NOT_ALLOWED, "the MCP endpoint opens no stream; use POST");
     }
-    let message: Value = match serde_json::from_slice(&asked.body) {
+    let message: Value = match serde_json::from_slice(&request.body) {
         Ok(message) => message,
         Err(error) => {
             return rpc_error(StatusCode::BAD_REQUEST, &Value::Null, PARSE_ERROR, &error.to_string());
@@ -52,44 +56,45 @@ pub(crate) async fn answer(registry: &Arc<Registry>, prefix: Option<&str>, asked
     };
     let Some(method) = message["method"].as_str().map(str::to_owned) else {
         if message.get("result").is_some() || message.get("error").is_some() {
-            return bytes_reply(StatusCode::ACCEPTED, "application/json", Bytes::new());
+            return bytes_response(StatusCode::ACCEPTED, "application/json", Bytes::new());
         }
-        let text = "expected one JSON-RPC message with a `method`";
+        let text = "expected a JSON-RPC message with `method`";
         return rpc_error(StatusCode::BAD_REQUEST, &message["id"], INVALID_REQUEST, text);
     };
     let Some(id) = message.get("id").filter(|id| !id.is_null()).cloned() else {
-        return bytes_reply(StatusCode::ACCEPTED, "application/json", Bytes::new());
+        return bytes_response(StatusCode::ACCEPTED, "application/json", Bytes::new());
     };
-    let stateless = is_stateless(&asked.headers, &message);
-    if stateless && let Err(text) = check_headers(&asked.headers, &method, &message) {
+    let stateless = is_stateless(&request.headers, &message);
+    if stateless && let Err(text) = check_headers(&request.headers, &method, &message) {
         return rpc_error(StatusCode::BAD_REQUEST, &id, HEADER_MISMATCH, &text);
     }
-    let belongs = registry.find(prefix, &asked.headers, message["params"].get("_meta"));
-    let request = Request { id, method, message, stateless };
-    if request.method == "tools/call" {
-        return match belonging(registry, belongs) {
-            Ok(trial) => call(&trial, &request, asked).await,
-            Err(reply) => reply,
+    let lookup = registry.find(prefix, &request.headers, message["params"].get("_meta"));
+    let rpc = RpcRequest { id, method, message, stateless };
+    if rpc.method == "tools/call" {
+        return match registry.require(lookup) {
+            Ok(trial) => call_tool(&trial, &rpc, request).await,
+            Err(response) => response,
         };
     }
-    let trial = match belongs {
-        Belongs::Trial(trial) => Some(trial),
-        Belongs::Over | Belongs::Unknown => None,
+    let trial = match lookup {
+        TrialLookup::Running(trial) => Some(trial),
+        TrialLookup::Finished | TrialLookup::Unknown => None,
     };
-    other(registry, trial.as_ref(), &request, asked)
+    answer_other(registry, trial.as_ref(), &rpc, request)
 }
 
-struct Request {
+/// A JSON-RPC request.
+struct RpcRequest {
     id: Value,
     method: String,
     message: Value,
     stateless: bool,
 }
 
-impl Request {
+impl RpcRequest {
     fn result(&self, mut result: Value) -> Value {
         if let Some(map) = result.as_object_mut() {
-            // Each form has its own discriminator: required in the one, unknown to the other.
+            // Version 2026-07-28 requires `resultType`; earlier versions do not know it.
             if self.stateless {
                 map.entry("resultType").or_insert_with(|| json!("complete"));
             } else {
@@ -104,8 +109,8 @@ impl Request {
     }
 }
 
-fn rpc_error(status: StatusCode, id: &Value, code: i64, message: &str) -> Response<Reply> {
-    json_reply(status, &json!({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": message}}))
+fn rpc_error(status: StatusCode, id: &Value, code: i64, message: &str) -> Response<WorldBody> {
+    json_response(status, &json!({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": message}}))
 }
 
 fn is_stateless(headers: &HeaderMap, message: &Value) -> bool {
@@ -114,7 +119,7 @@ fn is_stateless(headers: &HeaderMap, message: &Value) -> bool {
     header == Some(STATELESS) || meta == Some(STATELESS)
 }
 
-/// In the stateless form the headers must say what the body says.
+/// Checks that the headers of version 2026-07-28 repeat version, method and tool of the body.
 fn check_headers(headers: &HeaderMap, method: &str, message: &Value) -> Result<(), String> {
     let version = headers.get("mcp-protocol-version").and_then(|value| value.to_str().ok());
     if version != Some(STATELESS) {
@@ -135,95 +140,97 @@ fn check_headers(headers: &HeaderMap, method: &str, message: &Value) -> Result<(
     Ok(())
 }
 
-/// Values unsafe in a header are written `=?base64?…?=`.
+/// Decodes `=?base64?…?=`, the form of values that are not safe in a header.
 fn decode_header(value: &str) -> String {
     let encoded = value.strip_prefix("=?base64?").and_then(|rest| rest.strip_suffix("?="));
     let bytes = encoded.and_then(|text| base64::engine::general_purpose::STANDARD.decode(text).ok());
     bytes.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or_else(|| value.to_owned())
 }
 
-/// A tool call of a trial.
-async fn call(trial: &Arc<TrialWorld>, request: &Request, asked: Asked) -> Response<Reply> {
-    let params = &request.message["params"];
+/// Answers a tool call of a trial.
+async fn call_tool(trial: &Arc<ActiveTrial>, rpc: &RpcRequest, request: WorldRequest) -> Response<WorldBody> {
+    let params = &rpc.message["params"];
     let Some(tool) = params["name"].as_str().filter(|name| !name.is_empty()) else {
-        return rpc_error(StatusCode::OK, &request.id, INVALID_PARAMS, "params.name is missing");
+        return rpc_error(StatusCode::OK, &rpc.id, INVALID_PARAMS, "params.name is missing");
     };
     let arguments = params.get("arguments").filter(|value| !value.is_null());
     let call = ToolCall {
         tool: tool.to_owned(),
         arguments: Arguments::Canonical(arguments.map_or_else(|| "{}".to_owned(), canonical)),
         protocol: Protocol::Mcp,
-        method: Some(request.method.clone()),
-        http: (asked.method.to_string(), asked.path_and_query()),
-        request: asked.body,
+        method: Some(rpc.method.clone()),
+        http: (request.method.to_string(), request.path_and_query()),
+        request: request.body,
     };
-    let Some(Decision { seq, verdict, hold }) = tool_calls::decide(trial, call) else {
-        return error_reply(StatusCode::GONE, "this trial is over");
+    let Some(Decision { seq, response, delay }) = tool_calls::decide(trial, call) else {
+        return trial_ended();
     };
-    tokio::time::sleep(hold).await;
-    let (code, body) = render(request, &verdict);
+    tokio::time::sleep(delay).await;
+    let (code, body) = render(rpc, &response);
     let bytes = Bytes::from(body.to_string());
-    tool_calls::note(trial, seq, &verdict, code, &bytes);
-    bytes_reply(code, "application/json", bytes)
+    tool_calls::finish(trial, seq, &response, code, &bytes);
+    bytes_response(code, "application/json", bytes)
 }
 
-fn render(request: &Request, verdict: &Verdict) -> (StatusCode, Value) {
-    let server_error = |text: &str| request.error(&json!({"code": SERVER_ERROR, "message": text}));
-    match verdict {
-        Verdict::Answer(answer) => match answer.to_mcp() {
-            McpReply::Result(result) => (StatusCode::OK, request.result(result)),
-            McpReply::Error(error) => (StatusCode::OK, request.error(&error)),
+fn render(rpc: &RpcRequest, response: &ToolResponse) -> (StatusCode, Value) {
+    let server_error = |text: &str| rpc.error(&json!({"code": SERVER_ERROR, "message": text}));
+    match response {
+        ToolResponse::Answer(answer) => match answer.to_mcp() {
+            McpResponse::Result(result) => (StatusCode::OK, rpc.result(result)),
+            McpResponse::Error(error) => (StatusCode::OK, rpc.error(&error)),
         },
-        Verdict::Invalid(text) | Verdict::Missed(text) => {
-            (StatusCode::OK, request.result(text_result(text, true)))
+        ToolResponse::Invalid(text) | ToolResponse::Missed(text) => {
+            (StatusCode::OK, rpc.result(text_result(text, true)))
         }
-        Verdict::Refused(number) => (status(*number), server_error("the tool is not available")),
-        Verdict::Lost => (StatusCode::GATEWAY_TIMEOUT, server_error("the tool did not answer in time")),
+        ToolResponse::Refused(number) => (status(*number), server_error("the tool is not available")),
+        ToolResponse::TimedOut => {
+            (StatusCode::GATEWAY_TIMEOUT, server_error("the tool did not answer in time"))
+        }
     }
 }
 
-/// Everything but tool calls: answered inside and outside of trials.
-fn other(
+/// Answers every method but `tools/call`, inside and outside of trials.
+fn answer_other(
     registry: &Registry,
-    trial: Option<&Arc<TrialWorld>>,
-    request: &Request,
-    asked: Asked,
-) -> Response<Reply> {
+    trial: Option<&Arc<ActiveTrial>>,
+    rpc: &RpcRequest,
+    request: WorldRequest,
+) -> Response<WorldBody> {
     let tools = || match trial {
-        Some(trial) => trial.case().script.listed.values().cloned().collect(),
-        None => registry.listed(),
+        Some(trial) => trial.case().recording.tool_list.values().cloned().collect(),
+        None => registry.tool_list(),
     };
-    let body = match request.method.as_str() {
-        "initialize" => request.result(initialize(&request.message["params"])),
-        "server/discover" => request.result(json!({
+    let body = match rpc.method.as_str() {
+        "initialize" => rpc.result(initialize(&rpc.message["params"])),
+        "server/discover" => rpc.result(json!({
             "supportedVersions": [STATELESS, WITH_SESSIONS[0], WITH_SESSIONS[1], WITH_SESSIONS[2]],
             "capabilities": {"tools": {}},
             "ttlMs": 0,
             "cacheScope": "private",
             "_meta": {"io.modelcontextprotocol/serverInfo": server_info()},
         })),
-        "ping" => request.result(json!({})),
+        "ping" => rpc.result(json!({})),
         "tools/list" => {
             let tools: Vec<Value> = tools();
             let mut result = json!({"tools": tools});
-            if request.stateless {
+            if rpc.stateless {
                 result["ttlMs"] = json!(0);
                 result["cacheScope"] = json!("private");
             }
-            request.result(result)
+            rpc.result(result)
         }
         method => {
-            let message = format!("method {method} is not known to the world");
-            request.error(&json!({"code": METHOD_NOT_FOUND, "message": message}))
+            let message = format!("the world does not support method {method}");
+            rpc.error(&json!({"code": METHOD_NOT_FOUND, "message": message}))
         }
     };
     let bytes = Bytes::from(body.to_string());
     if let Some(trial) = trial {
-        record(trial, request, asked, &bytes);
+        record(trial, rpc, request, &bytes);
     }
-    let mut response = bytes_reply(StatusCode::OK, "application/json", bytes);
-    if request.method == "initialize" {
-        let session = trial.map_or("outside-of-trials", |trial| trial.place().token.as_str());
+    let mut response = bytes_response(StatusCode::OK, "application/json", bytes);
+    if rpc.method == "initialize" {
+        let session = trial.map_or("outside-of-trials", |trial| trial.endpoint().token.as_str());
         if let Ok(value) = HeaderValue::try_from(session) {
             response.headers_mut().insert(SESSION_HEADER, value);
         }
@@ -241,19 +248,19 @@ fn initialize(params: &Value) -> Value {
     json!({"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": server_info()})
 }
 
-fn record(trial: &TrialWorld, request: &Request, asked: Asked, bytes: &Bytes) {
-    let kind = if request.method == "tools/list" { OperationKind::ListTools } else { OperationKind::Other };
+fn record(trial: &ActiveTrial, rpc: &RpcRequest, request: WorldRequest, bytes: &Bytes) {
+    let kind = if rpc.method == "tools/list" { OperationKind::ListTools } else { OperationKind::Other };
     let mut operation = Operation::new(kind);
-    operation.method = Some(request.method.clone());
-    let http = (asked.method.to_string(), asked.path_and_query());
-    let mut raw = trial.raw(Edge::Tool, Protocol::Mcp, operation, asked.body);
-    raw.http = Some(http);
+    operation.method = Some(rpc.method.clone());
+    let http = (request.method.to_string(), request.path_and_query());
+    let mut exchange = trial.begin_exchange(Edge::Tool, Protocol::Mcp, operation, request.body);
+    exchange.http = Some(http);
     let Some(mut state) = trial.state() else { return };
-    let seq = state.open(raw);
+    let seq = state.open(exchange);
     drop(state);
-    trial.finish(seq, |raw| {
-        raw.status = Some(200);
-        raw.response = bytes.clone();
+    trial.finish(seq, |exchange| {
+        exchange.status = Some(200);
+        exchange.response = bytes.clone();
     });
 }
 
@@ -262,7 +269,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn headers_must_say_what_the_body_says() {
+    fn headers_must_repeat_the_body() {
         let message = json!({"method": "tools/call", "params": {"name": "é"}});
         let mut headers = HeaderMap::new();
         headers.insert("mcp-protocol-version", HeaderValue::from_static(STATELESS));
@@ -275,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_version_gets_the_newest_with_sessions() {
+    fn an_unknown_version_gets_the_newest_version_with_sessions() {
         assert_eq!(initialize(&json!({"protocolVersion": "2025-06-18"}))["protocolVersion"], "2025-06-18");
         assert_eq!(
             initialize(&json!({"protocolVersion": "1999-01-01"}))["protocolVersion"],

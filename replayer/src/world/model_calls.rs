@@ -1,7 +1,7 @@
-//! Model calls: answered from the recording, or let through to the configured provider.
+//! Answers model calls from the recording, or forwards them to the provider.
 //!
-//! A recorded answer is found by the history it continues: the very same messages, then what was said in them, and only
-//! then by its number in the trial, which is marked as derived.
+//! The recorded answer is found by the history that a request continues: by equal messages, then by equal content of the
+//! messages. Only if neither is recorded, the answer is the one with the same number in the recording (`derived`).
 
 use std::sync::Arc;
 
@@ -9,115 +9,99 @@ use bytes::Bytes;
 use hyper::{Response, StatusCode};
 use schemas::exchange::{Edge, Operation, OperationKind, Protocol};
 use serde_json::Value;
+use wire::openai_chat::{content_text, write_stream};
 
-use super::Asked;
-use super::active_trial::{Raw, State, TrialWorld};
+use super::active_trial::{ActiveTrial, CapturedExchange, TrialState};
 use super::live_model;
-use super::responses::{Reply, bytes_reply, error_reply, error_value, status};
-use crate::case_recording::ModelRecording;
-use crate::openai_chat;
+use super::model_call::admit;
+use super::request::WorldRequest;
+use super::responses::{WorldBody, bytes_response, error_response, error_value, status, trial_ended};
+use crate::case_recording::RecordedModelCall;
+use crate::openai_chat::{complete_fields, completion, content_hash, request_hash};
 use crate::plan::ModelMode;
-use crate::tool_index::shorten;
-
-/// A model call that was let in.
-#[derive(Debug)]
-pub(crate) struct ModelCall {
-    /// Its number among the trial's exchanges.
-    pub(crate) seq: usize,
-    /// Its number among the trial's model calls, from 0.
-    pub(crate) number: u32,
-    /// Its body as JSON.
-    pub(crate) request: Value,
-}
+use crate::shorten::shorten;
 
 /// Answers a chat completion.
-pub(crate) async fn answer(trial: &Arc<TrialWorld>, asked: Asked) -> Response<Reply> {
-    let request: Value = match serde_json::from_slice(&asked.body) {
-        Ok(request) => request,
+pub(crate) async fn answer(trial: &Arc<ActiveTrial>, request: WorldRequest) -> Response<WorldBody> {
+    let body: Value = match serde_json::from_slice(&request.body) {
+        Ok(body) => body,
         Err(error) => {
-            return error_reply(StatusCode::BAD_REQUEST, &format!("the request is not JSON: {error}"));
+            return error_response(StatusCode::BAD_REQUEST, &format!("the request is not JSON: {error}"));
         }
     };
-    let mut operation = Operation::new(OperationKind::Chat);
-    operation.model = request["model"].as_str().map(str::to_owned);
-    let mut raw = trial.raw(Edge::Model, Protocol::OpenaiChat, operation, asked.body.clone());
-    raw.http = Some((asked.method.to_string(), asked.path_and_query()));
+    let operation = Operation::new(OperationKind::Chat);
+    let mut exchange =
+        trial.begin_exchange(Edge::Model, Protocol::OpenaiChat, operation, request.body.clone());
+    exchange.http = Some((request.method.to_string(), request.path_and_query()));
     match trial.settings().model {
-        ModelMode::Recorded => recorded(trial, request, raw),
-        ModelMode::Live => match let_in(trial, raw) {
-            Some((seq, number)) => live_model::answer(trial, ModelCall { seq, number, request }, asked).await,
-            None => error_reply(StatusCode::GONE, "this trial is over"),
+        ModelMode::Recorded => answer_from_recording(trial, &body, exchange),
+        ModelMode::Live => match admit(trial, exchange) {
+            Some(call) => live_model::forward(trial, call, request).await,
+            None => trial_ended(),
         },
     }
 }
 
-fn let_in(trial: &TrialWorld, raw: Raw) -> Option<(usize, u32)> {
-    let mut state = trial.state()?;
-    let number = state.model_calls;
-    state.model_calls += 1;
-    state.fidelity.live += 1;
-    Some((state.open(raw), number))
-}
-
-fn recorded(trial: &TrialWorld, request: Value, raw: Raw) -> Response<Reply> {
-    let Some(mut state) = trial.state() else { return error_reply(StatusCode::GONE, "this trial is over") };
-    let seq = state.open(raw);
-    let found = find(&trial.case().script.models, &mut state, &request, seq);
+fn answer_from_recording(
+    trial: &ActiveTrial,
+    request: &Value,
+    exchange: CapturedExchange,
+) -> Response<WorldBody> {
+    let Some(mut state) = trial.state() else { return trial_ended() };
+    let seq = state.open(exchange);
+    let found = find(&trial.case().recording.model_calls, &mut state, request, seq);
     drop(state);
-    let Some(recording) = found else {
-        let text = "no recorded model answer is at hand for this call";
+    let Some(recorded) = found else {
+        let text = "no recorded model answer matches this call";
         let bytes = Bytes::from(error_value(text).to_string());
         // Clients do not retry a 400, so a miss is counted once.
-        trial.finish(seq, |raw| {
-            raw.status = Some(400);
-            raw.response = bytes.clone();
+        trial.finish(seq, |exchange| {
+            exchange.status = Some(400);
+            exchange.response = bytes.clone();
         });
-        return bytes_reply(StatusCode::BAD_REQUEST, "application/json", bytes);
+        return bytes_response(StatusCode::BAD_REQUEST, "application/json", bytes);
     };
-    let (content_type, bytes) =
-        spoken_as_asked(recording, &request, &format!("{}-{seq}", trial.place().token));
-    trial.finish(seq, |raw| {
-        let (operation, usage) = openai_chat::decode(&request, &bytes);
-        raw.status = Some(recording.status);
-        raw.response = bytes.clone();
-        raw.operation = operation;
-        raw.usage = usage;
+    let id = format!("{}-{seq}", trial.endpoint().token);
+    let (content_type, bytes) = in_requested_form(recorded, request, &id);
+    trial.finish(seq, |exchange| {
+        exchange.status = Some(recorded.status);
+        exchange.response = bytes.clone();
     });
-    bytes_reply(status(recording.status), content_type, bytes)
+    bytes_response(status(recorded.status), content_type, bytes)
 }
 
-/// Finds the recorded answer to a request, and counts how it was found.
+/// Finds the recorded answer to a request, and counts the way in which it was found.
 fn find<'a>(
-    models: &'a [ModelRecording],
-    state: &mut State,
+    recorded: &'a [RecordedModelCall],
+    state: &mut TrialState,
     request: &Value,
     seq: usize,
-) -> Option<&'a ModelRecording> {
+) -> Option<&'a RecordedModelCall> {
     let number = state.model_calls as usize;
     state.model_calls += 1;
-    let said = openai_chat::said_chain(request);
-    let occurrence = match &said {
-        Some(said) => {
-            let count = state.chains.entry(said.clone()).or_insert(0);
+    let content = content_hash(request);
+    let occurrence = match content {
+        Some(content) => {
+            let count = state.model_calls_by_content.entry(content).or_insert(0);
             *count += 1;
             *count - 1
         }
         None => 0,
     };
-    let exact = openai_chat::exact_chain(request);
-    let nth = |same: &dyn Fn(&ModelRecording) -> bool| {
-        let alike: Vec<&ModelRecording> = models.iter().filter(|model| same(model)).collect();
-        alike.get(occurrence).or(alike.last()).copied()
+    let exact = request_hash(request);
+    let nth = |is_match: &dyn Fn(&RecordedModelCall) -> bool| {
+        let matching: Vec<&RecordedModelCall> = recorded.iter().filter(|call| is_match(call)).collect();
+        matching.get(occurrence).or(matching.last()).copied()
     };
-    if let Some(found) = nth(&|model| exact.is_some() && model.exact == exact) {
+    if let Some(found) = nth(&|call| exact.is_some() && call.request_hash == exact) {
         state.fidelity.exact += 1;
         return Some(found);
     }
-    if let Some(found) = nth(&|model| said.is_some() && model.said == said) {
+    if let Some(found) = nth(&|call| content.is_some() && call.content_hash == content) {
         state.fidelity.normalised += 1;
         return Some(found);
     }
-    if let Some(found) = models.get(number) {
+    if let Some(found) = recorded.get(number) {
         state.fidelity.derived += 1;
         return Some(found);
     }
@@ -125,36 +109,38 @@ fn find<'a>(
     let last = request["messages"]
         .as_array()
         .and_then(|messages| messages.last())
-        .map(|last| openai_chat::text_of(&last["content"]));
+        .and_then(|last| content_text(&last["content"]));
     let detail = format!(
-        "model call {number} ends with {:?}; the recording holds {} model calls",
+        "model call {number} ends with {:?}; the recording contains {} model calls",
         shorten(&last.unwrap_or_default()),
-        models.len()
+        recorded.len()
     );
-    state.diverge(seq, "model_missed", None, detail);
+    state.add_divergence(seq, "model_missed", None, detail);
     None
 }
 
-/// The recorded answer, streamed or plain as the request asks for it; unchanged where it was recorded that way.
-fn spoken_as_asked(recording: &ModelRecording, request: &Value, id: &str) -> (&'static str, Bytes) {
-    let wanted = request["stream"].as_bool().unwrap_or(false);
-    let plain = serde_json::from_slice::<Value>(&recording.answer).ok();
-    let content_type = if wanted { "text/event-stream" } else { "application/json" };
-    let unchanged = || Bytes::from(recording.answer.clone());
+/// The recorded answer as a stream or a plain completion, whichever the request asks for.
+///
+/// An answer that was recorded in that form is unchanged, except for required fields that an imported one lacks.
+fn in_requested_form(recorded: &RecordedModelCall, request: &Value, id: &str) -> (&'static str, Bytes) {
+    let wants_stream = request["stream"].as_bool().unwrap_or(false);
+    let plain = serde_json::from_slice::<Value>(&recorded.answer).ok();
+    let content_type = if wants_stream { "text/event-stream" } else { "application/json" };
+    let unchanged = || Bytes::from(recorded.answer.clone());
     let model = request["model"].as_str().unwrap_or("recorded");
-    match (wanted, plain) {
+    match (wants_stream, plain) {
         (true, None) => (content_type, unchanged()),
         (true, Some(mut plain)) if plain["choices"].is_array() => {
-            openai_chat::complete_fields(&mut plain, model, id);
-            let with_usage = request["stream_options"]["include_usage"].as_bool().unwrap_or(false);
-            (content_type, Bytes::from(openai_chat::stream(&plain, with_usage)))
+            complete_fields(&mut plain, model, id);
+            let include_usage = request["stream_options"]["include_usage"].as_bool().unwrap_or(false);
+            (content_type, Bytes::from(write_stream(&plain, include_usage)))
         }
-        (false, None) => match openai_chat::completion(&recording.answer) {
-            Some(whole) => (content_type, Bytes::from(whole.to_string())),
+        (false, None) => match completion(&recorded.answer) {
+            Some(completion) => (content_type, Bytes::from(completion.to_string())),
             None => (content_type, unchanged()),
         },
         (false, Some(mut plain)) if plain["choices"].is_array() && plain.get("id").is_none() => {
-            openai_chat::complete_fields(&mut plain, model, id);
+            complete_fields(&mut plain, model, id);
             (content_type, Bytes::from(plain.to_string()))
         }
         // An error body is the same in both forms.

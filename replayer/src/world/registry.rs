@@ -1,147 +1,155 @@
-//! Which trial a call belongs to: by the trial's path prefix, by what the candidate propagates, or because there is one.
-//!
-//! Knows names, not answers.
+//! Finds the trial of a call: by the path prefix, by a header that the candidate passes on, or because one trial runs alone.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use hyper::HeaderMap;
 use hyper::header::HeaderName;
+use hyper::{HeaderMap, Response, StatusCode};
 use serde_json::Value;
+use wire::trace_context::{TRACE_ID_DIGITS, baggage, trace_id};
 
-use super::active_trial::TrialWorld;
+use super::active_trial::ActiveTrial;
+use super::responses::{WorldBody, error_response, trial_ended};
 
-/// Length of a trial's token, in hexadecimal digits: that of a W3C trace id.
-pub(crate) const TOKEN_DIGITS: usize = 32;
-
-/// The trials that are being played, and how calls are told apart.
+/// The running trials of a replay.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
-    trials: Mutex<HashMap<String, Arc<TrialWorld>>>,
-    /// Trials of this replay that are over; as many as it plays.
-    over: Mutex<HashSet<String>>,
+    /// By token.
+    running: Mutex<HashMap<String, Arc<ActiveTrial>>>,
+    /// Tokens of ended trials; bounded by the trials of the replay.
+    finished: Mutex<HashSet<String>>,
     propagate: Mutex<Option<HeaderName>>,
-    listed: Mutex<BTreeMap<String, Value>>,
-    alone: AtomicBool,
+    tool_list: Mutex<BTreeMap<String, Value>>,
+    is_sequential: AtomicBool,
     uncorrelated: AtomicU64,
 }
 
-/// Whose call it is.
+/// Result of looking up the trial of a call.
 #[derive(Debug)]
-pub(crate) enum Belongs {
-    /// A trial that is being played.
-    Trial(Arc<TrialWorld>),
-    /// A trial that is over.
-    Over,
-    /// It cannot be told.
+pub(crate) enum TrialLookup {
+    Running(Arc<ActiveTrial>),
+    /// The trial has ended.
+    Finished,
+    /// The call carries no identifier of a trial.
     Unknown,
 }
 
 impl Registry {
-    /// Sets what holds for the trials to come: the extra header, whether they run one at a time, and the tools that are
-    /// listed to whoever asks outside a trial.
+    /// Prepares the registry for a replay.
+    ///
+    /// `propagate` is an additional header that carries the token. If `is_sequential`, trials run one at a time and a
+    /// call without an identifier belongs to the running trial. `tool_list` answers `tools/list` outside of trials.
     pub(crate) fn prepare(
         &self,
         propagate: Option<HeaderName>,
-        alone: bool,
-        listed: BTreeMap<String, Value>,
+        is_sequential: bool,
+        tool_list: BTreeMap<String, Value>,
     ) {
         *lock(&self.propagate) = propagate;
-        *lock(&self.listed) = listed;
-        lock(&self.over).clear();
-        self.alone.store(alone, Ordering::Relaxed);
+        *lock(&self.tool_list) = tool_list;
+        lock(&self.finished).clear();
+        self.is_sequential.store(is_sequential, Ordering::Relaxed);
         self.uncorrelated.store(0, Ordering::Relaxed);
     }
 
-    /// Lets a trial's calls in.
-    pub(crate) fn enter(&self, trial: Arc<TrialWorld>) {
-        lock(&self.trials).insert(trial.place().token.clone(), trial);
+    /// Admits the calls of a trial.
+    pub(crate) fn register(&self, trial: Arc<ActiveTrial>) {
+        lock(&self.running).insert(trial.endpoint().token.clone(), trial);
     }
 
-    /// Lets no more of its calls in.
-    pub(crate) fn leave(&self, token: &str) {
-        lock(&self.trials).remove(token);
-        lock(&self.over).insert(token.to_owned());
+    /// Refuses further calls of a trial.
+    pub(crate) fn unregister(&self, token: &str) {
+        lock(&self.running).remove(token);
+        lock(&self.finished).insert(token.to_owned());
     }
 
-    /// The tools of all cases, for a client that asks outside a trial.
-    pub(crate) fn listed(&self) -> Vec<Value> {
-        lock(&self.listed).values().cloned().collect()
+    /// The tools of all cases, for a client outside of trials.
+    pub(crate) fn tool_list(&self) -> Vec<Value> {
+        lock(&self.tool_list).values().cloned().collect()
     }
 
-    pub(crate) fn count_uncorrelated(&self) {
-        self.uncorrelated.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Calls of which it could not be told whose they are.
+    /// Calls without an identifier of a trial.
     pub(crate) fn uncorrelated(&self) -> u64 {
         self.uncorrelated.load(Ordering::Relaxed)
     }
 
-    /// Finds the trial that a call belongs to; `meta` is the `_meta` object of an MCP request.
-    pub(crate) fn find(&self, prefix: Option<&str>, headers: &HeaderMap, meta: Option<&Value>) -> Belongs {
+    /// Finds the trial of a call; `meta` is the `_meta` object of an MCP request.
+    pub(crate) fn find(
+        &self,
+        prefix: Option<&str>,
+        headers: &HeaderMap,
+        meta: Option<&Value>,
+    ) -> TrialLookup {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let meta = |name: &str| meta.and_then(|meta| meta[name].as_str());
         let extra = lock(&self.propagate).clone();
         let extra = extra.and_then(|name| headers.get(name)).and_then(|value| value.to_str().ok());
-        // Strongest first; the MCP session last but one, since some clients share one over many sessions.
-        let ours = [
+        // In order of reliability. Only the replayer issues these three, so an unknown token means an ended trial.
+        let own = [
             prefix.map(str::to_owned),
-            text("baggage").and_then(from_baggage),
-            meta("baggage").and_then(from_baggage),
+            text("baggage").and_then(token_in_baggage),
+            meta("baggage").and_then(token_in_baggage),
         ];
+        // The MCP session is last, because some clients share one session between conversations.
         let general = [
             extra.map(str::to_owned),
-            text("traceparent").and_then(from_traceparent),
-            meta("traceparent").and_then(from_traceparent),
+            text("traceparent").and_then(trace_id),
+            meta("traceparent").and_then(trace_id),
             text("mcp-session-id").map(str::to_owned),
         ];
-        let mut late = ours.iter().any(Option::is_some);
-        let (trials, over) = (lock(&self.trials), lock(&self.over));
-        for token in ours.into_iter().chain(general).flatten() {
-            if let Some(trial) = trials.get(&token) {
-                return Belongs::Trial(trial.clone());
+        let mut has_ended = own.iter().any(Option::is_some);
+        let (running, finished) = (lock(&self.running), lock(&self.finished));
+        for token in own.into_iter().chain(general).flatten() {
+            if let Some(trial) = running.get(&token) {
+                return TrialLookup::Running(trial.clone());
             }
-            late = late || over.contains(&token);
+            has_ended = has_ended || finished.contains(&token);
         }
-        // A name that we gave, of a trial that is not being played.
-        if late {
-            return Belongs::Over;
+        if has_ended {
+            return TrialLookup::Finished;
         }
-        match trials.values().next() {
-            Some(trial) if trials.len() == 1 && self.alone.load(Ordering::Relaxed) => {
-                Belongs::Trial(trial.clone())
+        match running.values().next() {
+            Some(trial) if running.len() == 1 && self.is_sequential.load(Ordering::Relaxed) => {
+                TrialLookup::Running(trial.clone())
             }
-            Some(_) | None => Belongs::Unknown,
+            Some(_) | None => TrialLookup::Unknown,
+        }
+    }
+
+    /// The running trial of a lookup, else the response to the call. Counts calls without an identifier.
+    #[expect(clippy::result_large_err, reason = "the error is the response that is sent at once")]
+    pub(crate) fn require(&self, lookup: TrialLookup) -> Result<Arc<ActiveTrial>, Response<WorldBody>> {
+        match lookup {
+            TrialLookup::Running(trial) => Ok(trial),
+            TrialLookup::Finished => Err(trial_ended()),
+            TrialLookup::Unknown => {
+                self.uncorrelated.fetch_add(1, Ordering::Relaxed);
+                let text = "the call carries no trial identifier: pass on the `traceparent` or `baggage` header of the \
+                            turn, or your own header that [propagate] header = \"…\" in candidate.toml names; or use \
+                            the trial's own URLs, or replay with --concurrency 1";
+                Err(error_response(StatusCode::BAD_REQUEST, text))
+            }
         }
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Each lock is held over single assignments, so what a panicking thread left is whole.
+    // Each lock is held for single assignments, so a panic leaves no partial update.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Splits `/t/<token>/rest` into token and `/rest`.
 pub(crate) fn split_prefix(path: &str) -> (Option<&str>, &str) {
     let Some(rest) = path.strip_prefix("/t/") else { return (None, path) };
-    match rest.split_at_checked(TOKEN_DIGITS) {
+    match rest.split_at_checked(TRACE_ID_DIGITS) {
         Some((token, rest)) if rest.starts_with('/') => (Some(token), rest),
         Some(_) | None => (None, path),
     }
 }
 
-fn from_baggage(header: &str) -> Option<String> {
-    let mut members = header.split(',').map(|member| member.split(';').next().unwrap_or_default());
-    let value = members.find_map(|member| member.trim().strip_prefix("foreshadow-trial="))?;
-    Some(value.trim().to_owned())
-}
-
-fn from_traceparent(header: &str) -> Option<String> {
-    let mut parts = header.trim().split('-');
-    let trace = parts.nth(1)?;
-    (trace.len() == TOKEN_DIGITS).then(|| trace.to_ascii_lowercase())
+fn token_in_baggage(header: &str) -> Option<String> {
+    baggage(header).find(|(key, _)| *key == "foreshadow-trial").map(|(_, value)| value.into_owned())
 }
 
 #[cfg(test)]
@@ -149,12 +157,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_every_name_of_a_trial() {
+    fn reads_the_token_from_path_and_baggage() {
         let token = "0af7651916cd43dd8448eb211c80319c";
         assert_eq!(split_prefix(&format!("/t/{token}/v1/x")), (Some(token), "/v1/x"));
         assert_eq!(split_prefix("/t/short/v1"), (None, "/t/short/v1"));
-        assert_eq!(from_baggage(&format!("a=1, foreshadow-trial={token};p=1,b=2")).as_deref(), Some(token));
-        assert_eq!(from_traceparent(&format!("00-{token}-b7ad6b7169203331-01")).as_deref(), Some(token));
-        assert_eq!(from_traceparent("garbage"), None);
+        let header = format!("a=1, foreshadow-trial={token};p=1,b=2");
+        assert_eq!(token_in_baggage(&header).as_deref(), Some(token));
+        assert_eq!(token_in_baggage("a=1"), None);
     }
 }

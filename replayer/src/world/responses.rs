@@ -1,4 +1,4 @@
-//! The bodies that the world sends.
+//! Responses of the world.
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -7,15 +7,15 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
 
-/// A whole or a streamed body.
-pub(crate) type Reply = UnsyncBoxBody<Bytes, hyper::Error>;
+/// A complete or a streamed body.
+pub(crate) type WorldBody = UnsyncBoxBody<Bytes, hyper::Error>;
 
-/// A reply with these bytes.
-pub(crate) fn bytes_reply(
+/// A response with these bytes.
+pub(crate) fn bytes_response(
     status: StatusCode,
     content_type: &'static str,
     bytes: impl Into<Bytes>,
-) -> Response<Reply> {
+) -> Response<WorldBody> {
     let body = Full::new(bytes.into()).map_err(|never| match never {});
     let mut response = Response::new(body.boxed_unsync());
     *response.status_mut() = status;
@@ -23,22 +23,27 @@ pub(crate) fn bytes_reply(
     response
 }
 
-/// A JSON reply.
-pub(crate) fn json_reply(status: StatusCode, value: &Value) -> Response<Reply> {
-    bytes_reply(status, "application/json", value.to_string())
+/// A JSON response.
+pub(crate) fn json_response(status: StatusCode, value: &Value) -> Response<WorldBody> {
+    bytes_response(status, "application/json", value.to_string())
 }
 
-/// A JSON reply in the shape that OpenAI clients and most others print.
-pub(crate) fn error_reply(status: StatusCode, message: &str) -> Response<Reply> {
-    json_reply(status, &error_value(message))
+/// A JSON error in the shape of `OpenAI`, which most clients print.
+pub(crate) fn error_response(status: StatusCode, message: &str) -> Response<WorldBody> {
+    json_response(status, &error_value(message))
 }
 
-/// The body of [`error_reply`].
+/// The body of [`error_response`].
 pub(crate) fn error_value(message: &str) -> Value {
     json!({"error": {"message": format!("replay: {message}"), "type": "replay_error"}})
 }
 
-/// An HTTP status from a number that may be none.
+/// The response to a call of a trial that has ended.
+pub(crate) fn trial_ended() -> Response<WorldBody> {
+    error_response(StatusCode::GONE, "this trial has ended")
+}
+
+/// The status with this number; 502 for a number outside 100 to 999.
 pub(crate) fn status(number: u16) -> StatusCode {
     StatusCode::from_u16(number).unwrap_or(StatusCode::BAD_GATEWAY)
 }

@@ -1,4 +1,4 @@
-//! A small candidate: an HTTP service that asks the model, looks the order up and refunds it through the world.
+//! A small candidate: an HTTP service that calls the model, looks an order up and refunds it through the world.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,35 +16,35 @@ use hyper_util::server::conn::auto;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-/// How the agent speaks to its tools.
+/// Protocol between agent and tools.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tools {
     /// MCP with a session.
     McpSession,
-    /// MCP without.
+    /// MCP without sessions.
     McpStateless,
     /// `POST /tools/<name>`.
     Json,
 }
 
-/// What the agent does.
+/// Behaviour of the agent.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Behaviour {
     pub(crate) tools: Tools,
     /// Never answers a turn.
     pub(crate) silent: bool,
-    /// Refunds this often.
+    /// Refunds of each turn.
     pub(crate) refunds: usize,
-    /// Refunds another amount than was recorded.
+    /// Refunds another amount than the recording.
     pub(crate) wrong_amount: bool,
-    /// Passes on what names the trial.
+    /// Passes `traceparent` on to model and tools.
     pub(crate) propagates: bool,
-    /// Asks the model for a stream.
+    /// Requests streamed model answers.
     pub(crate) streams: bool,
-    /// Asks the model at all.
-    pub(crate) asks_model: bool,
-    /// Looks the order up with a number where its schema wants a text.
-    pub(crate) malformed: bool,
+    /// Calls the model.
+    pub(crate) calls_model: bool,
+    /// Looks the order up by a number, which violates the input schema.
+    pub(crate) violates_schema: bool,
 }
 
 impl Default for Behaviour {
@@ -56,24 +56,25 @@ impl Default for Behaviour {
             wrong_amount: false,
             propagates: true,
             streams: false,
-            asks_model: true,
-            malformed: false,
+            calls_model: true,
+            violates_schema: false,
         }
     }
 }
 
 type HttpClient = Client<HttpConnector, Full<Bytes>>;
 
-/// A running agent; it stops when it is dropped.
+/// A running agent; dropping it stops the server.
 pub(crate) struct Agent {
     pub(crate) address: SocketAddr,
+    /// Turns received, probes included.
     pub(crate) turns: Arc<AtomicUsize>,
     _server: JoinSet<()>,
 }
 
-/// What the agent heard from the model and from its tools.
+/// Answers of the model and the tools in one turn.
 #[derive(Debug, Default)]
-struct Heard {
+struct Answers {
     model: String,
     order: String,
     refunds: Vec<String>,
@@ -101,7 +102,7 @@ impl Agent {
                         }
                     });
                     let builder = auto::Builder::new(TokioExecutor::new());
-                    // The replayer closes connections of turns that it gave up.
+                    // The replayer closes the connection of a turn that timed out.
                     let _ = builder.serve_connection(TokioIo::new(stream), service).await;
                 });
             }
@@ -132,39 +133,39 @@ async fn turn(
     if behaviour.propagates {
         headers.insert("traceparent", parts.headers["traceparent"].clone());
     }
-    let world = World { base: format!("http://{world}"), headers, client, behaviour };
-    let heard = world.work(&message).await;
+    let world = WorldClient { base: format!("http://{world}"), headers, client, behaviour };
+    let answers = world.run_turn(&message).await;
     let reply =
-        json!({"reply": format!("{} | {} | {}", heard.model, heard.order, heard.refunds.join(" + "))});
+        json!({"reply": format!("{} | {} | {}", answers.model, answers.order, answers.refunds.join(" + "))});
     Response::new(Full::new(Bytes::from(reply.to_string())))
 }
 
-struct World<'a> {
+struct WorldClient<'a> {
     base: String,
     headers: HeaderMap,
     client: &'a HttpClient,
     behaviour: Behaviour,
 }
 
-impl World<'_> {
-    async fn work(&self, message: &str) -> Heard {
+impl WorldClient<'_> {
+    async fn run_turn(&self, message: &str) -> Answers {
         let order = message.rsplit(' ').next().unwrap_or_default().to_owned();
-        let mut heard = Heard::default();
-        if self.behaviour.asks_model {
-            heard.model = self.ask_model(message).await;
+        let mut answers = Answers::default();
+        if self.behaviour.calls_model {
+            answers.model = self.call_model(message).await;
         }
-        let session = self.session().await;
-        let wanted = if self.behaviour.malformed { json!(5) } else { json!(order) };
-        heard.order = self.call("get_order", &json!({"order_id": wanted}), session.as_deref()).await;
+        let session = self.mcp_session().await;
+        let wanted = if self.behaviour.violates_schema { json!(5) } else { json!(order) };
+        answers.order = self.call("get_order", &json!({"order_id": wanted}), session.as_deref()).await;
         let amount = if self.behaviour.wrong_amount { 7 } else { 5 };
         for _ in 0..self.behaviour.refunds {
             let arguments = json!({"order_id": order, "amount": amount});
-            heard.refunds.push(self.call("refund", &arguments, session.as_deref()).await);
+            answers.refunds.push(self.call("refund", &arguments, session.as_deref()).await);
         }
-        heard
+        answers
     }
 
-    async fn ask_model(&self, message: &str) -> String {
+    async fn call_model(&self, message: &str) -> String {
         let mut request = json!({"model": "m", "messages": [
             {"role": "system", "content": "you refund"}, {"role": "user", "content": message},
         ]});
@@ -173,11 +174,11 @@ impl World<'_> {
         }
         let (status, _, body) = self.post("/v1/chat/completions", &request, &[]).await;
         let kind = if body.starts_with("data:") { "stream" } else { "plain" };
-        let asks = body.contains("get_order");
-        format!("{status} {kind} {asks}")
+        let requests_tool = body.contains("get_order");
+        format!("{status} {kind} {requests_tool}")
     }
 
-    async fn session(&self) -> Option<String> {
+    async fn mcp_session(&self) -> Option<String> {
         if self.behaviour.tools != Tools::McpSession {
             return None;
         }

@@ -1,4 +1,4 @@
-//! Replays of a small corpus against a small agent, on loopback.
+//! Replays of a small store against a small agent, on loopback.
 
 mod agent;
 mod recordings;
@@ -22,21 +22,21 @@ use store::table::Table;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-struct House {
-    folder: TempDir,
+struct Fixture {
+    directory: TempDir,
     world: World,
 }
 
-impl House {
-    async fn new(whole: usize, torn: usize) -> Self {
-        let folder = TempDir::new().expect("a folder");
-        recordings::write(&folder.path().join("store"), whole, torn).await;
+impl Fixture {
+    async fn new(complete: usize, incomplete: usize) -> Self {
+        let directory = TempDir::new().expect("a directory");
+        recordings::write(&directory.path().join("store"), complete, incomplete).await;
         let world = World::bind("127.0.0.1:0".parse().expect("an address")).await.expect("a free port");
-        Self { folder, world }
+        Self { directory, world }
     }
 
     fn path(&self, name: &str) -> String {
-        self.folder.path().join(name).to_str().expect("a plain path").to_owned()
+        self.directory.path().join(name).to_str().expect("a plain path").to_owned()
     }
 
     fn plan(&self, agent: SocketAddr, extra: &str) -> Plan {
@@ -49,7 +49,7 @@ impl House {
 
     fn plan_of(&self, candidate: &str) -> Plan {
         Plan {
-            ring: store::keyring::KeyRing::default(),
+            key_ring: store::keyring::KeyRing::default(),
             store: self.path("store"),
             run: self.path("run"),
             candidate: Candidate::parse(candidate, &|_| None).expect("a candidate file"),
@@ -66,7 +66,7 @@ impl House {
             delay_scale: 1.0,
             delay_cap: Duration::from_millis(5),
             allow_open_egress: false,
-            keys: recordings::key(),
+            root_key: recordings::root_key(),
             tool_version: "test".to_owned(),
             incarnation: IncarnationId::parse("replay-1").expect("id"),
             clock: Clock::new(|| 1_760_000_000_000_000),
@@ -83,25 +83,25 @@ impl House {
 }
 
 async fn rows(run: &str, lane: Lane) -> Vec<Trial> {
-    let lake = Store::open(run).expect("a run");
-    let snapshot = lake.snapshot().await.expect("commits");
-    let mut trials: Vec<Trial> = lake.read_table(&snapshot, Table::Trials, None).await.expect("trials");
+    let store = Store::open(run).expect("a run");
+    let snapshot = store.snapshot().await.expect("commits");
+    let mut trials: Vec<Trial> = store.read_table(&snapshot, Table::Trials, None).await.expect("trials");
     trials.retain(|trial| trial.lane == lane);
     trials
 }
 
 #[tokio::test]
-async fn a_good_agent_gets_exact_answers_and_leaves_whole_trials() {
-    let house = House::new(6, 1).await;
-    let agent = Agent::start(house.world.address(), Behaviour::default()).await;
-    let summary = house.replay(house.plan(agent.address, "")).await.expect("a replay");
+async fn an_unchanged_agent_gets_exact_answers_and_leaves_complete_sessions() {
+    let fixture = Fixture::new(6, 1).await;
+    let agent = Agent::start(fixture.world.address(), Behaviour::default()).await;
+    let summary = fixture.replay(fixture.plan(agent.address, "")).await.expect("a replay");
     assert_eq!((summary.ran, summary.endings.complete, summary.cases), (12, 12, 6));
-    assert_eq!((summary.torn.len(), summary.interrupted, summary.uncorrelated_calls), (1, false, 0));
-    // A model call, a look-up and a refund each; the probe is in none of the counts.
+    assert_eq!((summary.incomplete.len(), summary.interrupted, summary.uncorrelated_calls), (1, false, 0));
+    // Each trial has a model call, a look-up and a refund. The probe is not counted.
     assert_eq!((summary.fidelity.exact, summary.fidelity.total()), (36, 36));
     assert_eq!(agent.turns.load(Ordering::SeqCst), 13);
 
-    let trials = house.rows(Lane::Candidate).await;
+    let trials = fixture.rows(Lane::Candidate).await;
     assert_eq!(trials.len(), 12);
     let of = |n: usize, trial: u32| {
         let session = format!("{}~candidate~{trial}", recordings::session_id(n));
@@ -115,9 +115,9 @@ async fn a_good_agent_gets_exact_answers_and_leaves_whole_trials() {
     assert_ne!(of(2, 0).seed, of(2, 1).seed);
     assert_eq!(of(2, 0).slices["shop"], "eu");
 
-    let lake = Store::open(&house.path("run")).expect("a run");
-    let snapshot = lake.snapshot().await.expect("commits");
-    let sessions = lake.load_sessions(&snapshot, None).await.expect("sessions");
+    let store = Store::open(&fixture.path("run")).expect("a run");
+    let snapshot = store.snapshot().await.expect("commits");
+    let sessions = store.load_sessions(&snapshot, None).await.expect("sessions");
     assert_eq!(sessions.len(), 12 + 6);
     for session in &sessions {
         assert_eq!(session.gaps(), vec![], "{}", session.session);
@@ -131,7 +131,7 @@ async fn a_good_agent_gets_exact_answers_and_leaves_whole_trials() {
     assert_eq!(trial.exchanges[3].operation.effect, Effect::Write);
     let body = trial.body(&trial.exchanges[0].response).expect("a whole body");
     assert!(String::from_utf8_lossy(&body).contains("refund accepted"));
-    let recorded = house.rows(Lane::Recorded).await;
+    let recorded = fixture.rows(Lane::Recorded).await;
     assert_eq!(recorded.len(), 6);
     assert!(
         recorded
@@ -141,15 +141,15 @@ async fn a_good_agent_gets_exact_answers_and_leaves_whole_trials() {
 }
 
 #[tokio::test]
-async fn every_protocol_hears_the_same() {
+async fn every_protocol_gets_the_same_answers() {
     for tools in [Tools::McpSession, Tools::McpStateless, Tools::Json] {
-        let house = House::new(2, 0).await;
+        let fixture = Fixture::new(2, 0).await;
         let agent =
-            Agent::start(house.world.address(), Behaviour { tools, streams: true, ..Behaviour::default() })
+            Agent::start(fixture.world.address(), Behaviour { tools, streams: true, ..Behaviour::default() })
                 .await;
-        let summary = house.replay(house.plan(agent.address, "")).await.expect("a replay");
+        let summary = fixture.replay(fixture.plan(agent.address, "")).await.expect("a replay");
         assert_eq!((summary.endings.complete, summary.fidelity.exact), (4, 12), "{tools:?}");
-        let trials = house.rows(Lane::Candidate).await;
+        let trials = fixture.rows(Lane::Candidate).await;
         for trial in &trials {
             let answer = trial.answer.as_ref().expect("an answer");
             assert!(answer.contains("200 stream true"), "{answer}");
@@ -159,12 +159,12 @@ async fn every_protocol_hears_the_same() {
 }
 
 #[tokio::test]
-async fn a_write_made_twice_is_answered_again_and_counted() {
-    let house = House::new(2, 0).await;
-    let agent = Agent::start(house.world.address(), Behaviour { refunds: 2, ..Behaviour::default() }).await;
-    let summary = house.replay(house.plan(agent.address, "")).await.expect("a replay");
+async fn a_repeated_write_is_answered_again_and_counted() {
+    let fixture = Fixture::new(2, 0).await;
+    let agent = Agent::start(fixture.world.address(), Behaviour { refunds: 2, ..Behaviour::default() }).await;
+    let summary = fixture.replay(fixture.plan(agent.address, "")).await.expect("a replay");
     assert_eq!((summary.duplicated_writes, summary.divergences), (4, 0));
-    let trials = house.rows(Lane::Candidate).await;
+    let trials = fixture.rows(Lane::Candidate).await;
     assert!(trials.iter().all(|trial| {
         trial
             .answer
@@ -175,15 +175,15 @@ async fn a_write_made_twice_is_answered_again_and_counted() {
 
 #[tokio::test]
 async fn a_miss_is_an_error_to_the_candidate_and_a_divergence() {
-    let house = House::new(1, 0).await;
+    let fixture = Fixture::new(1, 0).await;
     let agent =
-        Agent::start(house.world.address(), Behaviour { wrong_amount: true, ..Behaviour::default() }).await;
-    let summary = house.replay(house.plan(agent.address, "")).await.expect("a replay");
+        Agent::start(fixture.world.address(), Behaviour { wrong_amount: true, ..Behaviour::default() }).await;
+    let summary = fixture.replay(fixture.plan(agent.address, "")).await.expect("a replay");
     assert_eq!((summary.fidelity.missed, summary.divergences, summary.endings.complete), (2, 2, 2));
-    let trials = house.rows(Lane::Candidate).await;
+    let trials = fixture.rows(Lane::Candidate).await;
     let answer = trials[0].answer.as_ref().expect("an answer");
-    assert!(answer.contains("200 true replay: no answer is at hand for this call of refund"), "{answer}");
-    assert!(!answer.contains("amount"), "what is recorded must not be told to the candidate: {answer}");
+    assert!(answer.contains("200 true replay: no recorded answer matches this call of refund"), "{answer}");
+    assert!(!answer.contains("amount"), "the candidate must not see recorded arguments: {answer}");
     let divergence = &trials[0].divergences[0];
     assert_eq!((divergence.kind.as_str(), divergence.tool.as_deref()), ("tool_missed", Some("refund")));
     assert!(
@@ -194,156 +194,165 @@ async fn a_miss_is_an_error_to_the_candidate_and_a_divergence() {
 }
 
 #[tokio::test]
-async fn a_malformed_call_fails_as_it_would() {
-    let house = House::new(1, 0).await;
+async fn a_call_that_violates_the_schema_fails_as_in_production() {
+    let fixture = Fixture::new(1, 0).await;
     let agent =
-        Agent::start(house.world.address(), Behaviour { malformed: true, ..Behaviour::default() }).await;
-    let summary = house.replay(house.plan(agent.address, "")).await.expect("a replay");
+        Agent::start(fixture.world.address(), Behaviour { violates_schema: true, ..Behaviour::default() })
+            .await;
+    let summary = fixture.replay(fixture.plan(agent.address, "")).await.expect("a replay");
     assert_eq!((summary.fidelity.derived, summary.fidelity.missed, summary.divergences), (2, 0, 0));
-    let trials = house.rows(Lane::Candidate).await;
+    let trials = fixture.rows(Lane::Candidate).await;
     let answer = trials[0].answer.as_ref().expect("an answer");
     assert!(answer.contains("200 true Input validation error: 5 is not of type"), "{answer}");
 }
 
 #[tokio::test]
-async fn a_candidate_that_never_answers_has_failed_trials() {
-    let house = House::new(3, 0).await;
-    let agent = Agent::start(house.world.address(), Behaviour { silent: true, ..Behaviour::default() }).await;
+async fn a_candidate_that_never_answers_times_out() {
+    let fixture = Fixture::new(3, 0).await;
+    let agent =
+        Agent::start(fixture.world.address(), Behaviour { silent: true, ..Behaviour::default() }).await;
     let probe = format!("[probe]\nurl = \"http://{}/healthz\"\n", agent.address);
     let mut text = format!(
         "candidate = 1\nkind = \"http\"\nbuild = \"b-2\"\n{probe}[http]\nurl = \"http://{}/chat\"\n",
         agent.address
     );
     text.push_str("body = { message = \"{{input}}\" }\nanswer = \"/reply\"\ntimeout = \"60ms\"\n");
-    let summary = house.replay(house.plan_of(&text)).await.expect("a replay");
+    let summary = fixture.replay(fixture.plan_of(&text)).await.expect("a replay");
     assert_eq!((summary.ran, summary.endings.timed_out), (6, 6));
-    let trials = house.rows(Lane::Candidate).await;
+    let trials = fixture.rows(Lane::Candidate).await;
     assert_eq!(trials.len(), 6);
     assert!(trials.iter().all(|trial| trial.ending == TrialEnding::TimedOut && trial.exchanges == 1));
 }
 
 #[tokio::test]
-async fn a_failing_probe_ends_it_before_anything_is_written() {
-    let house = House::new(1, 0).await;
-    let agent = Agent::start(house.world.address(), Behaviour { silent: true, ..Behaviour::default() }).await;
-    let plan = house.plan(agent.address, "[probe]\ntimeout = \"60ms\"\n");
-    let error = house.replay(plan).await.expect_err("the candidate is silent");
+async fn a_failed_probe_leaves_no_run_behind() {
+    let fixture = Fixture::new(1, 0).await;
+    let agent =
+        Agent::start(fixture.world.address(), Behaviour { silent: true, ..Behaviour::default() }).await;
+    let plan = fixture.plan(agent.address, "[probe]\ntimeout = \"60ms\"\n");
+    let error = fixture.replay(plan).await.expect_err("the candidate is silent");
     assert!(!error.is_usage());
     let text = error.to_string();
     assert!(
-        text.contains("within 60ms") && text.contains(&recordings::input(0)) && text.contains("got: nothing"),
+        text.contains("within 60ms")
+            && text.contains(&recordings::input(0))
+            && text.contains("received: nothing"),
         "{text}"
     );
-    assert!(!Path::new(&house.path("run")).exists());
+    assert!(!Path::new(&fixture.path("run")).exists());
 
     drop(agent);
     let closed = SocketAddr::from(([127, 0, 0, 1], 1));
-    let error = house.replay(house.plan(closed, "")).await.expect_err("nobody listens");
+    let error = fixture.replay(fixture.plan(closed, "")).await.expect_err("no server listens");
     assert!(matches!(error, ReplayError::Probe { .. }), "{error}");
 
-    let elsewhere = format!("[probe]\nurl = \"{}/nowhere\"\n", house.world.model_url());
-    let text = house.replay(house.plan(closed, &elsewhere)).await.expect_err("a refusal").to_string();
+    let elsewhere = format!("[probe]\nurl = \"{}/nowhere\"\n", fixture.world.model_url());
+    let text = fixture.replay(fixture.plan(closed, &elsewhere)).await.expect_err("status 404").to_string();
     assert!(text.starts_with("the candidate answered the probe with HTTP status 404\n"), "{text}");
 }
 
 #[tokio::test]
-async fn a_killed_run_resumes_without_loss_or_repetition() {
+async fn a_killed_run_resumes_without_lost_or_repeated_trials() {
     use Kill::{Finished, Probed};
-    let ways = [
-        vec![Finished(0)],
+    let schedules = [
+        vec![Finished(1)],
         vec![Probed, Probed, Finished(1), Probed],
-        vec![Finished(1), Finished(0), Finished(3)],
+        vec![Finished(1), Finished(1), Finished(3)],
         vec![Finished(7)],
         vec![Finished(2), Finished(5), Probed, Finished(4)],
     ];
-    for kills in ways {
-        let house = House::new(5, 0).await;
-        let agent = Agent::start(house.world.address(), Behaviour::default()).await;
+    for kills in schedules {
+        let fixture = Fixture::new(5, 0).await;
+        let agent = Agent::start(fixture.world.address(), Behaviour::default()).await;
         let mut survived = 0;
-        for (start, after) in kills.iter().enumerate() {
-            let mut plan = house.plan(agent.address, "");
+        for (start, kill) in kills.iter().enumerate() {
+            let mut plan = fixture.plan(agent.address, "");
             plan.trials = 4;
             plan.resume = start > 0;
             plan.incarnation = IncarnationId::parse(&format!("start-{start}")).expect("id");
-            survived = kill_after(&house, plan, *after).await.max(survived);
+            survived = kill_at(&fixture, plan, *kill).await.max(survived);
         }
-        let mut plan = house.plan(agent.address, "");
+        let mut plan = fixture.plan(agent.address, "");
         plan.trials = 4;
         plan.resume = true;
-        let summary = finish(&house, plan).await;
+        let summary = once_unlocked(async || fixture.replay(plan.clone()).await).await;
         assert!(summary.already >= survived, "{} < {survived} after {kills:?}", summary.already);
         assert_eq!(summary.already + summary.ran, 20, "after {kills:?}");
         assert_eq!(summary.endings.complete, 20);
-        let trials = house.rows(Lane::Candidate).await;
+        let trials = fixture.rows(Lane::Candidate).await;
         let distinct: BTreeSet<(String, u32)> =
             trials.iter().map(|t| (t.case.to_string(), t.trial)).collect();
         assert_eq!((trials.len(), distinct.len()), (20, 20), "after {kills:?}");
-        assert_eq!(house.rows(Lane::Recorded).await.len(), 5);
+        assert_eq!(fixture.rows(Lane::Recorded).await.len(), 5);
     }
 }
 
-/// When a start is killed.
+/// The point at which a start is killed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kill {
-    /// When the candidate has answered: the manifest or the recordings are being written.
+    /// After the probe, while manifest or recordings are written.
     Probed,
-    /// After so many finished trials.
+    /// After this many trials of this start.
     Finished(usize),
 }
 
-/// Drops a replay in the middle, as a kill would; says how many trials it had told of.
-async fn kill_after(house: &House, plan: Plan, kill: Kill) -> usize {
-    let (told, mut heard) = tokio::sync::mpsc::channel(1024);
-    let mut tell = move |progress: Progress| {
-        told.try_send(progress).expect("room for every message");
-    };
-    let mut done = 0;
-    let mut running = Box::pin(replay(plan, &house.world, &mut tell, CancellationToken::new()));
-    let mut finished = 0;
-    let mut planned = false;
-    loop {
-        tokio::select! {
-            biased;
-            ended = &mut running => {
-                // The ledger of the start before may be let go of a moment later.
-                ended.map(drop).unwrap_or_else(|error| assert!(error.to_string().contains("in use"), "{error}"));
-                return done;
-            }
-            Some(progress) = heard.recv() => {
-                match progress {
-                    Progress::Corpus { .. } => {}
-                    Progress::Probed if kill == Kill::Probed => return done,
-                    Progress::Probed => {}
-                    Progress::Planned { .. } => planned = true,
-                    Progress::Finished { done: count, .. } => {
-                        done = count;
-                        finished += 1;
+/// Drops a replay at the kill point, as a kill would, and returns the number of trials that it reported as finished.
+///
+/// # Panics
+/// If the replay ends before the kill point.
+async fn kill_at(fixture: &Fixture, plan: Plan, kill: Kill) -> usize {
+    once_unlocked(async || {
+        let (sender, mut events) = tokio::sync::mpsc::channel(1024);
+        let mut on_progress = move |progress: Progress| {
+            sender.try_send(progress).expect("room for every event");
+        };
+        let cancel = CancellationToken::new();
+        let mut running = Box::pin(replay(plan.clone(), &fixture.world, &mut on_progress, cancel));
+        let (mut done, mut finished) = (0, 0);
+        loop {
+            // `recv` is cancel-safe; `running` is polled by reference.
+            tokio::select! {
+                biased;
+                Some(progress) = events.recv() => {
+                    match progress {
+                        Progress::Corpus { .. } | Progress::Planned { .. } => {}
+                        Progress::Probed if kill == Kill::Probed => return Ok(done),
+                        Progress::Probed => {}
+                        Progress::Finished { done: count, .. } => {
+                            done = count;
+                            finished += 1;
+                        }
+                    }
+                    if kill == Kill::Finished(finished) {
+                        return Ok(done);
                     }
                 }
-                if planned && matches!(kill, Kill::Finished(after) if finished >= after) {
-                    return done;
+                ended = &mut running => {
+                    let summary = ended?;
+                    panic!("the replay ended before {kill:?}: {summary:?}");
                 }
             }
         }
-    }
+    })
+    .await
 }
 
-/// Resumes; the ledger of a dropped start is let go of a moment later.
-async fn finish(house: &House, plan: Plan) -> Summary {
+/// Repeats `start` until the trial log is not locked any more: a dropped start releases it a moment later.
+async fn once_unlocked<T>(start: impl AsyncFn() -> Result<T, ReplayError>) -> T {
     for _ in 0..10_000 {
-        match house.replay(plan.clone()).await {
-            Ok(summary) => return summary,
+        match start().await {
+            Ok(value) => return value,
             Err(error) => assert!(error.to_string().contains("in use"), "{error}"),
         }
         tokio::task::yield_now().await;
     }
-    panic!("the ledger is never let go of");
+    panic!("the trial log stays locked");
 }
 
 #[tokio::test]
-async fn a_cancelled_run_keeps_what_is_finished() {
-    let house = House::new(4, 0).await;
-    let agent = Agent::start(house.world.address(), Behaviour::default()).await;
+async fn a_cancelled_run_keeps_finished_trials() {
+    let fixture = Fixture::new(4, 0).await;
+    let agent = Agent::start(fixture.world.address(), Behaviour::default()).await;
     let cancel = CancellationToken::new();
     let stop = cancel.clone();
     let mut tell = move |progress: Progress| {
@@ -351,143 +360,144 @@ async fn a_cancelled_run_keeps_what_is_finished() {
             stop.cancel();
         }
     };
-    let plan = house.plan(agent.address, "");
-    let summary = Box::pin(replay(plan.clone(), &house.world, &mut tell, cancel)).await.expect("a summary");
+    let plan = fixture.plan(agent.address, "");
+    let summary = Box::pin(replay(plan.clone(), &fixture.world, &mut tell, cancel)).await.expect("a summary");
     assert!(summary.interrupted && (3..8).contains(&summary.ran), "{}", summary.ran);
-    assert_eq!(house.rows(Lane::Candidate).await.len(), summary.ran);
-    let resumed = house.replay(Plan { resume: true, ..plan.clone() }).await.expect("a replay");
+    assert_eq!(fixture.rows(Lane::Candidate).await.len(), summary.ran);
+    let resumed = fixture.replay(Plan { resume: true, ..plan.clone() }).await.expect("a replay");
     assert_eq!((resumed.already, resumed.ran, resumed.interrupted), (summary.ran, 8 - summary.ran, false));
-    // Of all starts alike: a model call of ten tokens in each trial.
+    // Totals over all starts: a model call of ten input tokens in each trial.
     assert_eq!((resumed.model_calls, resumed.input_tokens), (8, 80));
     let turns = agent.turns.load(Ordering::SeqCst);
-    // Nothing is left: the candidate is not even probed.
-    let again = house.replay(Plan { resume: true, ..plan }).await.expect("a replay");
+    // No trial is left, so the candidate is not probed.
+    let again = fixture.replay(Plan { resume: true, ..plan }).await.expect("a replay");
     assert_eq!((again.already, again.ran), (8, 0));
     assert_eq!((again.model_calls, again.input_tokens), (8, 80));
     assert_eq!(agent.turns.load(Ordering::SeqCst), turns);
 }
 
 #[tokio::test]
-async fn a_run_is_not_overwritten_and_not_mixed() {
-    let house = House::new(2, 0).await;
-    let agent = Agent::start(house.world.address(), Behaviour::default()).await;
-    house.replay(house.plan(agent.address, "")).await.expect("a replay");
-    let error = house.replay(house.plan(agent.address, "")).await.expect_err("it is there");
+async fn a_run_is_neither_overwritten_nor_continued_with_another_plan() {
+    let fixture = Fixture::new(2, 0).await;
+    let agent = Agent::start(fixture.world.address(), Behaviour::default()).await;
+    fixture.replay(fixture.plan(agent.address, "")).await.expect("a replay");
+    let error = fixture.replay(fixture.plan(agent.address, "")).await.expect_err("the run exists");
     assert!(matches!(error, ReplayError::RunExists { .. }) && error.is_usage());
-    let other = Plan { seed: 2, resume: true, ..house.plan(agent.address, "") };
-    let error = house.replay(other).await.expect_err("another seed");
+    let other = Plan { seed: 2, resume: true, ..fixture.plan(agent.address, "") };
+    let error = fixture.replay(other).await.expect_err("another seed");
     assert!(error.is_usage() && error.to_string().contains("its seed is 1, this command's is 2"), "{error}");
-    let other = Plan { trials: 3, resume: true, ..house.plan(agent.address, "") };
-    let error = house.replay(other).await.expect_err("another number").to_string();
+    let other = Plan { trials: 3, resume: true, ..fixture.plan(agent.address, "") };
+    let error = fixture.replay(other).await.expect_err("another number").to_string();
     assert!(error.contains("its number of trials is 2, this command's is 3"), "{error}");
-    let other = Plan { lane: Lane::Baseline, resume: true, ..house.plan(agent.address, "") };
-    assert!(house.replay(other).await.expect_err("another lane").to_string().contains("lane"));
-    // The store may grow: the run carries its own corpus.
-    let lake = Store::open(&house.path("store")).expect("a store");
-    assert!(lake.resume_position("journal-1").await.expect("a position") > 0);
-    std::fs::remove_dir_all(house.path("store")).expect("the store goes away");
+    let other = Plan { lane: Lane::Baseline, resume: true, ..fixture.plan(agent.address, "") };
+    assert!(fixture.replay(other).await.expect_err("another lane").to_string().contains("lane"));
+    // The run contains the recordings, so the store is not needed any more.
+    let store = Store::open(&fixture.path("store")).expect("a store");
+    assert!(store.resume_position("journal-1").await.expect("a position") > 0);
+    std::fs::remove_dir_all(fixture.path("store")).expect("removed");
     let resumed =
-        house.replay(Plan { resume: true, ..house.plan(agent.address, "") }).await.expect("a replay");
+        fixture.replay(Plan { resume: true, ..fixture.plan(agent.address, "") }).await.expect("a replay");
     assert_eq!(resumed.already, 4);
 }
 
 #[tokio::test]
-async fn a_store_without_sessions_is_refused() {
-    let house = House::new(0, 2).await;
-    let plan = house.plan(SocketAddr::from(([127, 0, 0, 1], 1)), "");
-    let error = house.replay(plan.clone()).await.expect_err("all torn").to_string();
-    assert!(error.contains("2 are torn") && error.contains("s-000"), "{error}");
-    let nowhere = Plan { store: house.path("nowhere"), ..plan };
-    let error = house.replay(nowhere).await.expect_err("no store");
-    assert!(error.is_usage() && error.to_string().contains("nowhere"), "{error}");
+async fn a_store_without_complete_sessions_is_rejected() {
+    let fixture = Fixture::new(0, 2).await;
+    let plan = fixture.plan(SocketAddr::from(([127, 0, 0, 1], 1)), "");
+    let error = fixture.replay(plan.clone()).await.expect_err("all are incomplete").to_string();
+    assert!(error.contains("2 are incomplete") && error.contains("s-000"), "{error}");
+    let absent = Plan { store: fixture.path("absent"), ..plan };
+    let error = fixture.replay(absent).await.expect_err("no store");
+    assert!(error.is_usage() && error.to_string().contains("absent"), "{error}");
 }
 
 #[tokio::test]
-async fn a_store_is_no_run_and_a_run_is_no_store() {
-    let house = House::new(2, 0).await;
-    let agent = Agent::start(house.world.address(), Behaviour::default()).await;
-    let plan = house.plan(agent.address, "");
-    let refused = async |plan: Plan, why: &str| {
-        let error = house.replay(plan).await.expect_err(why);
+async fn a_store_is_rejected_as_run_and_a_run_as_store() {
+    let fixture = Fixture::new(2, 0).await;
+    let agent = Agent::start(fixture.world.address(), Behaviour::default()).await;
+    let plan = fixture.plan(agent.address, "");
+    let rejected = async |plan: Plan, why: &str| {
+        let error = fixture.replay(plan).await.expect_err(why);
         assert!(error.is_usage() && error.to_string().contains(why), "{error}");
     };
-    let itself = Plan { run: format!("file://{}/./", house.path("store")), ..plan.clone() };
-    refused(itself.clone(), "--run and --store are both").await;
-    refused(Plan { resume: true, ..itself }, "--run and --store are both").await;
-    recordings::write(&house.folder.path().join("other"), 1, 0).await;
-    let other = Plan { run: house.path("other"), ..plan.clone() };
-    refused(other.clone(), "holds a store of recordings, not a run of trials").await;
-    refused(Plan { resume: true, ..other }, "holds a store of recordings, not a run of trials").await;
+    let itself = Plan { run: format!("file://{}/./", fixture.path("store")), ..plan.clone() };
+    rejected(itself.clone(), "--run and --store are both").await;
+    rejected(Plan { resume: true, ..itself }, "--run and --store are both").await;
+    recordings::write(&fixture.directory.path().join("other"), 1, 0).await;
+    let other = Plan { run: fixture.path("other"), ..plan.clone() };
+    rejected(other.clone(), "is a store of recordings, not a run of trials").await;
+    rejected(Plan { resume: true, ..other }, "is a store of recordings, not a run of trials").await;
     assert_eq!(agent.turns.load(Ordering::SeqCst), 0);
 
-    house.replay(plan.clone()).await.expect("a replay");
-    let again = Plan { store: plan.run.clone(), run: house.path("again"), ..plan };
-    refused(again, "holds a run of trials, not a store of recordings").await;
-    assert!(!Path::new(&house.path("again")).exists());
+    fixture.replay(plan.clone()).await.expect("a replay");
+    let again = Plan { store: plan.run.clone(), run: fixture.path("again"), ..plan };
+    rejected(again, "is a run of trials, not a store of recordings").await;
+    assert!(!Path::new(&fixture.path("again")).exists());
 }
 
 #[tokio::test]
 async fn both_lanes_get_the_same_faults() {
     let rules = "faults = 1\n[[fault]]\ntool = \"refund\"\nkind = \"timeout\"\nafter = \"0s\"\nprobability = 0.5\ncalls = [0]\n\
                  [[fault]]\ntool = \"get_order\"\nkind = \"status\"\nstatus = 503\nprobability = 0.4\n";
-    let house = House::new(6, 0).await;
-    let agent = Agent::start(house.world.address(), Behaviour { refunds: 2, ..Behaviour::default() }).await;
-    let mut heard = Vec::new();
+    let fixture = Fixture::new(6, 0).await;
+    let agent = Agent::start(fixture.world.address(), Behaviour { refunds: 2, ..Behaviour::default() }).await;
+    let mut by_lane = Vec::new();
     for lane in [Lane::Baseline, Lane::Candidate] {
-        let run = house.path(lane.as_str());
+        let run = fixture.path(lane.as_str());
         let faults = Some(FaultRules::parse(rules).expect("a fault file"));
-        let plan = Plan { lane, faults, run: run.clone(), ..house.plan(agent.address, "") };
-        let summary = house.replay(plan).await.expect("a replay");
+        let plan = Plan { lane, faults, run: run.clone(), ..fixture.plan(agent.address, "") };
+        let summary = fixture.replay(plan).await.expect("a replay");
         assert!((4..20).contains(&summary.fidelity.faulted), "{:?}", summary.fidelity);
         let mut trials = rows(&run, lane).await;
         trials.sort_by(|a, b| (&a.case, a.trial).cmp(&(&b.case, b.trial)));
-        heard.push(
+        by_lane.push(
             trials
                 .into_iter()
                 .map(|t| (t.case, t.trial, t.answer, t.fault_plan, t.fidelity))
                 .collect::<Vec<_>>(),
         );
-        let lost = heard[0]
+        let timed_out = by_lane[0]
             .iter()
             .filter(|(_, _, answer, ..)| answer.as_ref().is_some_and(|a| a.contains("504")))
             .count();
-        assert!(lost > 0 && lost < 12, "{lost}");
-        // The answer was lost, the write was made: the second one repeats it.
+        assert!(timed_out > 0 && timed_out < 12, "{timed_out}");
+        // A lost answer does not undo the write, so the second refund repeats it.
         assert_eq!(summary.duplicated_writes, 12);
     }
-    assert_eq!(heard[0], heard[1]);
+    assert_eq!(by_lane[0], by_lane[1]);
 }
 
 #[tokio::test]
-async fn calls_that_cannot_be_told_apart_are_refused_and_counted() {
+async fn calls_without_a_trial_identifier_are_rejected_and_counted() {
     let behaviour =
-        Behaviour { propagates: false, tools: Tools::Json, asks_model: false, ..Behaviour::default() };
-    let house = House::new(2, 0).await;
-    let agent = Agent::start(house.world.address(), behaviour).await;
-    let plan = house.plan(agent.address, "");
-    let summary = house.replay(plan.clone()).await.expect("a replay");
-    // Two calls in each of four trials and in the probe.
+        Behaviour { propagates: false, tools: Tools::Json, calls_model: false, ..Behaviour::default() };
+    let fixture = Fixture::new(2, 0).await;
+    let agent = Agent::start(fixture.world.address(), behaviour).await;
+    let plan = fixture.plan(agent.address, "");
+    let summary = fixture.replay(plan.clone()).await.expect("a replay");
+    // Two calls in each of the four trials and in the probe.
     assert_eq!((summary.uncorrelated_calls, summary.fidelity.total()), (10, 0));
-    let answer = house.rows(Lane::Candidate).await[0].answer.clone().expect("an answer");
-    for way in ["`traceparent`", "`baggage`", "[propagate] header = ", "candidate.toml", "--concurrency 1"] {
-        assert!(answer.contains(way), "{way} in {answer}");
+    let answer = fixture.rows(Lane::Candidate).await[0].answer.clone().expect("an answer");
+    for remedy in ["`traceparent`", "`baggage`", "[propagate] header = ", "candidate.toml", "--concurrency 1"]
+    {
+        assert!(answer.contains(remedy), "{remedy} in {answer}");
     }
-    let alone = Plan { concurrency: 1, run: house.path("alone"), ..plan };
-    let summary = house.replay(alone).await.expect("a replay");
+    let sequential = Plan { concurrency: 1, run: fixture.path("sequential"), ..plan };
+    let summary = fixture.replay(sequential).await.expect("a replay");
     assert_eq!((summary.uncorrelated_calls, summary.fidelity.exact), (0, 8));
 }
 
 #[tokio::test]
-async fn live_model_calls_go_through_and_are_counted() {
-    let house = House::new(2, 0).await;
-    // The provider is a world of its own, which knows no trial: whatever it says, the candidate must hear.
+async fn live_model_calls_are_forwarded_and_counted() {
+    let fixture = Fixture::new(2, 0).await;
+    // Another world serves as provider. It knows no trial, so it answers 400, which the candidate must receive.
     let provider = World::bind("127.0.0.1:0".parse().expect("an address")).await.expect("a free port");
-    let agent = Agent::start(house.world.address(), Behaviour::default()).await;
+    let agent = Agent::start(fixture.world.address(), Behaviour::default()).await;
     let upstream = format!("[model]\nupstream = \"{}\"\nidentify = true\n", provider.model_url());
-    let plan = Plan { model: ModelMode::Live, ..house.plan(agent.address, &upstream) };
-    let summary = house.replay(plan.clone()).await.expect("a replay");
+    let plan = Plan { model: ModelMode::Live, ..fixture.plan(agent.address, &upstream) };
+    let summary = fixture.replay(plan.clone()).await.expect("a replay");
     assert_eq!((summary.model_calls, summary.fidelity.live, summary.fidelity.exact), (4, 4, 8));
-    let trials = house.rows(Lane::Candidate).await;
+    let trials = fixture.rows(Lane::Candidate).await;
     assert!(
         trials
             .iter()
@@ -495,12 +505,12 @@ async fn live_model_calls_go_through_and_are_counted() {
     );
 
     provider.shutdown().await;
-    let gone = Plan { run: house.path("gone"), ..plan };
-    let summary = house.replay(gone).await.expect("the agent answers all the same");
+    let gone = Plan { run: fixture.path("gone"), ..plan };
+    let summary = fixture.replay(gone).await.expect("the agent answers without a model");
     assert_eq!(summary.endings.complete, 4);
-    let lake = Store::open(&house.path("gone")).expect("a run");
-    let snapshot = lake.snapshot().await.expect("commits");
-    let sessions = lake.load_sessions(&snapshot, None).await.expect("sessions");
+    let store = Store::open(&fixture.path("gone")).expect("a run");
+    let snapshot = store.snapshot().await.expect("commits");
+    let sessions = store.load_sessions(&snapshot, None).await.expect("sessions");
     let model = sessions
         .iter()
         .flat_map(|s| &s.exchanges)
@@ -511,17 +521,17 @@ async fn live_model_calls_go_through_and_are_counted() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_command_is_started_only_where_its_egress_is_allowed() {
-    let house = House::new(2, 0).await;
-    let text = "candidate = 1\nkind = \"command\"\nbuild = \"b-3\"\n[command]\ninherit = []\n\
+async fn a_command_candidate_needs_allow_open_egress() {
+    let fixture = Fixture::new(2, 0).await;
+    let text = "candidate = 1\nkind = \"command\"\nbuild = \"b-3\"\n[command]\ninherit-env = []\n\
                 argv = [\"/bin/sh\", \"-c\", \"read line; echo \\\"$line at $URL\\\"\"]\nenv = { URL = \"{{mcp_url}}\" }\n";
-    let plan = house.plan_of(text);
-    let error = house.replay(plan.clone()).await.expect_err("egress is open");
+    let plan = fixture.plan_of(text);
+    let error = fixture.replay(plan.clone()).await.expect_err("egress is not allowed");
     assert!(error.is_usage() && error.to_string().contains("--allow-open-egress"), "{error}");
-    let summary = house.replay(Plan { allow_open_egress: true, ..plan.clone() }).await.expect("a replay");
+    let summary = fixture.replay(Plan { allow_open_egress: true, ..plan.clone() }).await.expect("a replay");
     assert_eq!(summary.endings.complete, 4);
-    let trials = house.rows(Lane::Candidate).await;
-    let address = house.world.address();
+    let trials = fixture.rows(Lane::Candidate).await;
+    let address = fixture.world.address();
     for trial in &trials {
         let answer = trial.answer.as_ref().expect("an answer");
         assert!(
@@ -530,16 +540,17 @@ async fn a_command_is_started_only_where_its_egress_is_allowed() {
         );
     }
 
-    let long = text.replace("inherit", "process = \"trial\"\ntimeout = \"10s\"\ninherit");
-    let plan = Plan { allow_open_egress: true, run: house.path("long"), ..house.plan_of(&long) };
-    assert_eq!(house.replay(plan).await.expect("a replay").endings.complete, 4);
+    let long = text.replace("inherit-env", "process = \"trial\"\ntimeout = \"10s\"\ninherit-env");
+    let plan = Plan { allow_open_egress: true, run: fixture.path("long"), ..fixture.plan_of(&long) };
+    assert_eq!(fixture.replay(plan).await.expect("a replay").endings.complete, 4);
 
     let broken = text.replace("read line;", "echo oh no >&2; exit 3;");
-    let plan = Plan { allow_open_egress: true, run: house.path("broken"), ..house.plan_of(&broken) };
-    let error = house.replay(plan).await.expect_err("the program fails").to_string();
+    let plan = Plan { allow_open_egress: true, run: fixture.path("broken"), ..fixture.plan_of(&broken) };
+    let error = fixture.replay(plan).await.expect_err("the program fails").to_string();
     assert!(error.contains("exit status: 3") && error.contains("oh no"), "{error}");
 
-    let slow = text.replace("read line;", "sleep 600;").replace("inherit", "timeout = \"80ms\"\ninherit");
-    let plan = Plan { allow_open_egress: true, run: house.path("slow"), ..house.plan_of(&slow) };
-    assert!(house.replay(plan).await.expect_err("the program hangs").to_string().contains("within 80ms"));
+    let slow =
+        text.replace("read line;", "sleep 600;").replace("inherit-env", "timeout = \"80ms\"\ninherit-env");
+    let plan = Plan { allow_open_egress: true, run: fixture.path("slow"), ..fixture.plan_of(&slow) };
+    assert!(fixture.replay(plan).await.expect_err("the program hangs").to_string().contains("within 80ms"));
 }

@@ -1,4 +1,4 @@
-//! A small store of recorded sessions: a refund agent that looks an order up and refunds it, over MCP.
+//! A store of recorded sessions: a refund agent looks an order up and refunds it, over MCP.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,18 +14,18 @@ use schemas::session::{CloseReason, SessionClose};
 use serde_json::{Value, json};
 use store::{Batch, ChunkIndex, Store};
 
-/// The key of every test.
-pub(crate) fn key() -> RootKey {
+/// Root key of all tests.
+pub(crate) fn root_key() -> RootKey {
     RootKey::new([3; 32])
 }
 
-/// The tools with their effects.
+/// Tool catalogue with effects and schemas.
 pub(crate) const TOOLS: &str = r#"[
     {"name": "get_order", "effect": "read", "inputSchema": {"type": "object", "properties": {"order_id": {"type": "string"}}, "required": ["order_id"]}},
     {"name": "refund", "effect": "write", "inputSchema": {"type": "object", "required": ["order_id", "amount"]}}
 ]"#;
 
-/// The id of the n-th session.
+/// Id of session number `n`.
 pub(crate) fn session_id(n: usize) -> SessionId {
     SessionId::parse(&format!("s-{n:03}")).expect("id")
 }
@@ -45,15 +45,15 @@ impl Recording {
         request: &Value,
         response: &Value,
     ) {
-        let keys = key().tenant(&TenantId::parse("default").expect("id"));
+        let keys = root_key().tenant(&TenantId::parse("default").expect("id"));
         let session = session_id(self.n);
-        let mut cut = |value: &Value| {
+        let mut chunk = |value: &Value| {
             let bytes = value.to_string().into_bytes();
             Body::split(&bytes, &keys, |(digest, piece)| {
                 self.batch.pieces.push((session.clone(), digest, piece.to_vec().into()));
             })
         };
-        let (request, response) = (cut(request), cut(response));
+        let (request, response) = (chunk(request), chunk(response));
         let usage = Usage { input_tokens: Some(10), output_tokens: Some(2), ..Usage::default() };
         self.batch.exchanges.push(Box::new(Exchange {
             exchange: ExchangeId::parse(&format!("x-{}-{}", self.n, self.seq)).expect("id"),
@@ -144,12 +144,12 @@ impl Recording {
     }
 }
 
-/// What the user says in the n-th session.
+/// User message of session number `n`.
 pub(crate) fn input(n: usize) -> String {
     format!("please refund order W{n:03}")
 }
 
-fn record(n: usize, torn: bool) -> Batch {
+fn record(n: usize, is_incomplete: bool) -> Batch {
     let mut recording = Recording { n, batch: Batch::default(), seq: 0 };
     let order = format!("W{n:03}");
     let mut turn = Operation::new(OperationKind::Turn);
@@ -172,21 +172,21 @@ fn record(n: usize, torn: bool) -> Batch {
     recording.tool("refund", &json!({"order_id": order, "amount": 5}), "refund accepted");
     let last = json!([{"role": "user", "content": "and now answer"}]);
     recording.model(&last, &json!({"role": "assistant", "content": format!("refunded {order}")}));
-    // A torn session says that it has more exchanges than are there.
-    recording.close(if torn { recording.seq } else { recording.seq - 1 });
+    // The close row of an incomplete session counts one more exchange than the session has.
+    recording.close(if is_incomplete { recording.seq } else { recording.seq - 1 });
     recording.batch
 }
 
-/// Writes a store of whole sessions, and of torn ones after them.
-pub(crate) async fn write(folder: &Path, whole: usize, torn: usize) {
-    let lake = Store::open(folder.to_str().expect("a plain path")).expect("a folder");
+/// Writes a store of complete sessions, followed by incomplete ones.
+pub(crate) async fn write(directory: &Path, complete: usize, incomplete: usize) {
+    let store = Store::open(directory.to_str().expect("a plain path")).expect("a store");
     let mut batch = Batch::default();
-    for n in 0..whole + torn {
-        let one = record(n, n >= whole);
+    for n in 0..complete + incomplete {
+        let one = record(n, n >= complete);
         batch.exchanges.extend(one.exchanges);
         batch.pieces.extend(one.pieces);
         batch.closes.extend(one.closes);
     }
-    let next = (whole + torn) as u64;
-    lake.commit("journal-1", 0, next, batch, &mut ChunkIndex::default()).await.expect("a commit");
+    let next = (complete + incomplete) as u64;
+    store.commit("journal-1", 0, next, batch, &mut ChunkIndex::default()).await.expect("a commit");
 }

@@ -151,8 +151,8 @@ struct ReplayProgress<'a> {
 impl ReplayProgress<'_> {
     fn show(&mut self, progress: Progress) {
         match progress {
-            Progress::Corpus { whole, torn, unusable, chosen } => self.console.note(format!(
-                "{chosen} of {whole} complete sessions chosen; excluded: {torn} incomplete, {unusable} without a turn to replay"
+            Progress::Corpus { complete, incomplete, unusable, selected } => self.console.note(format!(
+                "{selected} of {complete} complete sessions selected; excluded: {incomplete} incomplete, {unusable} without a turn to replay"
             )),
             Progress::Probed => self.console.note("the candidate responds"),
             Progress::Planned { trials, already } => {
@@ -244,9 +244,9 @@ fn lines(summary: &Summary) -> Vec<String> {
             summary.uncorrelated_calls
         ));
     }
-    let torn = summary.torn.iter().map(|torn| (&torn.session, torn.reasons.join(", ")));
+    let incomplete = summary.incomplete.iter().map(|session| (&session.session, session.reasons.join(", ")));
     let unusable = summary.unusable.iter().map(|session| (&session.session, session.reason.clone()));
-    let excluded: Vec<_> = torn.chain(unusable).collect();
+    let excluded: Vec<_> = incomplete.chain(unusable).collect();
     for (session, reason) in excluded.iter().take(MAX_NAMED) {
         lines.push(format!("  excluded {}: {}", escape_control(session.as_str()), escape_control(reason)));
     }
