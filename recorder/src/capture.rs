@@ -1,4 +1,4 @@
-//! Copy of one exchange while it passes: bodies, times, and how it ended.
+//! Captures an exchange while it passes: bodies, times, and ending.
 //!
 //! Copying is bounded and never waits. The tap enqueues a finished copy before the client can see the end of the
 //! response, so a response that a client has read completely is in the queue. Nothing here is decoded or redacted,
@@ -57,11 +57,11 @@ pub(crate) struct Recording {
     state: Mutex<Option<Box<CapturedExchange>>>,
 }
 
-/// Why a capture ends early.
+/// Reason to end a capture early.
 enum Refused {
     /// The session is shed, and the registry has counted this exchange.
     Counted,
-    /// A bound is reached; the reason is still to be counted.
+    /// A bound is reached. The registry has not counted the exchange yet.
     Shed(&'static str),
 }
 

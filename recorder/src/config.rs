@@ -46,7 +46,7 @@ pub struct ConfigError {
     pub detail: String,
 }
 
-/// The whole configuration of `foreshadow record`.
+/// Configuration of `foreshadow record`.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Config {

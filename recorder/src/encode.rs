@@ -207,7 +207,8 @@ fn decode_input<'a>(captured: &'a CapturedExchange, redacted: &'a Redacted) -> D
     }
 }
 
-/// Redacts texts that decoding joined from several events: a secret can be complete there that was in pieces before.
+/// Redacts the texts that decoding joined from several events. A secret can be complete in such a text although each
+/// event has only a part of it.
 fn redact_joined(redactor: &Redactor, operation: &mut Operation) {
     for text in [&mut operation.output, &mut operation.result].into_iter().flatten() {
         *text = redactor.redact_uncounted(text);
@@ -305,7 +306,7 @@ mod tests {
     }
 
     proptest! {
-        /// Why texts that decoding takes from one place of a redacted body need no second search.
+        /// A text from one place of a redacted body needs no second search.
         #[test]
         fn a_redacted_body_decodes_to_texts_without_secrets(
             shape in 0..6_usize,

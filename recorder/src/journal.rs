@@ -35,7 +35,7 @@ const FRAME_BYTES: u64 = 8;
 /// Longest time to collect a group. A killed process loses the records that wait for their sync.
 const GROUP_TIME: Duration = Duration::from_millis(20);
 
-/// How long the thread waits for a message before it looks at the time.
+/// Longest wait for a message; afterwards the thread checks for a stop request and a sweep.
 const TICK: Duration = Duration::from_millis(100);
 
 /// Time between two sweeps for due sessions.

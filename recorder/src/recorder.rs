@@ -37,13 +37,13 @@ use crate::tap::{self, Tap, TapError};
 /// Folder of the journal in the state directory.
 const JOURNAL: &str = "journal";
 
-/// How long [`Recorder::close_sessions`] waits for exchanges in flight.
+/// Longest wait of [`Recorder::close_sessions`] for exchanges in flight.
 const SETTLE: Duration = Duration::from_secs(2);
 
 /// Time between two looks at the exchanges in flight.
 const SETTLE_STEP: Duration = Duration::from_millis(5);
 
-/// The least time that [`Recorder::shutdown`] gives Kafka to acknowledge the journaled exchanges.
+/// Shortest time that [`Recorder::shutdown`] gives Kafka to acknowledge the journaled exchanges.
 const MIN_PUBLISH: Duration = Duration::from_secs(1);
 
 /// An error that keeps a recorder from starting.

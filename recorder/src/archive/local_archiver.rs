@@ -49,7 +49,7 @@ struct PendingBatch {
 /// Reason to poll the journal again.
 enum Event {
     Flush(FlushRequest),
-    /// More records are durable, or the time has come.
+    /// More records are durable, or a deadline has passed.
     Due,
     /// The recorder ends.
     End,
@@ -109,8 +109,8 @@ impl LocalArchiver {
         }
     }
 
-    /// Reads the entries before the position `durable`. Commits them where a batch is full or old, or where a flush
-    /// wants positions before `wanted` committed.
+    /// Reads the entries before the position `durable`. Commits them if the batch is full or old, or if a flush requests
+    /// positions up to `wanted`.
     fn poll(
         &mut self,
         runtime: &Runtime,

@@ -1,6 +1,6 @@
-//! Accounts of the exchanges under way: what the tap has accepted, what is buffered, what was shed.
+//! Bounds and counts of the exchanges in flight: buffered bytes, queue length, journal fill, shed exchanges.
 //!
-//! The tap and the journal thread share one value. It never blocks for longer than the session registry's lock.
+//! The tap and the journal thread share one value. A call blocks for the lock of the session registry at most.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};

@@ -22,7 +22,7 @@ pub(crate) struct BodyBuffer {
     pub(crate) done: bool,
 }
 
-/// How a request body ended.
+/// End of a request body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RequestEnd {
     /// The upstream got all of it.
@@ -55,7 +55,7 @@ pub(crate) struct CapturedResponse {
     pub(crate) ending_detail: Option<String>,
 }
 
-/// When the parts of an exchange passed.
+/// Times of the parts of an exchange.
 #[derive(Debug)]
 pub(crate) struct Timing {
     /// Wall clock at the request head, microseconds since 1970.

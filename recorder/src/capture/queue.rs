@@ -70,13 +70,9 @@ impl JournalQueue {
             Err(TrySendError::Full(message)) => (message, "queue full"),
             Err(TrySendError::Disconnected(message)) => (message, "journal failed"),
         };
-        match message {
-            JournalMessage::Exchange(capture) => Err((capture, reason)),
-            JournalMessage::Flush(_)
-            | JournalMessage::CloseAll(_)
-            | JournalMessage::Release(_)
-            | JournalMessage::Wake => Ok(()),
-        }
+        // The channel returns the message that it refuses.
+        let JournalMessage::Exchange(capture) = message else { return Ok(()) };
+        Err((capture, reason))
     }
 
     /// Enqueues a message and blocks while the queue is full.

@@ -1,4 +1,4 @@
-//! Registry of the open sessions of this process: sequence numbers, shed counts, and which sessions to close.
+//! Registry of the open sessions of this process: assigns sequence numbers, counts, and finds the sessions to close.
 //!
 //! One lock guards it, for a few instructions and never across an await; the tap takes it for every exchange. The
 //! registry writes nothing: the journal thread asks for due close rows and reports when they are durable.
@@ -77,7 +77,7 @@ struct State {
     next_incarnation_seq: u64,
     shed_rate: u8,
     counts: ExchangeCounts,
-    /// An eviction found no room, and no session has closed since.
+    /// The last eviction found no closed session, and none has closed since.
     evicted_in_vain: bool,
 }
 
@@ -247,7 +247,7 @@ impl SessionRegistry {
             match self.close_reason(open, now) {
                 // Until its row is durable, each sweep finds it again.
                 Some(reason) => due.push(self.pending_close(&session, open, reason, now)),
-                // The exchange under way schedules the session again when it ends.
+                // The exchange in flight schedules the session again when it ends.
                 None if open.in_flight > 0 => continue,
                 None => {}
             }
@@ -311,13 +311,13 @@ impl SessionRegistry {
         if open.standalone { self.idle_us.min(STANDALONE_IDLE_US) } else { self.idle_us }
     }
 
-    /// When the session becomes due, if no exchange prolongs it.
+    /// Time at which the session becomes due, unless an exchange prolongs it.
     fn deadline(&self, open: &SessionState) -> i64 {
         let idle_at = open.last_at.saturating_add(self.idle_us(open));
         idle_at.min(open.started_at.max(open.closed_at).saturating_add(self.max_age_us))
     }
 
-    /// Why the session is due at `now`; `None` where it is not.
+    /// Reason to close the session at `now`; `None` if it is not due.
     fn close_reason(&self, open: &SessionState, now: i64) -> Option<CloseReason> {
         if open.in_flight > 0 {
             None
