@@ -29,6 +29,7 @@ pub mod report;
 mod run;
 mod sample_size;
 mod schedule;
+mod scores;
 pub mod stats;
 mod subgroup_search;
 mod tools;

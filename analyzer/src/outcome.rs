@@ -7,11 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use schemars::JsonSchema;
 use schemas::id::CaseId;
 use schemas::score::ScoreKind;
 use schemas::trial::TrialEnding;
-use serde::{Deserialize, Serialize};
 
 use crate::pairs::{PairedCase, Pairs};
 use crate::policy::Policy;
@@ -20,73 +18,9 @@ use crate::run::TrialRecord;
 mod agreement;
 mod attach;
 
-pub use agreement::{Agreement, EvaluatorResult};
+pub use crate::scores::{Evaluator, TrialScore};
+pub use crate::verdict::{Agreement, EvaluatorResult, OutcomeResult, SourceCount};
 pub use attach::attach_scores;
-
-/// An evaluator and the version of it that spoke.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Evaluator {
-    /// Its name.
-    pub name: String,
-    /// Its kind.
-    pub kind: ScoreKind,
-    /// Its place in its configuration: of two that may decide, the lower does.
-    pub rank: u32,
-    /// Digest of its configuration.
-    pub digest: String,
-}
-
-impl Evaluator {
-    /// `label:NAME`, `evaluator:NAME` or `judge:NAME`.
-    #[must_use]
-    pub fn source(&self) -> String {
-        let kind = match self.kind {
-            ScoreKind::Label => "label",
-            ScoreKind::Command | ScoreKind::Http => "evaluator",
-            ScoreKind::Judge => "judge",
-        };
-        format!("{kind}:{}", self.name)
-    }
-
-    /// Labels first, then what the user's own checks say, then judges; in each by rank and name.
-    fn order(&self) -> (u8, u32, &str) {
-        let class = match self.kind {
-            ScoreKind::Label => 0,
-            ScoreKind::Command | ScoreKind::Http => 1,
-            ScoreKind::Judge => 2,
-        };
-        (class, self.rank, &self.name)
-    }
-}
-
-/// What an evaluator says of a trial.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TrialScore {
-    /// The evaluator.
-    pub evaluator: Arc<Evaluator>,
-    /// Whether the work was done right; absent where it was asked and could not say.
-    pub success: Option<bool>,
-    /// The slice in which its agreement with labels counts; absent where that is measured over all trials together.
-    pub slice: Option<Arc<str>>,
-}
-
-/// How many cases a source decided `success` of.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct SourceCount {
-    /// `label`, `label:NAME`, `evaluator:NAME`, `judge:NAME`, `end_state`, or `none` where nobody may say.
-    pub source: String,
-    /// Paired cases.
-    pub cases: u64,
-}
-
-/// Where `success` comes from, and what is known of those who say it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct OutcomeResult {
-    /// The sources by how many paired cases each decided.
-    pub decided_by: Vec<SourceCount>,
-    /// The evaluators with their measured agreement with labels.
-    pub evaluators: Vec<EvaluatorResult>,
-}
 
 /// One who may say whether a trial did the work.
 #[derive(Debug, Clone, PartialEq)]

@@ -8,7 +8,7 @@ use schemas::exchange::{Effect, Ending};
 use schemas::trial::{Lane, RunManifest, Trial};
 
 use crate::embedding::AnswerEmbedding;
-use crate::outcome::TrialScore;
+use crate::scores::TrialScore;
 
 /// A run: trials of one lane, and the recordings of their cases where the run carries them.
 #[derive(Debug, Clone, PartialEq)]

@@ -41,7 +41,7 @@ fn write_gate(folder: &Path, policy: &str, more: &str) {
     std::fs::write(folder.join("gate.toml"), text).expect("writes");
 }
 
-const WIDE: &str = "metrics = [\"success\"]\n[metric.success]\nmargin = 0.5\n[fidelity]\nmax_missed = 1.0\n";
+const WIDE: &str = "metrics = [\"success\"]\n[metric.success]\nmargin = 0.5\n[fidelity]\nmax-missed = 1.0\n";
 
 #[test]
 fn a_gate_stops_early_and_locks_its_plan() {
@@ -81,7 +81,7 @@ fn a_gate_blocks_on_a_violated_invariant_and_refuses_a_corpus_that_is_too_small(
     assert_eq!(refused.status.code(), Some(2), "{}", binary::printed(&refused));
     assert!(binary::printed(&refused).contains("success needs at least 59 sessions"));
     assert!(!folder.join("runs").exists(), "no trial ran");
-    let strict = format!("{WIDE}[invariant.answer_schema]\nschema = {{ enum = [\"fine\"] }}\n");
+    let strict = format!("{WIDE}[invariant.answer-schema]\nschema = {{ enum = [\"fine\"] }}\n");
     write_gate(folder, &strict, "sessions = 20\n");
     let (code, verdict) = run(folder, &["--json", "gate", "--config", "gate.toml", "--extend"]);
     assert_eq!((code, verdict["reasons"][0]["code"].as_str()), (3, Some("invariant_violated")));

@@ -191,39 +191,39 @@ fn invariants_on_answers_and_response_times() {
     table(folder, "slow", "candidate", |case| if case == 7 { (31, GOOD.1) } else { GOOD });
     table(folder, "said", "candidate", |case| if case == 7 { (2, "As an AI model I cannot") } else { GOOD });
     let policy = |text: &str| format!("policy = 1\nmetrics = [\"success\"]\n{text}");
-    let time = policy("[invariant.response_time]\nmax_ms = 30000\n");
+    let time = policy("[invariant.response-time]\nmax-ms = 30000\n");
     let violation = analyze(folder, "base", "slow", &time, None);
-    assert_eq!(violation.blocked_on("response_time")["case"], "c7");
+    assert_eq!(violation.blocked_on("response-time")["case"], "c7");
     assert_eq!(analyze(folder, "base", "said", &time, None).code, 0);
     let schema =
-        policy("[invariant.answer_schema]\nschema = { type = \"object\", required = [\"status\"] }\n");
+        policy("[invariant.answer-schema]\nschema = { type = \"object\", required = [\"status\"] }\n");
     let violation = analyze(folder, "base", "said", &schema, None);
     assert_eq!(
-        violation.blocked_on("answer_schema")["session"],
-        violation.invariant("answer_schema")["examples"][0]
+        violation.blocked_on("answer-schema")["session"],
+        violation.invariant("answer-schema")["examples"][0]
     );
-    let forbidden = policy("[invariant.forbidden]\npatterns = ['\\bas an ai\\b']\nignore_case = true\n");
+    let forbidden = policy("[invariant.forbidden]\npatterns = ['\\bas an ai\\b']\nignore-case = true\n");
     let violation = analyze(folder, "base", "said", &forbidden, None);
     assert_eq!(violation.blocked_on("forbidden")["rule"], r#"pattern "\\bas an ai\\b""#);
     // An invariant that the baseline violates is demoted; a vacuous one, or one with too few cases, approves nothing.
     table(folder, "base-slow", "baseline", |case| if case == 3 { (31, GOOD.1) } else { GOOD });
     let demoted = analyze(folder, "base-slow", "slow", &time, None);
     assert_ne!(demoted.code, 3, "{:#}", demoted.verdict["reasons"]);
-    assert_eq!(demoted.invariant("response_time")["state"], "demoted");
-    assert!(demoted.has_reason("baseline_violates_invariant", "response_time"));
+    assert_eq!(demoted.invariant("response-time")["state"], "demoted");
+    assert!(demoted.has_reason("baseline_violates_invariant", "response-time"));
     assert!(
         demoted.verdict["metrics"]
             .as_array()
-            .is_some_and(|all| all.iter().any(|one| one["name"] == "invariant.response_time"))
+            .is_some_and(|all| all.iter().any(|one| one["name"] == "invariant.response-time"))
     );
-    let vacuous = analyze(folder, "base", "said", &policy("[invariant.answer_schema]\nschema = {}\n"), None);
-    assert_eq!((vacuous.code, &vacuous.invariant("answer_schema")["state"]), (4, &"vacuous".into()));
-    assert!(vacuous.has_reason("invariant_unchecked", "answer_schema"));
+    let vacuous = analyze(folder, "base", "said", &policy("[invariant.answer-schema]\nschema = {}\n"), None);
+    assert_eq!((vacuous.code, &vacuous.invariant("answer-schema")["state"]), (4, &"vacuous".into()));
+    assert!(vacuous.has_reason("invariant_unchecked", "answer-schema"));
     let bounded =
-        |rate: &str| policy(&format!("[invariant.response_time]\nmax_ms = 30000\nmax_rate = {rate}\n"));
+        |rate: &str| policy(&format!("[invariant.response-time]\nmax-ms = 30000\nmax-rate = {rate}\n"));
     assert_eq!(analyze(folder, "base", "said", &bounded("0.03"), None).code, 0, "99 cases are enough");
     let few = analyze(folder, "base", "said", &bounded("0.02"), None);
-    assert_eq!((few.code, few.has_reason("below_floor", "response_time")), (4, true), "149 are needed");
+    assert_eq!((few.code, few.has_reason("below_floor", "response-time")), (4, true), "149 are needed");
 }
 
 #[test]
@@ -272,7 +272,7 @@ fn invariants_on_tool_calls_of_recorded_sessions() {
     assert_eq!(decided.blocked_on("order")["case"], Value::String(skipped.clone()));
 
     let schemas = only(
-        "[invariant.tool_arguments.schemas]\nget_order_details = { properties = { order_id = { pattern = \"^#W[0-9]{7}$\" } } }\n",
+        "[invariant.tool-arguments.schemas]\nget_order_details = { properties = { order_id = { pattern = \"^#W[0-9]{7}$\" } } }\n",
     );
     let bad = import_changed(folder, "bad", |messages| {
         let Some(place) = calls(messages, |tool| tool == "get_order_details").first().copied() else {
@@ -282,7 +282,7 @@ fn invariants_on_tool_calls_of_recorded_sessions() {
         true
     });
     let decided = analyze(folder, "base", "bad", &schemas, None);
-    let violation = decided.blocked_on("tool_arguments");
+    let violation = decided.blocked_on("tool-arguments");
     assert_eq!((&violation["case"], &violation["pointer"]), (&Value::String(bad), &"/order_id".into()));
 
     let backwards = import_changed(folder, "backwards", |messages| {
@@ -297,10 +297,10 @@ fn invariants_on_tool_calls_of_recorded_sessions() {
         true
     });
     let forward = only(
-        "[invariant.monotonic_effects]\norder = [\"cancel_pending_order\", \"exchange_delivered_order_items\"]\n",
+        "[invariant.monotonic-effects]\norder = [\"cancel_pending_order\", \"exchange_delivered_order_items\"]\n",
     );
     let decided = analyze(folder, "base", "backwards", &forward, None);
-    assert_eq!(decided.blocked_on("monotonic_effects")["case"], Value::String(backwards));
+    assert_eq!(decided.blocked_on("monotonic-effects")["case"], Value::String(backwards));
 
     let decided = analyze(folder, "base", "skipped", &only(""), Some(&retail_envelope("")));
     let violation = decided.blocked_on("envelope");

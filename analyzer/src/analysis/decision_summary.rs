@@ -1,6 +1,8 @@
 //! A decision in numbers, without what explains it: for deciding many times over.
 
-use super::{AnalysisContext, AnalysisRequest, interim, reasons, secondary};
+use super::context::AnalysisContext;
+use super::request::AnalysisRequest;
+use super::{interim, reasons, secondary};
 use crate::decide::Tested;
 use crate::metrics::{CaseTable, Measured};
 use crate::pairs::Pairs;

@@ -8,9 +8,11 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use rayon::prelude::*;
-use schemas::id::CaseId;
 
-use super::{AnalysisContext, Evidence, reasons};
+use super::context::AnalysisContext;
+use super::evidence::Evidence;
+use super::reasons;
+use super::request::{MonitoringPlan, PLANNED_ALPHA_SHARE};
 use crate::decide::{self, Bounds, MissingDataScenario, Tested, Tests};
 use crate::metrics::{Measured, Measurement};
 use crate::pairs::Pairs;
@@ -20,37 +22,8 @@ use crate::stats::spending::{Schedule, boundaries, spent};
 use crate::stats::variance::{float, mean};
 use crate::verdict::{Decision, LookHistory, LookMetric, LookResult, MetricState, MonitoringKind};
 
-/// Part of alpha that the planned looks have where an extension is reserved; the rest is for betting.
-pub const PLANNED_ALPHA_SHARE: f64 = 0.8;
-
 /// Looks of an `anytime` verdict that are written down; the last one always is.
 const SHOWN_STEPS: usize = 25;
-
-/// How the data are looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MonitoringPlan<'a> {
-    /// SingleLook, at everything, with all of alpha.
-    SingleLook,
-    /// In this many planned looks at growing parts of finished runs; ends with the first look that decides.
-    PlannedLooks(u32),
-    /// After every case of finished runs, by betting; ends with the first case that decides.
-    Anytime,
-    /// At what there is so far of runs that grow wave by wave.
-    Waves(Waves<'a>),
-}
-
-/// How far runs that grow wave by wave have got.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Waves<'a> {
-    /// All cases that may be played, in the order fixed before the first wave ([`crate::seeded_order`]).
-    pub order: &'a [CaseId],
-    /// Cases played at each look so far, ascending; the last is now.
-    pub ends: &'a [usize],
-    /// Cases that the plan ends with; looks beyond are an extension.
-    pub planned: usize,
-    /// Whether part of alpha is kept for an extension.
-    pub extension: bool,
-}
 
 /// What was found at the last look.
 pub(super) struct Look<'a> {

@@ -1,6 +1,7 @@
 //! The rule over everything that was found, and the reasons in words.
 
-use super::{Evidence, MeanTestsDisabled};
+use super::context::MeanTestsDisabled;
+use super::evidence::Evidence;
 use crate::decide::{self, Tested};
 use crate::format;
 use crate::invariants::CaveatKind;

@@ -1,6 +1,7 @@
 //! What is told beside the metrics: slices, what a search found, and how the candidate compares with a recording.
 
-use super::{AnalysisContext, Look};
+use super::context::{AnalysisContext, MeanTestsDisabled};
+use super::interim::Look;
 use crate::decide::Tested;
 use crate::metrics::{self, Measured};
 use crate::stats::discovery;
@@ -69,7 +70,7 @@ pub(super) fn subgroups(context: &AnalysisContext<'_>, look: &Look<'_>) -> Optio
 pub(super) fn exchangeability(context: &AnalysisContext<'_>) -> Vec<ExchangeabilityResult> {
     match context.mean_tests_disabled {
         // Of sessions picked by their outcome the recording is never like another trial.
-        Some(super::MeanTestsDisabled::BaselineIsRecording) if !context.is_selected() => {
+        Some(MeanTestsDisabled::BaselineIsRecording) if !context.is_selected() => {
             crate::exchangeability::compare(&context.pairs, context.request.seed)
         }
         Some(_) | None => Vec::new(),

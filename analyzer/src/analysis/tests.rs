@@ -8,8 +8,9 @@ use schemas::id::CaseId;
 use schemas::trial::{Fidelity, Lane, TrialEnding};
 
 use super::*;
-use crate::decide::{self, MissingDataScenario};
+use crate::decide::{self, MissingDataScenario, Tests};
 use crate::fixture::{labelled, read, record, run, write};
+use crate::metrics::Setting;
 use crate::run::{ToolCall, TrialRecord};
 use crate::verdict::{MetricState, ReasonCode};
 
@@ -188,7 +189,7 @@ fn a_required_cost_or_tail_with_missing_trials_is_not_approved() {
     let (before, after) = pair(&outcomes(300, 1, 0), &outcomes(300, 1, 0));
     let (before, mut after) = (timed(before), timed(after));
     let cost = Policy::parse("metrics = [\"cost\"]\n[metric.cost]\nrequired = true").expect("a policy");
-    let tail = "metrics = [\"tail_latency\"]\n[metric.tail_latency]\nrequired = true\nbound_ms = 5";
+    let tail = "metrics = [\"tail_latency\"]\n[metric.tail_latency]\nrequired = true\nbound-ms = 5";
     let tail = Policy::parse(tail).expect("a policy");
     for policy in [&cost, &tail] {
         assert_eq!(decide(policy, &before, &after).verdict, Decision::Approve);
@@ -306,7 +307,7 @@ fn a_declared_invariant_blocks_once_and_only_where_the_baseline_keeps_it() {
     assert_ne!(verdict.verdict, Decision::Block);
     assert!(codes(&verdict).contains(&ReasonCode::BaselineViolatesInvariant));
     assert!(verdict.metrics.iter().any(|metric| metric.name == "invariant.idempotency" && metric.decides));
-    let unseen = Policy::parse("[invariant.response_time]\nmax_ms = 5").expect("a policy");
+    let unseen = Policy::parse("[invariant.response-time]\nmax-ms = 5").expect("a policy");
     assert!(codes(&decide(&unseen, &before, &once)).contains(&ReasonCode::InvariantUnchecked));
 }
 

@@ -57,14 +57,14 @@ fn a_change_of_answers_is_for_review_and_blocks_only_a_neutral_build() {
     );
     let map = analysis.drift_map.expect("embedded answers");
     assert_eq!((map.points.len(), map.points[3].case.as_str()), (60, "case-00003"));
-    let neutral = decide("[drift]\nbehaviour_neutral = true", &before, &after).verdict;
+    let neutral = decide("[drift]\nbehaviour-neutral = true", &before, &after).verdict;
     assert_eq!((neutral.verdict, codes(&neutral)[0]), (Decision::Block, ReasonCode::Deteriorated));
     assert_eq!(neutral.reasons[0].metric.as_deref(), Some("semantic.drift"));
 }
 
 #[test]
 fn unchanged_answers_pass_even_a_neutral_build() {
-    let policy = "[drift]\nbehaviour_neutral = true\n[metric.semantic.drift]\nmargin = 0.5";
+    let policy = "[drift]\nbehaviour-neutral = true\n[metric.semantic.drift]\nmargin = 0.5";
     let (before, after) = (run(Lane::Baseline, 4, 0), run(Lane::Candidate, 4, 0));
     let verdict = decide(policy, &before, &after).verdict;
     let drift = verdict.review.drift.as_ref().expect("embedded answers");
@@ -72,7 +72,7 @@ fn unchanged_answers_pass_even_a_neutral_build() {
     assert_eq!((verdict.verdict, drift.effect), (Decision::Approve, DriftEffect::Block));
     assert!(!codes(&verdict).contains(&ReasonCode::AnswersChanged));
     let swapped =
-        decide("[drift]\nshared_state = true", &before, &after).verdict.review.drift.expect("embedded");
+        decide("[drift]\nshared-state = true", &before, &after).verdict.review.drift.expect("embedded");
     assert_eq!(swapped.permutation_unit, PermutationUnit::Sessions);
     let named: Vec<&str> = swapped.statistics.iter().map(|statistic| statistic.name.as_str()).collect();
     assert_eq!(named, ["cross", "dispersion"]);
@@ -110,6 +110,6 @@ fn runs_without_answers_or_of_two_models_have_no_drift_and_say_why() {
     assert!(analysis.verdict.review.drift.is_none() && analysis.drift_map.is_none());
     let absent = analysis.verdict.absent.iter().find(|absent| absent.name == "semantic.drift");
     assert!(absent.is_some_and(|absent| absent.reason.contains("different models")), "{absent:?}");
-    let neutral = decide("[drift]\nbehaviour_neutral = true", &before, &after).verdict;
+    let neutral = decide("[drift]\nbehaviour-neutral = true", &before, &after).verdict;
     assert_eq!((neutral.verdict, codes(&neutral)[0]), (Decision::Inconclusive, ReasonCode::MetricAbsent));
 }

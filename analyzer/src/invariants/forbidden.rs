@@ -1,4 +1,4 @@
-//! Texts that must not stand in an answer nor in the arguments of a call.
+//! ForbiddenPatterns that must not stand in an answer nor in the arguments of a call.
 //!
 //! Arguments are searched leaf by leaf, so that JSON's escapes hide nothing; keys count as well as values.
 
@@ -14,7 +14,7 @@ const SHOWN: usize = 60;
 
 /// The texts, ready to be looked for.
 #[derive(Debug)]
-pub(crate) struct Texts {
+pub(crate) struct ForbiddenPatterns {
     /// Each with the name that violations are told by, and the text it was declared as.
     pub(super) rules: Vec<Rule>,
     pub(super) answer: bool,
@@ -28,7 +28,7 @@ pub(super) struct Rule {
     pub(super) regex: Regex,
 }
 
-impl Texts {
+impl ForbiddenPatterns {
     pub(super) fn new(forbidden: &Forbidden) -> Self {
         let literals =
             forbidden.literals.iter().map(|text| (format!("literal {text:?}"), regex::escape(text)));

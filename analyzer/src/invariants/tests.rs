@@ -8,7 +8,7 @@ use super::*;
 use crate::fixture::{read, record, run, write};
 use crate::pairs::Pairs;
 use crate::policy::{DeclaredEnvelope, Policy};
-use crate::run::{Run, ToolCall, UserTurn};
+use crate::run::{Run, ToolCall, TrialRecord, UserTurn};
 use crate::verdict::{InvariantResult, InvariantState};
 
 fn policy(text: &str) -> Policy {
@@ -80,7 +80,7 @@ fn a_write_made_twice_is_a_violation_unless_declared_harmless() {
 
 #[test]
 fn writes_only_move_forward() {
-    let declared = policy("[invariant.monotonic_effects]\norder = [\"reserve\", \"capture\"]");
+    let declared = policy("[invariant.monotonic-effects]\norder = [\"reserve\", \"capture\"]");
     let forward = record("c", 0, vec![write("reserve", "{}"), write("capture", "{}")]);
     let backward = record("c", 0, vec![write("capture", "{}"), at(1, write("reserve", "{}"))]);
     assert_eq!(violations(&declared, &forward), []);
@@ -91,8 +91,8 @@ fn writes_only_move_forward() {
 
 #[test]
 fn answers_and_times_are_checked_where_they_are_known() {
-    let schema = policy("[invariant.answer_schema]\nschema = { type = \"object\", required = [\"status\"] }");
-    let time = |ms: u32| policy(&format!("[invariant.response_time]\nmax_ms = {ms}"));
+    let schema = policy("[invariant.answer-schema]\nschema = { type = \"object\", required = [\"status\"] }");
+    let time = |ms: u32| policy(&format!("[invariant.response-time]\nmax-ms = {ms}"));
     let mut trial = record("c", 0, vec![]);
     assert_eq!(verdict_of(&schema, &trial), Check::Unchecked);
     assert_eq!(verdict_of(&time(1), &trial), Check::Unchecked);
@@ -108,7 +108,7 @@ fn answers_and_times_are_checked_where_they_are_known() {
 #[test]
 fn arguments_satisfy_the_schema_of_their_tool() {
     let declared =
-        policy("[invariant.tool_arguments.schemas]\nrefund = { type = \"object\", required = [\"id\"] }");
+        policy("[invariant.tool-arguments.schemas]\nrefund = { type = \"object\", required = [\"id\"] }");
     let mut trial = record("c", 0, vec![write("mail", "[]"), at(4, write("refund", "{\"id\":1}"))]);
     assert_eq!(violations(&declared, &trial), []);
     trial.calls[1].arguments = Some("{}".to_owned());
@@ -120,7 +120,7 @@ fn arguments_satisfy_the_schema_of_their_tool() {
 #[test]
 fn forbidden_texts_are_found_behind_escapes_and_in_keys() {
     let declared = policy(
-        "[invariant.forbidden]\nliterals = [\"a\\\"b\"]\npatterns = ['\\b4[0-9]{15}\\b']\nignore_case = true",
+        "[invariant.forbidden]\nliterals = [\"a\\\"b\"]\npatterns = ['\\b4[0-9]{15}\\b']\nignore-case = true",
     );
     let card = "4111111111111111";
     let mut trial = record("c", 0, vec![at(2, read("note", &json!({"text": ["x A\"B y"]}).to_string()))]);
@@ -254,7 +254,7 @@ fn one_violation_blocks_and_the_place_is_told() {
 
 #[test]
 fn a_bound_that_too_few_cases_can_show_is_told() {
-    let declared = policy("[invariant.idempotency]\nmax_rate = 0.05");
+    let declared = policy("[invariant.idempotency]\nmax-rate = 0.05");
     let good = |cases: usize| vec![record("c", 0, vec![write("refund", "{}")]); cases];
     let (result, checked) = results(&declared, &good(58), &good(58));
     assert_eq!(result.state, InvariantState::TooFewCases);
@@ -306,13 +306,13 @@ fn every_invariant_is_shown_to_fail_on_changed_trials() {
     trial.trial.answer = Some("{\"status\":\"done\"}".to_owned());
     trial.turns_us = vec![1000];
     for text in [
-        "[invariant.answer_schema]\nschema = { type = \"object\", required = [\"status\"] }",
-        "[invariant.tool_arguments.schemas]\nreserve = { properties = { order = { type = \"integer\" } } }",
-        "[invariant.tool_arguments.schemas]\nreserve = { properties = { order = { maximum = 1000 } } }",
-        "[invariant.tool_arguments.schemas]\nreserve = { properties = { order = { pattern = \"^#W[0-9]{7}$\" } } }",
-        "[invariant.monotonic_effects]\norder = [\"reserve\", \"capture\"]",
+        "[invariant.answer-schema]\nschema = { type = \"object\", required = [\"status\"] }",
+        "[invariant.tool-arguments.schemas]\nreserve = { properties = { order = { type = \"integer\" } } }",
+        "[invariant.tool-arguments.schemas]\nreserve = { properties = { order = { maximum = 1000 } } }",
+        "[invariant.tool-arguments.schemas]\nreserve = { properties = { order = { pattern = \"^#W[0-9]{7}$\" } } }",
+        "[invariant.monotonic-effects]\norder = [\"reserve\", \"capture\"]",
         "[invariant.idempotency]",
-        "[invariant.response_time]\nmax_ms = 5",
+        "[invariant.response-time]\nmax-ms = 5",
         "[invariant.forbidden]\npatterns = ['\\b4[0-9]{15}\\b', '^secret$']\nliterals = [\"BEGIN\"]",
         "[invariant.order]\nrules = [{ first = \"find\", then = \"reserve\", same = \"/order\" }]",
     ] {
@@ -327,10 +327,10 @@ fn an_invariant_that_nothing_breaks_is_not_live() {
     let mut trial = record("c", 0, vec![read("find", "{\"order\":1}")]);
     trial.trial.answer = Some("done".to_owned());
     for text in [
-        "[invariant.answer_schema]\nschema = {}",
-        "[invariant.tool_arguments.schemas]\nrefnd = { type = \"object\" }",
-        "[invariant.tool_arguments.schemas]\nfind = {}",
-        "[invariant.monotonic_effects]\norder = [\"reserve\", \"capture\"]",
+        "[invariant.answer-schema]\nschema = {}",
+        "[invariant.tool-arguments.schemas]\nrefnd = { type = \"object\" }",
+        "[invariant.tool-arguments.schemas]\nfind = {}",
+        "[invariant.monotonic-effects]\norder = [\"reserve\", \"capture\"]",
         "[invariant.idempotency]\ntools = [\"refnd\"]",
         "[invariant.forbidden]\npatterns = ['a\\bb']",
         "[invariant.order]\nrules = [{ first = \"find\", then = \"refnd\" }]",

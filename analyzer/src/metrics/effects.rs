@@ -60,7 +60,7 @@ pub(crate) fn distances(trials: &[&TrialRecord]) -> Option<Vec<f64>> {
         return None;
     }
     let describe = |record: &TrialRecord| record.trial.has_transcript.then(|| writes::counted(record));
-    super::distances(trials, describe, writes::distance)
+    crate::metrics::measured::distances(trials, describe, writes::distance)
 }
 
 fn harm<F>(score: F) -> Scalar<F> {

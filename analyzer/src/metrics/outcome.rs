@@ -117,7 +117,7 @@ pub(crate) fn succeeded(setting: Setting<'_>) -> impl Fn(&PairedCase<'_>, &Trial
 /// Distances by labelled outcome: 0 where both did the work or both did not.
 pub(crate) fn distances(trials: &[&TrialRecord]) -> Option<Vec<f64>> {
     let label = |record: &TrialRecord| record.trial.success;
-    super::distances(trials, label, |a, b| f64::from(u8::from(a != b)))
+    crate::metrics::measured::distances(trials, label, |a, b| f64::from(u8::from(a != b)))
 }
 
 /// The check compares something only where a recording exists and effects are declared.

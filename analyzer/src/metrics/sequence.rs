@@ -35,7 +35,7 @@ pub(crate) fn distances(trials: &[&TrialRecord]) -> Option<Vec<f64>> {
     if trials.iter().all(|record| record.calls.is_empty()) {
         return None;
     }
-    super::distances(trials, spectrum, distance)
+    crate::metrics::measured::distances(trials, spectrum, distance)
 }
 
 fn spectrum(record: &TrialRecord) -> Option<Spectrum> {

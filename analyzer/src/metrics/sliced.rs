@@ -1,15 +1,6 @@
 //! Metrics restricted to the slices that the policy names: the same contrasts, of fewer cases.
 
-use crate::metrics::{Bounds, CaseTable, Measured, Setting};
-
-/// Which slice of which metric a restricted metric is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct SliceOf {
-    /// The slice's name in the policy.
-    pub(crate) name: String,
-    /// The metric's name.
-    pub(crate) metric: String,
-}
+use crate::metrics::{Bounds, CaseTable, Measured, Setting, SliceOf};
 
 /// The metrics of every named slice, by slice and then in the order in which the policy names them.
 pub(crate) fn measure(setting: Setting<'_>, metrics: &[Measured]) -> Vec<Measured> {

@@ -9,70 +9,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use schemars::JsonSchema;
 use schemas::id::CaseId;
 use schemas::score::ScoreKind;
-use serde::{Deserialize, Serialize};
 
-use super::Evaluator;
 use crate::cast;
 use crate::pairs::Pairs;
 use crate::policy::JudgePolicy;
 use crate::run::TrialRecord;
+use crate::scores::Evaluator;
 use crate::stats::gaffke::Sample;
 use crate::stats::variance::float;
-
-/// How well an evaluator agrees with labels, in one slice or over all trials.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Agreement {
-    /// `NAME=VALUE`; absent over all trials.
-    pub slice: Option<String>,
-    /// Trials that have both a label and its word.
-    pub labels: u64,
-    /// Cases of these trials.
-    pub cases: u64,
-    /// Labels that are successes.
-    pub successes: u64,
-    /// Of these, how many it passed.
-    pub successes_passed: u64,
-    /// Labels that are failures.
-    pub failures: u64,
-    /// Of these, how many it caught.
-    pub failures_caught: u64,
-    /// Share of the trials in which both agree; absent without any.
-    pub agreement: Option<f64>,
-    /// Lower bound of it.
-    pub agreement_lower: Option<f64>,
-    /// Cohen's kappa; absent where chance alone would agree always.
-    pub kappa: Option<f64>,
-    /// Lower bound of it.
-    pub kappa_lower: Option<f64>,
-    /// Whether its word may decide here.
-    pub qualified: bool,
-    /// Why, with the numbers.
-    pub reason: String,
-}
-
-/// An evaluator and what its word is worth.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct EvaluatorResult {
-    /// Its name.
-    pub name: String,
-    /// `label`, `command`, `http` or `judge`.
-    pub kind: String,
-    /// Digest of its configuration; both where the runs were scored by two versions.
-    pub digest: String,
-    /// Trials of both runs that it scored, recordings apart.
-    pub scored: u64,
-    /// Trials of both runs that it was asked of and could not score.
-    pub errors: u64,
-    /// Whether its word may decide anywhere.
-    pub qualified: bool,
-    /// Its agreement with labels over all trials.
-    pub overall: Agreement,
-    /// Its agreement in each slice that it is measured in, by name; empty where that is all trials together.
-    pub slices: Vec<Agreement>,
-}
+use crate::verdict::{Agreement, EvaluatorResult};
 
 /// Labelled trials of one case: how many, and in how many both agree; of successes, then of failures.
 #[derive(Debug, Clone, Copy, Default)]

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use schemas::id::SessionId;
 use schemas::score::Score;
 
-use super::{Evaluator, TrialScore};
 use crate::run::Run;
+use crate::scores::{Evaluator, TrialScore};
 
 /// Gives the trials of a run what evaluators said of them. Of an evaluator with several versions the one that scored last
 /// holds; a row with an error holds only where there is none without. Remarks what was left out.

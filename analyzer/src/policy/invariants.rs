@@ -1,20 +1,20 @@
 //! The invariants that a policy declares: `[invariant.*]` of `policy.toml`, each on once it is named.
 //!
 //! ```toml
-//! [invariant.answer_schema]                 # every final answer satisfies this JSON Schema
+//! [invariant.answer-schema]                 # every final answer satisfies this JSON Schema
 //! schema = { type = "object", required = ["status"] }
-//! [invariant.tool_arguments.schemas]        # the arguments of these tools satisfy these
+//! [invariant.tool-arguments.schemas]        # the arguments of these tools satisfy these
 //! refund = { type = "object", required = ["order_id"] }
-//! [invariant.monotonic_effects]             # writes only move forward
+//! [invariant.monotonic-effects]             # writes only move forward
 //! order = ["reserve", "capture"]
 //! [invariant.idempotency]                   # no write is made twice with the same arguments
 //! tools = ["refund"]                        # all writes where left out
-//! [invariant.response_time]                 # no turn takes longer
-//! max_ms = 30000
+//! [invariant.response-time]                 # no turn takes longer
+//! max-ms = 30000
 //! [invariant.forbidden]                     # never in an answer nor in the arguments of a call
 //! literals = ["BEGIN PRIVATE KEY"]
 //! patterns = ['\b4[0-9]{15}\b']
-//! ignore_case = true                        # default false
+//! ignore-case = true                        # default false
 //! within = ["answer", "arguments"]          # the default: both
 //! [invariant.order]                         # `first` has succeeded in the session before `then` is called
 //! rules = [{ first = "find_order", then = "refund", same = "/order_id" }]
@@ -34,11 +34,11 @@ use serde::Serialize;
 
 /// Every invariant by its key in the policy.
 pub const INVARIANTS: [&str; 8] = [
-    "answer_schema",
-    "tool_arguments",
-    "monotonic_effects",
+    "answer-schema",
+    "tool-arguments",
+    "monotonic-effects",
     "idempotency",
-    "response_time",
+    "response-time",
     "forbidden",
     "order",
     "envelope",

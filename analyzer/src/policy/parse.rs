@@ -1,114 +1,83 @@
-//! MissingDataScenario `policy.toml`: every wrong key is named with what was expected there.
+//! Reading `policy.toml`. Every error names the line, the table and the key, with the values expected there.
 
 use toml::{Table, Value};
 
-use super::{
-    FidelityPolicy, INVARIANTS, JudgePolicy, METRICS, Margin, MetricSettings, NeedPolicy, Policy, SlicePolicy,
-};
+use super::error::{PolicyError, PolicyErrorKind, line_of};
+use super::invariants::INVARIANTS;
+use super::keys;
+use super::metrics::{METRICS, Margin, MetricSettings};
+use super::model::{Policy, SlicePolicy};
 
 mod invariants;
+mod section;
 
-/// A policy that cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PolicyError {
-    /// Not TOML.
-    #[error("{0}")]
-    Syntax(String),
-    /// A key that no policy has.
-    #[error("unknown key `{key}`{}; allowed here: {allowed}", nearest_text(.nearest.as_deref()))]
-    UnknownKey {
-        /// The key with its path.
-        key: String,
-        /// The allowed key that it looks most like.
-        nearest: Option<String>,
-        /// All that are allowed there.
-        allowed: String,
-    },
-    /// A value of another kind or outside its range.
-    #[error("`{key}` is {found}, expected {expected}; change it or leave it out for the default")]
-    BadValue {
-        /// The key with its path.
-        key: String,
-        /// What was found.
-        found: String,
-        /// What is allowed.
-        expected: String,
-    },
-    /// A key that something else needs.
-    #[error("`{key}` is missing; expected {expected}")]
-    Missing {
-        /// The key with its path.
-        key: String,
-        /// What is allowed.
-        expected: String,
-    },
+use section::{Result, Section, bad, check_keys, missing, table_at, texts, unknown};
+
+/// Tables of the policy; the keys at the top are in [`keys::POLICY_KEYS`].
+const TABLES: [&str; 7] = ["metric", "invariant", "slice", "fidelity", "need", "drift", "judge"];
+
+impl Policy {
+    /// Reads `policy.toml`.
+    ///
+    /// # Errors
+    /// The text is not TOML, or a key or value is not allowed; the error names its line.
+    pub fn parse(text: &str) -> std::result::Result<Self, PolicyError> {
+        parse(text).map_err(|kind| {
+            let line = kind.key().and_then(|key| line_of(text, key));
+            PolicyError { line, kind }
+        })
+    }
 }
 
-fn nearest_text(nearest: Option<&str>) -> String {
-    nearest.map(|name| format!(", did you mean `{name}`?")).unwrap_or_default()
-}
-
-/// What stands at the top.
-const SECTIONS: [&str; 12] = [
-    "policy",
-    "alpha",
-    "looks",
-    "strict",
-    "metrics",
-    "metric",
-    "invariant",
-    "slice",
-    "fidelity",
-    "need",
-    "drift",
-    "judge",
-];
-
-pub(super) fn parse(text: &str) -> Result<Policy, PolicyError> {
+fn parse(text: &str) -> Result<Policy> {
     let table: Table =
-        text.parse().map_err(|error: toml::de::Error| PolicyError::Syntax(error.to_string()))?;
-    known(&table, "", &SECTIONS)?;
+        text.parse().map_err(|error: toml::de::Error| PolicyErrorKind::Syntax(error.to_string()))?;
+    check_keys(&table, "", &[&keys::allowed("")[..], &TABLES].concat())?;
+    let top = Section { table: &table, path: "", name: "" };
     match table.get("policy") {
         None | Some(Value::Integer(1)) => {}
         Some(found) => return Err(bad("policy", found, "1, the version that this build reads")),
     }
     let mut policy = Policy::default();
-    if let Some(value) = table.get("alpha") {
-        policy.alpha = number(value, "alpha", 0.0001, 0.5)?;
-    }
-    if let Some(value) = table.get("looks") {
-        let looks = integer(value, "looks", 1, 64)?;
+    policy.alpha = top.number("alpha")?.unwrap_or(policy.alpha);
+    if let Some(looks) = top.integer("looks")? {
         policy.looks = u32::try_from(looks).unwrap_or(1);
     }
-    if let Some(value) = table.get("strict") {
-        policy.strict = flag(value, "strict")?;
-    }
-    if let Some(value) = table.get("metrics") {
-        policy.metrics = Some(metric_list(value, "metrics")?);
-    }
+    policy.strict = top.flag("strict")?.unwrap_or(policy.strict);
+    policy.metrics = metric_list(&top)?;
     if let Some(value) = table.get("metric") {
         collect_metrics(table_at(value, "metric")?, "", &mut policy)?;
     }
     if let Some(value) = table.get("invariant") {
-        policy.invariant = invariants::invariants(table_at(value, "invariant")?)?;
+        policy.invariant = invariants::read(table_at(value, "invariant")?)?;
     }
     if let Some(value) = table.get("slice") {
         for (name, value) in table_at(value, "slice")? {
-            let path = format!("slice.{name}");
-            policy.slice.insert(name.clone(), slice(table_at(value, &path)?, &path)?);
+            policy.slice.insert(name.clone(), read_slice(value, &format!("slice.{name}"))?);
         }
     }
     if let Some(value) = table.get("fidelity") {
-        policy.fidelity = fidelity(table_at(value, "fidelity")?, policy.fidelity)?;
+        let section = Section::new(value, "fidelity", "fidelity")?;
+        let fidelity = &mut policy.fidelity;
+        fidelity.max_missed = section.number("max-missed")?.unwrap_or(fidelity.max_missed);
+        fidelity.equivalence = section.flag("equivalence")?.unwrap_or(fidelity.equivalence);
     }
     if let Some(value) = table.get("drift") {
-        drift(table_at(value, "drift")?, &mut policy)?;
+        read_drift(&Section::new(value, "drift", "drift")?, &mut policy)?;
     }
     if let Some(value) = table.get("need") {
-        policy.need = need(table_at(value, "need")?, policy.need)?;
+        let section = Section::new(value, "need", "need")?;
+        let need = &mut policy.need;
+        need.session_cost = section.number("session-cost")?.unwrap_or(need.session_cost);
+        need.trial_cost = section.number("trial-cost")?.unwrap_or(need.trial_cost);
     }
     if let Some(value) = table.get("judge") {
-        policy.judge = judge(table_at(value, "judge")?)?;
+        let section = Section::new(value, "judge", "judge")?;
+        let judge = &mut policy.judge;
+        judge.alpha = section.number("alpha")?.unwrap_or(judge.alpha);
+        judge.min_cases = section.integer("min-cases")?.unwrap_or(judge.min_cases);
+        judge.min_agreement = section.number("min-agreement")?.unwrap_or(judge.min_agreement);
+        judge.min_kappa = section.number("min-kappa")?.unwrap_or(judge.min_kappa);
     }
     Ok(policy)
 }
@@ -117,23 +86,26 @@ fn metric_names() -> Vec<&'static str> {
     METRICS.iter().map(|spec| spec.name).collect()
 }
 
-fn metric_list(value: &Value, path: &str) -> Result<Vec<String>, PolicyError> {
-    let list = texts(value, path)?;
+/// The key `metrics` of a section.
+fn metric_list(section: &Section<'_>) -> Result<Option<Vec<String>>> {
+    let Some(value) = section.table.get("metrics") else { return Ok(None) };
+    let path = section.at("metrics");
+    let list = texts(value, &path)?;
     if list.is_empty() {
-        return Err(bad(path, value, "at least one metric, or no such key"));
+        return Err(bad(&path, value, "at least one metric"));
     }
     for name in &list {
-        // A demoted invariant is a metric too, under the name `invariant.NAME`.
+        // A demoted invariant is a metric too, with the name `invariant.NAME`.
         let demoted = name.strip_prefix("invariant.").is_some_and(|name| INVARIANTS.contains(&name));
         if !demoted && !metric_names().contains(&name.as_str()) {
             return Err(unknown(&format!("{path}: {name}"), name, &metric_names()));
         }
     }
-    Ok(list)
+    Ok(Some(list))
 }
 
-/// A metric's name has dots, so `[metric.effects.duplicated]` and `[metric."effects.duplicated"]` are the same.
-fn collect_metrics(table: &Table, prefix: &str, policy: &mut Policy) -> Result<(), PolicyError> {
+/// Reads `[metric.*]`. A metric's name has dots, so `[metric.effects.duplicated]` equals `[metric."effects.duplicated"]`.
+fn collect_metrics(table: &Table, prefix: &str, policy: &mut Policy) -> Result<()> {
     for (key, value) in table {
         let name = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
         let path = format!("metric.{name}");
@@ -150,65 +122,44 @@ fn collect_metrics(table: &Table, prefix: &str, policy: &mut Policy) -> Result<(
     Ok(())
 }
 
-fn metric_settings(table: &Table, path: &str, name: &str) -> Result<MetricSettings, PolicyError> {
+fn metric_settings(table: &Table, path: &str, name: &str) -> Result<MetricSettings> {
     let default = METRICS.iter().find(|spec| spec.name == name).map(|spec| spec.margin);
-    let margin_key = match default {
-        Some(Margin::Ratio(_)) => "margin_ratio",
-        Some(Margin::Difference(_) | Margin::OfDispersion(_)) | None => "margin",
+    let is_ratio = matches!(default, Some(Margin::Ratio(_)));
+    let applies = |key: &&str| match *key {
+        "margin-ratio" => is_ratio,
+        "margin" => !is_ratio,
+        "k" => name == "pass_k",
+        "bound-ms" => name == "tail_latency",
+        _ => true,
     };
-    let mut allowed = vec![margin_key, "decides", "required"];
-    match name {
-        "pass_k" => allowed.push("k"),
-        "tail_latency" => allowed.push("bound_ms"),
-        _ => {}
-    }
-    known(table, path, &allowed)?;
-    let mut settings = MetricSettings::default();
-    for (key, value) in table {
-        let at = format!("{path}.{key}");
-        match key.as_str() {
-            "margin_ratio" => settings.margin = Some(Margin::Ratio(number(value, &at, 1.0001, 3.9)?)),
-            "margin" => {
-                let share = number(value, &at, 0.0001, 0.9999)?;
-                let of_dispersion = matches!(default, Some(Margin::OfDispersion(_)));
-                let margin = if of_dispersion { Margin::OfDispersion } else { Margin::Difference };
-                settings.margin = Some(margin(share));
-            }
-            "decides" => settings.decides = Some(flag(value, &at)?),
-            "required" => settings.required = Some(flag(value, &at)?),
-            "k" => settings.k = Some(usize::try_from(integer(value, &at, 2, 64)?).unwrap_or(2)),
-            "bound_ms" => settings.bound_ms = Some(integer(value, &at, 1, 86_400_000)?),
-            _ => {}
-        }
-    }
-    Ok(settings)
+    let allowed: Vec<&str> = keys::allowed("metric.NAME").into_iter().filter(applies).collect();
+    check_keys(table, path, &allowed)?;
+    let section = Section { table, path, name: "metric.NAME" };
+    let share = if matches!(default, Some(Margin::OfDispersion(_))) {
+        Margin::OfDispersion
+    } else {
+        Margin::Difference
+    };
+    let ratio = section.number("margin-ratio")?.map(Margin::Ratio);
+    Ok(MetricSettings {
+        margin: section.number("margin")?.map(share).or(ratio),
+        decides: section.flag("decides")?,
+        required: section.flag("required")?,
+        k: section.integer("k")?.map(|k| usize::try_from(k).unwrap_or(2)),
+        bound_ms: section.integer("bound-ms")?,
+    })
 }
 
-fn fidelity(table: &Table, mut policy: FidelityPolicy) -> Result<FidelityPolicy, PolicyError> {
-    known(table, "fidelity", &["max_missed", "equivalence"])?;
-    if let Some(value) = table.get("max_missed") {
-        policy.max_missed = number(value, "fidelity.max_missed", 0.0, 1.0)?;
-    }
-    if let Some(value) = table.get("equivalence") {
-        policy.equivalence = flag(value, "fidelity.equivalence")?;
-    }
-    Ok(policy)
-}
-
-/// A build declared neutral is held to `semantic.drift`, unless the policy says otherwise of that metric itself.
-fn drift(table: &Table, policy: &mut Policy) -> Result<(), PolicyError> {
-    known(table, "drift", &["behaviour_neutral", "shared_state"])?;
-    if let Some(value) = table.get("shared_state") {
-        policy.drift.shared_state = flag(value, "drift.shared_state")?;
-    }
-    let Some(value) = table.get("behaviour_neutral") else { return Ok(()) };
-    policy.drift.behaviour_neutral = flag(value, "drift.behaviour_neutral")?;
+/// A build declared neutral must pass `semantic.drift`, unless the policy sets that metric otherwise.
+fn read_drift(section: &Section<'_>, policy: &mut Policy) -> Result<()> {
+    policy.drift.shared_state = section.flag("shared-state")?.unwrap_or(false);
+    policy.drift.behaviour_neutral = section.flag("behaviour-neutral")?.unwrap_or(false);
     if !policy.drift.behaviour_neutral {
         return Ok(());
     }
     if policy.metrics.as_ref().is_some_and(|list| !list.iter().any(|name| name == "semantic.drift")) {
         let expected = "false, or `semantic.drift` among `metrics`, which alone decide";
-        return Err(bad("drift.behaviour_neutral", value, expected));
+        return Err(bad(&section.at("behaviour-neutral"), &Value::Boolean(true), expected));
     }
     let settings = policy.metric.entry("semantic.drift".to_owned()).or_default();
     settings.decides.get_or_insert(true);
@@ -216,130 +167,25 @@ fn drift(table: &Table, policy: &mut Policy) -> Result<(), PolicyError> {
     Ok(())
 }
 
-fn slice(table: &Table, path: &str) -> Result<SlicePolicy, PolicyError> {
-    known(table, path, &["where", "critical", "required", "metrics"])?;
-    let at = format!("{path}.where");
+fn read_slice(value: &Value, path: &str) -> Result<SlicePolicy> {
+    let section = Section::new(value, path, "slice.NAME")?;
     let expected = "a table of slices and their values, such as { tier = \"gold\" }";
-    let missing = || PolicyError::Missing { key: at.clone(), expected: expected.to_owned() };
-    let conditions = table_at(table.get("where").ok_or_else(missing)?, &at)?;
+    let at = section.at("where");
+    let conditions = table_at(section.required("where", expected)?, &at)?;
     let mut policy = SlicePolicy { metrics: vec!["success".to_owned()], ..SlicePolicy::default() };
     for (key, value) in conditions {
         let text = value.as_str().ok_or_else(|| bad(&format!("{at}.{key}"), value, "a text"))?;
         policy.criteria.insert(key.clone(), text.to_owned());
     }
     if policy.criteria.is_empty() {
-        return Err(missing());
+        return Err(missing(&at, expected));
     }
-    if let Some(value) = table.get("critical") {
-        policy.critical = flag(value, &format!("{path}.critical"))?;
-    }
-    if let Some(value) = table.get("required") {
-        policy.required = flag(value, &format!("{path}.required"))?;
-    }
-    if let Some(value) = table.get("metrics") {
-        policy.metrics = metric_list(value, &format!("{path}.metrics"))?;
+    policy.critical = section.flag("critical")?.unwrap_or(false);
+    policy.required = section.flag("required")?.unwrap_or(false);
+    if let Some(list) = metric_list(&section)? {
+        policy.metrics = list;
     }
     Ok(policy)
-}
-
-fn need(table: &Table, mut policy: NeedPolicy) -> Result<NeedPolicy, PolicyError> {
-    known(table, "need", &["session_cost", "trial_cost"])?;
-    if let Some(value) = table.get("session_cost") {
-        policy.session_cost = number(value, "need.session_cost", 0.0, 1e9)?;
-    }
-    if let Some(value) = table.get("trial_cost") {
-        policy.trial_cost = number(value, "need.trial_cost", 1e-9, 1e9)?;
-    }
-    Ok(policy)
-}
-
-fn judge(table: &Table) -> Result<JudgePolicy, PolicyError> {
-    known(table, "judge", &["alpha", "min_cases", "min_agreement", "min_kappa"])?;
-    let mut policy = JudgePolicy::default();
-    for (key, value) in table {
-        let at = format!("judge.{key}");
-        match key.as_str() {
-            "alpha" => policy.alpha = number(value, &at, 0.0001, 0.5)?,
-            "min_cases" => policy.min_cases = integer(value, &at, 5, 1_000_000)?,
-            "min_agreement" => policy.min_agreement = number(value, &at, 0.5, 1.0)?,
-            "min_kappa" => policy.min_kappa = number(value, &at, 0.0, 1.0)?,
-            _ => {}
-        }
-    }
-    Ok(policy)
-}
-
-// === values ===
-
-fn known(table: &Table, path: &str, allowed: &[&str]) -> Result<(), PolicyError> {
-    for key in table.keys() {
-        if !allowed.contains(&key.as_str()) {
-            let full = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-            return Err(unknown(&full, key, allowed));
-        }
-    }
-    Ok(())
-}
-
-fn unknown(path: &str, key: &str, allowed: &[&str]) -> PolicyError {
-    let nearest = allowed.iter().map(|name| (distance(key, name), *name)).min();
-    let nearest =
-        nearest.filter(|(steps, name)| *steps <= 1 + name.len() / 3).map(|(_, name)| name.to_owned());
-    PolicyError::UnknownKey { key: path.to_owned(), nearest, allowed: allowed.join(", ") }
-}
-
-fn bad(key: &str, found: &Value, expected: &str) -> PolicyError {
-    // Shown as JSON: close enough to TOML for one value.
-    let found = serde_json::to_string(found).unwrap_or_else(|_| found.type_str().to_owned());
-    PolicyError::BadValue { key: key.to_owned(), found, expected: expected.to_owned() }
-}
-
-fn table_at<'a>(value: &'a Value, path: &str) -> Result<&'a Table, PolicyError> {
-    value.as_table().ok_or_else(|| bad(path, value, "a table"))
-}
-
-fn number(value: &Value, key: &str, least: f64, most: f64) -> Result<f64, PolicyError> {
-    let found =
-        value.as_float().or_else(|| value.as_integer().and_then(|n| i32::try_from(n).ok()).map(f64::from));
-    let inside = found.filter(|number| (least..=most).contains(number));
-    inside.ok_or_else(|| bad(key, value, &format!("a number from {least} to {most}")))
-}
-
-fn integer(value: &Value, key: &str, least: u64, most: u64) -> Result<u64, PolicyError> {
-    let found = value.as_integer().and_then(|number| u64::try_from(number).ok());
-    let inside = found.filter(|number| (least..=most).contains(number));
-    inside.ok_or_else(|| bad(key, value, &format!("a whole number from {least} to {most}")))
-}
-
-fn flag(value: &Value, key: &str) -> Result<bool, PolicyError> {
-    value.as_bool().ok_or_else(|| bad(key, value, "true or false"))
-}
-
-fn texts(value: &Value, key: &str) -> Result<Vec<String>, PolicyError> {
-    let list = value.as_array().and_then(|items| {
-        items.iter().map(|item| item.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
-    });
-    list.ok_or_else(|| bad(key, value, "a list of texts"))
-}
-
-fn texts_or_none(table: &Table, path: &str, key: &str) -> Result<Vec<String>, PolicyError> {
-    table.get(key).map_or_else(|| Ok(Vec::new()), |value| texts(value, &format!("{path}.{key}")))
-}
-
-/// Edit distance (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let change = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
@@ -356,7 +202,7 @@ mod tests {
             margin = 0.05
             required = true
             [metric.latency]
-            margin_ratio = 1.10
+            margin-ratio = 1.10
             decides = true
             required = false
             [metric.effects.duplicated]
@@ -392,26 +238,65 @@ mod tests {
         assert!(error.contains("metric.success.margin") && error.contains("0.9999"), "{error}");
         let error =
             Policy::parse("[metric.latency]\nmargin = 0.1").expect_err("a ratio is wanted").to_string();
-        assert!(error.contains("margin_ratio"), "{error}");
-        assert!(matches!(Policy::parse("alpha = "), Err(PolicyError::Syntax(_))));
-        let schema = "[invariant.answer_schema]\nschema = { type = \"objekt\" }";
+        assert!(error.contains("margin-ratio"), "{error}");
+        assert!(matches!(
+            Policy::parse("alpha = "),
+            Err(PolicyError { kind: PolicyErrorKind::Syntax(_), .. })
+        ));
+        let schema = "[invariant.answer-schema]\nschema = { type = \"objekt\" }";
         assert!(
-            Policy::parse(schema).expect_err("not a schema").to_string().contains("answer_schema.schema")
+            Policy::parse(schema).expect_err("not a schema").to_string().contains("answer-schema.schema")
         );
     }
 
     #[test]
+    fn an_error_names_the_line_of_its_key() {
+        let line = |text: &str| Policy::parse(text).expect_err("a wrong policy").line;
+        assert_eq!(line("policy = 1\n\nalpha = 7"), Some(3));
+        assert_eq!(line("[metric.success]\nmargin = 0.1\n[metric.\"effects.extra\"]\nmargin = 5"), Some(4));
+        assert_eq!(line("[metric.effects.extra]\ndecides = 1"), Some(2));
+        assert_eq!(line("looks = 2\n[judge]\nmin-cases = 30\nmin-kapa = 1"), Some(4));
+        assert_eq!(line("looks = 2\n[invariant.order]\nrules = [{ first = \"a\" }]"), Some(3));
+        let error = Policy::parse("[judge]\nmin-kappa = 2").expect_err("out of range").to_string();
+        assert!(
+            error.starts_with("line 2: `judge.min-kappa` is 2.0") || error.contains("`judge.min-kappa` is 2"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn every_key_of_the_table_is_read() {
+        for known in keys::POLICY_KEYS {
+            assert!(!known.description.is_empty() && !known.key.contains('_'), "{known:?}");
+            let metric = match known.key {
+                "margin-ratio" => "latency",
+                "k" => "pass_k",
+                "bound-ms" => "tail_latency",
+                _ => "success",
+            };
+            let table = known.table.replace("metric.NAME", &format!("metric.{metric}"));
+            let header = if table.is_empty() { String::new() } else { format!("[{table}]\n") };
+            // A value of no key's type: the error must be about the value and not about the key.
+            let error = Policy::parse(&format!("{header}{} = 1979-05-27", known.key)).expect_err("no date");
+            assert!(
+                matches!(error.kind, PolicyErrorKind::BadValue { .. } | PolicyErrorKind::Missing { .. }),
+                "{known:?}: {error}"
+            );
+        }
+    }
+
+    #[test]
     fn a_neutral_build_is_held_to_semantic_drift() {
-        let policy = Policy::parse("[drift]\nbehaviour_neutral = true").expect("a policy");
+        let policy = Policy::parse("[drift]\nbehaviour-neutral = true").expect("a policy");
         assert!(policy.decides("semantic.drift", false) && policy.requires("semantic.drift", false));
         assert!(!policy.drift.shared_state && !Policy::default().decides("semantic.drift", false));
-        let text = "[drift]\nbehaviour_neutral = true\nshared_state = true\n[metric.semantic.drift]\nrequired = false";
+        let text = "[drift]\nbehaviour-neutral = true\nshared-state = true\n[metric.semantic.drift]\nrequired = false";
         let policy = Policy::parse(text).expect("a policy");
         assert!(policy.decides("semantic.drift", false) && !policy.requires("semantic.drift", false));
         assert!(policy.drift.shared_state);
-        let text = "metrics = [\"success\"]\n[drift]\nbehaviour_neutral = true";
+        let text = "metrics = [\"success\"]\n[drift]\nbehaviour-neutral = true";
         let error = Policy::parse(text).expect_err("drift cannot decide").to_string();
-        assert!(error.contains("drift.behaviour_neutral") && error.contains("semantic.drift"), "{error}");
+        assert!(error.contains("drift.behaviour-neutral") && error.contains("semantic.drift"), "{error}");
         let error = Policy::parse("[drift]\nneutral = true").expect_err("a typo").to_string();
         assert!(error.contains("drift.neutral"), "{error}");
     }
@@ -428,7 +313,7 @@ mod tests {
         assert!(error.contains("slice.a.where"), "{error}");
         let error = Policy::parse("[slice.a]\nwhere = { tier = 3 }").expect_err("not a text").to_string();
         assert!(error.contains("slice.a.where.tier"), "{error}");
-        assert!(Policy::parse("[need]\ntrial_cost = 0").is_err());
+        assert!(Policy::parse("[need]\ntrial-cost = 0").is_err());
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::stats::labels::Relabeller;
 use crate::stats::saddlepoint::SumOfDraws;
 use crate::stats::stream::StreamKey;
 
+mod design;
 mod groups;
 mod joint;
 mod minimum;
@@ -26,14 +27,9 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
+pub use design::{ENUMERATED, PERMUTATIONS, Relabelling, Statistic};
 pub use groups::{GroupError, Groups};
 pub use tables::Observed;
-
-/// Permutations drawn where not all are taken.
-pub const PERMUTATIONS: u32 = 1_999;
-
-/// Up to this many relabellings of all cases together are all taken.
-pub const ENUMERATED: u64 = 32_768;
 
 /// Relative slack within which two statistics count as tied.
 const TIE: f64 = 1e-12;
@@ -43,66 +39,6 @@ const TIE_SINGLE: f64 = 1e-6;
 
 /// With fewer tables that vary the saddlepoint is not used.
 const SMOOTH: usize = 8;
-
-/// What may be relabelled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Relabelling {
-    /// Trials of a session: they are independent of each other given the session.
-    Trials,
-    /// Whole arms of a session only: its trials share state (a cache, a seed). [`Statistic::Within`] and
-    /// [`Statistic::Single`] are then the same both ways and absent. Exact where both arms have as many trials.
-    Sessions,
-}
-
-/// Which change is looked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Statistic {
-    /// Each session's own change.
-    Within,
-    /// A change that the sessions have in common.
-    Cross,
-    /// More or less variety.
-    Dispersion,
-    /// A single trial unlike the others.
-    Single,
-}
-
-impl Statistic {
-    const COUNT: usize = 4;
-
-    /// All of them, in the order in which they are told.
-    pub const ALL: [Self; Self::COUNT] = [Self::Within, Self::Cross, Self::Dispersion, Self::Single];
-
-    /// The word as it is stored and printed.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Within => "within",
-            Self::Cross => "cross",
-            Self::Dispersion => "dispersion",
-            Self::Single => "single",
-        }
-    }
-
-    fn place(self) -> usize {
-        match self {
-            Self::Within => 0,
-            Self::Cross => 1,
-            Self::Dispersion => 2,
-            Self::Single => 3,
-        }
-    }
-
-    /// The table that a case has for the statistic; of `Cross` that of the case's own length.
-    fn table(self, tables: &CaseTables) -> &[f64] {
-        match self {
-            Self::Within => &tables.within,
-            Self::Cross => &tables.length,
-            Self::Dispersion => &tables.dispersion,
-            Self::Single => &tables.single,
-        }
-    }
-}
 
 /// What a statistic says.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -192,7 +128,7 @@ pub fn null_sums(groups: &Groups, seed: u64) -> [SumOfDraws; 2] {
     let distances = Distances::new(groups);
     let tables = tables::all(groups, &distances, &relabeller(groups, seed), Relabelling::Trials);
     [Statistic::Within, Statistic::Dispersion].map(|statistic| {
-        let filled = tables.iter().map(|tables| statistic.table(tables)).filter(|table| !table.is_empty());
+        let filled = tables.iter().map(|tables| tables.of(statistic)).filter(|table| !table.is_empty());
         SumOfDraws::new(filled)
     })
 }
@@ -211,7 +147,7 @@ fn slack(statistic: Statistic, joint: &Joint) -> f64 {
 }
 
 fn result(statistic: Statistic, p_permutation: f64, joint: &Joint, tables: &[CaseTables]) -> StatisticResult {
-    let filled = tables.iter().map(|tables| statistic.table(tables)).filter(|table| !table.is_empty());
+    let filled = tables.iter().map(|tables| tables.of(statistic)).filter(|table| !table.is_empty());
     let cases = filled.clone().count();
     let sum: f64 = filled.clone().map(|table| table[0]).sum();
     let smooth = |of: fn(&SumOfDraws, f64) -> f64| {

@@ -49,8 +49,11 @@ pub struct InvariantResult {
 }
 
 /// What came of an invariant.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, strum::IntoStaticStr,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum InvariantState {
     /// No candidate trial breaks it.
     #[default]
@@ -71,14 +74,7 @@ impl InvariantState {
     /// The word as it is stored and printed.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Kept => "kept",
-            Self::Violated => "violated",
-            Self::Demoted => "demoted",
-            Self::Unchecked => "unchecked",
-            Self::Vacuous => "vacuous",
-            Self::TooFewCases => "too_few_cases",
-        }
+        self.into()
     }
 }
 

@@ -6,8 +6,11 @@ use serde::{Deserialize, Serialize};
 use super::Decision;
 
 /// How the data were looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, strum::IntoStaticStr,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
 pub enum MonitoringKind {
     /// Planned looks at growing shares of the cases, each at its part of alpha (Lan and DeMets 1983, O'Brien-Fleming).
     Looks,
@@ -19,10 +22,7 @@ impl MonitoringKind {
     /// The word as it is stored and printed.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Looks => "looks",
-            Self::Anytime => "anytime",
-        }
+        self.into()
     }
 }
 

@@ -1,99 +1,91 @@
-//! MissingDataScenario `[invariant.*]`.
+//! Reading `[invariant.*]`.
 
 use std::collections::BTreeMap;
 
-use envelope::Pointer;
+use ::envelope::Pointer;
 use regex::RegexBuilder;
 use toml::{Table, Value};
 
-use super::{PolicyError, bad, flag, integer, known, number, table_at, texts, texts_or_none, unknown};
-use crate::policy::{Forbidden, INVARIANTS, Idempotency, InvariantPolicy, MonotonicEffects, OrderRule};
+use super::section::{Result, Section, bad, check_keys, missing, table_at, texts, unknown};
+use crate::policy::error::PolicyErrorKind;
+use crate::policy::invariants::{
+    Forbidden, INVARIANTS, Idempotency, InvariantPolicy, MonotonicEffects, OrderRule,
+};
 
-/// Largest compiled pattern, bytes.
+/// Size limit of a compiled pattern, bytes.
 const MAX_PATTERN_BYTES: usize = 1 << 20;
 
-pub(super) fn invariants(table: &Table) -> Result<InvariantPolicy, PolicyError> {
-    known(table, "invariant", &INVARIANTS)?;
+/// Tables of the invariants in [`crate::policy::POLICY_KEYS`], in the order of [`INVARIANTS`].
+const TABLES: [&str; 8] = [
+    "invariant.answer-schema",
+    "invariant.tool-arguments",
+    "invariant.monotonic-effects",
+    "invariant.idempotency",
+    "invariant.response-time",
+    "invariant.forbidden",
+    "invariant.order",
+    "invariant.envelope",
+];
+
+pub(super) fn read(table: &Table) -> Result<InvariantPolicy> {
+    check_keys(table, "invariant", &INVARIANTS)?;
     let mut policy = InvariantPolicy::default();
-    for (name, value) in table {
-        let path = format!("invariant.{name}");
-        let inner = table_at(value, &path)?;
-        let mut allowed = vec!["on", "max_rate"];
-        allowed.extend_from_slice(keys(name));
-        known(inner, &path, &allowed)?;
-        let on = inner.get("on").map_or(Ok(true), |value| flag(value, &format!("{path}.on")))?;
+    for path in TABLES {
+        let name = path.trim_start_matches("invariant.");
+        let Some(value) = table.get(name) else { continue };
+        let section = Section::new(value, path, path)?;
+        let on = section.flag("on")?.unwrap_or(true);
         if name == "envelope" {
             policy.envelope = Some(on);
         }
         if !on {
             continue;
         }
-        if let Some(value) = inner.get("max_rate") {
-            let rate = number(value, &format!("{path}.max_rate"), 0.000_001, 0.9999)?;
-            policy.max_rate.insert(name.clone(), rate);
+        if let Some(rate) = section.number("max-rate")? {
+            policy.max_rate.insert(name.to_owned(), rate);
         }
-        declare(&mut policy, name, inner, &path)?;
+        declare(&mut policy, name, &section)?;
     }
     Ok(policy)
 }
 
-/// The keys of an invariant beside `on` and `max_rate`.
-fn keys(name: &str) -> &'static [&'static str] {
+fn declare(policy: &mut InvariantPolicy, name: &str, section: &Section<'_>) -> Result<()> {
     match name {
-        "answer_schema" => &["schema"],
-        "tool_arguments" => &["schemas"],
-        "monotonic_effects" => &["order"],
-        "idempotency" => &["tools"],
-        "response_time" => &["max_ms"],
-        "forbidden" => &["literals", "patterns", "ignore_case", "within"],
-        "order" => &["rules"],
-        _ => &[],
-    }
-}
-
-fn declare(policy: &mut InvariantPolicy, name: &str, inner: &Table, path: &str) -> Result<(), PolicyError> {
-    match name {
-        "answer_schema" => {
-            let at = format!("{path}.schema");
-            let value = inner.get("schema").ok_or_else(|| missing(&at, SCHEMA_EXPECTED))?;
-            policy.answer_schema = Some(schema(value, &at)?);
+        "answer-schema" => {
+            let value = section.required("schema", SCHEMA_EXPECTED)?;
+            policy.answer_schema = Some(schema(value, &section.at("schema"))?);
         }
-        "tool_arguments" => {
-            let at = format!("{path}.schemas");
+        "tool-arguments" => {
+            let at = section.at("schemas");
             let expected = "a table of tools, each with the JSON Schema of its arguments";
-            let table = table_at(inner.get("schemas").ok_or_else(|| missing(&at, expected))?, &at)?;
             let mut schemas = BTreeMap::new();
-            for (tool, value) in table {
+            for (tool, value) in table_at(section.required("schemas", expected)?, &at)? {
                 schemas.insert(tool.clone(), schema(value, &format!("{at}.{tool}"))?);
             }
             policy.tool_arguments = Some(schemas);
         }
-        "monotonic_effects" => {
-            policy.monotonic_effects = Some(MonotonicEffects { order: texts_or_none(inner, path, "order")? });
+        "monotonic-effects" => {
+            let order = section.texts("order")?.unwrap_or_default();
+            policy.monotonic_effects = Some(MonotonicEffects { order });
         }
         "idempotency" => {
-            policy.idempotency = Some(Idempotency { tools: texts_or_none(inner, path, "tools")? });
+            policy.idempotency = Some(Idempotency { tools: section.texts("tools")?.unwrap_or_default() });
         }
-        "response_time" => {
-            let at = format!("{path}.max_ms");
-            let value = inner.get("max_ms").ok_or_else(|| missing(&at, "a number of milliseconds"))?;
-            policy.response_time_max_ms = Some(integer(value, &at, 1, 86_400_000)?);
+        "response-time" => {
+            section.required("max-ms", "a number of milliseconds")?;
+            policy.response_time_max_ms = section.integer("max-ms")?;
         }
-        "forbidden" => policy.forbidden = Some(forbidden(inner, path)?),
-        "order" => policy.order = Some(order(inner, path)?),
+        "forbidden" => policy.forbidden = Some(forbidden(section)?),
+        "order" => policy.order = Some(order(section)?),
         _ => {}
     }
     Ok(())
 }
 
-fn missing(key: &str, expected: &str) -> PolicyError {
-    PolicyError::Missing { key: key.to_owned(), expected: expected.to_owned() }
-}
-
 const SCHEMA_EXPECTED: &str = "a JSON Schema, as a table or as JSON in a string";
 
-fn schema(value: &Value, at: &str) -> Result<serde_json::Value, PolicyError> {
-    let wrong = |found: String| PolicyError::BadValue {
+fn schema(value: &Value, at: &str) -> Result<serde_json::Value> {
+    let wrong = |found: String| PolicyErrorKind::BadValue {
         key: at.to_owned(),
         found,
         expected: SCHEMA_EXPECTED.to_owned(),
@@ -113,20 +105,17 @@ fn schema(value: &Value, at: &str) -> Result<serde_json::Value, PolicyError> {
     }
 }
 
-fn forbidden(table: &Table, path: &str) -> Result<Forbidden, PolicyError> {
+fn forbidden(section: &Section<'_>) -> Result<Forbidden> {
     let mut forbidden = Forbidden {
-        literals: texts_or_none(table, path, "literals")?,
-        patterns: texts_or_none(table, path, "patterns")?,
-        ignore_case: false,
+        literals: section.texts("literals")?.unwrap_or_default(),
+        patterns: section.texts("patterns")?.unwrap_or_default(),
+        ignore_case: section.flag("ignore-case")?.unwrap_or(false),
         answer: true,
         arguments: true,
     };
-    if let Some(value) = table.get("ignore_case") {
-        forbidden.ignore_case = flag(value, &format!("{path}.ignore_case"))?;
-    }
-    if let Some(value) = table.get("within") {
-        let at = format!("{path}.within");
-        let within = texts(value, &at)?;
+    let path = section.path;
+    if let Some(within) = section.texts("within")? {
+        let at = section.at("within");
         if let Some(wrong) = within.iter().find(|name| !["answer", "arguments"].contains(&name.as_str())) {
             return Err(unknown(&format!("{at}: {wrong}"), wrong, &["answer", "arguments"]));
         }
@@ -145,7 +134,7 @@ fn forbidden(table: &Table, path: &str) -> Result<Forbidden, PolicyError> {
             return Err(bad(
                 &format!("{path}.literals"),
                 &value,
-                "a text that is not empty: an empty one is everywhere",
+                "a text that is not empty, because an empty text matches everywhere",
             ));
         }
     }
@@ -157,13 +146,13 @@ fn forbidden(table: &Table, path: &str) -> Result<Forbidden, PolicyError> {
                 return Err(bad(
                     &at,
                     &value,
-                    "a regular expression that does not match an empty text: such a one is everywhere",
+                    "a regular expression that does not match the empty text, because such a pattern matches everywhere",
                 ));
             }
             Ok(_) => {}
             Err(error) => {
                 let why = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-                return Err(PolicyError::BadValue {
+                return Err(PolicyErrorKind::BadValue {
                     key: at,
                     found: format!("{pattern:?} ({why})"),
                     expected: "a regular expression without look-around".to_owned(),
@@ -174,16 +163,16 @@ fn forbidden(table: &Table, path: &str) -> Result<Forbidden, PolicyError> {
     Ok(forbidden)
 }
 
-fn order(table: &Table, path: &str) -> Result<Vec<OrderRule>, PolicyError> {
-    let at = format!("{path}.rules");
+fn order(section: &Section<'_>) -> Result<Vec<OrderRule>> {
+    let at = section.at("rules");
     let expected = "a list of rules, such as { first = \"find_order\", then = \"refund\" }";
-    let value = table.get("rules").ok_or_else(|| missing(&at, expected))?;
+    let value = section.required("rules", expected)?;
     let list = value.as_array().filter(|list| !list.is_empty()).ok_or_else(|| bad(&at, value, expected))?;
     let mut rules = Vec::with_capacity(list.len());
     for (place, value) in list.iter().enumerate() {
         let at = format!("{at}[{place}]");
         let rule = table_at(value, &at)?;
-        known(rule, &at, &["first", "then", "same"])?;
+        check_keys(rule, &at, &["first", "then", "same"])?;
         let same = rule.get("same").map(|value| same(value, &format!("{at}.same"))).transpose()?;
         rules.push(OrderRule { first: tools(rule, &at, "first")?, then: tools(rule, &at, "then")?, same });
     }
@@ -191,7 +180,7 @@ fn order(table: &Table, path: &str) -> Result<Vec<OrderRule>, PolicyError> {
 }
 
 /// One tool, or a list of them.
-fn tools(rule: &Table, path: &str, key: &str) -> Result<Vec<String>, PolicyError> {
+fn tools(rule: &Table, path: &str, key: &str) -> Result<Vec<String>> {
     let at = format!("{path}.{key}");
     let value = rule.get(key).ok_or_else(|| missing(&at, "a tool, or a list of tools"))?;
     let list = match value {
@@ -202,7 +191,7 @@ fn tools(rule: &Table, path: &str, key: &str) -> Result<Vec<String>, PolicyError
 }
 
 /// One place for both, or one for each.
-fn same(value: &Value, at: &str) -> Result<(String, String), PolicyError> {
+fn same(value: &Value, at: &str) -> Result<(String, String)> {
     let expected = "a JSON pointer such as \"/order_id\", or two: of `first`, then of `then`";
     let places = match value {
         Value::String(place) => vec![place.clone(), place.clone()],
@@ -223,18 +212,18 @@ mod tests {
     #[test]
     fn every_invariant_is_read() {
         let text = r#"
-            [invariant.answer_schema]
+            [invariant.answer-schema]
             schema = { type = "object" }
-            max_rate = 0.01
-            [invariant.tool_arguments.schemas]
+            max-rate = 0.01
+            [invariant.tool-arguments.schemas]
             refund = { type = "object" }
             mail = '{"type": "object"}'
-            [invariant.monotonic_effects]
+            [invariant.monotonic-effects]
             order = ["reserve", "capture"]
             [invariant.idempotency]
             tools = ["refund"]
-            [invariant.response_time]
-            max_ms = 30000
+            [invariant.response-time]
+            max-ms = 30000
             [invariant.forbidden]
             literals = ["PRIVATE KEY"]
             patterns = ['\b4[0-9]{15}\b']
@@ -245,7 +234,7 @@ mod tests {
             on = false
         "#;
         let policy = Policy::parse(text).expect("a policy").invariant;
-        assert_eq!(policy.max_rate.get("answer_schema"), Some(&0.01));
+        assert_eq!(policy.max_rate.get("answer-schema"), Some(&0.01));
         assert_eq!(policy.tool_arguments.as_ref().map(std::collections::BTreeMap::len), Some(2));
         let forbidden = policy.forbidden.expect("declared");
         assert!(forbidden.arguments && !forbidden.answer && !forbidden.ignore_case);
@@ -276,11 +265,11 @@ mod tests {
                 "[invariant.order]\nrules = [{ first = \"a\", then = \"b\", same = \"x\" }]",
                 ["rules[0].same", "JSON pointer"],
             ),
-            ("[invariant.tool_arguments]\non = true", ["tool_arguments.schemas", "missing"]),
-            ("[invariant.tool_arguments.schemas]\na = { type = 1 }", ["schemas.a", "not a JSON Schema"]),
-            ("[invariant.response_time]\nmax_ms = 10\nmax_rate = 1.5", ["response_time.max_rate", "0.9999"]),
-            ("[invariant.response_time]\non = true", ["response_time.max_ms", "missing"]),
-            ("[invariant.answer_schema]\non = true", ["answer_schema.schema", "missing"]),
+            ("[invariant.tool-arguments]\non = true", ["tool-arguments.schemas", "missing"]),
+            ("[invariant.tool-arguments.schemas]\na = { type = 1 }", ["schemas.a", "not a JSON Schema"]),
+            ("[invariant.response-time]\nmax-ms = 10\nmax-rate = 1.5", ["response-time.max-rate", "0.9999"]),
+            ("[invariant.response-time]\non = true", ["response-time.max-ms", "missing"]),
+            ("[invariant.answer-schema]\non = true", ["answer-schema.schema", "missing"]),
         ] {
             let error = Policy::parse(text).expect_err(text).to_string();
             for word in words {

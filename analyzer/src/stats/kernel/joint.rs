@@ -7,9 +7,9 @@ use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView1, ArrayView2, Axis, Slice};
 use rayon::prelude::*;
 
+use crate::stats::kernel::design::{ENUMERATED, PERMUTATIONS, Relabelling, Statistic};
 use crate::stats::kernel::groups::Groups;
 use crate::stats::kernel::tables::CaseTables;
-use crate::stats::kernel::{ENUMERATED, PERMUTATIONS, Relabelling, Statistic};
 use crate::stats::stream::StreamKey;
 use crate::stats::variance::float;
 
@@ -74,7 +74,7 @@ impl Source<'_> {
         let mut joint = Joint { exact, ..Joint::default() };
         for statistic in Statistic::ALL {
             let place = statistic.place();
-            if self.tables.iter().any(|tables| !statistic.table(tables).is_empty()) {
+            if self.tables.iter().any(|tables| !tables.of(statistic).is_empty()) {
                 joint.values[place] = taken.iter().map(|values| values[place]).collect();
             }
         }

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::stats::kernel::Relabelling;
+use crate::stats::kernel::design::{Relabelling, Statistic};
 use crate::stats::kernel::groups::{Case, Groups};
 use crate::stats::labels::{Labels, Relabeller};
 use crate::stats::pairwise::{Pairwise, Split, pairs};
@@ -24,6 +24,18 @@ pub(super) struct CaseTables {
     pub(super) single: Vec<f64>,
     /// What was observed, in distances.
     pub(super) observed: Observed,
+}
+
+impl CaseTables {
+    /// The values of a statistic under every relabelling; for `Cross`, the case's own squared length.
+    pub(super) fn of(&self, statistic: Statistic) -> &[f64] {
+        match statistic {
+            Statistic::Within => &self.within,
+            Statistic::Cross => &self.length,
+            Statistic::Dispersion => &self.dispersion,
+            Statistic::Single => &self.single,
+        }
+    }
 }
 
 /// Mean distances of a case as observed; within an arm of one trial there is none.

@@ -1,0 +1,107 @@
+//! Values that are the same at every look of an analysis.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use schemas::id::CaseId;
+
+use super::request::{AnalysisRequest, MonitoringPlan};
+use crate::decide::Tests;
+use crate::drift;
+use crate::fidelity::{self, FidelityCheck};
+use crate::invariants::{self, Checked};
+use crate::metrics::{self, Measurement, Setting};
+use crate::pairs::{PairedCase, Pairs};
+use crate::policy::Policy;
+use crate::schedule::seeded_order;
+
+/// Everything that is the same at every look.
+pub(super) struct AnalysisContext<'a> {
+    pub(super) request: AnalysisRequest<'a>,
+    pub(super) pairs: Pairs<'a>,
+    pub(super) checked: Checked,
+    pub(super) fidelity: FidelityCheck,
+    /// Why means say nothing of these runs, where they do not.
+    pub(super) mean_tests_disabled: Option<MeanTestsDisabled>,
+    /// Whether the answers changed; absent where that could not be tested, or was not.
+    pub(super) drift: Option<drift::Found>,
+    /// The cases in the order in which they are looked at.
+    pub(super) order: Vec<CaseId>,
+}
+
+impl<'a> AnalysisContext<'a> {
+    pub(super) fn new(
+        request: AnalysisRequest<'a>,
+        pairs: Pairs<'a>,
+        mean_tests_disabled: Option<MeanTestsDisabled>,
+    ) -> Self {
+        let AnalysisRequest { policy, seed, .. } = request;
+        let order = match request.monitoring {
+            MonitoringPlan::Waves(waves) => waves.order.to_vec(),
+            MonitoringPlan::SingleLook | MonitoringPlan::PlannedLooks(_) | MonitoringPlan::Anytime => {
+                let slices = |case: &PairedCase<'a>| case.slices.clone();
+                seeded_order(pairs.cases.iter().map(|case| (case.case, slices(case))), seed)
+            }
+        };
+        let checked = invariants::check(policy, &pairs, seed);
+        let fidelity = fidelity::judge(policy, &pairs, mean_tests_disabled.is_some(), seed);
+        Self { request, pairs, checked, fidelity, mean_tests_disabled, drift: None, order }
+    }
+
+    /// The pairs of the first cases of the order.
+    pub(super) fn part(&self, end: usize) -> Pairs<'a> {
+        let end = end.min(self.order.len());
+        let wanted: BTreeSet<&CaseId> = self.order[..end].iter().collect();
+        let held: BTreeSet<&CaseId> = self.pairs.cases.iter().map(|case| case.case).collect();
+        let unseen = match self.request.monitoring {
+            // Played, and neither run has it.
+            MonitoringPlan::Waves(_) => wanted.difference(&held).count(),
+            // Nothing is known of them, so every part has its share.
+            MonitoringPlan::SingleLook | MonitoringPlan::PlannedLooks(_) | MonitoringPlan::Anytime => {
+                self.pairs.unseen.cases * end / self.order.len().max(1)
+            }
+        };
+        self.pairs.only(&wanted, unseen)
+    }
+
+    /// The place in the order of each case.
+    pub(super) fn ranks(&self, pairs: &Pairs<'_>) -> Vec<usize> {
+        let places: BTreeMap<&CaseId, usize> =
+            self.order.iter().enumerate().map(|(rank, case)| (case, rank)).collect();
+        let rank = |case: &PairedCase<'_>| places.get(case.case).copied().unwrap_or(usize::MAX);
+        pairs.cases.iter().map(rank).collect()
+    }
+
+    pub(super) fn measure(&self, pairs: &Pairs<'_>) -> Measurement {
+        let setting = Setting { policy: self.request.policy, pairs, seed: self.request.seed };
+        let mut measurement = metrics::measure(setting, &self.checked.demoted);
+        if self.mean_tests_disabled.is_some() {
+            for metric in &mut measurement.metrics {
+                (metric.decides, metric.required) = (false, false);
+            }
+        }
+        measurement
+    }
+
+    pub(super) fn tests<'r>(&self, ranks: &'r [usize]) -> Tests<'r> {
+        let Policy { alpha, strict, .. } = *self.request.policy;
+        Tests { alpha, seed: self.request.seed, strict, ranks }
+    }
+
+    /// Whether the sessions of either run were picked by their outcome.
+    pub(super) fn is_selected(&self) -> bool {
+        self.request.baseline.manifest.selected || self.request.candidate.manifest.selected
+    }
+
+    /// Whether the candidate breaks an invariant that the baseline keeps.
+    pub(super) fn is_violated(&self) -> bool {
+        let kept = |name: &str| !self.checked.demoted.contains(&name);
+        self.checked.results.iter().any(|result| result.violations > 0 && kept(&result.name))
+    }
+}
+
+/// Why the mean tests are switched off (DECISION 1.7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum MeanTestsDisabled {
+    Selected,
+    BaselineIsRecording,
+}

@@ -1,0 +1,119 @@
+//! Notes of a verdict, and the digest of its corpus.
+
+use std::collections::BTreeMap;
+
+use schemas::id::CaseId;
+use schemas::trial::Lane;
+
+use super::evidence::Evidence;
+use crate::pairs::{Pairs, unanswered};
+use crate::run::Run;
+use crate::tools;
+use crate::verdict::{LookHistory, MonitoringKind};
+
+pub(super) fn notes(evidence: &Evidence<'_>, runs: [&Run; 2], course: Option<&LookHistory>) -> Vec<String> {
+    let mut notes: Vec<String> = course.and_then(course_note).into_iter().collect();
+    notes.extend(evidence.measurement.notes.iter().cloned());
+    notes.extend(evidence.fidelity.notes.iter().cloned());
+    for run in runs {
+        notes.extend(run.notes.iter().cloned());
+        if run.manifest.lane == Lane::Recorded {
+            notes.push(format!(
+                "run {} is a recording: a comparison with it assumes perfect replay",
+                run.name
+            ));
+        }
+    }
+    let counts = evidence.pairs.counts;
+    notes.extend(absent_trials(evidence.pairs));
+    for run in runs {
+        notes.extend(uneven(run));
+    }
+    if counts.incomplete > 0 {
+        notes.push(format!("{} torn trials did not vote; they are counted as missing", counts.incomplete));
+    }
+    let undecoded = evidence.pairs.trials().flat_map(|record| &record.calls);
+    let undecoded = undecoded.filter(|call| call.arguments_verbatim.is_some()).count();
+    if undecoded > 0 {
+        notes.push(format!(
+            "{undecoded} tool calls have arguments that are not JSON; they are compared verbatim"
+        ));
+    }
+    let untold = tools::untold(evidence.pairs);
+    if untold > 0 {
+        notes
+            .push(format!("{untold} tools are left out of the list of tools, those whose use changed least"));
+    }
+    notes.extend(evidence.checked.notes.iter().cloned());
+    notes
+}
+
+/// That not everything was looked at, where that is so.
+fn course_note(course: &LookHistory) -> Option<String> {
+    let how = match course.kind {
+        MonitoringKind::Looks => format!(
+            "decided at look {} of {}",
+            course.looks.len(),
+            course.planned_looks.max(u32::try_from(course.looks.len()).unwrap_or(u32::MAX))
+        ),
+        MonitoringKind::Anytime => "decided while looking after every case".to_owned(),
+    };
+    course.stopped_early.then(|| {
+        format!(
+            "{how}, with {} of {} planned cases; the numbers are of these cases, in their seeded order",
+            course.cases, course.planned_cases
+        )
+    })
+}
+
+/// What should be there and is not, where anything is.
+fn absent_trials(pairs: &Pairs<'_>) -> Option<String> {
+    let counts = pairs.counts;
+    let ended = pairs.cases.iter().map(|case| unanswered(&case.baseline) + unanswered(&case.candidate));
+    let ended: usize = ended.sum();
+    let without = counts.incomplete + crate::cast::to_u64(ended);
+    let total = counts.missing_baseline + counts.missing_candidate;
+    let absent = total.saturating_sub(without);
+    (absent > 0).then(|| {
+        format!(
+            "{absent} trials should be there and are not: {} cases are only in the baseline, {} only in the candidate, {} \
+             were planned and are in neither; with torn and unfinished ones {} baseline and {} candidate trials are missing, \
+             counted once against the candidate and once for it",
+            counts.unpaired_baseline,
+            counts.unpaired_candidate,
+            pairs.unseen.cases,
+            counts.missing_baseline,
+            counts.missing_candidate
+        )
+    })
+}
+
+/// That a run without a plan has more trials of some cases than of others.
+fn uneven(run: &Run) -> Option<String> {
+    let mut counts: BTreeMap<&CaseId, usize> = BTreeMap::new();
+    run.own().for_each(|record| *counts.entry(&record.trial.case).or_default() += 1);
+    let (least, most) = (counts.values().min()?, counts.values().max()?);
+    (run.manifest.planned_trials.is_none() && least < most).then(|| {
+        let fewer = counts.values().filter(|count| *count < most).count();
+        format!(
+            "run {} has {most} trials of some cases and as few as {least} of others ({fewer} cases have fewer than {most}); \
+             no plan says how many there should be, so none of these counts as missing",
+            run.name
+        )
+    })
+}
+
+/// The digest that both runs carry of their corpus, else of the cases and trials that were compared.
+pub(super) fn corpus_digest(baseline: &Run, candidate: &Run, pairs: &Pairs<'_>) -> String {
+    match (&baseline.manifest.corpus_digest, &candidate.manifest.corpus_digest) {
+        (Some(before), Some(after)) if before == after => before.clone(),
+        _ => {
+            let mut hasher = blake3::Hasher::new();
+            for case in pairs.paired() {
+                let counts = (case.case.as_str(), case.baseline.trials.len(), case.candidate.trials.len());
+                hasher.update(format!("{counts:?}\n").as_bytes());
+            }
+            hasher.finalize().to_hex().to_string()
+        }
+    }
+}

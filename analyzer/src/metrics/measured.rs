@@ -1,0 +1,133 @@
+//! A measured metric, and the context in which every family measures.
+
+use crate::metrics::table::CaseTable;
+use crate::outcome::OutcomeResult;
+use crate::pairs::Pairs;
+use crate::policy::{METRICS, Margin, MetricSpec, Policy, RATIO_RANGE_LN};
+use crate::run::TrialRecord;
+use crate::verdict::{AbsentMetric, Unit};
+
+/// Which slice of which metric a restricted metric is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SliceOf {
+    /// The slice's name in the policy.
+    pub(crate) name: String,
+    /// The metric's name.
+    pub(crate) metric: String,
+}
+
+/// A metric on these runs, ready to be tested.
+#[derive(Debug, Clone)]
+pub(crate) struct Measured {
+    pub(crate) name: String,
+    pub(crate) family: &'static str,
+    pub(crate) unit: Unit,
+    pub(crate) decides: bool,
+    pub(crate) required: bool,
+    /// Tolerated worsening on the scale of the contrasts.
+    pub(crate) margin: f64,
+    /// Range of the contrasts.
+    pub(crate) low: f64,
+    pub(crate) high: f64,
+    /// The cases with a value in both lanes, by case.
+    pub(crate) observed: Vec<CaseTable>,
+    /// The same with every missing trial counted against the candidate, then for it; where trials are missing.
+    pub(crate) bounds: Option<Bounds>,
+    /// Missing trials that no bound stands in for, as the metric's values have none: they are left out.
+    pub(crate) left_out: usize,
+    /// Trial values of both lanes per case of `observed`, where the contrast is a difference of their means.
+    pub(crate) arms: Option<Vec<(Vec<f64>, Vec<f64>)>>,
+    /// Cases whose contrast was cut to the range.
+    pub(crate) clipped: usize,
+    /// The fewest trials in a lane that a case needs.
+    pub(crate) least: usize,
+    /// The slice that it is restricted to, where it is.
+    pub(crate) slice: Option<SliceOf>,
+}
+
+/// The fewest cases with which a slice says anything.
+pub(crate) const SLICE_CASES: usize = 30;
+
+impl Measured {
+    /// Whether this many cases are enough to say anything: a slice needs some.
+    pub(crate) fn has_enough_cases(&self, cases: usize) -> bool {
+        self.slice.is_none() || cases >= SLICE_CASES
+    }
+}
+
+/// The contrasts under the two extreme readings of missing trials.
+#[derive(Debug, Clone)]
+pub(crate) struct Bounds {
+    pub(crate) worst: Vec<CaseTable>,
+    pub(crate) best: Vec<CaseTable>,
+}
+
+/// All metrics that could be computed, and why the others could not.
+#[derive(Debug, Default)]
+pub(crate) struct Measurement {
+    pub(crate) metrics: Vec<Measured>,
+    pub(crate) absent: Vec<AbsentMetric>,
+    pub(crate) notes: Vec<String>,
+    /// Where `success` comes from.
+    pub(crate) outcome: OutcomeResult,
+}
+
+impl Measurement {
+    pub(super) fn take(&mut self, name: &str, measured: Result<Measured, String>) {
+        match measured {
+            Ok(measured) => self.metrics.push(measured),
+            Err(why) => self.absent.push(AbsentMetric { name: name.to_owned(), reason: why }),
+        }
+    }
+}
+
+/// What every family needs to measure.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setting<'a> {
+    pub(crate) policy: &'a Policy,
+    pub(crate) pairs: &'a Pairs<'a>,
+    pub(crate) seed: u64,
+}
+
+impl Setting<'_> {
+    /// A metric with the policy's word on it, and nothing measured.
+    pub(super) fn start(&self, spec: &MetricSpec, unit: Unit) -> Measured {
+        let margin = self.policy.settings(spec.name).margin.unwrap_or(spec.margin);
+        let margin = match margin {
+            Margin::Difference(share) | Margin::OfDispersion(share) => share,
+            Margin::Ratio(ratio) => ratio.ln() / RATIO_RANGE_LN,
+        };
+        Measured {
+            name: spec.name.to_owned(),
+            family: spec.family,
+            unit,
+            decides: self.policy.decides(spec.name, spec.decides),
+            required: self.policy.requires(spec.name, spec.required),
+            margin,
+            low: -1.0,
+            high: 1.0,
+            observed: Vec::new(),
+            bounds: None,
+            left_out: 0,
+            arms: None,
+            clipped: 0,
+            least: 1,
+            slice: None,
+        }
+    }
+}
+
+/// Distances between trials, row by row; nothing where one of them cannot be described.
+pub(super) fn distances<T>(
+    trials: &[&TrialRecord],
+    describe: impl Fn(&TrialRecord) -> Option<T>,
+    distance: impl Fn(&T, &T) -> f64,
+) -> Option<Vec<f64>> {
+    let described: Vec<T> = trials.iter().map(|record| describe(record)).collect::<Option<_>>()?;
+    Some(described.iter().flat_map(|a| described.iter().map(|b| distance(a, b))).collect::<Vec<f64>>())
+}
+
+/// The specification of a metric of [`METRICS`].
+pub(super) fn spec(name: &str) -> &'static MetricSpec {
+    METRICS.iter().find(|spec| spec.name == name).expect("only names of METRICS are asked for")
+}
