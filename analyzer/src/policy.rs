@@ -9,6 +9,8 @@ mod keys;
 mod metrics;
 mod model;
 mod parse;
+#[cfg(test)]
+mod reference;
 
 pub use error::{PolicyError, PolicyErrorKind};
 pub use invariants::{
