@@ -10,6 +10,8 @@ mod error;
 mod gate;
 mod look_schedule;
 mod plan_lock;
+#[cfg(test)]
+mod reference;
 mod replay_request;
 
 pub use config::{GateConfig, Scoring};

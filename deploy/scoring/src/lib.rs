@@ -17,6 +17,8 @@ mod grade;
 mod judge;
 mod labels;
 mod program;
+#[cfg(test)]
+mod reference;
 mod report;
 mod runner;
 mod score_writer;

@@ -14,6 +14,6 @@ fn the_book_lists_every_key_of_the_configuration() {
     let introduction = "`foreshadow record` and `foreshadow archive` read this file, and every command that needs the keys of an \
                         encrypted store. `--config FILE` names it. `[score]` has its own [page](../how-to/score.md).";
     let example = reference::Example { file: "recorder/src/config/reference.toml", text: EXAMPLE };
-    let page = reference::keys("foreshadow.toml", introduction, schema.as_value(), example);
+    let page = reference::keys("foreshadow.toml", introduction, schema.as_value(), "", example);
     reference::assert_page("foreshadow-toml.md", &page);
 }

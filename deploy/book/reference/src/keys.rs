@@ -13,15 +13,18 @@ pub struct Example<'a> {
     pub text: &'a str,
 }
 
-/// Renders a page of TOML keys. `schema` is the JSON Schema of the file's type.
+/// Renders a page of TOML keys. `schema` is the JSON Schema of the file's type, or of its table `prefix`.
 ///
 /// # Panics
 /// A key has no description, or does not occur in the example.
 #[must_use]
-pub fn keys(title: &str, introduction: &str, schema: &Value, example: Example<'_>) -> String {
+pub fn keys(title: &str, introduction: &str, schema: &Value, prefix: &str, example: Example<'_>) -> String {
     let mut page =
         Page { schema, style: Style::Toml, text: String::new(), names: Vec::new(), open: Vec::new() };
-    page.object(schema, "");
+    if !prefix.is_empty() {
+        page.text.push_str(&format!("\n## [{prefix}]\n"));
+    }
+    page.object(schema, prefix);
     for name in &page.names {
         assert!(example.text.contains(name.as_str()), "{}: the example lacks the key `{name}`", example.file);
     }
@@ -82,7 +85,9 @@ struct Page<'a> {
     open: Vec<String>,
 }
 
+/// The text in one line, with links to Rust items as plain code.
 fn one_line(text: &str) -> String {
+    let text = text.replace("[`", "`").replace("`]", "`");
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -290,7 +295,7 @@ mod tests {
     #[test]
     fn tables_and_keys_are_listed_with_defaults() {
         let text =
-            keys("file", "A file.", &page(), Example { file: "f", text: "name limits queue route edge" });
+            keys("file", "A file.", &page(), "", Example { file: "f", text: "name limits queue route edge" });
         assert!(text.contains("| `name` | text | required | A name. |"), "{text}");
         assert!(
             text.contains("## [limits]") && text.contains("| `queue` | integer | `4096` | Exchanges. |"),
@@ -305,6 +310,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "the example lacks the key `queue`")]
     fn a_key_that_the_example_lacks_is_an_error() {
-        let _ = keys("file", "A file.", &page(), Example { file: "f", text: "name limits route edge" });
+        let _ = keys("file", "A file.", &page(), "", Example { file: "f", text: "name limits route edge" });
     }
 }
