@@ -1,9 +1,11 @@
-"""Opens reports in headless Chromium: nothing of a session runs, nothing is asked of the network, nothing is said on the
-console, an accessibility audit (axe) finds nothing, and what a reader does with the page works. Prints what it measured.
+"""Opens reports in headless Chromium and uses them like a reader.
+
+Fails if text of a session runs, if the page makes a request or writes to the console, if the accessibility audit (axe)
+finds a violation, or if a control does not work. Prints size and loading time of each page.
 
     browse.py CHROMIUM FOLDER [SHOTS]
 
-opens every page of the folder; with SHOTS it leaves pictures of them there.
+opens every page of FOLDER, and writes screenshots to SHOTS.
 """
 
 import pathlib
@@ -15,7 +17,7 @@ from playwright.sync_api import expect, sync_playwright
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync"]
-# What must never reach the page as such: it hides, reorders or breaks text.
+# Characters that hide, reorder or break text. The page must contain none of them.
 HIDDEN = "\u0000\u001b\u2028\u202e\ufeff\U000e0041"
 
 chromium, folder = sys.argv[1], pathlib.Path(sys.argv[2]).absolute()
@@ -23,27 +25,27 @@ shots = pathlib.Path(sys.argv[3]) if len(sys.argv) > 3 else None
 
 
 class Page:
-    """One report in a browser of its own; whatever it says or asks for is kept."""
+    """A report in its own browser context. Keeps console messages, errors, dialogs and requests."""
 
     def __init__(self, browser, path, width=1280, **more):
-        self.path, self.said = path, []
+        self.path, self.messages = path, []
         self.context = browser.new_context(viewport={"width": width, "height": 900}, **more)
         self.page = self.context.new_page()
-        self.page.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
-        self.page.on("pageerror", lambda error: self.said.append(f"error: {error}"))
-        self.page.on("dialog", lambda dialog: (self.said.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        self.page.on("request", lambda request: self.asked(request.url))
+        self.page.on("console", lambda message: self.messages.append(f"{message.type}: {message.text}"))
+        self.page.on("pageerror", lambda error: self.messages.append(f"error: {error}"))
+        self.page.on("dialog", lambda dialog: (self.messages.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        self.page.on("request", lambda request: self.record_request(request.url))
         self.open()
 
-    def asked(self, url):
+    def record_request(self, url):
         if not url.startswith(("data:", "blob:")) and url.split("#")[0] != self.path.as_uri():
-            self.said.append(f"request: {url}")
+            self.messages.append(f"request: {url}")
 
-    def open(self, place=""):
+    def open(self, fragment=""):
         self.page.goto("about:blank")
         began = time.monotonic()
-        self.page.goto(self.path.as_uri() + place)
-        # The page's policy forbids evaluation, so waiting goes by selectors.
+        self.page.goto(self.path.as_uri() + fragment)
+        # The page's content security policy forbids evaluation, so wait for a selector.
         self.page.wait_for_selector("html[data-ready=true]", state="attached", timeout=60_000)
         self.seconds = time.monotonic() - began
 
@@ -57,10 +59,10 @@ class Page:
             self.page.screenshot(path=shots / f"{self.path.stem}-{name}.png", **more)
 
     def close(self):
-        assert self.page.evaluate("window.hostile") is None, f"{self.path.name}: a session's text was run"
+        assert self.page.evaluate("window.hostile") is None, f"{self.path.name}: text of a session ran"
         text = self.page.evaluate("document.documentElement.textContent")
-        assert not set(HIDDEN) & set(text), f"{self.path.name}: hidden characters are in the page"
-        assert not self.said, f"{self.path.name}: {self.said}"
+        assert not set(HIDDEN) & set(text), f"{self.path.name}: the page contains hidden characters"
+        assert not self.messages, f"{self.path.name}: {self.messages}"
         self.context.close()
 
 
@@ -68,17 +70,17 @@ def wait_for_case(page, number=0):
     page.locator(".case").nth(number).locator(".lanes").wait_for()
 
 
-def reading(one):
+def read(one):
     page = one.page
-    assert page.locator("#interval-chart svg.chart").count() > 0, "the intervals are drawn"
+    assert page.locator("#interval-chart svg.chart").count() > 0, "no interval is drawn"
     one.audit("as opened")
     one.shot("light")
     one.shot("light-whole", full_page=True)
-    # The keyboard alone: search, then the first case.
+    # Keyboard only: search, then the first case.
     page.keyboard.press("/")
     assert page.evaluate("document.activeElement.id") == "search"
     listed = page.locator(".case").count()
-    page.keyboard.type("no session says this")
+    page.keyboard.type("in no session")
     expect(page.locator(".case")).to_have_count(0)
     page.locator("#filters button[type=reset]").click()
     expect(page.locator(".case")).to_have_count(listed)
@@ -90,28 +92,28 @@ def reading(one):
     page.locator(".case").first.scroll_into_view_if_needed()
     page.locator(".case").first.evaluate("box => box.scrollIntoView()")
     one.shot("case")
-    # Another trial of the candidate, where there are more.
+    # Another trial of the candidate, if there are several.
     others = page.locator(".case").first.locator(".endings button[aria-pressed=false]")
     if others.count():
         others.last.click()
         assert page.locator(".case").first.locator(".endings button[aria-pressed=true]").count() == 1
 
 
-def links(one):
+def follow_links(one):
     page = one.page
     last = page.locator(".case").last.get_attribute("id")
     one.open(f"#{last}")
     page.wait_for_selector(f"[id='{last}'][open] .lanes")
-    assert page.evaluate("document.activeElement.parentElement.id") == last, "the linked case has the focus"
+    assert page.evaluate("document.activeElement.parentElement.id") == last, "the linked case has no focus"
     tool = page.locator("#writes tbody a").first.get_attribute("href")
     one.open(tool)
-    assert page.locator("#tool").input_value() or page.locator("#count").inner_text(), "the link filters"
+    assert page.locator("#tool").input_value() or page.locator("#count").inner_text(), "the link does not filter"
     one.open("#show=worse")
     assert page.locator("#change").input_value() == "worse"
 
 
-def everything_opened(one):
-    """Every case and every trial of a page whose every text is hostile."""
+def open_everything(one):
+    """Opens every case and every trial of the hostile page."""
     page = one.page
     for case in range(page.locator(".case").count()):
         box = page.locator(".case").nth(case)
@@ -129,11 +131,11 @@ with sync_playwright() as playwright:
     for path in sorted(folder.glob("*.html")):
         one = Page(browser, path)
         first = one.seconds
-        reading(one)
-        links(one)
+        read(one)
+        follow_links(one)
         if path.stem == "hostile":
             one.open()
-            everything_opened(one)
+            open_everything(one)
         pdf = one.page.pdf(format="A4", path=shots / f"{path.stem}.pdf" if shots else None)
         one.close()
         dark = Page(browser, path, color_scheme="dark")

@@ -1,4 +1,4 @@
-//! Runs made up for the report: hostile in every field that a session can fill, and as large as is wanted.
+//! Made-up runs of any size; every field that a session can fill may hold hostile text.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,21 +9,21 @@ use schemas::exchange::{Effect, Ending};
 use schemas::id::{AgentId, BuildId, CaseId, SessionId, TenantId};
 use schemas::trial::{Divergence, Fidelity, Lane, RunManifest, Trial, TrialEnding};
 
-/// What a hostile session would like to have run; sets `window.hostile` where it is.
+/// Text of a hostile session. It sets `window.hostile` if a browser runs any part of it.
 pub(crate) const HOSTILE: &str = "</script><script>window.hostile=1</script><img src=x onerror=\"window.hostile=1\">\
     <svg onload=window.hostile=1>\"'><a href=javascript:window.hostile=1>x</a>{{7*7}}${window.hostile=1}]]>--><!--\
     \u{202e}\u{0}\u{1b}[31m\u{2028}\u{feff}\u{e0041}";
 
-/// How many cases and trials, and whether their texts are hostile.
+/// Size of a run, and whether its texts are hostile.
 #[derive(Clone, Copy)]
 pub(crate) struct Shape {
-    /// Cases.
+    /// Cases of the run.
     pub(crate) cases: u32,
-    /// Trials of each case in each lane.
+    /// Trials per case and lane.
     pub(crate) trials: u32,
-    /// Tool calls of a trial, about.
+    /// Read-only tool calls per trial; one or two refunds follow.
     pub(crate) calls: u32,
-    /// Whether every text is [`HOSTILE`].
+    /// Whether every text contains [`HOSTILE`].
     pub(crate) hostile: bool,
 }
 
@@ -32,13 +32,13 @@ impl Shape {
         if self.hostile { format!("{plain} {HOSTILE}") } else { plain }
     }
 
-    /// Identifiers hold no control characters; everything else they may.
+    /// As [`text`](Self::text) without control characters, which identifiers may not contain.
     fn id(self, plain: String) -> String {
         self.text(plain).chars().filter(|letter| !letter.is_control()).collect()
     }
 }
 
-/// A run of this lane with the recordings of its cases. The candidate fails in every fifth case and doubles a refund there.
+/// A run of a lane with the recordings of its cases. About one candidate trial in five fails and duplicates its refund.
 pub(crate) fn run(shape: Shape, lane: Lane) -> Run {
     let mut trials = Vec::new();
     for case in 0..shape.cases {
@@ -52,7 +52,7 @@ pub(crate) fn run(shape: Shape, lane: Lane) -> Run {
             tool_version: "0.1.0".to_owned(),
             lane,
             build: BuildId::parse(&shape.id(lane.as_str().to_owned()))
-                .expect("a build may be called anything"),
+                .expect("a build name without control characters"),
             source: "replay".to_owned(),
             model: None,
             selected: false,
@@ -95,12 +95,14 @@ fn record(shape: Shape, lane: Lane, case: u32, trial: u32) -> TrialRecord {
     TrialRecord {
         trial: Trial {
             tenant: TenantId::parse("t").expect("plain"),
-            agent: AgentId::parse(&shape.id("agent".to_owned())).expect("an agent may be called anything"),
+            agent: AgentId::parse(&shape.id("agent".to_owned()))
+                .expect("an agent name without control characters"),
             build: None,
             lane,
-            case: CaseId::parse(&case_name(shape, case)).expect("a case may be called anything"),
+            case: CaseId::parse(&case_name(shape, case)).expect("a case name without control characters"),
             trial,
-            session: SessionId::parse(&session(shape, lane, case, trial)).expect("so may a session"),
+            session: SessionId::parse(&session(shape, lane, case, trial))
+                .expect("a session name without control characters"),
             seed: Some(7),
             started_at: Some(1_760_000_000_000_000 + i64::from(case)),
             duration_us: Some(900_000 + u64::from((case * 31 + trial * 7) % 100) * 9_000),
@@ -128,27 +130,29 @@ fn record(shape: Shape, lane: Lane, case: u32, trial: u32) -> TrialRecord {
     }
 }
 
-/// An answer's direction: a case's own, a little of each trial's, and in every third case another one of the candidate's.
+/// An embedding: a direction per case, some noise per trial, and a shift for the candidate in every third case.
 fn embedding(lane: Lane, case: u32, trial: u32) -> Option<AnswerEmbedding> {
-    let at = |place: u32, seed: u32| {
-        f32::from(u16::try_from((place * 7919 + seed * 104_729) % 1000).expect("small")) / 1000.0 - 0.5
+    let noise = |index: u32, seed: u32| {
+        f32::from(u16::try_from((index * 7919 + seed * 104_729) % 1000).expect("small")) / 1000.0 - 0.5
     };
-    let moved = if lane == Lane::Candidate && case.is_multiple_of(3) { 0.4 } else { 0.0 };
+    let shift = if lane == Lane::Candidate && case.is_multiple_of(3) { 0.4 } else { 0.0 };
     let arm = u32::from(lane == Lane::Candidate) * 50 + trial + 1;
     let turn: Vec<f32> = (0..8)
-        .map(|place| at(place, case + 1) + 0.2 * at(place + 3, case * 100 + arm) + moved * at(place, 3))
+        .map(|index| {
+            noise(index, case + 1) + 0.2 * noise(index + 3, case * 100 + arm) + shift * noise(index, 3)
+        })
         .collect();
     AnswerEmbedding::of_turns(&Arc::from("made-up"), &[turn]).ok()
 }
 
 fn divergences(shape: Shape, fails: bool) -> Vec<Divergence> {
-    let one = || Divergence {
+    let divergence = || Divergence {
         seq: 0,
         kind: shape.text("tool_missed".to_owned()),
         tool: Some(shape.text("refund".to_owned())),
         detail: shape.text("asked for another order".to_owned()),
     };
-    fails.then(one).into_iter().collect()
+    fails.then(divergence).into_iter().collect()
 }
 
 fn look_up(shape: Shape, case: u32, seq: u32) -> ToolCall {
@@ -183,16 +187,16 @@ fn refund(shape: Shape, case: u32, seq: u32) -> ToolCall {
     }
 }
 
-/// What was said in these sessions.
+/// Transcripts of these sessions.
 pub(crate) fn transcripts(shape: Shape, wanted: impl IntoIterator<Item = (Lane, String)>) -> Transcripts {
-    let said = || TranscriptTurn {
+    let turn = || TranscriptTurn {
         seq: 0,
         input: Some(shape.text("I would like my money back.".to_owned())),
         output: Some(shape.text("It is on its way.".to_owned())),
     };
     let result = || shape.text("{\"status\": \"ok\"}".to_owned());
     let transcript = || Transcript {
-        turns: vec![said()],
+        turns: vec![turn()],
         results: (1..=shape.calls + 2).map(|seq| (seq, result())).collect(),
     };
     wanted.into_iter().map(|name| (name, transcript())).collect()
