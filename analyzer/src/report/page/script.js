@@ -268,7 +268,7 @@
     const metricNames = new Set(one.metrics.map((m) => m.name));
     const invariants = [...new Set(one.findings.map((f) => f.subject))].filter((name) => !metricNames.has(name));
     row.push(...invariants.slice(0, INVARIANT_CHIPS).map((name) => make("span", "chip bad", `✕ ${name}`)));
-    row.push(...one.write_changes.slice(0, WRITE_CHIPS).map((w) => make("span", "chip warning", `${w.tool} ${w.change} ${w.trials}`)));
+    row.push(...one.write_changes.slice(0, WRITE_CHIPS).map((w) => make("span", "chip warning", `${w.change} write ${w.tool} ${w.trials}`)));
     const ordered = [...one.metrics].sort((a, b) => (b.name === subject.value) - (a.name === subject.value));
     row.push(...ordered.slice(0, METRIC_CHIPS).map((m) => {
       const chip = make("span", `chip ${m.severity}`, `${m.severity === "bad" ? "▼" : "▲"} ${m.name} ${m.baseline} → ${m.candidate}`);
@@ -440,7 +440,7 @@
       body.append(items);
     }
     if (one.write_changes.length) {
-      body.append(make("p", "", `Changed writes, more often than in the baseline: ${one.write_changes.map((w) => `${w.tool} ${w.change} in ${w.trials} trials`).join(", ")}.`));
+      body.append(make("p", "", `More often than in the baseline: ${one.write_changes.map((w) => `${w.change} write ${w.tool} in ${w.trials} trials`).join(", ")}.`));
     }
     if (one.metrics.length > METRIC_CHIPS) {
       body.append(make("p", "fine", one.metrics.map((m) => `${m.name} ${m.baseline} → ${m.candidate} (${m.effect})`).join(" · ")));
