@@ -145,9 +145,9 @@ impl Sides {
                 .collect();
             let more = writes.len().saturating_sub(NAMED_WRITES);
             let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
-            (!writes.is_empty()).then(|| format!("{what} {}{rest}", named.join(", ")))
+            (!writes.is_empty()).then(|| format!("{what}: {}{rest}", named.join(", ")))
         };
-        let parts = [list("did not make", &self.missing), list("made besides", &self.extra)];
+        let parts = [list("missing write", &self.missing), list("extra write", &self.extra)];
         parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
     }
 }
