@@ -200,135 +200,39 @@ mod tests {
             "latency" severity 9 "non_inferior" 0.9 "within margin (reported only): baseline 900 ms, candidate 900 ms, effect x1.00, interval x1.09 to x0.92, margin x1.07, 3 cases, p block 0.002, p approve 0.980"
             "invariant.idempotency" severity 17 "violated" 1.0 "1 violation in 3 cases of the candidate, 0 of the baseline"
             "invariant.no-refund-without-look" severity 9 "vacuous" 0.0 "0 violations in 3 cases of the candidate, 0 of the baseline""#]].assert_eq(&lines.join("\n"));
+    }
+
+    #[test]
+    fn the_attributes_of_a_metric() {
+        let runs = fixture::plain_runs();
+        let text = otlp_json(&fixture::plain_analysis(Decision::Block), &runs.input(), 1);
+        let request: Value = serde_json::from_str(&text).unwrap();
+        let metric = &request["resourceLogs"][0]["scopeLogs"][0]["logRecords"][1];
+        let attributes = metric["attributes"].as_array().unwrap();
+        let lines: Vec<String> =
+            attributes.iter().map(|one| format!("{} {}", one["key"], one["value"])).collect();
         expect![[r#"
-            [
-              {
-                "key": "gen_ai.evaluation.name",
-                "value": {
-                  "stringValue": "success"
-                }
-              },
-              {
-                "key": "gen_ai.evaluation.score.value",
-                "value": {
-                  "doubleValue": 0.5700000000000001
-                }
-              },
-              {
-                "key": "gen_ai.evaluation.score.label",
-                "value": {
-                  "stringValue": "deteriorated"
-                }
-              },
-              {
-                "key": "gen_ai.evaluation.explanation",
-                "value": {
-                  "stringValue": "worse, blocks (required, may block): baseline 90.0 %, candidate 57.0 %, effect -33.0 points, interval -39.0 to -27.0 points, margin -5.0 points, 3 cases, p block 0.002, p approve 0.980"
-                }
-              },
-              {
-                "key": "gen_ai.agent.name",
-                "value": {
-                  "stringValue": "a"
-                }
-              },
-              {
-                "key": "gen_ai.agent.version",
-                "value": {
-                  "stringValue": "cand"
-                }
-              },
-              {
-                "key": "foreshadow.candidate.run",
-                "value": {
-                  "stringValue": "runs/cand"
-                }
-              },
-              {
-                "key": "foreshadow.baseline.build",
-                "value": {
-                  "stringValue": "base"
-                }
-              },
-              {
-                "key": "foreshadow.baseline.run",
-                "value": {
-                  "stringValue": "runs/base"
-                }
-              },
-              {
-                "key": "foreshadow.policy.digest",
-                "value": {
-                  "stringValue": "0000000000000000000000000000000000000000000000000000000000000000"
-                }
-              },
-              {
-                "key": "foreshadow.corpus.digest",
-                "value": {
-                  "stringValue": "1111111111111111111111111111111111111111111111111111111111111111"
-                }
-              },
-              {
-                "key": "foreshadow.metric.baseline",
-                "value": {
-                  "doubleValue": 0.9
-                }
-              },
-              {
-                "key": "foreshadow.metric.effect",
-                "value": {
-                  "doubleValue": -0.33
-                }
-              },
-              {
-                "key": "foreshadow.metric.interval.low",
-                "value": {
-                  "doubleValue": -0.39
-                }
-              },
-              {
-                "key": "foreshadow.metric.interval.high",
-                "value": {
-                  "doubleValue": -0.27
-                }
-              },
-              {
-                "key": "foreshadow.metric.margin",
-                "value": {
-                  "doubleValue": 0.05
-                }
-              },
-              {
-                "key": "foreshadow.metric.p_block",
-                "value": {
-                  "doubleValue": 0.0021
-                }
-              },
-              {
-                "key": "foreshadow.metric.p_approve",
-                "value": {
-                  "doubleValue": 0.98
-                }
-              },
-              {
-                "key": "foreshadow.metric.decides",
-                "value": {
-                  "boolValue": true
-                }
-              },
-              {
-                "key": "foreshadow.metric.required",
-                "value": {
-                  "boolValue": true
-                }
-              },
-              {
-                "key": "foreshadow.metric.cases",
-                "value": {
-                  "intValue": "3"
-                }
-              }
-            ]"#]].assert_eq(&serde_json::to_string_pretty(&records[1]["attributes"]).unwrap());
+            "gen_ai.evaluation.name" {"stringValue":"success"}
+            "gen_ai.evaluation.score.value" {"doubleValue":0.5700000000000001}
+            "gen_ai.evaluation.score.label" {"stringValue":"deteriorated"}
+            "gen_ai.evaluation.explanation" {"stringValue":"worse, blocks (required, may block): baseline 90.0 %, candidate 57.0 %, effect -33.0 points, interval -39.0 to -27.0 points, margin -5.0 points, 3 cases, p block 0.002, p approve 0.980"}
+            "gen_ai.agent.name" {"stringValue":"a"}
+            "gen_ai.agent.version" {"stringValue":"cand"}
+            "foreshadow.candidate.run" {"stringValue":"runs/cand"}
+            "foreshadow.baseline.build" {"stringValue":"base"}
+            "foreshadow.baseline.run" {"stringValue":"runs/base"}
+            "foreshadow.policy.digest" {"stringValue":"0000000000000000000000000000000000000000000000000000000000000000"}
+            "foreshadow.corpus.digest" {"stringValue":"1111111111111111111111111111111111111111111111111111111111111111"}
+            "foreshadow.metric.baseline" {"doubleValue":0.9}
+            "foreshadow.metric.effect" {"doubleValue":-0.33}
+            "foreshadow.metric.interval.low" {"doubleValue":-0.39}
+            "foreshadow.metric.interval.high" {"doubleValue":-0.27}
+            "foreshadow.metric.margin" {"doubleValue":0.05}
+            "foreshadow.metric.p_block" {"doubleValue":0.0021}
+            "foreshadow.metric.p_approve" {"doubleValue":0.98}
+            "foreshadow.metric.decides" {"boolValue":true}
+            "foreshadow.metric.required" {"boolValue":true}
+            "foreshadow.metric.cases" {"intValue":"3"}"#]].assert_eq(&lines.join("\n"));
     }
 
     #[test]
