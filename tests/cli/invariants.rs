@@ -12,11 +12,11 @@ envelope = 1
 agent = "retail"
 version = "7"
 [defaults]
-undeclared_argument = "allow"
+undeclared-argument = "allow"
 [session.orders]
 from = [{ tool = "get_order_details", arg = "/order_id" }]
 [session.users]
-from = [{ tool = "find_user_id_by_email", result_pattern = '^(\S+)$' }, { tool = "find_user_id_by_name_zip", result_pattern = '^(\S+)$' }]
+from = [{ tool = "find_user_id_by_email", result-pattern = '^(\S+)$' }, { tool = "find_user_id_by_name_zip", result-pattern = '^(\S+)$' }]
 "#;
 
 const READS: [&str; 8] = [
@@ -362,7 +362,7 @@ fn an_envelope_with_a_mistake_is_refused_with_its_line() {
     for (text, words) in [
         ("envelope = 1\nagnet = \"a\"\n", ["line 2", "agnet", "agent"]),
         (
-            "envelope = 1\n[[tool]]\nname = \"t\"\nargs_schema = \"no.json\"\n",
+            "envelope = 1\n[[tool]]\nname = \"t\"\nargs-schema = \"no.json\"\n",
             ["line 4", "no.json", "cannot be read"],
         ),
         ("envelope = 3\n", ["line 1", "`envelope` is 3", "expected 1"]),

@@ -1,6 +1,6 @@
 //! A trial against the capability envelope: every call in the order in which it was made, then the answer.
 
-use envelope::{Arguments, Call, Envelope, Outcome, Session, Violation};
+use envelope::{Arguments, Call, CallOutcome, Envelope, SessionState, Violation};
 
 use super::{Check, InvariantViolation, calls};
 use crate::run::{ToolCall, TrialRecord};
@@ -32,12 +32,12 @@ pub(super) fn observed(envelope: &Envelope, record: &TrialRecord) -> Vec<String>
 
 /// Every violation of a trial with the call that made it; the answer's come last.
 fn walk<'r>(envelope: &Envelope, record: &'r TrialRecord) -> Vec<(Option<&'r ToolCall>, Violation)> {
-    let mut session = Session::default();
+    let mut session = SessionState::default();
     let mut found = Vec::new();
     let mut said = record.user_turns.iter().peekable();
     for (place, call) in record.calls.iter().enumerate() {
         while let Some(turn) = said.next_if(|turn| turn.calls_before <= place) {
-            session.hear(envelope, &turn.text);
+            session.observe_turn(envelope, &turn.text);
         }
         let value = calls::arguments(call);
         let arguments = value.as_ref().map_or(Arguments::Unparseable(call.arguments_text()), Arguments::Json);
@@ -52,13 +52,13 @@ fn walk<'r>(envelope: &Envelope, record: &'r TrialRecord) -> Vec<(Option<&'r Too
     found
 }
 
-fn outcome(call: &ToolCall) -> Outcome<'_> {
+fn outcome(call: &ToolCall) -> CallOutcome<'_> {
     if call.succeeded() {
-        Outcome::Done(call.result.as_deref())
+        CallOutcome::Done(call.result.as_deref())
     } else if call.was_refused() {
-        Outcome::Refused
+        CallOutcome::Refused
     } else {
-        Outcome::Unknown
+        CallOutcome::Unknown
     }
 }
 

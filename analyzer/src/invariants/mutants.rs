@@ -4,8 +4,8 @@
 //! itself to show.
 
 use envelope::{
-    ARGS_SCHEMA, Bound, Condition, Decimal, Envelope, MAX_CALLS, OUTPUT_MAX_BYTES, OUTPUT_SCHEMA, Pointer,
-    UNDECLARED_ARGUMENT, UNDECLARED_TOOL, Undeclared,
+    ARGS_SCHEMA, Bound, Condition, Decimal, DefaultAction, Envelope, MAX_CALLS, OUTPUT_MAX_BYTES,
+    OUTPUT_SCHEMA, Pointer, UNDECLARED_ARGUMENT, UNDECLARED_TOOL,
 };
 use schemas::canonical::canonical;
 use schemas::exchange::Ending;
@@ -262,7 +262,7 @@ fn of_envelope(envelope: &Envelope) -> Vec<Probe<'_>> {
     let is =
         |rule: &'static str| move |violation: &InvariantViolation| violation.rule.as_deref() == Some(rule);
     let mut probes = Vec::new();
-    if envelope.undeclared_tool() == Undeclared::Deny {
+    if envelope.undeclared_tool() == DefaultAction::Deny {
         let renamed = |record: &TrialRecord| {
             let mut mutant = record.clone();
             let call = mutant.calls.first_mut();

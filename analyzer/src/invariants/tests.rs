@@ -164,7 +164,7 @@ fn what_must_come_first_has_succeeded_first_and_with_the_same_argument() {
 const ENVELOPE: &str = r#"
 envelope = 1
 [defaults]
-undeclared_argument = "allow"
+undeclared-argument = "allow"
 [session.named]
 from = [{ turn = '[A-Z]{2}[0-9]+' }]
 [session.ids]
@@ -266,7 +266,7 @@ fn a_bound_that_too_few_cases_can_show_is_told() {
 
 #[test]
 fn an_envelope_that_cannot_be_checked_in_full_is_told() {
-    let text = "envelope = 1\n[defaults]\nundeclared_argument = \"allow\"\n[breaker]\nwindow = \"10m\"\n[[tool]]\nname = \"pay\"\n\
+    let text = "envelope = 1\n[defaults]\nundeclared-argument = \"allow\"\n[breaker]\nwindow = \"10m\"\n[[tool]]\nname = \"pay\"\n\
                 require = [{ id = \"r\", when = \"true\" }]";
     let good = [record("c", 0, vec![pay("DE1", 10)])];
     let (_, checked) = results(&enveloped(text), &good, &good);
@@ -360,10 +360,10 @@ fn each_rule_of_the_envelope_is_tried_and_the_silent_ones_are_named() {
         found.vacuous_rules,
         ["mail/never-called: no trial of the baseline has anything that it is about"]
     );
-    let strict = "envelope = 1\n[defaults]\nmax_calls_per_session = 3\n[[tool]]\nname = \"pay\"\n\
-                  args_schema = { properties = { to = {}, amount = { type = \"number\" } } }\n\
+    let strict = "envelope = 1\n[defaults]\nmax-calls-per-session = 3\n[[tool]]\nname = \"pay\"\n\
+                  args-schema = { properties = { to = {}, amount = { type = \"number\" } } }\n\
                   bound = [{ id = \"range\", arg = \"/amount\", min = 1, max = 9 }, { id = \"once\", unique = [\"/to\"] }]\n\
-                  [output]\nmax_bytes = 100";
+                  [output]\nmax-bytes = 100";
     let mut trial = record("c", 0, vec![pay("DE1", 2), pay("DE2", 2)]);
     trial.trial.answer = Some("done".to_owned());
     let found = liveness(&enveloped(strict), &[trial]);

@@ -6,113 +6,113 @@ use serde::Deserialize;
 use toml::{Spanned, Value};
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct EnvelopeFile {
-    pub(super) envelope: Spanned<i64>,
-    pub(super) agent: Option<String>,
-    pub(super) version: Option<String>,
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct EnvelopeFile {
+    pub(crate) envelope: Spanned<i64>,
+    pub(crate) agent: Option<String>,
+    pub(crate) version: Option<String>,
     #[serde(rename = "owner")]
-    pub(super) _owner: Option<BTreeMap<String, String>>,
+    pub(crate) _owner: Option<BTreeMap<String, String>>,
     /// What the tap does; a check of trials is the same in both.
     #[serde(rename = "mode")]
-    pub(super) _mode: Option<ModeFile>,
-    #[serde(rename = "on_internal_error")]
-    pub(super) _on_internal_error: Option<UndeclaredFile>,
-    pub(super) identity: Option<Spanned<Value>>,
+    pub(crate) _mode: Option<ModeFile>,
+    #[serde(rename = "on-internal-error")]
+    pub(crate) _on_internal_error: Option<UndeclaredFile>,
+    pub(crate) identity: Option<Spanned<Value>>,
     #[serde(default)]
-    pub(super) defaults: DefaultsFile,
+    pub(crate) defaults: DefaultsFile,
     #[serde(default)]
-    pub(super) session: BTreeMap<String, Spanned<SetFile>>,
+    pub(crate) session: BTreeMap<String, Spanned<SetFile>>,
     #[serde(default)]
-    pub(super) tool: Vec<ToolFile>,
-    pub(super) data: Option<Spanned<Value>>,
-    pub(super) output: Option<OutputFile>,
-    pub(super) breaker: Option<Spanned<Value>>,
-    pub(super) classify: Option<Spanned<Value>>,
+    pub(crate) tool: Vec<ToolFile>,
+    pub(crate) data: Option<Spanned<Value>>,
+    pub(crate) output: Option<OutputFile>,
+    pub(crate) breaker: Option<Spanned<Value>>,
+    pub(crate) classify: Option<Spanned<Value>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum ModeFile {
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ModeFile {
     Observe,
     Enforce,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum UndeclaredFile {
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum UndeclaredFile {
     Deny,
     Allow,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum EffectFile {
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum EffectFile {
     Read,
     Write,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct DefaultsFile {
-    pub(super) undeclared_tool: Option<UndeclaredFile>,
-    pub(super) undeclared_argument: Option<UndeclaredFile>,
-    pub(super) max_calls_per_session: Option<Spanned<i64>>,
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct DefaultsFile {
+    pub(crate) undeclared_tool: Option<UndeclaredFile>,
+    pub(crate) undeclared_argument: Option<UndeclaredFile>,
+    pub(crate) max_calls_per_session: Option<Spanned<i64>>,
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct SetFile {
-    pub(super) from: Vec<Spanned<SourceFile>>,
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct SetFile {
+    pub(crate) from: Vec<Spanned<SourceFile>>,
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct SourceFile {
-    pub(super) tool: Option<String>,
-    pub(super) arg: Option<String>,
-    pub(super) result: Option<String>,
-    pub(super) result_pattern: Option<String>,
-    pub(super) turn: Option<String>,
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct SourceFile {
+    pub(crate) tool: Option<String>,
+    pub(crate) arg: Option<String>,
+    pub(crate) result: Option<String>,
+    pub(crate) result_pattern: Option<String>,
+    pub(crate) turn: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ToolFile {
-    pub(super) name: Spanned<String>,
-    pub(super) effect: Option<EffectFile>,
-    pub(super) reversible: Option<bool>,
-    pub(super) undeclared_argument: Option<UndeclaredFile>,
-    pub(super) args_schema: Option<Spanned<Value>>,
-    pub(super) result_schema: Option<Spanned<Value>>,
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct ToolFile {
+    pub(crate) name: Spanned<String>,
+    pub(crate) effect: Option<EffectFile>,
+    pub(crate) reversible: Option<bool>,
+    pub(crate) undeclared_argument: Option<UndeclaredFile>,
+    pub(crate) args_schema: Option<Spanned<Value>>,
+    pub(crate) result_schema: Option<Spanned<Value>>,
     #[serde(default)]
-    pub(super) bound: Vec<Spanned<BoundFile>>,
-    pub(super) require: Option<Spanned<Value>>,
-    pub(super) approve: Option<Spanned<Value>>,
-    pub(super) approval: Option<Spanned<Value>>,
+    pub(crate) bound: Vec<Spanned<BoundFile>>,
+    pub(crate) require: Option<Spanned<Value>>,
+    pub(crate) approve: Option<Spanned<Value>>,
+    pub(crate) approval: Option<Spanned<Value>>,
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct BoundFile {
-    pub(super) id: String,
-    pub(super) arg: Option<String>,
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct BoundFile {
+    pub(crate) id: String,
+    pub(crate) arg: Option<String>,
     #[serde(rename = "in")]
-    pub(super) within: Option<Value>,
-    pub(super) min: Option<Value>,
-    pub(super) max: Option<Value>,
-    pub(super) sum: Option<String>,
-    pub(super) unique: Option<Vec<String>>,
-    pub(super) per: Option<String>,
+    pub(crate) within: Option<Value>,
+    pub(crate) min: Option<Value>,
+    pub(crate) max: Option<Value>,
+    pub(crate) sum: Option<String>,
+    pub(crate) unique: Option<Vec<String>>,
+    pub(crate) per: Option<String>,
     #[serde(default)]
-    pub(super) optional: bool,
-    pub(super) mode: Option<ModeFile>,
+    pub(crate) optional: bool,
+    pub(crate) mode: Option<ModeFile>,
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct OutputFile {
-    pub(super) schema: Option<Spanned<Value>>,
-    pub(super) max_bytes: Option<Spanned<i64>>,
-    pub(super) forbid_detectors: Option<Spanned<Value>>,
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct OutputFile {
+    pub(crate) schema: Option<Spanned<Value>>,
+    pub(crate) max_bytes: Option<Spanned<i64>>,
+    pub(crate) forbid_detectors: Option<Spanned<Value>>,
 }

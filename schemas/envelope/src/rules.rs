@@ -1,14 +1,17 @@
-//! Reading the rules of an envelope: bounds of tools and where the values of session sets come from.
+//! Document the rules of an envelope: bounds of tools and where the values of session sets come from.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use regex::{Regex, RegexBuilder};
+use schemas::canonical::canonical;
 use toml::{Spanned, Value};
 
+use crate::decimal::Decimal;
+use crate::document::Document;
+use crate::error::EnvelopeError;
 use crate::file::{BoundFile, ModeFile, SetFile, SourceFile};
-use crate::parse::{EnvelopeError, Reading};
-use crate::{Allowed, Bound, Condition, Decimal, Pointer, Source, Undeclared, Window};
-use schemas::canonical::canonical;
+use crate::pointer::Pointer;
+use crate::policy::{AllowedValues, Bound, Condition, DefaultAction, SetSource, Window};
 
 /// What names a session set in a list of allowed values.
 const SESSION_PREFIX: &str = "session.";
@@ -17,15 +20,15 @@ const SESSION_PREFIX: &str = "session.";
 const MAX_PATTERN_BYTES: usize = 1 << 20;
 
 /// Where in the file a rule stands.
-pub(super) struct Place<'a> {
-    pub(super) reading: &'a Reading<'a>,
+pub(super) struct BoundContext<'a> {
+    pub(super) document: &'a Document<'a>,
     pub(super) at: usize,
     pub(super) tool: &'a str,
 }
 
-impl Place<'_> {
+impl BoundContext<'_> {
     pub(super) fn bad(&self, key: &str, found: impl Into<String>, expected: &str) -> EnvelopeError {
-        self.reading.bad(self.at, &format!("bound.{key} of tool {}", self.tool), found, expected)
+        self.document.bad(self.at, &format!("bound.{key} of tool {}", self.tool), found, expected)
     }
 
     fn pointer(&self, key: &str, text: &str) -> Result<Pointer, EnvelopeError> {
@@ -52,9 +55,9 @@ fn shown(value: &Value) -> String {
 
 /// Reads a bound: exactly one condition.
 pub(super) fn bound(
-    place: &Place<'_>,
+    place: &BoundContext<'_>,
     file: BoundFile,
-    sets: &BTreeMap<String, Vec<Source>>,
+    sets: &BTreeMap<String, Vec<SetSource>>,
 ) -> Result<Bound, EnvelopeError> {
     if file.id.is_empty() {
         return Err(place.bad("id", "empty", "a name that violations are told by"));
@@ -116,11 +119,11 @@ pub(super) fn bound(
 }
 
 fn allowed(
-    place: &Place<'_>,
+    place: &BoundContext<'_>,
     id: &str,
     value: &Value,
-    sets: &BTreeMap<String, Vec<Source>>,
-) -> Result<Allowed, EnvelopeError> {
+    sets: &BTreeMap<String, Vec<SetSource>>,
+) -> Result<AllowedValues, EnvelopeError> {
     let key = format!("{id}.in");
     let expected = "a list of texts, numbers and flags, or \"session.NAME\"";
     let items: Vec<&Value> = match value {
@@ -128,7 +131,7 @@ fn allowed(
         Value::Array(items) if !items.is_empty() => items.iter().collect(),
         other => return Err(place.bad(&key, shown(other), expected)),
     };
-    let mut allowed = Allowed { values: BTreeSet::new(), sets: Vec::new() };
+    let mut allowed = AllowedValues { values: BTreeSet::new(), sets: Vec::new() };
     for item in items {
         match item {
             Value::String(text) if text.starts_with(SESSION_PREFIX) => {
@@ -155,7 +158,7 @@ fn allowed(
     Ok(allowed)
 }
 
-fn window(place: &Place<'_>, id: &str, per: Option<String>) -> Result<Window, EnvelopeError> {
+fn window(place: &BoundContext<'_>, id: &str, per: Option<String>) -> Result<Window, EnvelopeError> {
     let Some(text) = per else { return Ok(Window::Session) };
     if text == "session" {
         return Ok(Window::Session);
@@ -177,27 +180,27 @@ fn window(place: &Place<'_>, id: &str, per: Option<String>) -> Result<Window, En
 
 /// Reads the session sets.
 pub(super) fn sets(
-    reading: &Reading<'_>,
+    document: &Document<'_>,
     files: &BTreeMap<String, Spanned<SetFile>>,
     declared: &[&str],
-    undeclared_tool: Undeclared,
-) -> Result<BTreeMap<String, Vec<Source>>, EnvelopeError> {
+    undeclared_tool: DefaultAction,
+) -> Result<BTreeMap<String, Vec<SetSource>>, EnvelopeError> {
     let mut sets = BTreeMap::new();
     for (name, file) in files {
         let key = format!("session.{name}.from");
         let list = &file.get_ref().from;
         if list.is_empty() {
             let expected = "at least one source, such as { tool = \"find_order\", arg = \"/order_id\" }";
-            return Err(reading.bad(file.span().start, &key, "empty", expected));
+            return Err(document.bad(file.span().start, &key, "empty", expected));
         }
         let mut sources = Vec::with_capacity(list.len());
         for source in list {
             let at = source.span().start;
-            let source = self::source(reading, at, &key, source.get_ref())?;
+            let source = self::source(document, at, &key, source.get_ref())?;
             match tool_of(&source) {
-                Some(tool) if undeclared_tool == Undeclared::Deny && !declared.contains(&tool) => {
+                Some(tool) if undeclared_tool == DefaultAction::Deny && !declared.contains(&tool) => {
                     let expected = "a tool that a [[tool]] of this envelope declares";
-                    return Err(reading.bad(at, &key, format!("tool {tool:?}"), expected));
+                    return Err(document.bad(at, &key, format!("tool {tool:?}"), expected));
                 }
                 Some(_) | None => sources.push(source),
             }
@@ -207,37 +210,42 @@ pub(super) fn sets(
     Ok(sets)
 }
 
-fn tool_of(source: &Source) -> Option<&str> {
+fn tool_of(source: &SetSource) -> Option<&str> {
     match source {
-        Source::Argument { tool, .. } | Source::Result { tool, .. } | Source::ResultText { tool, .. } => {
-            Some(tool)
-        }
-        Source::Turn { .. } => None,
+        SetSource::Argument { tool, .. }
+        | SetSource::Result { tool, .. }
+        | SetSource::ResultText { tool, .. } => Some(tool),
+        SetSource::Turn { .. } => None,
     }
 }
 
-fn source(reading: &Reading<'_>, at: usize, key: &str, file: &SourceFile) -> Result<Source, EnvelopeError> {
+fn source(
+    document: &Document<'_>,
+    at: usize,
+    key: &str,
+    file: &SourceFile,
+) -> Result<SetSource, EnvelopeError> {
     let pointer = |text: &str| {
         let expected = "a JSON pointer that begins with `/`";
-        Pointer::parse(text).ok_or_else(|| reading.bad(at, key, format!("{text:?}"), expected))
+        Pointer::parse(text).ok_or_else(|| document.bad(at, key, format!("{text:?}"), expected))
     };
     let regex = |text: &str| {
-        pattern(text).map_err(|why| reading.bad(at, key, why, "a regular expression without look-around"))
+        pattern(text).map_err(|why| document.bad(at, key, why, "a regular expression without look-around"))
     };
     match (&file.tool, &file.arg, &file.result, &file.result_pattern, &file.turn) {
         (Some(tool), Some(arg), None, None, None) => {
-            Ok(Source::Argument { tool: tool.clone(), arg: pointer(arg)? })
+            Ok(SetSource::Argument { tool: tool.clone(), arg: pointer(arg)? })
         }
         (Some(tool), None, Some(place), None, None) => {
-            Ok(Source::Result { tool: tool.clone(), place: pointer(place)? })
+            Ok(SetSource::Result { tool: tool.clone(), place: pointer(place)? })
         }
         (Some(tool), None, None, Some(text), None) => {
-            Ok(Source::ResultText { tool: tool.clone(), pattern: regex(text)? })
+            Ok(SetSource::ResultText { tool: tool.clone(), pattern: regex(text)? })
         }
-        (None, None, None, None, Some(text)) => Ok(Source::Turn { pattern: regex(text)? }),
+        (None, None, None, None, Some(text)) => Ok(SetSource::Turn { pattern: regex(text)? }),
         _ => {
-            let expected = "{ tool, arg }, { tool, result }, { tool, result_pattern } or { turn }";
-            Err(reading.bad(at, key, "another combination of keys", expected))
+            let expected = "{ tool, arg }, { tool, result }, { tool, result-pattern } or { turn }";
+            Err(document.bad(at, key, "another combination of keys", expected))
         }
     }
 }

@@ -5,21 +5,24 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemas::canonical::canonical;
 use serde_json::Value;
 
-use crate::check::{self, Arguments, Call, Kind};
-use crate::{Condition, Decimal, Envelope, Source, Window};
-use schemas::canonical::canonical;
+use crate::call::{Arguments, Call, ViolationKind};
+use crate::decimal::Decimal;
+use crate::pointer::Pointer;
+use crate::policy::{Condition, Envelope, SetSource, Window};
+use crate::values;
 
 /// Values that one set holds; those that come later are not taken, so a rule that needs them refuses.
 const MAX_SET_VALUES: usize = 10_000;
 
-/// Tool and rule.
+/// ToolPolicy and rule.
 type RuleName = (String, String);
 
 /// The state of one session under one envelope.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Session {
+pub struct SessionState {
     calls: u64,
     sums: BTreeMap<RuleName, BTreeMap<i64, Decimal>>,
     made: BTreeMap<RuleName, BTreeMap<String, BTreeMap<i64, u32>>>,
@@ -28,7 +31,7 @@ pub struct Session {
 
 /// How a call turned out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome<'a> {
+pub enum CallOutcome<'a> {
     /// It was done; its result, where it is known.
     Done(Option<&'a str>),
     /// It was surely not done.
@@ -40,13 +43,13 @@ pub enum Outcome<'a> {
 /// What a call took of sums and uniqueness, until it is settled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "a reservation is settled once the outcome is known"]
-pub struct Reserved {
+pub struct Reservation {
     at: i64,
     sums: Vec<(RuleName, Decimal)>,
     made: Vec<(RuleName, String)>,
 }
 
-impl Session {
+impl SessionState {
     /// How many calls were made.
     #[must_use]
     pub fn calls(&self) -> u64 {
@@ -54,10 +57,10 @@ impl Session {
     }
 
     /// Takes what the caller said.
-    pub fn hear(&mut self, envelope: &Envelope, turn: &str) {
+    pub fn observe_turn(&mut self, envelope: &Envelope, turn: &str) {
         for (name, sources) in &envelope.sets {
             for source in sources {
-                if let Source::Turn { pattern } = source {
+                if let SetSource::Turn { pattern } = source {
                     self.take_matches(name, pattern, turn);
                 }
             }
@@ -65,9 +68,9 @@ impl Session {
     }
 
     /// Counts a call that is about to be made.
-    pub fn reserve(&mut self, envelope: &Envelope, call: &Call<'_>) -> Reserved {
+    pub fn reserve(&mut self, envelope: &Envelope, call: &Call<'_>) -> Reservation {
         self.calls += 1;
-        let mut reserved = Reserved { at: call.at, sums: Vec::new(), made: Vec::new() };
+        let mut reserved = Reservation { at: call.at, sums: Vec::new(), made: Vec::new() };
         let (Some(tool), Arguments::Json(arguments)) = (envelope.tools.get(call.tool), call.arguments) else {
             return reserved;
         };
@@ -76,9 +79,10 @@ impl Session {
             match &bound.condition {
                 Condition::In { .. } | Condition::Range { .. } => {}
                 Condition::Sum { arg, .. } => {
-                    let values = check::numbers(bound, arg, arguments, Kind::Rate).unwrap_or_default();
+                    let values =
+                        values::numbers(bound, arg, arguments, ViolationKind::Rate).unwrap_or_default();
                     // A sum that cannot be counted was a violation of the call already.
-                    if let Some(taken) = check::added(Decimal::default(), &values) {
+                    if let Some(taken) = values::added(Decimal::default(), &values) {
                         let sum = self.sums.entry(name.clone()).or_default().entry(call.at).or_default();
                         if let Some(more) = sum.plus(taken) {
                             *sum = more;
@@ -87,7 +91,7 @@ impl Session {
                     }
                 }
                 Condition::Unique { args, .. } => {
-                    if let Ok(Some(key)) = check::key(bound, args, arguments) {
+                    if let Ok(Some(key)) = values::key(bound, args, arguments) {
                         let times =
                             self.made.entry(name.clone()).or_default().entry(key.clone()).or_default();
                         *times.entry(call.at).or_default() += 1;
@@ -100,15 +104,21 @@ impl Session {
     }
 
     /// Settles a call: gives back what a refused one took, and takes the values that a done one brought.
-    pub fn settle(&mut self, envelope: &Envelope, call: &Call<'_>, reserved: Reserved, outcome: Outcome<'_>) {
+    pub fn settle(
+        &mut self,
+        envelope: &Envelope,
+        call: &Call<'_>,
+        reserved: Reservation,
+        outcome: CallOutcome<'_>,
+    ) {
         match outcome {
-            Outcome::Unknown => {}
-            Outcome::Refused => self.release(reserved),
-            Outcome::Done(result) => self.learn(envelope, call, result),
+            CallOutcome::Unknown => {}
+            CallOutcome::Refused => self.release(reserved),
+            CallOutcome::Done(result) => self.observe_call(envelope, call, result),
         }
     }
 
-    fn release(&mut self, reserved: Reserved) {
+    fn release(&mut self, reserved: Reservation) {
         for (name, taken) in reserved.sums {
             let Some(sums) = self.sums.get_mut(&name) else { continue };
             let Some(sum) = sums.get_mut(&reserved.at) else { continue };
@@ -137,34 +147,34 @@ impl Session {
         }
     }
 
-    fn learn(&mut self, envelope: &Envelope, call: &Call<'_>, result: Option<&str>) {
+    fn observe_call(&mut self, envelope: &Envelope, call: &Call<'_>, result: Option<&str>) {
         for (name, sources) in &envelope.sets {
             for source in sources {
                 match source {
-                    Source::Argument { tool, arg } if tool == call.tool => {
+                    SetSource::Argument { tool, arg } if tool == call.tool => {
                         if let Arguments::Json(arguments) = call.arguments {
                             self.take_values(name, arg, arguments);
                         }
                     }
-                    Source::Result { tool, place } if tool == call.tool => {
+                    SetSource::Result { tool, place } if tool == call.tool => {
                         let parsed = result.and_then(|text| serde_json::from_str(text).ok());
                         if let Some(value) = parsed {
                             self.take_values(name, place, &value);
                         }
                     }
-                    Source::ResultText { tool, pattern } if tool == call.tool => {
+                    SetSource::ResultText { tool, pattern } if tool == call.tool => {
                         self.take_matches(name, pattern, result.unwrap_or_default());
                     }
-                    Source::Argument { .. }
-                    | Source::Result { .. }
-                    | Source::ResultText { .. }
-                    | Source::Turn { .. } => {}
+                    SetSource::Argument { .. }
+                    | SetSource::Result { .. }
+                    | SetSource::ResultText { .. }
+                    | SetSource::Turn { .. } => {}
                 }
             }
         }
     }
 
-    fn take_values(&mut self, name: &str, place: &super::Pointer, value: &Value) {
+    fn take_values(&mut self, name: &str, place: &Pointer, value: &Value) {
         for (_, value) in place.resolve(value).unwrap_or_default() {
             self.take(name, canonical(value));
         }
@@ -190,12 +200,12 @@ impl Session {
     }
 
     /// Whether a set holds a value, in canonical JSON.
-    pub(super) fn holds(&self, set: &str, value: &str) -> bool {
+    pub(crate) fn holds(&self, set: &str, value: &str) -> bool {
         self.sets.get(set).is_some_and(|values| values.contains(value))
     }
 
     /// What the calls of the window sum up to; `None` where that is too large.
-    pub(super) fn sum(&self, tool: &str, rule: &str, window: Window, at: i64) -> Option<Decimal> {
+    pub(crate) fn sum(&self, tool: &str, rule: &str, window: Window, at: i64) -> Option<Decimal> {
         let Some(sums) = self.sums.get(&(tool.to_owned(), rule.to_owned())) else {
             return Some(Decimal::default());
         };
@@ -207,7 +217,7 @@ impl Session {
     }
 
     /// Whether a call of the window had this key.
-    pub(super) fn has_seen(&self, tool: &str, rule: &str, key: &str, window: Window, at: i64) -> bool {
+    pub(crate) fn has_seen(&self, tool: &str, rule: &str, key: &str, window: Window, at: i64) -> bool {
         let keys = self.made.get(&(tool.to_owned(), rule.to_owned()));
         let times = keys.and_then(|keys| keys.get(key));
         times.is_some_and(|times| times.keys().any(|when| reaches(window, *when, at)))

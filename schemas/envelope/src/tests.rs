@@ -9,13 +9,13 @@ agent = "refund-support"
 version = "2026-11-20.1"
 owner = { sre = "team-support-platform", security = "appsec" }
 mode = "enforce"
-on_internal_error = "deny"
+on-internal-error = "deny"
 [identity]
 match = { mtls_san = "spiffe://shop/ns/agents/sa/refund-support" }
 [defaults]
-undeclared_tool = "deny"
-undeclared_argument = "deny"
-max_calls_per_session = 4
+undeclared-tool = "deny"
+undeclared-argument = "deny"
+max-calls-per-session = 4
 [session.orders]
 from = [{ tool = "find_order", arg = "/order_id" }]
 [session.emails]
@@ -23,13 +23,13 @@ from = [{ tool = "find_order", result = "/customers/*/email" }, { turn = '\S+@\S
 [[tool]]
 name = "find_order"
 effect = "read"
-args_schema = "order.json"
-result_schema = "schemas/order.json"
+args-schema = "order.json"
+result-schema = "schemas/order.json"
 [[tool]]
 name = "refund"
 effect = "write"
 reversible = false
-args_schema = { type = "object", properties = { order_id = { type = "string" }, amount = { type = "number" }, note = {} }, required = ["order_id"] }
+args-schema = { type = "object", properties = { order_id = { type = "string" }, amount = { type = "number" }, note = {} }, required = ["order_id"] }
 bound = [
   { id = "own-order", arg = "/order_id", in = "session.orders" },
   { id = "cap-call", arg = "/amount", min = 0, max = 200 },
@@ -42,14 +42,14 @@ approve = [{ id = "large", when = "args.amount > 50" }]
 approval = { role = "refund-approver", ttl = "10m" }
 [[tool]]
 name = "send"
-undeclared_argument = "allow"
+undeclared-argument = "allow"
 bound = [{ id = "to-customer", arg = "/to/*", in = "session.emails" }]
 [data]
 tables = ["orders"]
 [output]
 schema = { type = "string" }
-max_bytes = 10
-forbid_detectors = ["pan"]
+max-bytes = 10
+forbid-detectors = ["pan"]
 [breaker]
 window = "10m"
 [classify]
@@ -77,10 +77,10 @@ fn call<'a>(tool: &'a str, arguments: &'a Value) -> Call<'a> {
 /// Checks a call, makes it whatever the check says, and tells the rules it broke.
 fn make(
     envelope: &Envelope,
-    session: &mut Session,
+    session: &mut SessionState,
     tool: &str,
     arguments: &Value,
-    outcome: Outcome<'_>,
+    outcome: CallOutcome<'_>,
 ) -> Vec<String> {
     let call = call(tool, arguments);
     let rules = envelope.check(session, &call).into_iter().map(|violation| violation.rule).collect();
@@ -89,23 +89,23 @@ fn make(
     rules
 }
 
-const DONE: Outcome<'static> = Outcome::Done(None);
+const DONE: CallOutcome<'static> = CallOutcome::Done(None);
 
 #[test]
 fn every_rule_of_the_example_is_kept_and_broken() {
     let envelope = refunds();
-    let mut session = Session::default();
+    let mut session = SessionState::default();
     let refund = |order: &str, amount: f64| json!({"order_id": order, "amount": amount});
     let mut step =
         |tool: &str, arguments: &Value, outcome| make(&envelope, &mut session, tool, arguments, outcome);
-    assert_eq!(step("refund", &refund("W1", 10.0), Outcome::Refused), ["own-order"], "not looked up");
+    assert_eq!(step("refund", &refund("W1", 10.0), CallOutcome::Refused), ["own-order"], "not looked up");
     assert_eq!(step("find_order", &json!({"order_id": "W1"}), DONE), [""; 0]);
     assert_eq!(step("refund", &refund("W1", 200.0), DONE), [""; 0]);
     assert_eq!(step("refund", &refund("W1", 200.0), DONE), ["cap-session", "once"]);
     let too_much = step("refund", &refund("W1", 201.0), DONE);
     assert_eq!(too_much, ["cap-call", "cap-session", MAX_CALLS]);
 
-    let mut session = Session::default();
+    let mut session = SessionState::default();
     let mut step =
         |tool: &str, arguments: &Value, outcome| make(&envelope, &mut session, tool, arguments, outcome);
     assert_eq!(step("wipe", &json!({}), DONE), [UNDECLARED_TOOL]);
@@ -121,16 +121,16 @@ fn every_rule_of_the_example_is_kept_and_broken() {
 #[test]
 fn sets_hold_what_succeeded_and_what_the_caller_said() {
     let envelope = refunds();
-    let mut session = Session::default();
+    let mut session = SessionState::default();
     let to = |who: &str| json!({"to": [who]});
     let result = r#"{"customers": {"x": {"email": "a@shop"}, "y": {"email": 7}}}"#;
     let found = json!({"order_id": "W1"});
-    make(&envelope, &mut session, "find_order", &found, Outcome::Refused);
+    make(&envelope, &mut session, "find_order", &found, CallOutcome::Refused);
     assert_eq!(make(&envelope, &mut session, "send", &to("a@shop"), DONE), ["to-customer"]);
-    make(&envelope, &mut session, "find_order", &found, Outcome::Done(Some(result)));
+    make(&envelope, &mut session, "find_order", &found, CallOutcome::Done(Some(result)));
     assert_eq!(make(&envelope, &mut session, "send", &to("a@shop"), DONE), [""; 0]);
-    let mut session = Session::default();
-    session.hear(&envelope, "please write to b@home today");
+    let mut session = SessionState::default();
+    session.observe_turn(&envelope, "please write to b@home today");
     assert_eq!(make(&envelope, &mut session, "send", &to("b@home"), DONE), [""; 0]);
     assert_eq!(make(&envelope, &mut session, "send", &to("a@shop"), DONE), ["to-customer"]);
     assert_eq!(
@@ -143,8 +143,8 @@ fn sets_hold_what_succeeded_and_what_the_caller_said() {
 #[test]
 fn a_rule_in_observe_mode_is_told_apart() {
     let envelope = refunds();
-    let mut session = Session::default();
-    session.hear(&envelope, "");
+    let mut session = SessionState::default();
+    session.observe_turn(&envelope, "");
     let arguments = json!({"order_id": "W1", "amount": 1, "note": "b"});
     let found = envelope.check(&session, &call("refund", &arguments));
     let told: Vec<_> = found.iter().map(|one| (one.rule.as_str(), one.enforced)).collect();
@@ -155,15 +155,15 @@ fn a_rule_in_observe_mode_is_told_apart() {
 
 #[test]
 fn windows_look_back_as_far_as_they_say() {
-    let text = "envelope = 1\n[defaults]\nundeclared_argument = \"allow\"\n[[tool]]\nname = \"pay\"\nbound = [\n\
+    let text = "envelope = 1\n[defaults]\nundeclared-argument = \"allow\"\n[[tool]]\nname = \"pay\"\nbound = [\n\
                 {id = \"once\", unique = [\"/to\"], per = \"10m\"}, {id = \"cap\", sum = \"/n\", max = 5, per = \"10m\"}]";
     let envelope = parse(text).expect("an envelope");
-    let mut session = Session::default();
+    let mut session = SessionState::default();
     let arguments = json!({"to": "a", "n": 3});
     let at = |minutes: i64| Call { at: minutes * 60_000_000, ..call("pay", &arguments) };
     let reserved = session.reserve(&envelope, &at(0));
     session.settle(&envelope, &at(0), reserved, DONE);
-    let rules = |session: &Session, minutes| {
+    let rules = |session: &SessionState, minutes| {
         envelope.check(session, &at(minutes)).into_iter().map(|one| one.rule).collect::<Vec<_>>()
     };
     assert_eq!(rules(&session, 10), ["once", "cap"]);
@@ -186,12 +186,12 @@ fn what_this_build_does_not_check_is_told() {
     let told: Vec<_> = envelope.not_checked().iter().map(|one| (one.key.as_str(), one.restricts)).collect();
     let expected = [
         ("identity", false),
-        ("result_schema of tool find_order", false),
+        ("result-schema of tool find_order", false),
         ("require of tool refund", true),
         ("approve of tool refund", false),
         ("approval of tool refund", false),
         ("data", true),
-        ("output.forbid_detectors", true),
+        ("output.forbid-detectors", true),
         ("breaker", false),
         ("classify", false),
     ];
@@ -222,7 +222,7 @@ fn a_mistake_is_told_with_its_line_and_what_is_allowed() {
     let tool = |bound: &str| {
         format!(
             "envelope = 1\n[session.ids]\nfrom = [{{ tool = \"t\", arg = \"/id\" }}]\n[[tool]]\nname = \"t\"\n\
-                 undeclared_argument = \"allow\"\nbound = [\n  {bound},\n]\n"
+                 undeclared-argument = \"allow\"\nbound = [\n  {bound},\n]\n"
         )
     };
     let cases: [(String, &[&str]); 19] = [
@@ -230,26 +230,26 @@ fn a_mistake_is_told_with_its_line_and_what_is_allowed() {
         ("envelope = 2".to_owned(), &["line 1", "`envelope` is 2", "expected 1"]),
         ("envelope = 1\ntol = []".to_owned(), &["line 2", "unknown field `tol`", "`tool`"]),
         ("envelope = 1\nagent = ".to_owned(), &["line 2"]),
-        ("envelope = 1\n[defaults]\nundeclared_tool = \"deni\"".to_owned(), &["line 3", "`deni`", "`deny`"]),
-        ("envelope = 1\n[defaults]\nmax_calls_per_session = 0".to_owned(), &["line 3", "is 0", "1 or more"]),
-        ("envelope = 1\n[[tool]]\nname = \"t\"".to_owned(), &["line 3", "tool t", "args_schema", "allow"]),
+        ("envelope = 1\n[defaults]\nundeclared-tool = \"deni\"".to_owned(), &["line 3", "`deni`", "`deny`"]),
+        ("envelope = 1\n[defaults]\nmax-calls-per-session = 0".to_owned(), &["line 3", "is 0", "1 or more"]),
+        ("envelope = 1\n[[tool]]\nname = \"t\"".to_owned(), &["line 3", "tool t", "args-schema", "allow"]),
         (
             format!(
-                "{}[[tool]]\nname = \"t\"\nundeclared_argument = \"allow\"",
+                "{}[[tool]]\nname = \"t\"\nundeclared-argument = \"allow\"",
                 tool("{ id = \"a\", arg = \"/a\", max = 1 }")
             ),
             &["line 11", "\"t\" again"],
         ),
         (
-            "envelope = 1\n[[tool]]\nname = \"t\"\nargs_schema = \"no.json\"".to_owned(),
+            "envelope = 1\n[[tool]]\nname = \"t\"\nargs-schema = \"no.json\"".to_owned(),
             &["line 4", "no.json", "cannot be read"],
         ),
         (
-            "envelope = 1\n[[tool]]\nname = \"t\"\nargs_schema = { type = \"objekt\" }".to_owned(),
-            &["line 4", "args_schema of tool t", "no JSON Schema"],
+            "envelope = 1\n[[tool]]\nname = \"t\"\nargs-schema = { type = \"objekt\" }".to_owned(),
+            &["line 4", "args-schema of tool t", "no JSON Schema"],
         ),
         (
-            "envelope = 1\n[[tool]]\nname = \"t\"\nargs_schema = 3".to_owned(),
+            "envelope = 1\n[[tool]]\nname = \"t\"\nargs-schema = 3".to_owned(),
             &["line 4", "of type integer", "a table"],
         ),
         (tool("{ id = \"a\", arg = \"a\", max = 1 }"), &["line 8", "bound.a.arg of tool t", "\"a\"", "`/`"]),
@@ -303,7 +303,7 @@ proptest! {
     #[test]
     fn what_cannot_be_evaluated_is_a_violation(arguments in json_value()) {
         let envelope = refunds();
-        let found = envelope.check(&Session::default(), &call("refund", &arguments));
+        let found = envelope.check(&SessionState::default(), &call("refund", &arguments));
         let broke = |rule: &str| found.iter().any(|one| one.rule == rule);
         let number = arguments.get("amount").and_then(Value::as_number).and_then(Decimal::of);
         prop_assert_eq!(broke("cap-session"), number.is_none_or(|sum| sum > Decimal::parse("300.5").expect("a number")));
@@ -317,11 +317,11 @@ proptest! {
     #[test]
     fn a_call_that_was_refused_leaves_nothing_behind(before in json_value(), refused in json_value(), after in json_value()) {
         let envelope = refunds();
-        let mut session = Session::default();
+        let mut session = SessionState::default();
         make(&envelope, &mut session, "refund", &before, DONE);
         let mut other = session.clone();
-        make(&envelope, &mut session, "refund", &refused, Outcome::Refused);
-        make(&envelope, &mut other, "find_order", &json!({}), Outcome::Refused);
+        make(&envelope, &mut session, "refund", &refused, CallOutcome::Refused);
+        make(&envelope, &mut other, "find_order", &json!({}), CallOutcome::Refused);
         let left = make(&envelope, &mut session, "refund", &after, DONE);
         prop_assert_eq!(left, make(&envelope, &mut other, "refund", &after, DONE));
         prop_assert_eq!(session, other);
@@ -330,7 +330,7 @@ proptest! {
     #[test]
     fn calls_that_are_allowed_never_pass_the_cap(amounts in prop::collection::vec(-5_000i32..20_100, 0..12)) {
         let envelope = refunds();
-        let mut session = Session::default();
+        let mut session = SessionState::default();
         let looked_up = json!({"order_id": "W1"});
         let call_of = call("find_order", &looked_up);
         let reserved = session.reserve(&envelope, &call_of);
@@ -342,7 +342,7 @@ proptest! {
             if envelope.check(&session, &call).is_empty() {
                 sum += cents;
                 let reserved = session.reserve(&envelope, &call);
-                session.settle(&envelope, &call, reserved, if cents % 2 == 0 { DONE } else { Outcome::Unknown });
+                session.settle(&envelope, &call, reserved, if cents % 2 == 0 { DONE } else { CallOutcome::Unknown });
             }
         }
         prop_assert!(sum <= 30_050, "{}", sum);
