@@ -14,6 +14,8 @@ use schemas::id::BuildId;
 pub(crate) mod command;
 pub(crate) mod endpoint;
 pub(crate) mod http;
+#[cfg(test)]
+mod reference;
 pub(crate) mod sections;
 pub(crate) mod settings;
 pub(crate) mod template;
@@ -22,9 +24,6 @@ pub(crate) mod turn;
 use sections::{CandidateFile, CommandSection, HttpSection, Kind, Protocol};
 use settings::{CommandCandidate, HttpCandidate, Probe, RequestFormat, Transport, Upstream};
 use template::Template;
-
-/// Default bound of a turn and of the head of a live model answer.
-const DEFAULT_TURN_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// An invalid candidate file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -162,9 +161,9 @@ fn read_http(
     section: HttpSection,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<HttpCandidate, CandidateError> {
-    let method = Method::from_bytes(section.method.as_deref().unwrap_or("POST").as_bytes());
+    let method = Method::from_bytes(section.method.as_bytes());
     let method = method.map_err(|_| bad("http.method", "not an HTTP method"))?;
-    let format = match (section.protocol.unwrap_or(Protocol::GenericJson), section.body, section.answer) {
+    let format = match (section.protocol, section.body, section.answer) {
         (Protocol::GenericJson, Some(body), Some(answer)) => {
             if !answer.is_empty() && !answer.starts_with('/') {
                 return Err(bad(
@@ -204,7 +203,7 @@ fn read_http(
         method,
         format,
         headers: read_headers("http.headers", &section.headers, env)?,
-        timeout: section.timeout.unwrap_or(DEFAULT_TURN_TIMEOUT),
+        timeout: section.timeout,
     })
 }
 
@@ -244,7 +243,7 @@ fn read_command(
         input: section.input,
         process: section.process,
         working_dir: section.working_dir,
-        timeout: section.timeout.unwrap_or(DEFAULT_TURN_TIMEOUT),
+        timeout: section.timeout,
     })
 }
 
@@ -257,7 +256,7 @@ fn read_upstream(
         base: section.upstream.trim_end_matches('/').to_owned(),
         identify: section.identify,
         headers: read_headers("model.headers", &section.headers, env)?,
-        timeout: section.timeout.unwrap_or(DEFAULT_TURN_TIMEOUT),
+        timeout: section.timeout,
     })
 }
 

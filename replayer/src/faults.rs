@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use schemas::id::CaseId;
 use seeded::Key;
 use serde::{Deserialize, Serialize};
@@ -35,7 +36,7 @@ pub enum FaultsError {
 }
 
 /// Effect of a rule on a tool call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum FaultKind {
     /// Delays the answer by `after`.
@@ -46,17 +47,25 @@ pub enum FaultKind {
     Timeout,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// `[[fault]]`: a rule. The first rule that fires for a call wins.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct Rule {
+    /// Name of the tool; `*` means every tool.
     tool: String,
+    /// Effect on the call.
     kind: FaultKind,
+    /// Probability that the rule fires for a call, 0 to 1.
     #[serde(default = "certain")]
     probability: f64,
+    /// Delay of the answer: required for `delay`; `30s` without it for `timeout`.
     #[serde(default, with = "humantime_serde")]
+    #[schemars(with = "Option<String>")]
     after: Option<Duration>,
+    /// HTTP status, 400 to 599: required for `status`.
     #[serde(default)]
     status: Option<u16>,
+    /// Numbers of the calls of the tool within a trial, from 0; without it, all calls.
     #[serde(default)]
     calls: Option<Vec<u32>>,
 }
@@ -65,10 +74,13 @@ fn certain() -> f64 {
     1.0
 }
 
-#[derive(Debug, Deserialize)]
+/// Faults that the replay injects into tool calls.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct FaultFile {
+    /// Version of the file format: 1.
     faults: u32,
+    /// The rules, in order.
     #[serde(default)]
     fault: Vec<Rule>,
 }
@@ -261,6 +273,21 @@ mod tests {
         let count = drawn.filter(|(tool, call)| rules.draw(key, tool, *call).is_some()).count();
         assert_eq!(planned.len(), count);
         assert_eq!(FaultRules::default().plan(key, ["read"]), None);
+    }
+
+    #[test]
+    fn the_book_lists_every_key_of_the_fault_file() {
+        let text = include_str!("faults.toml");
+        let parsed = FaultRules::parse(text);
+        assert!(parsed.is_ok(), "{:?}", parsed.err());
+        let introduction = "`foreshadow replay --faults FILE` and `gate.toml` read this file. Both lanes get the same faults: a \
+                            draw depends on seed, case, trial, rule, tool and number of the call alone.";
+        let example = reference::Example { file: "replayer/src/faults.toml", text };
+        let schema = schemars::schema_for!(FaultFile);
+        reference::assert_page(
+            "faults-toml.md",
+            &reference::keys("faults.toml", introduction, schema.as_value(), example),
+        );
     }
 
     #[test]

@@ -1,61 +1,93 @@
-//! The sections and keys of `candidate.toml`, before validation.
+//! The sections and keys of `candidate.toml`, before validation. The page of the reference is generated from them.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-#[derive(Debug, Deserialize)]
+/// A candidate: one build and the way to reach it.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct CandidateFile {
+    /// Version of the file format: 1.
     pub(crate) candidate: u32,
+    /// Kind of the candidate; it selects `[http]` or `[command]`.
     pub(crate) kind: Kind,
+    /// Name of the build in runs and reports.
     pub(crate) build: String,
+    /// A running service; required for kind `http`.
     pub(crate) http: Option<HttpSection>,
+    /// A program; required for kind `command`.
     pub(crate) command: Option<CommandSection>,
+    /// Propagation of the trial identifier.
     #[serde(default)]
     pub(crate) propagate: PropagateSection,
+    /// The simulated environment of the candidate.
     #[serde(default)]
     pub(crate) world: WorldSection,
+    /// Model provider for `--model live`.
     pub(crate) model: Option<ModelSection>,
+    /// Probe of the candidate before the first trial.
     #[serde(default)]
     pub(crate) probe: ProbeSection,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+/// Kind of a candidate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Kind {
+    /// A running service.
     Http,
+    /// A program that the replayer starts.
     Command,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+/// Protocol of the turns.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Protocol {
+    /// A JSON body from `body`, an answer at `answer`.
+    #[default]
     GenericJson,
+    /// `OpenAI` chat completions with the history of the trial.
     OpenaiChat,
 }
 
-#[derive(Debug, Deserialize)]
+/// `[http]`: a running service that gets one request for each turn.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct HttpSection {
+    /// URL of the requests, `http://` or `https://`.
     pub(crate) url: String,
-    pub(crate) method: Option<String>,
-    pub(crate) protocol: Option<Protocol>,
+    /// HTTP method.
+    #[serde(default = "post")]
+    pub(crate) method: String,
+    /// Protocol of requests and answers.
+    #[serde(default)]
+    pub(crate) protocol: Protocol,
+    /// `model` of chat completions; without it, `agent`.
     pub(crate) model: Option<String>,
+    /// Body of the requests: a table, or a string of JSON. Strings may contain `{{input}}`, `{{session}}`, `{{seed}}`,
+    /// `{{turn}}`, `{{model_url}}`, `{{mcp_url}}` and `{{tools_url}}`; `{{history}}` as a whole string is the array of earlier
+    /// messages. Required for protocol `generic-json`.
     pub(crate) body: Option<Value>,
+    /// JSON pointer to the text of the answer. Required for protocol `generic-json`.
     pub(crate) answer: Option<String>,
+    /// Request headers; `${NAME}` is replaced by an environment variable.
     #[serde(default)]
     pub(crate) headers: BTreeMap<String, String>,
-    #[serde(default, with = "humantime_serde")]
-    pub(crate) timeout: Option<Duration>,
+    /// Time limit of one turn.
+    #[serde(default = "two_minutes", with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub(crate) timeout: Duration,
 }
 
 /// Channel by which a program receives the turn.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum CommandInput {
     /// Standard input.
@@ -66,7 +98,7 @@ pub(crate) enum CommandInput {
 }
 
 /// Lifetime of a program.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum CommandProcess {
     /// One process for each trial: one line in and one line out for each turn.
@@ -76,21 +108,38 @@ pub(crate) enum CommandProcess {
     Turn,
 }
 
-#[derive(Debug, Deserialize)]
+/// `[command]`: a program that the replayer starts. Its network access is not restricted.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct CommandSection {
+    /// Program and arguments, with the placeholders of `http.body`.
     pub(crate) argv: Vec<String>,
+    /// Additional environment variables, with placeholders; `${NAME}` is replaced by a variable of this process.
     #[serde(default)]
     pub(crate) env: BTreeMap<String, String>,
+    /// Environment variables that the program inherits.
     #[serde(default = "default_inherit_env")]
     pub(crate) inherit_env: Vec<String>,
+    /// Channel of the turn.
     #[serde(default)]
     pub(crate) input: CommandInput,
+    /// Lifetime of the process.
     #[serde(default)]
     pub(crate) process: CommandProcess,
+    /// Working directory; without it, that of this process.
     pub(crate) working_dir: Option<PathBuf>,
-    #[serde(default, with = "humantime_serde")]
-    pub(crate) timeout: Option<Duration>,
+    /// Time limit of one turn.
+    #[serde(default = "two_minutes", with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub(crate) timeout: Duration,
+}
+
+fn post() -> String {
+    "POST".to_owned()
+}
+
+fn two_minutes() -> Duration {
+    Duration::from_secs(120)
 }
 
 /// Variables that most programs need to start; none of them holds a secret.
@@ -98,34 +147,49 @@ fn default_inherit_env() -> Vec<String> {
     ["PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER"].map(str::to_owned).to_vec()
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// `[propagate]`: the header by which the candidate passes the trial identifier on.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct PropagateSection {
+    /// Header of the turn, besides `traceparent` and `baggage`, that the candidate passes on to its model and tools.
     pub(crate) header: Option<String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// `[world]`: the simulated environment that answers model and tool calls.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct WorldSection {
+    /// Loopback address and port; without it, a free port of 127.0.0.1.
+    #[schemars(with = "Option<String>")]
     pub(crate) listen: Option<SocketAddr>,
 }
 
-#[derive(Debug, Deserialize)]
+/// `[model]`: the model provider of live model calls.
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct ModelSection {
+    /// Base URL, such as `https://api.example.com/v1`.
     pub(crate) upstream: String,
+    /// Sends the headers `foreshadow-case`, `foreshadow-trial`, `foreshadow-call` and `foreshadow-seed`.
     #[serde(default)]
     pub(crate) identify: bool,
+    /// Headers that replace those of the candidate; `${NAME}` is replaced by an environment variable.
     #[serde(default)]
     pub(crate) headers: BTreeMap<String, String>,
-    #[serde(default, with = "humantime_serde")]
-    pub(crate) timeout: Option<Duration>,
+    /// Time limit to the head of the answer.
+    #[serde(default = "two_minutes", with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub(crate) timeout: Duration,
 }
 
-#[derive(Debug, Default, Deserialize)]
+/// `[probe]`: the check before the first trial that the candidate answers.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) struct ProbeSection {
+    /// URL that is requested with GET; without it, the probe sends the first turn of a case.
     pub(crate) url: Option<String>,
+    /// Time limit; without it, that of a turn.
     #[serde(default, with = "humantime_serde")]
+    #[schemars(with = "Option<String>")]
     pub(crate) timeout: Option<Duration>,
 }
