@@ -145,7 +145,7 @@ fn a_stopped_replay_keeps_its_trials_and_resumes() {
     while !folder.join("stuck").exists() {
         std::thread::sleep(std::time::Duration::from_millis(20));
         polls += 1;
-        assert!(polls < 6_000, "the twentieth turn does not start:\n{}", running.said());
+        assert!(polls < 6_000, "the twentieth turn does not start:\n{}", running.output());
     }
     running.signal("TERM");
     let (status, said) = running.wait();

@@ -1,4 +1,4 @@
-//! The binary under test: where it is, and running it in a folder of its own.
+//! Finds the binary under test and runs it in a folder of its own.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -6,19 +6,19 @@ use std::process::{Command, Output};
 /// Path of the `foreshadow` binary: `FORESHADOW_BIN`, else the one built beside the running test.
 ///
 /// # Panics
-/// There is none.
+/// No binary is there.
 #[must_use]
 pub fn foreshadow() -> PathBuf {
     if let Some(path) = std::env::var_os("FORESHADOW_BIN") {
         return path.into();
     }
     let test = std::env::current_exe().expect("the test knows its own path");
-    let path = test.ancestors().nth(2).expect("tests lie in target/PROFILE/deps").join("foreshadow");
+    let path = test.ancestors().nth(2).expect("tests are in target/PROFILE/deps").join("foreshadow");
     assert!(path.exists(), "{} is missing: run `cargo build` with the same profile first", path.display());
     path
 }
 
-/// A command of the binary that keeps its key inside `folder` and works there.
+/// A command of the binary with `folder` as working directory and as place of its key.
 #[must_use]
 pub fn command(folder: &Path) -> Command {
     let mut command = Command::new(foreshadow());
@@ -26,16 +26,16 @@ pub fn command(folder: &Path) -> Command {
     command
 }
 
-/// Runs the binary to its end.
+/// Runs the binary until it exits.
 ///
 /// # Panics
-/// It cannot be started.
+/// The binary cannot be started.
 #[must_use]
 pub fn run(folder: &Path, args: &[&str]) -> Output {
     command(folder).args(args).output().expect("the binary starts")
 }
 
-/// Everything a finished command printed, for messages of failed assertions.
+/// Standard output and standard error of a finished command, for the message of a failed assertion.
 #[must_use]
 pub fn printed(output: &Output) -> String {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -1,9 +1,9 @@
-//! tau2-bench sessions played as gateway traffic: what an agent's model, tool and turn edges would have carried.
+//! Turns tau2-bench sessions into the gateway traffic that their agent would have caused.
 //!
-//! Every model call is an OpenAI chat request that resends its whole history, the domain's policy and the tool list, and
-//! gets the recorded message as its answer, streamed in every other session; tool calls are MCP over HTTP; turns are small
-//! JSON. Deterministic: the same files and seed give the same bytes. Repetitions beyond the files' own sessions get new
-//! ids, and their digits are permuted, so that they are other sessions of the same kind. Nothing is sent here, see [`play`].
+//! Each model call is an OpenAI chat request with the whole history, the policy of the domain and the tool list. Its response
+//! is the recorded message, streamed in every other session. Tool calls are MCP over HTTP. Turns are small JSON objects. The
+//! same files and seed give the same bytes. Sessions past those of the files repeat them with other ids and permuted digits.
+//! [`play`] sends the traffic.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -21,31 +21,31 @@ mod write;
 use variation::digit_permutation;
 use write::MessageWriter;
 
-/// One request and its answer.
+/// One request and its response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
-    /// Which edge carries it.
+    /// Edge of the exchange.
     pub edge: Edge,
-    /// Its path.
+    /// Path of the request.
     pub path: &'static str,
-    /// The request's body.
+    /// Body of the request.
     pub request: Bytes,
-    /// The answer's body.
+    /// Body of the response.
     pub response: Bytes,
-    /// Whether the answer is a stream of events.
+    /// Whether the response is a stream of server-sent events.
     pub streamed: bool,
 }
 
-/// The calls of one session, in the order in which they are made.
+/// One session with its calls in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
-    /// What the session header says.
+    /// Value of the session header.
     pub id: String,
-    /// Its calls.
+    /// Calls in order.
     pub calls: Vec<Call>,
 }
 
-/// Everything that can be played.
+/// The sessions of all files.
 #[derive(Debug)]
 pub struct Traffic {
     scenes: Vec<Scene>,
@@ -57,11 +57,11 @@ struct Scene {
     setting: std::sync::Arc<Setting>,
     ticket: Option<String>,
     messages: Vec<Message>,
-    /// Seconds since 1970, what `created` says.
+    /// Value of `created`: seconds since 1970.
     started: u64,
 }
 
-/// What the sessions of one file share.
+/// Policy, model and tools that the sessions of one file share.
 #[derive(Debug)]
 struct Setting {
     model: String,
@@ -105,7 +105,7 @@ struct Simulation {
     messages: Vec<Message>,
 }
 
-/// A message as tau2 writes it.
+/// A message of a tau2-bench file.
 #[derive(Debug, Clone, Deserialize)]
 struct Message {
     role: String,
@@ -150,19 +150,19 @@ impl Traffic {
         Self { scenes }
     }
 
-    /// The tau2-bench files that lie in the project.
+    /// The tau2-bench files of the project.
     #[must_use]
     pub fn bundled() -> Self {
         Self::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("data/tau2-bench"))
     }
 
-    /// How many sessions there are before they repeat.
+    /// Number of sessions before they repeat.
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.scenes.len()
     }
 
-    /// The session at a place; places past [`Self::sessions`] are repetitions with other ids and digits.
+    /// The session with this number, from 0. Numbers from [`Self::sessions`] on repeat sessions with other ids and digits.
     #[must_use]
     pub fn session(&self, place: usize, seed: u64) -> Session {
         let (round, scene) = (place / self.scenes.len(), &self.scenes[place % self.scenes.len()]);
@@ -198,7 +198,7 @@ fn scenes(path: &Path) -> Vec<Scene> {
     (0..).zip(simulations).map(scene).collect()
 }
 
-/// The tool list, as function definitions: names and parameters are those of the calls in the file, the words are ours.
+/// The tool list as function definitions. Names and parameters come from the calls in the file; descriptions are made up.
 fn tools(domain: &str, simulations: &[Simulation]) -> Vec<Value> {
     let mut found: BTreeMap<&str, BTreeMap<&str, &'static str>> = BTreeMap::new();
     let calls = simulations.iter().flat_map(|simulation| &simulation.messages);

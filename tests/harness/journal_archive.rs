@@ -1,4 +1,4 @@
-//! What a recorder really journaled, and what a store really holds: two records that do not know of each other.
+//! Two independent records: the records that a recorder journaled, and the rows that a store holds.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,11 +16,11 @@ use store::table::{Table, decode_all};
 
 use crate::binary::files_below;
 
-/// How often the journal is looked at for a new segment; a segment lives much longer, as it is deleted only once all its
-/// records are acknowledged.
+/// Time between two looks for new segments. A segment lives much longer: the recorder deletes it after the acknowledgement of
+/// its last record.
 const LOOK: Duration = Duration::from_millis(2);
 
-/// How often each exchange and each close row was found.
+/// Number of times that each exchange and each close row occurs.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Found {
     /// By exchange id.
@@ -30,7 +30,7 @@ pub struct Found {
 }
 
 impl Found {
-    /// What `other` has and this has not, or has in another number; at most a few, for a message.
+    /// Descriptions of at most 20 rows whose numbers differ from those of `other`.
     #[must_use]
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let mut found = Vec::new();
@@ -55,7 +55,7 @@ impl Found {
     }
 }
 
-/// Keeps every segment of a journal by a second link to it, also once the recorder has deleted it.
+/// Keeps every segment of a journal through a hard link, so that it survives its deletion by the recorder.
 #[derive(Debug)]
 pub struct JournalArchive {
     kept: PathBuf,
@@ -64,10 +64,10 @@ pub struct JournalArchive {
 }
 
 impl JournalArchive {
-    /// Watches the journal of this state directory, which may not be there yet; `kept` must be on the same file system.
+    /// Watches the journal of this state folder, which may not exist yet. `kept` must be on the same file system.
     ///
     /// # Panics
-    /// The folder cannot be made.
+    /// The folder cannot be created.
     #[must_use]
     pub fn start(state: &Path, kept: &Path) -> Self {
         std::fs::create_dir_all(kept).expect("the folder is made");
@@ -82,10 +82,10 @@ impl JournalArchive {
         Self { kept: kept.to_owned(), stop, thread: Some(thread) }
     }
 
-    /// All that was journaled; the recorder must not run.
+    /// Counts all journaled records. The recorder must not run.
     ///
     /// # Panics
-    /// A segment is damaged or holds what is no record.
+    /// A segment is damaged, or a record cannot be decoded.
     #[must_use]
     pub fn journaled(&self) -> Found {
         let mut found = Found::default();
@@ -128,7 +128,7 @@ struct Id {
     exchange: String,
 }
 
-/// What a reader finds that goes through the commits.
+/// Counts the rows that a reader of the commits finds.
 ///
 /// # Panics
 /// The store cannot be read.
@@ -144,7 +144,7 @@ pub async fn committed(store: &Path) -> Found {
     found
 }
 
-/// What a reader finds that takes all Parquet files of the tables and knows of no commits.
+/// Counts the rows of all Parquet files, with or without a commit.
 ///
 /// # Panics
 /// A file cannot be read.
@@ -172,10 +172,10 @@ pub fn without_commits(store: &Path) -> Found {
     found
 }
 
-/// The bodies of every stored exchange: of each request, the responses.
+/// The bodies of every stored exchange: for each request, its responses.
 ///
 /// # Panics
-/// The store cannot be read, or a body cannot be put together.
+/// The store cannot be read, or a body lacks a chunk.
 pub async fn bodies(store: &Path) -> BTreeMap<Vec<u8>, Vec<Vec<u8>>> {
     let lake = Store::open(store.to_str().expect("utf-8")).expect("opens");
     let snapshot = lake.snapshot().await.expect("reads");

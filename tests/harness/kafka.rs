@@ -1,8 +1,8 @@
-//! A Kafka cluster for tests: a real one, or librdkafka's mock where none is provisioned.
+//! A Kafka cluster for tests: real brokers, or librdkafka's mock when no broker is installed.
 //!
-//! Real brokers are those of `tests/kafka/broker`, with the jars in `FORESHADOW_TEST_KAFKA` (the test command of the README sets
-//! it); they can be killed, paused and started again. The mock answers the same requests inside the test's process; its
-//! brokers only go away and come back, and it forgets what is older than a few megabytes.
+//! `tests/kafka/broker` runs the real brokers from the jars in `FORESHADOW_TEST_KAFKA`, which the test command sets. Tests kill,
+//! pause and restart them. The mock answers inside the process of the test. Its brokers go down and up, and it keeps a few
+//! megabytes of messages.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -21,13 +21,13 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{Message as _, Offset, TopicPartitionList};
 
-/// How long a broker may take for any one thing.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Time limit for each operation of a broker.
+const TIME_LIMIT: Duration = Duration::from_secs(60);
 
-/// Orders that may wait for the thread of the mock.
-const MAX_ORDERS: usize = 16;
+/// Commands that wait for the thread of the mock at most.
+const MAX_COMMANDS: usize = 16;
 
-/// A running cluster; it ends when it is dropped, or with the test's process.
+/// A running cluster. Dropping it, or the end of the test's process, stops it.
 #[derive(Debug)]
 pub struct Cluster {
     kind: Kind,
@@ -37,23 +37,23 @@ pub struct Cluster {
 #[derive(Debug)]
 enum Kind {
     Real { folder: tempfile::TempDir },
-    Mock { orders: SyncSender<Order>, thread: Option<JoinHandle<()>> },
+    Mock { orders: SyncSender<MockCommand>, thread: Option<JoinHandle<()>> },
 }
 
-/// The way in for clients with a password.
+/// Listener for clients with a password.
 #[derive(Debug, Clone)]
 pub struct Secured {
     /// Bootstrap servers that speak TLS.
     pub servers: String,
     /// The certificate to trust, PEM.
     pub certificate: PathBuf,
-    /// Who may come in, by SCRAM-SHA-512.
+    /// User name for SCRAM-SHA-512.
     pub name: &'static str,
-    /// The password.
+    /// Password of the user.
     pub password: &'static str,
 }
 
-/// The number of messages in a topic, asked for again and again.
+/// Reader of a topic's end offsets.
 pub struct TopicEnd {
     consumer: BaseConsumer,
     topic: String,
@@ -68,7 +68,10 @@ impl TopicEnd {
     #[must_use]
     pub fn messages(&self) -> i64 {
         let end = |partition: &i32| {
-            self.consumer.fetch_watermarks(&self.topic, *partition, PATIENCE).expect("the cluster answers").1
+            self.consumer
+                .fetch_watermarks(&self.topic, *partition, TIME_LIMIT)
+                .expect("the cluster answers")
+                .1
         };
         self.partitions.iter().map(end).sum()
     }
@@ -76,7 +79,7 @@ impl TopicEnd {
 
 /// A command for the thread that owns the mock.
 #[derive(Debug)]
-enum Order {
+enum MockCommand {
     CreateTopic(String, i32),
     Down(i32),
     Up(i32),
@@ -84,10 +87,10 @@ enum Order {
 }
 
 impl Cluster {
-    /// Starts a cluster of this many brokers and waits until it answers.
+    /// Starts a cluster with this number of brokers and waits until it answers.
     ///
     /// # Panics
-    /// It does not become ready, or CI has none.
+    /// The cluster does not become ready, or CI has no real broker.
     #[must_use]
     pub fn start(brokers: usize) -> Self {
         if std::env::var_os("FORESHADOW_TEST_KAFKA").is_some() {
@@ -99,7 +102,7 @@ impl Cluster {
             std::io::stderr(),
             "not exercised: a real Kafka, its recovery after kill -9, and its group coordination; librdkafka's mock stands in"
         );
-        let (orders, taken) = sync_channel(MAX_ORDERS);
+        let (orders, taken) = sync_channel(MAX_COMMANDS);
         let (ready, started) = sync_channel(1);
         let thread = std::thread::spawn(move || mock(brokers, &ready, &taken));
         let servers = started.recv().expect("the mock starts");
@@ -113,10 +116,10 @@ impl Cluster {
         Self { servers, kind: Kind::Real { folder } }
     }
 
-    /// Starts a broker that also listens with TLS for clients with a name and a password; the mock has no such thing.
+    /// Starts a broker with a second listener for TLS and SCRAM. The mock has none.
     ///
     /// # Panics
-    /// It does not become ready, or CI has none.
+    /// The cluster does not become ready, or CI has no real broker.
     #[must_use]
     pub fn start_secured() -> Option<(Self, Secured)> {
         if std::env::var_os("FORESHADOW_TEST_KAFKA").is_none() {
@@ -136,7 +139,7 @@ impl Cluster {
         Some((cluster, secured))
     }
 
-    /// A cluster of one broker for all tests of this process that leave the broker alone; each takes topics of its own.
+    /// One broker for all tests of this process that do not disturb it. Each test uses its own topics.
     ///
     /// # Panics
     /// As [`Self::start`].
@@ -146,29 +149,29 @@ impl Cluster {
         SHARED.get_or_init(|| Self::start(1))
     }
 
-    /// Whether it is a real one.
+    /// Whether the brokers are real.
     #[must_use]
     pub fn is_real(&self) -> bool {
         matches!(self.kind, Kind::Real { .. })
     }
 
-    /// Its bootstrap servers.
+    /// Bootstrap servers of the cluster.
     #[must_use]
     pub fn servers(&self) -> &str {
         &self.servers
     }
 
-    /// The process id of a broker; the mock has none.
+    /// Process id of a broker. The mock has none.
     ///
     /// # Panics
-    /// It does not run.
+    /// The broker does not run.
     #[must_use]
     pub fn pid(&self, broker: i32) -> Option<u32> {
         let Kind::Real { folder } = &self.kind else { return None };
         script(&["pid", "FOLDER", &broker.to_string()], folder.path()).parse().ok()
     }
 
-    /// Bytes of a topic's messages as the brokers keep them, copies included; the mock keeps no files.
+    /// Bytes of a topic's log files on all brokers, replicas included. The mock keeps no files.
     #[must_use]
     pub fn log_bytes(&self, topic: &str) -> Option<u64> {
         let Kind::Real { folder } = &self.kind else { return None };
@@ -182,125 +185,126 @@ impl Cluster {
         Some(logs.filter_map(|path| path.metadata().ok()).map(|metadata| metadata.len()).sum())
     }
 
-    /// Makes a topic, with a copy on every broker.
+    /// Creates a topic with a replica on every broker.
     ///
     /// # Panics
-    /// The cluster refuses.
+    /// The cluster rejects the request.
     pub async fn create_topic(&self, name: &str, partitions: i32) {
         if let Kind::Mock { .. } = self.kind {
-            self.order(Order::CreateTopic(name.to_owned(), partitions));
+            self.order(MockCommand::CreateTopic(name.to_owned(), partitions));
             return;
         }
         let admin: AdminClient<DefaultClientContext> = self.client().create().expect("a client");
         let copies = i32::try_from(self.servers.split(',').count()).expect("a few brokers");
         let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(copies));
-        let options = AdminOptions::new().operation_timeout(Some(PATIENCE)).request_timeout(Some(PATIENCE));
+        let options =
+            AdminOptions::new().operation_timeout(Some(TIME_LIMIT)).request_timeout(Some(TIME_LIMIT));
         let made = admin.create_topics([&topic], &options).await.expect("the cluster answers");
         assert!(made.iter().all(Result::is_ok), "topic {name}: {made:?}");
     }
 
-    /// Kills a broker without a warning (the first is 1).
+    /// Sends SIGKILL to a broker, numbered from 1.
     ///
     /// # Panics
-    /// It does not run.
+    /// The broker does not run.
     pub fn kill(&self, broker: i32) {
         match &self.kind {
             Kind::Real { .. } => self.signal(broker, "-KILL"),
-            Kind::Mock { .. } => self.order(Order::Down(broker)),
+            Kind::Mock { .. } => self.order(MockCommand::Down(broker)),
         }
     }
 
-    /// Pauses a broker: its connections stay open, and nothing comes back.
+    /// Sends SIGSTOP to a broker: its connections stay open, and it answers nothing.
     ///
     /// # Panics
-    /// It does not run.
+    /// The broker does not run.
     pub fn pause(&self, broker: i32) {
         match &self.kind {
             Kind::Real { .. } => self.signal(broker, "-STOP"),
-            Kind::Mock { .. } => self.order(Order::Down(broker)),
+            Kind::Mock { .. } => self.order(MockCommand::Down(broker)),
         }
     }
 
-    /// Lets a paused broker go on.
+    /// Sends SIGCONT to a paused broker.
     ///
     /// # Panics
-    /// It does not run.
+    /// The broker does not run.
     pub fn resume(&self, broker: i32) {
         match &self.kind {
             Kind::Real { .. } => self.signal(broker, "-CONT"),
-            Kind::Mock { .. } => self.order(Order::Up(broker)),
+            Kind::Mock { .. } => self.order(MockCommand::Up(broker)),
         }
     }
 
-    /// Starts a killed broker with the port and the data that it had, and waits until it answers.
+    /// Restarts a killed broker with its old port and data and waits until it answers.
     ///
     /// # Panics
-    /// It does not become ready.
+    /// The broker does not become ready.
     pub fn start_again(&self, broker: i32) {
         match &self.kind {
             Kind::Real { folder } => {
                 script(&["start", "FOLDER"], folder.path());
             }
-            Kind::Mock { .. } => self.order(Order::Up(broker)),
+            Kind::Mock { .. } => self.order(MockCommand::Up(broker)),
         }
     }
 
-    /// Sends a message and waits until it is there; returns its partition and offset.
+    /// Sends a message and waits for its acknowledgement. Returns partition and offset.
     ///
     /// # Panics
-    /// The cluster refuses.
+    /// The cluster rejects the request.
     #[must_use]
     pub fn send(&self, topic: &str, partition: i32, key: &[u8], value: &[u8]) -> (i32, i64) {
         let producer: BaseProducer = self.client().set("acks", "all").create().expect("a client");
         let before = self.end_of(topic, partition);
         producer.send(BaseRecord::to(topic).partition(partition).key(key).payload(value)).expect("is queued");
-        producer.flush(PATIENCE).expect("is sent");
+        producer.flush(TIME_LIMIT).expect("is sent");
         (partition, before)
     }
 
-    /// Where the next message of a partition comes.
+    /// End offset of a partition.
     ///
     /// # Panics
     /// The cluster does not answer.
     #[must_use]
     pub fn end_of(&self, topic: &str, partition: i32) -> i64 {
         let consumer: BaseConsumer = self.client().create().expect("a client");
-        consumer.fetch_watermarks(topic, partition, PATIENCE).expect("the cluster answers").1
+        consumer.fetch_watermarks(topic, partition, TIME_LIMIT).expect("the cluster answers").1
     }
 
-    /// Watches how many messages a topic holds, with one connection for all looks.
+    /// Opens a connection that reads the end offsets of a topic again and again.
     ///
     /// # Panics
     /// The cluster does not answer.
     #[must_use]
     pub fn topic_end(&self, topic: &str) -> TopicEnd {
         let consumer: BaseConsumer = self.client().create().expect("a client");
-        let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).expect("the cluster answers");
+        let metadata = consumer.fetch_metadata(Some(topic), TIME_LIMIT).expect("the cluster answers");
         let partitions =
             metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|found| found.id()).collect();
         TopicEnd { consumer, topic: topic.to_owned(), partitions }
     }
 
-    /// Every message of a topic, partition by partition in order.
+    /// All messages of a topic, by partition and offset.
     ///
     /// # Panics
     /// The cluster does not answer.
     #[must_use]
     pub fn messages(&self, topic: &str) -> Vec<OwnedMessage> {
         let consumer: BaseConsumer = self.client().set("group.id", "harness").create().expect("a client");
-        let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).expect("the cluster answers");
+        let metadata = consumer.fetch_metadata(Some(topic), TIME_LIMIT).expect("the cluster answers");
         let partitions: Vec<i32> =
             metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|found| found.id()).collect();
         let mut found = Vec::new();
         for partition in partitions {
-            let (begin, end) = consumer.fetch_watermarks(topic, partition, PATIENCE).expect("answers");
+            let (begin, end) = consumer.fetch_watermarks(topic, partition, TIME_LIMIT).expect("answers");
             if begin == end {
                 continue;
             }
             let mut wanted = TopicPartitionList::new();
             wanted.add_partition_offset(topic, partition, Offset::Offset(begin)).expect("an offset");
             consumer.assign(&wanted).expect("is assigned");
-            let deadline = Instant::now() + PATIENCE;
+            let deadline = Instant::now() + TIME_LIMIT;
             let mut at = begin;
             while at < end {
                 assert!(Instant::now() < deadline, "{topic}-{partition} cannot be read from {at} to {end}");
@@ -327,7 +331,7 @@ impl Cluster {
         assert!(sent.success(), "kill {signal} {pid}");
     }
 
-    fn order(&self, order: Order) {
+    fn order(&self, command: MockCommand) {
         if let Kind::Mock { orders, .. } = &self.kind {
             orders.send(order).expect("the mock lives as long as the cluster");
         }
@@ -347,7 +351,7 @@ impl Drop for Cluster {
                 }
             }
             Kind::Mock { orders, thread } => {
-                let _ = orders.send(Order::Stop);
+                let _ = orders.send(MockCommand::Stop);
                 if let Some(thread) = thread.take() {
                     let _ = thread.join();
                 }
@@ -356,11 +360,11 @@ impl Drop for Cluster {
     }
 }
 
-/// Runs `tests/kafka/broker`; `FOLDER` in its arguments is the folder. Returns what it printed.
+/// Runs `tests/kafka/broker` with `folder` in place of the argument `FOLDER`, and returns its output.
 fn script(args: &[&str], folder: &Path) -> String {
     match run(args, folder) {
         Ok(printed) => printed,
-        Err(said) => panic!("tests/kafka/broker {args:?}: {said}"),
+        Err(output) => panic!("tests/kafka/broker {args:?}: {output}"),
     }
 }
 
@@ -380,15 +384,15 @@ fn run(args: &[&str], folder: &Path) -> Result<String, String> {
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }
 
-fn mock(brokers: usize, ready: &SyncSender<String>, orders: &Receiver<Order>) {
+fn mock(brokers: usize, ready: &SyncSender<String>, orders: &Receiver<MockCommand>) {
     let cluster = MockCluster::new(i32::try_from(brokers).expect("a few brokers")).expect("the mock starts");
     ready.send(cluster.bootstrap_servers()).expect("somebody waits");
     for order in orders {
         let done = match order {
-            Order::CreateTopic(name, partitions) => cluster.create_topic(&name, partitions, 1),
-            Order::Down(broker) => cluster.broker_down(broker),
-            Order::Up(broker) => cluster.broker_up(broker),
-            Order::Stop => return,
+            MockCommand::CreateTopic(name, partitions) => cluster.create_topic(&name, partitions, 1),
+            MockCommand::Down(broker) => cluster.broker_down(broker),
+            MockCommand::Up(broker) => cluster.broker_up(broker),
+            MockCommand::Stop => return,
         };
         done.expect("the mock obeys");
     }

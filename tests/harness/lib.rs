@@ -1,5 +1,4 @@
-//! The harness: what the tests from outside share. It runs the `foreshadow` binary, stands in for the world around it on
-//! loopback, and looks at what it leaves behind.
+//! Shared parts of the tests from outside: they run the `foreshadow` binary, simulate its peers on loopback, and read its output.
 
 pub mod binary;
 pub mod gateway;

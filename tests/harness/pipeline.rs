@@ -1,5 +1,4 @@
-//! A recorder that publishes and archivers that store, configured in one folder, and the comparison of what went in with
-//! what came out.
+//! A recorder that publishes and archivers that store, configured in one folder, with a comparison of journal, store and clients.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -12,7 +11,7 @@ use crate::kafka::Cluster;
 use crate::process::Running;
 use crate::traffic::{Call, EchoServer};
 
-/// How often a recorder is started again to bring what it could not send when it was stopped.
+/// Restarts of the recorder at most, to publish a journal that it could not publish before it stopped.
 const MAX_SETTLES: usize = 5;
 
 /// Recorder, topic and store of one test.
@@ -24,7 +23,7 @@ pub struct Pipeline {
     _upstream: EchoServer,
 }
 
-/// What a comparison looked at.
+/// Numbers of compared rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Compared {
     /// Exchanges that were journaled and are stored once.
@@ -33,15 +32,15 @@ pub struct Compared {
     pub closes: usize,
     /// Exchanges whose request and response have the bytes that their client sent and received.
     pub bodies: usize,
-    /// Calls that were answered whole and are not stored: shed, or not journaled yet when their recorder was killed.
+    /// Calls with a complete response that are not stored: shed, or not journaled when their recorder was killed.
     pub absent: usize,
 }
 
 impl Pipeline {
-    /// Writes the configuration into this folder and makes the topics; `limits` are lines of `[limits]`.
+    /// Writes the configuration into this folder and creates the topics. `limits` are lines of `[limits]`.
     ///
     /// # Panics
-    /// Disk or cluster say no.
+    /// Disk or cluster fail.
     pub async fn new(cluster: &Cluster, folder: &Path, topic: &str, partitions: i32, limits: &str) -> Self {
         let upstream = EchoServer::start().await;
         let config = format!(
@@ -78,31 +77,31 @@ protocol = "openai-chat"
         Self { folder: folder.to_owned(), topic: topic.to_owned(), journal_archive, _upstream: upstream }
     }
 
-    /// Where the configuration, the state and the store are.
+    /// Folder of configuration, state and store.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The store.
+    /// Folder of the store.
     #[must_use]
     pub fn store(&self) -> PathBuf {
         self.folder.join("store")
     }
 
-    /// The file that says how far the journal is published.
+    /// File with the position up to which the journal is published.
     #[must_use]
     pub fn checkpoint(&self) -> PathBuf {
         self.folder.join("state").join("checkpoint")
     }
 
-    /// The topic.
+    /// Name of the topic.
     #[must_use]
     pub fn topic(&self) -> &str {
         &self.topic
     }
 
-    /// Starts a recorder; its address comes too.
+    /// Starts a recorder. Returns it with the URL of its route.
     #[must_use]
     pub fn record(&self) -> (Running, String) {
         let mut recorder = Running::start(&self.folder, &["--json", "record"]);
@@ -110,27 +109,27 @@ protocol = "openai-chat"
         (recorder, url)
     }
 
-    /// Starts an archiver that goes on until it is stopped.
+    /// Starts an archiver that runs until it is stopped.
     #[must_use]
     pub fn archive(&self) -> Running {
         Running::start(&self.folder, &["-v", "archive"])
     }
 
-    /// Runs an archiver until the topic is read to its end; returns what it said.
+    /// Runs an archiver until the topic is idle. Returns its output.
     ///
     /// # Panics
-    /// It fails.
+    /// The archiver fails.
     #[must_use]
     pub fn archive_rest(&self) -> String {
-        let (status, said) = Running::start(&self.folder, &["archive", "--exit-when-idle", "1s"]).wait();
-        assert!(status.success(), "archive: {status}:\n{said}");
-        said
+        let (status, output) = Running::start(&self.folder, &["archive", "--exit-when-idle", "1s"]).wait();
+        assert!(status.success(), "archive: {status}:\n{output}");
+        output
     }
 
-    /// Brings everything that is journaled into the store. No recorder may run; archivers may.
+    /// Moves every journaled record into the store. No recorder may run; archivers may.
     ///
-    /// What a recorder did not send when it was stopped, it sends when it is started again, so that is done a few times.
-    /// Returns how often it was; what was deleted from the journal too early does not come back by it.
+    /// A restarted recorder publishes the records that it could not publish before. Returns the number of restarts. A record
+    /// that was deleted from the journal too early does not come back.
     ///
     /// # Panics
     /// A command fails.
@@ -150,10 +149,10 @@ protocol = "openai-chat"
         MAX_SETTLES
     }
 
-    /// Compares journal, store and clients; everything must be settled.
+    /// Compares journal, store and clients. [`Self::settle`] must have run.
     ///
     /// # Errors
-    /// Says what differs: something is stored twice or not at all, or with other bytes.
+    /// A record is stored twice, not at all, or with other bytes.
     pub async fn compare(&self, calls: &[Call]) -> Result<Compared, String> {
         let journaled = self.journal_archive.journaled();
         if journaled.exchanges.is_empty() {
@@ -203,7 +202,7 @@ protocol = "openai-chat"
         Ok((same, absent))
     }
 
-    /// How many journaled exchanges the topic does not have: what is not stored was not sent, or not read.
+    /// Number of journaled exchanges that the topic lacks.
     ///
     /// # Panics
     /// The cluster does not answer.
@@ -221,7 +220,7 @@ protocol = "openai-chat"
         wanted.len()
     }
 
-    /// How many messages of the topic repeat an earlier one: the recorder published them twice.
+    /// Number of messages that repeat an earlier message: the recorder published them twice.
     ///
     /// # Panics
     /// The cluster does not answer.
@@ -236,14 +235,14 @@ protocol = "openai-chat"
         positions.filter(|position| !seen.insert(position.clone())).count()
     }
 
-    /// Checks that each partition has the records of a journal in the order in which they were journaled, messages that were
-    /// sent again apart; so those of a session are too. Returns how many messages were looked at.
+    /// Checks that each partition has the records of a journal in journal order, repeated messages apart. Returns the number of
+    /// messages.
     ///
     /// # Panics
     /// The cluster does not answer.
     ///
     /// # Errors
-    /// Names the message that comes too late.
+    /// A message comes too late; the error names it.
     pub fn check_order(&self, cluster: &Cluster) -> Result<usize, String> {
         let mut last: BTreeMap<(i32, String), BTreeSet<u64>> = BTreeMap::new();
         let messages = cluster.messages(&self.topic);

@@ -1,4 +1,4 @@
-//! The binary running beside a test: what it says, signals to it, and how it ends.
+//! A running binary: its output, signals to it, and its exit status.
 
 use std::io::{BufRead as _, BufReader, Read};
 use std::path::Path;
@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use crate::binary;
 
-/// How long the binary may take to say or end what is waited for, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Time limit for output or exit, on a busy machine.
+const TIME_LIMIT: Duration = Duration::from_secs(120);
 
-/// A running command; it is killed when it is dropped.
+/// A running command. Dropping it kills it.
 #[derive(Debug)]
 pub struct Running {
     child: Child,
@@ -20,10 +20,10 @@ pub struct Running {
     readers: Vec<JoinHandle<()>>,
 }
 
-/// Everything it has written, stdout and stderr together.
+/// Standard output and standard error together.
 #[derive(Debug, Default)]
 struct Lines {
-    said: Mutex<String>,
+    text: Mutex<String>,
     more: Condvar,
 }
 
@@ -31,7 +31,7 @@ impl Running {
     /// Starts the binary in this folder.
     ///
     /// # Panics
-    /// It cannot be started.
+    /// The binary cannot be started.
     #[must_use]
     pub fn start(folder: &Path, args: &[&str]) -> Self {
         Self::start_with(folder, args, &[])
@@ -40,7 +40,7 @@ impl Running {
     /// Starts the binary in this folder with these variables in its environment.
     ///
     /// # Panics
-    /// It cannot be started.
+    /// The binary cannot be started.
     #[must_use]
     pub fn start_with(folder: &Path, args: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = binary::command(folder);
@@ -58,107 +58,107 @@ impl Running {
         Self { child, lines, readers: vec![out, err] }
     }
 
-    /// What it has said so far.
+    /// The output so far.
     ///
     /// # Panics
     /// A holder of the lock panicked.
     #[must_use]
-    pub fn said(&self) -> String {
-        self.lines.said.lock().expect("no holder panics").clone()
+    pub fn output(&self) -> String {
+        self.lines.text.lock().expect("no holder panics").clone()
     }
 
-    /// Waits until `find` finds something in what it says.
+    /// Waits until `find` finds something in the output.
     ///
     /// # Panics
-    /// It ends, or time passes, before that.
+    /// The process exits or the time limit passes before that.
     pub fn wait_for<T>(&mut self, what: &str, find: impl Fn(&str) -> Option<T>) -> T {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIME_LIMIT;
         loop {
             let ended = self.child.try_wait().expect("its state can be asked for");
-            let said = self.lines.said.lock().expect("no holder panics");
-            if let Some(found) = find(&said) {
+            let output = self.lines.text.lock().expect("no holder panics");
+            if let Some(found) = find(&output) {
                 return found;
             }
-            assert!(ended.is_none() && Instant::now() < deadline, "no {what} ({ended:?}) in:\n{said}");
+            assert!(ended.is_none() && Instant::now() < deadline, "no {what} ({ended:?}) in:\n{output}");
             let step = Duration::from_millis(50);
-            drop(self.lines.more.wait_timeout(said, step).expect("no holder panics"));
+            drop(self.lines.more.wait_timeout(output, step).expect("no holder panics"));
         }
     }
 
-    /// The address of its first route.
+    /// The URL of its first route.
     ///
     /// # Panics
-    /// It ends before it says one.
+    /// The process exits before it prints one.
     pub fn url(&mut self) -> String {
-        self.wait_for("address", |said| {
-            let at = said.find("http://127.0.0.1")?;
-            let (url, _) = said[at..].split_once(|letter: char| letter.is_whitespace() || letter == '"')?;
+        self.wait_for("address", |output| {
+            let at = output.find("http://127.0.0.1")?;
+            let (url, _) = output[at..].split_once(|letter: char| letter.is_whitespace() || letter == '"')?;
             Some(url.to_owned())
         })
     }
 
-    /// Its process id.
+    /// The process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Whether it has ended.
+    /// Whether the process has exited.
     ///
     /// # Panics
-    /// The system does not say.
+    /// The system does not return the state.
     pub fn has_ended(&mut self) -> bool {
         self.child.try_wait().expect("its state can be asked for").is_some()
     }
 
-    /// Sends a signal, by name.
+    /// Sends a signal by name, for example `TERM`.
     ///
     /// # Panics
-    /// It has ended.
+    /// The process has exited.
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status().expect("kill runs");
-        assert!(sent.success(), "kill -{name} {pid}:\n{}", self.said());
+        assert!(sent.success(), "kill -{name} {pid}:\n{}", self.output());
     }
 
-    /// Kills it without a warning.
+    /// Sends SIGKILL and waits.
     ///
     /// # Panics
-    /// The system refuses.
+    /// The system refuses the signal.
     pub fn kill(mut self) {
         self.child.kill().expect("is killed");
         self.child.wait().expect("ends");
     }
 
-    /// Waits for its end; returns how it ended and all that it said.
+    /// Waits for the exit. Returns exit status and output.
     ///
     /// # Panics
-    /// Time passes before that.
+    /// The time limit passes before that.
     #[must_use]
     pub fn wait(mut self) -> (ExitStatus, String) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIME_LIMIT;
         let status = loop {
             if let Some(status) = self.child.try_wait().expect("its state can be asked for") {
                 break status;
             }
-            assert!(Instant::now() < deadline, "it does not end:\n{}", self.said());
+            assert!(Instant::now() < deadline, "it does not end:\n{}", self.output());
             std::thread::sleep(Duration::from_millis(20));
         };
         for reader in self.readers.drain(..) {
             reader.join().expect("reads to the end");
         }
-        (status, self.said())
+        (status, self.output())
     }
 
-    /// Asks it to end, and waits for it to end in order; returns all that it said.
+    /// Sends SIGTERM and waits for an exit with status 0. Returns the output.
     ///
     /// # Panics
-    /// It ends with an error.
+    /// The process exits with an error.
     pub fn terminate(self) -> String {
         self.signal("TERM");
-        let (status, said) = self.wait();
-        assert!(status.success(), "{status}:\n{said}");
-        said
+        let (status, output) = self.wait();
+        assert!(status.success(), "{status}:\n{output}");
+        output
     }
 }
 
@@ -173,9 +173,9 @@ impl Drop for Running {
 fn read(from: impl Read + Send + 'static, lines: Arc<Lines>) -> JoinHandle<()> {
     std::thread::spawn(move || {
         for line in BufReader::new(from).lines().map_while(Result::ok) {
-            let mut said = lines.said.lock().expect("no holder panics");
-            said.push_str(&line);
-            said.push('\n');
+            let mut output = lines.text.lock().expect("no holder panics");
+            output.push_str(&line);
+            output.push('\n');
             lines.more.notify_all();
         }
     })

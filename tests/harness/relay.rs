@@ -1,4 +1,4 @@
-//! A TCP relay that keeps every byte it passes on: the witness of what each side really sent.
+//! A TCP relay that keeps every byte of both directions, as independent evidence of the traffic.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -6,19 +6,19 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-/// What one connection carried.
+/// The bytes of one connection.
 #[derive(Debug, Default, Clone)]
 pub struct Carried {
-    /// From the client.
+    /// Bytes from the client.
     pub up: Vec<u8>,
-    /// From the server.
+    /// Bytes from the server.
     pub down: Vec<u8>,
 }
 
 /// A relay in front of a server.
 #[derive(Debug)]
 pub struct Relay {
-    /// Where clients connect to.
+    /// Address for clients.
     pub address: SocketAddr,
     connections: Arc<Mutex<Vec<Arc<Mutex<Carried>>>>>,
     accepting: tokio::task::JoinHandle<()>,
@@ -51,7 +51,7 @@ impl Relay {
         Self { address, connections, accepting }
     }
 
-    /// What every connection has carried so far.
+    /// The bytes of every connection so far.
     ///
     /// # Panics
     /// A holder of the lock panicked.
@@ -61,7 +61,7 @@ impl Relay {
         connections.iter().map(|carried| carried.lock().expect("no holder panics").clone()).collect()
     }
 
-    /// Every HTTP/1.1 response that passed, as (status, body without its transfer coding), sorted.
+    /// Every HTTP/1.1 response as (status, body without transfer coding), sorted.
     #[must_use]
     pub fn responses(&self) -> Vec<(u16, Vec<u8>)> {
         let mut found: Vec<_> = self.carried().iter().flat_map(|carried| responses(&carried.down)).collect();
@@ -99,7 +99,7 @@ async fn relay(client: TcpStream, server: SocketAddr, carried: Arc<Mutex<Carried
     tokio::join!(up, down);
 }
 
-/// Splits a connection's answers; a response cut off within its head, its length or a chunk is left out.
+/// Splits the bytes of a connection into responses. A response that ends within its head, its length or a chunk is omitted.
 fn responses(mut bytes: &[u8]) -> Vec<(u16, Vec<u8>)> {
     let mut found = Vec::new();
     while let Some((status, body, rest)) = response(bytes) {

@@ -1,4 +1,4 @@
-//! A small HTTP/1.1 service on loopback for tests of whoever calls one: it counts, answers as it is told, or never does.
+//! A small HTTP/1.1 service on loopback for tests of HTTP clients. It counts requests, and answers as configured or never.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -6,16 +6,16 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-/// What a request is answered with.
+/// The response to a request.
 #[derive(Debug, Clone)]
 pub enum Reply {
     /// This status and body.
     Whole(u16, Vec<u8>),
-    /// A redirect there.
+    /// A redirect to this URL.
     Redirect(String),
     /// Status 200 and bytes without end.
     Endless,
-    /// Nothing, with the connection left open.
+    /// No response, with the connection left open.
     Silent,
 }
 
@@ -26,7 +26,7 @@ impl Reply {
     }
 }
 
-/// The service.
+/// A running service.
 #[derive(Debug)]
 pub struct Service {
     /// `http://127.0.0.1:PORT`.
@@ -38,7 +38,7 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts it on an ephemeral port; `answer` gets path and body of each request, and its number, from 1.
+    /// Starts the service on an ephemeral port. `answer` gets path, body and number (from 1) of each request.
     ///
     /// # Panics
     /// Loopback has no free port.
@@ -69,7 +69,7 @@ impl Service {
         Self { url, requests, stop, held, accepting: Some(accepting) }
     }
 
-    /// How many requests have come.
+    /// Number of requests so far.
     #[must_use]
     pub fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)

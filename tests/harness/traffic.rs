@@ -1,7 +1,7 @@
-//! Conversations through a tap, and what each side of them really sent: the measure of what must be recorded.
+//! Conversations through a tap, with the bytes that each side sent: the recorder must store exactly these.
 //!
-//! Every request resends its whole history, like a chat client does. A request carries the number of its call, so no two are
-//! the same, and the answer follows from the request, so it too is known by its bytes.
+//! Each request repeats its whole history, as a chat client does. It carries the number of its call, so no two requests are
+//! equal. The response is a function of the request, so its bytes are known too.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,19 +22,19 @@ use tokio::task::JoinSet;
 /// Turns of a conversation.
 const TURNS: u64 = 6;
 
-/// How long a client waits after an answer, or after it was refused: so a test can go on longer than a store is quick to read.
+/// Pause of a client after each response or failure. It bounds the number of rows that a comparison reads.
 const PACE: Duration = Duration::from_millis(4);
 
-/// What the conversations are made of: plain words, in which nothing is found to redact.
+/// Vocabulary of the conversations. No detector redacts these words.
 const WORDS: [&str; 16] = [
     "the", "order", "was", "moved", "to", "a", "later", "flight", "and", "your", "seat", "is", "kept", "as",
     "you", "asked",
 ];
 
-/// A model provider that answers every request with words that follow from it.
+/// A model provider whose response is a function of the request.
 #[derive(Debug)]
 pub struct EchoServer {
-    /// Where it listens.
+    /// Address of the provider.
     pub address: SocketAddr,
     serving: tokio::task::JoinHandle<()>,
 }
@@ -46,7 +46,7 @@ impl Drop for EchoServer {
 }
 
 impl EchoServer {
-    /// Starts it on an ephemeral port.
+    /// Starts the provider on an ephemeral port.
     ///
     /// # Panics
     /// Loopback has no free port.
@@ -91,18 +91,18 @@ fn words(seed: usize, count: usize) -> String {
     text
 }
 
-/// One call, as its client saw it.
+/// One call from the client's view.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// The session that the client named.
+    /// Session id that the client sent.
     pub session: String,
-    /// What it sent.
+    /// Body of the request.
     pub request: Bytes,
-    /// What came back, where it came whole.
+    /// Body of the response, if it arrived completely.
     pub response: Option<Bytes>,
 }
 
-/// Clients that talk until they are stopped.
+/// Clients that send requests until they are stopped.
 #[derive(Debug)]
 pub struct Traffic {
     shared: Arc<Shared>,
@@ -121,7 +121,7 @@ struct Shared {
 }
 
 impl Traffic {
-    /// Starts this many clients; session ids and requests begin with `name`, and each request grows by `filler` words a turn.
+    /// Starts this number of clients. Session ids and requests begin with `name`. Each request grows by `filler` words a turn.
     #[must_use]
     pub fn start(url: &str, name: &str, clients: u64, filler: usize) -> Self {
         let shared = Arc::new(Shared {
@@ -140,7 +140,7 @@ impl Traffic {
         Self { shared, clients: running }
     }
 
-    /// Sends what follows to another address.
+    /// Sends the following requests to another URL.
     ///
     /// # Panics
     /// A holder of the lock panicked.
@@ -148,13 +148,13 @@ impl Traffic {
         url.clone_into(&mut self.shared.url.lock().expect("no holder panics"));
     }
 
-    /// How many answers came whole.
+    /// Number of complete responses.
     #[must_use]
     pub fn answered(&self) -> u64 {
         self.shared.answered.load(Ordering::Relaxed)
     }
 
-    /// Waits until so many more answers came whole.
+    /// Waits for this number of further complete responses.
     pub async fn wait_for(&self, more: u64) {
         let wanted = self.answered() + more;
         while self.answered() < wanted {
@@ -162,7 +162,7 @@ impl Traffic {
         }
     }
 
-    /// Lets every client finish the call it is in; returns all calls.
+    /// Stops each client after its current call. Returns all calls.
     ///
     /// # Panics
     /// A client panicked.
@@ -195,8 +195,8 @@ async fn talk(shared: Arc<Shared>, client_number: u64) {
             let response = post(&client, &shared, &session, request.clone()).await;
             if let Some(bytes) = &response {
                 shared.answered.fetch_add(1, Ordering::Relaxed);
-                let said: Value = serde_json::from_slice(bytes).unwrap_or_default();
-                messages.push(said["choices"][0]["message"].clone());
+                let output: Value = serde_json::from_slice(bytes).unwrap_or_default();
+                messages.push(output["choices"][0]["message"].clone());
             }
             shared.calls.lock().expect("no holder panics").push(Call {
                 session: session.clone(),

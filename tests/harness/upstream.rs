@@ -20,7 +20,7 @@ pub const TEXT: &str = include_str!("../fixtures/wire/openai-text.chunks.txt");
 /// A provider that answers the first request of a conversation with [`TOOL_CALL`] and one with tool results with [`TEXT`].
 #[derive(Debug)]
 pub struct Provider {
-    /// Where it listens.
+    /// Address of the provider.
     pub address: SocketAddr,
     serving: tokio::task::JoinHandle<()>,
 }
@@ -32,7 +32,7 @@ impl Drop for Provider {
 }
 
 impl Provider {
-    /// Starts it on an ephemeral port.
+    /// Starts the provider on an ephemeral port.
     ///
     /// # Panics
     /// Loopback has no free port.
@@ -53,7 +53,7 @@ impl Provider {
     }
 }
 
-/// The frames of a recorded stream as they go over the wire.
+/// The frames of a recorded stream in wire format.
 pub fn frames(recorded: &str) -> impl Iterator<Item = Bytes> {
     let payloads = recorded.lines().map(|line| Bytes::from(format!("data: {line}\n\n")));
     payloads.chain([Bytes::from_static(b"data: [DONE]\n\n")])

@@ -1,16 +1,16 @@
-//! Verdicts as they are written, held against their published JSON Schema.
+//! Validates written verdicts against the published JSON Schema.
 
 use std::path::Path;
 
 use serde_json::Value;
 
-/// The schema as it is published.
+/// The published schema.
 const SCHEMA: &str = include_str!("../../schemas/verdict.schema.json");
 
-/// Reads `verdict.json` of a folder; it must be valid, and say nothing that the schema does not declare.
+/// Reads `verdict.json` of a folder. It must be valid and must have no undeclared property.
 ///
 /// # Panics
-/// It is not there, is no JSON, or does not conform.
+/// The file is missing, is not JSON, or does not conform.
 pub fn read(folder: &Path) -> Value {
     let path = folder.join("verdict.json");
     let text = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -19,10 +19,10 @@ pub fn read(folder: &Path) -> Value {
     verdict
 }
 
-/// Holds a verdict against the schema.
+/// Validates a verdict.
 ///
 /// # Panics
-/// It does not conform, or has a property that the schema does not declare.
+/// The verdict does not conform, or has an undeclared property.
 pub fn assert_conforms(verdict: &Value) {
     let mut schema: Value = serde_json::from_str(SCHEMA).expect("the schema is JSON");
     close(&mut schema);
@@ -32,7 +32,8 @@ pub fn assert_conforms(verdict: &Value) {
     assert!(errors.is_empty(), "the verdict does not conform to schemas/verdict.schema.json: {errors:#?}");
 }
 
-/// Readers ignore what they do not know, so the published schema is open; what is written here must all be declared.
+/// The published schema is open, because readers ignore unknown fields. A writer must declare every field, so this copy is
+/// closed.
 fn close(schema: &mut Value) {
     match schema {
         Value::Object(object) => {

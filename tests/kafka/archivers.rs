@@ -113,7 +113,7 @@ async fn kill_while_files_have_no_commit(pipeline: &Pipeline, archiver: Running)
     while files(&exchanges) <= before {
         tokio::time::sleep(POLL_EVERY).await;
         looks += 1;
-        assert!(looks < 100_000, "no new file in {}:\n{}", exchanges.display(), archiver.said());
+        assert!(looks < 100_000, "no new file in {}:\n{}", exchanges.display(), archiver.output());
     }
     archiver.kill();
     let through_commits = tests::journal_archive::committed(&pipeline.store()).await;

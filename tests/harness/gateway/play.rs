@@ -1,4 +1,4 @@
-//! Plays generated traffic over HTTP: a client per session, and an upstream that answers with what was recorded.
+//! Sends generated traffic over HTTP: one client per session, and an upstream that returns the recorded responses.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -19,16 +19,16 @@ use tokio::net::TcpListener;
 
 use super::{Call, Session, Traffic};
 
-/// The header by which the upstream knows which answer is wanted; the tap passes it on and does not keep it.
+/// Header with the number of the wanted response. The tap forwards it and does not keep it.
 const ASKED: &str = "x-play";
 
-/// The answers that are due, by the number that the request carries.
+/// Pending responses by the number in their request.
 type Due = Arc<Mutex<HashMap<u64, (Bytes, bool)>>>;
 
 /// The agent, provider and tool server behind the tap.
 #[derive(Debug)]
 pub struct Upstream {
-    /// Where it listens.
+    /// Address of the upstream.
     pub address: SocketAddr,
     due: Due,
     next: AtomicU64,
@@ -42,7 +42,7 @@ impl Drop for Upstream {
 }
 
 impl Upstream {
-    /// Starts it on an ephemeral port.
+    /// Starts the upstream on an ephemeral port.
     ///
     /// # Panics
     /// Loopback has no free port.
@@ -87,19 +87,19 @@ async fn answer(request: Request<Incoming>, due: Due) -> Result<Response<Full<By
     Ok(response)
 }
 
-/// Where each edge is reached, without a slash at the end.
+/// URL of each edge, without a slash at the end.
 #[derive(Debug, Clone)]
 pub struct RouteUrls {
-    /// Callers reach the agent here.
+    /// URL for callers of the agent.
     pub turn: String,
-    /// The agent reaches its model here.
+    /// URL of the model.
     pub model: String,
-    /// The agent reaches its tools here.
+    /// URL of the tools.
     pub tool: String,
 }
 
 impl RouteUrls {
-    /// The upstream itself, without a tap.
+    /// The URLs of the upstream itself, without a tap.
     #[must_use]
     pub fn direct(upstream: &Upstream) -> Self {
         let url = format!("http://{}", upstream.address);
@@ -115,7 +115,7 @@ impl RouteUrls {
     }
 }
 
-/// The routes of a recorder in front of the upstream, as configuration; ports are the system's choice.
+/// Configuration of a recorder's routes in front of the upstream, with ephemeral ports.
 #[must_use]
 pub fn routes(upstream: &Upstream) -> String {
     let route = |edge: &str, lines: &str| {
@@ -128,24 +128,24 @@ pub fn routes(upstream: &Upstream) -> String {
     turn + &route("model", "protocol = \"openai-chat\"") + &route("tool", "protocol = \"mcp\"")
 }
 
-/// What was played.
+/// Numbers of the sent traffic.
 #[derive(Debug, Default, Clone)]
 pub struct Played {
-    /// Sessions.
+    /// Sessions sent.
     pub sessions: u64,
-    /// Requests that were answered with the right bytes.
+    /// Requests with the right response.
     pub requests: u64,
-    /// Requests that were not.
+    /// Requests with a wrong response or none.
     pub failed: u64,
-    /// Bytes of request and answer bodies; heads and framing are not counted.
+    /// Bytes of request and response bodies, without headers and framing.
     pub body_bytes: u64,
-    /// From the first request to the last answer.
+    /// Time from the first request to the last response.
     pub took: Duration,
-    /// The time of each request, sorted.
+    /// Latency of each request, sorted.
     pub latencies: Vec<Duration>,
 }
 
-/// Plays the sessions at these places, `clients` at a time.
+/// Sends the sessions with these numbers, `clients` at the same time.
 ///
 /// # Panics
 /// A holder of a lock panicked.

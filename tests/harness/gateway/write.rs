@@ -1,4 +1,4 @@
-//! Writes the calls of one session as they would stand on the wire.
+//! Writes the calls of one session in wire format.
 
 use bytes::Bytes;
 use schemas::exchange::Edge;
@@ -8,16 +8,16 @@ use serde_json::{Value, json};
 use super::variation::{permute_digits, provider_id};
 use super::{Call, Message, Scene, Session};
 
-/// Where model calls go.
+/// Path of model calls.
 const MODEL_PATH: &str = "/v1/chat/completions";
 
-/// Where tool calls go.
+/// Path of tool calls.
 const TOOL_PATH: &str = "/mcp";
 
-/// Where turns come in.
+/// Path of turns.
 const TURN_PATH: &str = "/chat";
 
-/// Letters of a word that the provider sends at a time: tokens are a little shorter than words.
+/// Letters of a streamed token at most. Tokens are a little shorter than words.
 const TOKEN_LETTERS: usize = 6;
 
 /// Writes one session.
@@ -87,7 +87,7 @@ impl<'a> MessageWriter<'a> {
         self.calls.push(Call { edge, path, request, response, streamed });
     }
 
-    /// What an MCP client says before its first call.
+    /// Writes the calls of an MCP client before its first tool call.
     fn greet_tools(&mut self) {
         let client = json!({"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "agent", "version": "1.0"}});
         let server = json!({"protocolVersion": "2025-06-18", "capabilities": {"tools": {"listChanged": false}}, "serverInfo": {"name": "tools", "version": "1.0"}});
@@ -107,7 +107,7 @@ impl<'a> MessageWriter<'a> {
         self.push(Edge::Tool, TOOL_PATH, request.to_string(), response.to_string(), false);
     }
 
-    /// The caller's message, answered by the agent's last text before the caller's next one.
+    /// Writes a turn: the caller's message, and the agent's last text before the next one.
     fn turn(&mut self, text: &str, after: &[Message]) {
         let text = self.permuted(text);
         let own = after.iter().take_while(|message| message.role != "user");
@@ -220,7 +220,7 @@ impl<'a> MessageWriter<'a> {
         self.remember(&json!({"role": "tool", "tool_call_id": id, "content": text}));
     }
 
-    /// Name and arguments of the call with this id: that of the latest message that has it.
+    /// Name and arguments of the tool call with this id, from the latest message that has it.
     fn asked(&self, id: &str) -> Option<(String, Value)> {
         self.history.iter().rev().filter(|message| message.contains(id)).find_map(|message| {
             let message: Value = serde_json::from_str(message).ok()?;
@@ -243,7 +243,7 @@ fn usage(message: &Message) -> Value {
         "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0, "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0}})
 }
 
-/// Cuts a text about as a provider streams it: at spaces, and long words once more.
+/// Splits a text into tokens like those of a provider: at spaces, and within long words.
 fn tokens(text: &str) -> Vec<&str> {
     let mut tokens = Vec::new();
     let (mut start, mut letters) = (0, 0);
