@@ -37,7 +37,7 @@ pub struct Cluster {
 #[derive(Debug)]
 enum Kind {
     Real { folder: tempfile::TempDir },
-    Mock { orders: SyncSender<MockCommand>, thread: Option<JoinHandle<()>> },
+    Mock { commands: SyncSender<MockCommand>, thread: Option<JoinHandle<()>> },
 }
 
 /// Listener for clients with a password.
@@ -102,11 +102,11 @@ impl Cluster {
             std::io::stderr(),
             "not exercised: a real Kafka, its recovery after kill -9, and its group coordination; librdkafka's mock stands in"
         );
-        let (orders, taken) = sync_channel(MAX_COMMANDS);
+        let (commands, taken) = sync_channel(MAX_COMMANDS);
         let (ready, started) = sync_channel(1);
         let thread = std::thread::spawn(move || mock(brokers, &ready, &taken));
         let servers = started.recv().expect("the mock starts");
-        Self { servers, kind: Kind::Mock { orders, thread: Some(thread) } }
+        Self { servers, kind: Kind::Mock { commands, thread: Some(thread) } }
     }
 
     fn real(options: &[&str]) -> Self {
@@ -191,7 +191,7 @@ impl Cluster {
     /// The cluster rejects the request.
     pub async fn create_topic(&self, name: &str, partitions: i32) {
         if let Kind::Mock { .. } = self.kind {
-            self.order(MockCommand::CreateTopic(name.to_owned(), partitions));
+            self.send_command(MockCommand::CreateTopic(name.to_owned(), partitions));
             return;
         }
         let admin: AdminClient<DefaultClientContext> = self.client().create().expect("a client");
@@ -210,7 +210,7 @@ impl Cluster {
     pub fn kill(&self, broker: i32) {
         match &self.kind {
             Kind::Real { .. } => self.signal(broker, "-KILL"),
-            Kind::Mock { .. } => self.order(MockCommand::Down(broker)),
+            Kind::Mock { .. } => self.send_command(MockCommand::Down(broker)),
         }
     }
 
@@ -221,7 +221,7 @@ impl Cluster {
     pub fn pause(&self, broker: i32) {
         match &self.kind {
             Kind::Real { .. } => self.signal(broker, "-STOP"),
-            Kind::Mock { .. } => self.order(MockCommand::Down(broker)),
+            Kind::Mock { .. } => self.send_command(MockCommand::Down(broker)),
         }
     }
 
@@ -232,7 +232,7 @@ impl Cluster {
     pub fn resume(&self, broker: i32) {
         match &self.kind {
             Kind::Real { .. } => self.signal(broker, "-CONT"),
-            Kind::Mock { .. } => self.order(MockCommand::Up(broker)),
+            Kind::Mock { .. } => self.send_command(MockCommand::Up(broker)),
         }
     }
 
@@ -245,7 +245,7 @@ impl Cluster {
             Kind::Real { folder } => {
                 script(&["start", "FOLDER"], folder.path());
             }
-            Kind::Mock { .. } => self.order(MockCommand::Up(broker)),
+            Kind::Mock { .. } => self.send_command(MockCommand::Up(broker)),
         }
     }
 
@@ -331,9 +331,9 @@ impl Cluster {
         assert!(sent.success(), "kill {signal} {pid}");
     }
 
-    fn order(&self, command: MockCommand) {
-        if let Kind::Mock { orders, .. } = &self.kind {
-            orders.send(order).expect("the mock lives as long as the cluster");
+    fn send_command(&self, command: MockCommand) {
+        if let Kind::Mock { commands, .. } = &self.kind {
+            commands.send(command).expect("the mock lives as long as the cluster");
         }
     }
 }
@@ -342,7 +342,7 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         match &mut self.kind {
             Kind::Real { folder } => {
-                // Nothing of it is wanted any more, so it need not end in order.
+                // No test reads its data any more, so SIGKILL is enough.
                 for broker in 1..=self.servers.split(',').count() {
                     let pid = run(&["pid", "FOLDER", &broker.to_string()], folder.path());
                     if let Ok(pid) = pid {
@@ -350,8 +350,8 @@ impl Drop for Cluster {
                     }
                 }
             }
-            Kind::Mock { orders, thread } => {
-                let _ = orders.send(MockCommand::Stop);
+            Kind::Mock { commands, thread } => {
+                let _ = commands.send(MockCommand::Stop);
                 if let Some(thread) = thread.take() {
                     let _ = thread.join();
                 }
@@ -384,11 +384,11 @@ fn run(args: &[&str], folder: &Path) -> Result<String, String> {
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }
 
-fn mock(brokers: usize, ready: &SyncSender<String>, orders: &Receiver<MockCommand>) {
+fn mock(brokers: usize, ready: &SyncSender<String>, commands: &Receiver<MockCommand>) {
     let cluster = MockCluster::new(i32::try_from(brokers).expect("a few brokers")).expect("the mock starts");
     ready.send(cluster.bootstrap_servers()).expect("somebody waits");
-    for order in orders {
-        let done = match order {
+    for command in commands {
+        let done = match command {
             MockCommand::CreateTopic(name, partitions) => cluster.create_topic(&name, partitions, 1),
             MockCommand::Down(broker) => cluster.broker_down(broker),
             MockCommand::Up(broker) => cluster.broker_up(broker),
