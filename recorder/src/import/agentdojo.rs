@@ -1,7 +1,7 @@
-//! AgentDojo runs (ethz-spylab/agentdojo): a line of run metadata, then `{messages, metadata}` a line.
+//! Parser of AgentDojo runs (ethz-spylab/agentdojo): a line of run metadata, then one `{messages, metadata}` per line.
 //!
-//! `metadata.success` says whether the user's task was done. `metadata.security` is not read as success: on attacked
-//! runs it says that the attack got through, on benign ones it says nothing. Attack text in tool results is kept as is.
+//! `metadata.success` is the success of the user's task. `metadata.security` is not: on attacked runs it means that the attack
+//! succeeded, on benign runs it has no meaning. Attack text in tool results is kept.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use super::skipped::SkippedItem;
 use super::transcript::{ReportedTotals, Transcript, TranscriptRole};
 
 #[derive(Debug, Deserialize)]
-struct Row {
+struct AgentDojoRow {
     messages: Option<Vec<ChatMessage>>,
     metadata: Metadata,
 }
@@ -33,14 +33,15 @@ struct Metadata {
     error: Option<String>,
 }
 
-/// Reads every run of the file.
-pub(super) fn read(source: &ImportFile) -> ParsedFile {
+/// Parses every run of the file.
+pub(super) fn read(file: &ImportFile) -> ParsedFile {
     let mut parsed = ParsedFile::default();
-    for item in source.items() {
-        match source.decode::<Row>(item) {
-            // The run metadata: of the file, not of a session.
-            Ok(Row { messages: None, metadata }) if item.0 == 1 && metadata.user_task_id.is_none() => {}
-            Ok(row) => match transcript(source, item.0, row) {
+    for item in file.items() {
+        match file.decode::<AgentDojoRow>(item) {
+            // Metadata of the file, not of a session.
+            Ok(AgentDojoRow { messages: None, metadata })
+                if item.0 == 1 && metadata.user_task_id.is_none() => {}
+            Ok(row) => match transcript(file, item.0, row) {
                 Ok(transcript) => parsed.transcripts.push(transcript),
                 Err(item) => parsed.skipped.push(item),
             },
@@ -50,9 +51,8 @@ pub(super) fn read(source: &ImportFile) -> ParsedFile {
     parsed
 }
 
-fn transcript(source: &ImportFile, line: u64, row: Row) -> Result<Transcript, SkippedItem> {
-    let missing =
-        |field: &str| source.skipped_item(line, field, "expected a value, found nothing".to_owned());
+fn transcript(file: &ImportFile, line: u64, row: AgentDojoRow) -> Result<Transcript, SkippedItem> {
+    let missing = |field: &str| file.skipped_item(line, field, "expected a value, found nothing".to_owned());
     let Metadata {
         suite_name,
         model,
@@ -68,9 +68,9 @@ fn transcript(source: &ImportFile, line: u64, row: Row) -> Result<Transcript, Sk
     let messages = row.messages.ok_or_else(|| missing("messages"))?;
     let mut warnings = Vec::new();
     let mut messages = chat_message::messages("messages", messages, &mut warnings)
-        .map_err(|misread| misread.at(source, line))?;
+        .map_err(|misread| misread.at(file, line))?;
     for message in &mut messages {
-        // The format always writes `error`, as null where there was none.
+        // The format writes `error` always, as null without an error.
         if message.role == TranscriptRole::Tool && message.is_error.is_none() {
             message.is_error = Some(false);
         }
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn benign_and_attacked_runs_of_a_task_differ_by_slice_and_name() {
+    fn benign_and_attacked_runs_of_a_task_have_different_slices_and_names() {
         let run = |attack: &str, injection: &str| {
             format!(
                 r#"{{"messages":[{{"role":"user","content":"pay"}}],"metadata":{{"suite_name":"banking","user_task_id":"user_task_0","success":true,"security":true,"attack_type":{attack},"injection_task_id":{injection}}}}}"#

@@ -1,6 +1,6 @@
-//! Chat messages as the supported formats write them: close relatives of OpenAI's, each lax in its own way.
+//! Chat messages of the benchmark formats, which resemble OpenAI's.
 //!
-//! One tolerant shape reads them all; what a format adds (requestor, error, timestamp) is optional here.
+//! One tolerant type reads all formats. Fields that only some have (requestor, error, timestamp) are optional.
 
 use schemas::exchange::Usage;
 use serde::Deserialize;
@@ -12,7 +12,7 @@ use super::stats::ImportWarning;
 use super::time;
 use super::transcript::{TranscriptMessage, TranscriptRole, TranscriptToolCall};
 
-/// A message.
+/// A chat message of any format.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct ChatMessage {
@@ -21,21 +21,21 @@ pub(super) struct ChatMessage {
     tool_calls: Option<Vec<ChatToolCall>>,
     tool_call_id: Option<String>,
     name: Option<String>,
-    /// tau2: the id of the call that a tool's message answers.
+    /// tau2: id of the call that a tool message answers.
     id: Option<String>,
-    /// tau2: whose call a tool's message answers.
+    /// tau2: `user` or `assistant`, whose call a tool message answers.
     requestor: Option<String>,
-    /// tau2: a flag; AgentDojo: a text or null.
+    /// tau2: boolean; AgentDojo: text or null.
     error: Value,
     timestamp: Option<String>,
     usage: Option<ChatUsage>,
     cost: Option<f64>,
     raw_data: Value,
-    /// AgentDojo: the call that a tool's message answers.
+    /// AgentDojo: the call that a tool message answers.
     tool_call: Value,
 }
 
-/// A tool call, with its function beside it or inside it.
+/// A tool call, with name and arguments at its top or in `function`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct ChatToolCall {
@@ -66,7 +66,7 @@ struct TokenDetails {
     cached_tokens: Option<u64>,
 }
 
-/// Which field of a message cannot be understood, and why: turned into a [`SkippedItem`] by who knows file and line.
+/// An unreadable field of a message, without file and line.
 #[derive(Debug)]
 pub(super) struct FieldError {
     field: String,
@@ -74,25 +74,26 @@ pub(super) struct FieldError {
 }
 
 impl FieldError {
-    pub(super) fn at(self, source: &ImportFile, line: u64) -> SkippedItem {
-        source.skipped_item(line, &self.field, self.detail)
+    /// Adds file and line.
+    pub(super) fn at(self, file: &ImportFile, line: u64) -> SkippedItem {
+        file.skipped_item(line, &self.field, self.detail)
     }
 }
 
-/// Turns a session's messages into ours; `list` is the field they stand in.
+/// Converts the messages of a session; `list` is the name of their field.
 ///
 /// # Errors
-/// SessionNames the message whose role or tool call cannot be understood.
+/// A role is unknown, or a tool call has no name.
 pub(super) fn messages(
     list: &str,
-    wire: Vec<ChatMessage>,
+    messages: Vec<ChatMessage>,
     warnings: &mut Vec<ImportWarning>,
 ) -> Result<Vec<TranscriptMessage>, FieldError> {
-    let each = wire.into_iter().enumerate();
-    each.map(|(place, message)| {
-        message.into_message(warnings).map_err(|misread| FieldError {
-            field: format!("{list}[{place}].{}", misread.field),
-            detail: misread.detail,
+    let each = messages.into_iter().enumerate();
+    each.map(|(index, message)| {
+        message.into_message(warnings).map_err(|error| FieldError {
+            field: format!("{list}[{index}].{}", error.field),
+            detail: error.detail,
         })
     })
     .collect()
@@ -116,7 +117,7 @@ impl ChatMessage {
         }
         let calls = self.tool_calls.unwrap_or_default().into_iter().enumerate();
         let calls: Result<Vec<TranscriptToolCall>, FieldError> =
-            calls.map(|(place, call)| call.into_call(place)).collect();
+            calls.map(|(index, call)| call.into_call(index)).collect();
         let error_text = self.error.as_str().map(str::to_owned);
         let text = text(&self.content).filter(|text| !text.is_empty());
         let usage = self.usage.unwrap_or_default();
@@ -143,14 +144,17 @@ impl ChatMessage {
 }
 
 impl ChatToolCall {
-    fn into_call(self, place: usize) -> Result<TranscriptToolCall, FieldError> {
+    fn into_call(self, index: usize) -> Result<TranscriptToolCall, FieldError> {
         let (name, arguments) = match self.function {
             Some(function) => (Some(function.name), function.arguments),
             None => (self.name, self.arguments),
         };
         let Some(tool) = name.filter(|name| !name.is_empty()) else {
-            let field = format!("tool_calls[{place}].function.name");
-            return Err(FieldError { field, detail: "expected the tool's name, found nothing".to_owned() });
+            let field = format!("tool_calls[{index}].function.name");
+            return Err(FieldError {
+                field,
+                detail: "expected the name of the tool, found nothing".to_owned(),
+            });
         };
         let arguments = match arguments {
             Value::Null => String::new(),
@@ -168,7 +172,7 @@ impl ChatToolCall {
     }
 }
 
-/// The text of a content: itself, or its text parts joined by line feeds.
+/// The text of `content`: a string, or the text parts joined by line feeds.
 fn text(content: &Value) -> Option<String> {
     match content {
         Value::Null => None,
@@ -188,7 +192,7 @@ fn text(content: &Value) -> Option<String> {
     }
 }
 
-/// The name of a task, which is a text in some formats and a number in others.
+/// The name of a task: a string or a number.
 pub(super) fn task(value: &Value) -> Option<String> {
     match value {
         Value::String(text) if !text.is_empty() => Some(text.clone()),
@@ -197,7 +201,7 @@ pub(super) fn task(value: &Value) -> Option<String> {
     }
 }
 
-/// Whether a reward means success: tau-bench and tau2-bench count 1 up to rounding.
+/// Whether a reward is a success: tau-bench and tau2-bench require 1, up to rounding.
 pub(super) fn is_success(reward: f64) -> bool {
     reward >= 1.0 - 1e-6
 }

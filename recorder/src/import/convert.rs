@@ -1,9 +1,8 @@
-//! A transcript cut into exchanges: what the tap would have seen of it, as far as the transcript tells.
+//! Converts a transcript to exchanges, as the tap would have recorded the session.
 //!
-//! Every assistant message becomes a model call with the history before it, every tool result a tool call, and every
-//! user message that the agent worked on a turn that lasts until the agent's last text before the next one. Bodies are
-//! written as OpenAI chat JSON; there were no wire bytes to keep. Nothing is invented: what a transcript does not say
-//! (times, tokens) stays absent.
+//! An assistant message becomes a model call with the history before it. A tool result becomes a tool call. A user message
+//! becomes a turn that ends with the agent's last text before the next one. Bodies are OpenAI chat JSON, because a transcript
+//! has no wire bytes. Values that the transcript lacks (times, tokens) stay absent.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -31,23 +30,25 @@ mod exchange_builder;
 use draft::ExchangeDraft;
 use exchange_builder::ExchangeBuilder;
 
-/// The longest part of a session id that comes from the transcript, in bytes; longer ones end in a digest.
+/// Bytes of the transcript's name in a session id. A longer name is cut and ends in a digest.
 const MAX_NAME_BYTES: usize = 300;
 
-/// What vectors are said to be made by that a table brought.
+/// Model name and digest of embeddings from an outcome table, whose model is unknown.
 const IMPORTED_MODEL: &str = "import";
 
-/// Turns the transcripts of one file into what is stored.
+/// Converts the transcripts of one file.
 #[derive(Debug)]
 pub struct TranscriptConverter<'a> {
     plan: ImportPlan<'a>,
     redactor: Redactor,
+    /// Exchanges of earlier sessions of the file.
     exchanges_before: u64,
+    /// Sessions of this file and of earlier ones.
     sessions_before: u32,
 }
 
 impl<'a> TranscriptConverter<'a> {
-    /// Starts on a file.
+    /// Starts with the first transcript of a file.
     #[must_use]
     pub fn new(plan: ImportPlan<'a>) -> Self {
         let redactor = Redactor::new(plan.keys.clone(), Vec::new());
@@ -55,23 +56,23 @@ impl<'a> TranscriptConverter<'a> {
         Self { plan, redactor, exchanges_before: 0, sessions_before }
     }
 
-    /// How many sessions this file and those before it made.
+    /// Sessions converted from this file and the earlier ones.
     #[must_use]
     pub fn sessions_converted(&self) -> u32 {
         self.sessions_before
     }
 
-    /// Cuts a transcript into exchanges.
+    /// Converts a transcript.
     ///
     /// # Errors
-    /// Its names cannot be stored, or there is nothing in it that could be replayed.
+    /// A name is not a valid id, or the destination is a store and the transcript has no messages.
     pub fn convert(&mut self, mut transcript: Transcript) -> Result<ConvertedSession, SkippedItem> {
         let line = transcript.line;
         let has_transcript = !transcript.messages.is_empty();
         if !has_transcript && matches!(self.plan.into, ImportInto::Store { .. }) {
-            let why =
+            let cause =
                 transcript.ending_detail.as_deref().and_then(|detail| detail.lines().next()).unwrap_or("");
-            let detail = format!("expected at least one message to replay, found none {why}");
+            let detail = format!("expected at least one message to replay, found none {cause}");
             return Err(self.plan.file.skipped_item(line, "messages", detail.trim_end().to_owned()));
         }
         let names = self
@@ -82,7 +83,7 @@ impl<'a> TranscriptConverter<'a> {
             .for_each(|_| stats.add_warning(ImportWarning::SecretReplaced));
         transcript.warnings.iter().for_each(|warning| stats.add_warning(*warning));
         let (drafts, labels) =
-            ExchangeBuilder::new(&transcript, self.plan.tools, self.plan.keys, &mut stats).run();
+            ExchangeBuilder::new(&transcript, self.plan.tools, self.plan.keys, &mut stats).build();
         let untimed_start = i64::from(self.sessions_before) * 1_000_000;
         let converted =
             SessionAssembler { converter: self, names, transcript, drafts, labels, untimed_start }
@@ -99,14 +100,14 @@ impl<'a> TranscriptConverter<'a> {
             (None, None) => AgentId::parse(self.plan.format.as_str()).map_err(|error| ("agent", error))?,
         };
         let case = CaseId::parse(&transcript.case).map_err(|error| ("task", error))?;
-        let name = shortened(&transcript.name);
+        let name = shorten(&transcript.name);
         let session = format!("{}/{}/{name}", self.plan.format.as_str(), self.plan.file.stem());
         let session = SessionId::parse(&session).map_err(|error| ("task", error))?;
         Ok(SessionNames { agent, case, session })
     }
 }
 
-fn shortened(name: &str) -> String {
+fn shorten(name: &str) -> String {
     if name.len() <= MAX_NAME_BYTES {
         return name.to_owned();
     }
@@ -123,13 +124,14 @@ struct SessionNames {
     session: SessionId,
 }
 
-/// The drafts of one session and what is needed to finish them.
+/// Assembles the rows of one session from its drafts.
 struct SessionAssembler<'w, 'a> {
     converter: &'w TranscriptConverter<'a>,
     names: SessionNames,
     transcript: Transcript,
     drafts: Vec<ExchangeDraft>,
     labels: BTreeMap<String, String>,
+    /// Start of a session without times, microseconds since 1970.
     untimed_start: i64,
 }
 
@@ -141,18 +143,18 @@ impl SessionAssembler<'_, '_> {
         let trial = self.trial(timed, &mut stats);
         let embedding = trial.as_ref().and_then(|trial| self.embedding(trial));
         let mut exchanges = Vec::with_capacity(self.drafts.len());
-        let mut pieces = Vec::new();
+        let mut chunks = Vec::new();
         let mut kept: HashSet<Digest> = HashSet::new();
         let mut clock = session_started_at;
         for (seq, draft) in (0_u32..).zip(&self.drafts) {
-            // Exchanges without a time follow the one before by a microsecond, so that their order is kept.
+            // An exchange without a time starts a microsecond after the one before, which keeps their order.
             clock = match draft.started_at {
                 Some(at) => at.max(clock),
                 None => clock + i64::from(seq > 0),
             };
-            let mut keep = |(digest, piece): (Digest, &[u8])| {
+            let mut keep = |(digest, chunk): (Digest, &[u8])| {
                 if kept.insert(digest) {
-                    pieces.push((self.names.session.clone(), digest, Bytes::copy_from_slice(piece)));
+                    chunks.push((self.names.session.clone(), digest, Bytes::copy_from_slice(chunk)));
                 }
             };
             let request = Body::split(&draft.request, self.converter.plan.keys, &mut keep);
@@ -161,7 +163,7 @@ impl SessionAssembler<'_, '_> {
         }
         count_edges(&exchanges, &mut stats);
         let close = (!exchanges.is_empty()).then(|| self.close(&exchanges, session_started_at, &stats));
-        ConvertedSession { exchanges, pieces, close, trial, embedding, stats }
+        ConvertedSession { exchanges, chunks, close, trial, embedding, stats }
     }
 
     fn exchange(
@@ -223,7 +225,7 @@ impl SessionAssembler<'_, '_> {
     fn exchange_id(&self, seq: u32) -> ExchangeId {
         let number = self.converter.exchanges_before + u64::from(seq);
         ExchangeId::parse(&format!("{}-{number}", self.converter.plan.incarnation))
-            .expect("an incarnation with a short number behind it is a valid id")
+            .expect("an incarnation and a number are a valid id")
     }
 
     fn close(&self, exchanges: &[Exchange], started_at: i64, stats: &ImportStats) -> SessionClose {
@@ -275,7 +277,7 @@ impl SessionAssembler<'_, '_> {
             session: self.names.session.clone(),
             seed: None,
             started_at,
-            duration_us: transcript.reported.duration_us.or_else(|| draft::turn_time(&self.drafts)),
+            duration_us: transcript.reported.duration_us.or_else(|| draft::turn_duration(&self.drafts)),
             ending: transcript.ending,
             ending_detail: transcript.ending_detail.clone(),
             success: transcript.success,
@@ -294,7 +296,7 @@ impl SessionAssembler<'_, '_> {
         })
     }
 
-    /// The answer's vector as the file brought it; which model made it is not known.
+    /// The embedding that the file has for the answer; its model is unknown.
     fn embedding(&self, trial: &Trial) -> Option<Embedding> {
         let vector = self.transcript.reported.embedding.clone()?;
         Some(Embedding {

@@ -1,4 +1,4 @@
-//! What a transcript becomes: exchanges, the pieces of their bodies, a close row, a trial.
+//! The rows of one converted session: exchanges, chunks, close row, trial and embedding.
 
 use bytes::Bytes;
 use schemas::embedding::Embedding;
@@ -13,16 +13,16 @@ use super::stats::ImportStats;
 /// One session, ready to be stored.
 #[derive(Debug)]
 pub struct ConvertedSession {
-    /// Its exchanges, by seq; none where there was no transcript.
+    /// Exchanges, by seq; empty for a trial without a transcript.
     pub exchanges: Vec<Exchange>,
-    /// The pieces of their bodies, each once.
-    pub pieces: Vec<(SessionId, Digest, Bytes)>,
-    /// Its close row; absent where there was no transcript.
+    /// Distinct chunks of their bodies.
+    pub chunks: Vec<(SessionId, Digest, Bytes)>,
+    /// Close row; absent for a trial without a transcript.
     pub close: Option<SessionClose>,
-    /// Its trial, where it goes into a run.
+    /// Trial; absent if the destination is a store.
     pub trial: Option<Trial>,
-    /// Its answer as a vector, where the file brought one and it goes into a run.
+    /// Embedding of the answer; absent if the file has none, or the destination is a store.
     pub embedding: Option<Embedding>,
-    /// What was made, converted and odd.
+    /// Counts of this session.
     pub stats: ImportStats,
 }

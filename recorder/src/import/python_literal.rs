@@ -1,63 +1,62 @@
-//! Python literals (`{'a': None, "b": (1, True)}`) as JSON values: what some harnesses write for tool arguments.
+//! Parser of Python literals (`{'a': None, "b": (1, True)}`), which some benchmarks write as tool arguments.
 //!
-//! Reads literals alone: no names, no calls, no operators, nothing is ever evaluated. Sets, bytes, complex numbers,
-//! `inf` and `nan` have no JSON spelling and are refused.
+//! It never evaluates names, calls or operators. Sets, bytes, complex numbers, `inf` and `nan` have no JSON form and are errors.
 
 use serde_json::{Map, Number, Value};
 
-/// How deep literals may nest; deeper ones come from hostile input.
+/// The deepest nesting; a deeper literal would exhaust the stack.
 pub const MAX_DEPTH: usize = 64;
 
 /// A text that is not a Python literal.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected {expected} at byte {offset}")]
 pub struct PythonLiteralError {
-    /// Where, in bytes from the start.
+    /// Byte offset of the error.
     pub offset: usize,
-    /// What should stand there.
+    /// Expected syntax.
     pub expected: &'static str,
 }
 
-/// Parses a literal; white space around it is ignored.
+/// Parses a literal, ignoring white space around it.
 ///
 /// # Errors
-/// Says where the text stops being a literal.
+/// The text is not a literal; the error has the offset.
 pub fn parse(text: &str) -> Result<Value, PythonLiteralError> {
-    let mut reader = Reader { text, at: 0 };
-    let value = reader.value(0)?;
-    reader.skip_space();
-    if reader.at == text.len() { Ok(value) } else { Err(reader.wanted("the end of the text")) }
+    let mut parser = LiteralParser { text, offset: 0 };
+    let value = parser.value(0)?;
+    parser.skip_space();
+    if parser.offset == text.len() { Ok(value) } else { Err(parser.expected("the end of the text")) }
 }
 
-struct Reader<'a> {
+struct LiteralParser<'a> {
     text: &'a str,
-    at: usize,
+    offset: usize,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> LiteralParser<'a> {
     fn rest(&self) -> &'a str {
-        &self.text[self.at..]
+        &self.text[self.offset..]
     }
 
-    fn wanted(&self, expected: &'static str) -> PythonLiteralError {
-        PythonLiteralError { offset: self.at, expected }
+    fn expected(&self, expected: &'static str) -> PythonLiteralError {
+        PythonLiteralError { offset: self.offset, expected }
     }
 
     fn skip_space(&mut self) {
-        self.at = self.text.len() - self.rest().trim_start().len();
+        self.offset = self.text.len() - self.rest().trim_start().len();
     }
 
-    fn take(&mut self, token: &str) -> bool {
+    fn eat(&mut self, token: &str) -> bool {
         let found = self.rest().starts_with(token);
         if found {
-            self.at += token.len();
+            self.offset += token.len();
         }
         found
     }
 
     fn value(&mut self, depth: usize) -> Result<Value, PythonLiteralError> {
         if depth > MAX_DEPTH {
-            return Err(self.wanted("fewer than 65 levels"));
+            return Err(self.expected("fewer than 65 levels"));
         }
         self.skip_space();
         match self.rest().chars().next() {
@@ -67,7 +66,7 @@ impl<'a> Reader<'a> {
             Some('\'' | '"') => self.string().map(Value::String),
             Some('+' | '-' | '.' | '0'..='9') => self.number(),
             Some(_) => self.name(),
-            None => Err(self.wanted("a value")),
+            None => Err(self.expected("a value")),
         }
     }
 
@@ -78,58 +77,58 @@ impl<'a> Reader<'a> {
             "None" => Value::Null,
             "True" => Value::Bool(true),
             "False" => Value::Bool(false),
-            _ => return Err(self.wanted("a literal")),
+            _ => return Err(self.expected("a literal")),
         };
-        self.at += word.len();
+        self.offset += word.len();
         Ok(value)
     }
 
     fn dict(&mut self, depth: usize) -> Result<Value, PythonLiteralError> {
-        self.at += 1;
+        self.offset += 1;
         let mut map = Map::new();
         loop {
             self.skip_space();
-            if self.take("}") {
+            if self.eat("}") {
                 return Ok(Value::Object(map));
             }
             if !self.rest().starts_with(['\'', '"']) {
-                return Err(self.wanted("a string key or `}`"));
+                return Err(self.expected("a string key or `}`"));
             }
             let key = self.string()?;
             self.skip_space();
-            if !self.take(":") {
-                return Err(self.wanted("`:`"));
+            if !self.eat(":") {
+                return Err(self.expected("`:`"));
             }
             let item = self.value(depth + 1)?;
-            // As in Python, the last of two equal keys holds.
+            // As in Python, the last of two equal keys wins.
             map.insert(key, item);
             self.skip_space();
-            if !self.take(",") && !self.rest().starts_with('}') {
-                return Err(self.wanted("`,` or `}`"));
+            if !self.eat(",") && !self.rest().starts_with('}') {
+                return Err(self.expected("`,` or `}`"));
             }
         }
     }
 
-    /// Reads up to the closing bracket; says too whether a comma stood before it.
+    /// Parses up to the closing bracket; returns also whether a comma precedes it.
     fn sequence(
         &mut self,
         depth: usize,
         close: &'static str,
     ) -> Result<(Vec<Value>, bool), PythonLiteralError> {
-        self.at += 1;
+        self.offset += 1;
         let mut items = Vec::new();
         let mut comma = false;
         loop {
             self.skip_space();
-            if self.take(close) {
+            if self.eat(close) {
                 return Ok((items, comma));
             }
             if !items.is_empty() && !comma {
-                return Err(self.wanted("`,` or a closing bracket"));
+                return Err(self.expected("`,` or a closing bracket"));
             }
             items.push(self.value(depth + 1)?);
             self.skip_space();
-            comma = self.take(",");
+            comma = self.eat(",");
         }
     }
 
@@ -147,30 +146,32 @@ impl<'a> Reader<'a> {
 
     fn number(&mut self) -> Result<Value, PythonLiteralError> {
         let rest = self.rest();
-        let is_part = |(place, letter): &(usize, char)| {
-            let after_e = *place > 0 && rest[..*place].ends_with(['e', 'E']);
+        let is_part = |(index, letter): &(usize, char)| {
+            let after_e = *index > 0 && rest[..*index].ends_with(['e', 'E']);
             letter.is_ascii_digit()
                 || matches!(letter, '.' | 'e' | 'E' | '_')
-                || (matches!(letter, '+' | '-') && (*place == 0 || after_e))
+                || (matches!(letter, '+' | '-') && (*index == 0 || after_e))
         };
-        let length = rest.char_indices().take_while(is_part).last().map_or(0, |(place, _)| place + 1);
+        let length = rest.char_indices().take_while(is_part).last().map_or(0, |(index, _)| index + 1);
         let digits = rest[..length].replace('_', "");
         let digits = digits.strip_prefix('+').unwrap_or(&digits);
-        let number = whole(digits).or_else(|| decimal(digits)).ok_or_else(|| self.wanted("a number"))?;
-        self.at += length;
+        let number = integer(digits).or_else(|| float(digits)).ok_or_else(|| self.expected("a number"))?;
+        self.offset += length;
         Ok(Value::Number(number))
     }
 
     fn string(&mut self) -> Result<String, PythonLiteralError> {
         let quote = if self.rest().starts_with('"') { '"' } else { '\'' };
-        self.at += 1;
+        self.offset += 1;
         let mut out = String::new();
         loop {
-            let Some(letter) = self.rest().chars().next() else { return Err(self.wanted("a closing quote")) };
+            let Some(letter) = self.rest().chars().next() else {
+                return Err(self.expected("a closing quote"));
+            };
             if letter == '\n' {
-                return Err(self.wanted("a closing quote before the line ends"));
+                return Err(self.expected("a closing quote before the line ends"));
             }
-            self.at += letter.len_utf8();
+            self.offset += letter.len_utf8();
             match letter {
                 '\\' => self.escape(&mut out)?,
                 _ if letter == quote => return Ok(out),
@@ -181,9 +182,9 @@ impl<'a> Reader<'a> {
 
     fn escape(&mut self, out: &mut String) -> Result<(), PythonLiteralError> {
         let Some(letter) = self.rest().chars().next() else {
-            return Err(self.wanted("an escaped character"));
+            return Err(self.expected("an escaped character"));
         };
-        self.at += letter.len_utf8();
+        self.offset += letter.len_utf8();
         let plain = match letter {
             '\n' => return Ok(()),
             '\\' | '\'' | '"' => letter,
@@ -211,23 +212,23 @@ impl<'a> Reader<'a> {
     fn code(&mut self, digits: usize) -> Result<char, PythonLiteralError> {
         let code = self.rest().get(..digits).filter(|text| text.bytes().all(|byte| byte.is_ascii_hexdigit()));
         let letter = code.and_then(|text| u32::from_str_radix(text, 16).ok()).and_then(char::from_u32);
-        let letter = letter.ok_or_else(|| self.wanted("the hexadecimal digits of a character"))?;
-        self.at += digits;
+        let letter = letter.ok_or_else(|| self.expected("the hexadecimal digits of a character"))?;
+        self.offset += digits;
         Ok(letter)
     }
 
-    /// Reads up to two more octal digits; the first one stands just before.
+    /// Parses up to two more octal digits after the first one.
     fn octal(&mut self) -> char {
-        let start = self.at - 1;
+        let start = self.offset - 1;
         let more = self.rest().bytes().take(2).take_while(|byte| (b'0'..=b'7').contains(byte)).count();
-        self.at += more;
-        let code = u32::from_str_radix(&self.text[start..self.at], 8).unwrap_or(0);
+        self.offset += more;
+        let code = u32::from_str_radix(&self.text[start..self.offset], 8).unwrap_or(0);
         // At most 0o777, and every code below 0xD800 is a character.
         char::from_u32(code).unwrap_or('\u{fffd}')
     }
 }
 
-fn whole(digits: &str) -> Option<Number> {
+fn integer(digits: &str) -> Option<Number> {
     let bare = digits.strip_prefix('-').unwrap_or(digits);
     // Python has no integers with leading zeros (`007`), so neither do its literals.
     if bare.len() > 1 && bare.starts_with('0') {
@@ -236,7 +237,7 @@ fn whole(digits: &str) -> Option<Number> {
     digits.parse::<i64>().map(Number::from).or_else(|_| digits.parse::<u64>().map(Number::from)).ok()
 }
 
-fn decimal(digits: &str) -> Option<Number> {
+fn float(digits: &str) -> Option<Number> {
     // An integer too long for 64 bits would lose digits as a double.
     if !digits.contains(['.', 'e', 'E']) {
         return None;
@@ -251,7 +252,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn reads_what_repr_writes() {
+    fn output_of_repr_is_parsed() {
         let text = r#"{'a': None, "b": (1, True), 'c': [-2.5, 1e3,], 'it\'s': "it's", 'n': '\n\x41\u00e9\U0001f600\101'}"#;
         let value = json!({"a": null, "b": [1, true], "c": [-2.5, 1000.0], "it's": "it's", "n": "\nA\u{e9}\u{1f600}A"});
         assert_eq!(parse(text), Ok(value));
@@ -262,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_not_a_literal() {
+    fn other_texts_are_errors() {
         for text in [
             "",
             "{'a'}",
@@ -343,12 +344,12 @@ mod tests {
         }
 
         #[test]
-        fn never_panics_on_what_looks_like_a_literal(text in r#"[\{\}\[\]\(\)'",:\\xuU0-9a-f eE.+\-_NTF\n]{0,40}"#) {
+        fn never_panics_on_texts_like_literals(text in r#"[\{\}\[\]\(\)'",:\\xuU0-9a-f eE.+\-_NTF\n]{0,40}"#) {
             let _ = parse(&text);
         }
 
         #[test]
-        fn reads_back_every_value(value in json_value()) {
+        fn repr_and_parse_round_trip(value in json_value()) {
             prop_assert_eq!(parse(&repr(&value)), Ok(value));
         }
     }

@@ -1,6 +1,6 @@
-//! Secrets of a transcript replaced before anything is made of it, by the shapes that the tap replaces too.
+//! Redaction of a transcript before its conversion, by the detectors of the recorder.
 //!
-//! What is replaced is counted where it was first said; the requests that repeat it as history do not count it again.
+//! A redaction counts in the message that contains the secret. Requests that repeat the message as history do not count it.
 
 use schemas::exchange::Redaction;
 
@@ -8,10 +8,10 @@ use super::transcript::Transcript;
 use crate::encode::redact::Redactor;
 use crate::encode::redact::counts::RedactionCounts;
 
-/// Where a value was replaced that a transcript carries beside its messages.
-const BESIDE: &str = "import";
+/// Location of a redaction outside the messages.
+const OUTSIDE_MESSAGES: &str = "import";
 
-/// Replaces every secret; returns how many there were.
+/// Replaces every secret; returns their number.
 pub(super) fn redact_transcript(redactor: &Redactor, transcript: &mut Transcript) -> u64 {
     let mut count = 0;
     for message in &mut transcript.messages {
@@ -23,7 +23,7 @@ pub(super) fn redact_transcript(redactor: &Redactor, transcript: &mut Transcript
         }
     }
     for text in [&mut transcript.opening, &mut transcript.reported.answer, &mut transcript.ending_detail] {
-        replace(redactor, text, BESIDE, &mut count);
+        replace(redactor, text, OUTSIDE_MESSAGES, &mut count);
     }
     count
 }
@@ -31,13 +31,13 @@ pub(super) fn redact_transcript(redactor: &Redactor, transcript: &mut Transcript
 fn replace(
     redactor: &Redactor,
     text: &mut Option<String>,
-    place: &'static str,
+    location: &'static str,
     count: &mut u64,
 ) -> Vec<Redaction> {
-    let Some(said) = text.take() else { return Vec::new() };
+    let Some(original) = text.take() else { return Vec::new() };
     let mut counts = RedactionCounts::default();
-    let safe = redactor.body(said.into_bytes(), false, place, &mut counts);
-    *text = Some(String::from_utf8_lossy(&safe).into_owned());
+    let redacted = redactor.body(original.into_bytes(), false, location, &mut counts);
+    *text = Some(String::from_utf8_lossy(&redacted).into_owned());
     let rows = counts.into_rows();
     *count += rows.iter().map(|row| u64::from(row.count)).sum::<u64>();
     rows

@@ -1,7 +1,7 @@
-//! tau2-bench results (sierra-research/tau2-bench and its forks): one document `{info, tasks, simulations}`, or the
-//! same with `info` on the first line and one simulation on each line after it.
+//! Parser of tau2-bench results (sierra-research/tau2-bench and forks): one document `{info, tasks, simulations}`, or a first
+//! line with `info` and then one simulation per line.
 //!
-//! Of `info` only the domain and the agent's model are read: it can hold the credentials of who ran it.
+//! Only the domain and the agent's model are read from `info`, because it may contain credentials.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ use super::transcript::{ReportedTotals, Transcript};
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Head {
+struct FileHeader {
     info: Info,
     tasks: Vec<Task>,
 }
@@ -76,15 +76,15 @@ struct RewardInfo {
     reward: Option<f64>,
 }
 
-/// What the head of a file says about all of its sessions.
-struct Setting {
+/// Values of the header that apply to all sessions.
+struct FileContext {
     domain: Option<String>,
     model: Option<String>,
     tickets: BTreeMap<String, String>,
 }
 
-impl From<Head> for Setting {
-    fn from(head: Head) -> Self {
+impl From<FileHeader> for FileContext {
+    fn from(head: FileHeader) -> Self {
         let tickets =
             head.tasks.into_iter().filter_map(|task| Some((chat_message::task(&task.id)?, task.ticket?)));
         Self {
@@ -95,24 +95,24 @@ impl From<Head> for Setting {
     }
 }
 
-/// Reads every simulation of the file.
-pub(super) fn read(source: &ImportFile) -> ParsedFile {
+/// Parses every simulation of the file.
+pub(super) fn read(file: &ImportFile) -> ParsedFile {
     let mut parsed = ParsedFile::default();
-    let (head, items) = match split(source) {
+    let (head, items) = match split_header(file) {
         Ok(parts) => parts,
         Err(item) => {
             parsed.skipped.push(item);
             return parsed;
         }
     };
-    // A head that cannot be read costs the domain and the tickets, not the sessions.
-    let head = head.map(|head| source.decode::<Head>(head)).unwrap_or_else(|| Ok(Head::default()));
-    let setting = Setting::from(head.unwrap_or_else(|item| {
+    // Without a readable header, domain and tickets are missing, but the sessions are not.
+    let head = head.map(|head| file.decode::<FileHeader>(head)).unwrap_or_else(|| Ok(FileHeader::default()));
+    let context = FileContext::from(head.unwrap_or_else(|item| {
         parsed.skipped.push(item);
-        Head::default()
+        FileHeader::default()
     }));
     for item in items {
-        let row = source.decode::<Simulation>(item).and_then(|row| transcript(source, item.0, row, &setting));
+        let row = file.decode::<Simulation>(item).and_then(|row| transcript(file, item.0, row, &context));
         match row {
             Ok(transcript) => parsed.transcripts.push(transcript),
             Err(item) => parsed.skipped.push(item),
@@ -121,13 +121,13 @@ pub(super) fn read(source: &ImportFile) -> ParsedFile {
     parsed
 }
 
-/// Finds the head and the simulations, whichever of the two shapes the file has.
-fn split(source: &ImportFile) -> Result<(Option<FileItem<'_>>, Vec<FileItem<'_>>), SkippedItem> {
-    if let Ok(document) = serde_json::from_slice::<Document<'_>>(source.bytes()) {
+/// Separates header and simulations, for both layouts of the file.
+fn split_header(file: &ImportFile) -> Result<(Option<FileItem<'_>>, Vec<FileItem<'_>>), SkippedItem> {
+    if let Ok(document) = serde_json::from_slice::<Document<'_>>(file.bytes()) {
         let items = (1..).zip(document.simulations.into_iter().map(|one| one.get().as_bytes()));
-        return Ok((Some((1, source.bytes())), items.collect()));
+        return Ok((Some((1, file.bytes())), items.collect()));
     }
-    let mut items = source.items();
+    let mut items = file.items();
     let is_head = |text: &[u8]| {
         serde_json::from_slice::<Value>(text).is_ok_and(|v| {
             v.get("info").is_some() && v.get("task_id").is_none() && v.get("messages").is_none()
@@ -137,14 +137,14 @@ fn split(source: &ImportFile) -> Result<(Option<FileItem<'_>>, Vec<FileItem<'_>>
         let head = items.remove(0);
         return Ok((Some(head), items));
     }
-    // A whole document that is cut short has one item that opens with its head; there is nothing to salvage by line.
+    // A truncated document cannot be parsed by line.
     let opens_document =
         |text: &[u8]| text.trim_ascii().first() == Some(&b'{') && text.trim_ascii().len() < 3;
     if items.first().is_some_and(|(_, text)| opens_document(text)) {
-        let error = serde_json::from_slice::<Value>(source.bytes())
+        let error = serde_json::from_slice::<Value>(file.bytes())
             .err()
             .map_or_else(String::new, |error| error.to_string());
-        return Err(source.skipped_item(
+        return Err(file.skipped_item(
             1,
             "simulations",
             format!("expected a document with `simulations`, found {error}"),
@@ -154,28 +154,28 @@ fn split(source: &ImportFile) -> Result<(Option<FileItem<'_>>, Vec<FileItem<'_>>
 }
 
 fn transcript(
-    source: &ImportFile,
+    file: &ImportFile,
     line: u64,
     row: Simulation,
-    setting: &Setting,
+    context: &FileContext,
 ) -> Result<Transcript, SkippedItem> {
     let case = chat_message::task(&row.task_id).ok_or_else(|| {
-        source.skipped_item(line, "task_id", format!("expected a number or a text, found {}", row.task_id))
+        file.skipped_item(line, "task_id", format!("expected a number or a text, found {}", row.task_id))
     })?;
     let mut warnings = Vec::new();
     let messages = chat_message::messages("messages", row.messages, &mut warnings)
-        .map_err(|misread| misread.at(source, line))?;
+        .map_err(|misread| misread.at(file, line))?;
     let trial = row.trial.unwrap_or(0);
     let ending = ending(row.termination_reason.as_deref());
-    let domain = setting.domain.clone();
+    let domain = context.domain.clone();
     Ok(Transcript {
         line,
         name: format!("{case}/{trial}"),
-        opening: setting.tickets.get(&case).cloned(),
+        opening: context.tickets.get(&case).cloned(),
         case,
         trial,
         agent: domain.clone(),
-        model: setting.model.clone(),
+        model: context.model.clone(),
         messages,
         reported: ReportedTotals::default(),
         started_at: row.start_time.as_deref().and_then(time::parse),
@@ -187,7 +187,7 @@ fn transcript(
     })
 }
 
-/// The termination reasons of tau2-bench (`TerminationReason` in its data model).
+/// The ending for a `TerminationReason` of tau2-bench.
 fn ending(reason: Option<&str>) -> TrialEnding {
     match reason {
         Some("max_steps" | "too_many_errors" | "agent_error" | "invalid_agent_message") => {
@@ -207,7 +207,7 @@ mod tests {
     const SIMULATION: &str = r#"{"task_id":"7","trial":1,"reward_info":{"reward":1.0},"messages":[{"role":"user","content":"hi"}]}"#;
 
     #[test]
-    fn both_shapes_read_the_same() {
+    fn both_layouts_are_parsed_equally() {
         let document = format!("{HEAD},\n\"simulations\":[{SIMULATION}]}}");
         let lines = format!("{HEAD}}}\n{SIMULATION}\n");
         for text in [document, lines] {
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_truncated_end_is_set_aside() {
+    fn a_truncated_document_is_skipped() {
         let text = format!("{{\n{}", &HEAD[1..]);
         let parsed = read(&ImportFile::decompress("x.json", text.into_bytes()).expect("reads"));
         assert_eq!((parsed.transcripts.len(), parsed.skipped.len()), (0, 1));

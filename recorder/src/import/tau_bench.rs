@@ -1,4 +1,4 @@
-//! tau-bench results (sierra-research/tau-bench and its forks): `{task_id, trial, reward, info, traj}`.
+//! Parser of tau-bench results (sierra-research/tau-bench and forks): `{task_id, trial, reward, info, traj}`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,11 +13,11 @@ use super::skipped::SkippedItem;
 use super::stats::ImportWarning;
 use super::transcript::{ReportedTotals, Transcript, TranscriptMessage, TranscriptRole};
 
-/// The domains of tau-bench: a file names its own only in prose.
+/// The domains of tau-bench. A file names its domain only in prose.
 const DOMAINS: [&str; 2] = ["airline", "retail"];
 
 #[derive(Debug, Deserialize)]
-struct Row {
+struct TauBenchRow {
     task_id: Value,
     #[serde(default)]
     trial: Option<u32>,
@@ -30,11 +30,11 @@ struct Row {
     source_path: Option<String>,
 }
 
-/// Reads every session of the file.
-pub(super) fn read(source: &ImportFile) -> ParsedFile {
+/// Parses every session of the file.
+pub(super) fn read(file: &ImportFile) -> ParsedFile {
     let mut parsed = ParsedFile::default();
-    for item in source.items() {
-        let row = source.decode::<Row>(item).and_then(|row| transcript(source, item.0, row));
+    for item in file.items() {
+        let row = file.decode::<TauBenchRow>(item).and_then(|row| transcript(file, item.0, row));
         match row {
             Ok(transcript) => parsed.transcripts.push(transcript),
             Err(item) => parsed.skipped.push(item),
@@ -54,27 +54,27 @@ pub(super) fn read(source: &ImportFile) -> ParsedFile {
     parsed
 }
 
-/// Some forks write the task's index as `trial`: then every session has its own task and says it twice.
+/// Whether `trial` repeats the task number, as some forks write it: then every session has its own task.
 fn trial_is_task_index(transcripts: &[Transcript]) -> bool {
     let tasks: BTreeSet<&str> = transcripts.iter().map(|transcript| transcript.case.as_str()).collect();
     tasks.len() == transcripts.len()
         && transcripts.iter().all(|transcript| transcript.case == transcript.trial.to_string())
 }
 
-fn transcript(source: &ImportFile, line: u64, row: Row) -> Result<Transcript, SkippedItem> {
+fn transcript(file: &ImportFile, line: u64, row: TauBenchRow) -> Result<Transcript, SkippedItem> {
     let case = chat_message::task(&row.task_id).ok_or_else(|| {
-        source.skipped_item(line, "task_id", format!("expected a number or a text, found {}", row.task_id))
+        file.skipped_item(line, "task_id", format!("expected a number or a text, found {}", row.task_id))
     })?;
     let mut warnings = Vec::new();
-    let mut messages = chat_message::messages("traj", row.traj, &mut warnings)
-        .map_err(|misread| misread.at(source, line))?;
+    let mut messages =
+        chat_message::messages("traj", row.traj, &mut warnings).map_err(|misread| misread.at(file, line))?;
     for message in &mut messages {
         if message.role == TranscriptRole::Tool && message.is_error.is_none() {
             message.is_error = Some(reports_error(message));
         }
     }
     let crash = row.info.get("error").and_then(Value::as_str).map(str::to_owned);
-    let domain = domain(source, &messages, row.source_path.as_deref());
+    let domain = domain(file, &messages, row.source_path.as_deref());
     Ok(Transcript {
         line,
         case,
@@ -94,7 +94,7 @@ fn transcript(source: &ImportFile, line: u64, row: Row) -> Result<Transcript, Sk
     })
 }
 
-/// The tools of tau-bench report a failure as a text that starts with `Error`; some forks print an assignment of it.
+/// Whether a tool message reports a failure: its text starts with `Error`, in some forks within an assignment.
 fn reports_error(message: &TranscriptMessage) -> bool {
     let text = message.text.as_deref().unwrap_or("");
     let value = match text.strip_prefix("# ").and_then(|text| text.split_once(" = \"")) {
@@ -104,9 +104,9 @@ fn reports_error(message: &TranscriptMessage) -> bool {
     value.starts_with("Error:") || value.starts_with("Error ")
 }
 
-/// The first line of the policy names the domain; without a policy, the path of the file does.
+/// The domain, from the first line of the policy, else from the path of the file.
 fn domain(
-    source: &ImportFile,
+    file: &ImportFile,
     messages: &[TranscriptMessage],
     source_path: Option<&str>,
 ) -> Option<&'static str> {
@@ -115,9 +115,9 @@ fn domain(
         .find(|message| message.role == TranscriptRole::System)
         .and_then(|message| message.text.as_deref());
     let title = policy.and_then(|text| text.lines().next());
-    let places = [title, source_path, Some(source.name())];
-    let places: Vec<String> = places.into_iter().flatten().map(str::to_lowercase).collect();
-    places.iter().find_map(|text| DOMAINS.into_iter().find(|domain| text.contains(domain)))
+    let candidates = [title, source_path, Some(file.name())];
+    let candidates: Vec<String> = candidates.into_iter().flatten().map(str::to_lowercase).collect();
+    candidates.iter().find_map(|text| DOMAINS.into_iter().find(|domain| text.contains(domain)))
 }
 
 #[cfg(test)]
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_that_repeats_the_task_is_no_trial() {
+    fn a_trial_field_that_repeats_the_task_is_read_as_trial_0() {
         let parsed =
             parse("{\"task_id\":3,\"trial\":3,\"traj\":[]}\n{\"task_id\":4,\"trial\":4,\"traj\":[]}");
         assert!(parsed.transcripts.iter().all(|transcript| transcript.trial == 0));
@@ -139,12 +139,12 @@ mod tests {
     }
 
     #[test]
-    fn names_line_and_field_of_what_is_broken() {
+    fn skipped_items_have_line_and_field() {
         let parsed = parse(
             "{\"task_id\":0,\"traj\":[{\"role\":\"alien\"}]}\n{\"task_id\":1,\n{\"task_id\":2,\"traj\":[{\"role\":\"user\",\"content\":\"x\"}]}",
         );
-        let places: Vec<_> = parsed.skipped.iter().map(|item| (item.line, item.field.as_str())).collect();
-        assert_eq!(places, [(1, "traj[0].role"), (2, "")]);
+        let positions: Vec<_> = parsed.skipped.iter().map(|item| (item.line, item.field.as_str())).collect();
+        assert_eq!(positions, [(1, "traj[0].role"), (2, "")]);
         assert_eq!(parsed.transcripts.len(), 1);
     }
 }

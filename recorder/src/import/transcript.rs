@@ -1,6 +1,4 @@
-//! One past session as its file tells it, before it is cut into exchanges.
-//!
-//! All formats are read into this one shape; what is peculiar to a format ends here.
+//! Transcript of one past session, before its conversion to exchanges. All formats are parsed into it.
 
 use std::collections::BTreeMap;
 
@@ -9,109 +7,109 @@ use schemas::trial::TrialEnding;
 
 use super::stats::ImportWarning;
 
-/// Who a message is from.
+/// Author of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TranscriptRole {
-    /// The agent's instructions.
+    /// The system prompt.
     System,
-    /// The caller.
+    /// The user, who calls the agent.
     User,
-    /// The agent's model.
+    /// The model of the agent.
     Assistant,
-    /// A tool.
+    /// A tool, with a result.
     Tool,
 }
 
-/// A tool call as the transcript has it.
+/// A tool call of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TranscriptToolCall {
-    /// Its id; absent where the source gives none or an empty one.
+    /// Id of the call; absent if the file has none or an empty one.
     pub id: Option<String>,
-    /// The tool.
+    /// Name of the tool.
     pub tool: String,
-    /// The arguments as they were written.
+    /// Arguments as in the file: JSON, a Python literal, or other text.
     pub arguments: String,
-    /// What was replaced in the arguments.
+    /// Redactions in the arguments.
     pub redactions: Vec<Redaction>,
 }
 
-/// One message.
+/// One message of a transcript.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TranscriptMessage {
-    /// Who it is from.
+    /// Author.
     pub role: TranscriptRole,
-    /// Its text.
+    /// Text; absent if the message has none.
     pub text: Option<String>,
-    /// What was replaced in the text.
+    /// Redactions in the text.
     pub redactions: Vec<Redaction>,
-    /// The tool calls it asks for.
+    /// Tool calls that the message requests.
     pub calls: Vec<TranscriptToolCall>,
-    /// Of a tool's message: the id of the call that it answers.
+    /// Tool messages: id of the call that it answers.
     pub call_id: Option<String>,
-    /// Of a tool's message: the tool, where the source names it.
+    /// Tool messages: name of the tool, if the file has it.
     pub tool: Option<String>,
-    /// Of a tool's message: whether the tool reported a failure, where the source says.
+    /// Tool messages: whether the tool failed, if the file says so.
     pub is_error: Option<bool>,
-    /// Of a tool's message: it answers a call that the caller made on its own side, not the agent.
+    /// Tool messages: whether the user, not the agent, made the call.
     pub by_user: bool,
-    /// When it was complete, UTC, microseconds since 1970.
+    /// Time of its completion, microseconds since 1970, UTC.
     pub at: Option<i64>,
-    /// Of an assistant's message: tokens and money.
+    /// Assistant messages: tokens and cost in US dollars.
     pub usage: Usage,
-    /// Of an assistant's message: why the model stopped.
+    /// Assistant messages: `finish_reason` of the model.
     pub finish_reason: Option<String>,
 }
 
-/// What the source reports of a session as a whole, where it has no transcript to add it up from.
+/// Totals that a file reports for a session without messages.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ReportedTotals {
-    /// How long the agent took, microseconds.
+    /// Duration of the session, microseconds.
     pub duration_us: Option<u64>,
-    /// Tokens and money.
+    /// Tokens and cost in US dollars.
     pub usage: Usage,
-    /// The agent's last answer.
+    /// Last answer of the agent.
     pub answer: Option<String>,
-    /// The embedding of that answer; finite numbers, not all 0.
+    /// Embedding of the answer: finite numbers, not all 0; any length, equal within a file.
     pub embedding: Option<Vec<f32>>,
 }
 
 /// One past session.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Transcript {
-    /// Its line or item in the file, from 1.
+    /// Line or number of the item in the file, from 1.
     pub line: u64,
-    /// The task: what pairs it with the same task in another run.
+    /// Name of the task. Equal names in two runs form a pair.
     pub case: String,
-    /// Which of several runs of the task it is.
+    /// Number of the trial of the task.
     pub trial: u32,
-    /// What its session id ends with: `task/trial`, and what else tells it from others of the file.
+    /// End of the session id: `task/trial`, or more if that is not unique in the file.
     pub name: String,
-    /// The agent, where the file says so.
+    /// Name of the agent; absent if the file has none.
     pub agent: Option<String>,
-    /// The agent's model, where the file says so.
+    /// Model of the agent; absent if the file has none.
     pub model: Option<String>,
-    /// What the agent was given to work on where no caller speaks first.
+    /// Ticket that the agent works on if no user writes first.
     pub opening: Option<String>,
-    /// The messages, in order.
+    /// Messages, in order.
     pub messages: Vec<TranscriptMessage>,
-    /// What the source reports beside the messages.
+    /// Totals of a session without messages.
     pub reported: ReportedTotals,
-    /// When it started, UTC, microseconds since 1970.
+    /// Start time, microseconds since 1970, UTC.
     pub started_at: Option<i64>,
-    /// Whether the work was done right.
+    /// Success label; absent if unknown.
     pub success: Option<bool>,
-    /// How it ended.
+    /// Ending of the trial.
     pub ending: TrialEnding,
-    /// Why, in words.
+    /// Cause of an ending other than complete.
     pub ending_detail: Option<String>,
-    /// Slices it belongs to.
+    /// Slices, by name: `attack` → `none`.
     pub slices: BTreeMap<String, String>,
-    /// What was odd about reading it.
+    /// Repairs made while parsing.
     pub warnings: Vec<ImportWarning>,
 }
 
 impl Transcript {
-    /// Whether it belongs to the slice; `attack=none` holds where `attack` is `none`.
+    /// Whether the slice has this value.
     #[must_use]
     pub fn is_in(&self, slice: &str, value: &str) -> bool {
         self.slices.get(slice).is_some_and(|found| found == value)

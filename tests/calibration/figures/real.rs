@@ -39,7 +39,7 @@ type Models = BTreeMap<String, BTreeMap<u32, Vec<Transcript>>>;
 fn models(path: &PathBuf) -> Models {
     let mut columns = OutcomeColumns::default();
     for renamed in ["case=service+task", "trial=run", "slice.model=model"] {
-        columns.rename(renamed).expect("names of the table");
+        columns.map_column(renamed).expect("names of the table");
     }
     INFRASTRUCTURE.iter().for_each(|text| columns.infrastructure(text));
     let raw = std::fs::read(path).expect("the data folder holds mcpmark-outcomes/outcomes.csv.zst");

@@ -181,7 +181,7 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Fai
 fn columns(args: &Args) -> Result<OutcomeColumns, Failure> {
     let mut columns = OutcomeColumns::default();
     for column in &args.columns {
-        columns.rename(column).map_err(Failure::usage)?;
+        columns.map_column(column).map_err(Failure::usage)?;
     }
     if args.infrastructure.iter().any(String::is_empty) {
         let error = "--infrastructure \"\" matches every error; give a part of the error text";
@@ -262,7 +262,7 @@ fn convert(
                     summary.stats.add(&converted.stats);
                     sessions += 1;
                     batch.exchanges.extend(converted.exchanges.into_iter().map(Box::new));
-                    batch.pieces.extend(converted.pieces);
+                    batch.pieces.extend(converted.chunks);
                     batch.closes.extend(converted.close);
                     batch.trials.extend(converted.trial);
                     batch.embeddings.extend(converted.embedding);

@@ -1,28 +1,28 @@
-//! An exchange before it has its identity: what was said, when, and what it has to do with the others.
+//! An exchange before it has ids: content, times, and links to other drafts.
 
 use schemas::exchange::{Edge, Operation, OperationKind, Redaction, Usage};
 
-/// An exchange in the making.
+/// An exchange without ids.
 #[derive(Debug)]
 pub(super) struct ExchangeDraft {
     pub(super) edge: Edge,
-    /// UTC, microseconds since 1970; absent where the transcript has no times.
+    /// Microseconds since 1970, UTC; absent if the transcript has no times.
     pub(super) started_at: Option<i64>,
     pub(super) ended_at: Option<i64>,
     pub(super) request: Vec<u8>,
     pub(super) response: Vec<u8>,
     pub(super) operation: Operation,
     pub(super) usage: Usage,
-    /// A turn to which the agent never spoke.
+    /// Whether it is a turn without an answer.
     pub(super) unanswered: bool,
-    /// The seq of another draft, and what kind of link it is.
+    /// Links: seq of another draft, and kind.
     pub(super) links: Vec<(u32, &'static str)>,
     pub(super) identifiers: Vec<(&'static str, String)>,
     pub(super) redactions: Vec<Redaction>,
 }
 
 impl ExchangeDraft {
-    /// An exchange with nothing said yet.
+    /// An exchange without content.
     pub(super) fn new(edge: Edge, started_at: Option<i64>) -> Self {
         let kind = match edge {
             Edge::Turn => OperationKind::Turn,
@@ -44,20 +44,20 @@ impl ExchangeDraft {
         }
     }
 
-    /// How long it took, microseconds; absent without both times, or where they run backwards.
+    /// Duration in microseconds; absent without both times, or if they run backwards.
     pub(super) fn duration_us(&self) -> Option<u64> {
         u64::try_from(self.ended_at?.checked_sub(self.started_at?)?).ok()
     }
 }
 
-/// How long the agent took: the sum over its answered turns; absent where one has no time.
-pub(super) fn turn_time(drafts: &[ExchangeDraft]) -> Option<u64> {
+/// Duration of all answered turns, microseconds; absent if one has no times.
+pub(super) fn turn_duration(drafts: &[ExchangeDraft]) -> Option<u64> {
     let mut turns = drafts.iter().filter(|draft| draft.edge == Edge::Turn && !draft.unanswered).peekable();
     turns.peek()?;
     turns.map(ExchangeDraft::duration_us).sum()
 }
 
-/// The agent's last answer to its caller, else the last text that its model wrote.
+/// The agent's last answer to the user, else the last text of its model.
 pub(super) fn last_answer(drafts: &[ExchangeDraft]) -> Option<String> {
     let of = |edge| {
         drafts
@@ -69,7 +69,7 @@ pub(super) fn last_answer(drafts: &[ExchangeDraft]) -> Option<String> {
     of(Edge::Turn).or_else(|| of(Edge::Model))
 }
 
-/// Tokens and money of all model calls; each absent where one call does not say, for a partial sum would mislead.
+/// Tokens and cost of all model calls. A sum is absent if one call lacks the value, because a partial sum would mislead.
 pub(super) fn total_usage(drafts: &[ExchangeDraft]) -> Usage {
     let calls = || drafts.iter().filter(|draft| draft.edge == Edge::Model).map(|draft| draft.usage);
     if calls().next().is_none() {

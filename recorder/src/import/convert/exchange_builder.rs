@@ -1,6 +1,6 @@
-//! The walk along a transcript's messages that makes the drafts of its exchanges.
+//! Builds drafts of exchanges from the messages of a transcript, in one pass.
 //!
-//! Holds the little state that takes: the history so far, the open turn, the tool calls that wait for a result.
+//! Its state: the history, the open turn, and the tool calls without a result.
 
 use std::collections::BTreeMap;
 
@@ -14,39 +14,39 @@ use crate::import::arguments::{ArgumentSyntax, ToolArguments};
 use crate::import::stats::{ImportStats, ImportWarning};
 use crate::import::transcript::{Transcript, TranscriptMessage, TranscriptRole, TranscriptToolCall};
 
-/// Label of a last user message that nobody answered.
+/// Label of the session for a last user message without an answer.
 const CLOSING_LABEL: &str = "closing_message";
 
-/// How much of a closing message is kept as a label, in characters.
+/// Characters of a closing message in its label.
 const CLOSING_CHARS: usize = 500;
 
-/// A turn that the agent is working on.
-struct Turn {
-    /// Its draft.
-    at: usize,
-    /// The agent has done something about it.
-    touched: bool,
-    /// The last thing it did was to answer.
+/// The current turn.
+struct OpenTurn {
+    /// Index of its draft.
+    draft: usize,
+    /// Whether the agent has sent a message in it.
+    started: bool,
+    /// Whether the last message of the agent has no tool calls, so it is an answer.
     answered: bool,
 }
 
-/// A tool call that waits for its result.
+/// A tool call without a result so far.
 struct OpenToolCall {
     call: TranscriptToolCall,
-    /// The id in the bodies: the source's, or a made one.
+    /// Id in the bodies: from the file, or generated.
     id: String,
-    /// ExchangeDraft of the model call that asked for it.
-    asked_by: u32,
+    /// Seq of the model call that requested it.
+    requested_by: u32,
 }
 
-/// A tool that the caller used on its own side.
+/// A tool call by the user.
 struct UserToolCall {
     call: TranscriptToolCall,
     text: Option<String>,
     result: Option<String>,
 }
 
-/// Walks along one transcript.
+/// Builds the drafts of one transcript.
 pub(super) struct ExchangeBuilder<'a> {
     transcript: &'a Transcript,
     tools: &'a ToolCatalog,
@@ -54,16 +54,16 @@ pub(super) struct ExchangeBuilder<'a> {
     stats: &'a mut ImportStats,
     drafts: Vec<ExchangeDraft>,
     labels: BTreeMap<String, String>,
-    /// The messages so far, as JSON texts.
+    /// Messages so far, as JSON.
     history: Vec<String>,
-    turn: Option<Turn>,
-    pending: Vec<OpenToolCall>,
+    turn: Option<OpenTurn>,
+    open_calls: Vec<OpenToolCall>,
     user_tool_calls: Vec<UserToolCall>,
-    /// The last model call.
+    /// Seq of the last model call.
     last_model: Option<u32>,
-    /// When the message before was complete.
-    cursor: Option<i64>,
-    made_ids: u32,
+    /// Time of the previous message, microseconds since 1970.
+    previous_time: Option<i64>,
+    generated_ids: u32,
 }
 
 impl<'a> ExchangeBuilder<'a> {
@@ -82,33 +82,35 @@ impl<'a> ExchangeBuilder<'a> {
             labels: BTreeMap::new(),
             history: Vec::new(),
             turn: None,
-            pending: Vec::new(),
+            open_calls: Vec::new(),
             user_tool_calls: Vec::new(),
             last_model: None,
-            cursor: transcript.started_at,
-            made_ids: 0,
+            previous_time: transcript.started_at,
+            generated_ids: 0,
         }
     }
 
-    /// Makes the drafts, and labels for what is no exchange.
-    pub(super) fn run(mut self) -> (Vec<ExchangeDraft>, BTreeMap<String, String>) {
+    /// Returns the drafts, and labels for messages that become no exchange.
+    pub(super) fn build(mut self) -> (Vec<ExchangeDraft>, BTreeMap<String, String>) {
         for message in &self.transcript.messages {
             match message.role {
-                TranscriptRole::System => self.remember(&json!({"role": "system", "content": message.text})),
-                TranscriptRole::User if message.calls.is_empty() => self.user(message),
+                TranscriptRole::System => {
+                    self.add_to_history(&json!({"role": "system", "content": message.text}))
+                }
+                TranscriptRole::User if message.calls.is_empty() => self.user_message(message),
                 TranscriptRole::User => self.user_tool_calls(message),
-                TranscriptRole::Assistant => self.assistant(message),
+                TranscriptRole::Assistant => self.assistant_message(message),
                 TranscriptRole::Tool if message.by_user => self.user_tool_result(message),
-                TranscriptRole::Tool => self.tool(message),
+                TranscriptRole::Tool => self.tool_result(message),
             }
-            self.cursor = message.at.or(self.cursor);
+            self.previous_time = message.at.or(self.previous_time);
         }
-        self.drop_pending();
-        self.end();
+        self.drop_open_calls();
+        self.close_turn();
         (self.drafts, self.labels)
     }
 
-    fn remember(&mut self, message: &Value) {
+    fn add_to_history(&mut self, message: &Value) {
         self.history.push(message.to_string());
     }
 
@@ -116,14 +118,14 @@ impl<'a> ExchangeBuilder<'a> {
         u32::try_from(self.drafts.len()).unwrap_or(u32::MAX)
     }
 
-    fn user(&mut self, message: &TranscriptMessage) {
+    fn user_message(&mut self, message: &TranscriptMessage) {
         let text = message.text.clone().unwrap_or_default();
-        self.remember(&json!({"role": "user", "content": text}));
-        let unanswered = self.turn.as_ref().filter(|turn| !turn.answered).map(|turn| turn.at);
+        self.add_to_history(&json!({"role": "user", "content": text}));
+        let unanswered = self.turn.as_ref().filter(|turn| !turn.answered).map(|turn| turn.draft);
         let Some(input) =
-            unanswered.and_then(|at| self.drafts.get_mut(at)).map(|draft| &mut draft.operation.input)
+            unanswered.and_then(|index| self.drafts.get_mut(index)).map(|draft| &mut draft.operation.input)
         else {
-            self.open_turn(Some(text), message.at.or(self.cursor));
+            self.open_turn(Some(text), message.at.or(self.previous_time));
             return self
                 .drafts
                 .iter_mut()
@@ -131,12 +133,12 @@ impl<'a> ExchangeBuilder<'a> {
                 .take(1)
                 .for_each(|turn| turn.redactions.clone_from(&message.redactions));
         };
-        // The agent has not answered yet: its harness speaks here, or the caller adds to what it said.
+        // Before an answer, the benchmark repeats the message, or the user adds to it.
         match input {
-            Some(said) if *said == text => self.stats.add_warning(ImportWarning::RepeatedUserMessage),
-            Some(said) => {
-                said.push_str("\n\n");
-                said.push_str(&text);
+            Some(earlier) if *earlier == text => self.stats.add_warning(ImportWarning::RepeatedUserMessage),
+            Some(earlier) => {
+                earlier.push_str("\n\n");
+                earlier.push_str(&text);
                 self.stats.add_warning(ImportWarning::JoinedUserMessages);
             }
             None => *input = Some(text),
@@ -144,13 +146,13 @@ impl<'a> ExchangeBuilder<'a> {
     }
 
     fn open_turn(&mut self, input: Option<String>, at: Option<i64>) {
-        self.turn = Some(Turn { at: self.drafts.len(), touched: false, answered: false });
+        self.turn = Some(OpenTurn { draft: self.drafts.len(), started: false, answered: false });
         let mut draft = ExchangeDraft::new(Edge::Turn, at);
         draft.operation.input = input;
-        let callers: Vec<Value> = self.user_tool_calls.drain(..).map(|made| made.into_json()).collect();
-        if !callers.is_empty() {
-            draft.identifiers.push(("user_tool_calls", callers.len().to_string()));
-            draft.request = json!({"user_tool_calls": callers}).to_string().into_bytes();
+        let calls: Vec<Value> = self.user_tool_calls.drain(..).map(|call| call.into_json()).collect();
+        if !calls.is_empty() {
+            draft.identifiers.push(("user_tool_calls", calls.len().to_string()));
+            draft.request = json!({"user_tool_calls": calls}).to_string().into_bytes();
         }
         self.drafts.push(draft);
     }
@@ -170,40 +172,41 @@ impl<'a> ExchangeBuilder<'a> {
         let by_id = self
             .user_tool_calls
             .iter()
-            .position(|made| made.result.is_none() && made.call.id == message.call_id);
-        let place = by_id.or_else(|| self.user_tool_calls.iter().position(|made| made.result.is_none()));
-        match place.and_then(|place| self.user_tool_calls.get_mut(place)) {
-            Some(made) => made.result = Some(message.text.clone().unwrap_or_default()),
+            .position(|user_call| user_call.result.is_none() && user_call.call.id == message.call_id);
+        let index =
+            by_id.or_else(|| self.user_tool_calls.iter().position(|user_call| user_call.result.is_none()));
+        match index.and_then(|index| self.user_tool_calls.get_mut(index)) {
+            Some(user_call) => user_call.result = Some(message.text.clone().unwrap_or_default()),
             None => self.stats.add_warning(ImportWarning::ResultWithoutCall),
         }
     }
 
-    fn assistant(&mut self, message: &TranscriptMessage) {
+    fn assistant_message(&mut self, message: &TranscriptMessage) {
         if self.turn.is_none() {
             let by_model = message.usage.input_tokens.is_some() || !message.calls.is_empty();
-            let ticket = self.transcript.opening.clone().filter(|_| !self.has_caller());
+            let ticket = self.transcript.opening.clone().filter(|_| !self.has_user());
             if self.drafts.is_empty() && !by_model && ticket.is_none() {
                 self.stats.add_warning(ImportWarning::Greeting);
-                return self.remember(&json!({"role": "assistant", "content": message.text}));
+                return self.add_to_history(&json!({"role": "assistant", "content": message.text}));
             }
             if let Some(ticket) = &ticket {
                 self.stats.add_warning(ImportWarning::TicketAsTurn);
-                self.remember(&json!({"role": "user", "content": ticket}));
+                self.add_to_history(&json!({"role": "user", "content": ticket}));
             }
-            self.open_turn(ticket, self.cursor.or(message.at));
+            self.open_turn(ticket, self.previous_time.or(message.at));
         }
-        self.drop_pending();
+        self.drop_open_calls();
         let seq = self.next_seq();
         let ids: Vec<String> = message.calls.iter().map(|call| self.call_id(call)).collect();
         let draft = self.model_call(message, &ids);
         self.drafts.push(draft);
         self.last_model = Some(seq);
         let calls = message.calls.iter().cloned().zip(ids);
-        self.pending.extend(calls.map(|(call, id)| OpenToolCall { call, id, asked_by: seq }));
+        self.open_calls.extend(calls.map(|(call, id)| OpenToolCall { call, id, requested_by: seq }));
         if let Some(turn) = &mut self.turn {
-            turn.touched = true;
+            turn.started = true;
             turn.answered = message.calls.is_empty();
-            if let Some(draft) = self.drafts.get_mut(turn.at) {
+            if let Some(draft) = self.drafts.get_mut(turn.draft) {
                 let answer = message.text.clone().unwrap_or_default();
                 draft.operation.output = turn.answered.then_some(answer);
                 draft.ended_at = message.at;
@@ -211,22 +214,24 @@ impl<'a> ExchangeBuilder<'a> {
         }
     }
 
-    /// Whether anybody speaks to the agent at all; where nobody does, its task's ticket is what it works on.
-    fn has_caller(&self) -> bool {
+    /// Whether the transcript has user messages. Without them the agent works on its ticket.
+    fn has_user(&self) -> bool {
         self.transcript.messages.iter().any(|message| message.role == TranscriptRole::User)
     }
 
     fn call_id(&mut self, call: &TranscriptToolCall) -> String {
         call.id.clone().unwrap_or_else(|| {
             self.stats.add_warning(ImportWarning::CallIdMissing);
-            self.made_ids += 1;
-            format!("call_{}", self.made_ids)
+            self.generated_ids += 1;
+            format!("call_{}", self.generated_ids)
         })
     }
 
     fn model_call(&mut self, message: &TranscriptMessage, ids: &[String]) -> ExchangeDraft {
-        let mut draft =
-            ExchangeDraft::new(Edge::Model, self.cursor.filter(|_| message.at.is_some()).or(message.at));
+        let mut draft = ExchangeDraft::new(
+            Edge::Model,
+            self.previous_time.filter(|_| message.at.is_some()).or(message.at),
+        );
         draft.ended_at = message.at;
         let calls = message.calls.iter().zip(ids).map(|(call, id)| {
             json!({"id": id, "type": "function", "function": {"name": call.tool, "arguments": call.arguments}})
@@ -251,28 +256,27 @@ impl<'a> ExchangeBuilder<'a> {
         draft.links.extend(self.last_model.map(|to| (to, "continues")));
         draft.redactions = message.redactions.clone();
         draft.redactions.extend(message.calls.iter().flat_map(|call| call.redactions.clone()));
-        self.remember(&answer);
+        self.add_to_history(&answer);
         draft
     }
 
-    /// Writes the request around the history, whose messages are JSON already: equal messages stay equal bytes, and
-    /// so are stored once.
+    /// The request, built around the JSON of the history: equal messages stay equal bytes, so the store keeps them once.
     fn chat_request(&self) -> Vec<u8> {
         let model = self.transcript.model.as_ref().map(|model| format!("\"model\":{},", json!(model)));
         format!("{{{}\"messages\":[{}]}}", model.unwrap_or_default(), self.history.join(",")).into_bytes()
     }
 
-    fn tool(&mut self, message: &TranscriptMessage) {
-        let Some(place) = self.find_pending(message) else { return self.orphan(message) };
-        let OpenToolCall { call, id, asked_by } = self.pending.remove(place);
+    fn tool_result(&mut self, message: &TranscriptMessage) {
+        let Some(index) = self.find_open_call(message) else { return self.result_without_call(message) };
+        let OpenToolCall { call, id, requested_by } = self.open_calls.remove(index);
         let mut draft = self.tool_call(message);
-        let arguments = ToolArguments::read(&call.arguments);
-        match arguments.spelling {
+        let arguments = ToolArguments::parse(&call.arguments);
+        match arguments.syntax {
             ArgumentSyntax::Json => {}
             ArgumentSyntax::Python => self.stats.add_warning(ImportWarning::PythonArguments),
             ArgumentSyntax::Verbatim => self.stats.add_warning(ImportWarning::ArgumentsKeptVerbatim),
         }
-        if arguments.spelling == ArgumentSyntax::Verbatim {
+        if arguments.syntax == ArgumentSyntax::Verbatim {
             draft.operation.arguments_verbatim = Some(arguments.text);
         } else {
             draft.operation.arguments_digest = Some(self.keys.digest(arguments.text.as_bytes()));
@@ -280,16 +284,18 @@ impl<'a> ExchangeBuilder<'a> {
         }
         draft.request = call.arguments.into_bytes();
         draft.redactions.extend(call.redactions);
-        self.declare(&mut draft, &call.tool);
-        draft.links.push((asked_by, "requested_by"));
+        self.set_tool(&mut draft, &call.tool);
+        draft.links.push((requested_by, "requested_by"));
         draft.identifiers.extend(call.id.map(|id| ("tool_call_id", id)));
         self.drafts.push(draft);
-        self.remember(&json!({"role": "tool", "tool_call_id": id, "content": message.text}));
+        self.add_to_history(&json!({"role": "tool", "tool_call_id": id, "content": message.text}));
     }
 
     fn tool_call(&self, message: &TranscriptMessage) -> ExchangeDraft {
-        let mut draft =
-            ExchangeDraft::new(Edge::Tool, self.cursor.filter(|_| message.at.is_some()).or(message.at));
+        let mut draft = ExchangeDraft::new(
+            Edge::Tool,
+            self.previous_time.filter(|_| message.at.is_some()).or(message.at),
+        );
         draft.ended_at = message.at;
         draft.response = message.text.clone().unwrap_or_default().into_bytes();
         draft.operation.result = Some(message.text.clone().unwrap_or_default());
@@ -298,7 +304,7 @@ impl<'a> ExchangeBuilder<'a> {
         draft
     }
 
-    fn declare(&self, draft: &mut ExchangeDraft, tool: &str) {
+    fn set_tool(&self, draft: &mut ExchangeDraft, tool: &str) {
         draft.operation.tool = Some(tool.to_owned());
         draft.operation.effect = self.tools.effect(tool);
         let declared = self.tools.find(tool);
@@ -306,47 +312,49 @@ impl<'a> ExchangeBuilder<'a> {
         draft.operation.idempotent = declared.and_then(|tool| tool.idempotent);
     }
 
-    /// By id where there is one; else the first of that name, else the first of all.
-    fn find_pending(&mut self, message: &TranscriptMessage) -> Option<usize> {
+    /// The call that a result belongs to: by id, else the first of its tool; without a name, the first of all.
+    fn find_open_call(&mut self, message: &TranscriptMessage) -> Option<usize> {
         if let Some(id) = &message.call_id
-            && let Some(place) = self.pending.iter().position(|pending| pending.call.id.as_ref() == Some(id))
+            && let Some(index) = self.open_calls.iter().position(|open| open.call.id.as_ref() == Some(id))
         {
-            return Some(place);
+            return Some(index);
         }
         let named =
-            message.tool.as_ref().and_then(|tool| self.pending.iter().position(|p| p.call.tool == *tool));
-        let place = named.or_else(|| (message.tool.is_none() && !self.pending.is_empty()).then_some(0))?;
+            message.tool.as_ref().and_then(|tool| self.open_calls.iter().position(|p| p.call.tool == *tool));
+        let index = named.or_else(|| (message.tool.is_none() && !self.open_calls.is_empty()).then_some(0))?;
         self.stats.add_warning(ImportWarning::ResultJoinedByOrder);
-        Some(place)
+        Some(index)
     }
 
-    fn orphan(&mut self, message: &TranscriptMessage) {
+    fn result_without_call(&mut self, message: &TranscriptMessage) {
         self.stats.add_warning(ImportWarning::ResultWithoutCall);
         let mut draft = self.tool_call(message);
         if let Some(tool) = &message.tool {
-            self.declare(&mut draft, tool);
+            self.set_tool(&mut draft, tool);
         }
         self.drafts.push(draft);
-        self.remember(&json!({"role": "tool", "tool_call_id": message.call_id, "content": message.text}));
+        self.add_to_history(
+            &json!({"role": "tool", "tool_call_id": message.call_id, "content": message.text}),
+        );
     }
 
-    fn drop_pending(&mut self) {
-        for _ in self.pending.drain(..) {
+    fn drop_open_calls(&mut self) {
+        for _ in self.open_calls.drain(..) {
             self.stats.add_warning(ImportWarning::CallWithoutResult);
         }
     }
 
-    fn end(&mut self) {
+    fn close_turn(&mut self) {
         let Some(turn) = self.turn.take() else { return };
-        let is_last = turn.at + 1 == self.drafts.len();
-        // A goodbye that ended the session was never put to the agent: as a turn it would ask for an answer on replay.
-        if !turn.touched && is_last && turn.at > 0 {
-            let said = self.drafts.pop().and_then(|draft| draft.operation.input).unwrap_or_default();
-            self.labels.insert(CLOSING_LABEL.to_owned(), said.chars().take(CLOSING_CHARS).collect());
+        let is_last = turn.draft + 1 == self.drafts.len();
+        // The agent never received the last goodbye: as a turn, a replay would wait for its answer.
+        if !turn.started && is_last && turn.draft > 0 {
+            let text = self.drafts.pop().and_then(|draft| draft.operation.input).unwrap_or_default();
+            self.labels.insert(CLOSING_LABEL.to_owned(), text.chars().take(CLOSING_CHARS).collect());
             self.stats.add_warning(ImportWarning::ClosingUserMessage);
         } else if !turn.answered {
             self.stats.add_warning(ImportWarning::UnansweredTurn);
-            if let Some(draft) = self.drafts.get_mut(turn.at) {
+            if let Some(draft) = self.drafts.get_mut(turn.draft) {
                 draft.unanswered = true;
             }
         }
@@ -384,11 +392,11 @@ fn chat_response(
     response.to_string().into_bytes()
 }
 
-/// Writes a turn's bodies once all of it is known; what the caller did on its side is there already.
+/// Writes the bodies of a finished turn. Its request may already have the tool calls of the user.
 fn write_turn(draft: &mut ExchangeDraft) {
     let mut request = json!({"role": "user", "content": draft.operation.input});
-    let callers: Option<Value> = serde_json::from_slice(&draft.request).ok();
-    if let Some(calls) = callers.as_ref().and_then(|value| value.get("user_tool_calls")) {
+    let existing: Option<Value> = serde_json::from_slice(&draft.request).ok();
+    if let Some(calls) = existing.as_ref().and_then(|value| value.get("user_tool_calls")) {
         request["user_tool_calls"] = calls.clone();
     }
     draft.request = request.to_string().into_bytes();

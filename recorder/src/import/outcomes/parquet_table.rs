@@ -1,8 +1,7 @@
-//! Outcome tables in Parquet: the same columns as in CSV, and `embedding`.
+//! Outcome tables in Parquet: the columns of CSV, and `embedding`.
 //!
-//! A cell becomes the text that it would be in CSV, so that both forms are checked by the same rules. OutcomeColumns that are
-//! not read are not decoded. Values are taken for what Parquet says they are; types that a writer's own library adds
-//! (Arrow dictionaries, large lists) are not looked at.
+//! A cell is converted to its text in CSV, so that the same rules apply. Unused columns are not decoded. Types follow the
+//! Parquet schema; Arrow types in its metadata (dictionaries, large lists) are ignored.
 
 use std::collections::BTreeSet;
 
@@ -17,11 +16,12 @@ use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 
-use super::{OutcomeColumns, OutcomeTableError, RowReader};
+use super::columns::{OutcomeColumns, OutcomeTableError};
+use super::row::RowReader;
 use crate::import::file::ImportFile;
 use crate::import::parsed_file::ParsedFile;
 
-/// The column of the answer's embedding.
+/// Name of the column with the embedding of the answer.
 const EMBEDDING: &str = "embedding";
 
 /// Rows decoded at a time.
@@ -30,103 +30,98 @@ const BATCH_ROWS: usize = 4096;
 /// Reads every row of the table.
 ///
 /// # Errors
-/// It is no readable Parquet file, lacks a column, or has one of a type that says nothing here.
-pub(super) fn read(source: &ImportFile, columns: &OutcomeColumns) -> Result<ParsedFile, OutcomeTableError> {
-    let broken = |error: &dyn std::fmt::Display| OutcomeTableError::Parquet {
-        file: source.name().to_owned(),
+/// The file is no readable Parquet, lacks a column, or has one of an unsupported type.
+pub(super) fn read(file: &ImportFile, columns: &OutcomeColumns) -> Result<ParsedFile, OutcomeTableError> {
+    let unreadable = |error: &dyn std::fmt::Display| OutcomeTableError::Parquet {
+        file: file.name().to_owned(),
         detail: error.to_string(),
     };
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-    let bytes = Bytes::copy_from_slice(source.bytes());
+    let bytes = Bytes::copy_from_slice(file.bytes());
     let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options)
-        .map_err(|error| broken(&error))?;
+        .map_err(|error| unreadable(&error))?;
     let schema = builder.schema().clone();
     let names: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
     let embedding = names.iter().position(|name| name == EMBEDDING);
-    let mut intake = RowReader::new(source, columns, names)?;
-    intake.parsed.ignored_columns.retain(|name| name != EMBEDDING);
-    let used = intake.places.used();
-    for place in &used {
-        let field = schema.field(*place);
+    let mut rows = RowReader::new(file, columns, names)?;
+    rows.parsed.ignored_columns.retain(|name| name != EMBEDDING);
+    let used = rows.map.used();
+    for index in &used {
+        let field = schema.field(*index);
         if !is_readable(field.data_type()) {
-            return Err(wrong_type(
-                source,
-                field.name(),
-                field.data_type(),
-                "text, a number or a truth value",
-            ));
+            return Err(wrong_type(file, field.name(), field.data_type(), "text, a number or a boolean"));
         }
     }
-    if let Some(place) = embedding
-        && !is_embedding(schema.field(place).data_type())
+    if let Some(index) = embedding
+        && !is_embedding(schema.field(index).data_type())
     {
-        let found = schema.field(place).data_type();
-        return Err(wrong_type(source, EMBEDDING, found, "a list of 32 or 64 bit floating point numbers"));
+        let found = schema.field(index).data_type();
+        return Err(wrong_type(file, EMBEDDING, found, "a list of 32 or 64 bit floating point numbers"));
     }
     let wanted = used.iter().copied().chain(embedding);
     let mask = ProjectionMask::roots(builder.parquet_schema(), wanted);
     let reader = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build();
-    let mut progress = Progress { line: 1, length: None };
-    for batch in reader.map_err(|error| broken(&error))? {
+    let mut position = ReadPosition { line: 1, length: None };
+    for batch in reader.map_err(|error| unreadable(&error))? {
         match batch {
-            Ok(batch) => take(&mut intake, &batch, &used, embedding.is_some(), &mut progress),
+            Ok(batch) => read_batch(&mut rows, &batch, &used, embedding.is_some(), &mut position),
             Err(error) => {
                 let detail = format!("the rows from here on cannot be read ({error}); copy the file again");
-                intake.parsed.skipped.push(source.skipped_item(progress.line, "", detail));
+                rows.parsed.skipped.push(file.skipped_item(position.line, "", detail));
                 break;
             }
         }
     }
-    Ok(intake.parsed)
+    Ok(rows.parsed)
 }
 
 fn wrong_type(
-    source: &ImportFile,
+    file: &ImportFile,
     column: &str,
     found: &DataType,
     expected: &'static str,
 ) -> OutcomeTableError {
-    let (file, column) = (source.name().to_owned(), column.to_owned());
+    let (file, column) = (file.name().to_owned(), column.to_owned());
     OutcomeTableError::Type { file, column, expected, found: found.to_string() }
 }
 
-/// How far a file has been read.
-struct Progress {
-    /// The next row, from 1.
+/// Position in the table.
+struct ReadPosition {
+    /// Number of the next row, from 1.
     line: u64,
-    /// How many numbers the first embedding has. Vectors of several lengths cannot be compared.
+    /// Length of the first embedding, which all others must have.
     length: Option<usize>,
 }
 
-fn take(
-    intake: &mut RowReader<'_>,
+fn read_batch(
+    rows: &mut RowReader<'_>,
     batch: &RecordBatch,
     used: &BTreeSet<usize>,
     embedded: bool,
-    progress: &mut Progress,
+    position: &mut ReadPosition,
 ) {
     let column = |name: &str| batch.column_by_name(name);
-    let decoded: Vec<Option<&ArrayRef>> = (0..intake.places.names.len())
-        .map(|place| used.contains(&place).then(|| column(&intake.places.names[place])).flatten())
+    let decoded: Vec<Option<&ArrayRef>> = (0..rows.map.names.len())
+        .map(|index| used.contains(&index).then(|| column(&rows.map.names[index])).flatten())
         .collect();
     let vectors = if embedded { column(EMBEDDING) } else { None };
     let mut record = csv::StringRecord::new();
     for row in 0..batch.num_rows() {
         record.clear();
         for array in &decoded {
-            record.push_field(&array.map_or_else(String::new, |array| cell(array, row)));
+            record.push_field(&array.map_or_else(String::new, |array| cell_text(array, row)));
         }
-        match vectors.map_or(Ok(None), |lists| vector(lists, row, progress.length)) {
+        match vectors.map_or(Ok(None), |lists| embedding_of(lists, row, position.length)) {
             Ok(embedding) => {
-                progress.length = progress.length.or(embedding.as_ref().map(Vec::len));
-                intake.take(progress.line, &record, embedding);
+                position.length = position.length.or(embedding.as_ref().map(Vec::len));
+                rows.read(position.line, &record, embedding);
             }
             Err(found) => {
                 let detail = format!("expected a list of finite numbers, not all 0, found {found}");
-                intake.parsed.skipped.push(intake.source.skipped_item(progress.line, EMBEDDING, detail));
+                rows.parsed.skipped.push(rows.file.skipped_item(position.line, EMBEDDING, detail));
             }
         }
-        progress.line += 1;
+        position.line += 1;
     }
 }
 
@@ -143,8 +138,8 @@ fn is_embedding(data_type: &DataType) -> bool {
     }
 }
 
-/// The cell as it would stand in CSV: empty where nothing is known. Not-a-number is how some libraries write that.
-fn cell(array: &ArrayRef, row: usize) -> String {
+/// The text of the cell in CSV: empty for a null, and for NaN, which some libraries write instead.
+fn cell_text(array: &ArrayRef, row: usize) -> String {
     macro_rules! number {
         ($type:ty) => {
             array.as_primitive::<$type>().value(row).to_string()
@@ -169,33 +164,36 @@ fn cell(array: &ArrayRef, row: usize) -> String {
         DataType::Float32 => number!(Float32Type),
         DataType::Float64 if array.as_primitive::<Float64Type>().value(row).is_nan() => String::new(),
         DataType::Float64 => number!(Float64Type),
-        // Every other type was refused by `is_readable`.
+        // `is_readable` rejects every other type.
         _ => String::new(),
     }
 }
 
-/// The embedding of a row, or what stands there instead; `length` is how many numbers it must have.
-fn vector(lists: &ArrayRef, row: usize, length: Option<usize>) -> Result<Option<Vec<f32>>, String> {
+/// The embedding of a row, of `length` numbers.
+///
+/// # Errors
+/// A description of the value that is no embedding.
+fn embedding_of(lists: &ArrayRef, row: usize, length: Option<usize>) -> Result<Option<Vec<f32>>, String> {
     if lists.is_null(row) {
         return Ok(None);
     }
     let list = lists.as_list::<i32>().value(row);
     if list.null_count() > 0 {
-        return Err("a list with nothing at a place".to_owned());
+        return Err("a list with a null".to_owned());
     }
     let numbers: Vec<f32> = match list.data_type() {
         DataType::Float32 => list.as_primitive::<Float32Type>().values().to_vec(),
-        _ => list.as_primitive::<Float64Type>().values().iter().map(|value| narrow(*value)).collect(),
+        _ => list.as_primitive::<Float64Type>().values().iter().map(|value| to_f32(*value)).collect(),
     };
-    if let Some(place) = numbers.iter().position(|number| !number.is_finite()) {
-        return Err(format!("{} at place {place}", numbers[place]));
+    if let Some(index) = numbers.iter().position(|number| !number.is_finite()) {
+        return Err(format!("{} at index {index}", numbers[index]));
     }
     if numbers.iter().all(|number| *number == 0.0) {
         return Err(format!("{} zeros", numbers.len()));
     }
     match length {
         Some(length) if length != numbers.len() => {
-            Err(format!("{} numbers where the rows before have {length}", numbers.len()))
+            Err(format!("{} numbers, not {length} as in the rows before", numbers.len()))
         }
         Some(_) | None => Ok(Some(numbers)),
     }
@@ -203,9 +201,9 @@ fn vector(lists: &ArrayRef, row: usize, length: Option<usize>) -> Result<Option<
 
 #[expect(
     clippy::cast_possible_truncation,
-    reason = "rounds to the nearest f32; what is too large is not finite"
+    reason = "rounds to the nearest f32; a larger value becomes infinite"
 )]
-fn narrow(value: f64) -> f32 {
+fn to_f32(value: f64) -> f32 {
     value as f32
 }
 
@@ -230,11 +228,11 @@ mod tests {
     }
 
     fn parse(columns: Vec<(&str, ArrayRef)>) -> Result<ParsedFile, OutcomeTableError> {
-        let source = ImportFile::outcome_table("t.parquet", file(columns)).expect("Parquet is taken");
-        super::super::read(&source, &OutcomeColumns::default())
+        let file = ImportFile::outcome_table("t.parquet", file(columns)).expect("Parquet is taken");
+        read(&file, &OutcomeColumns::default())
     }
 
-    fn needed() -> Vec<(&'static str, ArrayRef)> {
+    fn required() -> Vec<(&'static str, ArrayRef)> {
         vec![
             ("case", Arc::new(StringArray::from(vec!["a", "b", "c", "a"])) as ArrayRef),
             ("trial", Arc::new(Int64Array::from(vec![0, 1, -1, 0]))),
@@ -243,13 +241,13 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_is_what_it_would_be_in_csv() {
+    fn cells_equal_their_csv_text() {
         let mut lists = ListBuilder::new(Float32Builder::new());
         lists.append_value([Some(0.5), Some(-1.0)]);
         lists.append_null();
         lists.append_value([Some(1.0), Some(f32::NAN)]);
         lists.append_value([Some(0.0), Some(0.0)]);
-        let mut columns = needed();
+        let mut columns = required();
         columns[1].1 = Arc::new(Int64Array::from(vec![0, 1, 2, 3]));
         columns.push((
             "seconds",
@@ -267,35 +265,35 @@ mod tests {
         );
         assert_eq!(a.reported.embedding.as_deref(), Some([0.5, -1.0].as_slice()));
         assert_eq!((b.success, b.reported.duration_us, b.reported.embedding.as_ref()), (None, None, None));
-        let asides: Vec<String> = parsed.skipped.iter().map(ToString::to_string).collect();
+        let skipped: Vec<String> = parsed.skipped.iter().map(ToString::to_string).collect();
         assert_eq!(
-            asides,
+            skipped,
             [
-                "t.parquet:3: embedding: expected a list of finite numbers, not all 0, found NaN at place 1",
+                "t.parquet:3: embedding: expected a list of finite numbers, not all 0, found NaN at index 1",
                 "t.parquet:4: embedding: expected a list of finite numbers, not all 0, found 2 zeros"
             ]
         );
     }
 
     #[test]
-    fn bad_rows_are_set_aside_by_number() {
-        let parsed = parse(needed()).expect("all there");
-        let places: Vec<_> = parsed.skipped.iter().map(|item| (item.line, item.field.as_str())).collect();
-        assert_eq!((places, parsed.transcripts.len()), (vec![(3, "trial"), (4, "trial")], 2));
+    fn skipped_rows_have_their_number() {
+        let parsed = parse(required()).expect("all there");
+        let positions: Vec<_> = parsed.skipped.iter().map(|item| (item.line, item.field.as_str())).collect();
+        assert_eq!((positions, parsed.transcripts.len()), (vec![(3, "trial"), (4, "trial")], 2));
     }
 
     #[test]
-    fn columns_of_a_wrong_type_and_damaged_files_are_refused() {
-        let mut columns = needed();
+    fn unsupported_types_and_damaged_files_are_errors() {
+        let mut columns = required();
         columns.push(("embedding", Arc::new(StringArray::from(vec!["1", "2", "3", "4"]))));
         let error = parse(columns).expect_err("not a list");
         assert!(matches!(&error, OutcomeTableError::Type { column, .. } if column == "embedding"), "{error}");
-        let mut bytes = file(needed());
+        let mut bytes = file(required());
         bytes.truncate(bytes.len() - 9);
-        let source = ImportFile::outcome_table("t.parquet", bytes).expect("looks like Parquet");
-        let error = super::super::read(&source, &OutcomeColumns::default()).expect_err("has no footer");
+        let file = ImportFile::outcome_table("t.parquet", bytes).expect("looks like Parquet");
+        let error = read(&file, &OutcomeColumns::default()).expect_err("has no footer");
         assert!(matches!(&error, OutcomeTableError::Parquet { .. }), "{error}");
-        let error = parse(needed()[..2].to_vec()).expect_err("no success");
+        let error = parse(required()[..2].to_vec()).expect_err("no success");
         assert!(error.to_string().contains("found case,trial;"), "{error}");
     }
 }

@@ -325,7 +325,7 @@ mod tests {
         StoredSession {
             session: converted.exchanges[0].session.clone(),
             closes: converted.close.into_iter().collect(),
-            pieces: converted.pieces.into_iter().map(|(_, digest, bytes)| (digest, bytes)).collect(),
+            pieces: converted.chunks.into_iter().map(|(_, digest, bytes)| (digest, bytes)).collect(),
             exchanges: converted.exchanges,
         }
     }
