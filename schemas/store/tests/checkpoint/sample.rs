@@ -89,7 +89,6 @@ impl Session {
             identifiers: vec![],
             links: vec![],
             redactions: vec![],
-            envelope: None,
         })));
         self.seq += 1;
     }
