@@ -1,4 +1,4 @@
-//! The demo's model server: OpenAI chat completions, plain and streamed, over [`scripted_model`](crate::scripted_model).
+//! The demo's model server: OpenAI chat completions, plain and streamed, over `scripted_model`.
 //!
 //! The responses are random and reproducible: prompt, case, trial and number of the call name the random stream. Builds
 //! with different prompts draw independently, and neither time nor the order of requests changes a response.

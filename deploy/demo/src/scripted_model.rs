@@ -1,7 +1,7 @@
 //! A scripted language model: rules and seeded random choices decide its responses.
 //!
 //! The model has no state: its only input is the messages of one request. The system prompt sets the order of the
-//! look-ups, whether the model can skip one, and the tone. [`model_server`](crate::model_server) serves it over HTTP.
+//! look-ups, whether the model can skip one, and the tone. `model_server` serves it over HTTP.
 
 use seeded::Stream;
 use serde_json::{Value, json};

@@ -20,6 +20,7 @@ mod program;
 #[cfg(test)]
 mod reference;
 mod report;
+mod request;
 mod runner;
 mod score_writer;
 mod service;
@@ -31,7 +32,8 @@ pub use config::{
 };
 pub use error::ScoreError;
 pub use report::{EmbeddingReport, EvaluatorReport, ScoreReport, StopReason};
-pub use service::{ScoreProgress, ScoreRequest, score};
+pub use request::{ScoreProgress, ScoreRequest};
+pub use service::score;
 
 /// An example configuration that names every key of `[score]`.
 pub const TEMPLATE: &str = include_str!("template.toml");

@@ -18,7 +18,7 @@ use crate::evaluator::Evaluator;
 use crate::grade;
 use crate::report::{EmbeddingReport, EvaluatorReport, ScoreReport, StopReason};
 use crate::score_writer::{EarlierScores, ScoreWriter};
-use crate::service::{ScoreProgress, ScoreRequest};
+use crate::request::{ScoreProgress, ScoreRequest};
 use crate::trial_view::{COLUMNS, ExchangeRow, TrialView, turn_answers};
 
 /// Trials whose transcripts are in cache together.
