@@ -213,6 +213,29 @@ fn forbidden_dependencies_are_out_of_reach() {
 }
 
 #[test]
+fn a_build_without_features_has_no_kafka_client_and_no_embedding_model() {
+    let tree = |features: &[&str]| {
+        let fixed = ["tree", "--package", "foreshadow", "--edges", "normal", "--prefix", "none"];
+        let output =
+            std::process::Command::new(env!("CARGO")).current_dir(root()).args(fixed).args(features).output();
+        let output = output.expect("cargo tree starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.lines()
+            .filter_map(|line| line.split(' ').next().map(str::to_owned))
+            .collect::<BTreeSet<String>>()
+    };
+    let (all, none) = (tree(&[]), tree(&["--no-default-features"]));
+    for name in ["rdkafka", "rdkafka-sys", "openssl-sys", "embedding", "demo", "rmcp"] {
+        assert!(all.contains(name), "{name} is missing with the default features");
+        assert!(!none.contains(name), "{name} is in the tree without the default features");
+    }
+    for name in ["recorder", "replayer", "scoring", "decision", "gating", "analyzer"] {
+        assert!(none.contains(name), "{name} is missing without the default features");
+    }
+}
+
+#[test]
 fn kafka_and_its_tls_come_by_one_way() {
     let metadata = metadata();
     for (brought, by) in BROUGHT_BY {

@@ -277,4 +277,38 @@ mod tests {
         let read = feed_and_read(None, Some(BrokenPipe(false)), "{}").await;
         assert!(matches!(read, Err(OutputError::Read(_))), "{read:?}");
     }
+
+    #[tokio::test]
+    async fn the_whole_group_ends_when_the_evaluation_is_cancelled() {
+        let folder = tempfile::tempdir().expect("temp");
+        let pid = folder.path().join("pid");
+        let script = format!("sleep 600 & echo $! > {}; wait", pid.display());
+        let cancelled = tokio::time::timeout(Duration::from_secs(5), async {
+            let program = program(&script, half_minute());
+            let evaluation = program.evaluate("{}");
+            tokio::pin!(evaluation);
+            while std::fs::read_to_string(&pid).unwrap_or_default().trim().is_empty() {
+                let wait = tokio::time::sleep(Duration::from_millis(10));
+                tokio::select! {
+                    grade = &mut evaluation => panic!("the program ended: {grade:?}"),
+                    () = wait => {}
+                }
+            }
+        });
+        cancelled.await.expect("the program starts");
+        let pid = std::fs::read_to_string(&pid).expect("written").trim().to_owned();
+        let stat = PathBuf::from(format!("/proc/{pid}/stat"));
+        let is_alive = || {
+            let stat = std::fs::read_to_string(&stat).unwrap_or_default();
+            // A killed process is a zombie until its new parent reaps it.
+            !stat.is_empty() && !stat.contains(") Z ")
+        };
+        for _ in 0..500 {
+            if !is_alive() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("process {pid} of the group is still alive");
+    }
 }

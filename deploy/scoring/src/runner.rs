@@ -17,8 +17,8 @@ use crate::evaluation::Evaluation;
 use crate::evaluator::Evaluator;
 use crate::grade;
 use crate::report::{EmbeddingReport, EvaluatorReport, ScoreReport, StopReason};
-use crate::score_writer::{EarlierScores, ScoreWriter};
 use crate::request::{ScoreProgress, ScoreRequest};
+use crate::score_writer::{EarlierScores, ScoreWriter};
 use crate::trial_view::{COLUMNS, ExchangeRow, TrialView, turn_answers};
 
 /// Trials whose transcripts are in cache together.
