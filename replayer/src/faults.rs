@@ -286,7 +286,7 @@ mod tests {
         let schema = schemars::schema_for!(FaultFile);
         reference::assert_page(
             "faults-toml.md",
-            &reference::keys("faults.toml", introduction, schema.as_value(), example),
+            &reference::keys("faults.toml", introduction, schema.as_value(), "", example),
         );
     }
 

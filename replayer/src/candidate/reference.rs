@@ -14,6 +14,6 @@ fn the_book_lists_every_key_of_the_candidate_file() {
     let introduction =
         "`foreshadow replay --candidate FILE` and the candidates of `gate.toml` read this file.";
     let example = reference::Example { file: "replayer/src/candidate/reference.toml", text: EXAMPLE };
-    let page = reference::keys("candidate.toml", introduction, schema.as_value(), example);
+    let page = reference::keys("candidate.toml", introduction, schema.as_value(), "", example);
     reference::assert_page("candidate-toml.md", &page);
 }
