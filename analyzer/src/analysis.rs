@@ -1,4 +1,4 @@
-//! From two runs to a verdict: pairs, invariants, metrics, tests, the rule, and what explains it.
+//! Analysis of two runs: pairs, invariants, metrics, tests, the decision rule, and explanations.
 
 use schemas::trial::Lane;
 
@@ -34,47 +34,48 @@ pub use request::{AnalysisRequest, MonitoringPlan, PLANNED_ALPHA_SHARE, Waves};
 use context::{AnalysisContext, MeanTestsDisabled};
 use interim::Look;
 
-/// The verdict and everything that explains it.
+/// The verdict with its explanations.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Analysis {
     /// The verdict.
     pub verdict: Verdict,
-    /// Sessions to look at: those of invariants first, then of the metrics in the verdict's order, then writes made in
-    /// another order (`effects.reordered`, which is no metric); the worst first.
+    /// Sessions that explain the verdict, the worst first: those of invariants, then of the metrics in the verdict's
+    /// order, then of writes made in another order (`effects.reordered`, which is no metric).
     pub findings: Vec<Finding>,
-    /// The contrasts of each metric, in the order of [`Verdict::metrics`].
+    /// Contrasts of each metric, in the order of [`Verdict::metrics`].
     pub details: Vec<MetricDetail>,
-    /// The mean answers of the cases on a plane, where the answers were embedded.
+    /// Mean answers of the cases on a plane, if the answers were embedded.
     pub drift_map: Option<DriftMap>,
 }
 
-/// A metric's contrasts.
+/// Contrasts of a metric.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MetricDetail {
-    /// The metric.
+    /// Name of the metric.
     pub name: String,
-    /// One per case, by case id.
+    /// One contrast per case, by case id.
     pub contrasts: Vec<CaseContrast>,
 }
 
-/// One case of a metric.
+/// A case of a metric.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CaseContrast {
-    /// The case.
+    /// Id of the case.
     pub case: String,
-    /// The baseline's value, in the metric's unit.
+    /// Value of the baseline, in the metric's unit.
     pub baseline: f64,
-    /// The candidate's value, in the metric's unit.
+    /// Value of the candidate, in the metric's unit.
     pub candidate: f64,
-    /// The contrast, larger is better.
+    /// Contrast, larger is better.
     pub effect: f64,
 }
 
-/// Compares the candidate's run with the baseline's in one look, and decides.
+/// Compares two runs in one look and decides.
 ///
-/// `recorded` is a run of the recordings, where neither run carries them. `seed` keys the permutations.
+/// `recorded` is a run of the recordings, if neither run contains them. `seed` keys the permutations.
 ///
 /// # Errors
+///
 /// A run has no trial of its lane, or has one twice.
 pub fn analyze_once(
     policy: &Policy,
@@ -86,15 +87,16 @@ pub fn analyze_once(
     analyze(&AnalysisRequest { recorded, ..AnalysisRequest::new(policy, baseline, candidate, seed) })
 }
 
-/// Compares the candidate's run with the baseline's as asked, and decides.
+/// Compares two runs by the request's monitoring plan and decides.
 ///
 /// # Errors
+///
 /// A run has no trial of its lane, or has one twice.
 pub fn analyze(request: &AnalysisRequest<'_>) -> Result<Analysis, AnalyzeError> {
     let AnalysisRequest { policy, baseline, candidate, seed, .. } = *request;
     let pairs = Pairs::new(baseline, candidate, request.recorded)?;
     let mut context = AnalysisContext::new(*request, pairs, mean_tests_disabled(baseline, candidate));
-    // Why it could not be tested is what the metric `semantic.drift` is absent for.
+    // The reason for an untestable drift is that of the absent metric `semantic.drift`.
     context.drift = drift::judge(policy, [baseline, candidate], &context.pairs, seed).ok();
     let mut look = interim::look(&context);
     look.bound(&context);
@@ -163,7 +165,7 @@ fn needed(context: &AnalysisContext<'_>, look: &Look<'_>, answer: Decision) -> N
             let counts = look.pairs.counts;
             let mut costs: Vec<f64> =
                 look.pairs.trials().filter_map(|record| record.trial.cost_usd).collect();
-            // Ascending, so that the numbers of the trials do not show in the last digit of the mean.
+            // Ascending, so that the numbers of the trials do not affect the last digit of the mean.
             costs.sort_by(f64::total_cmp);
             let pairs = crate::cast::to_f64(2 * counts.paired.max(1));
             let supply = sample_size::Supply {

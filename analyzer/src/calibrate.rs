@@ -1,8 +1,8 @@
-//! How the decision does where nothing changed: the trials of one run are split at random into two arms, again and again,
-//! and each split is decided on as if one arm were a candidate.
+//! Calibration: splits the trials of one run at random into two arms, many times, and decides on each split as if one
+//! arm were a candidate.
 //!
-//! Every block among the splits is a false alarm on the user's own sessions, whatever these are like. From the same splits
-//! comes how much a contrast varies between identical builds, and so what change could be seen and what it would cost.
+//! Both arms are the same build, so every block is a false alarm on the user's own sessions. The same splits give the
+//! variance of a contrast between identical builds, and from it the detectable change and its cost.
 
 use rayon::prelude::*;
 use schemas::trial::Trial;
@@ -19,19 +19,19 @@ use crate::verdict::{
     CALIBRATION_FORMAT, Calibration, CalibrationDecisions, CalibrationMetric, CostForecast,
 };
 
-/// Probability with which a change is to be seen.
+/// Power at which a change counts as detectable.
 const POWER: f64 = 0.80;
 
-/// What is calibrated.
+/// Input of a calibration.
 #[derive(Debug, Clone, Copy)]
 pub struct CalibrateRequest<'a> {
-    /// The policy.
+    /// Policy to calibrate.
     pub policy: &'a Policy,
-    /// The run whose trials are split.
+    /// Run whose trials are split.
     pub run: &'a Run,
     /// Seed of the splits.
     pub seed: u64,
-    /// How many splits.
+    /// Number of splits.
     pub splits: u64,
     /// Looks of each decision, at least 1.
     pub looks: u32,
@@ -40,23 +40,24 @@ pub struct CalibrateRequest<'a> {
 /// A run that cannot be calibrated on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CalibrateError {
-    /// Its trials cannot be read as pairs.
+    /// The trials cannot be paired.
     #[error(transparent)]
     Pairs(#[from] PairError),
-    /// No case has two trials.
+    /// No case has two complete trials.
     #[error(
         "run {run} has no case with two trials that vote, so it cannot be split into two arms; replay it with --trials 2 or more"
     )]
     NoRepeats {
-        /// The run.
+        /// Name of the run.
         run: String,
     },
 }
 
-/// Splits, decides, and says how often it was wrong.
+/// Splits the run, decides on every split, and reports the error rates.
 ///
 /// # Errors
-/// The run has a trial twice, or no case with two trials.
+///
+/// The run contains a trial twice, or no case with two complete trials.
 pub fn calibrate(request: &CalibrateRequest<'_>) -> Result<Calibration, CalibrateError> {
     let CalibrateRequest { policy, run, seed, splits, looks } = *request;
     let key = StreamKey::new(seed, "splits");
@@ -98,11 +99,11 @@ pub fn calibrate(request: &CalibrateRequest<'_>) -> Result<Calibration, Calibrat
     })
 }
 
-/// What a decision on this run would be like.
+/// Size of a decision on this run.
 struct Plan<'a> {
     policy: &'a Policy,
     cases: usize,
-    /// Trials of a case, on average: as many as each lane of a decision would have.
+    /// Mean number of trials of a case, which each lane of a decision would have.
     trials: f64,
     /// Mean over the cases of 1/k + 1/k' of the arms of a split.
     inverse: f64,
@@ -119,7 +120,7 @@ fn metrics(plan: &Plan<'_>, decided: &[DecisionSummary]) -> Vec<CalibrationMetri
             .collect();
         let alarms = all.iter().filter(|metric| metric.alarm).count();
         let spread = mean(&all.iter().map(|metric| metric.variance).collect::<Vec<_>>());
-        // Identical builds differ by what is within a case alone: 1/k + 1/k' of it in a split, 2/K in a decision.
+        // Identical builds differ only by variance within a case: 1/k + 1/k' of it in a split, 2/K in a decision.
         let deviation = (spread / plan.inverse * 2.0 / plan.trials).sqrt();
         let alpha = plan.policy.alpha;
         let level = if first.decides { alpha / float(deciding.max(1)) } else { alpha };
@@ -148,7 +149,7 @@ fn metrics(plan: &Plan<'_>, decided: &[DecisionSummary]) -> Vec<CalibrationMetri
     longest.metrics.iter().map(of).collect()
 }
 
-/// What the last look must reach.
+/// Boundary of the last look, on the scale of standard normal quantiles.
 fn last_boundary(alpha: f64, looks: u32) -> f64 {
     let fractions: Vec<f64> =
         (1..=looks.max(1)).map(|look| f64::from(look) / f64::from(looks.max(1))).collect();
@@ -160,7 +161,7 @@ fn cost(pairs: &Pairs<'_>, plan: &Plan<'_>, decided: &[DecisionSummary]) -> Cost
     let planned = 2.0 * plan.trials * float(plan.cases);
     let each = |value: fn(&Trial) -> Option<f64>| {
         let mut known: Vec<f64> = trials.iter().filter_map(|trial| value(trial)).collect();
-        // Ascending, so that the numbers of the trials do not show in the last digit of the mean.
+        // Ascending, so that the numbers of the trials do not affect the last digit of the mean.
         known.sort_by(f64::total_cmp);
         (!known.is_empty()).then(|| mean(&known) * planned)
     };
@@ -179,15 +180,15 @@ fn cost(pairs: &Pairs<'_>, plan: &Plan<'_>, decided: &[DecisionSummary]) -> Cost
 
 fn notes(decided: &[DecisionSummary]) -> Vec<String> {
     let mut notes = vec![
-        "a split has half of the trials in each arm, so decisions with the whole run see more than these did; what can be seen \
-         is computed for as many trials in each lane as the run has"
+        "each arm of a split has half of the trials, so decisions with the whole run are more powerful; detectable changes are \
+         computed for as many trials per lane as the run has"
             .to_owned(),
     ];
     let violated = decided.iter().filter(|split| split.violated).count();
     if violated > 0 {
         notes.push(format!(
-            "{violated} splits blocked for an invariant that a single trial broke: such an invariant blocks identical builds; \
-             mend the build or take the invariant out of the policy"
+            "{violated} splits blocked because a single trial broke an invariant: that invariant blocks identical builds; fix the \
+             build or remove the invariant from the policy"
         ));
     }
     notes
@@ -222,7 +223,7 @@ mod tests {
         // At 5 % the 99.9 % limit of 60 is 9.
         assert!(found.decisions.block <= 9, "{:?}", found.decisions);
         let success = &found.metrics[0];
-        // Chances from .70 to .99: mean p (1 - p) = .13; sqrt(2 * .13 / 8) = .18.
+        // Success probabilities from .70 to .99: mean p (1 - p) = .13; sqrt(2 * .13 / 8) = .18.
         assert!((success.deviation - 0.18).abs() < 0.02, "{}", success.deviation);
         assert!(success.detectable > 0.04 && success.detectable < 0.07, "{}", success.detectable);
         assert_eq!(found.cost.trials, 1600);

@@ -1,6 +1,6 @@
-//! Counts between the integers of rows and the floating point of statistics.
+//! Conversions between integer counts and floating point numbers.
 
-/// A non-negative number as a count, rounded; 0 for what is no number, the largest 32 bit number at most.
+/// Rounds a number to a count. NaN and negative numbers become 0; the result is at most `u32::MAX`.
 pub(crate) fn round(number: f64) -> u64 {
     let bounded = number.round().clamp(0.0, f64::from(u32::MAX));
     #[expect(
@@ -12,12 +12,12 @@ pub(crate) fn round(number: f64) -> u64 {
     whole
 }
 
-/// A length as a 64 bit count.
+/// Converts a length to a 64 bit count.
 pub(crate) fn to_u64(length: usize) -> u64 {
     length as u64
 }
 
-/// A count as a floating point number.
+/// Converts a count to a floating point number, exact up to `u32::MAX`.
 pub(crate) fn to_f64(count: u64) -> f64 {
     f64::from(u32::try_from(count).unwrap_or(u32::MAX))
 }

@@ -1,6 +1,6 @@
-//! Tests of each metric, and the rule that makes an answer of them (DECISION 1.3 and 1.4).
+//! Tests of each metric, and the decision rule over the metrics (DECISION 1.3 and 1.4).
 //!
-//! Invariants, fidelity and what forbids approval come from outside; here are only the metrics.
+//! Invariants, fidelity and the other conditions of approval are in `analysis::reasons`.
 
 use rayon::prelude::*;
 
@@ -13,7 +13,7 @@ use crate::stats::stream::StreamKey;
 use crate::stats::variance::mean;
 use crate::verdict::{Decision, MetricState};
 
-/// What the tests of one metric say.
+/// Test results of one metric.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Tested {
     pub(crate) cases: usize,
@@ -25,18 +25,18 @@ pub(crate) struct Tested {
     pub(crate) state: MetricState,
 }
 
-/// Which reading of missing trials is tested.
+/// Treatment of missing trials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum MissingDataScenario {
     /// Missing trials are left out.
     Observed,
-    /// Missing trials of the candidate failed, those of the baseline succeeded.
+    /// Missing candidate trials count as failures, missing baseline trials as successes.
     Worst,
-    /// The other way round.
+    /// Missing candidate trials count as successes, missing baseline trials as failures.
     Best,
 }
 
-/// The contrasts of a metric under a reading.
+/// Contrasts of a metric in a missing-data scenario.
 pub(crate) fn tables(metric: &Measured, scenario: MissingDataScenario) -> &[CaseTable] {
     match (&metric.bounds, scenario) {
         (Some(bounds), MissingDataScenario::Worst) => &bounds.worst,
@@ -45,19 +45,19 @@ pub(crate) fn tables(metric: &Measured, scenario: MissingDataScenario) -> &[Case
     }
 }
 
-/// How metrics are tested.
+/// Settings of the tests.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tests<'a> {
     pub(crate) alpha: f64,
     pub(crate) seed: u64,
-    /// The approve test bets on the contrasts, in their order, instead of taking Gaffke's bound.
+    /// Whether the approve test bets on the contrasts in their order instead of using Gaffke's bound.
     pub(crate) strict: bool,
-    /// The place in the seeded order of each case of [`crate::pairs::Pairs::cases`].
+    /// Position in the seeded order of each case of [`crate::pairs::Pairs::cases`].
     pub(crate) ranks: &'a [usize],
 }
 
 impl Tests<'_> {
-    /// The contrasts in the seeded order of their cases; cases that nothing is known of come last.
+    /// Contrasts in the seeded order of their cases; planned cases without a trial come last.
     pub(crate) fn ordered(&self, tables: &[CaseTable]) -> Vec<f64> {
         let rank = |table: &CaseTable| self.ranks.get(table.place).copied().unwrap_or(usize::MAX);
         let mut ranked: Vec<(usize, f64)> =
@@ -66,25 +66,25 @@ impl Tests<'_> {
         ranked.into_iter().map(|(_, contrast)| contrast).collect()
     }
 
-    /// The contrasts of a metric as they are bet on.
+    /// Contrasts of a metric as betting sequence.
     pub(crate) fn bets(&self, metric: &Measured, scenario: MissingDataScenario) -> Bets {
         Bets::new(&self.ordered(tables(metric, scenario)), metric.low, metric.high)
     }
 }
 
-/// Tests every metric under one scenario, at one look.
+/// Tests every metric in one scenario, at one look.
 pub(crate) fn test(metrics: &[Measured], scenario: MissingDataScenario, tests: &Tests<'_>) -> Vec<Tested> {
     let mut tested = nominal(metrics, scenario, tests);
     conclude(metrics, &mut tested, tests.alpha);
     tested
 }
 
-/// The p-values of every metric as if this were the only look; nothing is concluded from them yet.
+/// P-values of every metric as if this were the only look, without any conclusion.
 pub(crate) fn nominal(metrics: &[Measured], scenario: MissingDataScenario, tests: &Tests<'_>) -> Vec<Tested> {
     metrics.par_iter().map(|metric| test_one(metric, scenario, tests)).collect()
 }
 
-/// Corrects the p-values of what may block, and says what is known of each metric.
+/// Corrects the p-values of the deciding metrics and sets the state of each metric.
 pub(crate) fn conclude(metrics: &[Measured], tested: &mut [Tested], alpha: f64) {
     let deciding: Vec<usize> = (0..metrics.len()).filter(|place| metrics[*place].decides).collect();
     let p_values: Vec<f64> = deciding.iter().map(|place| tested[*place].p_block).collect();
@@ -92,7 +92,7 @@ pub(crate) fn conclude(metrics: &[Measured], tested: &mut [Tested], alpha: f64) 
         tested[place].p_block_adjusted = Some(adjusted);
     }
     for (metric, test) in metrics.iter().zip(tested) {
-        // A metric that does not decide is shown at its own p, without correction.
+        // A metric that does not decide keeps its own, uncorrected p.
         let worse = test.p_block_adjusted.unwrap_or(test.p_block) <= alpha;
         let enough = crate::cast::to_u64(test.cases) >= test.floor && metric.has_enough_cases(test.cases);
         let tolerable = test.p_approve <= alpha && enough;
@@ -130,14 +130,14 @@ fn test_one(metric: &Measured, scenario: MissingDataScenario, tests: &Tests<'_>)
     }
 }
 
-/// How the bounds of an effect are got.
+/// Kind of the bounds of an effect.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Bounds {
     /// One-sided, each at this level.
     At(f64),
-    /// By betting, each at this level whenever one stops.
+    /// By betting, each at this level, valid at any stopping time.
     Bets(f64),
-    /// Nothing is shown at this look.
+    /// No bound is available at this look.
     None,
 }
 
@@ -158,7 +158,7 @@ pub(crate) fn interval(metric: &Measured, bounds: Bounds, tests: &Tests<'_>) -> 
     }
 }
 
-/// The answer that the metrics alone give.
+/// Decision that follows from the metrics alone.
 pub(crate) fn answer(metrics: &[Measured], tested: &[Tested]) -> Decision {
     let pairs = || metrics.iter().zip(tested);
     if pairs().any(|(metric, test)| metric.decides && test.state == MetricState::Deteriorated) {

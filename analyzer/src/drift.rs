@@ -1,7 +1,7 @@
-//! Whether the answers changed: the kernel tests on the embedded answers of both runs, in the verdict's words.
+//! Test of whether the answers changed: kernel tests on the embedded answers of both runs, as a verdict section.
 //!
-//! A change is for review, not harm. What may block, where the policy declares the build neutral, is the metric
-//! `semantic.drift` against its margin; nothing here decides.
+//! A change is for review and is not harm. If the policy declares the build neutral, the metric `semantic.drift` can
+//! block against its margin; nothing here decides.
 
 use schemas::trial::Lane;
 
@@ -17,10 +17,10 @@ mod map;
 
 pub use map::{DriftMap, DriftPoint};
 
-/// How many of the cases that moved most are named.
+/// Number of cases listed that drifted most.
 const MOVED: usize = 20;
 
-/// What is known of the answers.
+/// Result of the drift test.
 #[derive(Debug)]
 pub(crate) struct Found {
     pub(crate) drift: Drift,
@@ -30,11 +30,12 @@ pub(crate) struct Found {
 /// Tests the embedded answers of all paired cases of `runs`, the baseline first.
 ///
 /// # Errors
-/// Says why there is nothing to test.
+///
+/// Gives the reason why there is nothing to test.
 pub(crate) fn judge(policy: &Policy, runs: [&Run; 2], pairs: &Pairs<'_>, seed: u64) -> Result<Found, String> {
     if runs[0].manifest.lane == Lane::Recorded && runs.iter().any(|run| run.manifest.selected) {
         return Err(
-            "the recordings were picked by their outcome, so they are not exchangeable with any re-run"
+            "the recordings were selected by their outcome, so they are not exchangeable with any re-run"
                 .to_owned(),
         );
     }
@@ -70,7 +71,7 @@ pub(crate) fn judge(policy: &Policy, runs: [&Run; 2], pairs: &Pairs<'_>, seed: u
     Ok(Found { drift, map })
 }
 
-/// The cases with an embedded answer in both lanes.
+/// Cases with an embedded answer in both lanes.
 struct Embedded<'a> {
     groups: Groups,
     cases: Vec<&'a str>,
@@ -125,7 +126,7 @@ fn statistic(result: &StatisticResult) -> DriftStatistic {
     }
 }
 
-/// The cases whose arms lie furthest apart beyond what each arm differs from itself, the furthest first.
+/// Cases with the largest drift, in descending order.
 fn drifted(cases: &[&str], test: &KernelTest) -> Vec<DriftedCase> {
     let mut moved: Vec<DriftedCase> = cases
         .iter()
@@ -137,7 +138,7 @@ fn drifted(cases: &[&str], test: &KernelTest) -> Vec<DriftedCase> {
         })
         .filter(|case| case.drift > 0.0)
         .collect();
-    // Stable: equal ones stay in the order of their cases.
+    // The sort is stable: ties stay in the order of their cases.
     moved.sort_by(|a, b| b.drift.total_cmp(&a.drift));
     moved.truncate(MOVED);
     moved
@@ -146,15 +147,19 @@ fn drifted(cases: &[&str], test: &KernelTest) -> Vec<DriftedCase> {
 fn detail(drift: &Drift) -> String {
     let smallest = drift.statistics.iter().min_by(|a, b| a.p_permutation.total_cmp(&b.p_permutation));
     let named = smallest.map_or("none", |statistic| statistic.name.as_str());
-    let what = if drift.changed { "the answers changed" } else { "no change of the answers is shown" };
-    let apart = match (drift.drift, drift.distance_baseline) {
-        (Some(apart), Some(own)) => format!(
-            "; the runs lie {apart:+.4} further apart than each from itself, the baseline's own mean distance is {own:.4}"
-        ),
+    let outcome = if drift.changed { "answers changed" } else { "no change of answers shown" };
+    let distances = match (drift.drift, drift.distance_baseline) {
+        (Some(excess), Some(own)) => {
+            let verb = if excess < 0.0 { "falls short of" } else { "exceeds" };
+            format!(
+                ": mean cosine distance between builds {verb} the within-build distance by {:.3} (within the baseline: {own:.3})",
+                excess.abs()
+            )
+        }
         (Some(_) | None, _) => String::new(),
     };
     format!(
-        "{what}: p {} over {} cases, smallest by {named}{apart} (cosine distance, {})",
+        "{outcome} (p = {}){distances}; {} cases, smallest p from statistic {named}, embeddings of {}",
         crate::format::p_value(drift.p_min),
         drift.cases,
         drift.model

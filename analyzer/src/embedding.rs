@@ -1,42 +1,42 @@
-//! The answers of a trial as one direction: what the semantic metrics and the kernel tests compare.
+//! Embedding of a trial's answers, compared by the semantic metrics and the kernel tests.
 //!
-//! The vectors are made elsewhere, by the model inside the binary or by an endpoint; nothing is embedded here.
+//! The caller computes the vectors, with the built-in model or an endpoint.
 
 use std::sync::Arc;
 
-/// Shorter than this a mean of directions points nowhere: the turns cancel each other.
+/// Norm below which a mean of directions has no direction, because the turns cancel each other.
 const LEAST_LENGTH: f64 = 1e-6;
 
-/// The embedding of a trial's answers: one vector of length 1, and the model that made it.
+/// Embedding of a trial's answers: one vector of length 1, and the model that computed it.
 ///
-/// A trial of several turns is the mean of its turns' directions, scaled back to length 1: every turn counts alike, and
-/// every trial is one point whatever its number of turns. Vectors of different models are never compared.
+/// For a trial of several turns it is the mean of the turns' directions, normalised: every turn has the same weight,
+/// and every trial is one point. Vectors of different models are never compared.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AnswerEmbedding {
     model: Arc<str>,
     vector: Arc<[f32]>,
 }
 
-/// Turns that make no embedding.
+/// Turns without a usable embedding.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EmbeddingError {
-    /// No turn, or vectors without an entry.
+    /// There is no turn, or the vectors are empty.
     #[error("no turn has an embedding with an entry; embed the answers again")]
     Empty,
-    /// Turns of different lengths.
+    /// Turns of different dimension.
     #[error("turn {turn} has {found} numbers, the first has {expected}; embed all turns with one model")]
     Lengths {
-        /// The turn, counted from 0.
+        /// Index of the turn, from 0.
         turn: usize,
-        /// How many numbers the first turn has.
+        /// Dimension of the first turn.
         expected: usize,
-        /// How many this one has.
+        /// Dimension of this turn.
         found: usize,
     },
-    /// A number that is none, or a vector without a direction.
+    /// A vector that is zero or contains a number that is not finite.
     #[error("turn {turn} is all zero or holds a number that is not finite; embed that answer again")]
     NoDirection {
-        /// The turn, counted from 0.
+        /// Index of the turn, from 0.
         turn: usize,
     },
     /// The turns point in opposite directions.
@@ -45,11 +45,12 @@ pub enum EmbeddingError {
 }
 
 impl AnswerEmbedding {
-    /// Makes the embedding of a trial of its turns' vectors, which need not have length 1; a single turn keeps its
-    /// direction.
+    /// Computes the embedding of a trial from its turns' vectors, which need not have length 1. A single turn keeps
+    /// its direction.
     ///
     /// # Errors
-    /// Names the turn that cannot be used, or says that there is nothing to take a mean of.
+    ///
+    /// Names the turn that cannot be used, or that the turns cancel each other.
     pub fn of_turns<V: AsRef<[f32]>>(model: &Arc<str>, turns: &[V]) -> Result<Self, EmbeddingError> {
         let expected = turns.first().map_or(0, |turn| turn.as_ref().len());
         if expected == 0 {
@@ -76,7 +77,7 @@ impl AnswerEmbedding {
         Ok(Self { model: Arc::clone(model), vector: sum.iter().map(|value| narrow(value / all)).collect() })
     }
 
-    /// The model that made it.
+    /// Model that computed the vector.
     #[must_use]
     pub fn model(&self) -> &str {
         &self.model
@@ -115,7 +116,7 @@ mod tests {
     fn turns_count_alike_and_the_mean_has_length_one() {
         let one = made(&[vec![3.0, 4.0]]).expect("a direction");
         assert_eq!((one.model(), one.vector()), ("m", [0.6_f32, 0.8].as_slice()));
-        // A turn ten times as long counts no more than the other.
+        // A turn ten times as long has the same weight.
         let two = made(&[vec![10.0, 0.0], vec![0.0, 1.0]]).expect("a direction");
         let half = std::f32::consts::FRAC_1_SQRT_2;
         assert_eq!(two.vector(), [half, half]);

@@ -1,9 +1,9 @@
-//! A recording as the only baseline: are the candidate's trials and the recording of a case like one another?
+//! Comparison of the candidate's trials with a recording that is the only baseline.
 //!
-//! Of identical builds, replayed perfectly, the recording and the candidate's K trials are exchangeable, so which of the
-//! K + 1 is called the recording may be permuted (DECISION 1.7). The statistic of a choice is how far it lies from the
-//! others, less how far these lie from one another: large where the recording is the odd one out. Exact in any number of
-//! cases; it says that something differs, the build or the replay, and not that it got worse.
+//! With identical builds and a perfect replay, the recording and the candidate's K trials are exchangeable, so any of
+//! the K + 1 could be the recording (DECISION 1.7). The statistic of a choice is its mean distance to the others minus
+//! the mean distance among the others; it is large if the recording is the outlier. The test is exact for any number
+//! of cases. It shows a difference of build or replay, not harm.
 
 use crate::metrics::{Description, descriptions};
 use crate::pairs::{PairedCase, Pairs};
@@ -14,9 +14,9 @@ use crate::stats::stream::StreamKey;
 use crate::stats::variance::float;
 use crate::verdict::ExchangeabilityResult;
 
-/// The statistic under every choice of the recording, the trial at 0 first: mean distance of the chosen trial from the
-/// others less the mean distance among these, negated, so that a small value speaks against exchangeability. Nothing with
-/// fewer than three trials in all.
+/// Statistic under every choice of the recording, starting with trial 0: mean distance of the chosen trial from the
+/// others minus the mean distance among the others, negated, so that a small value is evidence against
+/// exchangeability. Absent with fewer than three trials.
 pub(crate) fn table(size: usize, distance: impl Fn(usize, usize) -> f64) -> Option<Vec<f64>> {
     if size < 3 {
         return None;
@@ -58,7 +58,7 @@ fn compare_by(pairs: &Pairs<'_>, description: &Description, seed: u64) -> Option
     Some(ExchangeabilityResult { name, cases: crate::cast::to_u64(tables.len()), p, p_adjusted: p })
 }
 
-/// The recording first, then the candidate's trials in an order that their numbers do not matter to.
+/// The recording first, then the candidate's trials in an order that does not depend on their numbers.
 fn case_table(case: &PairedCase<'_>, description: &Description) -> Option<Vec<f64>> {
     let recording: &TrialRecord = case.baseline.trials.first()?;
     let trials: Vec<&TrialRecord> =
@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn exchangeable_trials_are_told_apart_no_more_often_than_alpha() {
-        // 1,000 runs of 30 cases with 1 + 4 trials, each case at its own place; at 5 % the 99.9 % limit is .0713.
+        // 1,000 runs of 30 cases with 1 + 4 trials, each case with its own mean; at 5 % the 99.9 % limit is .0713.
         let key = StreamKey::new(2, "exchange");
         let p = |number: u64, shift: f64| {
             let mut stream = key.stream(number);

@@ -1,5 +1,5 @@
-//! Whether a replay says anything about production: how many world answers were missed, and whether the re-run
-//! baseline does what the recording did.
+//! Replay fidelity: the share of answers that the recordings lack, and whether the re-run baseline matches the
+//! recording.
 
 use schemas::trial::Fidelity;
 
@@ -12,25 +12,25 @@ use crate::stats::stream::StreamKey;
 use crate::stats::variance::{float, mean};
 use crate::verdict::FidelityCounts;
 
-/// What was found.
+/// Result of the fidelity check.
 #[derive(Debug, Default)]
 pub(crate) struct FidelityCheck {
-    /// Both lanes together; absent where nothing was replayed.
+    /// Counts of both lanes together; absent if nothing was replayed.
     pub(crate) counts: Option<FidelityCounts>,
-    /// Why the replay says too little; empty where it is faithful or imported.
+    /// Reasons why the replay is not faithful; empty if it is faithful or the runs were imported.
     pub(crate) failures: Vec<String>,
-    /// What else the reader should know.
+    /// Other facts for the reader.
     pub(crate) notes: Vec<String>,
 }
 
-/// Judges both lanes.
+/// Checks both lanes.
 pub(crate) fn judge(policy: &Policy, pairs: &Pairs<'_>, selected: bool, seed: u64) -> FidelityCheck {
     let mut fidelity = FidelityCheck::default();
     let baseline = pairs.paired().flat_map(|case| &case.baseline.trials);
     judge_lane(policy, "baseline", baseline.copied(), &mut fidelity);
     let candidate = pairs.paired().flat_map(|case| &case.candidate.trials);
     judge_lane(policy, "candidate", candidate.copied(), &mut fidelity);
-    // A recording picked by its outcome differs from any re-run by regression to the mean alone.
+    // A recording selected by its outcome differs from any re-run through regression to the mean alone.
     if !selected {
         compare_with_recording(policy, pairs, seed, &mut fidelity);
     }
@@ -52,8 +52,8 @@ fn judge_lane<'a>(
     let share = crate::cast::to_f64(missed) / crate::cast::to_f64(total.max(1));
     if share > policy.fidelity.max_missed {
         fidelity.failures.push(format!(
-            "{missed} of {total} world answers of the {lane} ({:.1} %) are not in the recordings, at most {:.1} % are allowed; \
-             record more sessions, or allow live reads",
+            "the recordings lack {missed} of {total} answers to the {lane} ({:.1} %, the policy allows {:.1} %); record more \
+             sessions, or allow live reads",
             100.0 * share,
             100.0 * policy.fidelity.max_missed
         ));
@@ -71,8 +71,8 @@ fn add(counts: &mut FidelityCounts, trial: &Fidelity) {
 
 /// Compares labels of the re-run baseline with those of the recording (DECISION 1.7, use ii).
 ///
-/// Equivalence within half the margin needs far more cases than a release has (about 600 at 95 % success), so by
-/// default only a proven difference of more than that fails; `fidelity.equivalence` asks for the strict form.
+/// Showing equivalence within half the margin needs far more cases than a release has (about 600 at 95 % success). So
+/// by default only a proven difference beyond that fails; `fidelity.equivalence` demands equivalence.
 fn compare_with_recording(policy: &Policy, pairs: &Pairs<'_>, seed: u64, fidelity: &mut FidelityCheck) {
     let mut contrasts = Vec::new();
     for case in pairs.paired() {
@@ -104,7 +104,7 @@ fn compare_with_recording(policy: &Policy, pairs: &Pairs<'_>, seed: u64, fidelit
     let p = |tables: &[[f64; 2]]| Tables::new(tables.iter().map(<[f64; 2]>::as_slice)).p_value(key);
     let differs = 2.0 * p(&flips).min(p(&back)) <= policy.alpha && mean(&contrasts).abs() > tolerated;
     let text = format!(
-        "the re-run baseline succeeds {:+.1} points against the recording over {} cases (tolerated: {:.1})",
+        "success of the re-run baseline differs from the recording by {:+.1} points over {} cases (tolerated: {:.1})",
         100.0 * mean(&contrasts),
         float(contrasts.len()),
         100.0 * tolerated
@@ -112,7 +112,8 @@ fn compare_with_recording(policy: &Policy, pairs: &Pairs<'_>, seed: u64, fidelit
     if differs || (policy.fidelity.equivalence && !equal) {
         fidelity.failures.push(text);
     } else {
-        let how = if equal { "shown to be equal within that" } else { "not shown to differ by more" };
+        let how =
+            if equal { "shown to be equal within the tolerance" } else { "not shown to differ by more" };
         fidelity.notes.push(format!("{text}: {how}"));
     }
 }

@@ -1,40 +1,40 @@
-//! What explains the verdict: the sessions behind each number, the worst first.
+//! Sessions that explain each number of the verdict, the worst first.
 //!
-//! A finding is for a person to look at; it never decides.
+//! A finding is for review and never decides.
 
 use serde::{Deserialize, Serialize};
 
-/// How many findings are kept per metric or invariant.
+/// Number of findings kept per metric or invariant.
 pub const FINDINGS_PER_SUBJECT: usize = 20;
 
-/// One case that explains a metric or an invariant.
+/// A case that explains a metric or an invariant.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
-    /// The metric or invariant.
+    /// Name of the metric or invariant.
     pub subject: String,
-    /// The case.
+    /// Id of the case.
     pub case: String,
-    /// The case's contrast, larger is better; absent for an invariant.
+    /// Contrast of the case, larger is better; absent for an invariant.
     pub effect: Option<f64>,
-    /// The baseline's value in this case.
+    /// Value of the baseline in this case, in the metric's unit.
     pub baseline: Option<f64>,
-    /// The candidate's value in this case.
+    /// Value of the candidate in this case, in the metric's unit.
     pub candidate: Option<f64>,
-    /// What is to be seen, in one sentence.
+    /// The finding in one sentence.
     pub detail: String,
-    /// Sessions to look at, the recorded one and the baseline's beside the candidate's.
+    /// Sessions to read: the recorded one, the baseline's and the candidate's.
     pub examples: Vec<Example>,
 }
 
-/// A session to look at.
+/// A session to read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Example {
     /// `recorded`, `baseline` or `candidate`.
     pub lane: String,
-    /// The trial's number.
+    /// Number of the trial.
     pub trial: u32,
-    /// What its exchanges are stored under in its run.
+    /// Session id of the trial's exchanges in its run.
     pub session: String,
-    /// What it did, in words; empty where there is nothing to add.
+    /// Behaviour of the trial in one sentence; may be empty.
     pub detail: String,
 }

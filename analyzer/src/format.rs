@@ -1,8 +1,8 @@
-//! Numbers and verdicts in words, the same in the terminal, the summary and the report.
+//! Formats numbers and verdicts, the same in the terminal, the summary and the report.
 
 use crate::verdict::{Decision, MetricResult, MetricState, Unit, Verdict};
 
-/// An effect as people say it: points for shares, a factor for times, tokens and money.
+/// Formats an effect: points for shares, a factor for times, tokens and money.
 pub(crate) fn effect(unit: Unit, effect: f64) -> String {
     match unit {
         Unit::Share => format!("{} points", signed(format!("{:+.1}", 100.0 * effect))),
@@ -11,12 +11,12 @@ pub(crate) fn effect(unit: Unit, effect: f64) -> String {
     }
 }
 
-/// Nothing has no sign.
+/// Drops the sign of a zero.
 fn signed(number: String) -> String {
     if number.chars().any(|c| matches!(c, '1'..='9')) { number } else { number[1..].to_owned() }
 }
 
-/// A margin as people say it.
+/// Formats a margin.
 pub(crate) fn size(unit: Unit, margin: f64) -> String {
     match unit {
         Unit::Share => format!("{:.1} points", 100.0 * margin),
@@ -25,7 +25,7 @@ pub(crate) fn size(unit: Unit, margin: f64) -> String {
     }
 }
 
-/// A lane's value in its unit.
+/// Formats a lane's value in its unit.
 pub(crate) fn value(unit: Unit, value: f64) -> String {
     match unit {
         Unit::Share => format!("{:.1} %", 100.0 * value),
@@ -37,7 +37,7 @@ pub(crate) fn value(unit: Unit, value: f64) -> String {
     }
 }
 
-/// A p value, `0.043` or `2.5e-4`. Of smaller ones no digit means anything to a reader: `< 1e-6`.
+/// Formats a p-value, as `0.043` or `2.5e-4`. Digits of smaller values mean nothing to a reader: `< 1e-6`.
 pub(crate) fn p_value(p: f64) -> String {
     if p < 1e-6 {
         "< 1e-6".to_owned()
@@ -48,13 +48,13 @@ pub(crate) fn p_value(p: f64) -> String {
     }
 }
 
-/// The effect of a metric as people say it: `-4.0 points`, `x1.07`.
+/// Formats the effect of a metric: `-4.0 points`, `x1.07`.
 #[must_use]
 pub fn format_effect(metric: &MetricResult) -> String {
     effect(metric.unit, metric.effect)
 }
 
-/// A metric in the columns of a table: baseline, candidate, effect, bounds, margin, what is known.
+/// Formats a metric as table cells: baseline, candidate, effect, bounds, margin, state.
 #[must_use]
 pub fn metric_cells(metric: &MetricResult) -> [String; 6] {
     let of = |number| effect(metric.unit, number);
@@ -74,7 +74,7 @@ pub fn metric_cells(metric: &MetricResult) -> [String; 6] {
     ]
 }
 
-/// The verdict in one sentence with its first reason.
+/// Formats the verdict as one sentence with its first reason.
 #[must_use]
 pub fn verdict_sentence(verdict: &Verdict) -> String {
     let word = match verdict.verdict {
@@ -88,7 +88,7 @@ pub fn verdict_sentence(verdict: &Verdict) -> String {
     }
 }
 
-/// A text from a session made safe for a terminal: control characters are written out.
+/// Escapes the control characters of a text from a session, so that it is safe on a terminal.
 #[must_use]
 pub fn escape_control(text: &str) -> String {
     let unsafe_char =
@@ -112,7 +112,7 @@ mod tests {
     fn effects_are_said_in_their_unit() {
         assert_eq!(effect(Unit::Share, -0.04), "-4.0 points");
         assert_eq!(effect(Unit::Share, -0.000_01), "0.0 points");
-        // Slower by a tenth is worse: the effect is below zero.
+        // A slowdown by a tenth is worse, so the effect is below zero.
         assert_eq!(effect(Unit::Seconds, -(1.1_f64.ln() / 4.0_f64.ln())), "x1.10");
         assert_eq!(value(Unit::Seconds, 0.25), "250 ms");
     }

@@ -1,12 +1,12 @@
-//! The analyzer: from the trials of two runs to approve, block or inconclusive.
+//! Analyzer: compares the trials of two runs and decides approve, block or inconclusive.
 //!
-//! Pure and synchronous: it opens no file, reads no clock, and draws only randomness that is keyed by the seed it is
-//! given. The same runs, policy and seed give the same bytes of verdict, whatever the order of the trials or the
-//! number of threads.
+//! The crate is pure and synchronous. It opens no file and reads no clock. All randomness is keyed by the request's
+//! seed. The same runs, policy and seed give a byte-identical verdict, whatever the order of the trials or the number
+//! of threads.
 //!
-//! A [`Run`] is paired by case, its [declared invariants](policy::InvariantPolicy) are checked, its metrics become one
-//! bounded contrast per case each, every contrast is tested twice (is there harm? is harm beyond the margin ruled
-//! out?), and the rule of the tests is the [`Verdict`].
+//! The analyzer pairs the trials of both [`Run`]s by case and checks the [declared
+//! invariants](policy::InvariantPolicy). Each metric becomes one bounded contrast per case. Each contrast is tested
+//! twice: for harm, and for harm beyond the margin. The decision rule turns the test results into the [`Verdict`].
 
 mod analysis;
 mod calibrate;

@@ -1,7 +1,7 @@
-//! The metrics: each a bounded contrast per case, candidate minus baseline, larger is better.
+//! Metrics: each is a bounded contrast per case, candidate minus baseline, larger is better.
 //!
-//! Here is what they share: how trial values become the table of a case's contrast under every relabelling. What the
-//! values are is in the files of the families. Nothing here tests or decides.
+//! This module turns trial values into the table of a case's contrast under every relabelling. The families define the
+//! trial values. Nothing here tests or decides.
 
 use crate::run::TrialRecord;
 use crate::stats::variance::mean;
@@ -23,14 +23,14 @@ pub(crate) use outcome::succeeded;
 pub(crate) use semantic::one_model;
 pub(crate) use table::CaseTable;
 
-/// What a trial is described by where its distance from other trials is all that counts.
+/// A description of trials of which only the pairwise distances matter.
 pub(crate) struct Description {
     pub(crate) name: &'static str,
-    /// The distances between trials, row by row; nothing where the trials are not so described.
+    /// Computes the distances between trials, row by row; absent if the trials lack this description.
     pub(crate) distances: fn(&[&TrialRecord]) -> Option<Vec<f64>>,
 }
 
-/// Everything that trials are described by.
+/// All descriptions of trials.
 pub(crate) fn descriptions() -> [Description; 3] {
     [
         Description { name: "success", distances: outcome::distances },
@@ -39,7 +39,7 @@ pub(crate) fn descriptions() -> [Description; 3] {
     ]
 }
 
-/// Means of the lanes' values over the cases; of ratios geometric ones.
+/// Means of the lanes' values over the cases; geometric means for ratios.
 pub(crate) fn means(metric: &Measured) -> [f64; 2] {
     let over = |value: fn(&CaseTable) -> f64| {
         let values: Vec<f64> = metric.observed.iter().map(value).collect();
@@ -52,7 +52,8 @@ pub(crate) fn means(metric: &Measured) -> [f64; 2] {
     [over(|case| case.baseline), over(|case| case.candidate)]
 }
 
-/// Measures everything that these runs allow, in the order of [`METRICS`], then demoted invariants, then named slices.
+/// Measures every metric that these runs allow, in the order of [`METRICS`], then demoted invariants, then declared
+/// slices.
 pub(crate) fn measure(setting: Setting<'_>, demoted: &[&'static str]) -> Measurement {
     let mut measurement = Measurement::default();
     outcome::measure(setting, &mut measurement);

@@ -1,8 +1,8 @@
-//! Who says whether a trial did the work: its label, an evaluator, a judge where it may vote, else nobody.
+//! Source of `success` for each case: labels, an evaluator, a qualified judge, or none.
 //!
-//! All trials of a case, of both lanes, are judged by one source: were one lane labelled by people and the other by a
-//! judge, identical builds would differ. The source of a case is the one that speaks of the most of its complete trials;
-//! among equals the first in the order labels, evaluators, judges. Nothing here measures a metric.
+//! One source scores all trials of a case, in both lanes. If people labelled one lane and a judge the other, identical
+//! builds would differ. The source of a case is the one that scores most of its complete trials; ties go to labels,
+//! then evaluators, then judges. This module measures no metric.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -22,12 +22,12 @@ pub use crate::scores::{Evaluator, TrialScore};
 pub use crate::verdict::{Agreement, EvaluatorResult, OutcomeResult, SourceCount};
 pub use attach::attach_scores;
 
-/// One who may say whether a trial did the work.
+/// A source that can score trials.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Source {
-    /// The label that came with the trial.
+    /// Label that came with the trial.
     Label,
-    /// An evaluator; where present, only in these slices (by name; the empty name is all trials together).
+    /// An evaluator; if slices are given, only in these (by name; the empty name stands for all trials together).
     Evaluator(Arc<Evaluator>, Option<BTreeSet<String>>),
 }
 
@@ -39,7 +39,7 @@ impl Source {
         }
     }
 
-    /// What it says of the trial, where it may say anything.
+    /// Score of the trial by this source, if the source can score it.
     pub(crate) fn says(&self, record: &TrialRecord) -> Option<bool> {
         match self {
             Self::Label => record.trial.success,
@@ -57,19 +57,19 @@ fn same(a: &Arc<Evaluator>, b: &Arc<Evaluator>) -> bool {
     Arc::ptr_eq(a, b) || (a.name == b.name && a.digest == b.digest)
 }
 
-/// Who decides `success` of which case.
+/// Source of `success` by case.
 #[derive(Debug, Clone)]
 pub(crate) struct Sources<'a> {
-    /// Those who may say something of at least one trial, in their order.
+    /// Sources that score at least one trial, in their order.
     list: Vec<Source>,
-    /// The place in `list` by case; empty where there are fewer than two to choose from.
+    /// Index into `list` by case; empty if there are fewer than two sources to choose from.
     chosen: HashMap<&'a CaseId, Option<usize>>,
-    /// The evaluators and what they are worth.
+    /// Evaluators with their measured agreement.
     pub(crate) evaluators: Vec<EvaluatorResult>,
 }
 
 impl<'a> Sources<'a> {
-    /// Measures the evaluators against the labels, and gives every case its source.
+    /// Measures the evaluators against the labels and assigns a source to every case.
     pub(crate) fn new(policy: &Policy, pairs: &'a Pairs<'a>) -> Self {
         let known = agreement::Known::collect(pairs);
         let mut list = Vec::new();
@@ -92,12 +92,12 @@ impl<'a> Sources<'a> {
         Self { list, chosen, evaluators }
     }
 
-    /// Whether nobody says anything.
+    /// Whether no source scores any trial.
     pub(crate) fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
-    /// Whether all that is there are judges: where these may not vote, the end state is still asked.
+    /// Whether all sources are judges. Cases that no judge can score then still use the end-state check.
     pub(crate) fn only_judges(&self) -> bool {
         let is_judge = |source: &Source| match source {
             Source::Label => false,
@@ -106,7 +106,7 @@ impl<'a> Sources<'a> {
         self.list.iter().all(is_judge)
     }
 
-    /// Who decides a case; nobody where no source speaks of any of its complete trials.
+    /// Source of a case; absent if no source scores any of its complete trials.
     pub(crate) fn of(&self, case: &PairedCase<'_>) -> Option<&Source> {
         match &self.list[..] {
             [] => None,
@@ -116,7 +116,7 @@ impl<'a> Sources<'a> {
         }
     }
 
-    /// Who decided how many paired cases; `fallback` is who decides the others.
+    /// Number of paired cases by source; `fallback` names the source of the remaining cases.
     pub(crate) fn counts(
         &self,
         pairs: &Pairs<'_>,
@@ -134,7 +134,7 @@ impl<'a> Sources<'a> {
     }
 }
 
-/// The source that speaks of the most complete trials of a case, the first of several; nobody where none speaks.
+/// Source that scores most complete trials of a case, the first of several; absent if none scores any.
 fn choose(list: &[Source], case: &PairedCase<'_>) -> Option<usize> {
     let complete = |record: &&&TrialRecord| record.trial.ending == TrialEnding::Complete;
     let trials = || case.baseline.trials.iter().chain(&case.candidate.trials);
@@ -146,7 +146,7 @@ fn choose(list: &[Source], case: &PairedCase<'_>) -> Option<usize> {
             (best, most) = (Some(place), spoken);
         }
     }
-    // Where no trial is complete there is nothing to say: each is a failure, or missing, whoever decides.
+    // Without a complete trial every trial is a failure or missing, whichever source decides.
     let none_complete = !trials().any(|record| complete(&record));
     best.or_else(|| (none_complete && !list.is_empty()).then_some(0))
 }

@@ -1,6 +1,6 @@
-//! Pairing: trials of both runs grouped by case, with the recording of the case beside them.
+//! Pairing: groups the trials of both runs by case and adds the recording of the case.
 //!
-//! Sorted by case, so that nothing later depends on the order in which trials were read.
+//! Cases are sorted by id, so that nothing later depends on the order in which trials were read.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,37 +11,38 @@ use crate::run::{Run, TrialRecord};
 use crate::stats::stream::StreamKey;
 use crate::verdict::PairCounts;
 
-/// The trials of one case in one run.
+/// Trials of one case in one run.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Arm<'a> {
-    /// Those that vote.
+    /// Complete trials.
     pub(crate) trials: Vec<&'a TrialRecord>,
-    /// Those that should be there and do not vote: torn, planned and never run, or of a case that only the other has.
+    /// Number of trials that are expected but not usable: incomplete, planned and never run, or of a case that only
+    /// the other run has.
     pub(crate) missing: usize,
-    /// Those of the missing that are there and torn.
+    /// Number of the missing trials that exist but are incomplete.
     pub(crate) incomplete: usize,
 }
 
 impl Arm<'_> {
-    /// Trials that are there, voting or not.
+    /// Number of trials that exist, complete or not.
     fn present(&self) -> usize {
         self.trials.len() + self.incomplete
     }
 }
 
-/// Planned cases that neither run has a trial of; nothing is known of them but how many there are.
+/// Planned cases of which neither run has a trial. Only their number is known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct UnseenCases {
-    /// How many.
+    /// Number of cases.
     pub(crate) cases: usize,
-    /// The baseline's trials of each.
+    /// Baseline trials per case.
     pub(crate) baseline: usize,
-    /// The candidate's trials of each.
+    /// Candidate trials per case.
     pub(crate) candidate: usize,
 }
 
 impl UnseenCases {
-    /// The trials of both lanes.
+    /// Trials of both lanes.
     pub(crate) fn trials(&self) -> usize {
         self.cases * (self.baseline + self.candidate)
     }
@@ -50,17 +51,17 @@ impl UnseenCases {
 /// A case and its trials.
 #[derive(Debug, Clone)]
 pub(crate) struct PairedCase<'a> {
-    /// The case.
+    /// Id of the case.
     pub(crate) case: &'a CaseId,
-    /// The current build's trials.
+    /// Trials of the current build.
     pub(crate) baseline: Arm<'a>,
-    /// The new build's trials.
+    /// Trials of the new build.
     pub(crate) candidate: Arm<'a>,
-    /// What production did, where it is known and did not fail.
+    /// Recorded trial, if it is known and did not fail.
     pub(crate) recorded: Option<&'a TrialRecord>,
-    /// What production did, failed or not.
+    /// Recorded trial, failed or not.
     pub(crate) recorded_any: Option<&'a TrialRecord>,
-    /// The slices that its trials agree on.
+    /// Slices on which the trials agree.
     pub(crate) slices: BTreeMap<&'a str, &'a str>,
 }
 
@@ -73,11 +74,11 @@ impl PairedCase<'_> {
 /// All cases of both runs.
 #[derive(Debug, Clone)]
 pub(crate) struct Pairs<'a> {
-    /// By case id.
+    /// Cases, sorted by id.
     pub(crate) cases: Vec<PairedCase<'a>>,
-    /// Those that were planned and are in neither run.
+    /// Planned cases that neither run has.
     pub(crate) unseen: UnseenCases,
-    /// How many of what.
+    /// Numbers of cases and trials.
     pub(crate) counts: PairCounts,
 }
 
@@ -85,27 +86,27 @@ pub(crate) struct Pairs<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PairError {
     /// A run without trials.
-    #[error("run {run} holds no trial of lane {lane}; replay or import into it first")]
+    #[error("run {run} has no trial of lane {lane}; replay or import trials into it first")]
     Empty {
-        /// The run.
+        /// Name of the run.
         run: String,
-        /// Its lane.
+        /// Lane of the run.
         lane: &'static str,
     },
-    /// The same trial twice.
+    /// A trial that a run contains twice.
     #[error(
-        "run {run} holds trial {trial} of case {case:?} twice (sessions {first} and {second}); import each file into a run once"
+        "run {run} has trial {trial} of case {case:?} twice (sessions {first} and {second}); import each file into a run once"
     )]
     Twice {
-        /// The run.
+        /// Name of the run.
         run: String,
-        /// The case.
+        /// Id of the case.
         case: String,
-        /// The trial's number.
+        /// Number of the trial.
         trial: u32,
-        /// The session read first.
+        /// Session that was read first.
         first: String,
-        /// The session read second.
+        /// Session that was read second.
         second: String,
     },
 }
@@ -116,7 +117,8 @@ impl<'a> Pairs<'a> {
     /// Groups the trials of both runs.
     ///
     /// # Errors
-    /// A run is empty, or holds a trial twice.
+    ///
+    /// A run is empty or contains a trial twice.
     pub(crate) fn new(
         baseline: &'a Run,
         candidate: &'a Run,
@@ -146,10 +148,11 @@ impl<'a> Pairs<'a> {
         Ok(Self { cases, unseen, counts })
     }
 
-    /// The voting trials of one run, parted at random into two arms of each case that has two: identical builds.
+    /// Splits the complete trials of each case with at least two at random into two arms: identical builds.
     ///
     /// # Errors
-    /// The run is empty, or holds a trial twice.
+    ///
+    /// The run is empty or contains a trial twice.
     pub(crate) fn split(run: &'a Run, key: &StreamKey, number: u64) -> Result<Self, PairError> {
         let own = group(run, run.own().filter(|record| !record.is_incomplete()))?;
         if own.is_empty() {
@@ -180,7 +183,7 @@ impl<'a> Pairs<'a> {
         Ok(Self { cases, unseen, counts })
     }
 
-    /// The pairs of these cases alone, of which `unseen` more were planned and are in neither run.
+    /// Keeps only these cases, plus `unseen` planned cases that neither run has.
     pub(crate) fn only(&self, wanted: &BTreeSet<&CaseId>, unseen: usize) -> Self {
         let cases: Vec<_> = self.cases.iter().filter(|case| wanted.contains(case.case)).cloned().collect();
         let unseen = UnseenCases { cases: unseen, ..self.unseen };
@@ -188,12 +191,12 @@ impl<'a> Pairs<'a> {
         Self { cases, unseen, counts }
     }
 
-    /// The cases that both runs have.
+    /// Cases with a complete trial in both runs.
     pub(crate) fn paired(&self) -> impl Iterator<Item = &PairedCase<'a>> {
         self.cases.iter().filter(|case| case.is_paired())
     }
 
-    /// Every voting trial of both lanes in the paired cases.
+    /// Complete trials of both lanes in the paired cases.
     pub(crate) fn trials(&self) -> impl Iterator<Item = &'a TrialRecord> {
         self.paired().flat_map(|case| case.baseline.trials.iter().chain(&case.candidate.trials)).copied()
     }
@@ -216,7 +219,7 @@ fn group<'a>(run: &Run, records: impl Iterator<Item = &'a TrialRecord>) -> Resul
     Ok(grouped)
 }
 
-/// The recordings by case: of the run given for them, else of those that the runs carry.
+/// Recordings by case: from `given` if present, else from the runs themselves.
 fn recordings<'a>(
     baseline: &'a Run,
     candidate: &'a Run,
@@ -252,8 +255,8 @@ fn count(cases: &[PairedCase<'_>], unseen: UnseenCases) -> PairCounts {
     counts
 }
 
-/// The slices of a case: those of its recording, else of its trials; a value that they do not agree on is none, so that
-/// slices do not depend on which trial is called the candidate's.
+/// Slices of a case: those of its recording, else those of its trials. A value on which the trials disagree is
+/// dropped, so that slices do not depend on which trial counts as the candidate's.
 fn slices<'a>(
     recorded: Option<&'a TrialRecord>,
     baseline: &Arm<'a>,
@@ -273,8 +276,8 @@ fn slices<'a>(
     found.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
 }
 
-/// The trials that a run has of a case, and how many it lacks: of those planned, or, where it has none of a case of the
-/// other run and nothing was planned, of as many as the other has. Runs of different numbers of trials lack nothing.
+/// Trials that a run has of a case, and the number it lacks. The expected number is the planned one. Without a plan, a
+/// run that has no trial of the case lacks as many as the other run has; otherwise it lacks none.
 fn arm<'a>(
     run: &Run,
     trials: Option<&BTreeMap<u32, &'a TrialRecord>>,
@@ -292,7 +295,7 @@ fn planned_trials(run: &Run) -> Option<usize> {
     run.manifest.planned_trials.map(|number| number as usize)
 }
 
-/// What was planned beyond the cases that either run has.
+/// Planned cases that neither run has.
 fn unseen(baseline: &Run, candidate: &Run, seen: usize) -> UnseenCases {
     let planned = [baseline, candidate].into_iter().filter_map(|run| run.manifest.planned_cases).max();
     let cases = planned.map_or(0, |number| (number as usize).saturating_sub(seen));
@@ -300,7 +303,7 @@ fn unseen(baseline: &Run, candidate: &Run, seen: usize) -> UnseenCases {
     UnseenCases { cases, baseline: trials(baseline, candidate), candidate: trials(candidate, baseline) }
 }
 
-/// Voting trials that ended before anything can be said of their outcome.
+/// Number of complete trials that ended before an outcome was known.
 pub(crate) fn unanswered(arm: &Arm<'_>) -> usize {
     let lost = |record: &&&TrialRecord| {
         matches!(record.trial.ending, TrialEnding::Truncated | TrialEnding::Infrastructure)

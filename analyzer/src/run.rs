@@ -1,6 +1,6 @@
-//! What the analyzer is given: a run of trials with their tool calls, as plain values.
+//! Input of the analyzer: a run of trials with their tool calls, as plain values.
 //!
-//! Nothing here opens a file: the caller reads a run and hands over what the decision needs of it, without bodies.
+//! The caller reads the run from its files and passes only what the decision needs, without bodies.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,24 +10,24 @@ use schemas::trial::{Lane, RunManifest, Trial};
 use crate::embedding::AnswerEmbedding;
 use crate::scores::TrialScore;
 
-/// A run: trials of one lane, and the recordings of their cases where the run carries them.
+/// A run: trials of one lane, and the recordings of their cases if the run contains them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Run {
-    /// What it is called in the verdict: where it was read from.
+    /// Name in the verdict: the path that the run was read from.
     pub name: String,
-    /// What it says of itself.
+    /// Manifest of the run.
     pub manifest: RunManifest,
-    /// Its trials in any order, of lane [`RunManifest::lane`] and of lane `recorded`.
+    /// Trials in any order, of lane [`RunManifest::lane`] and of lane `recorded`.
     pub trials: Vec<TrialRecord>,
-    /// Remarks on how it was read, repeated in the verdict.
+    /// Notes on reading the run; the verdict repeats them.
     pub notes: Vec<String>,
 }
 
-/// Gives every tool one effect in all runs, and remarks in the first run where that changed anything.
+/// Gives every tool one effect in all runs, and adds a note to the first run if that changes an effect.
 ///
-/// An effect belongs to the tool, not to the run that declares it. Where only one run declares it, the other's calls
-/// would seem to write nothing, and identical builds would differ. A declared effect holds for all runs; of `read` and
-/// `write`, `write` holds.
+/// An effect belongs to the tool, not to the run that declares it. If only one run declared it, the other run would
+/// seem to write nothing, and identical builds would differ. A declared effect applies to all runs. If one run
+/// declares `read` and another `write`, the effect is `write`.
 pub fn unify_effects(runs: &mut [&mut Run]) {
     let mut effects: BTreeMap<String, BTreeSet<Effect>> = BTreeMap::new();
     for call in runs.iter().flat_map(|run| &run.trials).flat_map(|record| &record.calls) {
@@ -56,77 +56,77 @@ pub fn unify_effects(runs: &mut [&mut Run]) {
     if let Some(run) = runs.first_mut() {
         let names: Vec<&str> = agreed.keys().map(String::as_str).collect();
         run.notes.push(format!(
-            "the runs do not agree on what these tools do outside, so a declared effect holds for all of them, and write \
-             before read: {}",
+            "the runs declare different effects for these tools; a declared effect applies to all runs, and write takes \
+             precedence over read: {}",
             names.join(", ")
         ));
     }
 }
 
-/// A trial and what is needed of its exchanges.
+/// A trial with the parts of its exchanges that the decision needs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrialRecord {
-    /// The trial's row.
+    /// Row of the trial.
     pub trial: Trial,
-    /// Its tool calls in the order in which they started.
+    /// Tool calls in the order in which they started.
     pub calls: Vec<ToolCall>,
-    /// How long each of its turns took, microseconds; empty where the transcript does not say.
+    /// Duration of each turn, microseconds; empty if the transcript does not contain it.
     pub turns_us: Vec<u64>,
-    /// Its answers as one direction; absent where they were not embedded.
+    /// Embedding of the answers; absent if they were not embedded.
     pub embedding: Option<AnswerEmbedding>,
-    /// What the caller said, in order; empty where no invariant looks at it.
+    /// User turns in order; empty if no invariant reads them.
     pub user_turns: Vec<UserTurn>,
-    /// What evaluators say of it, in their order.
+    /// Scores by evaluator, in the evaluators' order.
     pub scores: Vec<TrialScore>,
 }
 
-/// What the caller said in a turn.
+/// A message of the user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserTurn {
-    /// How many of the trial's tool calls came before it.
+    /// Number of the trial's tool calls before the message.
     pub calls_before: usize,
-    /// The text.
+    /// Text of the message.
     pub text: String,
 }
 
-/// One tool call of a trial.
+/// A tool call of a trial.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ToolCall {
-    /// The exchange's number within its session.
+    /// Sequence number of the exchange within its session.
     pub seq: u32,
-    /// The tool's name.
+    /// Name of the tool.
     pub tool: String,
-    /// Its arguments in canonical JSON; absent where they could not be parsed.
+    /// Arguments in canonical JSON; absent if they could not be parsed.
     pub arguments: Option<String>,
-    /// Its arguments verbatim, where they could not be parsed.
+    /// Arguments verbatim, if they could not be parsed.
     pub arguments_verbatim: Option<String>,
-    /// What the call does outside.
+    /// Declared effect of the tool on the outside world.
     pub effect: Effect,
-    /// How the exchange ended.
+    /// Ending of the exchange.
     pub ending: Ending,
-    /// HTTP status of the answer.
+    /// HTTP status of the response.
     pub status: Option<u16>,
-    /// Whether the tool itself reported a failure.
+    /// Whether the tool reported a failure.
     pub is_error: Option<bool>,
-    /// The effect can be undone; absent where undeclared.
+    /// Whether the effect can be undone; absent if undeclared.
     pub reversible: Option<bool>,
-    /// Repeating the call changes nothing more; absent where undeclared.
+    /// Whether repeating the call changes nothing more; absent if undeclared.
     pub idempotent: Option<bool>,
-    /// How long it took, microseconds.
+    /// Duration, microseconds.
     pub duration_us: Option<u64>,
-    /// When it started, UTC, microseconds since 1970.
+    /// Start, UTC, microseconds since 1970.
     pub at: i64,
-    /// What it returned, as text; absent where no invariant looks at it.
+    /// Result as text; absent if no invariant reads it.
     pub result: Option<String>,
 }
 
 impl Run {
-    /// The trials of the run's own lane.
+    /// Trials of the run's own lane.
     pub fn own(&self) -> impl Iterator<Item = &TrialRecord> {
         self.trials.iter().filter(|record| record.trial.lane == self.manifest.lane)
     }
 
-    /// The recordings that the run carries of its cases; empty where the run itself is of lane `recorded`.
+    /// Recordings of the run's cases; empty if the run itself is of lane `recorded`.
     pub fn recordings(&self) -> impl Iterator<Item = &TrialRecord> {
         let other = self.manifest.lane != Lane::Recorded;
         self.trials.iter().filter(move |record| other && record.trial.lane == Lane::Recorded)
@@ -134,7 +134,7 @@ impl Run {
 }
 
 impl TrialRecord {
-    /// A trial of which only its row is known, as of an outcome table.
+    /// Builds a trial of which only the row is known, as in an outcome table.
     #[must_use]
     pub fn without_transcript(trial: Trial) -> Self {
         Self {
@@ -147,7 +147,7 @@ impl TrialRecord {
         }
     }
 
-    /// A torn trial never votes: exchanges of it were lost.
+    /// Whether exchanges of the trial were lost. An incomplete trial counts as missing.
     #[must_use]
     pub fn is_incomplete(&self) -> bool {
         self.trial.complete == Some(false)
@@ -155,11 +155,11 @@ impl TrialRecord {
 }
 
 impl ToolCall {
-    /// Whether the call wrote, or may have: a declared write that the tool did not itself refuse.
+    /// Whether the call wrote or may have written: a declared write that the tool did not refuse.
     ///
-    /// A write whose answer was lost, or was a server error, counts: nobody knows that it was not made. So does one that
-    /// a replay's world could not answer: the candidate tried it. A 503 is a refusal: the request was not processed
-    /// (RFC 9110 section 15.6.4).
+    /// A write whose response was lost, or was a server error, counts, because it may have been carried out. A write
+    /// that the replay could not answer counts too, because the candidate attempted it. Status 503 is a refusal: the
+    /// request was not processed (RFC 9110 section 15.6.4).
     #[must_use]
     pub fn wrote(&self) -> bool {
         let server_error = self.status.is_some_and(|status| status >= 500 && status != 503);
@@ -167,21 +167,21 @@ impl ToolCall {
         self.effect == Effect::Write && (unanswered || self.is_error != Some(true))
     }
 
-    /// Whether the call was surely not carried out: the tool itself said so.
+    /// Whether the tool refused the call, so that it was certainly not carried out.
     #[must_use]
     pub fn was_refused(&self) -> bool {
         let server_error = self.status.is_some_and(|status| status >= 500 && status != 503);
         self.ending == Ending::Complete && !server_error && self.is_error == Some(true)
     }
 
-    /// Whether the call was carried out, as far as its answer tells.
+    /// Whether the response says that the call was carried out.
     #[must_use]
     pub fn succeeded(&self) -> bool {
         let failed = self.status.is_some_and(|status| status >= 400);
         self.ending == Ending::Complete && !failed && self.is_error != Some(true)
     }
 
-    /// The arguments as they are compared and shown: canonical, else verbatim, else empty.
+    /// Arguments as compared and printed: canonical, else verbatim, else empty.
     #[must_use]
     pub fn arguments_text(&self) -> &str {
         self.arguments.as_deref().or(self.arguments_verbatim.as_deref()).unwrap_or_default()

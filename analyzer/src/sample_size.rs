@@ -1,7 +1,7 @@
-//! The price of an answer: what it takes to approve a build that is as the candidate looks (DECISION 1.6).
+//! Sample size that approval of a build like the candidate would need (DECISION 1.6).
 //!
-//! A normal approximation gives the first guess; drawing the added cases from the observed ones, through the real tests,
-//! corrects it. The cases that are there stay as they are: it is to them that others are added.
+//! A normal approximation gives the first guess. A bootstrap corrects it: it adds cases drawn from the observed ones
+//! and runs the real tests. The observed cases stay as they are.
 
 use crate::decide::Tests;
 use crate::metrics::Measured;
@@ -15,33 +15,33 @@ mod forecast;
 
 use forecast::{Forecast, Planned, required};
 
-/// Probability of approval that is planned for.
+/// Planned probability of approval.
 const POWER: f64 = 0.80;
 
-/// More cases than this are called not reachable.
+/// Largest number of cases considered; above it, approval is not reachable.
 const MOST_CASES: u64 = 50_000;
 
-/// Trials of each case that are offered as other ways.
+/// Numbers of trials per case offered as alternatives.
 const OFFERED_TRIALS: [u32; 4] = [1, 2, 4, 8];
 
-/// The most trials of each case that are proposed.
+/// Largest number of trials per case proposed.
 const MOST_TRIALS: f64 = 16.0;
 
-/// Parts of the cases needed that the table shows.
+/// Fractions of the needed cases shown in the table.
 const SHOWN_PARTS: [f64; 4] = [0.25, 0.5, 1.0, 1.5];
 
-/// What the planner knows besides the metrics.
+/// Facts about the runs and the corpus that the planner uses.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Supply {
-    /// Trials of each case in each lane, on average.
+    /// Mean number of trials per case and lane.
     pub(crate) trials: f64,
-    /// Cases that are there.
+    /// Number of cases in the runs.
     pub(crate) have: u64,
-    /// Cases that could be had in all, where that is known.
+    /// Number of cases available in all, if known.
     pub(crate) corpus: Option<u64>,
-    /// Mean cost of a trial, US dollars, where it is known.
+    /// Mean cost of a trial, US dollars, if known.
     pub(crate) trial_usd: Option<f64>,
-    /// What sessions and trials cost, one against the other.
+    /// Relative costs of sessions and trials.
     pub(crate) costs: NeedPolicy,
 }
 
@@ -54,14 +54,14 @@ pub(crate) fn plan(metrics: &[Measured], tests: &Tests<'_>, supply: &Supply) -> 
         return Need { detail: "no required metric could be computed".to_owned(), ..Need::default() };
     }
     if planned.iter().any(|metric| metric.room() <= 0.0) {
-        let detail = "not reachable: the candidate looks worse than the margin allows, more cases will not change that";
+        let detail = "not reachable: the candidate looks worse than the margin allows, and more cases will not change that";
         return Need { trials, detail: detail.to_owned(), ..Need::default() };
     }
     let key = StreamKey::new(tests.seed, "need");
     let forecast = Forecast { planned, tests, key };
     let guess = forecast.first_guess(POWER, None, MOST_CASES);
     let Some((extra, predicted_approve)) = search(guess, |extra| forecast.predicted(extra, None)) else {
-        let detail = format!("not reachable: over {MOST_CASES} cases of this kind would be needed");
+        let detail = format!("not reachable: more than {MOST_CASES} cases of this kind would be needed");
         return Need { trials, detail, ..Need::default() };
     };
     let cases = supply.have + extra;
@@ -96,13 +96,13 @@ fn in_words(need: &Need, supply: &Supply) -> String {
         Some(_) | None => String::new(),
     };
     format!(
-        "{way}about {cases} cases with {trials} trial(s) each per lane (there are {}) to approve with probability \
+        "{way}about {cases} cases with {trials} trial(s) each per lane (now {}) approve with probability \
          {predicted_approve:.2}, if the candidate is as it looks now{what}",
         supply.have
     )
 }
 
-/// The fewest cases to add with the planned power, near a first guess.
+/// Smallest number of cases to add that reaches the planned power, near a first guess.
 fn search(guess: u64, chance: impl Fn(u64) -> f64) -> Option<(u64, f64)> {
     let mut high = guess.max(1);
     let mut reached = chance(high);
@@ -115,9 +115,9 @@ fn search(guess: u64, chance: impl Fn(u64) -> f64) -> Option<(u64, f64)> {
         }
         reached = chance(high);
     }
-    // A fiftieth is finer than the variance is known.
+    // A fiftieth is finer than the precision of the variance.
     while high - low > 1 + high / 50 {
-        // The first guess is near: so is the first step down.
+        // The first guess is close, so the first step down is small.
         let step = if low == 0 { high - high / 5 - 1 } else { u64::midpoint(low, high) };
         let found = chance(step);
         if found >= POWER {
@@ -129,7 +129,7 @@ fn search(guess: u64, chance: impl Fn(u64) -> f64) -> Option<(u64, f64)> {
     Some((high, reached))
 }
 
-/// The metric that most of the variance is the matter with: the one that needs most cases.
+/// Metric that needs most cases.
 fn hardest(planned: &[Planned]) -> Option<&Planned> {
     let cases = |metric: &Planned| metric.guess(1.0, metric.variance);
     planned.iter().filter(|metric| metric.components.is_some()).max_by(|a, b| cases(a).total_cmp(&cases(b)))
@@ -141,7 +141,8 @@ fn advice(planned: &[Planned], trials: f64) -> Option<NeedAdvice> {
     Some(if most_between { NeedAdvice::AddSessions } else { NeedAdvice::AddSessionsOrTrials })
 }
 
-/// K = sqrt(c(session) (w(c) + w(b)) / (2 c(trial) tau2)), not more than what brings the cases down to the floor.
+/// Cost-optimal trials per case, K = sqrt(c(session) (w(c) + w(b)) / (2 c(trial) tau2)), at most the number that
+/// reduces the cases to the floor.
 fn best_trials(forecast: &Forecast<'_>, metrics: &[Measured], supply: &Supply) -> Option<u64> {
     let metric = hardest(&forecast.planned)?;
     let parts = metric.components?;
@@ -157,12 +158,12 @@ fn best_trials(forecast: &Forecast<'_>, metrics: &[Measured], supply: &Supply) -
 }
 
 fn z(forecast: &Forecast<'_>) -> f64 {
-    // The approve tests run at alpha each, so power is planned at beta / J.
+    // Each approve test runs at alpha, so power is planned at beta / J.
     normal::quantile(1.0 - forecast.tests.alpha)
         + normal::quantile(1.0 - (1.0 - POWER) / float(forecast.planned.len().max(1)))
 }
 
-/// Cases in all for other numbers of trials, where the runs say how much of the variance trials remove.
+/// Cases in all for other numbers of trials, if the runs show how much variance trials remove.
 fn options(forecast: &Forecast<'_>, cases: u64, supply: &Supply) -> Vec<NeedOption> {
     let planned = &forecast.planned;
     if planned.iter().all(|metric| metric.components.is_none()) {
@@ -232,7 +233,8 @@ mod tests {
 
     #[test]
     fn the_guess_is_the_formula_of_the_design() {
-        // alpha .05, power .80, margin .05, between .005, within .045 in both arms: K = 1 needs 235, K = 4 69.
+        // alpha .05, power .80, margin .05, variance .005 between and .045 within in both arms: K = 1 needs 235, K = 4
+        // 69.
         let parts = Components { between: 0.005, within: 0.09 };
         let z = normal::quantile(0.95) + normal::quantile(0.80);
         let metric = Planned::made_up(vec![0.0; 100], 0.05, parts, 4.0);

@@ -1,4 +1,4 @@
-//! The order in which cases are looked at: seeded, and alike in every slice, so that each look is a small corpus.
+//! Order in which cases are looked at: seeded and stratified by slices, so that each look resembles the whole corpus.
 
 use std::collections::BTreeMap;
 
@@ -6,11 +6,11 @@ use schemas::id::CaseId;
 
 use crate::stats::stream::StreamKey;
 
-/// Cases of one stratum, each behind the number that was drawn for it.
+/// Cases of one stratum, each after the number drawn for it.
 type Stratum<'a> = Vec<(u64, &'a CaseId)>;
 
-/// Orders cases by a seeded permutation stratified by their slices: any first part of the order holds each combination of
-/// slices in about its share. The order depends on seed, names and slices alone.
+/// Orders cases by a seeded permutation stratified by their slices. Any prefix of the order contains each combination
+/// of slices in about its share. The order depends only on seed, ids and slices.
 #[must_use]
 pub fn seeded_order<'a, S>(cases: impl IntoIterator<Item = (&'a CaseId, S)>, seed: u64) -> Vec<CaseId>
 where
@@ -28,7 +28,7 @@ where
         cases.sort_unstable();
         let size = crate::stats::variance::float(cases.len());
         for (rank, (drawn, case)) in cases.into_iter().enumerate() {
-            // Somewhere within its own part of the way.
+            // A random position within the case's own interval.
             let within = crate::cast::to_f64(drawn >> 32) / 4_294_967_296.0;
             placed.push(((crate::stats::variance::float(rank) + within) / size, drawn, case));
         }

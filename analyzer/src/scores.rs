@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use schemas::score::ScoreKind;
 
-/// An evaluator and the version of it that spoke.
+/// An evaluator and its version.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Evaluator {
-    /// Its name.
+    /// Name in the score configuration.
     pub name: String,
-    /// Its kind.
+    /// Kind: label, command, service or judge.
     pub kind: ScoreKind,
-    /// Its place in its configuration: of two that may decide, the lower does.
+    /// Priority: of two evaluators that can decide, the one with the lower rank does.
     pub rank: u32,
-    /// Digest of its configuration.
+    /// Digest of the evaluator's configuration.
     pub digest: String,
 }
 
@@ -29,7 +29,7 @@ impl Evaluator {
         format!("{kind}:{}", self.name)
     }
 
-    /// Labels first, then what the user's own checks say, then judges; in each by rank and name.
+    /// Sort key: labels, then the user's own checks, then judges; within each by rank and name.
     pub(crate) fn order(&self) -> (u8, u32, &str) {
         let class = match self.kind {
             ScoreKind::Label => 0,
@@ -40,13 +40,13 @@ impl Evaluator {
     }
 }
 
-/// What an evaluator says of a trial.
+/// Score of a trial by one evaluator.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrialScore {
     /// The evaluator.
     pub evaluator: Arc<Evaluator>,
-    /// Whether the work was done right; absent where it was asked and could not say.
+    /// Whether the trial succeeded; absent if the evaluator was called and could not decide.
     pub success: Option<bool>,
-    /// The slice in which its agreement with labels counts; absent where that is measured over all trials together.
+    /// Slice in which the evaluator's agreement with labels is measured; absent if it is measured over all trials.
     pub slice: Option<Arc<str>>,
 }

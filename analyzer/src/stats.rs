@@ -1,6 +1,6 @@
-//! The statistics of the decision: pure functions of numbers, reduced in a fixed order.
+//! Statistics of the decision: pure functions of numbers, reduced in a fixed order.
 //!
-//! Nothing here knows of trials, metrics or policies.
+//! This module knows no trials, metrics or policies.
 
 pub mod betting;
 pub mod discovery;

@@ -1,8 +1,8 @@
-//! The search for slices that stand out: conjunctions of up to three conditions on what is known of the cases.
+//! Search for slices that stand out: conjunctions of up to three conditions on the properties of the cases.
 //!
-//! Every slice is scored on the same relabellings of the trials, and a slice stands out where it is worse than the worst
-//! slice of all but a few of them (max-T, Westfall and Young 1993), so the whole search has one level. It is for people to
-//! look at; it never decides.
+//! Every slice is scored on the same permutations of the trials. A slice stands out if it is worse than the worst
+//! slice of all but a share alpha of the permutations (max-T, Westfall and Young 1993), so the whole search has one
+//! error level. The result is for review and never decides.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,37 +14,37 @@ use crate::stats::stream::StreamKey;
 use crate::stats::variance::{float, mean};
 use crate::verdict::{Subgroup, SubgroupSearch};
 
-/// The fewest cases of a slice.
+/// Smallest number of cases of a slice.
 const SUPPORT: usize = 20;
 
-/// The most conditions of a slice.
+/// Largest number of conditions of a slice.
 const DEPTH: usize = 3;
 
-/// The most slices that are scored, the largest ones.
+/// Largest number of slices scored; the largest slices are kept.
 const MOST_SLICES: usize = 2000;
 
-/// With more cases than this fewer slices are scored on fewer relabellings, so that time and memory stay bounded.
+/// Above this number of cases, fewer slices are scored on fewer permutations, so that time and memory stay bounded.
 const MANY_CASES: usize = 20_000;
 
-/// The most conditions that slices are made of, those that most cases meet.
+/// Largest number of conditions combined; the most frequent ones are kept.
 const MOST_CONDITIONS: usize = 150;
 
-/// Relabellings that the search is repeated on.
+/// Permutations on which the search is repeated.
 const RELABELLINGS: usize = 1000;
 
-/// Relabellings scored together, so that their sums stay near the processor.
+/// Permutations scored together, so that their sums stay in the processor's cache.
 const BLOCK: usize = 256;
 
-/// Slices that are told of.
+/// Largest number of slices reported.
 const SHOWN: usize = 10;
 
-/// Relative slack within which two scores count as tied; scores are sums of 32 bit numbers.
+/// Relative tolerance of a tie between two scores, which are sums of 32 bit numbers.
 const TIE: f32 = 1e-5;
 
 /// A set of cases, 64 to a word.
 type Cases = Vec<u64>;
 
-/// A slice: the numbers of its conditions, ascending, and its cases.
+/// A slice: the indexes of its conditions, ascending, and its cases.
 #[derive(Debug, Clone)]
 struct Slice {
     conditions: Vec<usize>,
@@ -52,7 +52,7 @@ struct Slice {
     size: usize,
 }
 
-/// Searches the contrasts of a metric; nothing where the cases have no properties that part them.
+/// Searches the contrasts of a metric; absent if the cases have no properties that divide them.
 pub(crate) fn search(pairs: &Pairs<'_>, metric: &Measured, alpha: f64, seed: u64) -> Option<SubgroupSearch> {
     let conditions = conditions(pairs, metric);
     if conditions.is_empty() {
@@ -104,9 +104,10 @@ pub(crate) fn search(pairs: &Pairs<'_>, metric: &Measured, alpha: f64, seed: u64
     })
 }
 
-// === what slices are made of ===
+// === conditions and slices ===
 
-/// The conditions that enough cases meet and not all, those of most cases first: property and value, and the cases.
+/// Conditions that at least [`SUPPORT`] cases meet and at least one does not, the most frequent first, with their
+/// cases.
 fn conditions(pairs: &Pairs<'_>, metric: &Measured) -> Vec<((String, String), Cases)> {
     let count = metric.observed.len();
     let mut found: BTreeMap<(String, String), Cases> = BTreeMap::new();
@@ -119,13 +120,13 @@ fn conditions(pairs: &Pairs<'_>, metric: &Measured) -> Vec<((String, String), Ca
     }
     let mut list: Vec<_> = found.into_iter().collect();
     list.retain(|(_, cases)| (SUPPORT..count).contains(&size(cases)));
-    // Stable: of equally many cases the conditions stay in the order of their names.
+    // The sort is stable: equally frequent conditions stay in the order of their names.
     list.sort_by_key(|(_, cases)| std::cmp::Reverse(size(cases)));
     list.truncate(MOST_CONDITIONS);
     list
 }
 
-/// What is known of a case whichever trial is called the candidate's: its slices, and the tools that its recording used.
+/// Properties of a case that do not depend on the arms: its slices, and the tools that its recording called.
 fn properties(case: &PairedCase<'_>) -> Vec<(String, String)> {
     let slices = case.slices.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
     let calls = case.recorded_any.iter().flat_map(|record| &record.calls);
@@ -139,8 +140,8 @@ fn size(cases: &[u64]) -> usize {
     cases.iter().map(|word| word.count_ones() as usize).sum()
 }
 
-/// The slices with enough cases, by number of conditions and then the largest first, and how many were left out. A
-/// conjunction that leaves out none of a shorter one's cases is the same slice.
+/// Slices with enough cases, by number of conditions and then by size, and the number left out. A conjunction that
+/// excludes no case of a shorter one is the same slice.
 fn lattice(conditions: &[((String, String), Cases)], most: usize) -> (Vec<Slice>, usize) {
     let mut seen: BTreeSet<Cases> = BTreeSet::new();
     let mut level: Vec<Slice> = Vec::new();
@@ -192,7 +193,7 @@ fn deeper(
 
 // === scores ===
 
-/// The contrasts as observed and under every relabelling: a row per case.
+/// Contrasts as observed and under every permutation: one row per case.
 struct PermutationUnit {
     rows: Vec<f32>,
     width: usize,
@@ -212,8 +213,8 @@ impl PermutationUnit {
         Self { rows: rows.concat(), width }
     }
 
-    /// The score of each slice as observed, and the least score of any slice under each relabelling (the observed labels
-    /// are the first of them).
+    /// Observed score of each slice, and the smallest score of any slice under each permutation, starting with the
+    /// observed labels.
     fn score(&self, slices: &[Slice]) -> (Vec<f32>, Vec<f32>) {
         let scored: Vec<(Vec<f32>, Vec<f32>)> = slices
             .par_chunks(32)
@@ -272,7 +273,7 @@ fn places(cases: &[u64]) -> impl Iterator<Item = usize> {
     cases.iter().enumerate().flat_map(of)
 }
 
-/// A contrast in single precision: lies within -1.5 and 1.5, so nothing is lost but digits.
+/// Converts a contrast, which is between -1.5 and 1.5, to single precision.
 fn single(value: f64) -> f32 {
     #[expect(
         clippy::cast_possible_truncation,
@@ -292,7 +293,7 @@ mod tests {
     use crate::policy::Policy;
     use crate::run::Run;
 
-    /// Runs of `cases` cases with two trials each whose slices are drawn, where the candidate fails in cases of this slice.
+    /// Runs of `cases` cases with two trials each and random slices, whose candidate fails in the cases of one slice.
     fn runs(cases: usize, seed: u64, broken: Option<(&str, &str)>) -> (Run, Run) {
         let key = StreamKey::new(seed, "runs");
         let lane = |lane: Lane| {
@@ -328,7 +329,7 @@ mod tests {
         assert_eq!(worst.criteria.get("region").map(String::as_str), Some("2"), "{found:?}");
         assert!(worst.p_adjusted <= 0.002 && worst.effect < -0.3 && worst.effect_elsewhere.abs() < 0.1);
         assert!(found.critical_score < -2.0 && worst.score < found.critical_score);
-        // 3 + 4 + 2 conditions, 26 pairs, 24 triples; some of them with too few cases.
+        // 3 + 4 + 2 conditions, 26 pairs, 24 triples; some of them have too few cases.
         assert!((30..=59).contains(&found.searched), "{}", found.searched);
     }
 

@@ -1,5 +1,5 @@
-//! How often each tool is called, and where its writes changed places: what a reviewer looks at first, and nothing that
-//! decides (more calls than before are a finding, not harm).
+//! Use of each tool, and writes that changed position. Both are for review and never decide: more calls than before
+//! are not harm.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,13 +13,13 @@ use crate::stats::variance::{float, mean};
 use crate::verdict::ToolRate;
 use crate::writes::{self, Write};
 
-/// Tools told; the rest are left out, those first whose use changed least.
+/// Largest number of tools listed; tools whose use changed least are left out first.
 const TOLD: usize = 100;
 
-/// What findings of writes at another place are told under.
+/// Subject of findings about reordered writes.
 const REORDERED: &str = "effects.reordered";
 
-/// The share of trials that call each tool, by tool.
+/// Share of trials that call each tool, by tool name.
 pub(crate) fn rates(pairs: &Pairs<'_>, seed: u64) -> Vec<ToolRate> {
     let cases: Vec<Case<'_>> = pairs.paired().filter_map(Case::new).collect();
     let tools: BTreeSet<&str> = cases.iter().flat_map(Case::tools).collect();
@@ -28,14 +28,14 @@ pub(crate) fn rates(pairs: &Pairs<'_>, seed: u64) -> Vec<ToolRate> {
         let moved = rate.reordered_candidate.unwrap_or(0.0) - rate.reordered_baseline.unwrap_or(0.0);
         (rate.called_candidate - rate.called_baseline).abs().max(moved.abs())
     };
-    // Stable: equal ones stay in the order of their names.
+    // The sort is stable: ties stay in the order of their names.
     rates.sort_by(|a, b| change(b).total_cmp(&change(a)));
     rates.truncate(TOLD);
     rates.sort_by(|a, b| a.tool.cmp(&b.tool));
     rates
 }
 
-/// The cases in which the candidate makes writes in another order more often than the baseline, the worst first.
+/// Cases in which the candidate reorders writes more often than the baseline, the worst first.
 pub(crate) fn reordered(pairs: &Pairs<'_>) -> Vec<Finding> {
     let found = pairs.paired().filter_map(|case| {
         let view = Case::new(case)?;
@@ -54,7 +54,7 @@ pub(crate) fn reordered(pairs: &Pairs<'_>) -> Vec<Finding> {
 fn finding(case: &PairedCase<'_>, shown: &Trial<'_>, before: f64, after: f64) -> Finding {
     let named = |write: &Write| format!("{}({})", write.0, write.1);
     let moved: Vec<String> = shown.moved.iter().flatten().take(3).map(named).collect();
-    let seen = format!("made in another order than recorded: {}", moved.join(", "));
+    let seen = format!("reordered writes: {}", moved.join(", "));
     let example = |lane: &str, record: &TrialRecord, detail: &str| Example {
         lane: lane.to_owned(),
         trial: record.trial.trial,
@@ -79,17 +79,17 @@ fn finding(case: &PairedCase<'_>, shown: &Trial<'_>, before: f64, after: f64) ->
     }
 }
 
-/// What of a trial is counted.
+/// Facts counted per trial.
 struct Trial<'a> {
     record: &'a TrialRecord,
     called: BTreeSet<&'a str>,
-    /// Its writes at another place than the recording's; absent where there is no recording.
+    /// Reordered writes; absent without a recording.
     moved: Option<Vec<Write>>,
 }
 
 /// A case whose trials of both lanes have transcripts.
 struct Case<'a> {
-    /// Baseline, candidate.
+    /// Baseline, then candidate.
     trials: [Vec<Trial<'a>>; 2],
 }
 
@@ -115,7 +115,7 @@ impl<'a> Case<'a> {
         self.trials.iter().flatten().flat_map(|trial| trial.called.iter().copied())
     }
 
-    /// The share of each lane's trials of which something holds.
+    /// Share of each lane's trials for which a predicate holds.
     fn share(&self, holds: impl Fn(&Trial<'a>) -> bool) -> [f64; 2] {
         let of =
             |arm: &Vec<Trial<'a>>| float(arm.iter().filter(|trial| holds(trial)).count()) / float(arm.len());
@@ -151,7 +151,7 @@ fn rate(tool: &str, cases: &[Case<'_>], seed: u64) -> ToolRate {
     }
 }
 
-/// The block test both ways on "calls the tool", doubled.
+/// Two-sided p: the block test on "calls the tool" in both directions, doubled.
 fn p_called(tool: &str, cases: &[Case<'_>], seed: u64) -> f64 {
     let mut relabeller = Relabeller::new(StreamKey::new(seed, &format!("relabel called {tool}")));
     let mut tables: Vec<Vec<f64>> = Vec::with_capacity(cases.len());
@@ -182,8 +182,8 @@ fn p_called(tool: &str, cases: &[Case<'_>], seed: u64) -> f64 {
     (2.0 * less.min(more)).min(1.0)
 }
 
-/// How many tools are used, to say how many are not told.
-pub(crate) fn untold(pairs: &Pairs<'_>) -> usize {
+/// Number of tools that the list leaves out.
+pub(crate) fn unlisted(pairs: &Pairs<'_>) -> usize {
     let calls = pairs.trials().flat_map(|record| &record.calls);
     let tools: BTreeMap<&str, ()> = calls.map(|call| (call.tool.as_str(), ())).collect();
     tools.len().saturating_sub(TOLD)
@@ -197,7 +197,7 @@ mod tests {
     use crate::fixture::{read, record, run, write};
     use crate::run::{Run, ToolCall};
 
-    /// A run of 40 cases of 3 trials, and the recordings, which look up, refund and mail.
+    /// A run of 40 cases of 3 trials with recordings that look up, refund and mail.
     fn lane(lane: Lane, calls: impl Fn(usize) -> Vec<ToolCall>) -> Run {
         let mut records = Vec::new();
         for case in 0..40 {
@@ -230,14 +230,14 @@ mod tests {
         assert_eq!((show.called_baseline, show.called_candidate, show.cases), (0.0, 0.5, 40));
         assert!(show.p_called <= 0.001 && rates[0].p_called >= 0.999, "{rates:?}");
         assert_eq!((show.reordered_candidate, rates[1].reordered_baseline), (None, Some(0.0)));
-        // Of two writes that changed places one is told: the second of the trial.
+        // Of two swapped writes one is listed: the second of the trial.
         assert_eq!((rates[1].reordered_candidate, rates[2].reordered_candidate), (Some(0.0), Some(0.5)));
         let found = reordered(&pairs);
         assert_eq!((found.len(), found[0].case.as_str(), found[0].effect), (20, "case-000", Some(-1.0)));
         assert!(found[0].detail.contains("refund({})"), "{}", found[0].detail);
         assert_eq!(found[0].examples.len(), 3);
         assert!(reordered(&Pairs::new(&before, &before, None).expect("a run")).is_empty());
-        assert_eq!(untold(&pairs), 0);
+        assert_eq!(unlisted(&pairs), 0);
     }
 
     #[test]

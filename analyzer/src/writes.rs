@@ -1,6 +1,6 @@
-//! The writes of a trial: which side effects it made, and how they differ from the recording's.
+//! Writes of a trial and their difference from the recorded writes.
 //!
-//! Calls of unknown effect never enter; whoever shows a number of this file says how many there were.
+//! Calls of unknown effect are never counted here; callers report their number.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,15 +9,15 @@ use schemas::exchange::Effect;
 
 use crate::run::{ToolCall, TrialRecord};
 
-/// A write as it is compared: the tool and its arguments as a careful person would call them the same.
+/// A write: tool and arguments in comparable form.
 pub(crate) type Write = (String, String);
 
-/// The distinct writes of a trial.
+/// Distinct writes of a trial.
 pub(crate) fn distinct(record: &TrialRecord) -> BTreeSet<Write> {
     record.calls.iter().filter(|call| call.wrote()).map(name).collect()
 }
 
-/// The distinct writes of a trial in the order in which each was first made.
+/// Distinct writes of a trial in the order of their first calls.
 pub(crate) fn ordered(record: &TrialRecord) -> Vec<Write> {
     let mut seen = BTreeSet::new();
     record
@@ -29,18 +29,19 @@ pub(crate) fn ordered(record: &TrialRecord) -> Vec<Write> {
         .collect()
 }
 
-/// The writes of the trial that the recording has too, at another place among those that both have.
+/// Writes that both trials made and that the trial made at another position.
 ///
-/// They are the fewest whose taking out leaves both in one order, so a single write that moved is one, whatever it passed.
+/// The result is the smallest set whose removal leaves both in the same order, so one write that moved is one entry,
+/// however far it moved.
 pub(crate) fn reordered(trial: &[Write], recorded: &[Write]) -> Vec<Write> {
     let places: BTreeMap<&Write, usize> = recorded.iter().zip(0..).collect();
     let common: Vec<(&Write, usize)> =
         trial.iter().filter_map(|write| places.get(write).map(|place| (write, *place))).collect();
-    // Longest ascending run of places that ends at each write, and where it came from.
+    // Length of the longest ascending run of positions that ends at each write, and its predecessor.
     let mut runs: Vec<(usize, Option<usize>)> = Vec::with_capacity(common.len());
     for (number, (_, place)) in common.iter().enumerate() {
         let before = (0..number).filter(|earlier| common[*earlier].1 < *place);
-        // Of equally long ones the first.
+        // Of equally long runs, the first.
         let best = before.max_by_key(|earlier| (runs[*earlier].0, std::cmp::Reverse(*earlier)));
         runs.push((best.map_or(1, |best| runs[best].0 + 1), best));
     }
@@ -54,7 +55,7 @@ pub(crate) fn reordered(trial: &[Write], recorded: &[Write]) -> Vec<Write> {
     moved.map(|(_, (write, _))| (*write).clone()).collect()
 }
 
-/// The writes of a trial, and how often each was made.
+/// Writes of a trial with the number of times each was made.
 pub(crate) fn counted(record: &TrialRecord) -> BTreeMap<Write, u32> {
     let mut counts = BTreeMap::new();
     for call in record.calls.iter().filter(|call| call.wrote()) {
@@ -70,7 +71,8 @@ fn name(call: &ToolCall) -> Write {
     (call.tool.clone(), arguments)
 }
 
-/// A write that was made more than once with the same arguments, and how often; calls declared idempotent are free.
+/// First write that was made more than once with the same arguments, and how often. Calls declared idempotent do not
+/// count.
 pub(crate) fn repeated<'a>(record: &'a TrialRecord, tools: &[String]) -> Option<(&'a str, &'a str, u32)> {
     let mut counts: BTreeMap<(&str, &str), u32> = BTreeMap::new();
     let counted = |call: &&ToolCall| call.wrote() && call.idempotent != Some(true);
@@ -83,18 +85,18 @@ pub(crate) fn repeated<'a>(record: &'a TrialRecord, tools: &[String]) -> Option<
     most.map(|((tool, arguments), count)| (tool, arguments, count))
 }
 
-/// How the writes of a trial differ from the recording's, as shares.
+/// Difference between the writes of a trial and of its recording, as shares.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Difference {
-    /// Share of the recording's writes that were not made.
+    /// Share of the recorded writes that the trial did not make.
     pub(crate) missing: f64,
-    /// Share of the trial's writes that the recording does not have.
+    /// Share of the trial's writes that the recording lacks.
     pub(crate) extra: f64,
-    /// Share of the recording's writes that were made by the same tool with other arguments.
+    /// Share of the recorded writes that the trial made with other arguments.
     pub(crate) changed: f64,
 }
 
-/// Compares distinct writes.
+/// Compares two sets of distinct writes.
 pub(crate) fn compare(trial: &BTreeSet<Write>, recorded: &BTreeSet<Write>) -> Difference {
     let missing: Vec<&Write> = recorded.difference(trial).collect();
     let extra: Vec<&Write> = trial.difference(recorded).collect();
@@ -120,7 +122,7 @@ pub(crate) fn distance(a: &BTreeMap<Write, u32>, b: &BTreeMap<Write, u32>) -> f6
     if all == 0 { 0.0 } else { 1.0 - f64::from(common) / f64::from(all) }
 }
 
-/// How many calls of the trial have an effect that nobody declared.
+/// Number of calls without a declared effect.
 pub(crate) fn undeclared(record: &TrialRecord) -> usize {
     record.calls.iter().filter(|call| call.effect == Effect::Unknown).count()
 }
@@ -158,7 +160,7 @@ mod tests {
         assert_eq!(moved("abcd", "abcd"), "");
         assert_eq!(moved("bcda", "abcd"), "a");
         assert_eq!(moved("dabc", "abcd"), "d");
-        // What only one of them has does not matter.
+        // Writes that only one of them has do not matter.
         assert_eq!(moved("axbc", "abyc"), "");
         assert_eq!(moved("cxba", "abyc"), "ba");
         assert_eq!(moved("", "abc"), "");

@@ -1,13 +1,13 @@
-//! Textbook tests of two samples. The decision uses none of them: they are what other tools decide by, and what the
-//! procedure is compared with here.
+//! Textbook tests of two samples. The decision uses none of them; other tools decide by them, and the calibration
+//! compares the procedure with them.
 //!
-//! SciPy is followed in every convention, so that each can be checked against it.
+//! Every convention follows SciPy, so that each test can be checked against it.
 
 use analyzer::stats::normal::cdf;
 use statrs::function::beta::beta_reg;
 use statrs::function::gamma::ln_gamma;
 
-/// A count as a number.
+/// Converts a count to a number.
 pub(crate) fn float(count: usize) -> f64 {
     f64::from(u32::try_from(count).expect("fewer than 2^32"))
 }
@@ -15,21 +15,21 @@ pub(crate) fn float(count: usize) -> f64 {
 /// One- and two-sided p-values.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Tails {
-    /// Of "not less".
+    /// P-value of "not less".
     pub(crate) less: f64,
-    /// Of "not greater".
+    /// P-value of "not greater".
     pub(crate) greater: f64,
-    /// Of "no different".
+    /// P-value of "no different".
     pub(crate) both: f64,
 }
 
 // === distributions ===
 
-/// Student's t at most `t` with `freedom` degrees of freedom.
+/// Distribution function of Student's t with `freedom` degrees of freedom.
 pub(crate) fn t_cdf(t: f64, freedom: f64) -> f64 {
     let square = t * t;
     let (a, x) = (0.5 * freedom, freedom / (freedom + square));
-    // The form of the two that is not a difference from 1 inside, by which a small tail would be lost.
+    // Of the two forms, the one without a difference from 1, which would lose a small tail.
     let tail = if x < (a + 1.0) / (a + 2.5) {
         0.5 * beta_reg(a, 0.5, x)
     } else {
@@ -38,7 +38,7 @@ pub(crate) fn t_cdf(t: f64, freedom: f64) -> f64 {
     if t > 0.0 { 1.0 - tail } else { tail }
 }
 
-/// Where a growing function reaches `p`, between two places: bisection to the last digit.
+/// Solves `cdf(x) = p` for a growing function between two points, by bisection to the last digit.
 fn inverse(p: f64, mut low: f64, mut high: f64, cdf: impl Fn(f64) -> f64) -> f64 {
     for _ in 0..200 {
         let middle = 0.5 * (low + high);
@@ -50,7 +50,7 @@ fn inverse(p: f64, mut low: f64, mut high: f64, cdf: impl Fn(f64) -> f64) -> f64
     0.5 * (low + high)
 }
 
-/// The t below which a share `p` lies.
+/// Quantile of Student's t.
 pub(crate) fn t_quantile(p: f64, freedom: f64) -> f64 {
     if p > 0.5 {
         return -t_quantile(1.0 - p, freedom);
@@ -62,17 +62,17 @@ pub(crate) fn t_quantile(p: f64, freedom: f64) -> f64 {
     inverse(p, low, 0.0, |t| t_cdf(t, freedom))
 }
 
-/// The beta-distributed number at most `x`.
+/// Distribution function of the beta distribution.
 pub(crate) fn beta_cdf(x: f64, a: f64, b: f64) -> f64 {
     beta_reg(a, b, x)
 }
 
-/// The number below which a share `p` lies.
+/// Quantile of the beta distribution.
 pub(crate) fn beta_quantile(p: f64, a: f64, b: f64) -> f64 {
     inverse(p, 0.0, 1.0, |x| beta_reg(a, b, x))
 }
 
-/// At most `hits` of `of` with this probability each.
+/// Probability of at most `hits` successes in `of` trials.
 pub(crate) fn binomial_cdf(hits: usize, of: usize, probability: f64) -> f64 {
     if hits >= of {
         return 1.0;
@@ -80,7 +80,7 @@ pub(crate) fn binomial_cdf(hits: usize, of: usize, probability: f64) -> f64 {
     beta_reg(float(of - hits), float(hits + 1), 1.0 - probability)
 }
 
-/// The fewest hits that at least a share `p` does not exceed.
+/// Smallest number of hits whose cumulative probability is at least `p`.
 pub(crate) fn binomial_quantile(p: f64, of: usize, probability: f64) -> usize {
     let (mut low, mut high) = (0, of);
     while low < high {
@@ -99,7 +99,7 @@ pub(crate) fn paired_t(differences: &[f64]) -> Tails {
     let squares: f64 = differences.iter().map(|value| (value - mean) * (value - mean)).sum();
     let error = (squares / (count - 1.0) / count).sqrt();
     if error == 0.0 {
-        // Nothing varies: the sign alone speaks, as it does in the limit.
+        // Nothing varies: the sign alone decides, as in the limit.
         let of = |holds: bool| if holds { 0.0 } else { 1.0 };
         return Tails { less: of(mean < 0.0), greater: of(mean > 0.0), both: of(mean != 0.0) };
     }
@@ -108,7 +108,7 @@ pub(crate) fn paired_t(differences: &[f64]) -> Tails {
     Tails { less, greater, both: (2.0 * less.min(greater)).min(1.0) }
 }
 
-/// Middle ranks from 1, and the sum of t^3 - t over the ties.
+/// Mid-ranks from 1, and the sum of t^3 - t over the ties.
 fn ranks(values: &[f64]) -> (Vec<f64>, f64) {
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by(|a, b| values[*a].total_cmp(&values[*b]));
@@ -140,7 +140,7 @@ pub(crate) fn mann_whitney(x: &[f64], y: &[f64]) -> Tails {
     Tails { less, greater, both: (2.0 * above(u.max(m * n - u))).min(1.0) }
 }
 
-/// Wilcoxon's signed ranks by the normal limit, zeros left out (`wilcoxon(method="approx")`).
+/// Wilcoxon's signed ranks by the normal limit, without zeros (`wilcoxon(method="approx")`).
 pub(crate) fn wilcoxon(differences: &[f64]) -> Tails {
     let kept: Vec<f64> = differences.iter().copied().filter(|value| *value != 0.0).collect();
     if kept.is_empty() {

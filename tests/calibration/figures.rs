@@ -1,9 +1,9 @@
-//! The figures, a file for each kind, and what they share.
+//! Acceptance figures, one file per kind, and the code that they share.
 
 use analyzer::{AnalysisRequest, MonitoringPlan, Policy, Verdict};
 use schemas::trial::Lane;
 
-use crate::rng::Dice;
+use crate::rng::SimulationRng;
 use crate::table::{self, Table};
 
 mod approve;
@@ -16,24 +16,24 @@ mod power;
 mod real;
 mod speed;
 
-/// How much is simulated.
+/// Size of the simulation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Scale {
-    /// Among the tests: seconds.
+    /// Seconds, for the test suite.
     Short,
-    /// By the named command: this share of what the acceptance table asks for.
+    /// Named command: this share of the repetitions of the acceptance table.
     Full(f64),
 }
 
 impl Scale {
-    /// The full size, times `FORESHADOW_CALIBRATION_SHARE`.
+    /// Full size, times `FORESHADOW_CALIBRATION_SHARE`.
     pub(crate) fn full() -> Self {
         let share = std::env::var("FORESHADOW_CALIBRATION_SHARE").ok();
         let share = share.map_or(1.0, |text| text.parse().expect("FORESHADOW_CALIBRATION_SHARE is a number"));
         Self::Full(share)
     }
 
-    /// Repetitions: what the acceptance table asks for, and what the short version can afford.
+    /// Number of repetitions: of the acceptance table, or of the short version.
     pub(crate) fn times(self, full: u32, short: u32) -> u32 {
         match self {
             Self::Short => short,
@@ -47,22 +47,22 @@ impl Scale {
     }
 }
 
-/// Success, `pass_k`, agreement and latency decide, and approval needs all four.
+/// Policy in which success, `pass_k`, agreement and latency decide and are required.
 pub(crate) const FOUR_METRICS: &str = "policy = 1\n\
     [metric.agreement]\ndecides = true\nrequired = true\n\
     [metric.latency]\ndecides = true\nrequired = true\n";
 
-/// The same with tokens and cost.
+/// Policy of [`FOUR_METRICS`] with tokens and cost.
 pub(crate) const SIX_METRICS: &str = "policy = 1\n\
     [metric.agreement]\ndecides = true\nrequired = true\n\
     [metric.latency]\ndecides = true\nrequired = true\n\
     [metric.tokens]\ndecides = true\nrequired = true\n\
     [metric.cost]\ndecides = true\nrequired = true\n";
 
-/// Nothing but success.
+/// Policy in which only success decides.
 pub(crate) const SUCCESS: &str = "policy = 1\nmetrics = [\"success\"]\n";
 
-/// A policy of this text.
+/// Parses a policy.
 pub(crate) fn policy(text: &str) -> Policy {
     Policy::parse(text).expect("the policies of the figures are right")
 }
@@ -70,22 +70,22 @@ pub(crate) fn policy(text: &str) -> Policy {
 /// Planned looks of the sequential figures.
 pub(crate) const LOOKS: u32 = 4;
 
-/// What the analyzer says of these trials in one look.
-pub(crate) fn decide(policy: &Policy, trials: &(Table, Table), dice: &mut Dice) -> Verdict {
-    decide_in(policy, trials, MonitoringPlan::SingleLook, dice)
+/// Decides on these trials in one look.
+pub(crate) fn decide(policy: &Policy, trials: &(Table, Table), rng: &mut SimulationRng) -> Verdict {
+    decide_in(policy, trials, MonitoringPlan::SingleLook, rng)
 }
 
-/// What it says where the data are looked at so; without the price of an inconclusive verdict, which takes longer than the
-/// verdict itself.
+/// Decides on these trials by a monitoring plan, without the sample size forecast, which takes longer than the
+/// decision.
 pub(crate) fn decide_in(
     policy: &Policy,
     trials: &(Table, Table),
     monitoring: MonitoringPlan<'_>,
-    dice: &mut Dice,
+    rng: &mut SimulationRng,
 ) -> Verdict {
     let (baseline, candidate) =
         (table::run(Lane::Baseline, &trials.0), table::run(Lane::Candidate, &trials.1));
-    let seed = u64::try_from(dice.below(1 << 31)).expect("31 bits");
+    let seed = u64::try_from(rng.below(1 << 31)).expect("31 bits");
     let request = AnalysisRequest {
         monitoring,
         forecast: false,

@@ -1,8 +1,8 @@
-//! The acceptance figures of the decision: simulated and real outcome tables in, rates of right and wrong verdicts out.
+//! Acceptance figures of the decision: simulated and real outcome tables in, rates of correct and wrong verdicts out.
 //!
-//! `tests/calibration/run` measures all of them and prints a table. What runs among the tests is the same code with fewer
-//! repetitions and limits that are wider by just what that costs; seeds are fixed, so that it passes or fails, never both.
-//! Time is measured only there, and asserted nowhere.
+//! `tests/calibration/run` measures all of them and prints a table. The test suite runs the same code with fewer
+//! repetitions and correspondingly wider limits. Seeds are fixed, so a test always passes or always fails. Only the
+//! named command measures time, and nothing asserts it.
 
 mod classical;
 mod figures;

@@ -1,17 +1,17 @@
-//! How often something happened, and what that may be where its probability is known.
+//! Rates, and limits of a rate whose probability is known.
 
 use rayon::prelude::*;
 
-use crate::rng::Dice;
+use crate::rng::SimulationRng;
 
-/// How often in how many repetitions.
+/// Hits among a number of repetitions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Rate {
     pub(crate) hits: u32,
     pub(crate) of: u32,
 }
 
-/// Chance that a true rate is called too high or too low: the slack of the acceptance figures.
+/// Probability of a false alarm of a rate check: the slack of the acceptance figures.
 const SLACK: f64 = 0.001;
 
 impl Rate {
@@ -31,17 +31,17 @@ impl Rate {
         [low, high]
     }
 
-    /// Whether a probability of at most `most` explains this many hits, but for one time in a thousand.
+    /// Whether a probability of at most `most` explains this many hits, at level [`SLACK`].
     pub(crate) fn is_at_most(self, most: f64) -> bool {
         self.hits <= most_hits(self.of, most)
     }
 
-    /// Whether a probability of at least `least` explains this few hits, but for one time in a thousand.
+    /// Whether a probability of at least `least` explains this few hits, at level [`SLACK`].
     pub(crate) fn is_at_least(self, least: f64) -> bool {
         self.of - self.hits <= most_hits(self.of, 1.0 - least)
     }
 
-    /// The share that [`Self::is_at_most`] allows.
+    /// Share that [`Self::is_at_most`] allows.
     pub(crate) fn limit(of: u32, most: f64) -> f64 {
         f64::from(most_hits(of, most)) / f64::from(of.max(1))
     }
@@ -53,7 +53,7 @@ impl std::fmt::Display for Rate {
     }
 }
 
-/// The most hits that are not yet improbable: the first with P(more) at most [`SLACK`].
+/// Largest plausible number of hits: the first with P(more) at most [`SLACK`].
 fn most_hits(of: u32, probability: f64) -> u32 {
     if probability <= 0.0 {
         return 0;
@@ -76,7 +76,7 @@ fn most_hits(of: u32, probability: f64) -> u32 {
     of
 }
 
-/// By bisection of the binomial sum; `a` and `b` whole.
+/// Beta quantile by bisection of the binomial sum; `a` and `b` are whole.
 fn quantile_of_beta(p: f64, a: f64, b: f64) -> f64 {
     let of = a + b - 1.0;
     let (mut low, mut high) = (0.0_f64, 1.0_f64);
@@ -100,14 +100,16 @@ fn quantile_of_beta(p: f64, a: f64, b: f64) -> f64 {
     0.5 * (low + high)
 }
 
-/// Repeats something, each time with dice of its own, and counts each of its outcomes.
+/// Repeats an experiment, each time with its own random stream, and counts each outcome.
 pub(crate) fn repeat<const K: usize>(
     purpose: &str,
     times: u32,
-    once: impl Fn(&mut Dice) -> [bool; K] + Sync,
+    once: impl Fn(&mut SimulationRng) -> [bool; K] + Sync,
 ) -> [Rate; K] {
-    let outcomes: Vec<[bool; K]> =
-        (0..times).into_par_iter().map(|number| once(&mut Dice::new(purpose, u64::from(number)))).collect();
+    let outcomes: Vec<[bool; K]> = (0..times)
+        .into_par_iter()
+        .map(|number| once(&mut SimulationRng::new(purpose, u64::from(number))))
+        .collect();
     let mut rates = [Rate { hits: 0, of: times }; K];
     for outcome in outcomes {
         for (rate, hit) in rates.iter_mut().zip(outcome) {
@@ -123,7 +125,7 @@ mod tests {
 
     #[test]
     fn limits_are_those_of_the_design() {
-        // With a true rate of .05 and 2,000 repetitions the 99.9 % limit is .0655, with 10,000 it is .0569.
+        // With a true rate of .05, the 99.9 % limit is .0655 for 2,000 repetitions and .0569 for 10,000.
         assert!((Rate::limit(2000, 0.05) - 0.0655).abs() < 3e-4, "{}", Rate::limit(2000, 0.05));
         assert!((Rate::limit(10_000, 0.05) - 0.0569).abs() < 3e-4, "{}", Rate::limit(10_000, 0.05));
         assert_eq!((most_hits(10, 0.0), most_hits(10, 1.0)), (0, 10));

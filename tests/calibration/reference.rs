@@ -1,4 +1,4 @@
-//! The other side of a numerical figure: SciPy, statsmodels and NumPy, asked in the same run.
+//! Reference values of numerical figures, computed by SciPy, statsmodels and NumPy in the same run.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 use tests::binary;
 
-/// The Python of `FORESHADOW_TEST_PYTHON`; without one the figures that need it are left out, which CI does not allow.
+/// Python of `FORESHADOW_TEST_PYTHON`; without it the figures that need it are skipped, which CI does not allow.
 pub(crate) fn python() -> Option<String> {
     let python = std::env::var("FORESHADOW_TEST_PYTHON").ok();
     if python.is_none() {
@@ -16,7 +16,7 @@ pub(crate) fn python() -> Option<String> {
     python
 }
 
-/// Asks `reference.py` for its values of a figure; nothing where there is no Python.
+/// Runs `reference.py` for a figure; absent without Python.
 pub(crate) fn ask(figure: &str, input: &Value) -> Option<Value> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("calibration/reference.py");
     let mut child = Command::new(python()?)
@@ -33,7 +33,7 @@ pub(crate) fn ask(figure: &str, input: &Value) -> Option<Value> {
     Some(serde_json::from_slice(&done.stdout).expect("answers in JSON"))
 }
 
-/// A list of numbers of an answer.
+/// Reads a list of numbers of the output.
 pub(crate) fn numbers(value: &Value) -> Vec<f64> {
     let list = value.as_array().expect("a list");
     list.iter().map(|number| number.as_f64().expect("a number")).collect()

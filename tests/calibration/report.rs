@@ -2,12 +2,12 @@
 
 use std::io::Write as _;
 
-/// How a measured value stands to what is required.
+/// Result of a figure against its requirement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
     Pass,
     Missed,
-    /// Nothing is required: it stands beside another figure, to compare.
+    /// No requirement: the figure is for comparison.
     Beside,
 }
 
@@ -17,22 +17,22 @@ impl Standing {
     }
 }
 
-/// One figure.
+/// A figure.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Row {
-    /// Its name in the acceptance table.
+    /// Id in the acceptance table.
     pub(crate) id: &'static str,
-    /// What is measured.
+    /// Quantity measured.
     pub(crate) figure: String,
-    /// What is required of it.
+    /// Requirement.
     pub(crate) required: String,
-    /// What was found, with the number of repetitions.
+    /// Measured value, with the number of repetitions.
     pub(crate) measured: String,
     pub(crate) standing: Standing,
 }
 
 impl Row {
-    /// Prints the row, past the capture of the test harness.
+    /// Prints the row in spite of the test harness's capture.
     pub(crate) fn print(&self) {
         let Self { id, figure, required, measured, standing } = self;
         let standing = match standing {
@@ -44,7 +44,7 @@ impl Row {
     }
 }
 
-/// Prints the rows and fails where a figure is missed; for the short version that runs among the tests.
+/// Prints the rows and fails if a figure is missed; for the short version in the test suite.
 pub(crate) fn demand(rows: &[Row]) {
     assert!(!rows.is_empty(), "nothing was measured");
     rows.iter().for_each(Row::print);

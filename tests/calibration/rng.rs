@@ -5,9 +5,9 @@
 use seeded::{Key, Stream};
 
 /// One stream.
-pub(crate) struct Dice(Stream);
+pub(crate) struct SimulationRng(Stream);
 
-impl Dice {
+impl SimulationRng {
     /// The stream of a repetition.
     pub(crate) fn new(purpose: &str, repetition: u64) -> Self {
         let mut key = [0; 32];
@@ -76,7 +76,7 @@ impl Dice {
 
 #[cfg(test)]
 mod tests {
-    use super::Dice;
+    use super::SimulationRng;
 
     fn moments(numbers: &[f64]) -> (f64, f64) {
         let count = f64::from(u32::try_from(numbers.len()).expect("few"));
@@ -86,24 +86,24 @@ mod tests {
 
     #[test]
     fn draws_have_the_moments_of_their_distribution() {
-        let mut dice = Dice::new("moments", 0);
+        let mut rng = SimulationRng::new("moments", 0);
         for (mean, concentration) in [(0.97, 0.5), (0.5, 1.0), (0.9, 5.0)] {
-            let numbers: Vec<f64> = (0..40_000).map(|_| dice.beta(mean, concentration)).collect();
+            let numbers: Vec<f64> = (0..40_000).map(|_| rng.beta(mean, concentration)).collect();
             let (found, spread) = moments(&numbers);
             let expected = mean * (1.0 - mean) / (1.0 + concentration);
             assert!((found - mean).abs() < 0.006, "mean {found}, not {mean}");
             assert!((spread / expected - 1.0).abs() < 0.06, "variance {spread}, not {expected}");
         }
-        let numbers: Vec<f64> = (0..40_000).map(|_| dice.normal()).collect();
+        let numbers: Vec<f64> = (0..40_000).map(|_| rng.normal()).collect();
         let (mean, spread) = moments(&numbers);
         assert!(mean.abs() < 0.02 && (spread - 1.0).abs() < 0.03, "{mean} {spread}");
-        let (mean, spread) = moments(&(0..40_000).map(|_| dice.uniform()).collect::<Vec<_>>());
+        let (mean, spread) = moments(&(0..40_000).map(|_| rng.uniform()).collect::<Vec<_>>());
         assert!((mean - 0.5).abs() < 0.006 && (spread - 1.0 / 12.0).abs() < 0.003, "{mean} {spread}");
     }
 
     #[test]
     fn streams_differ_by_purpose_and_repetition() {
-        let first = |purpose, repetition| Dice::new(purpose, repetition).uniform().to_bits();
+        let first = |purpose, repetition| SimulationRng::new(purpose, repetition).uniform().to_bits();
         assert_eq!(first("a", 1), first("a", 1));
         assert_ne!(first("a", 1), first("a", 2));
         assert_ne!(first("a", 1), first("b", 1));

@@ -1,4 +1,4 @@
-//! Simulated trials as the analyzer takes them, and as the table that `foreshadow import` reads.
+//! Simulated trials as a run of the analyzer, and as a table for `foreshadow import`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -7,27 +7,27 @@ use analyzer::{Run, TrialRecord};
 use schemas::id::{AgentId, BuildId, CaseId, SessionId, TenantId};
 use schemas::trial::{Lane, RunManifest, Trial, TrialEnding};
 
-/// What is known of a trial without a transcript.
+/// Outcome of a trial without a transcript.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Outcome {
     pub(crate) success: bool,
-    /// Microseconds.
+    /// Duration, microseconds.
     pub(crate) duration_us: Option<u64>,
     pub(crate) output_tokens: Option<u64>,
     pub(crate) cost_usd: Option<f64>,
 }
 
 impl Outcome {
-    /// A trial of which nothing but its success is known.
+    /// A trial of which only the success is known.
     pub(crate) fn of(success: bool) -> Self {
         Self { success, duration_us: None, output_tokens: None, cost_usd: None }
     }
 }
 
-/// The trials of each case.
+/// Trials by case.
 pub(crate) type Table = Vec<Vec<Outcome>>;
 
-/// The cases and trials of one lane as a run.
+/// Builds a run of one lane.
 pub(crate) fn run(lane: Lane, table: &[Vec<Outcome>]) -> Run {
     let tenant = TenantId::parse("default").expect("an id");
     let agent = AgentId::parse("outcomes").expect("an id");
@@ -89,7 +89,7 @@ fn case_name(number: usize) -> String {
     format!("case-{number:06}")
 }
 
-/// The same as a table for `foreshadow import --format outcomes`, exact to the last digit.
+/// The same trials as a table for `foreshadow import --format outcomes`, exact to the last digit.
 pub(crate) fn csv(table: &[Vec<Outcome>]) -> String {
     let mut text = "case,trial,success,seconds,output_tokens,cost\n".to_owned();
     for (number, outcomes) in table.iter().enumerate() {

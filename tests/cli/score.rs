@@ -428,7 +428,7 @@ async fn published_judges_do_not_qualify_and_unexpected_words_are_no_grades() {
     assert_eq!(found, expected.map(|(name, agreed, labels)| (name, agreed, labels, Some(false))));
     assert_eq!(evaluators[1]["errors"], json!(54));
     let notes = verdict["notes"].to_string();
-    assert!(notes.contains("judge quick_triage_v1 does not vote: agreement 50.0 %"), "{notes}");
+    assert!(notes.contains("judge quick_triage_v1 is not qualified: agreement 50.0 %"), "{notes}");
 }
 
 #[test]

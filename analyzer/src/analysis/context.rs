@@ -14,17 +14,17 @@ use crate::pairs::{PairedCase, Pairs};
 use crate::policy::Policy;
 use crate::schedule::seeded_order;
 
-/// Everything that is the same at every look.
+/// Values that are the same at every look.
 pub(super) struct AnalysisContext<'a> {
     pub(super) request: AnalysisRequest<'a>,
     pub(super) pairs: Pairs<'a>,
     pub(super) checked: Checked,
     pub(super) fidelity: FidelityCheck,
-    /// Why means say nothing of these runs, where they do not.
+    /// Reason why mean tests do not apply to these runs, if they do not.
     pub(super) mean_tests_disabled: Option<MeanTestsDisabled>,
-    /// Whether the answers changed; absent where that could not be tested, or was not.
+    /// Drift test; absent if the answers could not be tested.
     pub(super) drift: Option<drift::Found>,
-    /// The cases in the order in which they are looked at.
+    /// Cases in the order in which they are looked at.
     pub(super) order: Vec<CaseId>,
 }
 
@@ -47,15 +47,15 @@ impl<'a> AnalysisContext<'a> {
         Self { request, pairs, checked, fidelity, mean_tests_disabled, drift: None, order }
     }
 
-    /// The pairs of the first cases of the order.
+    /// Pairs of the first cases of the order.
     pub(super) fn part(&self, end: usize) -> Pairs<'a> {
         let end = end.min(self.order.len());
         let wanted: BTreeSet<&CaseId> = self.order[..end].iter().collect();
         let held: BTreeSet<&CaseId> = self.pairs.cases.iter().map(|case| case.case).collect();
         let unseen = match self.request.monitoring {
-            // Played, and neither run has it.
+            // Played cases that neither run has.
             MonitoringPlan::Waves(_) => wanted.difference(&held).count(),
-            // Nothing is known of them, so every part has its share.
+            // The planned cases without trials are unknown, so every prefix gets its share of them.
             MonitoringPlan::SingleLook | MonitoringPlan::PlannedLooks(_) | MonitoringPlan::Anytime => {
                 self.pairs.unseen.cases * end / self.order.len().max(1)
             }
@@ -63,7 +63,7 @@ impl<'a> AnalysisContext<'a> {
         self.pairs.only(&wanted, unseen)
     }
 
-    /// The place in the order of each case.
+    /// Position of each case in the order.
     pub(super) fn ranks(&self, pairs: &Pairs<'_>) -> Vec<usize> {
         let places: BTreeMap<&CaseId, usize> =
             self.order.iter().enumerate().map(|(rank, case)| (case, rank)).collect();
@@ -87,7 +87,7 @@ impl<'a> AnalysisContext<'a> {
         Tests { alpha, seed: self.request.seed, strict, ranks }
     }
 
-    /// Whether the sessions of either run were picked by their outcome.
+    /// Whether the sessions of either run were selected by their outcome.
     pub(super) fn is_selected(&self) -> bool {
         self.request.baseline.manifest.selected || self.request.candidate.manifest.selected
     }
@@ -99,7 +99,7 @@ impl<'a> AnalysisContext<'a> {
     }
 }
 
-/// Why the mean tests are switched off (DECISION 1.7).
+/// Reason why the mean tests are disabled (DECISION 1.7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MeanTestsDisabled {
     Selected,

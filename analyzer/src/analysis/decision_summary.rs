@@ -1,4 +1,4 @@
-//! A decision in numbers, without what explains it: for deciding many times over.
+//! A decision in numbers, without explanations; calibration decides many times.
 
 use super::context::AnalysisContext;
 use super::request::AnalysisRequest;
@@ -9,17 +9,17 @@ use crate::pairs::Pairs;
 use crate::stats::variance::variance;
 use crate::verdict::{Decision, Unit};
 
-/// What a decision came to, in numbers, without what explains it.
+/// A decision in numbers, without explanations.
 pub(crate) struct DecisionSummary {
     pub(crate) answer: Decision,
-    /// Whether it blocked for an invariant.
+    /// Whether an invariant was violated.
     pub(crate) violated: bool,
-    /// Share of the cases that had been looked at when it was decided.
+    /// Share of the cases that had been looked at when the decision was made.
     pub(crate) share_used: f64,
     pub(crate) metrics: Vec<MetricDecisionSummary>,
 }
 
-/// A metric of a decision.
+/// Summary of a metric.
 pub(crate) struct MetricDecisionSummary {
     pub(crate) name: String,
     pub(crate) unit: Unit,
@@ -30,11 +30,11 @@ pub(crate) struct MetricDecisionSummary {
     pub(crate) margin: f64,
     /// Variance of the contrasts.
     pub(crate) variance: f64,
-    /// Whether it said "worse", corrected.
+    /// Whether the corrected block test rejected.
     pub(crate) alarm: bool,
 }
 
-/// Decides on pairs however they were made; means are tested whatever the run's lane.
+/// Decides on any pairs; mean tests apply whatever the lane of the run.
 pub(crate) fn decide_pairs(request: AnalysisRequest<'_>, pairs: Pairs<'_>) -> DecisionSummary {
     let context = AnalysisContext::new(request, pairs, None);
     let look = interim::look(&context);

@@ -9,7 +9,7 @@ use crate::pairs::Pairs;
 use crate::policy::Policy;
 use crate::verdict::{Decision, Drift};
 
-/// Everything that the rule looks at.
+/// Evidence of one look.
 pub(super) struct Evidence<'a> {
     pub(super) policy: &'a Policy,
     pub(super) pairs: &'a Pairs<'a>,
@@ -18,10 +18,10 @@ pub(super) struct Evidence<'a> {
     pub(super) tested: &'a [Tested],
     pub(super) intervals: &'a [[f64; 2]],
     pub(super) fidelity: &'a FidelityCheck,
-    /// Whether the answers changed, where that could be tested.
+    /// Drift test, if it was possible.
     pub(super) drift: Option<&'a Drift>,
-    /// Why means say nothing of these runs, where they do not.
+    /// Reason why mean tests do not apply to these runs, if they do not.
     pub(super) mean_tests_disabled: Option<MeanTestsDisabled>,
-    /// The answers of the metrics where missing trials count against the candidate, and for it.
+    /// Decisions over the metrics with missing trials counted against the candidate, and for it.
     pub(super) bounds: Option<(Decision, Decision)>,
 }

@@ -1,4 +1,4 @@
-//! The sessions behind each number, the worst first.
+//! Sessions that explain each number, the worst first.
 
 use crate::finding::{Example, FINDINGS_PER_SUBJECT, Finding};
 use crate::format;
@@ -8,7 +8,7 @@ use crate::pairs::{PairedCase, Pairs};
 use crate::run::TrialRecord;
 use crate::writes::{self, Write};
 
-/// Writes named in a sentence.
+/// Largest number of writes named in a sentence.
 const NAMED_WRITES: usize = 3;
 
 /// Findings of invariants, then of metrics in their order.
@@ -42,7 +42,7 @@ pub(super) fn findings(pairs: &Pairs<'_>, metrics: &[Measured], checked: &Checke
 
 fn of_metric(pairs: &Pairs<'_>, metric: &Measured) -> Vec<Finding> {
     let mut worse: Vec<&CaseTable> = metric.observed.iter().filter(|case| case.observed() < 0.0).collect();
-    // Stable: equal contrasts stay in the order of their cases.
+    // The sort is stable: ties stay in the order of their cases.
     worse.sort_by(|a, b| a.observed().total_cmp(&b.observed()));
     let finding = |table: &&CaseTable| {
         let case = &pairs.cases[table.place];
@@ -78,7 +78,7 @@ fn examples(case: &PairedCase<'_>, shown: Option<&TrialRecord>, seen: &str) -> V
     [recorded, baseline, candidate].into_iter().flatten().collect()
 }
 
-/// Whether this trial shows what the metric is about.
+/// Whether this trial shows the metric's problem.
 fn shows(metric: &str, case: &PairedCase<'_>, record: &TrialRecord) -> bool {
     match metric {
         "success" | "pass_k" | "agreement" => {
@@ -89,7 +89,7 @@ fn shows(metric: &str, case: &PairedCase<'_>, record: &TrialRecord) -> bool {
     }
 }
 
-/// What this trial did that the metric is about, in words; empty where it did not.
+/// Behaviour of this trial that the metric measures, in words; empty if there is none.
 fn describe(metric: &str, case: &PairedCase<'_>, record: &TrialRecord) -> String {
     let against = |side: fn(&mut Sides)| {
         let Some(recorded) = case.recorded else { return String::new() };
@@ -121,7 +121,7 @@ fn describe(metric: &str, case: &PairedCase<'_>, record: &TrialRecord) -> String
     }
 }
 
-/// The writes that only one of the two made.
+/// Difference between the writes of a trial and those of its recording.
 struct Sides {
     missing: Vec<Write>,
     extra: Vec<Write>,

@@ -1,8 +1,8 @@
-//! How the data are looked at: all at once, in planned looks, wave by wave, or after every case.
+//! Interim looks: all data at once, planned looks, waves, or a look after every case.
 //!
-//! Each look sees the pairs of the first cases of the seeded order and nothing else, so what `analyze` finds over finished
-//! runs is what `gate` would have found while they grew. Invariants, fidelity and what forbids approval are of the whole
-//! runs at every look: known harm is never looked away from.
+//! Each look uses the pairs of the first cases of the seeded order only. So `analyze` on finished runs finds what
+//! `gate` would have found while they grew. Invariants, fidelity and the other conditions of approval use all trials
+//! at every look.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,20 +22,20 @@ use crate::stats::spending::{Schedule, boundaries, spent};
 use crate::stats::variance::{float, mean};
 use crate::verdict::{Decision, LookHistory, LookMetric, LookResult, MetricState, MonitoringKind};
 
-/// Looks of an `anytime` verdict that are written down; the last one always is.
+/// Number of looks of an `anytime` decision that the history keeps, besides the last.
 const SHOWN_STEPS: usize = 25;
 
-/// What was found at the last look.
+/// Results of one look.
 pub(super) struct Look<'a> {
     pub(super) pairs: Cow<'a, Pairs<'a>>,
     pub(super) measurement: Measurement,
     pub(super) ranks: Vec<usize>,
     pub(super) tested: Vec<Tested>,
-    /// The bounds of the metrics' effects; empty until [`Self::bound`] is called.
+    /// Bounds of the metrics' effects; empty until [`Self::bound`] is called.
     pub(super) intervals: Vec<[f64; 2]>,
-    /// How these are got.
+    /// Kind and level of the bounds.
     level: Bounds,
-    /// The answers of the metrics where missing trials count against the candidate, and for it.
+    /// Decisions over the metrics with missing trials counted against the candidate, and for it.
     pub(super) bounds: Option<(Decision, Decision)>,
     pub(super) look_history: Option<LookHistory>,
 }
@@ -60,7 +60,7 @@ impl<'a> Look<'a> {
         context.tests(&self.ranks)
     }
 
-    /// Reads the metrics as observed and, where trials are missing, under both extremes.
+    /// Tests the metrics as observed and, if trials are missing, in both extreme scenarios.
     fn read(&mut self, mut read: impl FnMut(&Self, MissingDataScenario) -> Vec<Tested>) {
         let tested = read(self, MissingDataScenario::Observed);
         let matters = |metric: &Measured| metric.bounds.is_some() && (metric.decides || metric.required);
@@ -71,7 +71,7 @@ impl<'a> Look<'a> {
         self.tested = tested;
     }
 
-    /// Bounds the metrics' effects, at the level of this look.
+    /// Bounds the metrics' effects at the level of this look.
     pub(super) fn bound(&mut self, context: &AnalysisContext<'_>) {
         let tests = self.tests(context);
         let all = self.measurement.metrics.par_iter();
@@ -94,7 +94,7 @@ impl<'a> Look<'a> {
     }
 }
 
-/// Looks at the data as they are asked to be looked at.
+/// Looks at the data by the monitoring plan.
 pub(super) fn look<'a>(context: &'a AnalysisContext<'a>) -> Look<'a> {
     match context.request.monitoring {
         MonitoringPlan::SingleLook => once(context),
@@ -121,17 +121,17 @@ fn once<'a>(context: &'a AnalysisContext<'a>) -> Look<'a> {
 
 // === planned looks ===
 
-/// The p-values of all looks so far, by reading and metric: of the block test and of the approve test.
+/// P-values of all looks so far, by scenario and metric: of the block test, then of the approve test.
 struct SequentialPValues {
     schedule: Schedule,
-    /// Part of alpha that the planned looks have.
+    /// Share of alpha that the planned looks spend.
     share: f64,
     strict: bool,
     values: BTreeMap<(MissingDataScenario, String), [Vec<f64>; 2]>,
 }
 
 impl SequentialPValues {
-    /// Adds a look and says what is known after it; `planned` is false for a look of an extension.
+    /// Adds a look and returns the sequential test results; `planned` is false for a look of an extension.
     fn add(
         &mut self,
         look: &Look<'_>,
@@ -159,14 +159,14 @@ impl SequentialPValues {
                 approve = approve.min(bets.p_value(-metric.margin, Side::Above) / (1.0 - self.share));
             }
             test.p_block = block.min(1.0);
-            // A bet needs no correction for looks.
+            // A betting p-value needs no correction for looks.
             test.p_approve = if self.strict { test.p_approve } else { approve.min(1.0) };
         }
         decide::conclude(metrics, &mut tested, tests.alpha);
         tested
     }
 
-    /// The p-value of the last planned look alone.
+    /// P-values of the last planned look alone.
     fn last(&self, metric: &str) -> [f64; 2] {
         let held = self.values.get(&(MissingDataScenario::Observed, metric.to_owned()));
         let last = |values: &[f64]| values.last().copied().unwrap_or(1.0);
@@ -220,7 +220,7 @@ fn planned<'a>(
         });
         course.stopped_early = *end < planned && answer != Decision::Inconclusive;
         last = Some((look, limit));
-        // Harm that is known already is in the answer, and then all that is there is shown.
+        // A violated invariant decides at once, and then all trials are reported.
         if stops && answer != Decision::Inconclusive && !context.is_violated() {
             break;
         }
@@ -254,9 +254,9 @@ fn look_metrics(look: &Look<'_>, alone: impl Fn(&str) -> [f64; 2]) -> Vec<LookMe
     own.map(of).collect()
 }
 
-// === every case ===
+// === a look after every case ===
 
-/// A metric's p-values after each number of its cases, and at which places of the order these cases stand.
+/// P-values of a metric after each of its cases, with the positions of these cases in the order.
 struct EvidencePath {
     ranks: Vec<usize>,
     contrasts: Vec<f64>,
@@ -291,7 +291,7 @@ impl EvidencePath {
         }
     }
 
-    /// What is known of the metric after this many cases of the order.
+    /// Test results of the metric after this many cases of the order.
     fn at(&self, metric: &Measured, end: usize) -> Tested {
         let cases = self.ranks.partition_point(|rank| *rank < end);
         let p =
@@ -318,7 +318,7 @@ fn anytime<'a>(context: &'a AnalysisContext<'a>) -> Look<'a> {
         paths.insert(scenario, whole.measurement.metrics.iter().map(of).collect());
     }
     let known = |look: &Look<'_>, scenario: MissingDataScenario, end: usize| {
-        // Cases that were planned and never played stand nowhere in the order: they count in the end.
+        // Planned cases without trials have no position in the order; they count at the end.
         let end = if end == all { usize::MAX } else { end };
         let metrics = &look.measurement.metrics;
         let mut tested: Vec<Tested> =
@@ -341,7 +341,7 @@ fn anytime<'a>(context: &'a AnalysisContext<'a>) -> Look<'a> {
         end += 1;
     };
     let mut look = if end < all { Look::new(context, Cow::Owned(context.part(end))) } else { whole };
-    // Same p-values, of the metrics that the first cases have.
+    // The same p-values, for the metrics that the first cases have.
     look.read(|look, scenario| {
         let tests = look.tests(context);
         let metrics = &look.measurement.metrics;

@@ -30,7 +30,10 @@ pub(super) fn notes(evidence: &Evidence<'_>, runs: [&Run; 2], course: Option<&Lo
         notes.extend(uneven(run));
     }
     if counts.incomplete > 0 {
-        notes.push(format!("{} torn trials did not vote; they are counted as missing", counts.incomplete));
+        notes.push(format!(
+            "{} incomplete trials have lost exchanges; they count as missing",
+            counts.incomplete
+        ));
     }
     let undecoded = evidence.pairs.trials().flat_map(|record| &record.calls);
     let undecoded = undecoded.filter(|call| call.arguments_verbatim.is_some()).count();
@@ -39,16 +42,15 @@ pub(super) fn notes(evidence: &Evidence<'_>, runs: [&Run; 2], course: Option<&Lo
             "{undecoded} tool calls have arguments that are not JSON; they are compared verbatim"
         ));
     }
-    let untold = tools::untold(evidence.pairs);
-    if untold > 0 {
-        notes
-            .push(format!("{untold} tools are left out of the list of tools, those whose use changed least"));
+    let unlisted = tools::unlisted(evidence.pairs);
+    if unlisted > 0 {
+        notes.push(format!("the list of tools leaves out {unlisted} tools whose use changed least"));
     }
     notes.extend(evidence.checked.notes.iter().cloned());
     notes
 }
 
-/// That not everything was looked at, where that is so.
+/// Note that the decision used part of the cases only.
 fn course_note(course: &LookHistory) -> Option<String> {
     let how = match course.kind {
         MonitoringKind::Looks => format!(
@@ -56,17 +58,17 @@ fn course_note(course: &LookHistory) -> Option<String> {
             course.looks.len(),
             course.planned_looks.max(u32::try_from(course.looks.len()).unwrap_or(u32::MAX))
         ),
-        MonitoringKind::Anytime => "decided while looking after every case".to_owned(),
+        MonitoringKind::Anytime => "decided by a look after every case".to_owned(),
     };
     course.stopped_early.then(|| {
         format!(
-            "{how}, with {} of {} planned cases; the numbers are of these cases, in their seeded order",
+            "{how}, with {} of {} planned cases; all numbers are of these cases, in their seeded order",
             course.cases, course.planned_cases
         )
     })
 }
 
-/// What should be there and is not, where anything is.
+/// Note on missing trials.
 fn absent_trials(pairs: &Pairs<'_>) -> Option<String> {
     let counts = pairs.counts;
     let ended = pairs.cases.iter().map(|case| unanswered(&case.baseline) + unanswered(&case.candidate));
@@ -76,9 +78,9 @@ fn absent_trials(pairs: &Pairs<'_>) -> Option<String> {
     let absent = total.saturating_sub(without);
     (absent > 0).then(|| {
         format!(
-            "{absent} trials should be there and are not: {} cases are only in the baseline, {} only in the candidate, {} \
-             were planned and are in neither; with torn and unfinished ones {} baseline and {} candidate trials are missing, \
-             counted once against the candidate and once for it",
+            "{absent} expected trials do not exist: {} cases are only in the baseline, {} only in the candidate, {} were planned \
+             and are in neither. Incomplete and cut-off trials included, {} baseline and {} candidate trials are missing; the \
+             decision counts them once against the candidate and once for it",
             counts.unpaired_baseline,
             counts.unpaired_candidate,
             pairs.unseen.cases,
@@ -88,7 +90,7 @@ fn absent_trials(pairs: &Pairs<'_>) -> Option<String> {
     })
 }
 
-/// That a run without a plan has more trials of some cases than of others.
+/// Note that a run without a plan has different numbers of trials per case.
 fn uneven(run: &Run) -> Option<String> {
     let mut counts: BTreeMap<&CaseId, usize> = BTreeMap::new();
     run.own().for_each(|record| *counts.entry(&record.trial.case).or_default() += 1);
@@ -97,13 +99,13 @@ fn uneven(run: &Run) -> Option<String> {
         let fewer = counts.values().filter(|count| *count < most).count();
         format!(
             "run {} has {most} trials of some cases and as few as {least} of others ({fewer} cases have fewer than {most}); \
-             no plan says how many there should be, so none of these counts as missing",
+             the run has no plan, so none of these counts as missing",
             run.name
         )
     })
 }
 
-/// The digest that both runs carry of their corpus, else of the cases and trials that were compared.
+/// The corpus digest of both manifests, else a digest of the cases and trials compared.
 pub(super) fn corpus_digest(baseline: &Run, candidate: &Run, pairs: &Pairs<'_>) -> String {
     match (&baseline.manifest.corpus_digest, &candidate.manifest.corpus_digest) {
         (Some(before), Some(after)) if before == after => before.clone(),

@@ -1,4 +1,4 @@
-//! The rule over everything that was found, and the reasons in words.
+//! The decision rule over all evidence, and the reasons in words.
 
 use super::context::MeanTestsDisabled;
 use super::evidence::Evidence;
@@ -8,16 +8,16 @@ use crate::invariants::CaveatKind;
 use crate::metrics::Measured;
 use crate::verdict::{Decision, ExchangeabilityResult, MetricState, Need, Reason, ReasonCode, Review};
 
-/// The answer: invariants first, then the metrics, then everything that forbids approval.
+/// Decides: invariants first, then the metrics, then the other conditions of approval.
 pub(super) fn answer(evidence: &Evidence<'_>) -> Decision {
     if !violated(evidence).is_empty() {
         return Decision::Block;
     }
     let of_metrics = decide::answer(&evidence.measurement.metrics, evidence.tested);
     let of_metrics = match evidence.bounds {
-        // Where the answer hangs on trials that are not there, there is none.
+        // Without agreement of the extreme scenarios there is no decision.
         Some((worst, best)) if worst != best => Decision::Inconclusive,
-        // Trials that are not there never approve what those that are there do not.
+        // Missing trials never turn an inconclusive result into an approval.
         Some((Decision::Approve, _)) => of_metrics,
         Some((worst, _)) => worst,
         None => of_metrics,
@@ -28,7 +28,7 @@ pub(super) fn answer(evidence: &Evidence<'_>) -> Decision {
     }
 }
 
-/// The reasons, what decides first.
+/// Reasons, the deciding ones first.
 pub(super) fn list(evidence: &Evidence<'_>, answer: Decision, need: &Need, review: &Review) -> Vec<Reason> {
     let mut reasons = match answer {
         Decision::Block => blocking(evidence),
@@ -45,12 +45,12 @@ pub(super) fn list(evidence: &Evidence<'_>, answer: Decision, need: &Need, revie
     reasons
 }
 
-/// What a person should look at, and what never decides.
+/// Remarks for review, which never decide.
 fn for_review(evidence: &Evidence<'_>, review: &Review) -> Vec<Reason> {
     let differs = review.exchangeability.iter().filter(|result| result.p_adjusted <= evidence.policy.alpha);
     let say = |result: &ExchangeabilityResult| {
         let detail = format!(
-            "the candidate's trials are not like the recordings in {} over {} cases (adjusted p {}): the build changed, or the replay is not perfect",
+            "the candidate's trials differ from the recordings in {} over {} cases (adjusted p = {}): the build changed, or the replay is not perfect",
             result.name,
             result.cases,
             format::p_value(result.p_adjusted)
@@ -64,7 +64,7 @@ fn for_review(evidence: &Evidence<'_>, review: &Review) -> Vec<Reason> {
         let criteria: Vec<String> =
             worst.criteria.iter().map(|(key, value)| format!("{key} = {value}")).collect();
         let detail = format!(
-            "{} stands out in {} of {} slices searched, most of all in {} ({} cases, {:+.1} points there and {:+.1} elsewhere); look at these sessions and add sessions there",
+            "{} stands out in {} of {} slices searched, most in {} ({} cases, {:+.1} points there, {:+.1} elsewhere); review these sessions and add sessions there",
             found.metric,
             found.slices.len(),
             found.searched,
@@ -141,7 +141,7 @@ fn approving(evidence: &Evidence<'_>) -> Vec<Reason> {
     required.map(say).collect()
 }
 
-/// Everything that forbids approval and is not a metric's number.
+/// Conditions of approval that are not met, apart from the metrics.
 fn forbidden(evidence: &Evidence<'_>) -> Vec<Reason> {
     let mut reasons = Vec::new();
     if evidence.pairs.counts.paired == 0 {
@@ -154,14 +154,14 @@ fn forbidden(evidence: &Evidence<'_>) -> Vec<Reason> {
         Some(MeanTestsDisabled::Selected) => reasons.push(reason(
             ReasonCode::CorpusSelected,
             None,
-            "the sessions were picked by their outcome, so any re-run regresses to the mean; replay the current build too \
-             (--lane baseline), on sessions drawn without looking at the outcome"
+            "the sessions were selected by their outcome, so any re-run regresses to the mean; replay the current build too \
+             (--lane baseline), on sessions sampled regardless of outcome"
                 .to_owned(),
         )),
         Some(MeanTestsDisabled::BaselineIsRecording) => reasons.push(reason(
             ReasonCode::BaselineIsRecording,
             None,
-            "the baseline is the recording itself, and what differs may be the replay; replay the current build too \
+            "the baseline is the recording itself, so a difference can come from the replay; replay the current build too \
              (--lane baseline)"
                 .to_owned(),
         )),
@@ -184,7 +184,7 @@ fn forbidden(evidence: &Evidence<'_>) -> Vec<Reason> {
     let unbounded = |metric: &&Measured| metric.required && metric.left_out > 0;
     for metric in evidence.measurement.metrics.iter().filter(unbounded) {
         let detail = format!(
-            "approval needs {}, and {} trials are missing in it; its values have no worst one to count them as",
+            "approval needs {}, {} of whose trials are missing, and its values have no worst case to count them as",
             metric.name, metric.left_out
         );
         reasons.push(reason(ReasonCode::MissingTrials, Some(&metric.name), detail));
@@ -222,8 +222,8 @@ fn missing(evidence: &Evidence<'_>) -> Option<Reason> {
         ReasonCode::MissingTrials
     };
     let detail = format!(
-        "{} baseline and {} candidate trials have no outcome ({truncated} left their recording): counted against the \
-         candidate the answer is {}, counted for it {}",
+        "{} baseline and {} candidate trials have no outcome ({truncated} diverged from their recording): counted against the \
+         candidate the decision is {}, counted for it {}",
         counts.missing_baseline,
         counts.missing_candidate,
         worst.as_str(),

@@ -6,60 +6,60 @@ use crate::policy::Policy;
 use crate::run::Run;
 use crate::verdict::Calibration;
 
-/// Part of alpha that the planned looks have where an extension is reserved; the rest is for betting.
+/// Share of alpha that the planned looks spend if an extension is reserved; betting uses the rest.
 pub const PLANNED_ALPHA_SHARE: f64 = 0.8;
 
-/// How the data are looked at.
+/// Plan by which the data are looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MonitoringPlan<'a> {
-    /// SingleLook, at everything, with all of alpha.
+    /// One look at all data, with all of alpha.
     SingleLook,
-    /// In this many planned looks at growing parts of finished runs; ends with the first look that decides.
+    /// This many planned looks at growing parts of finished runs; stops at the first look that decides.
     PlannedLooks(u32),
-    /// After every case of finished runs, by betting; ends with the first case that decides.
+    /// A look after every case of finished runs, by betting; stops at the first case that decides.
     Anytime,
-    /// At what there is so far of runs that grow wave by wave.
+    /// Looks at runs that grow wave by wave.
     Waves(Waves<'a>),
 }
 
-/// How far runs that grow wave by wave have got.
+/// Progress of runs that grow wave by wave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Waves<'a> {
-    /// All cases that may be played, in the order fixed before the first wave ([`crate::seeded_order`]).
+    /// All cases that can be played, in the order fixed before the first wave ([`crate::seeded_order`]).
     pub order: &'a [CaseId],
-    /// Cases played at each look so far, ascending; the last is now.
+    /// Number of cases played at each look so far, ascending; the last entry is the current look.
     pub ends: &'a [usize],
-    /// Cases that the plan ends with; looks beyond are an extension.
+    /// Number of cases at the end of the plan; later looks are an extension.
     pub planned: usize,
-    /// Whether part of alpha is kept for an extension.
+    /// Whether part of alpha is reserved for an extension.
     pub extension: bool,
 }
 
-/// What is asked: two runs, a policy, and how they are looked at.
+/// Input of an analysis.
 #[derive(Debug, Clone, Copy)]
 pub struct AnalysisRequest<'a> {
-    /// What may block, what approval needs, how much worse is tolerated; fixed before the candidate's run is read.
+    /// Policy, fixed before the candidate's run is read.
     pub policy: &'a Policy,
-    /// The current build's run.
+    /// Run of the current build.
     pub baseline: &'a Run,
-    /// The new build's run.
+    /// Run of the new build.
     pub candidate: &'a Run,
-    /// A run of the recordings, where neither run carries them.
+    /// Run of the recordings, if neither run contains them.
     pub recorded: Option<&'a Run>,
-    /// Keys everything random.
+    /// Seed of all randomness.
     pub seed: u64,
-    /// How the data are looked at.
+    /// Monitoring plan.
     pub monitoring: MonitoringPlan<'a>,
-    /// What `foreshadow calibrate` found on these sessions, to stand beside the verdict.
+    /// Result of `foreshadow calibrate` on these sessions, repeated in the verdict.
     pub calibration: Option<&'a Calibration>,
-    /// How many cases could be had in all, where that is known.
+    /// Number of cases available in all, if known.
     pub corpus_cases: Option<u64>,
-    /// Whether an inconclusive verdict says what it would take; that takes longer than the verdict itself.
+    /// Whether an inconclusive verdict computes the needed sample size, which takes longer than the decision itself.
     pub forecast: bool,
 }
 
 impl<'a> AnalysisRequest<'a> {
-    /// One look at all of two runs.
+    /// An analysis of two runs in one look.
     #[must_use]
     pub fn new(policy: &'a Policy, baseline: &'a Run, candidate: &'a Run, seed: u64) -> Self {
         Self {

@@ -1,4 +1,4 @@
-//! What is told beside the metrics: slices, what a search found, and how the candidate compares with a recording.
+//! Secondary results: slices, subgroup search, adjusted effects, comparison with a recording.
 
 use super::context::{AnalysisContext, MeanTestsDisabled};
 use super::interim::Look;
@@ -8,10 +8,10 @@ use crate::stats::discovery;
 use crate::subgroup_search;
 use crate::verdict::{Adjusted, ExchangeabilityResult, MetricState, SliceResult, SubgroupSearch};
 
-/// The fewest cases with a labelled recording that an effect is adjusted by.
+/// Smallest number of cases with a labelled recording for an adjusted effect.
 const LEAST_RECORDINGS: usize = 20;
 
-/// The named slices, by slice and metric; those that may not block are corrected among themselves.
+/// Results of the declared slices, by slice and metric. Slices that cannot block are corrected among themselves.
 pub(super) fn slices(context: &AnalysisContext<'_>, look: &Look<'_>) -> Vec<SliceResult> {
     let all = look.measurement.metrics.iter().zip(&look.tested).zip(&look.intervals);
     let mut results: Vec<SliceResult> = all
@@ -58,7 +58,7 @@ pub(super) fn slices(context: &AnalysisContext<'_>, look: &Look<'_>) -> Vec<Slic
     results
 }
 
-/// What a search over all slices finds in the first metric that matters.
+/// Subgroup search in the first metric that decides or is required.
 pub(super) fn subgroups(context: &AnalysisContext<'_>, look: &Look<'_>) -> Option<SubgroupSearch> {
     let own = || look.measurement.metrics.iter().filter(|metric| metric.slice.is_none());
     let matters = |metric: &&Measured| metric.required || metric.decides;
@@ -66,10 +66,10 @@ pub(super) fn subgroups(context: &AnalysisContext<'_>, look: &Look<'_>) -> Optio
     subgroup_search::search(&look.pairs, metric, context.request.policy.alpha, context.request.seed)
 }
 
-/// How the candidate's trials compare with the recordings, where these stand for the baseline.
+/// Comparison of the candidate's trials with the recordings, if these are the baseline.
 pub(super) fn exchangeability(context: &AnalysisContext<'_>) -> Vec<ExchangeabilityResult> {
     match context.mean_tests_disabled {
-        // Of sessions picked by their outcome the recording is never like another trial.
+        // A recording selected by its outcome is never exchangeable with other trials.
         Some(MeanTestsDisabled::BaselineIsRecording) if !context.is_selected() => {
             crate::exchangeability::compare(&context.pairs, context.request.seed)
         }
@@ -77,8 +77,8 @@ pub(super) fn exchangeability(context: &AnalysisContext<'_>) -> Vec<Exchangeabil
     }
 }
 
-/// The mean contrast with the luck of the cases drawn taken out, as far as their recordings tell it: the recordings of
-/// the cases looked at against those of all cases of the runs.
+/// Mean contrast adjusted by the recordings (CUPED): compares the recordings of the cases looked at with those of all
+/// cases.
 pub(super) fn adjusted(
     context: &AnalysisContext<'_>,
     look: &Look<'_>,
@@ -102,12 +102,12 @@ pub(super) fn adjusted(
     )
 }
 
-/// The metrics proper and what their tests say, without those of slices.
+/// Metrics over all cases with their test results, without those of slices.
 pub(super) fn tested<'l>(look: &'l Look<'_>) -> impl Iterator<Item = (&'l Measured, &'l Tested)> {
     look.measurement.metrics.iter().zip(&look.tested).filter(|(metric, _)| metric.slice.is_none())
 }
 
-/// The tests of the metrics proper, with their bounds.
+/// Metrics over all cases with test results and bounds, without those of slices.
 pub(super) fn without_slices<'l>(
     look: &'l Look<'_>,
 ) -> impl Iterator<Item = (&'l Measured, &'l Tested, &'l [f64; 2])> {

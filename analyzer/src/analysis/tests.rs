@@ -1,4 +1,4 @@
-//! The whole decision on made-up runs whose truth is known.
+//! Whole decisions on synthetic runs whose truth is known.
 
 mod procedure;
 
@@ -49,7 +49,7 @@ fn a_regression_is_blocked_and_identical_builds_are_approved() {
 
 #[test]
 fn below_the_floor_nothing_is_approved_and_harm_still_blocks() {
-    // 28 cases that all improve pass the test itself; the floor forbids it all the same.
+    // 28 cases that all improve pass the test itself; the floor still forbids approval.
     let (before, after) = pair(&outcomes(28, 3, 28), &outcomes(28, 3, 0));
     let verdict = default(&before, &after);
     assert!(verdict.metrics[0].p_approve < 0.001);
@@ -113,14 +113,14 @@ fn missing_trials_are_read_both_ways() {
     let verdict = default(&before, &after);
     assert_eq!((verdict.verdict, codes(&verdict)), (Decision::Inconclusive, vec![ReasonCode::MissingTrials]));
     assert_eq!((verdict.pairs.incomplete, verdict.pairs.missing_candidate), (12, 12));
-    // An interrupted run: planned, and not there.
+    // An interrupted run: trials are planned and do not exist.
     let (before, mut after) = pair(&outcomes(100, 1, 0), &outcomes(100, 1, 0));
     after.manifest.planned_trials = Some(1);
     after.manifest.planned_cases = Some(100);
     after.trials.truncate(88);
     let verdict = default(&before, &after);
     assert_eq!((verdict.verdict, codes(&verdict)), (Decision::Inconclusive, vec![ReasonCode::MissingTrials]));
-    // A time-out is a failure, not a gap.
+    // A time-out is a failure and not a missing trial.
     let (before, mut after) = pair(&outcomes(100, 1, 0), &outcomes(100, 1, 0));
     for record in after.trials.iter_mut().take(20) {
         record.trial.ending = TrialEnding::TimedOut;
@@ -131,25 +131,25 @@ fn missing_trials_are_read_both_ways() {
 
 #[test]
 fn cases_of_one_run_only_are_missing_in_the_other() {
-    // Half of the cases are gone, and those that are left are all good.
+    // Half of the cases are missing, and the remaining ones all succeed.
     let (before, mut after) = pair(&outcomes(300, 1, 0), &outcomes(300, 1, 0));
     after.trials.truncate(150);
     let verdict = default(&before, &after);
     assert_eq!((verdict.verdict, codes(&verdict)), (Decision::Inconclusive, vec![ReasonCode::MissingTrials]));
     assert_eq!((verdict.pairs.missing_baseline, verdict.pairs.missing_candidate), (0, 150));
-    assert!(verdict.notes.iter().any(|note| note.starts_with("150 trials should be there")));
-    // The other way round: what the baseline did there is as little known.
+    assert!(verdict.notes.iter().any(|note| note.starts_with("150 expected trials do not exist")));
+    // The reverse: the baseline's behaviour there is unknown.
     let (mut before, after) = pair(&outcomes(300, 2, 0), &outcomes(300, 2, 0));
     before.trials.retain(|record| record.trial.case.as_str() < "case-00150");
     let verdict = default(&before, &after);
     assert_eq!(verdict.pairs.missing_baseline, 300);
     // A good candidate cannot be worse than any baseline there.
     assert_eq!(verdict.verdict, Decision::Approve);
-    // Cases that only the candidate has do not lift those compared over the floor.
+    // Cases that only the candidate has do not count towards the floor.
     before.trials.retain(|record| record.trial.case.as_str() < "case-00030");
     let verdict = default(&before, &after);
     assert_eq!((verdict.verdict, codes(&verdict)[0]), (Decision::Inconclusive, ReasonCode::BelowFloor));
-    // A few that are gone change nothing, and are told all the same.
+    // A few missing trials change nothing and are still reported.
     let (before, mut after) = pair(&outcomes(300, 1, 0), &outcomes(300, 1, 0));
     after.trials.truncate(298);
     let verdict = default(&before, &after);
@@ -169,7 +169,7 @@ fn a_plan_that_was_not_finished_approves_nothing() {
     let verdict = default(&before, &after);
     assert_eq!((verdict.verdict, codes(&verdict)), (Decision::Inconclusive, vec![ReasonCode::MissingTrials]));
     assert_eq!((verdict.pairs.missing_baseline, verdict.pairs.missing_candidate), (200, 200));
-    // Five trials of each were planned, and the candidate has four.
+    // Five trials of each case are planned, and the candidate has four.
     let (before, after) = pair(&outcomes(300, 5, 0), &outcomes(300, 4, 0));
     let (before, after) = (planned(before, 300, 5), planned(after, 300, 5));
     let verdict = default(&before, &after);
@@ -212,8 +212,8 @@ fn runs_without_a_plan_may_have_different_numbers_of_trials() {
     let verdict = default(&before, &after);
     assert_eq!((verdict.verdict, codes(&verdict)), (Decision::Approve, vec![ReasonCode::NonInferior; 2]));
     assert_eq!((verdict.pairs.missing_baseline, verdict.pairs.missing_candidate), (0, 0));
-    assert!(!verdict.notes.iter().any(|note| note.contains("should be")), "{:?}", verdict.notes);
-    // Where a run has fewer trials of some cases than of others, that is told.
+    assert!(!verdict.notes.iter().any(|note| note.contains("do not exist")), "{:?}", verdict.notes);
+    // A note reports that a run has fewer trials of some cases.
     let (before, mut after) = pair(&outcomes(100, 5, 0), &outcomes(100, 5, 0));
     after.trials.retain(|record| record.trial.trial < 4 || record.trial.case.as_str() < "case-00060");
     let verdict = default(&before, &after);
@@ -244,7 +244,7 @@ fn a_corpus_picked_by_its_outcome_supports_no_mean() {
     );
 }
 
-/// A replayed run: each case refunds once; `calls` says what a trial of the case does.
+/// A replayed run: each case refunds once; `calls` gives the calls of a trial.
 fn replayed(lane: Lane, cases: usize, calls: impl Fn(usize) -> Vec<ToolCall>) -> Run {
     let mut records = Vec::new();
     for case in 0..cases {
@@ -333,7 +333,7 @@ fn unscorable_is_absent_where_no_trial_broke_off() {
     let verdict = default(&before, &after);
     assert!(verdict.metrics.iter().all(|metric| metric.name != "unscorable"));
     let absent = verdict.absent.iter().find(|absent| absent.name == "unscorable");
-    assert!(absent.is_some_and(|absent| absent.reason.contains("counted as missed")), "{absent:?}");
+    assert!(absent.is_some_and(|absent| absent.reason.contains("fidelity.max-missed")), "{absent:?}");
     let own = |record: &&mut TrialRecord| record.trial.lane == Lane::Candidate;
     for record in after.trials.iter_mut().filter(own).take(30) {
         record.trial.ending = TrialEnding::Truncated;
@@ -371,7 +371,7 @@ fn listed_metrics_alone_decide_and_margins_can_be_set() {
     assert_eq!(default(&before, &after).verdict, Decision::Inconclusive);
 }
 
-/// One draw of trials: each case has its own chance of success, the same in both lanes unless broken.
+/// A source of trials: each case has its own success probability, equal in both lanes unless broken.
 struct Draws(ChaCha8Rng);
 
 impl Draws {
@@ -427,10 +427,10 @@ fn a_build_that_breaks_just_the_margin_is_approved_no_more_often_than_alpha() {
 
 #[test]
 fn states_follow_from_the_two_tests() {
-    // Two of 400 cases break: proven worse by no test, and within the margin.
+    // Two of 400 cases break: not proven worse, and within the margin.
     let (before, after) = pair(&outcomes(400, 1, 0), &outcomes(400, 1, 2));
     assert_eq!(default(&before, &after).metrics[0].state, MetricState::NonInferior);
-    // Eight of 400 break: worse for sure (1/256), and still within five points.
+    // Eight of 400 break: proven worse (1/256), and still within five points.
     let (before, after) = pair(&outcomes(400, 1, 0), &outcomes(400, 1, 8));
     let verdict = default(&before, &after);
     assert_eq!(verdict.metrics[0].state, MetricState::DeterioratedWithinMargin);

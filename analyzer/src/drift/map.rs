@@ -1,38 +1,38 @@
-//! A drift map: the mean answers of every case in both lanes on a plane, for a picture.
+//! Drift map: the mean answers of every case in both lanes, projected on a plane.
 //!
-//! The plane is that of the two largest principal components of the means, so most of it shows what the sessions are
-//! about; how far a case's two points lie apart beside that is what moved.
+//! The plane is spanned by the two largest principal components of the means, so it mostly shows the topics of the
+//! sessions. The distance between a case's two points shows its drift.
 
 use crate::stats::kernel::{CaseResult, Groups};
 use crate::stats::stream::StreamKey;
 
-/// Most rounds of power iteration; a picture needs no more digits.
+/// Largest number of power iterations; a chart needs no more digits.
 const ROUNDS: u32 = 60;
 
-/// Where a direction changes by less it is taken.
+/// Change of a direction below which the iteration stops.
 const STILL: f64 = 1e-7;
 
-/// The mean answers of the cases on a plane.
+/// Mean answers of the cases on a plane.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct DriftMap {
-    /// One per case, by case id.
+    /// One point per case, by case id.
     pub points: Vec<DriftPoint>,
     /// Share of the variance of all means that the first and the second axis show.
     pub explained: [f64; 2],
 }
 
-/// One case.
+/// A case on the drift map.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DriftPoint {
-    /// The case.
+    /// Id of the case.
     pub case: String,
-    /// The mean of the baseline's answers.
+    /// Mean of the baseline's answers.
     pub baseline: [f64; 2],
-    /// The mean of the candidate's answers.
+    /// Mean of the candidate's answers.
     pub candidate: [f64; 2],
-    /// How far the lanes lie apart beyond what each differs from itself, cosine distance.
+    /// Drift of the case: distance between the lanes beyond the distance within them, cosine distance.
     pub drift: f64,
-    /// Share of the case's relabellings under which they lie at least as far apart.
+    /// Share of the case's permutations with a distance at least as large.
     pub p: f64,
 }
 
@@ -79,7 +79,7 @@ fn centre(rows: &mut [Vec<f64>]) {
     }
 }
 
-/// The direction of the largest variance that is perpendicular to the axes found, of length 1; 0 where there is none.
+/// Direction of the largest variance perpendicular to the axes found, of length 1; 0 if there is none.
 fn axis(rows: &[Vec<f64>], found: &[Vec<f64>], start: Vec<f64>) -> Vec<f64> {
     let mut axis = start;
     if !straighten(&mut axis, found) {
@@ -100,7 +100,7 @@ fn axis(rows: &[Vec<f64>], found: &[Vec<f64>], start: Vec<f64>) -> Vec<f64> {
             break;
         }
     }
-    // Which way an axis points is arbitrary: its largest entry is positive.
+    // The sign of an axis is arbitrary; its largest entry is made positive.
     let largest =
         axis.iter().copied().fold(0.0_f64, |held, value| if value.abs() > held.abs() { value } else { held });
     if largest < 0.0 {
@@ -109,7 +109,8 @@ fn axis(rows: &[Vec<f64>], found: &[Vec<f64>], start: Vec<f64>) -> Vec<f64> {
     axis
 }
 
-/// Makes it perpendicular to the axes found and of length 1; where nothing is left it becomes 0 and `false` is returned.
+/// Makes a vector perpendicular to the axes found and of length 1. If nothing is left, the vector becomes 0 and the
+/// result is `false`.
 fn straighten(axis: &mut [f64], found: &[Vec<f64>]) -> bool {
     let before = dot(axis, axis).sqrt();
     for other in found {
@@ -144,7 +145,7 @@ mod tests {
 
     #[test]
     fn the_plane_shows_the_two_largest_spreads() {
-        // Cases spread over 10 along the third number, 3 along the first, and a hair along the others.
+        // Cases spread over 10 along the third entry, 3 along the first, and a hair along the others.
         let mut groups = Groups::new(4);
         let names: Vec<String> = (0..30).map(|case| format!("c{case:02}")).collect();
         for case in 0..30_u8 {

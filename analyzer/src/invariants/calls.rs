@@ -1,4 +1,4 @@
-//! Invariants of single tool calls and of writes: schemas of arguments, forward only, nothing twice.
+//! Invariants of tool calls and writes: argument schemas, forward-only order, no repetition.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +10,12 @@ use crate::policy::MonotonicEffects;
 use crate::run::{ToolCall, TrialRecord};
 use crate::writes;
 
-/// The arguments as JSON; nothing where they are none.
+/// Arguments as JSON; absent if they are not JSON.
 pub(super) fn arguments(call: &ToolCall) -> Option<Value> {
     serde_json::from_str(call.arguments.as_deref()?).ok()
 }
 
-/// The arguments of every call satisfy the schema of its tool, where one is declared.
+/// Checks that the arguments of every call satisfy the schema declared for its tool.
 pub(super) fn check_arguments(schemas: &BTreeMap<&str, Validator>, record: &TrialRecord) -> Check {
     if !record.trial.has_transcript {
         return Check::Unchecked;
@@ -37,7 +37,7 @@ pub(super) fn check_arguments(schemas: &BTreeMap<&str, Validator>, record: &Tria
     Check::of(violations)
 }
 
-/// Writes keep the declared order, and none is made again after another came between.
+/// Checks that writes keep the declared order and that none is repeated after another write.
 pub(super) fn check_forward(declared: &MonotonicEffects, record: &TrialRecord) -> Check {
     if !record.trial.has_transcript {
         return Check::Unchecked;
@@ -50,7 +50,8 @@ pub(super) fn check_forward(declared: &MonotonicEffects, record: &TrialRecord) -
         if let Some(position) = place(&call.tool) {
             match furthest.filter(|(reached, _)| *reached > position) {
                 Some((reached, tool)) => {
-                    let detail = format!("{} (place {position}) after {tool} (place {reached})", call.tool);
+                    let detail =
+                        format!("{} (position {position}) after {tool} (position {reached})", call.tool);
                     violations.push(InvariantViolation {
                         rule: Some("order".to_owned()),
                         ..InvariantViolation::of_call(call, detail)
@@ -62,7 +63,7 @@ pub(super) fn check_forward(declared: &MonotonicEffects, record: &TrialRecord) -
         let key = (call.tool.as_str(), call.arguments_text());
         let before = last.insert(key, number);
         if before.is_some_and(|before| before + 1 < number) && call.idempotent != Some(true) {
-            let detail = format!("{}({}) made again after another write", call.tool, call.arguments_text());
+            let detail = format!("{}({}) repeated after another write", call.tool, call.arguments_text());
             violations.push(InvariantViolation {
                 rule: Some("again".to_owned()),
                 ..InvariantViolation::of_call(call, detail)
@@ -72,7 +73,7 @@ pub(super) fn check_forward(declared: &MonotonicEffects, record: &TrialRecord) -
     Check::of(violations)
 }
 
-/// No write is made twice with the same arguments, unless it is declared harmless.
+/// Checks that no write repeats with the same arguments, unless it is declared idempotent.
 pub(super) fn check_repeats(tools: &[String], record: &TrialRecord) -> Check {
     if !record.trial.has_transcript {
         return Check::Unchecked;

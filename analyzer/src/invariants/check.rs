@@ -2,44 +2,44 @@
 
 use crate::run::ToolCall;
 
-/// What a check says of one trial.
+/// Result of checking an invariant on one trial.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Check {
-    /// It holds.
+    /// The trial keeps the invariant.
     Kept,
-    /// It does not; what was done, at least one thing.
+    /// The trial breaks the invariant, at least once.
     Broken(Vec<InvariantViolation>),
-    /// The trial does not show it.
+    /// The invariant does not apply to the trial.
     Unchecked,
 }
 
-/// One thing that a trial did against an invariant.
+/// One violation of an invariant.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct InvariantViolation {
-    /// The exchange, where it was a call.
+    /// Sequence number of the exchange, for a call.
     pub(crate) seq: Option<u32>,
-    /// The tool, where it was a call.
+    /// Name of the tool, for a call.
     pub(crate) tool: Option<String>,
-    /// The rule, where the invariant has several.
+    /// Name of the rule, if the invariant has several.
     pub(crate) rule: Option<String>,
-    /// Where in the arguments or the answer; empty for the whole.
+    /// JSON pointer into the arguments or the answer; empty for the whole.
     pub(crate) pointer: String,
-    /// What was done, in words.
+    /// The violation in words.
     pub(crate) detail: String,
 }
 
 impl InvariantViolation {
-    /// Of the whole trial, or of its answer.
+    /// A violation by the whole trial or its answer.
     pub(super) fn of_trial(detail: String) -> Self {
         Self { detail, ..Self::default() }
     }
 
-    /// Of one call.
+    /// A violation by one call.
     pub(super) fn of_call(call: &ToolCall, detail: String) -> Self {
         Self { seq: Some(call.seq), tool: Some(call.tool.clone()), detail, ..Self::default() }
     }
 
-    /// The violation as people are told of it: `call 7, send_money, rule payee: …`.
+    /// The violation with its location: `call 7, send_money, rule payee: …`.
     pub(crate) fn words(&self) -> String {
         let mut place = Vec::new();
         place.extend(self.seq.map(|seq| format!("call {seq}")));

@@ -26,7 +26,7 @@ pub(crate) enum Invariant<'p> {
 }
 
 impl<'p> Invariant<'p> {
-    /// The invariants that the policy declares.
+    /// Invariants that the policy declares.
     pub(crate) fn declared(policy: &'p InvariantPolicy) -> Vec<Self> {
         let schema = policy.answer_schema.as_ref().and_then(|schema| jsonschema::validator_for(schema).ok());
         let list = [
@@ -50,7 +50,7 @@ impl<'p> Invariant<'p> {
         list.into_iter().flatten().collect()
     }
 
-    /// Its name, which is its key in the policy.
+    /// Name, equal to the key in the policy.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::AnswerSchema(_) => "answer-schema",
@@ -81,7 +81,7 @@ impl<'p> Invariant<'p> {
 
 fn check_answer(validator: &Validator, record: &TrialRecord) -> Check {
     let Some(answer) = &record.trial.answer else { return Check::Unchecked };
-    // An answer that is not JSON is a text, which a schema may well allow.
+    // An answer that is not JSON is checked as a string.
     let value = serde_json::from_str(answer).unwrap_or_else(|_| serde_json::Value::String(answer.clone()));
     match validator.validate(&value) {
         Ok(()) => Check::Kept,
@@ -105,12 +105,12 @@ fn check_time(max_ms: u64, record: &TrialRecord) -> Check {
     }
 }
 
-/// Whether the trial keeps every declared invariant that it shows.
+/// Whether the trial breaks no declared invariant.
 pub(crate) fn keeps_all(invariants: &[Invariant<'_>], record: &TrialRecord) -> bool {
     invariants.iter().all(|invariant| !matches!(invariant.check(record), Check::Broken(_)))
 }
 
-/// 1 where the trial breaks it, 0 where it keeps it, nothing where it does not show it.
+/// 1 if the trial breaks the invariant, 0 if it keeps it, absent if the invariant does not apply.
 pub(crate) fn broken_share(invariant: &Invariant<'_>, record: &TrialRecord) -> Option<f64> {
     match invariant.check(record) {
         Check::Kept => Some(0.0),

@@ -1,4 +1,4 @@
-//! A trial against the capability envelope: every call in the order in which it was made, then the answer.
+//! Checks a trial against the capability envelope: every call in order, then the answer.
 
 use envelope::{Arguments, Call, CallOutcome, Envelope, SessionState, Violation};
 
@@ -15,7 +15,7 @@ pub(super) fn check(envelope: &Envelope, record: &TrialRecord) -> Check {
     Check::of(enforced.map(|(call, violation)| describe(call, violation)).collect())
 }
 
-/// The rules in observe mode that a trial breaks: `send_money/payee`, each once.
+/// Rules in observe mode that a trial breaks, as `send_money/payee`, each once.
 pub(super) fn observed(envelope: &Envelope, record: &TrialRecord) -> Vec<String> {
     let mut rules: Vec<String> = walk(envelope, record)
         .into_iter()
@@ -30,7 +30,7 @@ pub(super) fn observed(envelope: &Envelope, record: &TrialRecord) -> Vec<String>
     rules
 }
 
-/// Every violation of a trial with the call that made it; the answer's come last.
+/// Violations of a trial with the calls that made them; those of the answer come last.
 fn walk<'r>(envelope: &Envelope, record: &'r TrialRecord) -> Vec<(Option<&'r ToolCall>, Violation)> {
     let mut session = SessionState::default();
     let mut found = Vec::new();

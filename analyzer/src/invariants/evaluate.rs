@@ -1,4 +1,5 @@
-//! Every voting trial of both lanes, and the recordings, against every declared invariant: exact rates and their bounds.
+//! Evaluates every declared invariant on every complete trial of both lanes and on the recordings: exact rates and
+//! their bounds.
 //!
 //! Trials of one session are not independent, so bounds count sessions.
 
@@ -13,51 +14,51 @@ use crate::verdict::{
     EnvelopeIdentity, InvariantResult, InvariantState, LaneCheck, MutationCheck, ViolationExample,
 };
 
-/// How many violating sessions are named.
+/// Largest number of violating sessions listed.
 const EXAMPLES: usize = 20;
 
-/// How many single violations of them are told.
+/// Largest number of violations listed.
 const BREACHES: usize = 100;
 
 /// Level of the upper bound on the share of violating cases.
 const BOUND_LEVEL: f64 = 0.95;
 
-/// What came of all declared invariants.
+/// Evaluation of all declared invariants.
 #[derive(Debug, Default)]
 pub(crate) struct Checked {
-    /// As the verdict lists them.
+    /// Results in the order of the verdict.
     pub(crate) results: Vec<InvariantResult>,
-    /// Names of those that the baseline breaks too.
+    /// Names of invariants that the baseline breaks too.
     pub(crate) demoted: Vec<&'static str>,
-    /// What forbids approval.
+    /// Caveats that forbid approval.
     pub(crate) caveats: Vec<Caveat>,
-    /// What the reader must know.
+    /// Notes for the reader.
     pub(crate) notes: Vec<String>,
-    /// Violating candidate trials: invariant, case, record, what was done.
+    /// Violating candidate trials: invariant, case, session, trial, violation.
     pub(crate) broken: Vec<(&'static str, String, String, u32, String)>,
 }
 
-/// Something that an invariant cannot say of these trials.
+/// A reason why an invariant shows less than the policy demands.
 #[derive(Debug)]
 pub(crate) struct Caveat {
-    /// The invariant.
+    /// Name of the invariant.
     pub(crate) name: &'static str,
-    /// What kind of caveat.
+    /// Kind of caveat.
     pub(crate) why: CaveatKind,
-    /// In words.
+    /// The caveat in words.
     pub(crate) detail: String,
 }
 
 /// Kinds of caveat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CaveatKind {
-    /// It was not checked, or could not have failed.
+    /// The invariant was not checked, or is vacuous.
     Unchecked,
     /// Too few cases for the demanded bound.
     TooFewCases,
 }
 
-/// Checks every voting trial of both runs, paired or not.
+/// Checks every complete trial of both runs, paired or not.
 pub(crate) fn check(policy: &Policy, pairs: &Pairs<'_>, seed: u64) -> Checked {
     let mut checked = Checked::default();
     for (invariant, again) in
@@ -69,7 +70,7 @@ pub(crate) fn check(policy: &Policy, pairs: &Pairs<'_>, seed: u64) -> Checked {
     checked
 }
 
-/// What the verdict says of the envelope that trials were checked against.
+/// Identity of the envelope that trials were checked against.
 pub(crate) fn envelope_name(policy: &Policy) -> Option<EnvelopeIdentity> {
     let envelope = policy.invariant.enabled_envelope()?;
     let told = |key: &::envelope::NotChecked| format!("line {}: {}", key.line, key.key);
@@ -81,7 +82,7 @@ pub(crate) fn envelope_name(policy: &Policy) -> Option<EnvelopeIdentity> {
     })
 }
 
-/// A violation counts where a second evaluation, by a checker made anew from the policy, finds the same in the trial.
+/// A violation counts if a second evaluation, by a checker built again from the policy, finds the same.
 fn confirmed(again: &Invariant<'_>, record: &TrialRecord, found: &[InvariantViolation]) -> bool {
     matches!(again.check(record), Check::Broken(violations) if violations == found)
 }
@@ -141,7 +142,7 @@ fn check_one(
     checked.results.push(result);
 }
 
-/// Counts the trials of a case: `Some(true)` breaks it, `Some(false)` keeps it, `None` does not show it.
+/// Counts the trials of a case: `Some(true)` breaks the invariant, `Some(false)` keeps it, `None` does not apply.
 fn add(lane: &mut LaneCheck, trials: impl Iterator<Item = Option<bool>>) {
     let (mut seen, mut broken) = (0, 0);
     for is_broken in trials.flatten() {
@@ -183,7 +184,7 @@ fn note(
     result.examples.push(session);
 }
 
-/// The first violation of a trial, and how many more there are.
+/// The first violation of a trial, and the number of further ones.
 fn words(violations: &[InvariantViolation]) -> String {
     let first = violations.first().map(InvariantViolation::words).unwrap_or_default();
     match violations.len() {
@@ -192,7 +193,7 @@ fn words(violations: &[InvariantViolation]) -> String {
     }
 }
 
-/// The mutation_check of an invariant that the baseline keeps; one that it breaks has shown that it can fail.
+/// Mutation check of an invariant that the baseline keeps; a violation by the baseline already shows that it can fail.
 fn live(invariant: &Invariant<'_>, result: &InvariantResult, pairs: &Pairs<'_>, seed: u64) -> MutationCheck {
     if result.violations_baseline > 0 {
         return MutationCheck::default();
@@ -202,12 +203,12 @@ fn live(invariant: &Invariant<'_>, result: &InvariantResult, pairs: &Pairs<'_>, 
     mutation_check::probe(invariant, &baseline, seed)
 }
 
-/// What the numbers mean, and what they forbid.
+/// Sets the state of an invariant and adds its caveats.
 fn judge(name: &'static str, result: &mut InvariantResult, checked: &mut Checked) {
     let mut caveat = |why, detail: String| checked.caveats.push(Caveat { name, why, detail });
     if result.cases == 0 {
         result.state = InvariantState::Unchecked;
-        let detail = format!("invariant {name} is declared, and no candidate trial shows what it is about");
+        let detail = format!("invariant {name} applies to no candidate trial");
         caveat(CaveatKind::Unchecked, detail);
     } else if result.violations_baseline > 0 {
         result.state = InvariantState::Demoted;
@@ -218,7 +219,7 @@ fn judge(name: &'static str, result: &mut InvariantResult, checked: &mut Checked
     let mutation_check = result.mutation_check.as_ref();
     if let Some(vacuous) = mutation_check.filter(|check| check.vacuous && result.cases > 0) {
         let detail =
-            format!("invariant {name} cannot fail on these sessions ({})", vacuous.vacuous_rules.join("; "));
+            format!("invariant {name} is vacuous on these sessions ({})", vacuous.vacuous_rules.join("; "));
         caveat(CaveatKind::Unchecked, detail);
         if result.state == InvariantState::Kept {
             result.state = InvariantState::Vacuous;
@@ -251,7 +252,7 @@ fn too_few(name: &str, result: &InvariantResult, max_rate: f64) -> String {
 fn notes(name: &str, result: &InvariantResult, notes: &mut Vec<String>) {
     if result.unconfirmed > 0 {
         notes.push(format!(
-            "{} violations of invariant {name} were not found again by a second evaluation and do not count",
+            "{} violations of invariant {name} were not confirmed by a second evaluation and do not count",
             result.unconfirmed
         ));
     }
@@ -264,24 +265,23 @@ fn notes(name: &str, result: &InvariantResult, notes: &mut Vec<String>) {
     let silent =
         result.mutation_check.as_ref().filter(|check| !check.vacuous).map(|check| &check.vacuous_rules);
     if let Some(silent) = silent.filter(|silent| !silent.is_empty()) {
-        notes.push(format!("parts of invariant {name} cannot fail on these sessions: {}", silent.join("; ")));
+        notes.push(format!("rules of invariant {name} are vacuous on these sessions: {}", silent.join("; ")));
     }
 }
 
-/// What is said of the envelope beside its violations.
+/// Notes and caveats of the envelope apart from its violations.
 fn judge_envelope(policy: &Policy, pairs: &Pairs<'_>, checked: &mut Checked) {
     let name = "envelope";
     let Some(envelope) = policy.invariant.enabled_envelope() else {
         if policy.invariant.envelope == Some(true) {
-            let detail = "invariant.envelope is on, and there is no envelope to check against; give it with --envelope FILE, \
-                          or turn it off"
-                .to_owned();
+            let detail =
+                "invariant.envelope is on without an envelope; pass --envelope FILE, or set on = false"
+                    .to_owned();
             checked.caveats.push(Caveat { name, why: CaveatKind::Unchecked, detail });
         } else if policy.invariant.declared_envelope.is_some() {
-            checked.notes.push(
-                "an envelope is given, and the policy turns it off: nothing was checked against it"
-                    .to_owned(),
-            );
+            checked
+                .notes
+                .push("the policy turns the envelope off, so no call was checked against it".to_owned());
         }
         return;
     };
@@ -292,13 +292,13 @@ fn judge_envelope(policy: &Policy, pairs: &Pairs<'_>, checked: &mut Checked) {
     };
     if let Some(keys) = of_kind(true) {
         let detail = format!(
-            "the envelope forbids more than this version can check: {keys}; nothing is approved under rules that nobody checked. \
-             Keep them in an envelope of their own until they are"
+            "this version cannot check these restrictions of the envelope, which forbids approval: {keys}; move them to \
+             another envelope"
         );
         checked.caveats.push(Caveat { name, why: CaveatKind::Unchecked, detail });
     }
     if let Some(keys) = of_kind(false) {
-        checked.notes.push(format!("the envelope says more than this version checks on trials: {keys}"));
+        checked.notes.push(format!("this version does not check these envelope keys on trials: {keys}"));
     }
     let watched = envelope.tools().flat_map(|(_, tool)| tool.bounds()).any(|bound| !bound.enforced);
     if watched {
@@ -309,7 +309,7 @@ fn judge_envelope(policy: &Policy, pairs: &Pairs<'_>, checked: &mut Checked) {
             }
         }
         checked.notes.extend(counts.into_iter().map(|(rule, count)| {
-            format!("envelope rule {rule} is in observe mode: {count} candidate trials break it, which blocks nothing")
+            format!("envelope rule {rule} is in observe mode; {count} candidate trials break it, which does not block")
         }));
     }
 }

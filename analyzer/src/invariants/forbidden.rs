@@ -1,6 +1,6 @@
-//! ForbiddenPatterns that must not stand in an answer nor in the arguments of a call.
+//! Texts and patterns that must not occur in an answer or in the arguments of a call.
 //!
-//! Arguments are searched leaf by leaf, so that JSON's escapes hide nothing; keys count as well as values.
+//! Arguments are searched value by value, so that JSON escapes hide nothing; keys are searched too.
 
 use regex::{Regex, RegexBuilder};
 use serde_json::Value;
@@ -9,19 +9,19 @@ use super::{Check, InvariantViolation, calls};
 use crate::policy::Forbidden;
 use crate::run::TrialRecord;
 
-/// Characters around a match that are shown.
+/// Largest number of characters of a match that is reported.
 const SHOWN: usize = 60;
 
-/// The texts, ready to be looked for.
+/// Compiled texts and patterns.
 #[derive(Debug)]
 pub(crate) struct ForbiddenPatterns {
-    /// Each with the name that violations are told by, and the text it was declared as.
+    /// Rules with the names that violations report.
     pub(super) rules: Vec<Rule>,
     pub(super) answer: bool,
     pub(super) arguments: bool,
 }
 
-/// One of them.
+/// A compiled text or pattern.
 #[derive(Debug)]
 pub(super) struct Rule {
     pub(super) name: String,
@@ -34,7 +34,7 @@ impl ForbiddenPatterns {
             forbidden.literals.iter().map(|text| (format!("literal {text:?}"), regex::escape(text)));
         let patterns = forbidden.patterns.iter().map(|text| (format!("pattern {text:?}"), text.clone()));
         let rule = |(name, pattern): (String, String)| {
-            // What the policy took compiles; case folding only makes it larger.
+            // The policy accepts only patterns that compile.
             let built = RegexBuilder::new(&pattern).case_insensitive(forbidden.ignore_case).build();
             built.ok().map(|regex| Rule { name, regex })
         };

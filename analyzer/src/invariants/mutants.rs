@@ -1,7 +1,6 @@
-//! Trials changed so that an invariant must fail, by rule: what the liveness check tries.
+//! Mutants: trials changed to break one rule of an invariant, for the mutation check.
 //!
-//! A mutant breaks what the rule forbids and nothing is known of it but that; whether the rule notices is for the check
-//! itself to show.
+//! A mutant is built from the rule alone. Whether the check notices the violation is the question.
 
 use envelope::{
     ARGS_SCHEMA, Bound, Condition, Decimal, DefaultAction, Envelope, MAX_CALLS, OUTPUT_MAX_BYTES,
@@ -16,23 +15,23 @@ use super::precedence::Precedence;
 use super::{Invariant, InvariantViolation, calls, sample};
 use crate::run::{ToolCall, TrialRecord};
 
-/// A name and a value that no session has.
+/// A name and value that no session has.
 const STRANGER: &str = "foreshadow-mutant";
 
-/// Largest number of calls a mutant repeats to pass a bound on them.
+/// Largest number of calls that a mutant repeats to exceed a bound on calls.
 const MAX_REPEATED: u64 = 10_000;
 
-/// Length of a text that passes any bound on texts that a person would set.
+/// Length of a text that exceeds any plausible bound on texts.
 const LONG: usize = 20_000;
 
 type Mutate<'i> = Box<dyn Fn(&TrialRecord) -> Vec<TrialRecord> + 'i>;
 type Expect<'i> = Box<dyn Fn(&InvariantViolation) -> bool + 'i>;
 
-/// One rule of an invariant, and how to break it.
+/// One rule of an invariant, with the mutation that breaks it.
 pub(super) struct Probe<'i> {
-    /// The rule as people are told of it; empty where the invariant is one rule.
+    /// Name of the rule as violations report it; empty if the invariant has one rule.
     pub(super) rule: String,
-    /// Trials made of this one that must break it; none where this one has nothing that the rule is about.
+    /// Builds mutants of a trial; none if the rule does not apply to the trial.
     pub(super) mutate: Mutate<'i>,
     /// Whether a violation is of this rule.
     pub(super) expect: Expect<'i>,
@@ -48,7 +47,7 @@ impl<'i> Probe<'i> {
     }
 }
 
-/// Every rule of an invariant.
+/// Rules of an invariant with their mutations.
 pub(super) fn probes<'i>(invariant: &'i Invariant<'_>) -> Vec<Probe<'i>> {
     match invariant {
         Invariant::AnswerSchema(_) => vec![Probe::new(String::new(), wrong_answers)],
@@ -104,7 +103,7 @@ fn with_answer(record: &TrialRecord, answer: String) -> TrialRecord {
     mutant
 }
 
-/// The answer replaced by values of every type, and with each of its own members taken out or emptied.
+/// The answer replaced by values of every type, and with each of its own members removed or emptied.
 fn wrong_answers(record: &TrialRecord) -> Vec<TrialRecord> {
     let Some(answer) = &record.trial.answer else { return Vec::new() };
     let own = serde_json::from_str(answer).unwrap_or_else(|_| Value::String(answer.clone()));
@@ -138,7 +137,7 @@ fn wrong_values(own: &Value) -> Vec<Value> {
     values
 }
 
-/// A value of every type, texts and numbers on both sides of what a schema may bound.
+/// A value of every type, and texts and numbers on both sides of plausible bounds.
 fn wrong_members() -> Vec<Value> {
     vec![
         json!(null),
@@ -199,7 +198,7 @@ fn wrong_arguments(record: &TrialRecord, tool: &str) -> Vec<TrialRecord> {
     wrong_values(&own).iter().map(|value| with_arguments(record, place, value)).collect()
 }
 
-/// A call that was surely carried out.
+/// Makes a call one that was certainly carried out.
 fn done(call: &ToolCall) -> ToolCall {
     ToolCall { ending: Ending::Complete, status: None, is_error: Some(false), ..call.clone() }
 }
@@ -211,7 +210,7 @@ fn writes<'r>(record: &'r TrialRecord, tools: &'r [String]) -> impl Iterator<Ite
     record.calls.iter().enumerate().filter(move |(_, call)| counts(call))
 }
 
-/// The first write made once more at once.
+/// The first write repeated at once.
 fn made_twice(record: &TrialRecord, tools: &[String]) -> Vec<TrialRecord> {
     let Some((place, call)) = writes(record, tools).next() else { return Vec::new() };
     let mut mutant = record.clone();
@@ -219,7 +218,7 @@ fn made_twice(record: &TrialRecord, tools: &[String]) -> Vec<TrialRecord> {
     vec![mutant]
 }
 
-/// The first write made once more, after another one.
+/// The first write repeated after another one.
 fn made_again(record: &TrialRecord) -> Vec<TrialRecord> {
     let Some((_, call)) = writes(record, &[]).next() else { return Vec::new() };
     let mut mutant = record.clone();
@@ -228,7 +227,7 @@ fn made_again(record: &TrialRecord) -> Vec<TrialRecord> {
     vec![mutant]
 }
 
-/// The first write of a listed tool, and after it one of a tool that stands before it in the list; or the other way round.
+/// The first write of a listed tool followed by a write of an earlier tool in the list, or the reverse.
 fn backwards(record: &TrialRecord, order: &[String]) -> Vec<TrialRecord> {
     let listed = record.calls.iter().filter(|call| call.wrote());
     let found =
@@ -242,7 +241,7 @@ fn backwards(record: &TrialRecord, order: &[String]) -> Vec<TrialRecord> {
     vec![mutant]
 }
 
-/// What had to come before a call taken out, and made to fail.
+/// The required earlier call removed, and made to fail.
 fn unprepared(record: &TrialRecord, rule: &Precedence<'_>) -> Vec<TrialRecord> {
     if !record.calls.iter().any(|call| rule.is_then(call)) {
         return Vec::new();
@@ -307,7 +306,7 @@ fn of_envelope(envelope: &Envelope) -> Vec<Probe<'_>> {
     probes
 }
 
-/// The first call repeated until there are too many.
+/// The first call repeated until the bound is exceeded.
 fn repeated(record: &TrialRecord, most: u64) -> Vec<TrialRecord> {
     let Some(call) = record.calls.first().filter(|_| most <= MAX_REPEATED) else { return Vec::new() };
     let mut mutant = record.clone();
@@ -346,7 +345,7 @@ fn out_of_bound(record: &TrialRecord, tool: &str, bound: &Bound) -> Vec<TrialRec
     mutants.into_iter().flatten().collect()
 }
 
-/// Puts a value at a place, making the last member of an object where it is not there.
+/// Sets a value at a pointer; adds the last member of an object if it is missing.
 fn put(arguments: &mut Value, place: &Pointer, value: Value) -> bool {
     if place.replace(arguments, value.clone()) {
         return true;

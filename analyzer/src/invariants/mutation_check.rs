@@ -1,7 +1,7 @@
-//! Whether an invariant can fail at all on these sessions: each rule is tried on changed trials of the baseline.
+//! Mutation check: whether an invariant can fail on these sessions. Each rule is checked on changed baseline trials.
 //!
-//! A rule that no changed trial breaks (it names a tool that never occurs, or a schema that takes everything) asserts
-//! nothing here, and a verdict that leaned on it would look like a pass.
+//! A rule that no changed trial breaks, because it names a tool that never occurs or a schema that accepts everything,
+//! asserts nothing on these sessions. Keeping it would look like a pass.
 
 use super::mutants::{self, Probe};
 use super::{Check, Invariant};
@@ -9,10 +9,10 @@ use crate::run::TrialRecord;
 use crate::stats::stream::StreamKey;
 use crate::verdict::MutationCheck;
 
-/// Trials that each rule is tried on.
+/// Number of trials that each rule is tried on.
 const TRIALS_PER_RULE: usize = 16;
 
-/// Tries every rule of an invariant on trials of the baseline, which start at a place drawn by the seed.
+/// Tries every rule of an invariant on baseline trials, starting at a position drawn by the seed.
 pub(super) fn probe(invariant: &Invariant<'_>, baseline: &[&TrialRecord], seed: u64) -> MutationCheck {
     let mut result = MutationCheck { vacuous: true, ..MutationCheck::default() };
     let probes = mutants::probes(invariant);
@@ -26,11 +26,8 @@ pub(super) fn probe(invariant: &Invariant<'_>, baseline: &[&TrialRecord], seed: 
             result.vacuous = false;
         } else {
             let what = if single && one.rule.is_empty() { "it" } else { one.rule.as_str() };
-            let why = if mutants == 0 {
-                "no trial of the baseline has anything that it is about"
-            } else {
-                "whatever the trials are changed to, it is kept"
-            };
+            let why =
+                if mutants == 0 { "it applies to no baseline trial" } else { "no changed trial breaks it" };
             result.vacuous_rules.push(format!("{what}: {why}"));
         }
     }
@@ -39,11 +36,11 @@ pub(super) fn probe(invariant: &Invariant<'_>, baseline: &[&TrialRecord], seed: 
 
 fn start(name: &str, rule: &str, trials: usize, seed: u64) -> usize {
     let below = u32::try_from(trials.max(1)).unwrap_or(u32::MAX);
-    let drawn = StreamKey::new(seed, &format!("liveness {name} {rule}")).stream(0).below(below);
+    let drawn = StreamKey::new(seed, &format!("mutation check {name} {rule}")).stream(0).below(below);
     drawn as usize
 }
 
-/// How many changed trials were tried, and how many of them broke the rule.
+/// Number of mutants tried, and number of mutants that broke the rule.
 fn try_rule(
     invariant: &Invariant<'_>,
     probe: &Probe<'_>,
@@ -58,7 +55,7 @@ fn try_rule(
     let (mut tried, mut mutants, mut failed) = (0, 0, 0);
     for record in after.iter().chain(before) {
         let changed = (probe.mutate)(record);
-        // A trial that breaks the rule as it is shows nothing of what the change did.
+        // A trial that breaks the rule unchanged shows nothing about the mutation.
         if changed.is_empty() || breaks(record) {
             continue;
         }

@@ -1,4 +1,4 @@
-//! Order rules: one call has succeeded in the session before another is made, with an equal argument where asked for.
+//! Order rules: one call must succeed in the session before another is made, with an equal argument if required.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use super::{Check, InvariantViolation, calls};
 use crate::policy::OrderRule;
 use crate::run::{ToolCall, TrialRecord};
 
-/// A rule with its pointers read.
+/// A rule with parsed pointers.
 #[derive(Debug)]
 pub(crate) struct Precedence<'p> {
     pub(super) rule: &'p OrderRule,
@@ -18,7 +18,7 @@ pub(crate) struct Precedence<'p> {
 
 impl<'p> Precedence<'p> {
     pub(super) fn new(rule: &'p OrderRule) -> Self {
-        // The policy took only pointers that parse.
+        // The policy accepts only pointers that parse.
         let same = rule.same.as_ref();
         let same = same.and_then(|(first, then)| Some((Pointer::parse(first)?, Pointer::parse(then)?)));
         Self { rule, same }
@@ -33,7 +33,7 @@ impl<'p> Precedence<'p> {
     }
 }
 
-/// Checks every rule. A call that the tool refused was still made: what was not looked up may not be asked for.
+/// Checks every rule. A call that the tool refused counts as made.
 pub(super) fn check(rules: &[Precedence<'_>], record: &TrialRecord) -> Check {
     if !record.trial.has_transcript {
         return Check::Unchecked;
@@ -59,16 +59,16 @@ fn broken(rule: &Precedence<'_>, record: &TrialRecord) -> Vec<InvariantViolation
             let before = rule.rule.first.join(" or ");
             match &rule.same {
                 None if happened => {}
-                None => violations.push(told(call, "", format!("made before {before} had succeeded"))),
+                None => violations.push(told(call, "", format!("called before {before} succeeded"))),
                 Some((first, then)) => {
                     let wanted = values_at(call, then);
                     let missing = wanted.iter().find(|value| !values.contains(*value));
                     if wanted.is_empty() {
-                        let detail = format!("has no argument {then} to be compared with {before}");
+                        let detail = format!("has no argument {then} to compare with {before}");
                         violations.push(told(call, then.as_str(), detail));
                     } else if let Some(value) = missing {
                         let detail =
-                            format!("{then} is {value}; {before} had not succeeded with that {first}");
+                            format!("{then} is {value}, but no {before} succeeded with that {first}");
                         violations.push(told(call, then.as_str(), detail));
                     }
                 }

@@ -1,18 +1,18 @@
-//! A text that a regular expression matches, so that a forbidden one can be put where it must be found.
+//! Generates a text that a regular expression matches, to build mutants of forbidden patterns.
 
 use regex::Regex;
 use regex_syntax::Parser;
 use regex_syntax::hir::{Class, Hir, HirKind};
 
-/// Longest text that is made.
+/// Longest text generated.
 const MAX_SAMPLE: usize = 4_096;
 
-/// A text that matches; `None` where none was found, as for a pattern that nothing matches.
+/// A matching text; `None` if none was found, as for a pattern that matches nothing.
 pub(super) fn matching(regex: &Regex) -> Option<String> {
     let hir = Parser::new().parse(regex.as_str()).ok()?;
     let mut text = String::new();
     write(&hir, &mut text)?;
-    // A boundary may want something before and behind that is no word.
+    // A word boundary can need a non-word character before and after.
     let padded = format!(" {text} ");
     [text, padded].into_iter().find(|text| regex.is_match(text))
 }
@@ -49,7 +49,7 @@ fn write(hir: &Hir, text: &mut String) -> Option<()> {
     }
 }
 
-/// A character of the class that a person can read, where it has one.
+/// A printable character of the class, if it has one.
 fn member(class: &Class) -> Option<char> {
     match class {
         Class::Unicode(class) => {

@@ -15,14 +15,14 @@ fn policy(text: &str) -> Policy {
     Policy::parse(text).expect("a policy")
 }
 
-/// What the only invariant of a policy says of a trial.
+/// Result of the policy's only invariant on a trial.
 fn verdict_of(policy: &Policy, trial: &TrialRecord) -> Check {
     let invariants = Invariant::declared(&policy.invariant);
     let [invariant] = &invariants[..] else { panic!("{invariants:?}") };
     invariant.check(trial)
 }
 
-/// The rules and calls of its violations.
+/// Rules and calls of its violations.
 fn violations(policy: &Policy, trial: &TrialRecord) -> Vec<(Option<u32>, String)> {
     match verdict_of(policy, trial) {
         Check::Broken(violations) => violations
@@ -38,7 +38,7 @@ fn at(seq: u32, call: ToolCall) -> ToolCall {
     ToolCall { seq, ..call }
 }
 
-/// A run of trials, one a case.
+/// A run of trials, one per case.
 fn runs(lane: Lane, trials: &[TrialRecord]) -> Run {
     let mut trials = trials.to_vec();
     for (place, trial) in trials.iter_mut().enumerate() {
@@ -48,7 +48,7 @@ fn runs(lane: Lane, trials: &[TrialRecord]) -> Run {
     run(lane, trials)
 }
 
-/// What came of the policy's only invariant over a baseline and a candidate.
+/// Result of the policy's only invariant on a baseline and a candidate.
 fn results(policy: &Policy, before: &[TrialRecord], after: &[TrialRecord]) -> (InvariantResult, Checked) {
     let (before, after) = (runs(Lane::Baseline, before), runs(Lane::Candidate, after));
     let pairs = Pairs::new(&before, &after, None).expect("two runs");
@@ -184,7 +184,7 @@ name = "mail"
 bound = [{ id = "never-called", arg = "/to", in = ["a"] }]
 "#;
 
-fn enveloped(text: &str) -> Policy {
+fn with_envelope(text: &str) -> Policy {
     let envelope = Envelope::parse(text, &|_| Err("no files".to_owned())).expect("an envelope");
     let mut policy = Policy::default();
     policy.invariant.declared_envelope = Some(DeclaredEnvelope::new(envelope));
@@ -197,7 +197,7 @@ fn pay(to: &str, amount: u32) -> ToolCall {
 
 #[test]
 fn the_envelope_follows_a_session() {
-    let declared = enveloped(ENVELOPE);
+    let declared = with_envelope(ENVELOPE);
     let of = |trial: &TrialRecord| violations(&declared, trial);
     let mut trial = record("c", 0, vec![pay("DE1", 60), at(1, pay("FR7", 30)), at(2, pay("DE1", 11))]);
     let payee = (Some(1), "payee".to_owned());
@@ -205,7 +205,7 @@ fn the_envelope_follows_a_session() {
     trial.calls[0].is_error = Some(true);
     assert_eq!(of(&trial), std::slice::from_ref(&payee), "a refused payment takes nothing of the cap");
     trial.calls[0].ending = Ending::Failed;
-    assert_eq!(of(&trial).len(), 2, "nobody knows whether a lost one does");
+    assert_eq!(of(&trial).len(), 2, "a lost payment may count");
     trial.calls.truncate(2);
     trial.user_turns = vec![UserTurn { calls_before: 1, text: "pay to FR7 please".to_owned() }];
     assert_eq!(of(&trial), []);
@@ -224,7 +224,7 @@ fn the_envelope_follows_a_session() {
 
 #[test]
 fn one_violation_blocks_and_the_place_is_told() {
-    let declared = enveloped(ENVELOPE);
+    let declared = with_envelope(ENVELOPE);
     let good = vec![record("c", 0, vec![pay("DE1", 10)]); 20];
     let mut bad = good.clone();
     bad[7].calls.push(at(6, pay("XX", 1)));
@@ -248,8 +248,8 @@ fn one_violation_blocks_and_the_place_is_told() {
     assert!(watched, "{:?}", checked.notes);
     let (result, checked) = results(&declared, &bad, &bad);
     assert_eq!((result.state, checked.demoted.as_slice()), (InvariantState::Demoted, &["envelope"][..]));
-    let liveness = result.mutation_check.expect("told");
-    assert!(!liveness.vacuous && liveness.mutants == 0, "it has failed by itself");
+    let mutation_check = result.mutation_check.expect("told");
+    assert!(!mutation_check.vacuous && mutation_check.mutants == 0, "it has failed by itself");
 }
 
 #[test]
@@ -265,11 +265,11 @@ fn a_bound_that_too_few_cases_can_show_is_told() {
 }
 
 #[test]
-fn an_envelope_that_cannot_be_checked_in_full_is_told() {
+fn an_envelope_with_unchecked_keys_is_reported() {
     let text = "envelope = 1\n[defaults]\nundeclared-argument = \"allow\"\n[breaker]\nwindow = \"10m\"\n[[tool]]\nname = \"pay\"\n\
                 require = [{ id = \"r\", when = \"true\" }]";
     let good = [record("c", 0, vec![pay("DE1", 10)])];
-    let (_, checked) = results(&enveloped(text), &good, &good);
+    let (_, checked) = results(&with_envelope(text), &good, &good);
     assert!(checked.caveats[0].detail.contains("require of tool pay (line 8)"), "{:?}", checked.caveats);
     assert!(checked.notes.iter().any(|note| note.contains("breaker (line 4)")), "{:?}", checked.notes);
     let mut missing = Policy::parse("[invariant.envelope]\non = true").expect("a policy");
@@ -277,18 +277,22 @@ fn an_envelope_that_cannot_be_checked_in_full_is_told() {
     let after = runs(Lane::Candidate, &good);
     let pairs = Pairs::new(&before, &after, None).expect("two runs");
     assert!(check(&missing, &pairs, 1).caveats[0].detail.contains("--envelope"));
-    missing = enveloped(text);
+    missing = with_envelope(text);
     missing.invariant.envelope = Some(false);
     let checked = check(&missing, &pairs, 1);
-    assert!(checked.results.is_empty() && checked.notes[0].contains("turns it off"), "{:?}", checked.notes);
+    assert!(
+        checked.results.is_empty() && checked.notes[0].contains("turns the envelope off"),
+        "{:?}",
+        checked.notes
+    );
 }
 
-// === liveness ===
+// === mutation check ===
 
-/// The liveness of the policy's only invariant on trials that keep it.
-fn liveness(policy: &Policy, trials: &[TrialRecord]) -> crate::verdict::MutationCheck {
+/// Mutation check of the policy's only invariant on trials that keep it.
+fn mutation_check(policy: &Policy, trials: &[TrialRecord]) -> crate::verdict::MutationCheck {
     let (result, _) = results(policy, trials, trials);
-    assert_eq!(result.violations_baseline, 0, "the trials keep it");
+    assert_eq!(result.violations_baseline, 0, "the trials keep the invariant");
     result.mutation_check.expect("told")
 }
 
@@ -316,14 +320,14 @@ fn every_invariant_is_shown_to_fail_on_changed_trials() {
         "[invariant.forbidden]\npatterns = ['\\b4[0-9]{15}\\b', '^secret$']\nliterals = [\"BEGIN\"]",
         "[invariant.order]\nrules = [{ first = \"find\", then = \"reserve\", same = \"/order\" }]",
     ] {
-        let found = liveness(&policy(text), &vec![trial.clone(); 5]);
+        let found = mutation_check(&policy(text), &vec![trial.clone(); 5]);
         assert!(!found.vacuous && found.killed > 0 && found.killed <= found.mutants, "{text}: {found:?}");
         assert_eq!(found.vacuous_rules, [""; 0], "{text}");
     }
 }
 
 #[test]
-fn an_invariant_that_nothing_breaks_is_not_live() {
+fn an_invariant_that_no_mutant_breaks_is_vacuous() {
     let mut trial = record("c", 0, vec![read("find", "{\"order\":1}")]);
     trial.trial.answer = Some("done".to_owned());
     for text in [
@@ -337,36 +341,33 @@ fn an_invariant_that_nothing_breaks_is_not_live() {
     ] {
         let trials = vec![trial.clone(); 3];
         let (result, checked) = results(&policy(text), &trials, &trials);
-        let liveness = result.mutation_check.expect("told");
+        let mutation_check = result.mutation_check.expect("told");
         assert!(
-            liveness.vacuous && liveness.killed == 0 && !liveness.vacuous_rules.is_empty(),
-            "{text}: {liveness:?}"
+            mutation_check.vacuous && mutation_check.killed == 0 && !mutation_check.vacuous_rules.is_empty(),
+            "{text}: {mutation_check:?}"
         );
         assert_eq!(result.state, InvariantState::Vacuous, "{text}");
         let caveat = &checked.caveats[0];
         assert_eq!(caveat.why, CaveatKind::Unchecked);
-        assert!(caveat.detail.contains("cannot fail on these sessions"), "{caveat:?}");
+        assert!(caveat.detail.contains("is vacuous on these sessions"), "{caveat:?}");
     }
 }
 
 #[test]
-fn each_rule_of_the_envelope_is_tried_and_the_silent_ones_are_named() {
+fn each_rule_of_the_envelope_is_mutated_and_vacuous_ones_are_listed() {
     let find = ToolCall { result: Some("{\"id\":5}".to_owned()), ..read("find", "{}") };
     let paid = write("pay", &json!({"to": "DE1", "amount": 1, "id": 5}).to_string());
     let trials = vec![record("c", 0, vec![find, paid]); 3];
-    let found = liveness(&enveloped(ENVELOPE), &trials);
+    let found = mutation_check(&with_envelope(ENVELOPE), &trials);
     assert!(!found.vacuous);
-    assert_eq!(
-        found.vacuous_rules,
-        ["mail/never-called: no trial of the baseline has anything that it is about"]
-    );
+    assert_eq!(found.vacuous_rules, ["mail/never-called: it applies to no baseline trial"]);
     let strict = "envelope = 1\n[defaults]\nmax-calls-per-session = 3\n[[tool]]\nname = \"pay\"\n\
                   args-schema = { properties = { to = {}, amount = { type = \"number\" } } }\n\
                   bound = [{ id = \"range\", arg = \"/amount\", min = 1, max = 9 }, { id = \"once\", unique = [\"/to\"] }]\n\
                   [output]\nmax-bytes = 100";
     let mut trial = record("c", 0, vec![pay("DE1", 2), pay("DE2", 2)]);
     trial.trial.answer = Some("done".to_owned());
-    let found = liveness(&enveloped(strict), &[trial]);
+    let found = mutation_check(&with_envelope(strict), &[trial]);
     assert_eq!((!found.vacuous, found.vacuous_rules.as_slice()), (true, &[] as &[String]));
 }
 
@@ -376,7 +377,7 @@ fn liveness_follows_from_the_seed_alone() {
         (0..40).map(|case| record("c", 0, vec![pay("DE1", 1 + case % 7), pay("DE1", 3)])).collect();
     let (before, after) = (runs(Lane::Baseline, &trials), runs(Lane::Candidate, &trials));
     let pairs = Pairs::new(&before, &after, None).expect("two runs");
-    let policy = enveloped(ENVELOPE);
+    let policy = with_envelope(ENVELOPE);
     let of = |seed| check(&policy, &pairs, seed).results[0].mutation_check.clone();
     assert_eq!(of(3), of(3));
 }

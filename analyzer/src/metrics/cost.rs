@@ -1,4 +1,4 @@
-//! What the work takes: time, tokens, money. Logarithms, so that a ratio means the same in a short and in a long case.
+//! Effort of the agent: time, tokens, money. Logarithms make a ratio mean the same in short and long cases.
 
 use schemas::trial::{Trial, TrialEnding};
 
@@ -9,10 +9,10 @@ use crate::policy::RATIO_RANGE_LN;
 use crate::run::TrialRecord;
 use crate::verdict::Unit;
 
-/// The least that a logarithm is taken of: a token, a tenth of a millisecond, a millionth of a cent.
+/// Smallest arguments of the logarithms: a tenth of a millisecond, a token, a millionth of a cent.
 const LEAST: [f64; 3] = [1e-4, 1.0, 1e-8];
 
-/// Share of trials that lie over the tail's bound where the policy names none.
+/// Share of trials above the bound of `tail_latency` if the policy sets no bound.
 const TAIL: f64 = 0.05;
 
 /// Measures the family.
@@ -28,7 +28,8 @@ fn seconds(trial: &Trial) -> Option<f64> {
 }
 
 fn micros(time: u64) -> f64 {
-    // Over 2^32 microseconds (71 minutes) the seconds and the rest are exact apart.
+    // Seconds and remainder are converted apart: above 2^32 microseconds (71 minutes) a single conversion would
+    // saturate.
     let (whole, rest) = (time / 1_000_000, time % 1_000_000);
     crate::cast::to_f64(whole) * 1e6 + crate::cast::to_f64(rest)
 }
@@ -59,7 +60,7 @@ fn ratio(
     scalar::measure(setting, setting.start(spec(name), unit), scalar)
 }
 
-/// A trial that broke off would have had a value; another one without has none to give.
+/// A trial that was cut off would have had a value; any other trial without one has none.
 fn unknown(trial: &Trial) -> Score {
     match trial.ending {
         TrialEnding::Truncated | TrialEnding::Infrastructure => Score::Missing,
@@ -67,8 +68,8 @@ fn unknown(trial: &Trial) -> Score {
     }
 }
 
-/// Share of trials over a bound: the policy's, else the 95th percentile of both lanes together. A percentile of the
-/// baseline alone would not be the same for every relabelling, and the test would not be exact.
+/// Share of trials above a bound: the policy's, else the 95th percentile of both lanes together. A percentile of the
+/// baseline alone would change with the relabelling, and the test would not be exact.
 fn tail(setting: Setting<'_>) -> Result<Measured, String> {
     let bound = match setting.policy.settings("tail_latency").bound_ms {
         Some(bound_ms) => bound_ms.saturating_mul(1000),

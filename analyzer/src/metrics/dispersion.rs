@@ -1,8 +1,8 @@
-//! Metrics of distances between trials: how far the arms lie apart beyond what each differs from itself, and how much
-//! each differs from itself.
+//! Metrics of distances between trials: drift between the arms, and dispersion within each arm.
 //!
-//! Of D the mean distances within the baseline, within the candidate and between them: drift is between minus half of
-//! both within, dispersion is within the baseline minus within the candidate (DECISION 1.1).
+//! With D the mean distances within the baseline, within the candidate and between them, drift is the distance between
+//! minus half of both within. Dispersion is the distance within the baseline minus that within the candidate (DECISION
+//! 1.1).
 
 use std::cmp::Ordering;
 
@@ -13,19 +13,19 @@ use crate::run::TrialRecord;
 use crate::stats::pairwise::{Pairwise, Split, pairs};
 use crate::stats::variance::{float, mean};
 
-/// A baseline that hardly varies is taken to vary this much, or any change at all would be out of all proportion.
+/// Smallest dispersion assumed of a baseline; without it, any change of a constant baseline would be infinitely large.
 const LEAST_DISPERSION: f64 = 0.01;
 
-/// What is compared.
+/// Kind of contrast.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
-    /// How far the arms lie apart beyond what each differs from itself.
+    /// Distance between the arms beyond the distance within each.
     Drift,
-    /// How much less the candidate varies than the baseline.
+    /// Decrease of the distance within an arm.
     Dispersion,
 }
 
-/// A case's distances: the baseline's trials first.
+/// Distances of a case, the baseline's trials first.
 struct DistanceMatrix {
     place: usize,
     baseline: usize,
@@ -36,7 +36,8 @@ struct DistanceMatrix {
 /// Measures the metric over the cases in which both arms have two trials.
 ///
 /// # Errors
-/// Says why there is nothing to compare.
+///
+/// Gives the reason why there is nothing to compare.
 pub(crate) fn measure<T: PartialOrd>(
     setting: Setting<'_>,
     mut measured: Measured,
@@ -51,12 +52,12 @@ pub(crate) fn measure<T: PartialOrd>(
     for (place, case) in setting.pairs.cases.iter().enumerate() {
         let of = |trials: &[&TrialRecord]| {
             let mut described: Vec<T> = trials.iter().filter_map(|record| describe(record)).collect();
-            // By content, so that the numbers of the trials do not matter.
+            // Sorted by content, so that the numbers of the trials do not matter.
             described.sort_by(|a, b| a.partial_cmp(b).unwrap_or(Ordering::Equal));
             described
         };
         let (before, after) = (of(&case.baseline.trials), of(&case.candidate.trials));
-        // A trial that voted and shows nothing of what is compared is as missing as one that is not there.
+        // A complete trial without this description counts as missing.
         let voting = case.baseline.trials.len() + case.candidate.trials.len();
         measured.left_out += voting - before.len() - after.len();
         if before.len() >= 2 && after.len() >= 2 {
@@ -108,16 +109,16 @@ fn square<T>(place: usize, before: &[T], after: &[T], distance: impl Fn(&T, &T) 
 /// Mean distances of a case under one relabelling.
 #[derive(Debug, Clone, Copy)]
 struct Distances {
-    /// Of two trials of the baseline.
+    /// Between two trials of the baseline.
     own: f64,
-    /// Of two trials of the candidate.
+    /// Between two trials of the candidate.
     other: f64,
-    /// Of a trial of each.
+    /// Between a trial of each.
     between: f64,
 }
 
 impl DistanceMatrix {
-    /// The trials that are the candidate's.
+    /// Indexes of the candidate's trials.
     fn observed(&self) -> Vec<usize> {
         (self.baseline..self.size).collect()
     }
@@ -153,7 +154,7 @@ mod tests {
     fn drift_is_zero_for_equal_arms_and_negative_for_distant_ones() {
         let apart = |a: &f64, b: &f64| (a - b).abs();
         let same = square(0, &[0.0, 1.0], &[0.0, 1.0], apart);
-        // Trials of one arm never meet themselves, so equal arms look closer than they are: +0.5 for two.
+        // Equal arms seem closer than they are, because no trial is compared with itself: +0.5 for two trials.
         assert!((same.distances_of(&[2, 3]).contrast(Form::Drift) - 0.5).abs() < 1e-15);
         let far = square(0, &[0.0, 0.0], &[1.0, 1.0], apart);
         assert!((far.distances_of(&[2, 3]).contrast(Form::Drift) + 1.0).abs() < 1e-15);

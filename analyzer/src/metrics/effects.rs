@@ -1,7 +1,7 @@
-//! What trials do outside: writes made twice, left out, added, changed; and invariants compared as rates.
+//! Side effects of trials: duplicated, missing, extra and changed writes; and invariants compared as rates.
 //!
-//! Both arms are compared with the recording, never with the baseline's own trials: only so are identical builds
-//! exchangeable. Calls of unknown effect are counted in a note and never enter.
+//! Both arms are compared with the recording and never with the baseline's own trials, which keeps identical builds
+//! exchangeable. A note counts the calls of unknown effect, which are left out.
 
 use schemas::exchange::Effect;
 use schemas::trial::TrialEnding;
@@ -23,7 +23,7 @@ pub(crate) fn measure(setting: Setting<'_>, measurement: &mut Measurement) {
     let undeclared: usize = setting.pairs.trials().map(writes::undeclared).sum();
     if undeclared > 0 {
         measurement.notes.push(format!(
-            "{undeclared} tool calls have no declared effect and do not enter the effects metrics; declare them with --tools"
+            "{undeclared} tool calls have no declared effect and are left out of the effects metrics; declare effects with --tools"
         ));
     }
     let declared =
@@ -44,7 +44,7 @@ pub(crate) fn measure(setting: Setting<'_>, measurement: &mut Measurement) {
     measurement.take(NAMES[3], of(NAMES[3], |difference| difference.changed));
     let recorded = setting.pairs.paired().any(|case| case.recorded.is_some());
     let drift = if recorded {
-        Err("a recording is at hand: writes are compared with it".to_owned())
+        Err("writes are compared with the recording instead".to_owned())
     } else {
         let describe = |record: &TrialRecord| record.trial.has_transcript.then(|| writes::counted(record));
         let start = setting.start(spec("effects.drift"), Unit::Distance);
@@ -53,7 +53,7 @@ pub(crate) fn measure(setting: Setting<'_>, measurement: &mut Measurement) {
     measurement.take("effects.drift", drift);
 }
 
-/// Distances by the writes made; nothing where a trial has no transcript or none declares an effect.
+/// Distances by writes; absent if a trial has no transcript or no call declares an effect.
 pub(crate) fn distances(trials: &[&TrialRecord]) -> Option<Vec<f64>> {
     let mut calls = trials.iter().flat_map(|record| &record.calls);
     if calls.all(|call| call.effect == Effect::Unknown) {
@@ -67,7 +67,7 @@ fn harm<F>(score: F) -> Scalar<F> {
     Scalar { score, functional: Functional::Mean, more_is_better: false, scale: 1.0, bounded: true }
 }
 
-/// What of the trial can be told at all.
+/// Whether the writes of the trial are known completely.
 fn readable(record: &TrialRecord) -> Result<(), Score> {
     if !record.trial.has_transcript {
         return Err(Score::Absent);
@@ -80,7 +80,7 @@ fn readable(record: &TrialRecord) -> Result<(), Score> {
 
 fn duplicated(setting: Setting<'_>) -> Result<Measured, String> {
     let score = |_: &PairedCase<'_>, record: &TrialRecord| {
-        // A repetition before the trial broke off is a repetition.
+        // A repetition counts even if the trial was cut off later.
         if writes::repeated(record, &[]).is_some() {
             return Score::Known(1.0);
         }
@@ -95,7 +95,7 @@ fn against_recording(
     part: fn(&Difference) -> f64,
 ) -> Result<Measured, String> {
     if !setting.pairs.paired().any(|case| case.recorded.is_some()) {
-        return Err("no recording of these cases is at hand (--recorded)".to_owned());
+        return Err("these cases have no recording (--recorded)".to_owned());
     }
     let score = |case: &PairedCase<'_>, record: &TrialRecord| {
         let Some(recorded) = case.recorded.filter(|recorded| recorded.trial.has_transcript) else {
@@ -107,10 +107,11 @@ fn against_recording(
     scalar::measure(setting, setting.start(spec(name), Unit::Share), harm(score))
 }
 
-/// An invariant that the baseline breaks too, as the share of trials that break it.
+/// Share of trials that break an invariant which the baseline breaks too.
 ///
 /// # Errors
-/// Says why there is nothing to compare.
+///
+/// Gives the reason why there is nothing to compare.
 pub(crate) fn demoted(setting: Setting<'_>, name: &str) -> Result<Measured, String> {
     let declared = Invariant::declared(&setting.policy.invariant);
     let invariant = declared.iter().find(|invariant| invariant.name() == name);

@@ -7,16 +7,16 @@ use crate::policy::{METRICS, Margin, MetricSpec, Policy, RATIO_RANGE_LN};
 use crate::run::TrialRecord;
 use crate::verdict::{AbsentMetric, Unit};
 
-/// Which slice of which metric a restricted metric is.
+/// Slice and metric of a restricted metric.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SliceOf {
-    /// The slice's name in the policy.
+    /// Name of the slice in the policy.
     pub(crate) name: String,
-    /// The metric's name.
+    /// Name of the metric.
     pub(crate) metric: String,
 }
 
-/// A metric on these runs, ready to be tested.
+/// A metric measured on these runs, ready for its tests.
 #[derive(Debug, Clone)]
 pub(crate) struct Measured {
     pub(crate) name: String,
@@ -29,46 +29,46 @@ pub(crate) struct Measured {
     /// Range of the contrasts.
     pub(crate) low: f64,
     pub(crate) high: f64,
-    /// The cases with a value in both lanes, by case.
+    /// Cases with a value in both lanes, by case.
     pub(crate) observed: Vec<CaseTable>,
-    /// The same with every missing trial counted against the candidate, then for it; where trials are missing.
+    /// Contrasts with every missing trial counted against the candidate, and for it; absent if no trial is missing.
     pub(crate) bounds: Option<Bounds>,
-    /// Missing trials that no bound stands in for, as the metric's values have none: they are left out.
+    /// Number of missing trials that are left out because the metric's values are unbounded.
     pub(crate) left_out: usize,
-    /// Trial values of both lanes per case of `observed`, where the contrast is a difference of their means.
+    /// Trial values of both lanes per case of `observed`, if the contrast is a difference of their means.
     pub(crate) arms: Option<Vec<(Vec<f64>, Vec<f64>)>>,
-    /// Cases whose contrast was cut to the range.
+    /// Number of cases whose contrast was clipped to the range.
     pub(crate) clipped: usize,
-    /// The fewest trials in a lane that a case needs.
+    /// Smallest number of trials per lane that a case needs.
     pub(crate) least: usize,
-    /// The slice that it is restricted to, where it is.
+    /// The slice, for a restricted metric.
     pub(crate) slice: Option<SliceOf>,
 }
 
-/// The fewest cases with which a slice says anything.
+/// Smallest number of cases with which a slice is tested.
 pub(crate) const SLICE_CASES: usize = 30;
 
 impl Measured {
-    /// Whether this many cases are enough to say anything: a slice needs some.
+    /// Whether this many cases are enough for a test; only slices have a minimum.
     pub(crate) fn has_enough_cases(&self, cases: usize) -> bool {
         self.slice.is_none() || cases >= SLICE_CASES
     }
 }
 
-/// The contrasts under the two extreme readings of missing trials.
+/// Contrasts in the two extreme scenarios of missing trials.
 #[derive(Debug, Clone)]
 pub(crate) struct Bounds {
     pub(crate) worst: Vec<CaseTable>,
     pub(crate) best: Vec<CaseTable>,
 }
 
-/// All metrics that could be computed, and why the others could not.
+/// All metrics that could be computed, and the reasons for those that could not.
 #[derive(Debug, Default)]
 pub(crate) struct Measurement {
     pub(crate) metrics: Vec<Measured>,
     pub(crate) absent: Vec<AbsentMetric>,
     pub(crate) notes: Vec<String>,
-    /// Where `success` comes from.
+    /// Sources of `success`.
     pub(crate) outcome: OutcomeResult,
 }
 
@@ -81,7 +81,7 @@ impl Measurement {
     }
 }
 
-/// What every family needs to measure.
+/// Input of every family.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Setting<'a> {
     pub(crate) policy: &'a Policy,
@@ -90,7 +90,7 @@ pub(crate) struct Setting<'a> {
 }
 
 impl Setting<'_> {
-    /// A metric with the policy's word on it, and nothing measured.
+    /// A metric with the policy's settings, before it is measured.
     pub(super) fn start(&self, spec: &MetricSpec, unit: Unit) -> Measured {
         let margin = self.policy.settings(spec.name).margin.unwrap_or(spec.margin);
         let margin = match margin {
@@ -117,7 +117,7 @@ impl Setting<'_> {
     }
 }
 
-/// Distances between trials, row by row; nothing where one of them cannot be described.
+/// Distances between trials, row by row; absent if a trial lacks the description.
 pub(super) fn distances<T>(
     trials: &[&TrialRecord],
     describe: impl Fn(&TrialRecord) -> Option<T>,
@@ -127,7 +127,7 @@ pub(super) fn distances<T>(
     Some(described.iter().flat_map(|a| described.iter().map(|b| distance(a, b))).collect::<Vec<f64>>())
 }
 
-/// The specification of a metric of [`METRICS`].
+/// Specification of a metric of [`METRICS`].
 pub(super) fn spec(name: &str) -> &'static MetricSpec {
     METRICS.iter().find(|spec| spec.name == name).expect("only names of METRICS are asked for")
 }

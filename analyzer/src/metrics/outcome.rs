@@ -1,6 +1,6 @@
-//! Whether the work was done right: success, all-of-k success, agreement between trials, and what cannot be scored.
+//! Outcome of trials: success, all-of-k success, agreement between trials, and unscorable trials.
 //!
-//! `success` is a label, an evaluator's word, or a judge's where it may vote ([`crate::outcome`]); else the built-in
+//! `success` comes from a label, an evaluator or a qualified judge ([`crate::outcome`]), else from the built-in
 //! end-state check.
 
 use schemas::exchange::Effect;
@@ -17,21 +17,21 @@ use crate::run::TrialRecord;
 use crate::verdict::Unit;
 use crate::writes;
 
-/// How success is judged on these runs.
+/// Sources of success on these runs.
 struct Judged<'a> {
     sources: Sources<'a>,
-    /// Whether the end state may be asked where nobody else says anything.
+    /// Whether the end-state check applies to cases without another source.
     end_state: bool,
     invariants: Vec<Invariant<'a>>,
 }
 
 impl<'a> Judged<'a> {
-    /// Finds who may say it, and why nothing can be judged at all, where that is so.
+    /// Finds the sources, or the reason why nothing can be scored.
     fn new(setting: Setting<'a>) -> (Self, Result<(), String>) {
         let sources = Sources::new(setting.policy, setting.pairs);
         let invariants = Invariant::declared(&setting.policy.invariant);
         let possible = end_state_possible(setting);
-        // A case that people or checks could have judged and did not is missing, never judged by its end state.
+        // A case that labels or evaluators could have scored and did not is missing; its end state is not used.
         let end_state = sources.only_judges() && possible.is_ok();
         let nobody = if sources.is_empty() { possible } else { Ok(()) };
         (Self { sources, end_state, invariants }, nobody)
@@ -52,7 +52,7 @@ impl<'a> Judged<'a> {
         }
     }
 
-    /// The trial is complete, keeps the declared invariants, and made the recording's writes and no others.
+    /// Whether the trial is complete, keeps the declared invariants, and made exactly the recorded writes.
     fn end_state(&self, case: &PairedCase<'_>, record: &TrialRecord) -> Score {
         let Some(recorded) = case.recorded.filter(|recorded| recorded.trial.has_transcript) else {
             return Score::Absent;
@@ -63,7 +63,7 @@ impl<'a> Judged<'a> {
         Score::Known(f64::from(u8::from(good)))
     }
 
-    /// Who decided how many cases.
+    /// Number of cases by source.
     fn result(&self, pairs: &Pairs<'_>) -> OutcomeResult {
         let fallback = |case: &PairedCase<'_>| {
             let recorded = case.recorded.is_some_and(|recorded| recorded.trial.has_transcript);
@@ -104,7 +104,7 @@ pub(crate) fn measure(setting: Setting<'_>, measurement: &mut Measurement) {
     }
 }
 
-/// Says of a voting trial whether it did the work, as `success` counts it; nothing where that is not known.
+/// Success of a complete trial as the metric `success` counts it; absent if unknown.
 pub(crate) fn succeeded(setting: Setting<'_>) -> impl Fn(&PairedCase<'_>, &TrialRecord) -> Option<bool> {
     let (judged, possible) = Judged::new(setting);
     let is_possible = possible.is_ok();
@@ -114,20 +114,20 @@ pub(crate) fn succeeded(setting: Setting<'_>) -> impl Fn(&PairedCase<'_>, &Trial
     }
 }
 
-/// Distances by labelled outcome: 0 where both did the work or both did not.
+/// Distances by labelled outcome: 0 between two successes or two failures, else 1.
 pub(crate) fn distances(trials: &[&TrialRecord]) -> Option<Vec<f64>> {
     let label = |record: &TrialRecord| record.trial.success;
     crate::metrics::measured::distances(trials, label, |a, b| f64::from(u8::from(a != b)))
 }
 
-/// The check compares something only where a recording exists and effects are declared.
+/// The end-state check needs a recording and declared effects.
 fn end_state_possible(setting: Setting<'_>) -> Result<(), String> {
     let recorded =
         setting.pairs.paired().any(|case| case.recorded.is_some_and(|record| record.trial.has_transcript));
-    let labels = "no trial carries a success label or an evaluator's word";
+    let labels = "no trial has a success label or a score";
     if !recorded {
         return Err(format!(
-            "{labels}, and no recording of these cases is at hand for the end-state check (--recorded)"
+            "{labels}, and the end-state check has no recording of these cases (--recorded)"
         ));
     }
     let declared = setting
@@ -144,19 +144,19 @@ fn end_state_possible(setting: Setting<'_>) -> Result<(), String> {
     ))
 }
 
-/// Says where success comes from, and what does not enter it.
+/// Notes on the sources of success and on what is left out of it.
 fn note_sources(setting: Setting<'_>, judged: &Judged<'_>, measurement: &mut Measurement) {
     let notes = &mut measurement.notes;
     if judged.sources.is_empty() {
         notes.push(
-            "success is the built-in end-state check (trial complete, declared invariants kept, the recording's writes \
-             made and no others): no trial carries a label"
+            "no trial has a label, so success is the built-in end-state check: trial complete, declared invariants kept, exactly \
+             the recorded writes made"
                 .to_owned(),
         );
         let left_out = setting.pairs.paired().filter(|case| case.recorded.is_none()).count();
         if left_out > 0 {
             notes.push(format!(
-                "{left_out} cases do not enter success: they have no recording, or the recording itself failed"
+                "{left_out} cases are left out of success: they have no recording, or the recording itself failed"
             ));
         }
         return;
@@ -166,7 +166,7 @@ fn note_sources(setting: Setting<'_>, judged: &Judged<'_>, measurement: &mut Mea
         .decided_by
         .iter()
         .map(|count| match count.source.as_str() {
-            "none" => format!("nobody may say it of {} cases, which count as missing", count.cases),
+            "none" => format!("no source in {} cases, which count as missing", count.cases),
             "end_state" => format!("the built-in end-state check in {} cases", count.cases),
             source => format!("{source} in {} cases", count.cases),
         })
@@ -176,7 +176,7 @@ fn note_sources(setting: Setting<'_>, judged: &Judged<'_>, measurement: &mut Mea
     }
 }
 
-/// Says of every judge whether it votes, and of every other evaluator how it agrees with labels where there are any.
+/// Notes on every judge's qualification, and on every other evaluator's agreement with labels if there are any.
 fn note_evaluators(evaluators: &[EvaluatorResult], notes: &mut Vec<String>) {
     for one in evaluators {
         let (kind, name) = (&one.kind, &one.name);
@@ -187,7 +187,7 @@ fn note_evaluators(evaluators: &[EvaluatorResult], notes: &mut Vec<String>) {
         if one.kind != ScoreKind::Judge.as_str() && one.qualified {
             continue;
         }
-        let says = |votes: bool| if votes { "votes" } else { "does not vote" };
+        let says = |qualified: bool| if qualified { "is qualified" } else { "is not qualified" };
         if one.slices.is_empty() || !one.qualified {
             notes.push(format!("{kind} {name} {}: {}", says(one.qualified), one.overall.reason));
         }
@@ -198,22 +198,25 @@ fn note_evaluators(evaluators: &[EvaluatorResult], notes: &mut Vec<String>) {
     }
 }
 
-/// The share of trials that left the recording so far that nothing can be said of their outcome.
+/// Share of trials that diverged from the recording so far that they have no outcome.
 ///
 /// # Errors
-/// Neither run was replayed, or no trial of either broke off: a share that is 0 by the way the replay works says nothing.
+///
+/// Neither run was replayed, or no trial of either was cut off: then the share is 0 by construction and shows nothing.
 pub(crate) fn unscorable(setting: Setting<'_>) -> Result<Measured, String> {
     let replayed = |record: &TrialRecord| record.trial.fidelity.is_some();
     if !setting.pairs.trials().any(replayed) {
-        return Err("the trials were imported, not replayed: none can leave its recording".to_owned());
+        return Err(
+            "the trials were imported, not replayed, so none can diverge from its recording".to_owned()
+        );
     }
-    // Both lanes together, so that it does not depend on which trial is called the candidate's.
+    // Both lanes together, so that the result does not depend on which trials are the candidate's.
     let broke_off = |record: &TrialRecord| {
         matches!(record.trial.ending, TrialEnding::Truncated | TrialEnding::Infrastructure)
     };
     if !setting.pairs.trials().any(broke_off) {
-        return Err("no trial was broken off for leaving its recording: what a replay cannot answer is counted as missed \
-                    and judged by fidelity.max_missed"
+        return Err("no trial was cut off for diverging from its recording; fidelity.max-missed limits the missing answers \
+                    instead"
             .to_owned());
     }
     let scalar = Scalar {

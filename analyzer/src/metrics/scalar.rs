@@ -10,30 +10,30 @@ use crate::stats::labels::Relabeller;
 use crate::stats::variance::{float, mean};
 use crate::verdict::Unit;
 
-/// A trial's value.
+/// Value of a trial.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Score {
-    /// Known.
+    /// The value is known.
     Known(f64),
-    /// It should be there and is not: counted as the worst and as the best.
+    /// The value is missing: it counts as the worst and as the best.
     Missing,
     /// The metric does not apply to this trial.
     Absent,
 }
 
-/// How the trial values of an arm become the arm's value.
+/// Function from the trial values of an arm to the arm's value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Functional {
-    /// Their mean.
+    /// Mean.
     Mean,
-    /// The chance that this many trials, drawn without repetition, all succeed; values are 0 or 1.
+    /// Probability that this many trials, drawn without replacement, all succeed; values are 0 or 1.
     PassK(usize),
-    /// The chance that two trials agree; values are 0 or 1.
+    /// Probability that two trials agree; values are 0 or 1.
     Agreement,
 }
 
 impl Functional {
-    /// The fewest trials that it needs.
+    /// Smallest number of trials that the function needs.
     fn least(self) -> usize {
         match self {
             Self::Mean => 1,
@@ -59,21 +59,21 @@ impl Functional {
     }
 }
 
-/// What a scalar metric is made of.
+/// Definition of a scalar metric.
 #[derive(Clone, Copy)]
 pub(crate) struct Scalar<F> {
-    /// A trial's value in its case.
+    /// Computes a trial's value in its case.
     pub(crate) score: F,
     pub(crate) functional: Functional,
     /// Whether larger values are better.
     pub(crate) more_is_better: bool,
-    /// What a contrast is divided by before it is cut to [-1, 1].
+    /// Divisor of a contrast before it is clipped to [-1, 1].
     pub(crate) scale: f64,
-    /// Whether missing trials are bounded: only for values between 0 and 1.
+    /// Whether missing trials have bounds, which only values between 0 and 1 have.
     pub(crate) bounded: bool,
 }
 
-/// An arm's trial values.
+/// Trial values of an arm.
 #[derive(Debug, Default, Clone)]
 struct Values {
     known: Vec<f64>,
@@ -81,7 +81,7 @@ struct Values {
 }
 
 impl Values {
-    /// The values with every missing one filled in; ascending, so that the numbers of the trials do not matter.
+    /// Values with every missing one filled in, ascending, so that the numbers of the trials do not matter.
     fn filled(&self, fill: f64) -> Vec<f64> {
         let mut values = self.known.clone();
         values.extend(std::iter::repeat_n(fill, self.missing));
@@ -90,13 +90,14 @@ impl Values {
     }
 }
 
-/// The trial values of a case in both lanes, ascending, by its place among the cases.
+/// Trial values of a case in both lanes, ascending, with the index of the case.
 type CaseValues = (usize, Vec<f64>, Vec<f64>);
 
 /// Measures a scalar metric over all cases.
 ///
 /// # Errors
-/// Says why there is nothing to compare.
+///
+/// Gives the reason why there is nothing to compare.
 pub(crate) fn measure<F>(
     setting: Setting<'_>,
     mut measured: Measured,
@@ -141,7 +142,7 @@ where
             let filled = cases.iter().map(|(place, baseline, candidate)| {
                 (*place, baseline.filled(baseline_fill), candidate.filled(candidate_fill))
             });
-            // Behind the last case: nothing is known of them, and all are alike.
+            // Planned cases without trials come after the last case; all are alike.
             let place = setting.pairs.cases.len();
             let alike = (place, vec![baseline_fill; unseen.baseline], vec![candidate_fill; unseen.candidate]);
             let filled: Vec<CaseValues> = std::iter::once(alike).chain(filled).filter(enough).collect();
@@ -188,7 +189,7 @@ fn sorted(values: &[f64]) -> Vec<f64> {
     sorted
 }
 
-/// The table of each case, and whether its observed contrast was cut to the range.
+/// Contrast table of each case, and whether its observed contrast was clipped.
 fn contrasts<F: Sync>(
     scalar: &Scalar<F>,
     relabeller: &mut Relabeller,
@@ -236,8 +237,8 @@ fn contrast<F>(
     (table, observed.abs() > 1.0)
 }
 
-/// Parts the pooled values by the labels; `chosen` is ascending. Both parts have room for one value more: each value is
-/// written to both and kept in one, for which one it is no processor can guess.
+/// Divides the pooled values by the labels; `chosen` is ascending. Both parts need room for one value more: each value
+/// is written to both and kept in one, which avoids an unpredictable branch.
 fn split(pooled: &[f64], chosen: &[usize], left: &mut [f64], right: &mut [f64]) {
     let mut next = 0;
     for (place, value) in pooled.iter().enumerate() {

@@ -1,7 +1,6 @@
-//! What the answers say: how far the candidate's lie from the baseline's, and how much they vary, as directions of a
-//! sentence model.
+//! Semantic metrics: drift and dispersion of the embedded answers.
 //!
-//! Drift is evidence of change, not of harm, so it does not decide unless the policy declares the build neutral.
+//! Drift is evidence of change and not of harm, so it decides only if the policy declares the build neutral.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use crate::pairs::Pairs;
 use crate::run::TrialRecord;
 use crate::verdict::Unit;
 
-/// Numbers that are summed side by side.
+/// Number of parallel sums.
 const LANES: usize = 8;
 
 /// Measures the family.
@@ -33,10 +32,11 @@ pub(crate) fn measure(setting: Setting<'_>, measurement: &mut Measurement) {
     }
 }
 
-/// The model whose embeddings the trials carry.
+/// Model that embedded the answers of all trials.
 ///
 /// # Errors
-/// Says why the answers cannot be compared: there are no embeddings, or not of one model.
+///
+/// Gives the reason why the answers cannot be compared: no embeddings, or embeddings of several models.
 pub(crate) fn one_model(pairs: &Pairs<'_>) -> Result<String, String> {
     let embedded = pairs.trials().filter_map(|record| record.embedding.as_ref());
     let kinds: BTreeSet<(&str, usize)> =
@@ -60,10 +60,10 @@ fn direction(record: &TrialRecord) -> Option<Arc<[f32]>> {
     record.embedding.as_ref().map(crate::embedding::AnswerEmbedding::shared)
 }
 
-/// Cosine distance of two vectors of length 1: half the square of what lies between them, so that equal ones are exactly
-/// 0 apart.
+/// Cosine distance of two vectors of length 1: half the squared Euclidean distance, so that equal vectors have
+/// distance exactly 0.
 fn distance(a: &Arc<[f32]>, b: &Arc<[f32]>) -> f64 {
-    // Summed side by side: one sum after the other would cost four times as much.
+    // Parallel sums; a single running sum would take four times as long.
     let (left, left_rest) = a.as_chunks::<LANES>();
     let (right, right_rest) = b.as_chunks::<LANES>();
     let mut lanes = [0.0; LANES];

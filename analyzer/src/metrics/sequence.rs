@@ -1,7 +1,7 @@
-//! The order of tool calls: how far the candidate's sequences lie from the baseline's, and how much they vary.
+//! Sequence metrics: drift and dispersion of the order of tool calls.
 //!
-//! A trial is the normalised count of its 1-, 2- and 3-grams of (tool, argument names), a spectrum kernel; values of
-//! arguments do not enter. Drift is evidence of change, not of harm, so it does not decide by default.
+//! A trial is the normalised count of its 1-, 2- and 3-grams of (tool, argument names), a spectrum kernel; argument
+//! values do not enter. Drift is evidence of change and not of harm, so it does not decide by default.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use crate::metrics::{Measurement, Setting, spec};
 use crate::run::{ToolCall, TrialRecord};
 use crate::verdict::Unit;
 
-/// Longest run of calls that is counted.
+/// Longest n-gram counted.
 const LONGEST_GRAM: usize = 3;
 
-/// A trial's grams by hash, as a vector of length 1.
+/// N-grams of a trial by hash, as a vector of length 1.
 pub(crate) type Spectrum = Vec<(u64, f64)>;
 
 /// Measures the family.
@@ -30,7 +30,7 @@ pub(crate) fn measure(setting: Setting<'_>, measurement: &mut Measurement) {
     }
 }
 
-/// Distances by the order of tool calls; nothing where a trial has no transcript or none has a call.
+/// Distances by the order of tool calls; absent if a trial has no transcript or no trial has a call.
 pub(crate) fn distances(trials: &[&TrialRecord]) -> Option<Vec<f64>> {
     if trials.iter().all(|record| record.calls.is_empty()) {
         return None;
@@ -51,7 +51,7 @@ fn spectrum(record: &TrialRecord) -> Option<Spectrum> {
         }
     }
     if counts.is_empty() {
-        // A trial without calls is like another one without, and unlike any with.
+        // A trial without calls equals another one without calls and is orthogonal to any with calls.
         counts.insert(0, 1);
     }
     let length = counts.values().map(|count| f64::from(*count) * f64::from(*count)).sum::<f64>().sqrt();
@@ -80,7 +80,7 @@ fn hash(bytes: &[u8]) -> u64 {
     u64::from_le_bytes(*first)
 }
 
-/// Cosine distance of two vectors of length 1 with no negative entry.
+/// Cosine distance of two vectors of length 1 without negative entries.
 fn distance(a: &Spectrum, b: &Spectrum) -> f64 {
     let (mut i, mut j, mut dot) = (0, 0, 0.0);
     while let (Some((x, p)), Some((y, q))) = (a.get(i), b.get(j)) {
@@ -94,7 +94,7 @@ fn distance(a: &Spectrum, b: &Spectrum) -> f64 {
             }
         }
     }
-    // A rounding error is not a distance: equal sequences are exactly 0 apart.
+    // Rounding errors become 0: equal sequences have distance exactly 0.
     let distance = (1.0 - dot).clamp(0.0, 1.0);
     if distance < 1e-12 { 0.0 } else { distance }
 }

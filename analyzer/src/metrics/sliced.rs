@@ -1,8 +1,8 @@
-//! Metrics restricted to the slices that the policy names: the same contrasts, of fewer cases.
+//! Metrics restricted to the slices that the policy declares: the same contrasts, of fewer cases.
 
 use crate::metrics::{Bounds, CaseTable, Measured, Setting, SliceOf};
 
-/// The metrics of every named slice, by slice and then in the order in which the policy names them.
+/// Metrics of every declared slice, by slice and then in the policy's order.
 pub(crate) fn measure(setting: Setting<'_>, metrics: &[Measured]) -> Vec<Measured> {
     let mut sliced = Vec::new();
     for (name, slice) in &setting.policy.slice {
@@ -30,7 +30,7 @@ pub(crate) fn measure(setting: Setting<'_>, metrics: &[Measured]) -> Vec<Measure
 }
 
 fn restrict(metric: &Measured, is_inside: &[bool]) -> Measured {
-    // Of cases that were planned and never played nobody knows the slice: they stand behind the last place, outside.
+    // The slice of a planned case without trials is unknown; these cases have the last index and are outside.
     let inside = |table: &&CaseTable| is_inside.get(table.place).copied().unwrap_or(false);
     let of = |tables: &[CaseTable]| tables.iter().filter(inside).cloned().collect::<Vec<_>>();
     let arms = metric.arms.as_ref().map(|arms| {

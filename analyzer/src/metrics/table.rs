@@ -1,18 +1,18 @@
-//! A case's contrast under every relabelling of its trials.
+//! Contrast of a case under every relabelling of its trials.
 
 use crate::stats::labels::Relabeller;
 use crate::stats::stream::StreamKey;
 
-/// A case and its contrast under every relabelling, the observed one first.
+/// A case with its contrast under every relabelling, the observed one first.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct CaseTable {
-    /// Its place in [`crate::pairs::Pairs::cases`].
+    /// Index in [`crate::pairs::Pairs::cases`].
     pub(crate) place: usize,
-    /// The baseline's value.
+    /// Value of the baseline.
     pub(crate) baseline: f64,
-    /// The candidate's value.
+    /// Value of the candidate.
     pub(crate) candidate: f64,
-    /// The contrast as observed, then under the other relabellings.
+    /// Contrast as observed, then under the other relabellings.
     pub(crate) contrasts: Vec<f64>,
 }
 
@@ -22,7 +22,7 @@ impl CaseTable {
     }
 }
 
-/// The relabellings of a metric.
+/// Relabellings of a metric.
 pub(crate) fn relabeller(seed: u64, metric: &str) -> Relabeller {
     Relabeller::new(StreamKey::new(seed, &format!("relabel {metric}")))
 }

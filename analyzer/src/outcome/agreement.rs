@@ -1,10 +1,10 @@
-//! What an evaluator's word is worth: its agreement with labels, measured on every trial that has both.
+//! Agreement of an evaluator with labels, measured on every trial that has both.
 //!
-//! Trials of one case are alike, so the bounds count cases: the share of a case's trials in which both agree is one
-//! value between 0 and 1, and the lower bound of its mean is Gaffke's, which for one trial a case is Clopper and
-//! Pearson's exact one. Raw agreement alone is not enough: where 95 % of the work succeeds, a judge that always says
-//! "pass" agrees in 95 %. So Cohen's kappa is bounded too: it grows with the share of successes that are passed and
-//! with the share of failures that are caught, so both of their lower bounds, each at half the level, bound it.
+//! Trials of one case are correlated, so the bounds count cases. The share of a case's trials in which both agree is
+//! one value between 0 and 1. The lower bound of its mean is Gaffke's, which for one trial per case equals Clopper and
+//! Pearson's exact bound. Raw agreement alone is not enough: if 95 % of trials succeed, a judge that always says
+//! "pass" agrees in 95 %. So Cohen's kappa is bounded too. Kappa grows with the share of successes passed and with the
+//! share of failures caught, so the lower bounds of both, each at half the level, bound it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,7 +21,8 @@ use crate::stats::gaffke::Sample;
 use crate::stats::variance::float;
 use crate::verdict::{Agreement, EvaluatorResult};
 
-/// Labelled trials of one case: how many, and in how many both agree; of successes, then of failures.
+/// Confusion counts of one case: labelled successes and how many the evaluator passed, labelled failures and how many
+/// it caught.
 #[derive(Debug, Clone, Copy, Default)]
 struct Tally {
     successes: usize,
@@ -42,25 +43,25 @@ impl Tally {
     }
 }
 
-/// The tallies of one slice, by case.
+/// Confusion counts of one slice, by case.
 type Tallies<'a> = BTreeMap<&'a CaseId, Tally>;
 
-/// What one evaluator said.
+/// Scores of one evaluator.
 #[derive(Debug, Default)]
 struct Words<'a> {
-    /// By digest.
+    /// Versions of the evaluator by digest.
     versions: BTreeMap<&'a str, Arc<Evaluator>>,
     scored: usize,
     errors: usize,
     slices: BTreeMap<&'a str, Tallies<'a>>,
 }
 
-/// Everything that evaluators said, by name.
+/// Scores of all evaluators, by evaluator name.
 #[derive(Debug, Default)]
 pub(super) struct Known<'a>(BTreeMap<&'a str, Words<'a>>);
 
 impl<'a> Known<'a> {
-    /// Collects it from the trials of both runs and from the recordings.
+    /// Collects the scores of the trials of both runs and of the recordings.
     pub(super) fn collect(pairs: &'a Pairs<'a>) -> Self {
         let mut known = Self::default();
         for case in &pairs.cases {
@@ -89,7 +90,7 @@ impl<'a> Known<'a> {
                 words.errors += usize::from(score.success.is_none());
             }
             let tallies = words.slices.entry(score.slice.as_deref().unwrap_or_default()).or_default();
-            // A label is not measured against itself.
+            // A label is not compared with itself.
             let other = score.evaluator.kind != ScoreKind::Label || record.trial.success.is_some();
             if let (Some(label), Some(word), true) = (label, score.success, other) {
                 tallies.entry(case).or_default().add(label, word);
@@ -97,7 +98,7 @@ impl<'a> Known<'a> {
         }
     }
 
-    /// The evaluators in their order, each with what it is worth. Those that spoke only of recordings are left out.
+    /// Evaluators in their order with their agreement. Evaluators that scored only recordings are left out.
     pub(super) fn measure(&self, policy: &JudgePolicy) -> Vec<MeasuredEvaluator> {
         let mut all: Vec<MeasuredEvaluator> =
             self.0.values().filter_map(|words| words.measure(policy)).collect();
@@ -106,14 +107,14 @@ impl<'a> Known<'a> {
     }
 }
 
-/// An evaluator, and what is reported of it.
+/// An evaluator with the result to report.
 pub(super) struct MeasuredEvaluator {
     pub(super) evaluator: Arc<Evaluator>,
     pub(super) result: EvaluatorResult,
 }
 
 impl MeasuredEvaluator {
-    /// In which slices it may vote, `None` inside for everywhere; nothing where it may not.
+    /// Slices in which the evaluator can decide, with `Some(None)` for all; absent if it cannot decide.
     pub(super) fn may_vote(&self) -> Option<Option<BTreeSet<String>>> {
         if !self.result.qualified {
             return None;
@@ -132,7 +133,7 @@ impl MeasuredEvaluator {
 }
 
 impl<'a> Words<'a> {
-    /// The tallies of all slices.
+    /// Confusion counts of all slices together.
     fn together(&self) -> Tallies<'a> {
         let mut together = Tallies::new();
         for (case, tally) in self.slices.values().flatten() {
@@ -156,11 +157,10 @@ impl<'a> Words<'a> {
             if !one_version {
                 agreement.qualified = false;
                 agreement.reason =
-                    "the runs were scored by two versions of it: score both with one configuration"
-                        .to_owned();
+                    "two versions scored the runs; score both runs with one configuration".to_owned();
             } else if !is_judge {
                 agreement.qualified = true;
-                agreement.reason = format!("a {} votes everywhere", evaluator.kind.as_str());
+                agreement.reason = format!("a {} decides everywhere", evaluator.kind.as_str());
             }
             agreement
         };
@@ -174,7 +174,7 @@ impl<'a> Words<'a> {
         if in_slices && is_judge && one_version {
             let voting = slices.iter().filter(|slice| slice.qualified).count();
             overall.qualified = voting > 0;
-            overall.reason = format!("votes in {voting} of {} slices", slices.len());
+            overall.reason = format!("decides in {voting} of {} slices", slices.len());
         }
         let result = EvaluatorResult {
             name: evaluator.name.clone(),
@@ -236,17 +236,20 @@ impl Agreement {
         measured
     }
 
-    /// Whether it is shown to agree well enough, and why.
+    /// Whether the agreement reaches the thresholds, and the reason.
     fn passes(&self, policy: &JudgePolicy) -> (bool, String) {
         if self.cases < policy.min_cases {
-            let why = format!("{} labelled cases, {} are needed", self.cases, policy.min_cases);
+            let why = format!("{} labelled cases, needs {}", self.cases, policy.min_cases);
             return (false, why);
         }
         if self.successes == 0 || self.failures == 0 {
             let all = if self.failures == 0 { "successes" } else { "failures" };
             return (
                 false,
-                format!("all {} labels are {all}: nothing shows that it sees the difference", self.labels),
+                format!(
+                    "all {} labels are {all}, so nothing shows that it can tell the difference",
+                    self.labels
+                ),
             );
         }
         let percent = |share: Option<f64>| 100.0 * share.unwrap_or(0.0);
@@ -270,7 +273,7 @@ impl Agreement {
     }
 }
 
-/// Cohen's kappa (1960) of labels and words; nothing where chance alone would agree always.
+/// Cohen's kappa (1960) of labels and scores; absent if chance alone would always agree.
 fn kappa(successes: f64, passed: f64, failures: f64, caught: f64) -> Option<f64> {
     let all = successes + failures;
     if all <= 0.0 {

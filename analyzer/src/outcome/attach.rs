@@ -1,4 +1,4 @@
-//! Rows of the `scores` table, put to the trials that they are about.
+//! Attaches rows of the `scores` table to their trials.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use schemas::score::Score;
 use crate::run::Run;
 use crate::scores::{Evaluator, TrialScore};
 
-/// Gives the trials of a run what evaluators said of them. Of an evaluator with several versions the one that scored last
-/// holds; a row with an error holds only where there is none without. Remarks what was left out.
+/// Attaches scores to the trials of a run. Of an evaluator with several versions, the version that scored last is
+/// used. A row with an error is used only if there is none without. Notes on the run name what was left out.
 pub fn attach_scores(run: &mut Run, rows: Vec<Score>) {
     if rows.is_empty() {
         return;
@@ -52,21 +52,21 @@ pub fn attach_scores(run: &mut Run, rows: Vec<Score>) {
     if !old.is_empty() {
         let names: Vec<String> = old.into_iter().collect();
         run.notes.push(format!(
-            "run {}: scores of earlier versions of {} are left out; the version that scored last holds",
+            "run {}: scores of earlier versions of {} are left out; the version that scored last is used",
             run.name,
             names.join(", ")
         ));
     }
     if !by_session.is_empty() {
         run.notes.push(format!(
-            "run {}: scores of {} sessions that it has no trial of are left out",
+            "run {}: scores of {} sessions without a trial are left out",
             run.name,
             by_session.len()
         ));
     }
 }
 
-/// Of each evaluator, by name, the version that scored last.
+/// Version of each evaluator, by name, that scored last.
 fn current_versions(rows: &[Score]) -> BTreeMap<String, Arc<Evaluator>> {
     let mut latest: BTreeMap<&str, &Score> = BTreeMap::new();
     for row in rows {

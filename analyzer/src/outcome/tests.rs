@@ -54,7 +54,7 @@ fn close(found: Option<f64>, expected: f64) {
 }
 
 #[test]
-fn published_judges_of_airline_sessions_do_not_vote() {
+fn published_judges_of_airline_sessions_do_not_qualify() {
     // The confusion of three judges with the true reward of 50 sessions, and the bounds that SciPy's beta.ppf gives.
     let judges = [
         ([18, 5, 11, 16], 0.68, 0.555_376_704_181_158_9, 0.368_088_467_614_533_8, -0.048_045_238_107_421_65),
@@ -78,9 +78,9 @@ fn published_judges_of_airline_sessions_do_not_vote() {
         close(found.kappa, kappa);
         close(found.kappa_lower, kappa_lower);
         assert!(!found.qualified && found.reason.contains("needed 75.0 %"), "{}", found.reason);
-        // The baseline's labels speak of half of the trials and nobody of the others.
+        // The labels of the baseline cover half of the trials; the others have no source.
         assert_eq!(counts(&analysis), BTreeMap::from([("label", 50)]));
-        let note = analysis.verdict.notes.iter().find(|note| note.starts_with("judge j does not vote"));
+        let note = analysis.verdict.notes.iter().find(|note| note.starts_with("judge j is not qualified"));
         assert!(note.is_some(), "{:?}", analysis.verdict.notes);
     }
 }
@@ -114,7 +114,7 @@ fn a_judge_that_always_passes_agrees_and_does_not_vote() {
 }
 
 #[test]
-fn a_judge_votes_slice_by_slice() {
+fn a_judge_qualifies_slice_by_slice() {
     let judge = evaluator("j", ScoreKind::Judge);
     let (good, bad, few) = (Some("d=good"), Some("d=bad"), Some("d=few"));
     let cells = [
@@ -131,7 +131,7 @@ fn a_judge_votes_slice_by_slice() {
     let votes: Vec<_> =
         slices.iter().map(|one| (one.slice.as_deref().unwrap_or(""), one.qualified)).collect();
     assert_eq!(votes, [("d=bad", false), ("d=few", false), ("d=good", true)]);
-    assert!(slices[1].reason.contains("10 labelled cases, 30 are needed"), "{}", slices[1].reason);
+    assert!(slices[1].reason.contains("10 labelled cases, needs 30"), "{}", slices[1].reason);
     assert_eq!(counts(&analysis), BTreeMap::from([("judge:j", 60), ("label", 50)]));
     // Another version of the judge in one lane: neither word counts any more.
     let other = Arc::new(Evaluator { digest: "j-2".to_owned(), ..(*judge).clone() });

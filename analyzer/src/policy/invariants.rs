@@ -1,4 +1,4 @@
-//! The invariants that a policy declares: `[invariant.*]` of `policy.toml`, each on once it is named.
+//! Invariants that a policy declares in `[invariant.*]` of `policy.toml`; naming one turns it on.
 //!
 //! ```toml
 //! [invariant.answer-schema]                 # every final answer satisfies this JSON Schema
@@ -22,9 +22,9 @@
 //! on = true
 //! ```
 //!
-//! Each also takes `on = false`, and `max_rate`: the share of cases that may break it as far as these cases can tell. Where
-//! there are too few of them for that, nothing is approved. In an order rule `first` and `then` may be lists (one of them),
-//! and `same` two places: the argument of `first`, then that of `then`.
+//! Each also accepts `on = false` and `max-rate`, the largest share of cases that can break it. Approval needs the
+//! upper 95 % bound of that share to be at most `max-rate`. In an order rule, `first` and `then` can be lists, of
+//! which one tool is enough, and `same` can be two pointers: the argument of `first`, then that of `then`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -44,38 +44,38 @@ pub const INVARIANTS: [&str; 8] = [
     "envelope",
 ];
 
-/// The invariants that the policy declares; a violation blocks.
+/// Invariants that the policy declares; a confirmed violation blocks.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct InvariantPolicy {
     /// JSON Schema that every final answer must satisfy.
     pub answer_schema: Option<serde_json::Value>,
     /// JSON Schemas of arguments by tool.
     pub tool_arguments: Option<BTreeMap<String, serde_json::Value>>,
-    /// Side effects only move forward.
+    /// Writes only move forward.
     pub monotonic_effects: Option<MonotonicEffects>,
-    /// A write is not repeated with the same arguments.
+    /// No write repeats with the same arguments.
     pub idempotency: Option<Idempotency>,
-    /// No turn takes longer than this many milliseconds.
+    /// Longest allowed duration of a turn, milliseconds.
     pub response_time_max_ms: Option<u64>,
-    /// What must not be said nor sent.
+    /// Forbidden texts and patterns.
     pub forbidden: Option<Forbidden>,
-    /// What must have been done before.
+    /// Calls that must succeed before others.
     pub order: Option<Vec<OrderRule>>,
-    /// Calls stay inside the capability envelope; `None` where the policy does not say.
+    /// Whether calls are checked against the capability envelope; `None` if the policy does not set it.
     pub envelope: Option<bool>,
-    /// The most that the share of violating cases may be, by invariant: its upper bound must be shown to be under it.
+    /// Largest allowed share of violating cases, by invariant; its upper bound must not exceed it.
     pub max_rate: BTreeMap<String, f64>,
-    /// The envelope itself; the verdict names it by a digest of its own, so the policy's does not.
+    /// The envelope itself. The verdict contains the envelope's own digest, so the policy's digest leaves it out.
     #[serde(skip)]
     pub declared_envelope: Option<DeclaredEnvelope>,
 }
 
-/// The envelope of `--envelope`.
+/// Envelope of `--envelope`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DeclaredEnvelope(Arc<Envelope>);
 
 impl DeclaredEnvelope {
-    /// The envelope that every trial is checked against.
+    /// Wraps the envelope that every trial is checked against.
     #[must_use]
     pub fn new(envelope: Envelope) -> Self {
         Self(Arc::new(envelope))
@@ -89,33 +89,33 @@ impl DeclaredEnvelope {
 }
 
 impl InvariantPolicy {
-    /// The envelope that trials are checked against: the given one, unless the policy turns it off.
+    /// The envelope that trials are checked against, unless the policy turns it off.
     #[must_use]
     pub fn enabled_envelope(&self) -> Option<&Envelope> {
         let declared = self.declared_envelope.as_ref().filter(|_| self.envelope != Some(false));
         declared.map(DeclaredEnvelope::get)
     }
 
-    /// Whether an invariant looks at what calls of this tool returned.
+    /// Whether an invariant reads the results of this tool's calls.
     #[must_use]
     pub fn needs_result_of(&self, tool: &str) -> bool {
         self.enabled_envelope().is_some_and(|envelope| envelope.needs_result_of(tool))
     }
 
-    /// Whether an invariant looks at what any call returned.
+    /// Whether an invariant reads the results of any call.
     #[must_use]
     pub fn needs_results(&self) -> bool {
         self.enabled_envelope().is_some_and(Envelope::needs_results)
     }
 
-    /// Whether an invariant looks at what the caller said.
+    /// Whether an invariant reads the user's messages.
     #[must_use]
     pub fn needs_turns(&self) -> bool {
         self.enabled_envelope().is_some_and(Envelope::needs_turns)
     }
 }
 
-/// A write is never made again after another write came between, and writes keep the declared order.
+/// A write never repeats after another write, and writes keep the declared order.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct MonotonicEffects {
     /// Tools in the only order in which a trial may use them; tools not listed are free.
@@ -125,38 +125,38 @@ pub struct MonotonicEffects {
 /// A write that is not declared idempotent is made at most once with the same arguments.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Idempotency {
-    /// Only these tools; all where empty.
+    /// The checked tools; all tools if empty.
     pub tools: Vec<String>,
 }
 
-/// What must not stand in an answer nor in the arguments of a call.
+/// Texts and patterns that must not occur in an answer or in the arguments of a call.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Forbidden {
-    /// Texts.
+    /// Forbidden texts.
     pub literals: Vec<String>,
-    /// Regular expressions.
+    /// Forbidden regular expressions.
     pub patterns: Vec<String>,
-    /// Whether upper and lower case are the same.
+    /// Whether matching ignores upper and lower case.
     pub ignore_case: bool,
-    /// Whether answers are looked at.
+    /// Whether answers are searched.
     pub answer: bool,
-    /// Whether the arguments of calls are looked at.
+    /// Whether the arguments of calls are searched.
     pub arguments: bool,
 }
 
-/// One of some tools has succeeded in the session before another is called.
+/// A call of one tool must succeed in the session before another tool is called.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct OrderRule {
-    /// One of these must have succeeded.
+    /// Tools of which one must have succeeded.
     pub first: Vec<String>,
-    /// Before one of these is called.
+    /// Tools whose calls need it.
     pub then: Vec<String>,
-    /// With an equal argument: JSON pointers into the arguments of the first and of the second.
+    /// Arguments that must be equal: JSON pointers into the arguments of the first and of the second call.
     pub same: Option<(String, String)>,
 }
 
 impl OrderRule {
-    /// What violations of it are told by: `find_order before refund`.
+    /// Name in violations: `find_order before refund`.
     #[must_use]
     pub fn name(&self) -> String {
         format!("{} before {}", self.first.join(" or "), self.then.join(" or "))

@@ -1,22 +1,22 @@
-//! What a judge must be shown before its word may decide.
+//! Agreement that a judge needs before its scores decide.
 
 use serde::Serialize;
 
-/// How well a judge must be shown to agree with labels, in each slice that it is to vote in.
+/// Agreement with labels that a judge must reach in each slice whose cases it decides.
 ///
-/// Bounds, not estimates, must reach the thresholds: with few labels a good judge does not vote yet. The defaults: 30
-/// cases, as for every slice that may speak (DECISION 1.10); three of four words right; and a kappa of 0.40, the least
-/// that Landis and Koch (1977) call more than fair. Where labels are half successes kappa is what is left of a true
-/// change after the judge's errors, so at 0.40 a true change shows as no less than two fifths of itself.
+/// Bounds, not estimates, must reach the thresholds, so a good judge with few labels does not qualify yet. Defaults:
+/// 30 cases, as for every tested slice (DECISION 1.10); agreement of three in four; and a kappa of 0.40, which Landis
+/// and Koch (1977) call the end of "fair". If half the labels are successes, kappa is the share of a true change that
+/// remains after the judge's errors, so at 0.40 a true change shows as at least two fifths of its size.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct JudgePolicy {
     /// Level of the lower bounds.
     pub alpha: f64,
-    /// Labelled cases that are needed.
+    /// Smallest number of labelled cases.
     pub min_cases: u64,
-    /// What the lower bound of raw agreement must reach.
+    /// Smallest lower bound of raw agreement.
     pub min_agreement: f64,
-    /// What the lower bound of Cohen's kappa must reach.
+    /// Smallest lower bound of Cohen's kappa.
     pub min_kappa: f64,
 }
 

@@ -2,30 +2,30 @@
 
 use serde::Serialize;
 
-/// A metric the analyzer can compute, and its defaults.
+/// A metric of the analyzer with its defaults.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct MetricSpec {
-    /// Its name.
+    /// Name in verdicts and policies.
     pub name: &'static str,
-    /// Its family.
+    /// Family: `outcome`, `effects`, `replay`, `semantic`, `sequence` or `cost`.
     pub family: &'static str,
-    /// The default margin.
+    /// Default margin.
     pub margin: Margin,
-    /// Whether it may block.
+    /// Whether the metric can block by default.
     pub decides: bool,
-    /// Whether approval needs it.
+    /// Whether approval needs the metric by default.
     pub required: bool,
 }
 
-/// How much worse is tolerated.
+/// Tolerated worsening.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Margin {
     /// A difference on the metric's own scale.
     Difference(f64),
-    /// A ratio above 1: of times, tokens or money.
+    /// A ratio above 1, for times, tokens and money.
     Ratio(f64),
-    /// A share of what the baseline differs from itself.
+    /// A share of the baseline's own dispersion.
     OfDispersion(f64),
 }
 
@@ -39,7 +39,7 @@ const fn spec(
     MetricSpec { name, family, margin, decides, required }
 }
 
-/// Every metric by name, in the order in which a verdict lists them.
+/// Every metric, in the order of a verdict.
 pub const METRICS: [MetricSpec; 17] = [
     spec("success", "outcome", Margin::Difference(0.05), true, true),
     spec("pass_k", "outcome", Margin::Difference(0.10), true, true),
@@ -60,29 +60,29 @@ pub const METRICS: [MetricSpec; 17] = [
     spec("cost", "cost", Margin::Ratio(1.10), false, false),
 ];
 
-/// `pass_k`: how many trials must all succeed, where the policy does not say.
+/// Default of `metric.pass_k.k`.
 pub(crate) const DEFAULT_K: usize = 3;
 
-/// Contrasts of ratios are cut at a ratio of 4 and divided by its logarithm.
+/// Contrasts of ratios are clipped at a ratio of 4 and divided by its logarithm.
 pub(crate) const RATIO_RANGE_LN: f64 = 2.0 * std::f64::consts::LN_2;
 
-/// Contrasts of distances are cut at this many times the baseline's own mean dispersion.
+/// Contrasts of distances are clipped at this multiple of the baseline's mean dispersion.
 pub(crate) const DISPERSION_RANGE: f64 = 1.5;
 
 /// Margin of an invariant that is compared as a rate because the baseline breaks it too.
 pub const DEMOTED_MARGIN: f64 = 0.02;
 
-/// What the policy says of one metric; what it does not say is the default of [`METRICS`].
+/// Settings of one metric in the policy; absent settings have the defaults of [`METRICS`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct MetricSettings {
-    /// How much worse is tolerated.
+    /// Tolerated worsening.
     pub margin: Option<Margin>,
-    /// Whether it may block.
+    /// Whether the metric can block.
     pub decides: Option<bool>,
-    /// Whether approval needs it.
+    /// Whether approval needs the metric.
     pub required: Option<bool>,
-    /// `pass_k`: how many trials must all succeed.
+    /// `pass_k`: number of trials that must all succeed.
     pub k: Option<usize>,
-    /// `tail_latency`: the bound, milliseconds; else the 95th percentile of both lanes together.
+    /// `tail_latency`: bound, milliseconds; by default the 95th percentile of both lanes together.
     pub bound_ms: Option<u64>,
 }

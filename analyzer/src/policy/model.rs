@@ -11,49 +11,49 @@ use super::metrics::{
 };
 use crate::stats::gaffke;
 
-/// Family-wise level of the block test, and the level of each approve test.
+/// Default family-wise level of the block test, and level of each approve test.
 pub const DEFAULT_ALPHA: f64 = 0.05;
 
-/// Share of world answers that may be missed before a replay says too little.
+/// Default share of answers that a faithful replay can miss.
 pub const DEFAULT_MAX_MISSED: f64 = 0.05;
 
-/// How far a replay may stray from the recording before it says too little.
+/// Fidelity that approval needs of a replay.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct FidelityPolicy {
-    /// Share of world answers in a lane that may be missed.
+    /// Largest share of answers per lane that the recordings lack.
     pub max_missed: f64,
-    /// Require that the re-run baseline is shown to equal the recording within half the margin of `success`; otherwise
-    /// only a proven difference over that counts.
+    /// Whether the re-run baseline must be shown to equal the recording within half the margin of `success`; otherwise
+    /// only a proven difference beyond that fails.
     pub equivalence: bool,
 }
 
-/// How a change of answers is looked for, and what it leads to.
+/// Settings of the drift test.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct DriftPolicy {
-    /// The candidate is declared to behave as the baseline does: metric `semantic.drift` may block, and approval needs it,
-    /// unless the policy says otherwise of that metric itself.
+    /// Declares that the candidate behaves as the baseline: metric `semantic.drift` can block and approval needs it,
+    /// unless the policy sets that metric otherwise.
     pub behaviour_neutral: bool,
-    /// Trials of a session share state (a prompt cache, a seed), so that only whole arms may be relabelled.
+    /// Whether trials of a session share state (a prompt cache, a seed), so that only whole arms are permuted.
     pub shared_state: bool,
 }
 
-/// A slice of the cases that the policy names before data are seen.
+/// A slice that the policy declares before data are seen.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct SlicePolicy {
-    /// What its cases have in common: slices and their values.
+    /// Slice names and values that its cases share.
     pub criteria: BTreeMap<String, String>,
-    /// Whether it may block: then it joins the correction over the deciding metrics.
+    /// Whether the slice can block; it then joins the correction over the deciding metrics.
     pub critical: bool,
-    /// Whether approval needs it to stay within the margin.
+    /// Whether approval needs the slice to stay within the margin.
     pub required: bool,
-    /// The metrics that are tested in it.
+    /// Metrics tested in the slice.
     pub metrics: Vec<String>,
 }
 
-/// What sessions and trials cost, one against the other, for the number of trials that is proposed.
+/// Relative costs of sessions and trials, for the proposed number of trials.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct NeedPolicy {
-    /// Cost of one more session, apart from its trials (recording and labelling it), in any unit.
+    /// Cost of recording and labelling one more session, in any unit.
     pub session_cost: f64,
     /// Cost of one more trial, in the same unit.
     pub trial_cost: f64,
@@ -64,26 +64,26 @@ pub struct NeedPolicy {
 pub struct Policy {
     /// Family-wise level of the block test and level of each approve test.
     pub alpha: f64,
-    /// How many looks a gate takes; `analyze` takes one.
+    /// Number of looks of a gate; `analyze` takes one.
     pub looks: u32,
-    /// The approve test bets on the contrasts in their seeded order (proven for every distribution) instead of taking
-    /// Gaffke's bound (more powerful, its general validity a conjecture).
+    /// Whether the approve test bets on the contrasts in their seeded order, which is proven for every distribution,
+    /// instead of using Gaffke's bound, which is more powerful and whose general validity is a conjecture.
     pub strict: bool,
-    /// Where given, only these metrics decide.
+    /// The only metrics that decide, if given.
     pub metrics: Option<Vec<String>>,
-    /// What is said of single metrics.
+    /// Settings by metric.
     pub metric: BTreeMap<String, MetricSettings>,
-    /// The declared invariants.
+    /// Declared invariants.
     pub invariant: InvariantPolicy,
-    /// Slices of the cases that are judged apart, by name.
+    /// Declared slices by name.
     pub slice: BTreeMap<String, SlicePolicy>,
-    /// The fidelity that approval needs.
+    /// Fidelity that approval needs.
     pub fidelity: FidelityPolicy,
-    /// How a change of answers is looked for.
+    /// Settings of the drift test.
     pub drift: DriftPolicy,
-    /// What sessions and trials cost.
+    /// Relative costs of sessions and trials.
     pub need: NeedPolicy,
-    /// What a judge must be shown to agree with labels before it votes.
+    /// Agreement with labels that a judge needs.
     pub judge: JudgePolicy,
 }
 
@@ -106,20 +106,20 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// Names the policy as understood, defaults included: BLAKE3, 64 hexadecimal digits.
+    /// Digest of the policy with its defaults: BLAKE3, 64 hexadecimal digits.
     #[must_use]
     pub fn digest(&self) -> String {
         let text = serde_json::to_string(self).expect("a policy holds only finite numbers and text keys");
         blake3::hash(text.as_bytes()).to_hex().to_string()
     }
 
-    /// What the policy says of a metric.
+    /// Settings of a metric.
     #[must_use]
     pub fn settings(&self, name: &str) -> MetricSettings {
         self.metric.get(name).copied().unwrap_or_default()
     }
 
-    /// Whether the metric may block; `default` is what its specification says.
+    /// Whether the metric can block; `default` is that of its specification.
     #[must_use]
     pub fn decides(&self, name: &str, default: bool) -> bool {
         match &self.metrics {
@@ -128,8 +128,8 @@ impl Policy {
         }
     }
 
-    /// The fewest cases with which each metric that approval needs by default or by name can be shown to stay within its
-    /// margin, with this many trials of each case in each lane.
+    /// Floor of each metric that approval needs: the smallest number of cases that can show its margin, with this many
+    /// trials per case and lane.
     #[must_use]
     pub fn floors(&self, trials: u32) -> Vec<(&'static str, u64)> {
         let needed = METRICS.iter().filter(|spec| self.requires(spec.name, spec.required));
@@ -148,7 +148,7 @@ impl Policy {
         computable.map(floor).collect()
     }
 
-    /// Whether approval needs the metric; `default` is what its specification says.
+    /// Whether approval needs the metric; `default` is that of its specification.
     #[must_use]
     pub fn requires(&self, name: &str, default: bool) -> bool {
         let listed = self.metrics.as_ref().is_none_or(|list| list.iter().any(|listed| listed == name));

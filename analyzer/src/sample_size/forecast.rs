@@ -1,5 +1,5 @@
-//! How probable approval is once cases are added to those that are there: what was observed stays, and what is added is
-//! drawn from it, through the tests that will decide.
+//! Probability of approval after cases are added: a bootstrap draws the added cases from the observed ones and runs
+//! the deciding tests.
 
 use rayon::prelude::*;
 
@@ -11,28 +11,28 @@ use crate::stats::normal;
 use crate::stats::stream::{Stream, StreamKey, scale_to};
 use crate::stats::variance::{Components, float, mean, variance};
 
-/// Resamples per number of cases tried.
+/// Resamples per number of cases.
 pub(super) const RESAMPLES: u32 = 400;
 
-/// An effect within this many standard errors of none is taken for none.
+/// An effect within this many standard errors of zero counts as zero.
 const SHRINK: f64 = 1.0;
 
-/// A required metric as the forecast sees it.
+/// A required metric in the forecast.
 pub(super) struct Planned {
-    /// The contrasts that are there, in their seeded order.
+    /// Observed contrasts, in their seeded order.
     observed: Vec<f64>,
     low: f64,
     high: f64,
     pub(super) margin: f64,
     pub(super) floor: u64,
-    /// The effect that added cases are assumed to have.
+    /// Effect assumed of added cases.
     pub(super) assumed: f64,
     /// Variance of a case's contrast.
     pub(super) variance: f64,
     pub(super) components: Option<Components>,
-    /// Trials in each lane of the cases that are there, on average.
+    /// Mean number of trials per lane of the observed cases.
     trials: f64,
-    /// Share of the cases that have the metric: all, or those of a slice.
+    /// Share of the cases that have the metric: 1, or that of a slice.
     share: f64,
 }
 
@@ -73,12 +73,12 @@ impl Planned {
         }
     }
 
-    /// What is tolerated plus what is assumed of the effect.
+    /// Margin plus assumed effect.
     pub(super) fn room(&self) -> f64 {
         self.margin + self.assumed
     }
 
-    /// Variance of the contrast of an added case with this many trials in each lane.
+    /// Variance of the contrast of an added case with this many trials per lane.
     pub(super) fn variance_at(&self, trials: f64) -> f64 {
         match self.components {
             Some(parts) => self.variance * (parts.at(trials) / parts.at(self.trials).max(1e-12)),
@@ -86,18 +86,18 @@ impl Planned {
         }
     }
 
-    /// Cases that have the metric once this many are added.
+    /// Cases that have the metric after this many are added.
     fn cases_with(&self, extra: u64) -> u64 {
         crate::cast::to_u64(self.observed.len()) + crate::cast::round(crate::cast::to_f64(extra) * self.share)
     }
 
-    /// Cases in all of this variance that reach the margin, by a normal approximation (DECISION 1.6).
+    /// Cases in all with this variance that reach the margin, by a normal approximation (DECISION 1.6).
     pub(super) fn guess(&self, z: f64, variance: f64) -> f64 {
         let room = self.room();
         (z * z * variance / (room * room)).max(crate::cast::to_f64(self.floor))
     }
 
-    /// Probability, by a normal approximation, that this many added cases approve.
+    /// Probability of approval with this many added cases, by a normal approximation.
     fn chance(&self, extra: f64, alpha: f64, trials: f64) -> f64 {
         let have = float(self.observed.len());
         let extra = extra * self.share;
@@ -110,7 +110,7 @@ impl Planned {
     }
 }
 
-/// What is forecast: the required metrics, and how they are tested.
+/// Required metrics and settings of their tests.
 pub(super) struct Forecast<'a> {
     pub(super) planned: Vec<Planned>,
     pub(super) tests: &'a Tests<'a>,
@@ -118,8 +118,8 @@ pub(super) struct Forecast<'a> {
 }
 
 impl Forecast<'_> {
-    /// Probability that every required metric passes with this many cases added, each with this many trials in each lane;
-    /// where `trials` is absent, with as many as those that are there.
+    /// Probability that every required metric passes after this many cases are added with this many trials per lane.
+    /// If `trials` is absent, added cases have as many trials as the observed ones.
     pub(super) fn predicted(&self, extra: u64, trials: Option<f64>) -> f64 {
         if self.planned.iter().any(|metric| metric.cases_with(extra) < metric.floor) {
             return 0.0;
@@ -135,7 +135,7 @@ impl Forecast<'_> {
         float(passed) / f64::from(RESAMPLES)
     }
 
-    /// A first guess at the cases to add: where the normal approximation reaches `power`; `most` at most.
+    /// First guess at the cases to add, at most `most`: the normal approximation reaches `power` there.
     pub(super) fn first_guess(&self, power: f64, trials: Option<f64>, most: u64) -> u64 {
         let chance = |extra: u64| {
             let of = |metric: &Planned| {
@@ -157,25 +157,25 @@ impl Forecast<'_> {
     }
 }
 
-/// What the contrasts of added cases are drawn from.
+/// Distribution of the contrasts of added cases.
 struct Pool<'a> {
     metric: &'a Planned,
-    /// How many are drawn.
+    /// Number of contrasts drawn.
     added: usize,
-    /// For each contrast that is there what is added where it is drawn, plain and turned, as places in `values`.
+    /// For each observed contrast, the indexes into `values` that a draw of it adds, as is and negated.
     moved: Vec<[usize; 2]>,
-    /// Every contrast that there can be, ascending, and how often it is there already.
+    /// Possible contrasts, ascending, with the number of times each was observed.
     values: Vec<(f64, f64)>,
 }
 
 impl<'a> Pool<'a> {
-    /// `scale` is the standard deviation of an added contrast over that of one that is there.
+    /// `scale` is the standard deviation of an added contrast divided by that of an observed one.
     fn new(metric: &'a Planned, scale: f64, extra: u64) -> Self {
         let moved = |drawn: &f64| {
             let [plain, turned] = if metric.assumed.abs() > 0.0 {
                 [metric.assumed + scale * (drawn - metric.assumed); 2]
             } else {
-                // Of identical builds a contrast is as likely as its opposite.
+                // With identical builds a contrast is as likely as its negative.
                 [scale * drawn, -scale * drawn]
             };
             [plain.clamp(metric.low, metric.high), turned.clamp(metric.low, metric.high)]
@@ -192,7 +192,7 @@ impl<'a> Pool<'a> {
         Self { metric, added: usize::try_from(added).unwrap_or(usize::MAX), moved, values }
     }
 
-    /// Whether the metric passes with these draws added to what is there.
+    /// Whether the metric passes with these draws added to the observed contrasts.
     fn passes(&self, draws: &Draws, tests: &Tests<'_>) -> bool {
         let Planned { observed, low, high, margin, .. } = self.metric;
         let held = u32::try_from(observed.len()).unwrap_or(u32::MAX);
@@ -200,7 +200,7 @@ impl<'a> Pool<'a> {
         let places = drawn
             .map(|(bits, is_turned)| self.moved[scale_to(*bits, held) as usize][usize::from(*is_turned)]);
         if tests.strict {
-            // Bets are made in the order of the cases.
+            // Bets follow the order of the cases.
             let mut contrasts = observed.clone();
             contrasts.extend(places.map(|place| self.values[place].0));
             return Bets::new(&contrasts, *low, *high).p_value(-margin, Side::Above) <= tests.alpha;
@@ -212,7 +212,7 @@ impl<'a> Pool<'a> {
     }
 }
 
-/// Standard deviation of an added contrast over that of one that is there.
+/// Standard deviation of an added contrast divided by that of an observed one.
 fn scale(metric: &Planned, trials: Option<f64>) -> f64 {
     match trials {
         Some(trials) if metric.variance > 0.0 => (metric.variance_at(trials) / metric.variance).sqrt(),
@@ -220,7 +220,7 @@ fn scale(metric: &Planned, trials: Option<f64>) -> f64 {
     }
 }
 
-/// The draws of one resample: one for all metrics, as they are of the same case.
+/// Draws of one resample, shared by all metrics because they concern the same cases.
 struct Draws(Vec<(u32, bool)>);
 
 impl Draws {
@@ -229,7 +229,7 @@ impl Draws {
     }
 }
 
-/// The required metrics of a measurement.
+/// Required metrics of a measurement.
 pub(super) fn required(metrics: &[Measured]) -> impl Iterator<Item = &Measured> {
     metrics.iter().filter(|metric| {
         metric.required && !crate::decide::tables(metric, MissingDataScenario::Observed).is_empty()

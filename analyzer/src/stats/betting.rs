@@ -1,13 +1,13 @@
-//! Testing the mean of bounded values by betting (Waudby-Smith and Ramdas 2024), valid whenever one stops.
+//! Test of the mean of bounded values by betting (Waudby-Smith and Ramdas 2024), valid at any stopping time.
 //!
-//! Capital K(t) = product of 1 + lambda(t) (x(t) - m) is a fair game where the mean is m, so it ever exceeds 1/alpha with
-//! probability alpha at most (Ville 1939). The stake lambda is chosen from the values before t only (aGRAPA), on one side:
-//! capital grows where the mean is above m, or below it.
+//! The capital K(t) = product of 1 + lambda(t) (x(t) - m) is a fair game if the mean is m, so it ever exceeds 1/alpha
+//! with probability at most alpha (Ville 1939). The stake lambda depends on the values before t only (aGRAPA). It is
+//! one-sided: capital grows if the mean is above m, or below it.
 
-/// Part of the largest stake that cannot lose everything; the source proposes a half or three quarters.
+/// Fraction of the largest stake that cannot lose everything; the source proposes 0.5 or 0.75.
 pub const TRUNCATION: f64 = 0.75;
 
-/// What is bet on.
+/// Side of the bet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     /// The mean is above the null value.
@@ -16,7 +16,7 @@ pub enum Side {
     Below,
 }
 
-/// What has been seen of the values so far, with one made-up observation of mean 1/2 and variance 1/4 in front.
+/// Running moments of the values, starting with one artificial observation of mean 1/2 and variance 1/4.
 #[derive(Debug, Clone, Copy)]
 struct Seen {
     count: f64,
@@ -27,7 +27,7 @@ struct Seen {
 impl Seen {
     const NOTHING: Self = Self { count: 1.0, sum: 0.5, squares: 0.25 };
 
-    /// The stake on the next value, before it is known.
+    /// Stake on the next value, computed before the value is known.
     fn stake(&self, mean: f64, side: Side, truncation: f64) -> f64 {
         let (middle, spread) = (self.sum / self.count, self.squares / self.count);
         let away = middle - mean;
@@ -46,7 +46,7 @@ impl Seen {
     }
 }
 
-/// Logarithm of the capital after each value. Values lie in [0, 1], `mean` strictly between.
+/// Logarithm of the capital after each value. Values are in [0, 1], `mean` strictly between.
 #[must_use]
 pub fn log_wealth(values: &[f64], mean: f64, side: Side, truncation: f64) -> Vec<f64> {
     let mut seen = Seen::NOTHING;
@@ -59,10 +59,10 @@ pub fn log_wealth(values: &[f64], mean: f64, side: Side, truncation: f64) -> Vec
     values.iter().map(step).collect()
 }
 
-/// The null mean is kept off the ends of the range, where no stake is bounded.
+/// Distance of the null mean from the ends of the range, where stakes are unbounded.
 const EDGE: f64 = 1e-9;
 
-/// Contrasts in a known range, in the order in which they are bet on.
+/// Contrasts in a known range, in betting order.
 #[derive(Debug, Clone)]
 pub struct Bets {
     values: Vec<f64>,
@@ -71,28 +71,28 @@ pub struct Bets {
 }
 
 impl Bets {
-    /// Takes contrasts within `low..=high`, in their order.
+    /// Wraps contrasts within `low..=high`, in their order.
     #[must_use]
     pub fn new(contrasts: &[f64], low: f64, high: f64) -> Self {
         let value = |contrast: &f64| ((contrast - low) / (high - low)).clamp(0.0, 1.0);
         Self { values: contrasts.iter().map(value).collect(), low, high }
     }
 
-    /// Logarithm of the capital after each contrast, of a bet against "the mean is `null`".
+    /// Logarithm of the capital after each contrast, betting against "the mean is `null`".
     #[must_use]
     pub fn against(&self, null: f64, side: Side) -> Vec<f64> {
         let mean = ((null - self.low) / (self.high - self.low)).clamp(EDGE, 1.0 - EDGE);
         log_wealth(&self.values, mean, side, TRUNCATION)
     }
 
-    /// 1 / the largest capital so far, after all contrasts: a p-value whenever one stops.
+    /// P-value valid at any stopping time: 1 / the largest capital after all contrasts.
     #[must_use]
     pub fn p_value(&self, null: f64, side: Side) -> f64 {
         p_of(&self.against(null, side))
     }
 
-    /// What the mean is shown to exceed (`Above`) or to stay below (`Below`) at level `alpha`, whenever one stops; the end
-    /// of the range where nothing is shown.
+    /// Bound that the mean is shown to exceed (`Above`) or to stay below (`Below`) at level `alpha`, at any stopping
+    /// time; the end of the range if nothing is shown.
     #[must_use]
     pub fn bound(&self, alpha: f64, side: Side) -> f64 {
         let (mut shown, mut not_shown) = match side {
@@ -111,7 +111,7 @@ impl Bets {
     }
 }
 
-/// The p-value of a path of logarithms of capital.
+/// P-value of a sequence of log capitals.
 #[must_use]
 pub fn p_of(path: &[f64]) -> f64 {
     let most = path.iter().copied().fold(0.0, f64::max);

@@ -1,8 +1,8 @@
-//! Control of the share of false discoveries among several.
+//! Control of the false discovery rate.
 
 use super::variance::float;
 
-/// Adjusts p-values (Benjamini and Hochberg 1995); the result stands in the order of the input.
+/// Adjusts p-values (Benjamini and Hochberg 1995), in the order of the input.
 #[must_use]
 pub fn adjust(p_values: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..p_values.len()).collect();

@@ -1,31 +1,31 @@
-//! The approve test: Gaffke's bound (Learned-Miller and Thomas 2020) for the mean of bounded contrasts.
+//! Approve test: Gaffke's bound (Learned-Miller and Thomas 2020) for the mean of bounded contrasts.
 //!
-//! One pseudo-case at the bottom of the range is added; with a(k) = contrast(k) + margin and E(k) independent standard
-//! exponentials, p = P(sum of E(k) a(k) <= 0). Where only the pseudo-case is below zero this is a product; otherwise
-//! the probability is got from the cumulant generating function by integrating along the line through its saddlepoint,
-//! to about ten digits. Student's t is not used: near the ceiling it approves two to six times too often (DECISION 1.3).
+//! One pseudo-case at the bottom of the range is added. With a(k) = contrast(k) + margin and E(k) independent standard
+//! exponentials, p = P(sum of E(k) a(k) <= 0). If only the pseudo-case is below zero, p is a product. Otherwise the
+//! cumulant generating function is integrated along the line through its saddlepoint, to about ten digits. Student's t
+//! is not used: near the ceiling it approves two to six times too often (DECISION 1.3).
 
 use std::f64::consts::PI;
 
 /// Step of the integration, in widths of the integrand's peak.
 const STEP: f64 = 0.2;
 
-/// An approximate p this many times off alpha settles which side of it the exact one is on.
+/// Factor between an approximate p and alpha above which the exact p is on the same side.
 const CLEARLY: f64 = 1.5;
 
-/// Longest way that is integrated: reached only with one or two cases.
+/// Largest number of integration steps, reached only with one or two cases.
 const MAX_STEPS: u32 = 4000;
 
-/// Contrasts of all cases, equal ones counted together.
+/// Contrasts of all cases, with multiplicities.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
-    /// Distinct values ascending, and how often each occurs.
+    /// Distinct values ascending, with their multiplicities.
     groups: Vec<(f64, f64)>,
     low: f64,
 }
 
 impl Sample {
-    /// Takes the contrasts; `low` is the bottom of their range.
+    /// Groups the contrasts; `low` is the bottom of their range.
     #[must_use]
     pub fn new(contrasts: &[f64], low: f64) -> Self {
         let mut sorted = contrasts.to_vec();
@@ -40,7 +40,7 @@ impl Sample {
         Self { groups, low }
     }
 
-    /// Takes values that are already counted; ascending and distinct.
+    /// Wraps values that are already grouped, ascending and distinct.
     #[must_use]
     pub fn from_groups(groups: Vec<(f64, f64)>, low: f64) -> Self {
         Self { groups, low }
@@ -54,7 +54,7 @@ impl Sample {
         weights
     }
 
-    /// Whether [`Self::p_value`] is at most `alpha`; where it is clearly so or not, an approximation settles it.
+    /// Whether [`Self::p_value`] is at most `alpha`; clear cases are settled by an approximation.
     #[must_use]
     pub fn passes(&self, margin: f64, alpha: f64) -> bool {
         match approximate(&self.weights(margin)) {
@@ -82,7 +82,7 @@ impl Sample {
         integrate(&weights).clamp(0.0, 1.0)
     }
 
-    /// The largest value that the mean is shown to exceed at level `alpha`; `low` where nothing is shown.
+    /// Largest value that the mean is shown to exceed at level `alpha`; `low` if nothing is shown.
     #[must_use]
     pub fn lower_bound(&self, alpha: f64) -> f64 {
         let top = self.groups.last().map_or(self.low, |(value, _)| *value);
@@ -105,7 +105,7 @@ impl Sample {
     }
 }
 
-/// The one weight below zero is exponential and memoryless: the others must together stay below it.
+/// The single weight below zero is exponential and memoryless: the sum of the others must stay below it.
 fn one_below(weights: &[(f64, f64)]) -> f64 {
     let low = weights.iter().find(|(weight, _)| *weight < 0.0).map_or(0.0, |(weight, _)| -weight);
     let log: f64 = weights
@@ -116,7 +116,7 @@ fn one_below(weights: &[(f64, f64)]) -> f64 {
     log.exp()
 }
 
-/// The saddlepoint approximation of P(sum <= 0) (Lugannani and Rice 1980); nothing where it is rough: with hardly any
+/// Saddlepoint approximation of P(sum <= 0) (Lugannani and Rice 1980); absent if it is inaccurate: with hardly any
 /// weight on one side, or near the middle.
 fn approximate(weights: &[(f64, f64)]) -> Option<f64> {
     let on = |side: fn(&f64) -> bool| {
@@ -133,8 +133,9 @@ fn approximate(weights: &[(f64, f64)]) -> Option<f64> {
     (r.abs() > 0.2).then(|| super::normal::cdf(r) + density * (1.0 / r - 1.0 / u))
 }
 
-/// The fewest cases with which a margin can be shown: with fewer, a candidate that breaks a share `margin` of the
-/// sessions shows nothing with a probability over `alpha`. `low` is the bottom of the range, below zero.
+/// Floor of a margin: the smallest number of cases that can show it. With fewer, a candidate that breaks a share
+/// `margin` of the sessions shows nothing with a probability above `alpha`. `low` is the bottom of the range, below
+/// zero.
 #[must_use]
 pub fn floor(alpha: f64, margin: f64, low: f64) -> u64 {
     if margin >= -low {
@@ -168,8 +169,8 @@ fn finite(weights: &[(f64, f64)]) -> (f64, f64) {
     (1.0 / least, 1.0 / most)
 }
 
-/// Where K'(s) = 0, by Newton's method kept inside a bracket: as exact as [`saddlepoint`] in a fifth of the time, but not
-/// the same to the last digit.
+/// Solves K'(s) = 0 by Newton's method inside a bracket: as exact as [`saddlepoint`] in a fifth of the time, but not
+/// identical in the last digit.
 fn near_saddlepoint(weights: &[(f64, f64)]) -> f64 {
     let (mut low, mut high) = finite(weights);
     let mut s = 0.0;
@@ -191,7 +192,7 @@ fn near_saddlepoint(weights: &[(f64, f64)]) -> f64 {
     s
 }
 
-/// Where K'(s) = 0: bisection, as K' grows over the whole interval on which K is finite.
+/// Solves K'(s) = 0 by bisection, because K' grows over the whole interval on which K is finite.
 fn saddlepoint(weights: &[(f64, f64)]) -> f64 {
     let (mut low, mut high) = finite(weights);
     for _ in 0..100 {
@@ -212,7 +213,7 @@ fn saddlepoint(weights: &[(f64, f64)]) -> f64 {
 fn integrate(weights: &[(f64, f64)]) -> f64 {
     let mut real = saddlepoint(weights);
     let (_, curve) = derivatives(weights, real);
-    // Too near the pole the sum needs small steps; a line one width away gives the same integral.
+    // Near the pole the sum would need small steps; a line one width away gives the same integral.
     if real.abs() * curve.sqrt() < 1.0 {
         real = -1.0 / derivatives(weights, 0.0).1.sqrt();
     }
@@ -240,7 +241,7 @@ fn integrate(weights: &[(f64, f64)]) -> f64 {
 fn transform(weights: &[(f64, f64)], real: f64, imaginary: f64) -> (f64, f64) {
     let mut log = 0.0;
     let mut angle = 0.0;
-    // Single weights are multiplied up; a logarithm each would cost ten times as much.
+    // Single weights are multiplied; one logarithm each would take ten times as long.
     let (mut x, mut y) = (1.0, 0.0);
     let mut held = 0;
     for (weight, count) in weights {

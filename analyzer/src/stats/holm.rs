@@ -1,6 +1,6 @@
 //! Holm's correction of several p-values (Holm 1979): strong control of the family-wise error.
 
-/// Adjusts the p-values; the result stands in the order of the input.
+/// Adjusts the p-values, in the order of the input.
 #[must_use]
 pub fn adjust(p_values: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..p_values.len()).collect();

@@ -1,16 +1,16 @@
-//! Intervals of a share that was counted.
+//! Confidence intervals of a share.
 
 use statrs::function::beta::beta_reg;
 
 use super::variance::float;
 
-/// The exact two-sided interval of a share (Clopper and Pearson 1934): `hits` of `all`, at this level of confidence.
+/// Exact two-sided interval of a share (Clopper and Pearson 1934): `hits` of `all`, at this confidence level.
 #[must_use]
 pub fn clopper_pearson(hits: u64, all: u64, level: f64) -> [f64; 2] {
     let side = 0.5 * (1.0 - level);
     let number = |count: u64| float(usize::try_from(count).unwrap_or(usize::MAX));
     let (x, n) = (number(hits), number(all));
-    // The beta distribution's quantile by bisection.
+    // Quantile of the beta distribution by bisection.
     let quantile = |p: f64, a: f64, b: f64| {
         let (mut low, mut high) = (0.0, 1.0);
         for _ in 0..60 {

@@ -1,17 +1,20 @@
-//! Whether embedded answers changed at all: kernel two-sample tests paired by session.
+//! Kernel two-sample tests of embedded answers, paired by session.
 //!
-//! Trials are relabelled only within their session, never across, so what a session is about cannot look like a change
-//! (DECISION 1.9). Three statistics see different changes, and a fourth stands in where an arm has a single trial:
+//! Trials are relabelled only within their session, so the topics of the sessions cannot look like a change (DECISION
+//! 1.9). Three statistics detect different changes, and a fourth serves arms with a single trial:
 //!
-//! - [`Statistic::Within`]: sum over sessions of the unbiased squared maximum mean discrepancy, Gaussian kernel, bandwidth
-//!   the median distance within sessions (no relabelling changes it): each session's own change;
-//! - [`Statistic::Cross`]: |sum of g|^2 - sum of |g|^2, g a session's difference of mean vectors: a change in one
-//!   direction common to the sessions;
-//! - [`Statistic::Dispersion`]: sum of mean distance within the baseline minus within the candidate, either sign;
-//! - [`Statistic::Single`]: where one arm of a session has one trial (a recording), how much less it is like the others
-//!   than they are like each other; which trial is the lone one is exchangeable (DECISION 1.7).
+//! - [`Statistic::Within`]: sum over sessions of the unbiased squared maximum mean discrepancy with a Gaussian kernel,
+//! whose bandwidth is the median distance within sessions (invariant under relabelling): each session's own change.
 //!
-//! A change of answers is evidence of change, not of harm. Nothing here knows of runs or policies.
+//! - [`Statistic::Cross`]: |sum of g|^2 - sum of |g|^2, g the difference of mean vectors of a session: a change in one
+//! direction common to the sessions.
+//!
+//! - [`Statistic::Dispersion`]: sum of the mean distance within the baseline minus within the candidate, either sign.
+//!
+//! - [`Statistic::Single`]: for sessions with one trial in an arm (a recording), its mean distance to the others minus
+//! that among the others; the position of the single trial is exchangeable (DECISION 1.7).
+//!
+//! A change of answers is evidence of change, not of harm.
 
 use crate::stats::kernel::joint::{Joint, Source};
 use crate::stats::kernel::tables::{CaseTables, Distances};
@@ -31,59 +34,59 @@ pub use design::{ENUMERATED, PERMUTATIONS, Relabelling, Statistic};
 pub use groups::{GroupError, Groups};
 pub use tables::Observed;
 
-/// Relative slack within which two statistics count as tied.
+/// Relative tolerance of a tie between two statistics.
 const TIE: f64 = 1e-12;
 
-/// The same for sums that were made in single precision.
+/// Relative tolerance of a tie between sums in single precision.
 const TIE_SINGLE: f64 = 1e-6;
 
-/// With fewer tables that vary the saddlepoint is not used.
+/// Smallest number of varying tables for which the saddlepoint approximation is used.
 const SMOOTH: usize = 8;
 
-/// What a statistic says.
+/// Result of a statistic.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StatisticResult {
-    /// Which.
+    /// The statistic.
     pub statistic: Statistic,
-    /// Cases that it says something of.
+    /// Number of cases with this statistic.
     pub cases: usize,
-    /// Its value as observed; signed for [`Statistic::Dispersion`].
+    /// Observed value; signed for [`Statistic::Dispersion`].
     pub value: f64,
-    /// The probability of a value as extreme by relabelling alone: from the exact null distribution by saddlepoint where
-    /// that is smooth, else from the relabellings taken.
+    /// Probability of a value as extreme by relabelling alone: from the exact null distribution by saddlepoint if that
+    /// is smooth, else from the evaluated relabellings.
     pub p: f64,
-    /// The same from the relabellings taken, the observed one counted.
+    /// The same probability from the evaluated relabellings, the observed one included.
     pub p_permutation: f64,
 }
 
-/// What the tests say together.
+/// Results of all statistics.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KernelTest {
-    /// Median distance of two trials of one session, the kernel's bandwidth; 0 where nothing differs.
+    /// Bandwidth of the kernel: median distance of two trials of one session; 0 if nothing differs.
     pub bandwidth: f64,
-    /// Relabellings taken, the observed one included.
+    /// Number of relabellings evaluated, the observed one included.
     pub relabellings: usize,
-    /// Whether these are all there are.
+    /// Whether all relabellings were evaluated.
     pub is_exact: bool,
-    /// The statistics that these cases allow, in the order of [`Statistic::ALL`].
+    /// Statistics that these cases allow, in the order of [`Statistic::ALL`].
     pub statistics: Vec<StatisticResult>,
-    /// The probability, by relabelling alone, of a smallest p as small as the smallest of the statistics'.
+    /// Westfall-Young min-p: probability, by relabelling alone, that the smallest p is at most this small.
     pub p_min: f64,
-    /// Each case, in the order in which they were given.
+    /// Results by case, in input order.
     pub cases: Vec<CaseResult>,
 }
 
-/// One case.
+/// Results of a case.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CaseResult {
-    /// Mean distances as observed: half the squared distance, which for vectors of length 1 is the cosine distance.
+    /// Observed mean distances: half the squared distance, which is the cosine distance for vectors of length 1.
     pub observed: Observed,
-    /// Share of the case's own relabellings under which its arms lie at least as far apart; 1 where it has no table.
+    /// Share of the case's own relabellings with a distance between the arms at least as large; 1 without a table.
     pub p: f64,
 }
 
-/// Runs every test that the cases allow. `seed` keys the relabellings; the result does not depend on threads nor on the
-/// order of trials within an arm.
+/// Runs every test that the cases allow. `seed` keys the relabellings. The result depends neither on threads nor on
+/// the order of trials within an arm.
 #[must_use]
 pub fn test(groups: &Groups, relabelling: Relabelling, seed: u64) -> KernelTest {
     let distances = Distances::new(groups);
@@ -110,8 +113,8 @@ pub fn test(groups: &Groups, relabelling: Relabelling, seed: u64) -> KernelTest 
     }
 }
 
-/// The within-session test alone: the statistic and its p by saddlepoint; `None` where no case has two trials in both
-/// arms. It draws no permutation, so it costs some milliseconds for hundreds of cases.
+/// The within-session test alone: statistic and saddlepoint p; `None` if no case has two trials in both arms. It draws
+/// no permutation, so hundreds of cases take some milliseconds.
 #[must_use]
 pub fn within(groups: &Groups, seed: u64) -> Option<(f64, f64)> {
     let distances = Distances::new(groups);
@@ -122,7 +125,7 @@ pub fn within(groups: &Groups, seed: u64) -> Option<(f64, f64)> {
     Some((value, SumOfDraws::new(filled.map(Vec::as_slice)).at_least(value)))
 }
 
-/// The null distributions of [`Statistic::Within`] and [`Statistic::Dispersion`] on these cases, for checks of their tails.
+/// Null distributions of [`Statistic::Within`] and [`Statistic::Dispersion`] on these cases, to check their tails.
 #[must_use]
 pub fn null_sums(groups: &Groups, seed: u64) -> [SumOfDraws; 2] {
     let distances = Distances::new(groups);

@@ -1,48 +1,49 @@
-//! Relabellings of the trials of a case: which of the pooled trials, the baseline's first, are called the candidate's.
+//! Relabellings of the trials of a case: choices of the candidate's trials among the pooled ones, the baseline's
+//! first.
 //!
-//! Under "identical builds" every one of them is as likely as the observed one, whatever a trial is compared by.
+//! With identical builds every choice is as likely as the observed one, whatever the statistic.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::stats::stream::{Stream, StreamKey};
 
-/// More relabellings than this are sampled, with the observed one kept.
+/// Largest number of relabellings that is enumerated; more are sampled, with the observed one included.
 pub const MOST_RELABELLINGS: usize = 256;
 
-/// Up to this many choices are listed once and drawn from by number.
+/// Largest number of choices that is listed once and sampled by index.
 const LISTED: usize = 65_536;
 
-/// Choices of the same number of trials, each ascending, laid end to end.
+/// Choices of the same number of trials, each ascending, concatenated.
 #[derive(Debug, PartialEq)]
 struct Choices {
     chosen: usize,
     flat: Vec<usize>,
 }
 
-/// The relabellings of one case, the observed one first.
+/// Relabellings of one case, the observed one first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Labels {
     choices: Arc<Choices>,
-    /// Which of `choices`, in order; all of them where absent.
+    /// Indexes into `choices`, in order; absent for all of them.
     picked: Option<Vec<u32>>,
 }
 
 impl Labels {
-    /// How many there are, the observed one included.
+    /// Number of relabellings, the observed one included.
     #[expect(clippy::len_without_is_empty, reason = "the observed one is always there")]
     #[must_use]
     pub fn len(&self) -> usize {
         self.picked.as_ref().map_or(self.choices.len(), Vec::len)
     }
 
-    /// The trials that relabelling `number` calls the candidate's, ascending; 0 is the observed one.
+    /// Candidate trials of relabelling `number`, ascending; 0 is the observed one.
     #[must_use]
     pub fn chosen(&self, number: usize) -> &[usize] {
         self.choices.at(self.picked.as_ref().map_or(number, |picked| picked[number] as usize))
     }
 
-    /// Every relabelling in order.
+    /// Iterates over the relabellings in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &[usize]> {
         (0..self.len()).map(|number| self.chosen(number))
     }
@@ -57,11 +58,11 @@ impl Choices {
         &self.flat[number * self.chosen..(number + 1) * self.chosen]
     }
 
-    /// Every choice, the last ones first, so that the observed one (the last `chosen` trials) is number 0.
+    /// Every choice in descending order, so that the observed one (the last `chosen` trials) is number 0.
     fn all(total: usize, chosen: usize) -> Self {
         let mut current: Vec<usize> = (total - chosen..total).collect();
         let mut flat = current.clone();
-        // Steps down through the choices in reverse lexicographic order.
+        // Steps through the choices in reverse lexicographic order.
         while let Some(place) = (0..chosen).rev().find(|place| {
             let least = if *place == 0 { 0 } else { current[place - 1] + 1 };
             current[*place] > least
@@ -76,7 +77,7 @@ impl Choices {
     }
 }
 
-/// Makes the relabellings of cases; lists of choices are made once per pair of arm sizes.
+/// Builds relabellings of cases; lists of choices are built once per pair of arm sizes.
 #[derive(Debug)]
 pub struct Relabeller {
     key: StreamKey,
@@ -84,13 +85,13 @@ pub struct Relabeller {
 }
 
 impl Relabeller {
-    /// The relabellings drawn under this key.
+    /// Relabellings drawn under this key.
     #[must_use]
     pub fn new(key: StreamKey) -> Self {
         Self { key, known: BTreeMap::new() }
     }
 
-    /// Lists the choices of arms of these sizes, so that [`Relabeller::of`] need not.
+    /// Lists the choices of arms of these sizes in advance.
     pub fn prepare(&mut self, baseline: usize, candidate: usize) {
         let total = baseline + candidate;
         if combinations(total, candidate) <= LISTED {
@@ -100,16 +101,16 @@ impl Relabeller {
         }
     }
 
-    /// The relabellings of a case, listing the choices of its sizes where that has not been done.
+    /// Relabellings of a case; lists the choices of its sizes if necessary.
     pub fn labels(&mut self, place: usize, baseline: usize, candidate: usize) -> Labels {
         self.prepare(baseline, candidate);
         self.of(place, baseline, candidate)
     }
 
-    /// The relabellings of a case with this many trials in its arms, at least one each.
+    /// Relabellings of a case with this many trials in its arms, at least one each.
     ///
-    /// Where they are sampled each case gets its own sample, fixed by its place; the observed labels and the sampled ones
-    /// are exchangeable under the null hypothesis, so the test stays exact.
+    /// If they are sampled, each case has its own sample, fixed by its index. The observed and the sampled labels are
+    /// exchangeable under the null hypothesis, so the test stays exact.
     #[must_use]
     pub fn of(&self, place: usize, baseline: usize, candidate: usize) -> Labels {
         let total = baseline + candidate;
@@ -135,7 +136,7 @@ impl Relabeller {
     }
 }
 
-/// How many ways there are, as far as they matter.
+/// Number of choices, saturating.
 fn combinations(total: usize, chosen: usize) -> usize {
     let mut ways: usize = 1;
     for step in 0..chosen.min(total - chosen) {
@@ -184,7 +185,7 @@ mod tests {
 
     #[test]
     fn many_choices_are_sampled_and_repeatable() {
-        // 12,870 choices are listed and drawn by number; of 40 trials there are too many to list.
+        // 12,870 choices are listed and drawn by index; 40 trials have too many to list.
         for each in [8, 20] {
             let labels = relabeller().labels(4, each, each);
             assert_eq!(labels.len(), 257);

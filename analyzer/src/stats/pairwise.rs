@@ -1,4 +1,5 @@
-//! How a symmetric function of the pairs of trials of a case falls on its arms, under any relabelling.
+//! Sums of a symmetric function over the pairs of trials of a case, within and between the arms, under any
+//! relabelling.
 
 use crate::stats::variance::float;
 
@@ -6,7 +7,7 @@ use crate::stats::variance::float;
 #[derive(Debug)]
 pub struct Pairwise<'s> {
     size: usize,
-    /// Row after row; the diagonal is not read.
+    /// Row by row; the diagonal is not read.
     values: &'s [f64],
     rows: Vec<f64>,
     total: f64,
@@ -15,16 +16,16 @@ pub struct Pairwise<'s> {
 /// Sums over the unordered pairs of a relabelled case.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Split {
-    /// Both trials are called the candidate's.
+    /// Pairs of two candidate trials.
     pub candidate: f64,
-    /// Both are called the baseline's.
+    /// Pairs of two baseline trials.
     pub baseline: f64,
-    /// One is of each.
+    /// Pairs of one trial each.
     pub between: f64,
 }
 
 impl<'s> Pairwise<'s> {
-    /// Takes a symmetric square of `size` rows, row after row.
+    /// Wraps a symmetric matrix of `size` rows, row by row.
     #[must_use]
     pub fn new(size: usize, values: &'s [f64]) -> Self {
         let rows: Vec<f64> = (0..size)
@@ -37,11 +38,11 @@ impl<'s> Pairwise<'s> {
         Self { size, values, rows, total }
     }
 
-    /// The sums where the trials `chosen` are called the candidate's. They cost no more than the pairs of one arm: the
-    /// others follow from the sums of rows.
+    /// Sums for the candidate trials `chosen`. The cost is that of the pairs of one arm; the other sums follow from
+    /// row sums.
     #[must_use]
     pub fn split(&self, chosen: &[usize]) -> Split {
-        // With a length that the compiler knows the loops are unrolled: for the numbers of trials that are usual.
+        // Loops with a length known at compile time are unrolled, for the usual numbers of trials.
         let (inside, rows) = match chosen.len() {
             3 => self.sums(&chosen[..3]),
             4 => self.sums(&chosen[..4]),
@@ -53,10 +54,10 @@ impl<'s> Pairwise<'s> {
         Split { candidate: inside, baseline: self.total - between - inside, between }
     }
 
-    /// The sum over the pairs of these trials, and that of their rows.
+    /// Sum over the pairs of these trials, and sum over their rows.
     #[inline(always)]
     fn sums(&self, chosen: &[usize]) -> (f64, f64) {
-        // UserTurn once, so that it need not be checked for every value.
+        // One bounds check here saves one for every value.
         assert!(chosen.iter().all(|trial| *trial < self.size), "a trial of the case is chosen");
         let mut inside = 0.0;
         let mut rows = 0.0;
@@ -69,7 +70,7 @@ impl<'s> Pairwise<'s> {
     }
 }
 
-/// Number of unordered pairs of so many trials.
+/// Number of unordered pairs of `count` trials.
 #[must_use]
 pub fn pairs(count: usize) -> f64 {
     0.5 * float(count) * (float(count) - 1.0)

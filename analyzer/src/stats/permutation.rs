@@ -1,8 +1,8 @@
-//! The block test: within-session permutation of the arm labels, studentised.
+//! Block test: within-session permutation of the arm labels, studentised.
 //!
-//! A case is a table of its contrast under every relabelling of its trials, the observed one first. Under "identical
-//! builds" every entry of a table is equally likely, independently of the other cases, so the test is exact; because
-//! the statistic is studentised it stays right where the mean effect is 0 but single cases differ (DECISION 1.3).
+//! A case is a table of its contrast under every relabelling of its trials, the observed one first. With identical
+//! builds every entry of a table is equally likely, independently of the other cases, so the test is exact. The
+//! studentised statistic keeps the level if the mean effect is 0 but single cases differ (DECISION 1.3).
 
 use rayon::prelude::*;
 
@@ -12,26 +12,26 @@ mod tilted;
 
 use tilted::{Drawn, Tilted};
 
-/// Random permutations drawn where enumerating all is too much and the first ones do not look harmless.
+/// Number of permutations drawn if enumeration is too expensive and the first draws are not clearly harmless.
 pub const PERMUTATIONS: u32 = 15_999;
 
-/// Drawn first: where these already look harmless the others are not drawn.
+/// Number of permutations drawn first; if they are clearly harmless, no more are drawn.
 const FIRST: u32 = 1_999;
 
-/// Permutations that are drawn side by side, their sums and streams near the processor; weights are added up by block.
+/// Permutations evaluated together, so that their sums and streams stay in the cache; weights are added by block.
 const BLOCK: u32 = 64;
 
-/// Over this many of the first as bad as observed (15 %) nothing is shown at any level in use. Rejections at a level
-/// well below it are only ever lost by stopping, never won, so the test keeps its size.
+/// Number of the first draws at least as extreme (15 %) above which no level in use can reject. Stopping can only lose
+/// rejections, so the test keeps its size.
 const HARMLESS: usize = 300;
 
-/// Up to this many relabellings of all cases together are enumerated.
+/// Largest number of relabellings of all cases together that is enumerated.
 pub const ENUMERATED: u64 = 32_768;
 
-/// Relative slack within which two statistics count as tied.
+/// Relative tolerance of a tie between two statistics.
 const TIE: f64 = 1e-12;
 
-/// The tables of the cases, laid end to end.
+/// Tables of the cases, concatenated.
 #[derive(Debug, Clone, Default)]
 pub struct Tables {
     values: Vec<f64>,
@@ -42,7 +42,7 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// Lays out the tables; an entry 0 is the observed contrast. Cases that no relabelling changes are summed up once.
+    /// Lays out the tables, whose entry 0 is the observed contrast. Cases that no relabelling changes are summed once.
     #[must_use]
     pub fn new<'a>(tables: impl IntoIterator<Item = &'a [f64]>) -> Self {
         let mut laid = Self::default();
@@ -61,7 +61,7 @@ impl Tables {
         laid
     }
 
-    /// The statistic under one relabelling.
+    /// Statistic under one relabelling.
     fn statistic(&self, mut entry: impl FnMut(u32) -> u32) -> f64 {
         let mut sum = self.fixed_sum;
         let mut squares = self.fixed_squares;
@@ -73,7 +73,7 @@ impl Tables {
         studentised(sum, squares)
     }
 
-    /// One-sided p of "no deterioration": how often a relabelling looks as bad as what was observed, or worse.
+    /// One-sided p of "no deterioration": share of relabellings at least as extreme as the observed one.
     #[must_use]
     pub fn p_value(&self, key: StreamKey) -> f64 {
         let observed = self.statistic(|_| 0);
@@ -106,15 +106,15 @@ impl Tables {
             self.as_bad(key, block * BLOCK..end, bar)
         });
         let first: usize = blocks.sum();
-        // The observed labelling is one of those drawn from, so p is never 0 (Phipson and Smyth 2010).
+        // The observed labelling is one of the draws, so p is never 0 (Phipson and Smyth 2010).
         if first > HARMLESS {
             return ratio(first + 1, FIRST as usize + 1);
         }
         self.tail(key, bar)
     }
 
-    /// How many of these permutations look as bad as what was observed. Case by case for all of them, so that a case's table
-    /// is read from memory once.
+    /// Number of these permutations at least as extreme as the observed labelling. All permutations are evaluated case
+    /// by case, so that each table is read from memory once.
     fn as_bad(&self, key: StreamKey, numbers: std::ops::Range<u32>, bar: f64) -> usize {
         let start = (self.fixed_sum, self.fixed_squares);
         let mut drawn: Vec<(Stream, (f64, f64))> =
@@ -130,7 +130,7 @@ impl Tables {
         drawn.iter().filter(|(_, (sum, squares))| studentised(*sum, *squares) <= bar).count()
     }
 
-    /// p from permutations drawn near the observed statistic; those drawn before do not enter.
+    /// P-value from permutations drawn near the observed statistic, without the earlier draws.
     fn tail(&self, key: StreamKey, bar: f64) -> f64 {
         let tables = self.spans.iter().map(|(start, length)| &self.values[*start..*start + *length as usize]);
         let tilted = Tilted::new(tables);
@@ -148,7 +148,7 @@ impl Tables {
     }
 }
 
-/// A monotone function of Student's t, without its division by zero: sum over root of sum of squares.
+/// A monotone function of Student's t without its division by zero: sum over root of the sum of squares.
 fn studentised(sum: f64, squares: f64) -> f64 {
     if squares > 0.0 { sum / squares.sqrt() } else { 0.0 }
 }
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn p_is_uniform_under_the_null_in_its_lower_part() {
-        // 2,000 tables of identical builds with spread contrasts; the 99.9 % limits of the share at most .05 and .01.
+        // 2,000 tables of identical builds with spread contrasts; 99.9 % limits of the share at most .05 and .01.
         let key = StreamKey::new(9, "null");
         let p_values: Vec<f64> = (0..2000_u64)
             .map(|number| {

@@ -1,35 +1,35 @@
 //! Tail probabilities of a sum of independent draws, one from each of several tables.
 //!
-//! Under relabelling within sessions a statistic that is a sum over sessions is such a sum, so its cumulant generating
-//! function is known exactly: K(s) = sum of ln mean exp(s x) over the tables. Lugannani and Rice (1980) turn it into tail
-//! probabilities with a relative error of some percent however small they are, without drawing anything (DECISION 1.9).
-//! The approximation is for sums that are nearly continuous: with few tables the caller enumerates instead.
+//! Under relabelling within sessions, a statistic that is a sum over sessions is such a sum. Its cumulant generating
+//! function is known exactly: K(s) = sum of ln mean exp(s x) over the tables. Lugannani and Rice (1980) give tail
+//! probabilities from it with a relative error of some percent, however small they are, without any draw (DECISION
+//! 1.9). The approximation is for nearly continuous sums; with few tables the caller enumerates instead.
 
 use rayon::prelude::*;
 
 use crate::stats::normal;
 
-/// Tables summed by one thread at a time; fixed, so that sums do not depend on the number of threads.
+/// Number of tables summed by one thread at a time; fixed, so that sums do not depend on the number of threads.
 const CHUNK: usize = 64;
 
-/// Nearer to the mean than this many standard deviations the formula is replaced by its limit.
+/// Distance from the mean, in standard deviations, below which the formula is replaced by its limit.
 const NEAR_MEAN: f64 = 1e-4;
 
-/// How exactly the saddlepoint is solved for, in standard deviations of the sum.
+/// Tolerance of the saddlepoint, in standard deviations of the sum.
 const TOLERANCE: f64 = 1e-9;
 
-/// Relative slack within which two sums count as tied.
+/// Relative tolerance of a tie between two sums.
 const TIE: f64 = 1e-12;
 
-/// Most steps towards the saddlepoint; Newton needs about six.
+/// Largest number of steps towards the saddlepoint; Newton needs about six.
 const MAX_STEPS: u32 = 200;
 
-/// The distribution of a sum of one entry of each table, every entry of a table equally likely.
+/// Distribution of a sum of one entry of each table, every entry of a table equally likely.
 #[derive(Debug, Clone)]
 pub struct SumOfDraws {
-    /// The entries of tables that are not constant, without their mean, in standard deviations of the sum.
+    /// Entries of the tables that are not constant, centred, in standard deviations of the sum.
     values: Vec<f64>,
-    /// Where each table starts and ends in `values`, and its least and largest entry.
+    /// Start and end of each table in `values`, and its smallest and largest entry.
     tables: Vec<Table>,
     mean: f64,
     deviation: f64,
@@ -43,7 +43,7 @@ struct Table {
     most: f64,
 }
 
-/// The cumulant generating function and its first two derivatives.
+/// Cumulant generating function with its first two derivatives.
 #[derive(Debug, Clone, Copy, Default)]
 struct Cumulants {
     value: f64,
@@ -52,7 +52,7 @@ struct Cumulants {
 }
 
 impl SumOfDraws {
-    /// Takes the tables.
+    /// Builds the distribution from the tables.
     #[must_use]
     pub fn new<'a>(tables: impl IntoIterator<Item = &'a [f64]>) -> Self {
         let mut sum = Self { values: Vec::new(), tables: Vec::new(), mean: 0.0, deviation: 0.0 };
@@ -63,7 +63,7 @@ impl SumOfDraws {
             sum.mean += middle;
             let least = table.iter().copied().fold(f64::INFINITY, f64::min);
             let most = table.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            // What differs by rounding alone is constant.
+            // A table that varies by rounding alone is constant.
             if table.is_empty() || most - least <= TIE * most.abs().max(least.abs()) {
                 continue;
             }
@@ -86,7 +86,7 @@ impl SumOfDraws {
         sum
     }
 
-    /// How many tables are not constant.
+    /// Number of tables that are not constant.
     #[must_use]
     pub fn varying(&self) -> usize {
         self.tables.len()
@@ -131,14 +131,14 @@ impl SumOfDraws {
         if z <= least + slack {
             return 1.0;
         }
-        // The largest sum is there however often each table holds its largest entry.
+        // The probability of the largest sum depends on how often each table has its largest entry.
         let edge = self.edge();
         let saddle = if z >= most - slack { None } else { self.saddlepoint(z) };
         let Some((s, at)) = saddle else { return edge };
         let root = s.signum() * (2.0 * (s * z - at.value)).max(0.0).sqrt();
         let scaled = s * at.second.sqrt();
         let tail = if root.abs() < NEAR_MEAN || scaled.abs() < NEAR_MEAN {
-            // The limit at the mean: half, less a sixth of the skewness times the normal density.
+            // Limit at the mean: half, minus a sixth of the skewness times the normal density.
             0.5 - self.skewness() / (6.0 * (2.0 * std::f64::consts::PI).sqrt())
         } else {
             let density = (-0.5 * root * root).exp() / (2.0 * std::f64::consts::PI).sqrt();
@@ -172,9 +172,9 @@ impl SumOfDraws {
         self.tables.iter().map(third).sum()
     }
 
-    /// Where K'(s) = z, and K there; `None` where rounding hides it because z is too near the end of the support.
+    /// Solves K'(s) = z and returns s and K(s); `None` if z is too near the end of the support for the precision.
     fn saddlepoint(&self, z: f64) -> Option<(f64, Cumulants)> {
-        // K' grows from the least to the largest sum: Newton, kept inside a bracket that shrinks.
+        // K' grows from the smallest to the largest sum: Newton inside a shrinking bracket.
         let (mut low, mut high) = (f64::NEG_INFINITY, f64::INFINITY);
         let mut s = z;
         for _ in 0..MAX_STEPS {
@@ -194,7 +194,7 @@ impl SumOfDraws {
             } else if low.is_finite() && high.is_finite() {
                 0.5 * (low + high)
             } else {
-                // No bracket yet: walk outwards.
+                // No bracket yet: step outwards.
                 s - miss.signum() * (1.0 + s.abs())
             };
             if !s.is_finite() || s.abs() > 1e12 || high - low <= 1e-14 * s.abs() {
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn fair_coins_are_the_binomial_between_its_steps() {
-        // 100 coins of +-1. Between two steps of the lattice the formula is about right; scipy.stats.binom.sf(59, 100, .5).
+        // 100 coins of +-1. Between two lattice points the formula is about right; scipy.stats.binom.sf(59, 100, .5).
         let tables = vec![[1.0, -1.0]; 100];
         let sum = SumOfDraws::new(tables.iter().map(<[f64; 2]>::as_slice));
         assert_eq!(sum.varying(), 100);
@@ -271,7 +271,7 @@ mod tests {
 
     #[test]
     fn skewed_tables_agree_with_their_own_draws() {
-        // Tables as of squared distances: many small entries, a few large ones.
+        // Tables like squared distances: many small entries, a few large ones.
         let key = StreamKey::new(3, "skewed");
         let mut stream = key.stream(0);
         let tables: Vec<Vec<f64>> = (0..40)

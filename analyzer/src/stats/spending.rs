@@ -1,9 +1,9 @@
-//! Group-sequential boundaries: how alpha is spent over looks, and what each look must reach.
+//! Group-sequential boundaries: alpha spent over looks, and the boundary of each look.
 //!
-//! One-sided spending of the O'Brien-Fleming kind, alpha(t) = 2 (1 - Phi(z(1 - alpha/2) / sqrt t)) (Lan and DeMets 1983).
-//! Boundaries come from the joint distribution of the looks by numerical recursion (Armitage, McPherson and Rowe 1969):
-//! the density of the sum at one look, below the boundary, is folded with the next increment. Information fractions are
-//! shares of the planned cases, so increments are independent.
+//! One-sided spending of the O'Brien-Fleming kind, alpha(t) = 2 (1 - Phi(z(1 - alpha/2) / sqrt t)) (Lan and DeMets
+//! 1983). Boundaries come from the joint distribution of the looks by numerical recursion (Armitage, McPherson and
+//! Rowe 1969): the density of the sum at one look, below the boundary, is convolved with the next increment.
+//! Information fractions are shares of the planned cases, so increments are independent.
 
 use std::collections::BTreeMap;
 
@@ -21,13 +21,13 @@ const NODES: [(f64, f64); 8] = [
     (0.989_400_934_991_649_9, 0.027_152_459_411_754_18),
 ];
 
-/// Standard deviations beyond which nothing lies that counts.
+/// Number of standard deviations beyond which the density is negligible.
 const REACH: f64 = 8.0;
 
-/// Width of a panel of nodes, in standard deviations of the smallest increment.
+/// Width of a quadrature panel, in standard deviations of the smallest increment.
 const PANEL: f64 = 3.0;
 
-/// The part of `alpha` that is spent at information fraction `t`; all of it from 1 on.
+/// Part of `alpha` spent at information fraction `t`; all of it from 1 on.
 #[must_use]
 pub fn spent(alpha: f64, t: f64) -> f64 {
     if t >= 1.0 {
@@ -39,8 +39,8 @@ pub fn spent(alpha: f64, t: f64) -> f64 {
     }
 }
 
-/// What the standard normal quantile of 1 - p must reach at each look. `fractions` are ascending, above 0; infinite where
-/// nothing can be spent.
+/// Boundary of the standard normal quantile of 1 - p at each look. `fractions` are ascending, above 0. A boundary is
+/// infinite if nothing can be spent.
 #[must_use]
 pub fn boundaries(alpha: f64, fractions: &[f64]) -> Vec<f64> {
     let mut found = Vec::with_capacity(fractions.len());
@@ -49,7 +49,7 @@ pub fn boundaries(alpha: f64, fractions: &[f64]) -> Vec<f64> {
         let before = if look == 0 { 0.0 } else { fractions[look - 1] };
         let spend = spent(alpha, *t) - spent(alpha, before);
         let step = t - before;
-        // A look that adds nothing, or that may spend nothing, shows nothing.
+        // A look without new cases, or with nothing to spend, shows nothing.
         if step <= 1e-9 || spend <= 1e-300 {
             found.push(f64::INFINITY);
             if step > 1e-9 {
@@ -73,14 +73,14 @@ fn smallest(fractions: &[f64]) -> f64 {
     steps.chain(fractions.first().copied()).fold(f64::INFINITY, f64::min)
 }
 
-/// The density of the sum (a Brownian motion at the look's time) where no boundary has been crossed: nodes, and density
-/// times weight there.
+/// Density of the sum (a Brownian motion at the look's time) if no boundary has been crossed: nodes, and density times
+/// weight there.
 struct Density {
     points: Vec<(f64, f64)>,
 }
 
 impl Density {
-    /// The density after a look at time `t`, whose bound on the standard scale is `bound`.
+    /// Density after a look at time `t` with boundary `bound` on the standard scale.
     fn after(before: Option<&Self>, t: f64, step: f64, bound: f64, smallest: f64) -> Self {
         let (low, high) = (-REACH * t.sqrt(), (bound * t.sqrt()).min(REACH * t.sqrt()));
         let scale = step.sqrt();
@@ -92,21 +92,21 @@ impl Density {
         Self { points: points.into_iter().map(|(x, weight)| (x, weight * of(x))).collect() }
     }
 
-    /// The density of the sum at `x` after an increment of this standard deviation.
+    /// Density of the sum at `x` after an increment of this standard deviation.
     fn folded(&self, x: f64, scale: f64) -> f64 {
         let near = self.near(x - REACH * scale, x + REACH * scale);
         let sum: f64 = near.iter().map(|(point, mass)| mass * density((x - point) / scale)).sum();
         sum / scale
     }
 
-    /// The bound at time `t` that is crossed with probability `spend` by what has not crossed one before.
+    /// Boundary at time `t` that is crossed with probability `spend` by paths that have crossed none before.
     fn bound(&self, spend: f64, t: f64, step: f64) -> f64 {
         let (root, scale) = (t.sqrt(), step.sqrt());
         let crossed = |bound: f64| -> f64 {
             let high = bound * root;
             self.points.iter().map(|(point, mass)| mass * normal::cdf((point - high) / scale)).sum()
         };
-        // As if there had been no look before, it would be crossed more often.
+        // Upper limit: without earlier looks the boundary would be crossed more often.
         let (mut low, mut high) = (-REACH, (-normal::quantile(spend)).min(37.0) + 1e-9);
         for _ in 0..60 {
             let middle = 0.5 * (low + high);
@@ -148,13 +148,13 @@ fn density(x: f64) -> f64 {
     (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt()
 }
 
-/// Levels that a schedule's boundaries are tabled at, besides the level of the decision: standard normal quantiles of
-/// 1 - alpha from `HIGHEST` down in steps of `GRID_STEP`.
+/// Levels at which boundaries are tabulated besides the level of the decision: standard normal quantiles of 1 - alpha
+/// from `HIGHEST` down in steps of `GRID_STEP`.
 const LEVELS: u32 = 64;
 const HIGHEST: f64 = 7.0;
 const GRID_STEP: f64 = 9.0 / 63.0;
 
-/// A schedule of looks and its boundaries by level, computed when they are asked for.
+/// A schedule of looks with its boundaries by level, computed on demand.
 #[derive(Debug, Clone)]
 pub struct Schedule {
     fractions: Vec<f64>,
@@ -164,7 +164,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// A schedule of looks at these information fractions; `alpha` is tabled exactly.
+    /// A schedule of looks at these information fractions; `alpha` is tabulated exactly.
     #[must_use]
     pub fn new(alpha: f64, fractions: &[f64]) -> Self {
         let exact = -normal::quantile(alpha);
@@ -176,7 +176,7 @@ impl Schedule {
         Self { fractions: fractions.to_vec(), levels, rows: BTreeMap::new() }
     }
 
-    /// The fractions of the looks.
+    /// Information fractions of the looks.
     #[must_use]
     pub fn fractions(&self) -> &[f64] {
         &self.fractions
@@ -187,10 +187,10 @@ impl Schedule {
         self.rows.entry(level).or_insert_with(|| boundaries(normal::cdf(-levels[level]), fractions))
     }
 
-    /// The smallest alpha whose boundary a p-value crosses at this look (from 0); between tabled levels by interpolation.
+    /// Smallest alpha whose boundary a p-value crosses at this look (from 0), interpolated between tabulated levels.
     pub fn level(&mut self, look: usize, p: f64) -> f64 {
         let reached = -normal::quantile(p.clamp(1e-300, 1.0 - 1e-12));
-        // Boundaries fall with the level's quantile: finds the first level whose boundary is reached.
+        // Boundaries fall with the level's quantile, so the first level whose boundary is reached is searched.
         let (mut first, mut end) = (0, self.levels.len());
         while first < end {
             let middle = usize::midpoint(first, end);
@@ -214,7 +214,7 @@ impl Schedule {
     }
 }
 
-/// The sequential p of one test after its looks: the smallest alpha whose boundary has been crossed so far.
+/// Sequential p of one test after its looks: the smallest alpha whose boundary has been crossed so far.
 #[must_use]
 pub fn sequential_p(schedule: &mut Schedule, p_values: &[f64]) -> f64 {
     let each = p_values.iter().enumerate().map(|(look, p)| schedule.level(look, *p));
@@ -244,7 +244,7 @@ mod tests {
         for p in [1e-9, 0.003, 0.05, 0.4] {
             assert!((schedule.level(0, p) / p - 1.0).abs() < 1e-3, "{p}: {}", schedule.level(0, p));
         }
-        // A look that adds nothing is passed over.
+        // A look that adds nothing is skipped.
         let bounds = boundaries(0.05, &[0.5, 0.5, 1.0]);
         assert!(bounds[1].is_infinite());
         assert!((bounds[2] - boundaries(0.05, &[0.5, 1.0])[1]).abs() < 1e-9);
@@ -256,7 +256,7 @@ mod tests {
         for (look, bound) in boundaries(0.05, &QUARTERS).into_iter().enumerate() {
             let p = normal::cdf(-bound);
             assert!((schedule.level(look, p * 0.999_999) - 0.05).abs() < 1e-5, "look {look}");
-            // Between the tabled levels: the level found has this p on its boundary.
+            // Between the tabulated levels: the boundary of the level found has this p.
             let level = schedule.level(look, 0.3 * p);
             let back = normal::cdf(-boundaries(level, &QUARTERS)[look]);
             assert!((back / (0.3 * p) - 1.0).abs() < 2e-2, "look {look}: {back} {}", 0.3 * p);

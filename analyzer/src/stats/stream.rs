@@ -1,6 +1,6 @@
-//! Random streams by counter: each consumer has its own stream, identified by (seed, purpose, number).
+//! Counter-based random streams: each consumer has its own stream, identified by (seed, purpose, number).
 //!
-//! The draws of a permutation depend neither on the thread that makes them nor on earlier draws.
+//! The draws of a permutation depend neither on the thread nor on earlier draws.
 
 pub use seeded::{Stream, scale_to};
 
@@ -9,9 +9,9 @@ pub use seeded::{Stream, scale_to};
 pub struct StreamKey(seeded::Key);
 
 impl StreamKey {
-    /// Derives the key of a purpose (a metric's name and the quantity that is drawn).
+    /// Derives the key of a purpose (a metric's name and the quantity drawn).
     ///
-    /// The derivation is frozen: it fixes the p values of earlier verdicts.
+    /// The derivation is frozen, because it determines the p-values of earlier verdicts.
     #[must_use]
     pub fn new(seed: u64, purpose: &str) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("foreshadow 2026 analyzer stream v1");
@@ -20,13 +20,13 @@ impl StreamKey {
         Self(seeded::Key::from_bytes(*hasher.finalize().as_bytes()))
     }
 
-    /// The key material, for draws by hash.
+    /// Key material, for draws by hash.
     #[must_use]
     pub fn bytes(&self) -> &[u8; 32] {
         self.0.bytes()
     }
 
-    /// The stream with this number.
+    /// Stream with this number.
     #[must_use]
     pub fn stream(&self, number: u64) -> Stream {
         self.0.stream(number)

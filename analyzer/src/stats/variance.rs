@@ -1,6 +1,6 @@
-//! Means, variances, and how much of a contrast's variance more trials could remove (DECISION 1.6).
+//! Means, variances, and the part of a contrast's variance that more trials could remove (DECISION 1.6).
 
-/// Arithmetic mean in the order given; 0 where there is nothing.
+/// Arithmetic mean in the given order; 0 if empty.
 #[must_use]
 pub fn mean(values: &[f64]) -> f64 {
     if values.is_empty() { 0.0 } else { values.iter().sum::<f64>() / float(values.len()) }
@@ -16,9 +16,9 @@ pub fn variance(values: &[f64]) -> f64 {
     values.iter().map(|value| (value - middle) * (value - middle)).sum::<f64>() / float(values.len() - 1)
 }
 
-/// The mean of the second numbers with the luck of the first ones taken out, as `all` first numbers have the mean they
-/// should have (a control variate, which CUPED is): the adjusted mean, its standard error, and the share of the variance
-/// that the first numbers explain. Nothing where the first numbers do not vary.
+/// Control variate estimate (as in CUPED): mean of the second numbers adjusted by their regression on the first
+/// numbers, whose mean is that of `all`. Returns the adjusted mean, its standard error, and the share of the variance
+/// explained; absent if the first numbers do not vary.
 #[must_use]
 pub fn control(pairs: &[(f64, f64)], all: &[f64]) -> Option<(f64, f64, f64)> {
     let first: Vec<f64> = pairs.iter().map(|pair| pair.0).collect();
@@ -36,25 +36,25 @@ pub fn control(pairs: &[(f64, f64)], all: &[f64]) -> Option<(f64, f64, f64)> {
     Some((y - slope * (x - mean(all)), (left / float(pairs.len())).sqrt(), explained))
 }
 
-/// A count as a number.
+/// Converts a count to a floating point number.
 #[must_use]
 pub fn float(count: usize) -> f64 {
     f64::from(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
-/// The variance of a case's contrast, taken apart.
+/// Variance components of a case's contrast.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Components {
-    /// Variance between cases that no number of trials removes.
+    /// Variance between cases, which no number of trials removes.
     pub between: f64,
     /// Variance within a case, both arms together, of a single trial each.
     pub within: f64,
 }
 
 impl Components {
-    /// Takes the variance of the contrasts apart; `arms` are the trial values of both lanes per case.
+    /// Splits the variance of the contrasts into components; `arms` are the trial values of both lanes per case.
     ///
-    /// `None` where fewer than two cases have two trials in both lanes: what is within is then not known.
+    /// `None` if fewer than two cases have two trials in both lanes, because the variance within is then unknown.
     #[must_use]
     pub fn estimate(contrasts: &[f64], arms: &[(&[f64], &[f64])]) -> Option<Self> {
         let pooled = |arm: fn(&(&[f64], &[f64])) -> usize, of: fn(&(&[f64], &[f64])) -> f64| {
@@ -75,7 +75,7 @@ impl Components {
         Some(Self { between, within: within_baseline + within_candidate })
     }
 
-    /// Variance of a case's contrast with this many trials in each lane.
+    /// Variance of a case's contrast with this many trials per lane.
     #[must_use]
     pub fn at(&self, trials: f64) -> f64 {
         self.between + self.within / trials

@@ -1,62 +1,62 @@
-//! What `foreshadow calibrate` measured on the sessions of a run, as it is written to its file and into verdicts.
+//! Calibration of the decision on the sessions of a run, as `foreshadow calibrate` writes it and verdicts repeat it.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Decision, Unit};
 
-/// The version of the calibration's shape.
+/// Version of the calibration's format.
 pub const CALIBRATION_FORMAT: u32 = 1;
 
-/// How the decision does on these sessions when nothing changed, and what it could see.
+/// Error rates of the decision between identical builds, and detectable changes, on the sessions of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Calibration {
     /// [`CALIBRATION_FORMAT`].
     pub format: u32,
-    /// The run whose trials were split.
+    /// Run whose trials were split.
     pub run: String,
-    /// Its build.
+    /// Build of the run.
     pub build: String,
-    /// The policy that was calibrated.
+    /// Digest of the calibrated policy.
     pub policy_digest: String,
     /// Seed of the splits.
     pub seed: u64,
     /// Looks of each decision.
     pub looks: u32,
-    /// Cases of the run that could be split.
+    /// Number of cases with at least two complete trials.
     pub cases: u64,
-    /// Trials that each arm of a split has of a case, on average.
+    /// Mean number of trials per case in each arm of a split.
     pub trials: f64,
-    /// Random splits of each case's trials into two arms; each was decided on as if one were a candidate.
+    /// Number of random splits of each case's trials into two arms, each decided as if one arm were a candidate.
     pub splits: u64,
-    /// Splits by their answer.
+    /// Number of splits by decision.
     pub decisions: CalibrationDecisions,
-    /// Share of splits that blocked: identical builds, so each is a false alarm.
+    /// Share of splits that were blocked. Both arms are the same build, so each block is a false alarm.
     pub false_block: f64,
-    /// 95 % interval of that share (Clopper and Pearson 1934) over the splits; they share the sessions, so it is the
-    /// rate on these sessions that it bounds.
+    /// 95 % interval of that share (Clopper and Pearson 1934) over the splits. The splits share the sessions, so it
+    /// bounds the rate on these sessions.
     pub false_block_interval: [f64; 2],
-    /// The metrics.
+    /// Calibration of each metric.
     pub metrics: Vec<CalibrationMetric>,
-    /// What a decision of this size costs.
+    /// Cost of a decision of this size.
     pub cost: CostForecast,
-    /// What the reader must know to judge the numbers.
+    /// Facts that a reader needs to judge the numbers.
     pub notes: Vec<String>,
 }
 
-/// Splits by their answer.
+/// Number of splits by decision.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CalibrationDecisions {
-    /// Approved.
+    /// Approved splits.
     pub approve: u64,
-    /// Blocked.
+    /// Blocked splits.
     pub block: u64,
-    /// Neither.
+    /// Inconclusive splits.
     pub inconclusive: u64,
 }
 
 impl CalibrationDecisions {
-    /// Counts an answer.
+    /// Counts a decision.
     pub fn add(&mut self, answer: Decision) {
         match answer {
             Decision::Approve => self.approve += 1,
@@ -66,47 +66,47 @@ impl CalibrationDecisions {
     }
 }
 
-/// What could be seen of a metric.
+/// Calibration of a metric.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CalibrationMetric {
-    /// The metric.
+    /// Name of the metric.
     pub name: String,
-    /// What it is measured in.
+    /// Unit of the metric's values.
     pub unit: Unit,
-    /// Whether it may block.
+    /// Whether the metric can block.
     pub decides: bool,
-    /// Whether approval needs it.
+    /// Whether approval needs the metric.
     pub required: bool,
-    /// Cases that have it.
+    /// Number of cases with a value.
     pub cases: u64,
-    /// How much worse is tolerated, on the scale of effects.
+    /// Tolerated worsening, on the scale of effects.
     pub margin: f64,
-    /// Share of splits in which this metric alone, corrected, said "worse".
+    /// Share of splits in which the corrected block test of this metric rejected.
     pub false_alarm: f64,
-    /// Standard deviation of a case's contrast between identical builds, with as many trials in each lane as the run has.
+    /// Standard deviation of a case's contrast between identical builds, with as many trials per lane as the run has.
     pub deviation: f64,
-    /// The smallest worsening that blocks with probability 0.8 with these cases and as many trials in each lane as the
-    /// run has, on the scale of effects.
+    /// Smallest worsening that blocks with probability 0.8, with these cases and as many trials per lane as the run
+    /// has, on the scale of effects.
     pub detectable: f64,
-    /// The same in words.
+    /// The detectable worsening in words.
     pub detectable_text: String,
-    /// The smallest margin with which identical builds are approved with probability 0.8, on the scale of effects.
+    /// Smallest margin at which identical builds are approved with probability 0.8, on the scale of effects.
     pub approvable_margin: f64,
-    /// Cases with which identical builds reach the margin with probability 0.8.
+    /// Number of cases with which identical builds reach the margin with probability 0.8.
     pub cases_to_approve: u64,
 }
 
-/// What a decision costs.
+/// Cost of a decision.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CostForecast {
     /// Trials of both lanes, with all cases.
     pub trials: u64,
-    /// Tokens of both lanes, where the run counts them.
+    /// Tokens of both lanes, if the run counts them.
     pub tokens: Option<f64>,
-    /// US dollars of both lanes, where the run counts them.
+    /// US dollars of both lanes, if the run counts them.
     pub usd: Option<f64>,
-    /// Hours of agent time of both lanes, where the run counts them.
+    /// Hours of agent time of both lanes, if the run counts them.
     pub agent_hours: Option<f64>,
-    /// Mean share of the cases that had been looked at when splits were decided (early stopping).
+    /// Mean share of the cases that were looked at before a split was decided (early stopping).
     pub share_used: f64,
 }

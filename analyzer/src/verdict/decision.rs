@@ -3,30 +3,30 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The answer.
+/// Decision on the candidate.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, strum::IntoStaticStr,
 )]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum Decision {
-    /// The candidate may roll out.
+    /// The candidate can roll out.
     Approve,
     /// The candidate must not roll out: harm is proven.
     Block,
-    /// Neither is shown; [`Verdict::reasons`] says why and [`Verdict::need`] what it would take.
+    /// Neither is shown. The verdict's `reasons` give the causes and `need` the sample size.
     Inconclusive,
 }
 
 impl Decision {
-    /// The word as it is stored and printed.
+    /// Name in `verdict.json`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         self.into()
     }
 }
 
-/// Why the answer is what it is: a closed list.
+/// Reason code of a decision; the list is closed.
 #[derive(
     Debug,
     Clone,
@@ -44,60 +44,61 @@ impl Decision {
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum ReasonCode {
-    /// Blocks: the candidate broke an invariant that somebody declared and that the baseline keeps.
+    /// Blocks: the candidate broke a declared invariant that the baseline keeps.
     InvariantViolated,
-    /// Blocks: a deciding metric got worse, proven at the family-wise level, and not shown to stay within its margin.
+    /// Blocks: a deciding metric got worse, proven at the family-wise level, and is not shown to stay within its
+    /// margin.
     Deteriorated,
     /// Approves: a required metric is shown not to be worse than its margin allows.
     NonInferior,
-    /// Remark: worse, proven, but shown to stay within the margin.
+    /// Remark: a metric got worse, proven, but is shown to stay within its margin.
     DeterioratedWithinMargin,
     /// Inconclusive: a required metric is not shown to stay within its margin; more sessions are needed.
     Underpowered,
     /// Inconclusive: fewer cases than any method needs at this margin.
     BelowFloor,
-    /// Inconclusive: the replay's world answered too little as recorded, or the re-run baseline differs from the recording.
+    /// Inconclusive: the recordings lack too many answers, or the re-run baseline differs from the recording.
     ReplayUnfaithful,
-    /// Inconclusive: whether trials that left the recording are counted good or bad changes the answer.
+    /// Inconclusive: the decision depends on whether trials that diverged from the recording count as good or bad.
     TooManyUnscorable,
-    /// Inconclusive: whether missing or torn trials are counted good or bad changes the answer.
+    /// Inconclusive: the decision depends on whether missing or incomplete trials count as good or bad.
     MissingTrials,
-    /// Remark: the baseline itself breaks a declared invariant, so it is compared as a rate.
+    /// Remark: the baseline itself breaks a declared invariant, so the invariant is compared as a rate.
     BaselineViolatesInvariant,
-    /// Inconclusive: the sessions were picked by their outcome, so means regress and say nothing.
+    /// Inconclusive: the sessions were selected by their outcome, so means regress and show nothing.
     CorpusSelected,
-    /// Inconclusive: the baseline is the recording itself, with no re-runs to compare with.
+    /// Inconclusive: the baseline is the recording itself, without re-runs.
     BaselineIsRecording,
     /// Inconclusive: no metric that approval needs could be computed.
     NoRequiredMetric,
     /// Inconclusive: a metric that the policy requires by name could not be computed.
     MetricAbsent,
-    /// Inconclusive: an invariant that the policy declares could not be checked on any trial.
+    /// Inconclusive: a declared invariant could not be checked on any trial, or is vacuous.
     InvariantUnchecked,
     /// Inconclusive: the two runs have no case in common.
     NoPairs,
-    /// Remark: the answers changed, which is for review; it says nothing of better or worse.
+    /// Remark: the answers changed. The change is for review and is neither better nor worse.
     AnswersChanged,
-    /// Remark: the candidate's trials are not like the recording that stands for the baseline.
+    /// Remark: the candidate's trials differ from the recording that is the baseline.
     DiffersFromRecording,
-    /// Remark: slices that nobody named stand out; look at them and add sessions there.
+    /// Remark: the subgroup search found slices that stand out; review them and add sessions there.
     SliceStandsOut,
 }
 
 impl ReasonCode {
-    /// The code as it is stored and printed.
+    /// Code in `verdict.json`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         self.into()
     }
 }
 
-/// One reason.
+/// A reason of the decision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Reason {
-    /// Its code.
+    /// Reason code.
     pub code: ReasonCode,
-    /// The metric or invariant that it is about, where it is about one.
+    /// Metric or invariant concerned, if any.
     pub metric: Option<String>,
     /// The reason in one sentence, with its numbers.
     pub detail: String,

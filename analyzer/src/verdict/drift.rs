@@ -1,116 +1,117 @@
-//! What a verdict says of changes that are for review: answers that drift, tools used more or less.
+//! Changes for review: answers that drift, tools used more or less.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Whether the answers changed (DECISION 1.9): evidence of change, not of harm.
+/// Drift test of the answers (DECISION 1.9): evidence of change, not of harm.
 ///
-/// Distances are cosine distances of the embedded answers; a case's drift is the mean distance between the lanes less the
-/// mean distance within each.
+/// Distances are cosine distances of the embedded answers. The drift of a case is the mean distance between the lanes
+/// minus the mean distance within the lanes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Drift {
-    /// The model that embedded the answers.
+    /// Model that embedded the answers.
     pub model: String,
-    /// Cases with an embedded answer in both lanes.
+    /// Number of cases with an embedded answer in both lanes.
     pub cases: u64,
-    /// The baseline's embedded answers in them.
+    /// Embedded answers of the baseline in these cases.
     pub trials_baseline: u64,
-    /// The candidate's.
+    /// Embedded answers of the candidate in these cases.
     pub trials_candidate: u64,
-    /// What was relabelled.
+    /// Unit of the permutations.
     pub permutation_unit: PermutationUnit,
-    /// Relabellings taken, the observed one included.
+    /// Number of permutations evaluated, the observed labels included.
     pub permutations: u64,
-    /// Whether these are all there are.
+    /// Whether all permutations were evaluated.
     pub is_exact: bool,
-    /// Bandwidth of the Gaussian kernel: the median distance (Euclidean) of two answers to one case.
+    /// Bandwidth of the Gaussian kernel: the median Euclidean distance of two answers to one case.
     pub bandwidth: f64,
-    /// Mean distance of two answers of the baseline to one case; absent where it has one trial of each.
+    /// Mean distance of two baseline answers to one case; absent with one trial per case.
     pub distance_baseline: Option<f64>,
-    /// The same of the candidate.
+    /// Mean distance of two candidate answers to one case; absent with one trial per case.
     pub distance_candidate: Option<f64>,
-    /// Mean distance of an answer of the baseline and one of the candidate to one case.
+    /// Mean distance between a baseline answer and a candidate answer to one case.
     pub distance_between: f64,
-    /// Mean drift over the cases with two trials in both lanes; 0 in the mean for identical builds.
+    /// Mean drift over the cases with two trials in both lanes; 0 on average for identical builds.
     pub drift: Option<f64>,
-    /// What each statistic says.
+    /// Results of each statistic.
     pub statistics: Vec<DriftStatistic>,
-    /// The probability for identical builds of a smallest p as small as the smallest of the statistics'
-    /// (Westfall and Young 1993).
+    /// Westfall-Young min-p: probability for identical builds that the smallest p of the statistics is at most this
+    /// small (Westfall and Young 1993).
     pub p_min: f64,
     /// Whether the answers changed: `p_min` is at most the policy's alpha.
     pub changed: bool,
-    /// What a change leads to.
+    /// Consequence of a change.
     pub effect: DriftEffect,
-    /// The cases that moved most, the furthest first, at most twenty.
+    /// Cases with the largest drift, in descending order; at most 20.
     pub drifted: Vec<DriftedCase>,
-    /// The same in one sentence.
+    /// Result in one sentence.
     pub detail: String,
 }
 
-/// What may be relabelled when nothing changed.
+/// Unit that the permutations of the drift test exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum PermutationUnit {
-    /// The trials of a case.
+    /// Trials of a case.
     Trials,
-    /// The whole arms of a case: its trials share state, the policy says.
+    /// Whole arms of a case, because the policy declares that its trials share state.
     Sessions,
 }
 
-/// What a change of answers leads to.
+/// Consequence of a change of answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum DriftEffect {
-    /// A person looks at it.
+    /// The change is for review.
     Review,
-    /// The policy declares the build neutral: metric `semantic.drift` may block, and approval needs it.
+    /// The policy declares the build neutral: metric `semantic.drift` can block, and approval needs it.
     Block,
 }
 
-/// What a drift statistic says.
+/// Result of a drift statistic.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DriftStatistic {
-    /// `within` (each session's own change), `cross` (a change that sessions have in common), `dispersion` (more or less
-    /// variety) or `single` (the only trial of a lane is unlike the other lane's).
+    /// `within` (change of each session), `cross` (change common to the sessions), `dispersion` (more or less variety)
+    /// or `single` (the only trial of a lane differs from the other lane's).
     pub name: String,
-    /// Cases that it says something of.
+    /// Number of cases with this statistic.
     pub cases: u64,
-    /// Its value.
+    /// Value of the statistic.
     pub value: f64,
-    /// The probability for identical builds of a value as extreme.
+    /// Probability of a value as extreme for identical builds.
     pub p: f64,
-    /// The same as a share of the relabellings taken; `p` is more exact in the tail, where a saddlepoint gives it.
+    /// The same probability as a share of the evaluated permutations; `p` is more exact in the tail, where it comes
+    /// from a saddlepoint approximation.
     pub p_permutation: f64,
 }
 
-/// A case whose answers moved.
+/// A case with large drift.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DriftedCase {
-    /// The case.
+    /// Id of the case.
     pub case: String,
-    /// Its drift.
+    /// Drift of the case.
     pub drift: f64,
-    /// Share of the case's own relabellings under which its lanes lie at least as far apart.
+    /// Share of the case's own permutations with a distance between the lanes at least as large.
     pub p: f64,
 }
 
-/// How often a tool is used: a change is a finding, never harm, so nothing here decides.
+/// Use of a tool. A change is for review and never decides.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ToolRate {
-    /// The tool.
+    /// Name of the tool.
     pub tool: String,
-    /// Share of the baseline's trials that call it, mean over the cases.
+    /// Share of the baseline's trials that call the tool, mean over the cases.
     pub called_baseline: f64,
-    /// The same of the candidate.
+    /// Share of the candidate's trials that call the tool, mean over the cases.
     pub called_candidate: f64,
-    /// Two-sided p of "no change", within-session permutation; not corrected for the number of tools.
+    /// Two-sided p of "no change" by within-session permutation; not corrected for the number of tools.
     pub p_called: f64,
-    /// Cases compared: both lanes have a transcript.
+    /// Number of cases with transcripts in both lanes.
     pub cases: u64,
-    /// Share of the baseline's trials that make a write of it in another order than the recording, mean over the cases;
-    /// absent where there is no recording or the tool does not write.
+    /// Share of the baseline's trials with a write of the tool in another order than the recording, mean over the
+    /// cases; absent without a recording or if the tool does not write.
     pub reordered_baseline: Option<f64>,
-    /// The same of the candidate.
+    /// The same share of the candidate's trials.
     pub reordered_candidate: Option<f64>,
 }

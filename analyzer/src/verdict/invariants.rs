@@ -1,118 +1,118 @@
-//! What a verdict says of declared invariants: rates and bounds, every violation by call, liveness, the envelope.
+//! Results of declared invariants: rates and bounds, violations by call, mutation check, the envelope.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How an invariant fared.
+/// Result of an invariant.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct InvariantResult {
-    /// Its name.
+    /// Name, equal to the key in the policy.
     pub name: String,
-    /// Candidate trials that break it, each confirmed by a second evaluation of the stored trial.
+    /// Candidate trials that break the invariant, each confirmed by a second evaluation of the stored trial.
     pub violations: u64,
-    /// Candidate cases on which it was checked.
+    /// Candidate cases on which the invariant was checked.
     pub cases: u64,
-    /// Upper 95 % bound of the share of cases in which the candidate breaks it (Clopper-Pearson).
+    /// Upper 95 % bound of the share of cases in which the candidate breaks the invariant (Clopper-Pearson).
     pub upper_bound: f64,
-    /// Sessions of the candidate that break it, the first twenty.
+    /// Candidate sessions that break the invariant; the first 20.
     pub examples: Vec<String>,
-    /// What the first examples did, in words, one for each of `examples`.
+    /// First violation of each session in `examples`, in words.
     #[serde(default)]
     pub details: Vec<String>,
-    /// Baseline trials that break it; over zero it is compared as a rate.
+    /// Baseline trials that break the invariant; above 0, the invariant is compared as a rate.
     #[serde(default)]
     pub violations_baseline: u64,
-    /// What came of it.
+    /// State of the invariant.
     #[serde(default)]
     pub state: InvariantState,
-    /// The candidate's trials in numbers.
+    /// Counts of the candidate's trials.
     #[serde(default)]
     pub candidate: LaneCheck,
-    /// The baseline's.
+    /// Counts of the baseline's trials.
     #[serde(default)]
     pub baseline: LaneCheck,
-    /// The recordings', one of each case, where there are any.
+    /// Counts of the recordings, one per case, if there are any.
     #[serde(default)]
     pub recorded: Option<LaneCheck>,
-    /// Every single violation of the sessions in `examples`, a hundred at most.
+    /// Violations of the sessions in `examples`, at most 100.
     #[serde(default)]
     pub violation_examples: Vec<ViolationExample>,
-    /// The most that `upper_bound` may be, where the policy says.
+    /// Largest value of `upper_bound` that the policy allows, if set.
     #[serde(default)]
     pub max_rate: Option<f64>,
-    /// Candidate violations that a second evaluation did not find again: they do not block.
+    /// Candidate violations that a second evaluation did not confirm; they do not block.
     #[serde(default)]
     pub unconfirmed: u64,
-    /// Whether it can fail on these sessions at all.
+    /// Mutation check of the invariant; absent if it was not run.
     #[serde(default)]
     pub mutation_check: Option<MutationCheck>,
 }
 
-/// What came of an invariant.
+/// State of an invariant.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, strum::IntoStaticStr,
 )]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum InvariantState {
-    /// No candidate trial breaks it.
+    /// No candidate trial breaks the invariant.
     #[default]
     Kept,
-    /// A candidate trial breaks it and no baseline trial does: blocks.
+    /// A candidate trial breaks the invariant and no baseline trial does: blocks.
     Violated,
-    /// The baseline breaks it too: compared as a rate, the metric `invariant.NAME`.
+    /// The baseline breaks the invariant too: compared as a rate, the metric `invariant.NAME`.
     Demoted,
-    /// No candidate trial shows what it is about: nothing is approved.
+    /// The invariant applies to no candidate trial: forbids approval.
     Unchecked,
-    /// Nothing that these sessions could do breaks it: nothing is approved.
+    /// No changed baseline trial breaks the invariant: forbids approval.
     Vacuous,
-    /// Kept, but by too few cases for the bound that the policy demands: nothing is approved.
+    /// Kept, but by too few cases for the bound that the policy demands: forbids approval.
     TooFewCases,
 }
 
 impl InvariantState {
-    /// The word as it is stored and printed.
+    /// Name in `verdict.json`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         self.into()
     }
 }
 
-/// An invariant over the trials of one lane.
+/// Counts of an invariant over the trials of one lane.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LaneCheck {
-    /// Trials on which it was checked.
+    /// Trials on which the invariant was checked.
     pub trials: u64,
-    /// Of these, those that break it.
+    /// Trials that break the invariant.
     pub violations: u64,
-    /// Cases on which it was checked.
+    /// Cases on which the invariant was checked.
     pub cases: u64,
-    /// Of these, those in which a trial breaks it.
+    /// Cases in which a trial breaks the invariant.
     pub violating_cases: u64,
-    /// `violating_cases` of `cases`.
+    /// `violating_cases` divided by `cases`; 0 without cases.
     pub rate: f64,
-    /// Upper 95 % bound of that share over all such cases (Clopper-Pearson); 1 where none was checked.
+    /// Upper 95 % bound of that share (Clopper-Pearson); 1 without cases.
     pub upper_bound: f64,
 }
 
-/// One thing that a candidate trial did against an invariant.
+/// A violation by a candidate trial.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ViolationExample {
-    /// The case.
+    /// Id of the case.
     pub case: String,
-    /// The trial's number.
+    /// Number of the trial.
     pub trial: u32,
-    /// What its exchanges are stored under in its run.
+    /// Session id of the trial's exchanges in its run.
     pub session: String,
-    /// The exchange's number within the session, where it is a call.
+    /// Sequence number of the exchange in its session, for a call.
     pub seq: Option<u32>,
-    /// The tool, where it is a call.
+    /// Name of the tool, for a call.
     pub tool: Option<String>,
-    /// The rule, where the invariant has several.
+    /// Name of the rule, if the invariant has several.
     pub rule: Option<String>,
-    /// Where in the arguments or the answer, as a JSON pointer; empty for the whole.
+    /// JSON pointer into the arguments or the answer; empty for the whole.
     pub pointer: String,
-    /// What was done, in words.
+    /// The violation in words.
     pub detail: String,
 }
 
@@ -129,15 +129,15 @@ pub struct MutationCheck {
     pub vacuous_rules: Vec<String>,
 }
 
-/// The capability envelope that every trial was checked against.
+/// Capability envelope that every trial was checked against.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EnvelopeIdentity {
-    /// BLAKE3 of its content, schema files included.
+    /// BLAKE3 of the envelope, schema files included.
     pub digest: String,
-    /// The agent that it is for, where it says.
+    /// Agent that the envelope is for, if set.
     pub agent: Option<String>,
-    /// Its version, where it says.
+    /// Version of the envelope, if set.
     pub version: Option<String>,
-    /// Keys that this build reads and does not check, with their lines.
+    /// Keys of the envelope that this build does not check, with their lines.
     pub not_checked: Vec<String>,
 }

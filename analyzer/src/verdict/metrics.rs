@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What is known of a metric.
+/// State of a metric.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, strum::IntoStaticStr,
 )]
@@ -21,14 +21,14 @@ pub enum MetricState {
 }
 
 impl MetricState {
-    /// The word as it is stored and printed.
+    /// Name in `verdict.json`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         self.into()
     }
 }
 
-/// What `baseline` and `candidate` of a metric are measured in.
+/// Unit of a metric's `baseline` and `candidate` values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
@@ -55,84 +55,84 @@ impl Unit {
     }
 }
 
-/// How a metric fared.
+/// Result of a metric.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct MetricResult {
-    /// Its name.
+    /// Name of the metric.
     pub name: String,
-    /// `outcome`, `effects`, `replay`, `semantic`, `sequence`, `cost` or `invariant`.
+    /// Family: `outcome`, `effects`, `replay`, `semantic`, `sequence`, `cost` or `invariant`.
     pub family: String,
-    /// Whether approval needs it.
+    /// Whether approval needs the metric.
     pub required: bool,
-    /// Cases compared.
+    /// Number of cases compared.
     pub cases: u64,
-    /// Mean over the cases, baseline, in `unit`.
+    /// Mean of the baseline over the cases, in `unit`.
     pub baseline: f64,
-    /// Mean over the cases, candidate, in `unit`.
+    /// Mean of the candidate over the cases, in `unit`.
     pub candidate: f64,
     /// Mean contrast, candidate minus baseline, oriented so that larger is better.
     pub effect: f64,
-    /// One-sided bounds of the effect at level 1 - alpha each; under looks at the level of the last look (repeated
-    /// confidence bounds), under `anytime` those of the betting confidence sequence.
+    /// One-sided bounds of the effect, each at level 1 - alpha. With planned looks, the level is that of the last look
+    /// (repeated confidence bounds); for `anytime`, the bounds are those of the betting confidence sequence.
     pub interval: [f64; 2],
-    /// How much worse is tolerated, on the scale of `effect`.
+    /// Tolerated worsening, on the scale of `effect`.
     pub margin: f64,
-    /// One-sided p of "no deterioration"; under looks the smallest alpha at which its boundary has been crossed so far
-    /// (a sequential p), under `anytime` 1 / the largest capital so far.
+    /// One-sided p of "no deterioration". With planned looks, a sequential p: the smallest alpha at which the boundary
+    /// has been crossed so far. For `anytime`, 1 / the largest capital so far.
     pub p_block: f64,
-    /// The same after Holm's correction over the deciding metrics and critical slices; absent where the metric does not
+    /// The same p after Holm's correction over the deciding metrics and critical slices; absent if the metric does not
     /// decide.
     pub p_block_adjusted: Option<f64>,
-    /// One-sided p of "worse than the margin"; under looks and `anytime` as for `p_block`.
+    /// One-sided p of "worse than the margin", in the sense of `p_block`.
     pub p_approve: f64,
-    /// Whether it may block.
+    /// Whether the metric can block.
     pub decides: bool,
-    /// What is known.
+    /// State of the metric.
     pub state: MetricState,
-    /// What `baseline` and `candidate` are measured in.
+    /// Unit of `baseline` and `candidate`.
     pub unit: Unit,
-    /// The fewest cases with which this margin can be shown at all.
+    /// Smallest number of cases with which any method can show this margin.
     pub floor: u64,
-    /// Cases whose contrast was cut to the metric's range.
+    /// Number of cases whose contrast was clipped to the metric's range.
     #[serde(default)]
     pub clipped: u64,
-    /// The effect with what the recordings explain taken out; absent without recordings, and for reading only.
+    /// Effect adjusted for the recordings; absent without recordings; never decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adjusted: Option<Adjusted>,
 }
 
-/// A mean contrast less its regression on the success of the recording (CUPED, Deng et al. 2013).
+/// A mean contrast minus its regression on the success of the recording (CUPED, Deng et al. 2013).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Adjusted {
-    /// Cases with a labelled recording.
+    /// Number of cases with a labelled recording.
     pub cases: u64,
-    /// The adjusted mean contrast.
+    /// Adjusted mean contrast.
     pub effect: f64,
-    /// Its standard error.
+    /// Standard error of the adjusted mean.
     pub standard_error: f64,
     /// Share of the contrast's variance that the recording explains.
     pub explained: f64,
 }
 
-/// Whether the candidate's trials and the recording of the same case look drawn from one distribution, for a baseline that
-/// is a recording. Evidence of a difference, of the builds or of the replay, not of harm.
+/// Test of whether the candidate's trials and the recording of the same case come from one distribution, for a
+/// baseline that is a recording. Shows a difference of build or replay, not harm.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ExchangeabilityResult {
-    /// What was compared: a metric, `calls` or another description of a trial.
+    /// Quantity compared: `success`, `writes` or `calls`.
     pub name: String,
-    /// Cases compared.
+    /// Number of cases compared.
     pub cases: u64,
-    /// One-sided p of "the recording is like any of the candidate's trials".
+    /// One-sided p of "the recording is exchangeable with the candidate's trials".
     pub p: f64,
-    /// The same after Holm's correction over these comparisons.
+    /// The same p after Holm's correction over these comparisons.
     pub p_adjusted: f64,
 }
 
 /// A metric that could not be computed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AbsentMetric {
-    /// Its name.
+    /// Name of the metric.
     pub name: String,
-    /// Why.
+    /// Reason in words.
     pub reason: String,
 }

@@ -3,70 +3,70 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What it would take to approve a build that is as the candidate looks.
+/// Sample size that approval of a build like the candidate would need.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Need {
-    /// Cases in all, not in addition; 0 where nothing more is needed or it cannot be reached.
+    /// Number of cases in all, not in addition; 0 if nothing more is needed or approval is not reachable.
     pub cases: u64,
-    /// Trials of each case in each lane that this counts with.
+    /// Trials per case and lane that this assumes.
     pub trials: u64,
     /// Predicted probability of approval with that many.
     pub predicted_approve: f64,
-    /// Whether more cases of this kind can lead to approval at all.
+    /// Whether more cases of this kind can lead to approval.
     #[serde(default)]
     pub reachable: bool,
-    /// Other ways to the same power: cases by trials of each.
+    /// Alternatives with the same power.
     #[serde(default)]
     pub options: Vec<NeedOption>,
-    /// What adding cases would bring, by cases added and trials of each.
+    /// Predicted approval by number of cases added and trials per case.
     #[serde(default)]
     pub table: Vec<NeedRow>,
-    /// Trials of each case that reach the power at the least cost; absent where the runs do not say.
+    /// Cost-optimal number of trials per case; absent if the runs do not determine it.
     #[serde(default)]
     pub best_trials: Option<u64>,
-    /// Whether more cases or more trials of each help more; absent where the runs do not say.
+    /// Whether more cases or more trials help more; absent if the runs do not determine it.
     #[serde(default)]
     pub advice: Option<NeedAdvice>,
-    /// The same in one sentence.
+    /// The need in one sentence.
     #[serde(default)]
     pub detail: String,
 }
 
-/// A way to the wanted power.
+/// An alternative with the planned power.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct NeedOption {
-    /// Trials of each case in each lane.
+    /// Trials per case and lane.
     pub trials: u64,
-    /// Cases.
+    /// Number of cases.
     pub cases: u64,
     /// Trials in all, both lanes.
     pub trials_total: u64,
 }
 
-/// What a number of cases more would bring.
+/// Prediction for a number of added cases.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct NeedRow {
     /// Cases to add.
     pub extra_cases: u64,
     /// Cases in all.
     pub cases: u64,
-    /// Trials in each lane of each case that is added.
+    /// Trials per lane of each added case.
     pub trials: u64,
-    /// Predicted probability of approval then.
+    /// Predicted probability of approval.
     pub predicted_approve: f64,
     /// Trials to add, both lanes.
     pub trials_added: u64,
-    /// What these cost, US dollars, at the mean cost of the trials that are there.
+    /// Cost of these trials, US dollars, at the mean cost of the existing trials.
     #[serde(default)]
     pub cost_usd: Option<f64>,
 }
 
-/// What helps more.
+/// Advice between more cases and more trials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum NeedAdvice {
-    /// Most of the variance is between cases: more trials of the same cases cannot remove it.
+    /// Most of the variance is between cases, which more trials of the same cases cannot remove.
     AddSessions,
-    /// Most of the variance is within cases: more trials of each help as well.
+    /// Most of the variance is within cases, so more trials per case help as well.
     AddSessionsOrTrials,
 }

@@ -3,72 +3,72 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How many cases a source decided `success` of.
+/// Number of cases that a source decided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SourceCount {
-    /// `label`, `label:NAME`, `evaluator:NAME`, `judge:NAME`, `end_state`, or `none` where nobody may say.
+    /// `label`, `label:NAME`, `evaluator:NAME`, `judge:NAME`, `end_state`, or `none` without a source.
     pub source: String,
-    /// Paired cases.
+    /// Number of paired cases.
     pub cases: u64,
 }
 
-/// Where `success` comes from, and what is known of those who say it.
+/// Sources of `success` and their measured quality.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OutcomeResult {
-    /// The sources by how many paired cases each decided.
+    /// Sources by the number of paired cases that each decided.
     pub decided_by: Vec<SourceCount>,
-    /// The evaluators with their measured agreement with labels.
+    /// Evaluators with their measured agreement with labels.
     pub evaluators: Vec<EvaluatorResult>,
 }
 
-/// How well an evaluator agrees with labels, in one slice or over all trials.
+/// Agreement of an evaluator with labels, in one slice or over all trials.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Agreement {
-    /// `NAME=VALUE`; absent over all trials.
+    /// Slice as `NAME=VALUE`; absent over all trials.
     pub slice: Option<String>,
-    /// Trials that have both a label and its word.
+    /// Number of trials with both a label and a score.
     pub labels: u64,
-    /// Cases of these trials.
+    /// Number of cases of these trials.
     pub cases: u64,
-    /// Labels that are successes.
+    /// Number of labelled successes.
     pub successes: u64,
-    /// Of these, how many it passed.
+    /// Labelled successes that the evaluator passed.
     pub successes_passed: u64,
-    /// Labels that are failures.
+    /// Number of labelled failures.
     pub failures: u64,
-    /// Of these, how many it caught.
+    /// Labelled failures that the evaluator caught.
     pub failures_caught: u64,
-    /// Share of the trials in which both agree; absent without any.
+    /// Share of the trials in which both agree; absent without trials.
     pub agreement: Option<f64>,
-    /// Lower bound of it.
+    /// Lower bound of the agreement.
     pub agreement_lower: Option<f64>,
-    /// Cohen's kappa; absent where chance alone would agree always.
+    /// Cohen's kappa; absent if chance alone would always agree.
     pub kappa: Option<f64>,
-    /// Lower bound of it.
+    /// Lower bound of kappa.
     pub kappa_lower: Option<f64>,
-    /// Whether its word may decide here.
+    /// Whether the evaluator's scores can decide here.
     pub qualified: bool,
-    /// Why, with the numbers.
+    /// Reason for `qualified`, with the numbers.
     pub reason: String,
 }
 
-/// An evaluator and what its word is worth.
+/// An evaluator and its agreement with labels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EvaluatorResult {
-    /// Its name.
+    /// Name of the evaluator.
     pub name: String,
-    /// `label`, `command`, `http` or `judge`.
+    /// Kind: `label`, `command`, `http` or `judge`.
     pub kind: String,
-    /// Digest of its configuration; both where the runs were scored by two versions.
+    /// Digest of the evaluator's configuration; two digests if the runs were scored by two versions.
     pub digest: String,
-    /// Trials of both runs that it scored, recordings apart.
+    /// Trials of both runs that it scored, recordings excluded.
     pub scored: u64,
-    /// Trials of both runs that it was asked of and could not score.
+    /// Trials of both runs for which it returned an error.
     pub errors: u64,
-    /// Whether its word may decide anywhere.
+    /// Whether its scores can decide anywhere.
     pub qualified: bool,
-    /// Its agreement with labels over all trials.
+    /// Agreement with labels over all trials.
     pub overall: Agreement,
-    /// Its agreement in each slice that it is measured in, by name; empty where that is all trials together.
+    /// Agreement by slice; empty if it is measured over all trials together.
     pub slices: Vec<Agreement>,
 }

@@ -1,4 +1,4 @@
-//! Slices of the cases in a verdict: those that the policy names, and those that a search found.
+//! Slices of the cases: those that the policy declares, and those that the subgroup search found.
 
 use std::collections::BTreeMap;
 
@@ -7,78 +7,78 @@ use serde::{Deserialize, Serialize};
 
 use super::{MetricState, Unit};
 
-/// A metric in a slice that the policy names.
+/// Result of a metric in a declared slice.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SliceResult {
-    /// The slice's name in the policy.
+    /// Name of the slice in the policy.
     pub name: String,
-    /// What its cases have in common.
+    /// Slice names and values that its cases share.
     pub criteria: BTreeMap<String, String>,
-    /// Whether the slice may block: it joins Holm's correction with the deciding metrics.
+    /// Whether the slice can block; it then joins Holm's correction with the deciding metrics.
     pub critical: bool,
     /// Whether approval needs the slice to stay within the margin.
     pub required: bool,
-    /// The metric.
+    /// Name of the metric.
     pub metric: String,
-    /// What `baseline` and `candidate` are measured in.
+    /// Unit of `baseline` and `candidate`.
     pub unit: Unit,
-    /// Cases of the slice that have the metric.
+    /// Number of cases of the slice with a value.
     pub cases: u64,
-    /// Whether there are enough cases to say anything (30); if not, all p are 1 and the state is `undecided`.
+    /// Whether there are enough cases for a test (30); without them every p is 1 and the state is `undecided`.
     pub has_enough_cases: bool,
-    /// The fewest cases with which the margin can be shown at all.
+    /// Smallest number of cases with which any method can show the margin.
     pub floor: u64,
-    /// Mean over the cases, baseline, in `unit`.
+    /// Mean of the baseline over the cases, in `unit`.
     pub baseline: f64,
-    /// Mean over the cases, candidate, in `unit`.
+    /// Mean of the candidate over the cases, in `unit`.
     pub candidate: f64,
     /// Mean contrast, larger is better.
     pub effect: f64,
-    /// One-sided bounds of the effect at level 1 - alpha each.
+    /// One-sided bounds of the effect, each at level 1 - alpha.
     pub interval: [f64; 2],
-    /// How much worse is tolerated, on the scale of `effect`.
+    /// Tolerated worsening, on the scale of `effect`.
     pub margin: f64,
     /// One-sided p of "no deterioration".
     pub p_block: f64,
-    /// The same corrected: by Holm with the deciding metrics where the slice is critical, else by Benjamini and Hochberg
-    /// over the other slices.
+    /// The same p corrected: by Holm with the deciding metrics if the slice is critical, else by Benjamini and
+    /// Hochberg over the other slices.
     pub p_block_adjusted: f64,
     /// One-sided p of "worse than the margin".
     pub p_approve: f64,
-    /// What is known.
+    /// State of the metric in the slice.
     pub state: MetricState,
 }
 
-/// What a search over all slices found; for review, it never decides.
+/// Result of the subgroup search; it is for review and never decides.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SubgroupSearch {
-    /// The metric that was searched.
+    /// Name of the metric searched.
     pub metric: String,
-    /// Slices looked at: conjunctions of up to three conditions with enough cases.
+    /// Number of slices scored: conjunctions of up to three conditions with enough cases.
     pub searched: u64,
-    /// Slices left out because there were too many, the smallest first; 0 where none.
+    /// Number of slices left out because there were too many, the smallest first.
     pub left_out: u64,
-    /// Relabellings that the whole search was repeated on.
+    /// Number of permutations on which the search was repeated.
     pub permutations: u64,
-    /// The score that the worst slice of identical builds exceeds with probability alpha, negative.
+    /// Score that the worst slice of identical builds falls below with probability alpha; negative.
     pub critical_score: f64,
     /// Slices that stand out, the worst first.
     pub slices: Vec<Subgroup>,
 }
 
-/// A slice that a search found.
+/// A slice found by the subgroup search.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Subgroup {
-    /// What its cases have in common.
+    /// Properties and values that its cases share.
     pub criteria: BTreeMap<String, String>,
-    /// Its cases that have the metric.
+    /// Number of cases of the slice with a value.
     pub cases: u64,
     /// Mean contrast in the slice, larger is better.
     pub effect: f64,
-    /// Mean contrast outside of it.
+    /// Mean contrast outside the slice.
     pub effect_elsewhere: f64,
-    /// Sum of the contrasts over the root of the sum of their squares.
+    /// Sum of the contrasts divided by the root of the sum of their squares.
     pub score: f64,
-    /// How often the worst slice of a relabelling is as bad: right for the whole search.
+    /// Share of permutations whose worst slice is at least as bad; corrected for the whole search.
     pub p_adjusted: f64,
 }

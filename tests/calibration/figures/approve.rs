@@ -1,4 +1,4 @@
-//! False approvals: how often a build that is worse by just the margin, or of which too little is known, is approved.
+//! False approvals: share of approved builds that are worse by exactly the margin, or have too few sessions.
 
 use analyzer::{Decision, MonitoringPlan};
 
@@ -12,7 +12,7 @@ use crate::table::Table;
 const MARGIN: f64 = 0.05;
 const ALPHA: f64 = 0.05;
 
-/// How a build is worse by the margin in the mean: a name, the sessions' mean and concentration, and the change.
+/// Builds worse by the margin on average: name, mean and concentration of the sessions, and the change.
 fn harms() -> [(&'static str, f64, f64, Change); 4] {
     [
         ("spread, mean .90", 0.90, 1.0, Change::Scaled(MARGIN / 0.90)),
@@ -22,12 +22,12 @@ fn harms() -> [(&'static str, f64, f64, Change); 4] {
     ]
 }
 
-/// A3: the share of approvals in one look, and of Student's t in its place.
+/// A3: share of approvals in one look, with that of Student's t for comparison.
 pub(crate) fn a3(scale: Scale) -> Vec<Row> {
     worse_by_the_margin(scale, "A3", MonitoringPlan::SingleLook)
 }
 
-/// A4: the same in four looks; t stands beside it in one.
+/// A4: share of approvals in four looks, with that of t in one look for comparison.
 pub(crate) fn a4(scale: Scale) -> Vec<Row> {
     worse_by_the_margin(scale, "A4", MonitoringPlan::PlannedLooks(LOOKS))
 }
@@ -45,9 +45,9 @@ fn worse_by_the_margin(scale: Scale, id: &'static str, monitoring: MonitoringPla
                 }
                 let sessions = Sessions { count, mean, concentration, trials: (trials, trials) };
                 let times = scale.times(2000, 150);
-                let [approved, by_t] = repeat(&format!("{id} {name} {sessions:?}"), times, |dice| {
-                    let trials = draw(dice, &sessions, change, Extras::None);
-                    let verdict = decide_in(&policy, &trials, monitoring, dice);
+                let [approved, by_t] = repeat(&format!("{id} {name} {sessions:?}"), times, |rng| {
+                    let trials = draw(rng, &sessions, change, Extras::None);
+                    let verdict = decide_in(&policy, &trials, monitoring, rng);
                     [verdict.verdict == Decision::Approve, approves_by_t(&trials)]
                 });
                 let cell = format!("M={count}, K={trials}");
@@ -72,7 +72,7 @@ fn worse_by_the_margin(scale: Scale, id: &'static str, monitoring: MonitoringPla
     rows
 }
 
-/// What non-inferiority by Student's t would say.
+/// Non-inferiority by Student's t.
 pub(crate) fn approves_by_t((before, after): &(Table, Table)) -> bool {
     let share = |outcomes: &[crate::table::Outcome]| {
         let good = outcomes.iter().filter(|outcome| outcome.success).count();
@@ -82,15 +82,15 @@ pub(crate) fn approves_by_t((before, after): &(Table, Table)) -> bool {
     paired_t(&moved).greater <= ALPHA
 }
 
-/// A5: with fewer sessions than the floor nothing is approved, however good it looks.
+/// A5: below the floor nothing is approved, however good it looks.
 pub(crate) fn a5(scale: Scale) -> Vec<Row> {
     let policy = policy(SUCCESS);
-    let [approved] = repeat("A5", scale.times(2000, 100), |dice| {
-        let count = 5 + dice.below(54);
-        let trials = 1 + dice.below(8);
+    let [approved] = repeat("A5", scale.times(2000, 100), |rng| {
+        let count = 5 + rng.below(54);
+        let trials = 1 + rng.below(8);
         let sessions = Sessions { count, mean: 1.0, concentration: 1.0, trials: (trials, trials) };
-        let trials = draw(dice, &sessions, Change::None, Extras::None);
-        [decide(&policy, &trials, dice).verdict == Decision::Approve]
+        let trials = draw(rng, &sessions, Change::None, Extras::None);
+        [decide(&policy, &trials, rng).verdict == Decision::Approve]
     });
     vec![Row {
         id: "A5",

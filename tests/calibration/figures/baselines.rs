@@ -1,7 +1,7 @@
-//! Other tools on the same simulated tables: how often they block identical builds and let a regression pass.
+//! Other tools on the same simulated tables: rates of blocked identical builds and of missed regressions.
 //!
-//! statgate is asked itself (PyPI). The rules of Kayenta and Flagger are written down here from their documentation, each
-//! in the reading that favours it; pooled tests of trials stand for the tools that take every trial for independent.
+//! statgate itself runs (PyPI). The rules of Kayenta and Flagger are implemented here from their documentation, in the
+//! reading that favours them. Pooled tests of trials represent tools that treat every trial as independent.
 
 use analyzer::Decision;
 use serde_json::{Value, json};
@@ -11,22 +11,22 @@ use crate::classical::{fisher, float, mann_whitney, paired_t, wilcoxon};
 use crate::rate::{Rate, repeat};
 use crate::reference::ask;
 use crate::report::{Row, Standing};
-use crate::rng::Dice;
+use crate::rng::SimulationRng;
 use crate::simulation::{Change, Extras, Sessions, draw};
 use crate::table::{Outcome, Table};
 
 const SESSIONS: Sessions = Sessions { count: 100, mean: 0.9, concentration: 1.0, trials: (5, 5) };
 const MARGIN: f64 = 0.05;
 
-/// What is simulated: identical builds, sessions that differ without a change of the mean, and two regressions.
-const WORLDS: [(&str, Change); 4] = [
+/// Simulated changes: identical builds, sessions that differ with an unchanged mean, and two regressions.
+const SCENARIOS: [(&str, Change); 4] = [
     ("identical", Change::None),
     ("redrawn", Change::Redrawn),
     ("-.05", Change::Scaled(0.05 / 0.90)),
     ("-.10 in a tenth of the sessions", Change::Clustered(0.10 / 0.90)),
 ];
 
-/// What a rule says of a table.
+/// Result of a rule on a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Said {
     blocks: bool,
@@ -42,13 +42,13 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / float(values.len())
 }
 
-/// Fails or passes, with nothing between.
+/// A rule that only fails or passes.
 fn either(blocks: bool) -> Said {
     Said { blocks, passes: !blocks }
 }
 
-/// Kayenta's Mann-Whitney classifier at confidence .98 on the sessions' shares of success: a metric fails where the whole
-/// interval of the shift lies beyond a quarter of its estimate; anything else passes.
+/// Kayenta's Mann-Whitney classifier at confidence .98 on the sessions' shares of success: a metric fails if the whole
+/// interval of the shift is beyond a quarter of its estimate; anything else passes.
 fn kayenta((before, after): &(Table, Table)) -> Said {
     let (x, y) = (shares(after), shares(before));
     let mut shifts: Vec<f64> = x.iter().flat_map(|a| y.iter().map(move |b| a - b)).collect();
@@ -61,12 +61,12 @@ fn kayenta((before, after): &(Table, Table)) -> Said {
     either(high < -0.25 * estimate.abs() && high < 0.0)
 }
 
-/// Flagger's check of a metric against a fixed least value, here the truth before the change less the margin.
+/// Flagger's comparison of a metric with a fixed minimum, here the true value before the change minus the margin.
 fn flagger((_, after): &(Table, Table)) -> Said {
     either(mean(&shares(after)) < SESSIONS.mean - MARGIN)
 }
 
-/// Fisher's test of all trials as if they were independent, at .05.
+/// Fisher's test of all trials as independent, at .05.
 fn pooled_fisher((before, after): &(Table, Table)) -> Said {
     let count =
         |table: &Table, wanted: bool| table.iter().flatten().filter(|trial| trial.success == wanted).count();
@@ -74,7 +74,7 @@ fn pooled_fisher((before, after): &(Table, Table)) -> Said {
     either(fisher(table).less <= 0.05)
 }
 
-/// Mann and Whitney's test of all trials as if they were independent, at .05.
+/// Mann and Whitney's test of all trials as independent, at .05.
 fn pooled_mann_whitney((before, after): &(Table, Table)) -> Said {
     let values = |table: &Table| -> Vec<f64> {
         table.iter().flatten().map(|trial| f64::from(u8::from(trial.success))).collect()
@@ -98,10 +98,10 @@ fn student(tables: &(Table, Table)) -> Said {
     Said { blocks: paired_t(&differences).less <= 0.05, passes: paired_t(&moved).greater <= 0.05 }
 }
 
-type Rule<'a> = (&'a str, &'a (dyn Fn(&(Table, Table), &mut Dice) -> Said + Sync));
+type Rule<'a> = (&'a str, &'a (dyn Fn(&(Table, Table), &mut SimulationRng) -> Said + Sync));
 
 fn row(name: &str, results: &[[Rate; 2]]) -> Row {
-    let [identical, redrawn, everywhere, tenth] = results else { unreachable!("a result for each world") };
+    let [identical, redrawn, everywhere, tenth] = results else { unreachable!("a result for each scenario") };
     Row {
         id: "peer",
         figure: name.to_owned(),
@@ -121,10 +121,10 @@ fn row(name: &str, results: &[[Rate; 2]]) -> Row {
 }
 
 /// Every rule on the same tables, ours first.
-pub(crate) fn peers(scale: Scale) -> Vec<Row> {
+pub(crate) fn baselines(scale: Scale) -> Vec<Row> {
     let policy = policy(SUCCESS);
-    let ours = |tables: &(Table, Table), dice: &mut Dice| {
-        let answer = decide(&policy, tables, dice).verdict;
+    let ours = |tables: &(Table, Table), rng: &mut SimulationRng| {
+        let answer = decide(&policy, tables, rng).verdict;
         Said { blocks: answer == Decision::Block, passes: answer == Decision::Approve }
     };
     let rules: [Rule<'_>; 7] = [
@@ -140,11 +140,11 @@ pub(crate) fn peers(scale: Scale) -> Vec<Row> {
     let mut rows: Vec<Row> = rules
         .iter()
         .map(|(name, rule)| {
-            let results = WORLDS.map(|(world, change)| {
-                repeat(&format!("peers {world}"), times, |dice| {
-                    let tables = draw(dice, &SESSIONS, change, Extras::None);
-                    let said = rule(&tables, dice);
-                    [said.blocks, said.passes]
+            let results = SCENARIOS.map(|(scenario, change)| {
+                repeat(&format!("peers {scenario}"), times, |rng| {
+                    let tables = draw(rng, &SESSIONS, change, Extras::None);
+                    let result = rule(&tables, rng);
+                    [result.blocks, result.passes]
                 })
             });
             row(name, &results)
@@ -154,14 +154,14 @@ pub(crate) fn peers(scale: Scale) -> Vec<Row> {
     rows
 }
 
-/// statgate's own verdicts at its margin of .05; nothing where it is not installed.
+/// statgate's own verdicts at its margin of .05; absent if it is not installed.
 fn statgate(times: u32) -> Option<Row> {
     let mut results = Vec::new();
-    for (world, change) in WORLDS {
+    for (scenario, change) in SCENARIOS {
         let tables: Vec<Value> = (0..times)
             .map(|number| {
-                let mut dice = Dice::new(&format!("peers {world}"), u64::from(number));
-                let (before, after) = draw(&mut dice, &SESSIONS, change, Extras::None);
+                let mut rng = SimulationRng::new(&format!("peers {scenario}"), u64::from(number));
+                let (before, after) = draw(&mut rng, &SESSIONS, change, Extras::None);
                 let plain = |table: &Table| -> Vec<Vec<bool>> {
                     table.iter().map(|trials| trials.iter().map(|trial| trial.success).collect()).collect()
                 };
@@ -169,24 +169,24 @@ fn statgate(times: u32) -> Option<Row> {
             })
             .collect();
         let answers = ask("statgate", &json!({"tables": tables, "margin": MARGIN}))?;
-        let said = |word: &str| {
+        let share_of = |word: &str| {
             let all = answers.as_array().map_or(&[][..], Vec::as_slice);
             Rate {
                 hits: u32::try_from(all.iter().filter(|answer| **answer == word).count()).expect("few"),
                 of: times,
             }
         };
-        results.push([said("BLOCK"), said("SHIP")]);
+        results.push([share_of("BLOCK"), share_of("SHIP")]);
     }
     Some(row("statgate 0.1.1 (PyPI), margin .05", &results))
 }
 
 #[test]
-fn peers_are_asked_on_the_same_tables() {
-    let rows = peers(Scale::Short);
+fn baselines_decide_on_the_same_tables() {
+    let rows = baselines(Scale::Short);
     rows.iter().for_each(Row::print);
     assert!(rows.len() >= 7);
-    // The rules must be able to say both.
+    // Every rule must be able to give both results.
     let table = |after: bool| -> (Table, Table) {
         (vec![vec![Outcome::of(true); 4]; 60], vec![vec![Outcome::of(after); 4]; 60])
     };
@@ -197,6 +197,6 @@ fn peers_are_asked_on_the_same_tables() {
 
 #[test]
 #[ignore = "full size: tests/calibration/run"]
-fn full_peers() {
-    peers(Scale::full()).iter().for_each(Row::print);
+fn full_baselines() {
+    baselines(Scale::full()).iter().for_each(Row::print);
 }

@@ -1,4 +1,4 @@
-//! False blocks: how often identical builds, or builds that differ without being worse, are blocked.
+//! False blocks: share of blocked builds that are identical, or differ without being worse.
 
 use analyzer::{Decision, MonitoringPlan};
 
@@ -7,15 +7,15 @@ use crate::rate::{Rate, repeat};
 use crate::report::{Row, Standing, demand};
 use crate::simulation::{Change, Extras, Sessions, draw};
 
-/// Sessions, and trials of each in both lanes.
+/// Sessions, and trials per session in both lanes.
 const SIZES: [(usize, (usize, usize)); 4] = [(20, (5, 5)), (100, (4, 4)), (200, (1, 5)), (500, (8, 8))];
 const MEANS: [f64; 3] = [0.5, 0.9, 0.97];
 const CONCENTRATIONS: [f64; 3] = [0.5, 1.0, 5.0];
 
-/// The block test's level, which is the policy's default.
+/// Level of the block test, the policy's default.
 const ALPHA: f64 = 0.05;
 
-/// A1: identical builds, the whole procedure, six deciding metrics (four where the baseline has one trial each).
+/// A1: identical builds, the whole procedure, six deciding metrics (four if the baseline has one trial per session).
 pub(crate) fn a1(scale: Scale) -> Vec<Row> {
     let policy = policy(SIX_METRICS);
     let mut rows = Vec::new();
@@ -24,7 +24,7 @@ pub(crate) fn a1(scale: Scale) -> Vec<Row> {
         let mut worst: Option<(Rate, String)> = None;
         for mean in MEANS {
             for concentration in CONCENTRATIONS {
-                // The short version takes one cell of each size, another one each time.
+                // The short version takes one cell of each size, a different one each time.
                 let is_chosen = (count / 20) % 3 == (MEANS.iter().position(|m| *m == mean).unwrap_or(0))
                     && concentration == 1.0;
                 if scale == Scale::Short && (!is_chosen || count > 200) {
@@ -32,9 +32,9 @@ pub(crate) fn a1(scale: Scale) -> Vec<Row> {
                 }
                 let sessions = Sessions { count, mean, concentration, trials };
                 let purpose = format!("A1 {sessions:?}");
-                let [blocked] = repeat(&purpose, scale.times(2000, 100), |dice| {
-                    let trials = draw(dice, &sessions, Change::None, Extras::Effort(1.0));
-                    [decide_in(&policy, &trials, MonitoringPlan::PlannedLooks(LOOKS), dice).verdict
+                let [blocked] = repeat(&purpose, scale.times(2000, 100), |rng| {
+                    let trials = draw(rng, &sessions, Change::None, Extras::Effort(1.0));
+                    [decide_in(&policy, &trials, MonitoringPlan::PlannedLooks(LOOKS), rng).verdict
                         == Decision::Block]
                 });
                 all = all.add(blocked);
@@ -65,7 +65,7 @@ pub(crate) fn a1(scale: Scale) -> Vec<Row> {
     rows
 }
 
-/// A2: every session's chance is drawn anew for the candidate; each metric's own block test.
+/// A2: every session's probability is drawn again for the candidate; each metric's own block test.
 pub(crate) fn a2(scale: Scale) -> Vec<Row> {
     let policy = policy(SIX_METRICS);
     let mut rows = Vec::new();
@@ -76,9 +76,9 @@ pub(crate) fn a2(scale: Scale) -> Vec<Row> {
             }
             let sessions = Sessions { count, mean, concentration, trials };
             let [success, pass_k, agreement] =
-                repeat(&format!("A2 {sessions:?}"), scale.times(2000, 200), |dice| {
-                    let trials = draw(dice, &sessions, Change::Redrawn, Extras::None);
-                    let verdict = decide(&policy, &trials, dice);
+                repeat(&format!("A2 {sessions:?}"), scale.times(2000, 200), |rng| {
+                    let trials = draw(rng, &sessions, Change::Redrawn, Extras::None);
+                    let verdict = decide(&policy, &trials, rng);
                     ["success", "pass_k", "agreement"].map(|name| {
                         let metric = verdict.metrics.iter().find(|metric| metric.name == name);
                         metric.is_some_and(|metric| metric.p_block <= ALPHA)
@@ -86,7 +86,7 @@ pub(crate) fn a2(scale: Scale) -> Vec<Row> {
                 });
             let worst =
                 [success, pass_k, agreement].into_iter().max_by_key(|rate| rate.hits).unwrap_or(success);
-            // .065 of the acceptance table is what 2,000 repetitions of a true .05 may give.
+            // The limit .065 of the acceptance table is plausible for 2,000 repetitions of a true .05.
             let limit = Rate::limit(success.of, ALPHA).max(0.065);
             rows.push(Row {
                 id: "A2",

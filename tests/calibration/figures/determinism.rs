@@ -1,5 +1,5 @@
-//! What must not change a verdict, and what must never become one: order, threads, names of trials; a selected corpus; and
-//! whether the library or the binary decides.
+//! Facts that must not change a verdict (order, threads, trial numbers, library or binary), and a selected corpus,
+//! which must never give a verdict.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use tests::binary;
 use super::{FOUR_METRICS, SIX_METRICS, Scale, policy};
 use crate::rate::repeat;
 use crate::report::{Row, Standing, demand};
-use crate::rng::Dice;
+use crate::rng::SimulationRng;
 use crate::simulation::{Change, Extras, Sessions, draw};
 use crate::table::{self, Table};
 
@@ -22,8 +22,8 @@ pub(crate) fn a12(scale: Scale) -> Vec<Row> {
     for (said, figure) in
         [(true, "selected corpus, said so"), (false, "selected corpus, not said, lane recorded")]
     {
-        let [inconclusive, blocked] = repeat(&format!("A12 {said}"), scale.times(500, 40), |dice| {
-            let (recorded, candidate) = selected(dice);
+        let [inconclusive, blocked] = repeat(&format!("A12 {said}"), scale.times(500, 40), |rng| {
+            let (recorded, candidate) = selected(rng);
             let mut baseline = table::run(Lane::Recorded, &recorded);
             baseline.manifest.selected = said;
             let candidate = table::run(Lane::Candidate, &candidate);
@@ -46,11 +46,11 @@ pub(crate) fn a12(scale: Scale) -> Vec<Row> {
 }
 
 /// A hundred sessions of Beta(.9, .1) whose recording succeeded, and four trials of an identical build.
-fn selected(dice: &mut Dice) -> (Table, Table) {
+fn selected(rng: &mut SimulationRng) -> (Table, Table) {
     let one = Sessions { count: 1, mean: 0.9, concentration: 1.0, trials: (1, 4) };
     let (mut recorded, mut candidate) = (Table::new(), Table::new());
     while recorded.len() < 100 {
-        let (before, after) = draw(dice, &one, Change::None, Extras::Effort(1.0));
+        let (before, after) = draw(rng, &one, Change::None, Extras::Effort(1.0));
         if before[0][0].success {
             recorded.extend(before);
             candidate.extend(after);
@@ -59,15 +59,15 @@ fn selected(dice: &mut Dice) -> (Table, Table) {
     (recorded, candidate)
 }
 
-/// The verdict as it is written.
+/// The verdict as written to `verdict.json`.
 fn text(policy: &Policy, baseline: &Run, candidate: &Run) -> String {
     let analysis = analyzer::analyze_once(policy, baseline, candidate, None, 11).expect("both hold trials");
     serde_json::to_string_pretty(&analysis.verdict).expect("a verdict is JSON")
 }
 
-/// Gives the trials of each case new numbers, and all of them another order.
-fn disturb(dice: &mut Dice, run: &mut Run) {
-    dice.shuffle(&mut run.trials);
+/// Gives the trials of each case new numbers and all trials another order.
+fn disturb(rng: &mut SimulationRng, run: &mut Run) {
+    rng.shuffle(&mut run.trials);
     let mut next = std::collections::BTreeMap::new();
     for record in &mut run.trials {
         let number = next.entry(record.trial.case.clone()).or_insert(0);
@@ -76,20 +76,20 @@ fn disturb(dice: &mut Dice, run: &mut Run) {
     }
 }
 
-/// A13: order, numbers of trials and threads.
+/// A13: order, trial numbers and threads.
 pub(crate) fn a13(scale: Scale) -> Vec<Row> {
     let policy = policy(SIX_METRICS);
-    let [same] = repeat("A13", scale.times(40, 3), |dice| {
-        let change = [Change::None, Change::Scaled(0.05), Change::Clustered(0.1)][dice.below(3)];
-        let trials = [(5, 5), (8, 8), (1, 5)][dice.below(3)];
-        let sessions = Sessions { count: 40 + dice.below(80), mean: 0.8, concentration: 1.0, trials };
-        let (before, after) = draw(dice, &sessions, change, Extras::Effort(1.0));
+    let [same] = repeat("A13", scale.times(40, 3), |rng| {
+        let change = [Change::None, Change::Scaled(0.05), Change::Clustered(0.1)][rng.below(3)];
+        let trials = [(5, 5), (8, 8), (1, 5)][rng.below(3)];
+        let sessions = Sessions { count: 40 + rng.below(80), mean: 0.8, concentration: 1.0, trials };
+        let (before, after) = draw(rng, &sessions, change, Extras::Effort(1.0));
         let (mut baseline, mut candidate) =
             (table::run(Lane::Baseline, &before), table::run(Lane::Candidate, &after));
         let expected = text(&policy, &baseline, &candidate);
         let same = [1, 2, 3, 7].iter().all(|threads| {
-            disturb(dice, &mut baseline);
-            disturb(dice, &mut candidate);
+            disturb(rng, &mut baseline);
+            disturb(rng, &mut candidate);
             let pool = rayon::ThreadPoolBuilder::new().num_threads(*threads).build().expect("threads start");
             pool.install(|| text(&policy, &baseline, &candidate)) == expected
         });
@@ -105,7 +105,7 @@ pub(crate) fn a13(scale: Scale) -> Vec<Row> {
     }]
 }
 
-/// Imports both tables and analyzes them with the binary; `threads` of them.
+/// Imports both tables and analyzes them with the binary on this number of threads.
 fn through_binary(folder: &Path, policy: &str, (before, after): &(Table, Table), threads: &str) -> Value {
     std::fs::write(folder.join("policy.toml"), policy).expect("writes");
     for (lane, table) in [("baseline", before), ("candidate", after)] {
@@ -128,7 +128,7 @@ fn through_binary(folder: &Path, policy: &str, (before, after): &(Table, Table),
         .expect("is JSON")
 }
 
-/// The library that the figures ask and the binary that people run say the same.
+/// Compares the library, which the figures use, with the binary.
 pub(crate) fn binary_agrees(scale: Scale) -> Vec<Row> {
     let settings = [
         (SIX_METRICS, Change::None, (5, 5)),
@@ -138,10 +138,10 @@ pub(crate) fn binary_agrees(scale: Scale) -> Vec<Row> {
     let mut same = 0;
     let times = scale.times(24, 3);
     for number in 0..times {
-        let mut dice = Dice::new("binary", u64::from(number));
+        let mut rng = SimulationRng::new("binary", u64::from(number));
         let (text, change, trials) = settings[number as usize % settings.len()];
-        let sessions = Sessions { count: 40 + dice.below(60), mean: 0.85, concentration: 1.0, trials };
-        let tables = draw(&mut dice, &sessions, change, Extras::Effort(1.0));
+        let sessions = Sessions { count: 40 + rng.below(60), mean: 0.85, concentration: 1.0, trials };
+        let tables = draw(&mut rng, &sessions, change, Extras::Effort(1.0));
         let folder = tempfile::tempdir().expect("temp");
         let written = through_binary(folder.path(), text, &tables, if number % 2 == 0 { "1" } else { "2" });
         let (baseline, candidate) =
@@ -173,7 +173,7 @@ fn order_names_and_threads_change_nothing() {
 }
 
 #[test]
-fn library_and_binary_say_the_same() {
+fn library_and_binary_agree() {
     demand(&binary_agrees(Scale::Short));
 }
 

@@ -1,4 +1,4 @@
-//! The kernel tests on embeddings: their rates on simulated ones, their numbers and their speed beside NumPy's.
+//! Kernel tests on embeddings: rates on simulated ones, and numbers and speed compared with NumPy.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,27 +13,27 @@ use super::Scale;
 use crate::rate::{Rate, repeat};
 use crate::reference::{numbers, python};
 use crate::report::{Row, Standing, demand};
-use crate::rng::Dice;
+use crate::rng::SimulationRng;
 
-/// Numbers in a simulated embedding, as in the simulations behind the design.
+/// Dimension of a simulated embedding, as in the simulations behind the design.
 const DIMENSION: usize = 32;
 
-/// Session means are spread this many times as widely as trials of a session.
+/// Ratio of the standard deviation of session means to that of trials within a session.
 const SPREAD: f64 = 2.0;
 
-/// What the candidate does otherwise; a shift is of every number, in units of the noise within a session.
+/// Change of the candidate; a shift is of every entry, in units of the noise within a session.
 #[derive(Debug, Clone, Copy)]
 enum Change {
     Nothing,
-    /// The same for all sessions.
+    /// The same shift in all sessions.
     Common(f64),
-    /// Each session in a direction of its own, in root mean square.
+    /// A shift of each session in its own direction, root mean square.
     Own(f64),
-    /// Trials differ this many times as much.
+    /// Factor of the noise within a session.
     Noise(f64),
 }
 
-/// Sessions of Gaussian embeddings, with these many trials in the lanes.
+/// Sessions of Gaussian embeddings with these numbers of trials per lane.
 #[derive(Debug, Clone, Copy)]
 struct Embeddings {
     sessions: usize,
@@ -42,10 +42,10 @@ struct Embeddings {
 }
 
 impl Embeddings {
-    fn draw(&self, dice: &mut Dice) -> Groups {
+    fn draw(&self, rng: &mut SimulationRng) -> Groups {
         let mut groups = Groups::new(DIMENSION);
         let mut around = |mean: &[f64], deviation: f64| -> Vec<f64> {
-            mean.iter().map(|mean| mean + deviation * dice.normal()).collect()
+            mean.iter().map(|mean| mean + deviation * rng.normal()).collect()
         };
         for _ in 0..self.sessions {
             let mean = around(&[0.0; DIMENSION], SPREAD);
@@ -66,11 +66,11 @@ impl Embeddings {
         groups
     }
 
-    /// How often each of [`Statistic::ALL`], and the smallest p of them, is at most .05.
+    /// Rate at which each of [`Statistic::ALL`], and the smallest p of them, is at most .05.
     fn found(&self, times: u32) -> [Rate; 5] {
-        repeat(&format!("{self:?}"), times, |dice| {
-            let seed = u64::try_from(dice.below(1 << 31)).expect("31 bits");
-            let test = kernel::test(&self.draw(dice), Relabelling::Trials, seed);
+        repeat(&format!("{self:?}"), times, |rng| {
+            let seed = u64::try_from(rng.below(1 << 31)).expect("31 bits");
+            let test = kernel::test(&self.draw(rng), Relabelling::Trials, seed);
             let of = |statistic| {
                 let result = test.statistics.iter().find(|result| result.statistic == statistic);
                 result.is_some_and(|result| result.p <= 0.05)
@@ -90,7 +90,7 @@ fn single(value: f64) -> f32 {
     value as f32
 }
 
-/// The names of the rates of [`Embeddings::found`].
+/// Names of the rates of [`Embeddings::found`].
 const NAMES: [&str; 5] = ["within", "cross", "dispersion", "single", "smallest p"];
 
 fn sizes(id: &'static str, scale: Scale, embeddings: Embeddings) -> Row {
@@ -111,7 +111,7 @@ fn sizes(id: &'static str, scale: Scale, embeddings: Embeddings) -> Row {
     }
 }
 
-/// `least` is required of the statistic named and, where `smallest` says so, of the smallest p.
+/// `least` is required of the named statistic and, if `smallest` is set, of the smallest p.
 fn power(
     id: &'static str,
     scale: Scale,
@@ -159,7 +159,7 @@ pub(crate) fn a10(scale: Scale) -> Vec<Row> {
     ]
 }
 
-/// Asks `kernel_reference.py`; nothing where there is no Python.
+/// Runs `kernel_reference.py`; absent without Python.
 fn ask(arguments: &[&str]) -> Option<Value> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("calibration/kernel_reference.py");
     let done = Command::new(python()?).arg(script).args(arguments).output().expect("Python starts");
@@ -167,7 +167,7 @@ fn ask(arguments: &[&str]) -> Option<Value> {
     Some(serde_json::from_slice(&done.stdout).expect("answers in JSON"))
 }
 
-/// The sessions of `kernel_reference.py`: 50 of 4 + 4 trials, a 32 bit hash of their place to ten bits.
+/// Sessions of `kernel_reference.py`: 50 of 4 + 4 trials; entries are 32 bit hashes of their position cut to ten bits.
 fn reference_sessions() -> Groups {
     let number = |case: u32, trial: u32, place: u32| {
         let mut hash = ((case * 8 + trial) * 32 + place).wrapping_mul(2_654_435_761);
@@ -187,7 +187,7 @@ fn reference_sessions() -> Groups {
     groups
 }
 
-/// N7: tail probabilities by saddlepoint against draws in NumPy from the same tables.
+/// N7: saddlepoint tail probabilities against draws in NumPy from the same tables.
 pub(crate) fn n7(scale: Scale) -> Vec<Row> {
     let draws = scale.times(10_000_000, 500_000);
     let Some(theirs) = ask(&["values", &draws.to_string()]) else { return Vec::new() };
@@ -200,7 +200,7 @@ pub(crate) fn n7(scale: Scale) -> Vec<Row> {
             for (z, wanted) in [0.0, 1.0, 2.0, 3.0, 3.5].into_iter().zip(wanted) {
                 let bar = mean + side * z * deviation;
                 let found = if side > 0.0 { sum.at_least(bar) } else { sum.at_most(bar) };
-                // What draws do not tell to a percent or so is no reference.
+                // Probabilities that the draws do not determine to about a percent are no reference.
                 if wanted * f64::from(draws) >= 1000.0 {
                     let place = usize::from(wanted <= 1e-3);
                     off[place] = off[place].max((found / wanted - 1.0).abs());
@@ -219,7 +219,7 @@ pub(crate) fn n7(scale: Scale) -> Vec<Row> {
     }]
 }
 
-/// The shortest of some runs, milliseconds.
+/// Shortest of several runs, milliseconds.
 fn best(runs: u32, mut work: impl FnMut()) -> f64 {
     let mut best = f64::INFINITY;
     for _ in 0..runs {
@@ -230,15 +230,15 @@ fn best(runs: u32, mut work: impl FnMut()) -> f64 {
     best
 }
 
-/// P1 and P2: on one thread, beside NumPy and OpenBLAS in the same run.
+/// P1 and P2: on one thread, compared with NumPy and OpenBLAS in the same run.
 pub(crate) fn speed() -> Vec<Row> {
     let Some(theirs) = ask(&["timings"]) else { return Vec::new() };
     let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a pool");
-    let mut dice = Dice::new("P1", 0);
+    let mut rng = SimulationRng::new("P1", 0);
     let mut groups = Groups::new(384);
     for _ in 0..500 {
         let trials: Vec<Vec<f32>> =
-            (0..16).map(|_| (0..384).map(|_| single(dice.normal())).collect()).collect();
+            (0..16).map(|_| (0..384).map(|_| single(rng.normal())).collect()).collect();
         let trials: Vec<&[f32]> = trials.iter().map(Vec::as_slice).collect();
         groups.push(&trials[..8], &trials[8..]).expect("both lanes");
     }

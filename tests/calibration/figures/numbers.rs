@@ -1,4 +1,4 @@
-//! The numbers under the decision, against SciPy, statsmodels and NumPy in the same run.
+//! Numerical functions of the decision, against SciPy, statsmodels and NumPy in the same run.
 
 use analyzer::stats::betting::{Side, log_wealth};
 use analyzer::stats::gaffke::Sample;
@@ -12,9 +12,9 @@ use super::Scale;
 use crate::classical::{self, Tails, float};
 use crate::reference::{ask, numbers};
 use crate::report::{Row, Standing, demand};
-use crate::rng::Dice;
+use crate::rng::SimulationRng;
 
-/// The largest difference, relative to the reference.
+/// Largest difference, relative to the reference.
 fn worst_relative(ours: &[f64], theirs: &[f64]) -> f64 {
     assert_eq!(ours.len(), theirs.len());
     let off = |(a, b): (&f64, &f64)| if a == b { 0.0 } else { ((a - b) / b).abs() };
@@ -36,7 +36,7 @@ fn row(id: &'static str, figure: String, limit: f64, kind: &str, found: f64) -> 
     }
 }
 
-/// A distribution function: its name, its points, our values.
+/// A distribution function: name, points, our values.
 struct Compared {
     name: &'static str,
     points: Vec<Vec<f64>>,
@@ -48,63 +48,63 @@ fn compared(name: &'static str, points: Vec<Vec<f64>>, of: impl Fn(&[f64]) -> f6
     Compared { name, points, ours }
 }
 
-/// A count that was drawn as a number.
+/// Converts a drawn count to a number.
 fn count(number: f64) -> usize {
     (0..100_000).find(|count| float(*count) >= number).expect("a small count")
 }
 
 fn distributions(points: usize) -> Vec<Compared> {
-    let mut dice = Dice::new("N1", 0);
-    let mut list = |of: &mut dyn FnMut(&mut Dice) -> Vec<f64>| -> Vec<Vec<f64>> {
-        (0..points).map(|_| of(&mut dice)).collect()
+    let mut rng = SimulationRng::new("N1", 0);
+    let mut list = |of: &mut dyn FnMut(&mut SimulationRng) -> Vec<f64>| -> Vec<Vec<f64>> {
+        (0..points).map(|_| of(&mut rng)).collect()
     };
     // Probabilities between 1e-9 and 1 - 1e-9, in the tails as often as in the middle.
-    let probability = |dice: &mut Dice| {
-        let tail = 10_f64.powf(-9.0 * dice.uniform()) * 0.5;
-        if dice.happens(0.5) { tail } else { 1.0 - tail }
+    let probability = |rng: &mut SimulationRng| {
+        let tail = 10_f64.powf(-9.0 * rng.uniform()) * 0.5;
+        if rng.happens(0.5) { tail } else { 1.0 - tail }
     };
-    let shape = |dice: &mut Dice| 10_f64.powf(3.0 * dice.uniform() - 0.5);
-    let whole = |dice: &mut Dice, most: usize| float(1 + dice.below(most));
+    let shape = |rng: &mut SimulationRng| 10_f64.powf(3.0 * rng.uniform() - 0.5);
+    let whole = |rng: &mut SimulationRng, most: usize| float(1 + rng.below(most));
     vec![
-        compared("normal_cdf", list(&mut |dice| vec![12.0 * dice.uniform() - 6.0]), |x| normal::cdf(x[0])),
-        compared("normal_quantile", list(&mut |dice| vec![probability(dice)]), |x| normal::quantile(x[0])),
-        compared("t_cdf", list(&mut |dice| vec![16.0 * dice.uniform() - 8.0, whole(dice, 2000)]), |x| {
+        compared("normal_cdf", list(&mut |rng| vec![12.0 * rng.uniform() - 6.0]), |x| normal::cdf(x[0])),
+        compared("normal_quantile", list(&mut |rng| vec![probability(rng)]), |x| normal::quantile(x[0])),
+        compared("t_cdf", list(&mut |rng| vec![16.0 * rng.uniform() - 8.0, whole(rng, 2000)]), |x| {
             classical::t_cdf(x[0], x[1])
         }),
-        compared("t_quantile", list(&mut |dice| vec![probability(dice), whole(dice, 2000)]), |x| {
+        compared("t_quantile", list(&mut |rng| vec![probability(rng), whole(rng, 2000)]), |x| {
             classical::t_quantile(x[0], x[1])
         }),
         compared(
             "beta_cdf",
-            list(&mut |dice| {
-                let (a, b) = (shape(dice), shape(dice));
-                // Where there is something to be seen: near the mean.
+            list(&mut |rng| {
+                let (a, b) = (shape(rng), shape(rng));
+                // Points near the mean, where the function varies.
                 let (mean, spread) = (a / (a + b), (a * b / (a + b + 1.0)).sqrt() / (a + b));
-                vec![(mean + 4.0 * spread * (dice.uniform() - 0.5)).clamp(1e-6, 1.0 - 1e-6), a, b]
+                vec![(mean + 4.0 * spread * (rng.uniform() - 0.5)).clamp(1e-6, 1.0 - 1e-6), a, b]
             }),
             |x| classical::beta_cdf(x[0], x[1], x[2]),
         ),
-        compared("beta_quantile", list(&mut |dice| vec![probability(dice), shape(dice), shape(dice)]), |x| {
+        compared("beta_quantile", list(&mut |rng| vec![probability(rng), shape(rng), shape(rng)]), |x| {
             classical::beta_quantile(x[0], x[1], x[2])
         }),
         compared(
             "binomial_cdf",
-            list(&mut |dice| {
-                let (of, p) = (whole(dice, 2000), dice.uniform());
+            list(&mut |rng| {
+                let (of, p) = (whole(rng, 2000), rng.uniform());
                 let spread = (of * p * (1.0 - p)).sqrt();
-                vec![(of * p + 5.0 * spread * (dice.uniform() - 0.5)).round().clamp(0.0, of), of, p]
+                vec![(of * p + 5.0 * spread * (rng.uniform() - 0.5)).round().clamp(0.0, of), of, p]
             }),
             |x| classical::binomial_cdf(count(x[0]), count(x[1]), x[2]),
         ),
         compared(
             "binomial_quantile",
-            list(&mut |dice| vec![probability(dice), whole(dice, 2000), dice.uniform()]),
+            list(&mut |rng| vec![probability(rng), whole(rng, 2000), rng.uniform()]),
             |x| float(classical::binomial_quantile(x[0], count(x[1]), x[2])),
         ),
     ]
 }
 
-/// N1: distribution functions and their inverses.
+/// N1: distribution functions and quantiles.
 pub(crate) fn n1(scale: Scale) -> Vec<Row> {
     let points = scale.times(12_500, 1000) as usize;
     let all = distributions(points);
@@ -119,13 +119,13 @@ pub(crate) fn n1(scale: Scale) -> Vec<Row> {
     all.iter().map(found).collect()
 }
 
-/// N2: the standard error of the block test, against errors clustered by session.
+/// N2: standard error of the block test, against errors clustered by session.
 pub(crate) fn n2() -> Vec<Row> {
-    let mut dice = Dice::new("N2", 0);
+    let mut rng = SimulationRng::new("N2", 0);
     let sessions: Vec<Vec<f64>> = (0..60)
         .map(|_| {
-            let middle = dice.normal();
-            (0..5).map(|_| middle + dice.normal()).collect()
+            let middle = rng.normal();
+            (0..5).map(|_| middle + rng.normal()).collect()
         })
         .collect();
     let means: Vec<f64> = sessions.iter().map(|trials| trials.iter().sum::<f64>() / 5.0).collect();
@@ -146,10 +146,10 @@ pub(crate) fn n2() -> Vec<Row> {
 
 /// N3: corrections of several p-values.
 pub(crate) fn n3() -> Vec<Row> {
-    let mut dice = Dice::new("N3", 0);
+    let mut rng = SimulationRng::new("N3", 0);
     let mut lists: Vec<Vec<f64>> =
-        (0..200).map(|number| (0..1 + number % 12).map(|_| dice.uniform().powi(3)).collect()).collect();
-    // Equal ones, and ones at the ends.
+        (0..200).map(|number| (0..1 + number % 12).map(|_| rng.uniform().powi(3)).collect()).collect();
+    // Ties, and values at the ends.
     lists.push(vec![0.02, 0.02, 0.5, 0.02]);
     lists.push(vec![0.0, 1.0, 1.0]);
     let Some(theirs) = ask("N3", &json!(lists)) else { return Vec::new() };
@@ -167,20 +167,20 @@ pub(crate) fn n3() -> Vec<Row> {
     vec![against("Holm", "holm", holm::adjust), against("Benjamini and Hochberg", "bh", discovery::adjust)]
 }
 
-/// N4: the textbook tests that peers and references decide by.
+/// N4: textbook tests that baselines and references use.
 pub(crate) fn n4(scale: Scale) -> Vec<Row> {
-    let mut dice = Dice::new("N4", 0);
+    let mut rng = SimulationRng::new("N4", 0);
     let cases: Vec<(Vec<f64>, Vec<f64>, [usize; 4])> = (0..scale.times(200, 40))
         .map(|number| {
-            let length = 8 + dice.below(60);
+            let length = 8 + rng.below(60);
             // Every second case has ties and zeros.
-            let value = |dice: &mut Dice| {
-                let number_drawn = dice.normal();
+            let value = |rng: &mut SimulationRng| {
+                let number_drawn = rng.normal();
                 if number % 2 == 0 { (2.0 * number_drawn).round() / 2.0 } else { number_drawn }
             };
-            let x: Vec<f64> = (0..length).map(|_| value(&mut dice)).collect();
-            let y: Vec<f64> = (0..length).map(|_| value(&mut dice) + 0.25 * f64::from(number % 3)).collect();
-            let table = [(); 4].map(|()| 1 + dice.below(40));
+            let x: Vec<f64> = (0..length).map(|_| value(&mut rng)).collect();
+            let y: Vec<f64> = (0..length).map(|_| value(&mut rng) + 0.25 * f64::from(number % 3)).collect();
+            let table = [(); 4].map(|()| 1 + rng.below(40));
             (x, y, table)
         })
         .collect();
@@ -210,7 +210,7 @@ pub(crate) fn n4(scale: Scale) -> Vec<Row> {
     rows
 }
 
-/// N5: the boundaries of four equal looks, which DECISION 1.5 gives.
+/// N5: boundaries of four equal looks, given by DECISION 1.5.
 pub(crate) fn n5() -> Vec<Row> {
     let fractions = [0.25, 0.5, 0.75, 1.0];
     let published = [(0.05, [3.7496, 2.5399, 2.0161, 1.7202]), (0.04, [3.9444, 2.6815, 2.1305, 1.8182])];
@@ -220,14 +220,14 @@ pub(crate) fn n5() -> Vec<Row> {
     vec![row("N5", figure, 2e-3, "abs", off[0].max(off[1]))]
 }
 
-/// N9: the capital of a bet on the mean.
+/// N9: capital of a bet on the mean.
 pub(crate) fn n9() -> Vec<Row> {
-    let mut dice = Dice::new("N9", 0);
+    let mut rng = SimulationRng::new("N9", 0);
     let lists: Vec<(Vec<f64>, f64)> = (0..20)
         .map(|number| {
             let mean = 0.2 + 0.03 * f64::from(number);
-            let values = (0..200).map(|_| dice.beta(mean, 2.0)).collect();
-            (values, 0.1 + 0.8 * dice.uniform())
+            let values = (0..200).map(|_| rng.beta(mean, 2.0)).collect();
+            (values, 0.1 + 0.8 * rng.uniform())
         })
         .collect();
     let truncation = 0.5;
@@ -249,11 +249,11 @@ pub(crate) fn n9() -> Vec<Row> {
     vec![row("N9", format!("log wealth of aGRAPA bets against {source}, 20 paths of 200"), 1e-9, "rel", off)]
 }
 
-/// N6: every flip of signs.
+/// N6: all sign flips.
 pub(crate) fn n6() -> Vec<Row> {
-    let mut dice = Dice::new("N6", 0);
+    let mut rng = SimulationRng::new("N6", 0);
     let lists: Vec<Vec<f64>> =
-        (3..=15).map(|length| (0..length).map(|_| dice.normal() - 0.3).collect()).collect();
+        (3..=15).map(|length| (0..length).map(|_| rng.normal() - 0.3).collect()).collect();
     let ours = lists.iter().map(|list| {
         let tables: Vec<[f64; 2]> = list.iter().map(|contrast| [*contrast, -contrast]).collect();
         Tables::new(tables.iter().map(<[f64; 2]>::as_slice)).p_value(StreamKey::new(1, "N6"))
@@ -264,16 +264,16 @@ pub(crate) fn n6() -> Vec<Row> {
     vec![row("N6", figure, 1e-12, "abs", worst(&ours, &numbers(&theirs)))]
 }
 
-/// N8: Gaffke's bound against the Dirichlet-weighted mean it is the quantile of.
+/// N8: Gaffke's bound against the Dirichlet-weighted mean whose quantile it is.
 pub(crate) fn n8(scale: Scale) -> Vec<Row> {
-    let mut dice = Dice::new("N8", 0);
+    let mut rng = SimulationRng::new("N8", 0);
     let draws = scale.times(1_000_000, 100_000);
     let samples: Vec<Vec<f64>> = (0..8)
         .map(|number| {
             let length = 20 + 20 * number;
             let share = 0.01 + 0.02 * float(number % 4);
             (0..length)
-                .map(|_| if dice.happens(share) { -0.2 - 0.8 * dice.uniform() } else { 0.1 * dice.uniform() })
+                .map(|_| if rng.happens(share) { -0.2 - 0.8 * rng.uniform() } else { 0.1 * rng.uniform() })
                 .collect()
         })
         .collect();
@@ -303,12 +303,12 @@ pub(crate) fn n8(scale: Scale) -> Vec<Row> {
 /// Outcomes of one arm, session by session.
 type Arm = Vec<Vec<u8>>;
 
-/// The block test's p against brute force in NumPy, beside the figures of the table.
+/// P-value of the block test against brute force in NumPy, besides the figures of the table.
 pub(crate) fn block_test(scale: Scale) -> Vec<Row> {
-    let mut dice = Dice::new("block", 0);
+    let mut rng = SimulationRng::new("block", 0);
     let draws = scale.times(400_000, 20_000);
     let mut trials = |mean: f64| -> Vec<Vec<u8>> {
-        (0..30).map(|_| (0..3).map(|_| u8::from(dice.happens(mean))).collect()).collect()
+        (0..30).map(|_| (0..3).map(|_| u8::from(rng.happens(mean))).collect()).collect()
     };
     let samples: Vec<(Arm, Arm)> =
         [(0.9, 0.8), (0.7, 0.6), (0.5, 0.3)].map(|(before, after)| (trials(before), trials(after))).into();
@@ -326,7 +326,7 @@ pub(crate) fn block_test(scale: Scale) -> Vec<Row> {
     let ours: Vec<f64> = samples
         .iter()
         .map(|(before, after)| {
-            let verdict = super::decide(&policy, &(outcomes(before), outcomes(after)), &mut dice);
+            let verdict = super::decide(&policy, &(outcomes(before), outcomes(after)), &mut rng);
             verdict.metrics[0].p_block
         })
         .collect();
@@ -343,7 +343,7 @@ pub(crate) fn block_test(scale: Scale) -> Vec<Row> {
     }]
 }
 
-/// All of them.
+/// All numerical figures.
 pub(crate) fn all(scale: Scale) -> Vec<Row> {
     let mut rows = n1(scale);
     rows.extend(n2());

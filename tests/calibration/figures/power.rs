@@ -1,4 +1,4 @@
-//! What the procedure finds: regressions blocked, identical builds approved, and whether its forecasts come true.
+//! Power of the procedure: blocked regressions, approved identical builds, and calibration of the forecasts.
 
 use analyzer::{AnalysisRequest, Decision, MonitoringPlan, Policy, Verdict};
 use schemas::trial::Lane;
@@ -8,15 +8,15 @@ use rayon::prelude::*;
 
 use crate::rate::{Rate, repeat};
 use crate::report::{Row, Standing, demand};
-use crate::rng::Dice;
+use crate::rng::SimulationRng;
 use crate::simulation::{Change, Extras, Sessions, draw};
 use crate::table;
 
-/// The setting of A6 and A7: success mean .90, concentration 1, five trials in each lane.
-fn four(dice: &mut Dice, policy: &Policy, count: usize, change: Change) -> Verdict {
+/// Setting of A6 and A7: success mean .90, concentration 1, five trials per lane.
+fn four(rng: &mut SimulationRng, policy: &Policy, count: usize, change: Change) -> Verdict {
     let sessions = Sessions { count, mean: 0.90, concentration: 1.0, trials: (5, 5) };
-    let trials = draw(dice, &sessions, change, Extras::Effort(1.0));
-    decide(policy, &trials, dice)
+    let trials = draw(rng, &sessions, change, Extras::Effort(1.0));
+    decide(policy, &trials, rng)
 }
 
 fn row(id: &'static str, figure: String, rate: Rate, least: f64) -> Row {
@@ -29,7 +29,7 @@ fn row(id: &'static str, figure: String, rate: Rate, least: f64) -> Row {
     }
 }
 
-/// A6: success falls by .05 in the mean, in every session by the same share.
+/// A6: success falls by .05 on average, in every session by the same share.
 pub(crate) fn a6(scale: Scale) -> Vec<Row> {
     let policy = policy(FOUR_METRICS);
     let mut rows = Vec::new();
@@ -37,8 +37,8 @@ pub(crate) fn a6(scale: Scale) -> Vec<Row> {
         if scale == Scale::Short && count > 100 {
             continue;
         }
-        let [blocked] = repeat(&format!("A6 {count}"), scale.times(2000, 60), |dice| {
-            [four(dice, &policy, count, Change::Scaled(0.05 / 0.90)).verdict == Decision::Block]
+        let [blocked] = repeat(&format!("A6 {count}"), scale.times(2000, 60), |rng| {
+            [four(rng, &policy, count, Change::Scaled(0.05 / 0.90)).verdict == Decision::Block]
         });
         rows.push(row(
             "A6",
@@ -58,8 +58,8 @@ pub(crate) fn a7(scale: Scale) -> Vec<Row> {
         if scale == Scale::Short && count > 100 {
             continue;
         }
-        let [approved] = repeat(&format!("A7 {count}"), scale.times(2000, 60), |dice| {
-            [four(dice, &policy, count, Change::None).verdict == Decision::Approve]
+        let [approved] = repeat(&format!("A7 {count}"), scale.times(2000, 60), |rng| {
+            [four(rng, &policy, count, Change::None).verdict == Decision::Approve]
         });
         rows.push(row(
             "A7",
@@ -71,15 +71,15 @@ pub(crate) fn a7(scale: Scale) -> Vec<Row> {
     rows
 }
 
-/// A8: sessions looked at where success falls by .20, of 200 planned in four looks.
+/// A8: sessions looked at if success falls by .20, of 200 planned in four looks.
 pub(crate) fn a8(scale: Scale) -> Vec<Row> {
     let policy = policy(SUCCESS);
     let times = scale.times(2000, 60);
     let sessions = Sessions { count: 200, mean: 0.90, concentration: 1.0, trials: (4, 4) };
     let seen = |number: u32| {
-        let mut dice = Dice::new("A8", u64::from(number));
-        let trials = draw(&mut dice, &sessions, Change::Scaled(0.20 / 0.90), Extras::None);
-        let verdict = decide_in(&policy, &trials, MonitoringPlan::PlannedLooks(LOOKS), &mut dice);
+        let mut rng = SimulationRng::new("A8", u64::from(number));
+        let trials = draw(&mut rng, &sessions, Change::Scaled(0.20 / 0.90), Extras::None);
+        let verdict = decide_in(&policy, &trials, MonitoringPlan::PlannedLooks(LOOKS), &mut rng);
         (verdict.pairs.cases, verdict.verdict == Decision::Block)
     };
     let all: Vec<(u64, bool)> = (0..times).into_par_iter().map(seen).collect();
@@ -107,20 +107,20 @@ fn full_a8() {
     a8(Scale::full()).iter().for_each(Row::print);
 }
 
-/// What came of one forecast.
+/// Result of one forecast.
 struct Forecast {
     predicted: f64,
     approved: bool,
 }
 
-/// A11: a verdict that asks for more sessions, and what it says once they are there.
+/// A11: a verdict that asks for more sessions, and the verdict with these sessions added.
 pub(crate) fn a11(scale: Scale) -> Vec<Row> {
     let policy = policy(SUCCESS);
     let wanted = scale.times(500, 12);
     let mut forecasts = Vec::new();
     let mut number = 0;
     while forecasts.len() < wanted as usize {
-        forecasts.extend(forecast(&mut Dice::new("A11", number), &policy));
+        forecasts.extend(forecast(&mut SimulationRng::new("A11", number), &policy));
         number += 1;
         assert!(number < 100 * u64::from(wanted), "hardly any verdict asks for more sessions");
     }
@@ -129,7 +129,7 @@ pub(crate) fn a11(scale: Scale) -> Vec<Row> {
     let hits = forecasts.iter().filter(|forecast| forecast.approved).count();
     let rate = Rate { hits: u32::try_from(hits).expect("few"), of: wanted };
     let error = (predicted - rate.share()).abs();
-    // What chance alone may add with fewer repetitions than the 500 of the acceptance table.
+    // Slack for having fewer repetitions than the 500 of the acceptance table.
     let slack = if scale == Scale::Short { 0.35 } else { 0.0 };
     vec![
         Row {
@@ -149,10 +149,10 @@ pub(crate) fn a11(scale: Scale) -> Vec<Row> {
     ]
 }
 
-/// Sixty sessions of identical builds; where they are not enough, as many as the verdict asks for.
-fn forecast(dice: &mut Dice, policy: &Policy) -> Option<Forecast> {
+/// Sixty sessions of identical builds; if they are not enough, as many as the verdict asks for.
+fn forecast(rng: &mut SimulationRng, policy: &Policy) -> Option<Forecast> {
     let sessions = Sessions { count: 60, mean: 0.8, concentration: 2.0, trials: (4, 4) };
-    let mut trials = draw(dice, &sessions, Change::None, Extras::None);
+    let mut trials = draw(rng, &sessions, Change::None, Extras::None);
     let (baseline, candidate) =
         (table::run(Lane::Baseline, &trials.0), table::run(Lane::Candidate, &trials.1));
     let request = AnalysisRequest::new(policy, &baseline, &candidate, 1);
@@ -162,10 +162,10 @@ fn forecast(dice: &mut Dice, policy: &Policy) -> Option<Forecast> {
     }
     let cases = usize::try_from(verdict.need.cases).expect("a number of sessions");
     let more = Sessions { count: cases.saturating_sub(sessions.count), ..sessions };
-    let (before, after) = draw(dice, &more, Change::None, Extras::None);
+    let (before, after) = draw(rng, &more, Change::None, Extras::None);
     trials.0.extend(before);
     trials.1.extend(after);
-    let approved = decide(policy, &trials, dice).verdict == Decision::Approve;
+    let approved = decide(policy, &trials, rng).verdict == Decision::Approve;
     Some(Forecast { predicted: verdict.need.predicted_approve, approved })
 }
 

@@ -1,4 +1,4 @@
-//! Identical builds that are real: runs of one model against each other, from data that may not be copied here.
+//! Real identical builds: runs of one model against each other, from data that may not be copied here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -9,11 +9,11 @@ use schemas::trial::{Lane, TrialEnding};
 
 use crate::rate::Rate;
 use crate::report::{Row, Standing};
-use crate::rng::Dice;
+use crate::rng::SimulationRng;
 use crate::table::{self, Outcome};
 
-/// Errors of a provider or of the benchmark's own harness, by a part of their text. What an agent runs into by its own
-/// doing (a context too long, turns or time used up, arguments that are no JSON) stays its failure.
+/// Errors of a provider or of the benchmark's own harness, by a part of their text. Errors that the agent causes (a
+/// context too long, turns or time used up, arguments that are not JSON) remain failures of the agent.
 const INFRASTRUCTURE: [&str; 16] = [
     "Incorrect mode",
     "Model not supp",
@@ -70,7 +70,7 @@ fn run(lane: Lane, transcripts: &[Transcript]) -> Run {
     run
 }
 
-/// How one model's ordered pairs of runs came out.
+/// Results of one model's ordered pairs of runs.
 #[derive(Debug, Clone, Copy, Default)]
 struct Answers {
     blocked: u32,
@@ -123,12 +123,12 @@ fn mcpmark(path: &PathBuf) -> Vec<Row> {
     }]
 }
 
-/// 95 % of the rates where the models are drawn anew: pairs of one model are not independent.
+/// 95 % interval of the rates when the models are resampled: pairs of one model are not independent.
 fn by_model(answers: &[Answers]) -> [f64; 2] {
-    let mut dice = Dice::new("models", 0);
+    let mut rng = SimulationRng::new("models", 0);
     let mut rates: Vec<f64> = (0..4000)
         .map(|_| {
-            let drawn = (0..answers.len()).map(|_| answers[dice.below(answers.len())]);
+            let drawn = (0..answers.len()).map(|_| answers[rng.below(answers.len())]);
             let (hits, of) = drawn.fold((0, 0), |(hits, of), one| (hits + one.blocked, of + one.pairs));
             Rate { hits, of }.share()
         })

@@ -1,4 +1,4 @@
-//! How long a decision takes, and how much memory. Measured by the named command only; asserted nowhere.
+//! Duration and memory of a decision. Only the named command measures them, and nothing asserts them.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -10,11 +10,11 @@ use tests::binary;
 
 use super::{Scale, policy};
 use crate::report::{Row, Standing};
-use crate::rng::Dice;
+use crate::rng::SimulationRng;
 use crate::simulation::{Change, Extras, Sessions, draw};
 use crate::table::{self, Table};
 
-/// Eight metrics that decide: what outcome tables can give.
+/// Eight deciding metrics, all that outcome tables support.
 const EIGHT_METRICS: &str = "policy = 1\n\
     [metric.agreement]\ndecides = true\nrequired = true\n\
     [metric.latency]\ndecides = true\nrequired = true\n\
@@ -24,15 +24,15 @@ const EIGHT_METRICS: &str = "policy = 1\n\
 
 fn tables(name: &str, count: usize, change: Change) -> (Table, Table) {
     let sessions = Sessions { count, mean: 0.9, concentration: 1.0, trials: (8, 8) };
-    draw(&mut Dice::new(name, 0), &sessions, change, Extras::Effort(1.0))
+    draw(&mut SimulationRng::new(name, 0), &sessions, change, Extras::Effort(1.0))
 }
 
-/// Gives every case nine properties of three values each, which make some 2,600 conjunctions with enough cases; and lets
-/// some trials leave their recording, so that the share of those is a metric too.
+/// Gives every case nine properties of three values each, which make some 2,600 conjunctions with enough cases. Some
+/// trials diverge from their recording, so that the share of unscorable trials is a metric too.
 fn with_slices(run: &mut Run) {
     for (number, record) in run.trials.iter_mut().enumerate() {
-        let mut dice = Dice::new(record.trial.case.as_str(), 0);
-        let value = |property: u32| (format!("property{property}"), dice.below(3).to_string());
+        let mut rng = SimulationRng::new(record.trial.case.as_str(), 0);
+        let value = |property: u32| (format!("property{property}"), rng.below(3).to_string());
         record.trial.slices = (0..9).map(value).collect();
         record.trial.fidelity = Some(Fidelity { exact: 1, ..Fidelity::default() });
         if number % 499 == 0 {
@@ -41,7 +41,7 @@ fn with_slices(run: &mut Run) {
     }
 }
 
-/// P3: the decision alone, as the library makes it.
+/// P3: the decision alone, by the library.
 fn decision() -> Row {
     let policy = policy(EIGHT_METRICS);
     let (before, after) = tables("P3", 1000, Change::Scaled(0.03));
@@ -75,23 +75,24 @@ fn decision() -> Row {
     }
 }
 
-/// Processor time of a process so far, all threads, by hundredths; 0 where it is gone.
+/// Processor time of a process so far, all threads, to hundredths of a second; 0 if the process has ended.
 fn cpu_seconds(process: &str) -> f64 {
     let text = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    // Behind the name, which may hold anything: state, then numbers; the 12th and 13th are user and system time.
+    // Fields after the name, which can contain anything: state, then numbers; the 12th and 13th are user and system
+    // time.
     let fields = text.rsplit_once(')').map_or("", |(_, fields)| fields);
     fields.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>()
         / 100.0
 }
 
-/// A finished command: how long it took and the most memory that it held.
+/// Resources of a finished command.
 struct Spent {
     time: Duration,
     cpu: f64,
     most_bytes: u64,
 }
 
-/// Runs the binary and watches its memory.
+/// Runs the binary and samples its memory.
 fn watched(folder: &Path, args: &[&str]) -> Spent {
     let start = Instant::now();
     let mut child = binary::command(folder)
@@ -104,7 +105,7 @@ fn watched(folder: &Path, args: &[&str]) -> Spent {
     let status = format!("/proc/{process}/status");
     let (mut most_bytes, mut cpu) = (0, 0.0_f64);
     loop {
-        // The kernel keeps the maximum itself; it is read until the process is gone.
+        // The kernel keeps the maximum; it is read until the process ends.
         let text = std::fs::read_to_string(&status).unwrap_or_default();
         let peak = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let peak = peak.and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
@@ -118,7 +119,7 @@ fn watched(folder: &Path, args: &[&str]) -> Spent {
     }
 }
 
-/// Import of both tables and the analysis, through the binary.
+/// Imports both tables and analyzes them with the binary.
 fn through_binary(count: usize) -> (Spent, Spent) {
     let folder = tempfile::tempdir().expect("temp");
     let (before, after) = tables("scale", count, Change::None);
@@ -158,7 +159,7 @@ pub(crate) fn scale(scale: Scale) -> Vec<Row> {
     let most = scale.times(62_500, 1) as usize;
     let small = through_binary(most / 4);
     let large = through_binary(most);
-    // Of processor time: how long it took depends on what else the machine does.
+    // Processor time: the duration depends on the machine's other load.
     let ratio = large.1.cpu / small.1.cpu.max(0.01);
     rows.push(Row {
         id: "scale",

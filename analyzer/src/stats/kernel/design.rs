@@ -1,28 +1,29 @@
 //! Statistics of the kernel test and the relabellings that they are compared with.
 
-/// Permutations drawn where not all are taken.
+/// Number of permutations drawn if not all are evaluated.
 pub const PERMUTATIONS: u32 = 1_999;
 
-/// Up to this many relabellings of all cases together are all taken.
+/// Largest number of relabellings of all cases together that is enumerated.
 pub const ENUMERATED: u64 = 32_768;
 
-/// What may be relabelled.
+/// Unit that is relabelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Relabelling {
-    /// Trials of a session: they are independent of each other given the session.
+    /// Trials of a session, which are independent given the session.
     Trials,
-    /// Whole arms of a session only: its trials share state (a cache, a seed). [`Statistic::Within`] and
-    /// [`Statistic::Single`] are then the same both ways and absent. Exact where both arms have as many trials.
+    /// Whole arms of a session only, because its trials share state (a cache, a seed). [`Statistic::Within`] and
+    /// [`Statistic::Single`] do not change under a swap and are absent. The test is exact if both arms have as many
+    /// trials.
     Sessions,
 }
 
-/// Which change is looked for.
+/// Statistic of the kernel test.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, strum::IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Statistic {
     /// Each session's own change.
     Within,
-    /// A change that the sessions have in common.
+    /// A change common to the sessions.
     Cross,
     /// More or less variety.
     Dispersion,
@@ -33,10 +34,10 @@ pub enum Statistic {
 impl Statistic {
     pub(super) const COUNT: usize = 4;
 
-    /// All of them, in the order in which they are told.
+    /// All statistics, in the order of a verdict.
     pub const ALL: [Self; Self::COUNT] = [Self::Within, Self::Cross, Self::Dispersion, Self::Single];
 
-    /// The word as it is stored and printed.
+    /// Name in `verdict.json`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         self.into()

@@ -1,11 +1,11 @@
-//! The embedded trials of all cases, in the memory order that the tests want.
+//! Embedded trials of all cases, in the memory layout of the tests.
 
 use pulp::{Arch, Simd, WithSimd};
 
-/// Numbers summed side by side in a dot product; fixed, so that the sum does not depend on the machine.
+/// Number of parallel sums in a dot product; fixed, so that the result does not depend on the machine.
 const LANES: usize = 16;
 
-/// The vectors of all trials, case after case, the baseline's first within each.
+/// Vectors of all trials, case after case, the baseline's first within each.
 ///
 /// Within an arm the vectors are sorted by content, so that the numbers of the trials do not matter.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,10 +15,10 @@ pub struct Groups {
     cases: Vec<Case>,
 }
 
-/// Where a case's trials are.
+/// Position of a case's trials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Case {
-    /// The first trial's number over all cases.
+    /// Index of the first trial among all cases.
     pub(super) start: usize,
     pub(super) baseline: usize,
     pub(super) candidate: usize,
@@ -30,7 +30,7 @@ pub enum GroupError {
     /// An arm without a trial.
     #[error("case {case} has no vector in one of its arms; leave it out")]
     EmptyArm {
-        /// The case, counted from 0 in the order in which they were given.
+        /// Index of the case in input order, from 0.
         case: usize,
     },
     /// A vector of another length.
@@ -38,17 +38,17 @@ pub enum GroupError {
         "a vector of case {case} has {found} numbers, expected {expected}; embed all trials with one model"
     )]
     Length {
-        /// The case.
+        /// Index of the case.
         case: usize,
-        /// How many numbers it has.
+        /// Dimension of the vector.
         found: usize,
-        /// How many it should have.
+        /// Expected dimension.
         expected: usize,
     },
-    /// A number that is none.
+    /// A vector with a number that is not finite.
     #[error("a vector of case {case} holds a number that is not finite; embed its trials again")]
     NotFinite {
-        /// The case.
+        /// Index of the case.
         case: usize,
     },
 }
@@ -60,7 +60,7 @@ impl Case {
 }
 
 impl Groups {
-    /// No case yet; vectors will have `dimension` numbers.
+    /// Creates an empty set of cases for vectors of this dimension.
     #[must_use]
     pub fn new(dimension: usize) -> Self {
         Self { dimension, vectors: Vec::new(), cases: Vec::new() }
@@ -69,7 +69,8 @@ impl Groups {
     /// Adds a case: the vectors of its trials in both arms.
     ///
     /// # Errors
-    /// An arm is empty, or a vector has another length or a number that is not finite; nothing is added then.
+    ///
+    /// An arm is empty, or a vector has another dimension or a number that is not finite; then nothing is added.
     pub fn push(&mut self, baseline: &[&[f32]], candidate: &[&[f32]]) -> Result<(), GroupError> {
         let case = self.cases.len();
         if baseline.is_empty() || candidate.is_empty() {
@@ -99,13 +100,13 @@ impl Groups {
         Ok(())
     }
 
-    /// How many numbers a vector has.
+    /// Dimension of the vectors.
     #[must_use]
     pub fn dimension(&self) -> usize {
         self.dimension
     }
 
-    /// How many cases there are.
+    /// Number of cases.
     #[must_use]
     pub fn len(&self) -> usize {
         self.cases.len()
@@ -117,13 +118,13 @@ impl Groups {
         self.cases.is_empty()
     }
 
-    /// How many trials there are, both arms of all cases.
+    /// Number of trials of both arms in all cases.
     #[must_use]
     pub fn trials(&self) -> usize {
         self.cases.iter().map(|case| case.size()).sum()
     }
 
-    /// The mean vectors of the arms of a case, the baseline's first.
+    /// Mean vectors of the arms of a case, the baseline's first.
     #[must_use]
     pub fn means(&self, case: usize) -> [Vec<f64>; 2] {
         let place = self.cases[case];
@@ -149,13 +150,14 @@ impl Groups {
         &self.vectors[trial * self.dimension..(trial + 1) * self.dimension]
     }
 
-    /// Half the squared distance of each pair of trials of a case, row after row; cosine distance for vectors of length 1.
+    /// Half the squared distance of each pair of trials of a case, row by row; cosine distance for vectors of length
+    /// 1.
     pub(super) fn distances(&self, case: Case) -> Vec<f64> {
         Arch::new().dispatch(Apart { groups: self, case })
     }
 }
 
-/// The distances of a case's trials, to be found with the vectors that the processor has; their width changes no bit.
+/// Distances of a case's trials, computed with the processor's vector width, which changes no bit of the result.
 struct Apart<'a> {
     groups: &'a Groups,
     case: Case,
@@ -177,7 +179,7 @@ impl WithSimd for Apart<'_> {
             let left = vector(row);
             for column in row + 1..size {
                 let both = dot(left, vector(column));
-                // Equal vectors have equal dot products, so they are exactly 0 apart.
+                // Equal vectors have equal dot products, so their distance is exactly 0.
                 let distance = (0.5 * (own[row] + own[column]) - both).max(0.0);
                 square[row * size + column] = distance;
                 square[column * size + row] = distance;

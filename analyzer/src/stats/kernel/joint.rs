@@ -1,7 +1,7 @@
 //! All statistics under the same relabellings, so that their p-values can be combined.
 //!
-//! Where all cases together have few relabellings every one is taken, in double precision; else permutations are drawn,
-//! each from its own stream, and the sums of vectors that the cross-session statistic needs are one matrix product.
+//! If all cases together have few relabellings, every one is evaluated in double precision. Otherwise permutations are
+//! drawn, each from its own stream, and the vector sums of the cross-session statistic are one matrix product.
 
 use ndarray::linalg::general_mat_mul;
 use ndarray::{Array2, ArrayView1, ArrayView2, Axis, Slice};
@@ -13,21 +13,22 @@ use crate::stats::kernel::tables::CaseTables;
 use crate::stats::stream::StreamKey;
 use crate::stats::variance::float;
 
-/// Permutations whose sums are made by one matrix product.
+/// Permutations whose sums are one matrix product.
 const BLOCK: u32 = 128;
 
-/// Rows of vectors that enter one product, about: what is held of the weights stays in a cache.
+/// Approximate number of vector rows in one product, so that the weights stay in a cache.
 const ROWS: usize = 2_048;
 
-/// The statistics under every relabelling taken, the observed one first; absent ones are empty. Larger is more extreme.
+/// Statistics under every relabelling evaluated, the observed one first; absent ones are empty. Larger is more
+/// extreme.
 #[derive(Debug, Default)]
 pub(super) struct Joint {
     pub(super) values: [Vec<f64>; Statistic::COUNT],
-    /// Whether these are all relabellings there are.
+    /// Whether all relabellings were evaluated.
     pub(super) exact: bool,
 }
 
-/// The sums over the cases under one relabelling.
+/// Sums over the cases under one relabelling.
 #[derive(Debug, Clone, Copy, Default)]
 struct Sums {
     within: f64,
@@ -48,12 +49,12 @@ impl Sums {
 
     /// `cross` is the squared length of the summed differences minus `lengths`.
     fn finish(&self, cross: f64) -> [f64; Statistic::COUNT] {
-        // Dispersion may grow or shrink: both are change.
+        // Dispersion can grow or shrink; both are changes.
         [self.within, cross, self.dispersion.abs(), self.single]
     }
 }
 
-/// What is drawn from.
+/// Input of the relabellings.
 pub(super) struct Source<'a> {
     pub(super) groups: &'a Groups,
     pub(super) tables: &'a [CaseTables],
@@ -62,7 +63,7 @@ pub(super) struct Source<'a> {
 }
 
 impl Source<'_> {
-    /// Takes all relabellings where they are few, else draws.
+    /// Evaluates all relabellings if they are few, else draws.
     pub(super) fn joint(&self) -> Joint {
         let all = self.tables.iter().try_fold(1_u64, |all, tables| {
             all.checked_mul(tables.length.len() as u64).filter(|all| *all <= ENUMERATED)
@@ -102,7 +103,7 @@ impl Source<'_> {
         (0..all).into_par_iter().map(one).collect()
     }
 
-    /// The weights of a case's trials under a relabelling: their sum over its vectors is the difference of its arms.
+    /// Weights of a case's trials under a relabelling; the weighted sum of its vectors is the difference of its arms.
     fn weigh(&self, tables: &CaseTables, number: usize, weights: &mut [f32]) {
         let narrow = |share: f64| {
             #[expect(clippy::cast_possible_truncation, reason = "rounds a number of size at most 1 to f32")]
@@ -133,7 +134,7 @@ impl Source<'_> {
         blocks.into_iter().flatten().collect()
     }
 
-    /// The vectors without the mean of their case: weights sum to 0, so sums are the same, with less to round.
+    /// Vectors minus the mean of their case: weights sum to 0, so sums are equal with smaller rounding errors.
     fn centred(&self) -> Array2<f32> {
         let mut centred = Array2::zeros((self.groups.trials(), self.groups.dimension()));
         for case in self.groups.cases() {
@@ -157,7 +158,7 @@ impl Source<'_> {
         centred
     }
 
-    /// The statistics of permutations `numbers`; number 0 is what was observed.
+    /// Statistics of permutations `numbers`; number 0 is the observed labelling.
     fn block(
         &self,
         numbers: std::ops::Range<u32>,
@@ -193,7 +194,7 @@ impl Source<'_> {
         sums.iter().zip(totals.rows()).map(finish).collect()
     }
 
-    /// The cases in runs of about [`ROWS`] trials.
+    /// Groups the cases into runs of about [`ROWS`] trials.
     fn chunks(&self) -> Vec<&[CaseTables]> {
         let mut chunks = Vec::new();
         let mut rest = self.tables;
@@ -213,7 +214,7 @@ impl Source<'_> {
 
 /// Dot products of the differences of all cases under all their relabellings.
 struct Products {
-    /// The row of each case's first relabelling.
+    /// Row of each case's first relabelling.
     firsts: Vec<usize>,
     size: usize,
     values: Vec<f64>,
@@ -246,7 +247,7 @@ impl Products {
         Self { firsts, size, values }
     }
 
-    /// The squared length of the sum of these differences, less the squared lengths of each.
+    /// Squared length of the sum of these differences, minus the squared lengths of each.
     fn between(&self, rows: &[usize]) -> f64 {
         let mut sum = 0.0;
         for (place, row) in rows.iter().enumerate() {

@@ -1,9 +1,9 @@
-//! The smallest of several p-values as one (Westfall and Young 1993): its distribution is read off the same relabellings,
-//! so what the statistics have in common is paid for once.
+//! Westfall-Young min-p (1993): the distribution of the smallest p is estimated from the same relabellings, so
+//! dependence between the statistics costs no power.
 
 use crate::stats::variance::float;
 
-/// The share of the relabellings in which the statistic is at least as large as in each; `slack` is relative.
+/// Share of the relabellings in which the statistic is at least as large as in each; `slack` is relative.
 pub(super) fn shares(values: &[f64], slack: f64) -> Vec<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -15,7 +15,7 @@ pub(super) fn shares(values: &[f64], slack: f64) -> Vec<f64> {
     values.iter().map(share).collect()
 }
 
-/// The p-value of the smallest share: `shares` of each statistic, the observed relabelling first in all of them.
+/// P-value of the smallest share: `shares` of each statistic, the observed relabelling first.
 pub(super) fn p_of_smallest(shares: &[Vec<f64>]) -> f64 {
     let Some(first) = shares.first() else { return 1.0 };
     let smallest = |number: usize| shares.iter().map(|of| of[number]).fold(1.0, f64::min);

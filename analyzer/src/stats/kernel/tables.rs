@@ -1,4 +1,4 @@
-//! The statistics of one case under every relabelling of its trials.
+//! Statistics of one case under every relabelling of its trials.
 
 use rayon::prelude::*;
 
@@ -8,8 +8,8 @@ use crate::stats::labels::{Labels, Relabeller};
 use crate::stats::pairwise::{Pairwise, Split, pairs};
 use crate::stats::variance::float;
 
-/// A case under every relabelling, the observed one first in every table. A table that says nothing of the case (an arm
-/// is too small) is empty.
+/// A case under every relabelling, the observed one first in every table. A table is empty if an arm is too small for
+/// the statistic.
 #[derive(Debug)]
 pub(super) struct CaseTables {
     pub(super) case: Case,
@@ -20,9 +20,9 @@ pub(super) struct CaseTables {
     pub(super) length: Vec<f64>,
     /// Mean distance within the baseline minus that within the candidate.
     pub(super) dispersion: Vec<f64>,
-    /// How much less like the others the trial is that is alone in its arm.
+    /// Mean similarity among the others minus their mean similarity to the single trial.
     pub(super) single: Vec<f64>,
-    /// What was observed, in distances.
+    /// Observed mean distances.
     pub(super) observed: Observed,
 }
 
@@ -38,7 +38,7 @@ impl CaseTables {
     }
 }
 
-/// Mean distances of a case as observed; within an arm of one trial there is none.
+/// Observed mean distances of a case; absent within an arm of one trial.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Observed {
     /// Between two trials of the baseline.
@@ -50,13 +50,13 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// How far the arms lie apart beyond what each differs from itself; absent where an arm has one trial.
+    /// Drift: distance between the arms beyond the distance within them; absent if an arm has one trial.
     #[must_use]
     pub fn drift(&self) -> Option<f64> {
         Some(self.between - 0.5 * (self.baseline? + self.candidate?))
     }
 
-    /// The same as far as it is known: beyond what the arms of two or more trials differ from themselves.
+    /// Drift relative to the arms of two or more trials only.
     #[must_use]
     pub fn apart(&self) -> f64 {
         let own: Vec<f64> = [self.baseline, self.candidate].into_iter().flatten().collect();
@@ -67,7 +67,7 @@ impl Observed {
 /// All distances of all cases, and the bandwidth of the kernel.
 pub(super) struct Distances {
     squares: Vec<Vec<f64>>,
-    /// Median of half the squared distances of two trials of one case; 0 where nothing differs.
+    /// Median of half the squared distances of two trials of one case; 0 if nothing differs.
     pub(super) median: f64,
 }
 
@@ -81,14 +81,14 @@ impl Distances {
         }
         let mut median = lower_median(&mut all);
         if median <= 0.0 {
-            // Most pairs are alike: the median of those that are not.
+            // Most pairs are equal: the median of the others.
             all.retain(|distance| *distance > 0.0);
             median = lower_median(&mut all);
         }
         Self { squares, median }
     }
 
-    /// The kernel exp(-|x - y|^2 / (2 m)), m the squared median distance, of each pair of trials of the case.
+    /// Kernel exp(-|x - y|^2 / (2 m)), m the squared median distance, of each pair of trials of the case.
     fn kernel(&self, number: usize, case: Case) -> Vec<f64> {
         let scale = if self.median > 0.0 { -0.5 / self.median } else { 0.0 };
         let size = case.size();
@@ -103,7 +103,7 @@ impl Distances {
     }
 }
 
-/// The median, the lower of the two in the middle; 0 of nothing.
+/// Median, the lower of the two in the middle; 0 if empty.
 fn lower_median(values: &mut [f64]) -> f64 {
     if values.is_empty() {
         return 0.0;
@@ -112,7 +112,7 @@ fn lower_median(values: &mut [f64]) -> f64 {
     *values.select_nth_unstable_by(middle, f64::total_cmp).1
 }
 
-/// The within-session statistic of every case alone.
+/// Within-session statistic of every case.
 pub(super) fn within(groups: &Groups, distances: &Distances, relabeller: &Relabeller) -> Vec<Vec<f64>> {
     let table = |(number, case): (usize, &Case)| {
         let labels = relabeller.of(number, case.baseline, case.candidate);
@@ -153,7 +153,7 @@ fn of_trials(case: Case, labels: Labels, square: &Pairwise<'_>, kernel: &[f64]) 
     }
 }
 
-/// Only whole arms change places: the discrepancy is the same both ways and says nothing.
+/// Only whole arms are swapped: the discrepancy is the same both ways and shows nothing.
 fn of_sessions(case: Case, labels: Labels, square: &Pairwise<'_>) -> CaseTables {
     let split = square.split(labels.chosen(0));
     CaseTables {
@@ -181,7 +181,7 @@ fn discrepancies(case: Case, labels: &Labels, kernel: &[f64]) -> Vec<f64> {
     labels.iter().map(discrepancy).collect()
 }
 
-/// Mean likeness of pairs without the lone trial minus its mean likeness to the others (DECISION 1.7).
+/// Mean similarity of pairs without the single trial minus its mean similarity to the others (DECISION 1.7).
 fn alone(case: Case, labels: &Labels, kernel: &[f64]) -> Vec<f64> {
     let others = case.size() - 1;
     if others < 2 || (case.baseline != 1 && case.candidate != 1) {
@@ -195,8 +195,8 @@ fn alone(case: Case, labels: &Labels, kernel: &[f64]) -> Vec<f64> {
     labels.iter().map(of).collect()
 }
 
-/// The weights of the difference of means sum to 0, so its squared length is minus the weighted sum of half the squared
-/// distances over ordered pairs.
+/// The weights of the difference of means sum to 0, so its squared length is minus the weighted sum of half the
+/// squared distances over ordered pairs.
 fn length(case: Case, split: Split) -> f64 {
     let (before, after) = (float(case.baseline), float(case.candidate));
     2.0 * (split.between / (before * after)

@@ -1,22 +1,24 @@
-//! Small p-values of the block test: relabellings are drawn from where the observed statistic lies, and weighted back.
+//! Small p-values of the block test by importance sampling: relabellings are drawn near the observed statistic and
+//! weighted back.
 //!
-//! Each case draws an entry of its table with probability proportional to exp(s times the entry), s the saddlepoint at which
-//! the mean sum is the observed one; a draw counts with its likelihood ratio. With the observed labelling among the draws at
-//! its own weight the p-value is valid for any number of draws (Harrison 2012), so tails need no million permutations.
+//! Each case draws an entry of its table with probability proportional to exp(s x entry), with s the saddlepoint at
+//! which the mean sum is the observed one. A draw counts with its likelihood ratio. The observed labelling is among
+//! the draws with its own weight, so the p-value is valid for any number of draws (Harrison 2012), and tails need no
+//! million permutations.
 
 use crate::stats::stream::Stream;
 use crate::stats::variance::float;
 
-/// Steps of Newton's method towards the saddlepoint; a rough one costs some draws' worth of precision, not validity.
+/// Number of Newton steps towards the saddlepoint; a rough saddlepoint costs some precision and no validity.
 const STEPS: u32 = 12;
 
-/// The tilt of the widest table is kept below this many natural logarithms.
+/// Largest tilt of the widest table, in natural logarithms.
 const STEEPEST: f64 = 30.0;
 
-/// Probabilities are parts of this.
+/// Denominator of the integer probabilities.
 const WHOLE: u64 = 1 << 32;
 
-/// Draws are looked up by this many of their bits first.
+/// Number of leading bits by which draws are looked up first.
 const GUIDE_BITS: u32 = 8;
 
 /// A distinct value of a table.
@@ -24,19 +26,19 @@ const GUIDE_BITS: u32 = 8;
 struct Entry {
     value: f64,
     count: f64,
-    /// Numbers below this draw this entry or one before it.
+    /// Random numbers below this draw this entry or an earlier one.
     below: u64,
     /// Logarithm of the likelihood ratio, plain over tilted.
     log_weight: f64,
 }
 
-/// The tables with their tilted probabilities, laid end to end.
+/// Tables with their tilted probabilities, concatenated.
 #[derive(Debug)]
 pub(super) struct Tilted {
     entries: Vec<Entry>,
     /// Start and end of each case.
     spans: Vec<(usize, usize)>,
-    /// For each case, the first entry that a draw with these leading bits can mean.
+    /// For each case, the first entry possible for a draw with these leading bits.
     guides: Vec<[u16; 1 << GUIDE_BITS]>,
     /// Likelihood ratio of the observed labelling.
     pub(super) observed_weight: f64,
@@ -51,14 +53,14 @@ pub(super) struct Drawn {
 }
 
 impl Drawn {
-    /// Its likelihood ratio.
+    /// Likelihood ratio of the draw.
     pub(super) fn weight(&self) -> f64 {
         self.log_weight.exp()
     }
 }
 
 impl Tilted {
-    /// Tilts tables towards the sum of their first entries.
+    /// Tilts the tables towards the sum of their first entries.
     pub(super) fn new<'a>(tables: impl Iterator<Item = &'a [f64]>) -> Self {
         let mut tilted =
             Self { entries: Vec::new(), spans: Vec::new(), guides: Vec::new(), observed_weight: 1.0 };
@@ -106,7 +108,7 @@ impl Tilted {
         (first, second)
     }
 
-    /// Where the mean of the tilted sum is `target`; 0 where it is above the plain mean.
+    /// Tilt at which the mean of the sum is `target`; 0 if `target` is above the plain mean.
     fn saddlepoint(&self, target: f64) -> f64 {
         let width = |table: &[Entry]| table.last().map_or(0.0, |last| last.value - table[0].value);
         let widest = self.tables().map(width).fold(f64::MIN_POSITIVE, f64::max);
@@ -122,7 +124,8 @@ impl Tilted {
         s
     }
 
-    /// Gives every entry its probability at tilt `s`, in whole parts, so that the weights are those of what is drawn.
+    /// Sets the probability of every entry at tilt `s` in integer parts, so that the weights are exactly those of the
+    /// draws.
     fn tilt(&mut self, s: f64) {
         for (start, end) in self.spans.clone() {
             let table = &mut self.entries[start..end];
@@ -152,7 +155,7 @@ impl Tilted {
         .sum()
     }
 
-    /// Draws a relabelling from each stream; case by case for all of them, so that a case's table is read from memory once.
+    /// Draws a relabelling from each stream, case by case, so that each table is read from memory once.
     pub(super) fn draw(&self, streams: impl Iterator<Item = Stream>) -> Vec<Drawn> {
         let mut streams: Vec<Stream> = streams.collect();
         let mut all: Vec<Drawn> = streams.iter().map(|_| Drawn::default()).collect();
@@ -160,9 +163,9 @@ impl Tilted {
             for (stream, drawn) in streams.iter_mut().zip(&mut all) {
                 let bits = stream.next_u32();
                 let mut place = usize::from(guide[(bits >> (32 - GUIDE_BITS)) as usize]);
-                // Rarely is it any but the first or the second, and which of these cannot be guessed: so no branch.
+                // The entry is nearly always the first or second, which no branch predictor can guess; so no branch.
                 place += usize::from(table[place].below <= u64::from(bits));
-                // The last entry ends at 2^32, beyond every draw, so the search ends.
+                // The last entry ends at 2^32, above every draw, so the search ends.
                 while table[place].below <= u64::from(bits) {
                     place += 1;
                 }
@@ -176,7 +179,7 @@ impl Tilted {
     }
 }
 
-/// For each value of a draw's leading bits, the first entry that it can mean.
+/// For each value of a draw's leading bits, the first possible entry.
 fn guide(table: &[Entry]) -> [u16; 1 << GUIDE_BITS] {
     let mut guide = [0; 1 << GUIDE_BITS];
     let mut place = 0;
@@ -188,7 +191,7 @@ fn guide(table: &[Entry]) -> [u16; 1 << GUIDE_BITS] {
     guide
 }
 
-/// The value of the largest exponent, so that nothing overflows.
+/// Largest exponent, subtracted so that nothing overflows.
 fn anchor(table: &[Entry], s: f64) -> f64 {
     let end = if s < 0.0 { table.first() } else { table.last() };
     end.map_or(0.0, |entry| entry.value)
