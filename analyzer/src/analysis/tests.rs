@@ -154,7 +154,7 @@ fn cases_of_one_run_only_are_missing_in_the_other() {
     after.trials.truncate(298);
     let verdict = default(&before, &after);
     assert_eq!((verdict.verdict, verdict.pairs.missing_candidate), (Decision::Approve, 2));
-    assert!(verdict.notes.iter().any(|note| note.starts_with("2 trials should be there")));
+    assert!(verdict.notes.iter().any(|note| note.starts_with("2 expected trials do not exist")));
 }
 
 #[test]
