@@ -1,7 +1,6 @@
-//! The keys by which a store is encrypted: the `[encryption]` table of a configuration and the key files it names.
+//! Encryption keys of a store: the `[encryption]` table and its key files.
 //!
-//! Key files are only ever read. Which columns lie under which key, and how data keys are wrapped, is in `schemas` and
-//! `store`.
+//! This module only reads key files. The `store` crate assigns columns to keys and wraps data keys.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,56 +9,58 @@ use store::keyring::{KeyRing, TenantKeyPair, WrappingKey};
 
 use crate::config::{ConfigError, EncryptionConfig};
 
-/// Keys that cannot be used.
+/// Keys that cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum EncryptionError {
     /// A key file cannot be read.
-    #[error("encryption.key[{place}].{key} {path}: {source}; make one with `openssl rand -hex 32 >FILE`")]
+    #[error(
+        "encryption.key[{index}].{key} {path} cannot be read: {source}; create one with `openssl rand -hex 32 >FILE`"
+    )]
     File {
-        /// Which entry, from 0.
-        place: usize,
-        /// Which key of it.
+        /// Index of the entry, from 0.
+        index: usize,
+        /// Key of the entry, such as `metadata-key-file`.
         key: &'static str,
-        /// The file.
+        /// Path of the key file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
-    /// A key file holds something else.
+    /// A key file does not contain 64 hexadecimal digits.
     #[error(
-        "encryption.key[{place}].{key} {path}: expected 64 hexadecimal digits (32 bytes), found something else; restore the key file, or make a new one with `openssl rand -hex 32 >FILE`"
+        "encryption.key[{index}].{key} {path}: expected 64 hexadecimal digits (32 bytes), found something else; restore the key file, or create one with `openssl rand -hex 32 >FILE`"
     )]
     Content {
-        /// Which entry, from 0.
-        place: usize,
-        /// Which key of it.
+        /// Index of the entry, from 0.
+        index: usize,
+        /// Key of the entry, such as `metadata-key-file`.
         key: &'static str,
-        /// The file.
+        /// Path of the key file.
         path: PathBuf,
     },
-    /// One tenant, two entries.
-    #[error("encryption.key[{place}].tenant: {tenant:?} has an entry already; keep one of them")]
-    Twice {
-        /// Which entry, from 0.
-        place: usize,
-        /// The tenant.
+    /// A tenant has two entries.
+    #[error("encryption.key[{index}].tenant: {tenant:?} already has an entry; remove one of them")]
+    Duplicate {
+        /// Index of the entry, from 0.
+        index: usize,
+        /// Id of the tenant.
         tenant: String,
     },
-    /// Both keys are the same, so the one would open what the other protects.
-    #[error("encryption.key[{place}]: metadata and payload of {tenant:?} have the same key; give two")]
-    Same {
-        /// Which entry, from 0.
-        place: usize,
-        /// The tenant.
+    /// Both keys of a tenant are equal, so the metadata key would decrypt the payload.
+    #[error("encryption.key[{index}]: metadata and payload of {tenant:?} have the same key; use two keys")]
+    SameKey {
+        /// Index of the entry, from 0.
+        index: usize,
+        /// Id of the tenant.
         tenant: String,
     },
 }
 
 impl EncryptionConfig {
-    /// Reads `[encryption]` out of a configuration that may be of any command; `None` where it has no such table.
+    /// Parses `[encryption]` of any configuration file; `None` if the file has no such table.
     ///
     /// # Errors
-    /// The text is not TOML, or the table is not as it should be.
+    /// The text is not TOML, or the table has a wrong key or value.
     pub fn find(text: &str) -> Result<Option<Self>, ConfigError> {
         let wrong =
             |key: String, detail: &str| ConfigError { key, detail: detail.trim().replace('\n', "; ") };
@@ -72,7 +73,7 @@ impl EncryptionConfig {
         })
     }
 
-    /// Takes relative paths of key files as lying below `folder`.
+    /// Resolves relative paths of key files against `folder`.
     #[must_use]
     pub fn below(mut self, folder: &Path) -> Self {
         for key in &mut self.keys {
@@ -85,38 +86,38 @@ impl EncryptionConfig {
     /// Reads the key files.
     ///
     /// # Errors
-    /// Names the entry, the file and what is wrong with it.
+    /// The error has the entry and the file.
     pub fn load(&self) -> Result<KeyRing, EncryptionError> {
         let mut pairs = BTreeMap::new();
-        for (place, entry) in self.keys.iter().enumerate() {
+        for (index, entry) in self.keys.iter().enumerate() {
             let tenant = entry.tenant.to_string();
-            let metadata = read(place, "metadata-key-file", &entry.metadata_key_file)?;
+            let metadata = read(index, "metadata-key-file", &entry.metadata_key_file)?;
             let payload = entry.payload_key_file.as_deref();
-            let payload = payload.map(|file| read(place, "payload-key-file", file)).transpose()?;
+            let payload = payload.map(|file| read(index, "payload-key-file", file)).transpose()?;
             if payload == Some(metadata) {
-                return Err(EncryptionError::Same { place, tenant });
+                return Err(EncryptionError::SameKey { index, tenant });
             }
             let pair = TenantKeyPair {
                 metadata: WrappingKey::new(metadata),
                 payload: payload.map(WrappingKey::new),
             };
             if pairs.insert(entry.tenant.clone(), pair).is_some() {
-                return Err(EncryptionError::Twice { place, tenant });
+                return Err(EncryptionError::Duplicate { index, tenant });
             }
         }
         Ok(KeyRing::new(pairs))
     }
 }
 
-fn read(place: usize, key: &'static str, path: &Path) -> Result<[u8; 32], EncryptionError> {
+fn read(index: usize, key: &'static str, path: &Path) -> Result<[u8; 32], EncryptionError> {
     let text = std::fs::read_to_string(path).map_err(|source| EncryptionError::File {
-        place,
+        index,
         key,
         path: path.to_owned(),
         source,
     })?;
     let bytes = hex::decode(text.trim()).ok().and_then(|bytes| bytes.try_into().ok());
-    bytes.ok_or_else(|| EncryptionError::Content { place, key, path: path.to_owned() })
+    bytes.ok_or_else(|| EncryptionError::Content { index, key, path: path.to_owned() })
 }
 
 #[cfg(test)]
@@ -143,18 +144,18 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_found_in_any_configuration() {
+    fn keys_are_loaded_from_any_configuration() {
         let (m, p) = ("01".repeat(32), format!("{}\n", "02".repeat(32)));
-        let ring = load(TEXT, &[("m.hex", &m), ("p.hex", &p)]).expect("good keys");
+        let ring = load(TEXT, &[("m.hex", &m), ("p.hex", &p)]).expect("the keys are valid");
         assert!(ring.file_keys(&TenantId::parse("acme").expect("id")).expect("keys").is_some());
         assert!(ring.file_keys(&TenantId::parse("other").expect("id")).expect("no error").is_none());
         assert!(EncryptionConfig::find("agent = \"a\"").expect("TOML").is_none());
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn errors_name_the_entry_and_the_file() {
         let good = "01".repeat(32);
-        let refused = |text: &str, files: &[(&str, &str)]| load(text, files).expect_err("refused");
+        let refused = |text: &str, files: &[(&str, &str)]| load(text, files).expect_err("is rejected");
         let missing = refused(TEXT, &[("m.hex", &good)]);
         assert!(missing.contains("key[0].payload-key-file") && missing.contains("p.hex"), "{missing}");
         let short = refused(TEXT, &[("m.hex", "0102"), ("p.hex", &good)]);

@@ -1,6 +1,6 @@
 //! Kafka archiver: turns a topic into committed Parquet files, exactly once.
 //!
-//! The archiver is a member of a consumer group. One thread polls and decodes, two threads write files and commit. It
+//! The archiver is a member of a consumer group. One thread polls and decodes, two threads encode files, two write and commit them. It
 //! claims each assigned partition in the store ([`store::Store::claim`]), which fences off the process that had it before.
 //! The position of a partition comes from the store's last commit, never from the group. A message that cannot be decoded
 //! goes to the dead-letter topic before a commit passes it. A (journal, position) that the store holds is dropped as a
@@ -40,7 +40,7 @@ use self::dead_letters::DeadLetters;
 use self::reader::{Reader, ReaderState};
 use self::writer::WriterContext;
 
-/// Threads that encode files and write them to the store.
+/// Threads that encode files, and threads that write them to the store.
 const WRITER_THREADS: usize = 2;
 
 /// Reports of writers that may wait for the reader.
@@ -88,6 +88,8 @@ pub async fn start(
         move || -> Result<ArchiverSummary, ArchiverError> {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(WRITER_THREADS)
+                // The store encodes on blocking threads; this bounds the batches that are encoded at a time.
+                .max_blocking_threads(WRITER_THREADS)
                 .thread_name("archiver-writer")
                 .enable_all()
                 .build()?;

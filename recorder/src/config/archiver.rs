@@ -1,6 +1,6 @@
-//! The configuration of `foreshadow archive`: a topic, a store, and when a batch becomes files.
+//! Configuration of `foreshadow archive`: topic, store, and flush settings.
 //!
-//! One file may serve `record` and `archive`: what only the recorder reads is passed over here, unchecked.
+//! One file may configure `record` and `archive`; the keys of other commands are accepted unchecked.
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -14,17 +14,17 @@ use super::{
 pub struct ArchiverConfig {
     /// Directory or URL of the store.
     pub store: String,
-    /// Where messages come from.
+    /// Cluster, topic and consumer group.
     pub kafka: KafkaConfig,
-    /// When gathered records become files.
+    /// Flush settings.
     pub archive: ArchiveConfig,
-    /// How files of the store are encrypted; absent, they are plain Parquet.
+    /// Encryption of the files; absent, they are plain Parquet.
     pub encryption: Option<EncryptionConfig>,
-    /// Where counts can be fetched.
+    /// Listener for `/metrics`; absent, there is none.
     pub metrics: Option<MetricsConfig>,
 }
 
-/// The file as it may be written.
+/// The whole file, with the keys of other commands.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct File {
@@ -34,7 +34,7 @@ struct File {
     archive: ArchiveConfig,
     encryption: Option<EncryptionConfig>,
     metrics: Option<MetricsConfig>,
-    // What only `foreshadow record` reads.
+    // Keys of other commands.
     #[serde(rename = "tenant")]
     _tenant: Option<IgnoredAny>,
     #[serde(rename = "agent")]
@@ -60,10 +60,10 @@ struct File {
 }
 
 impl ArchiverConfig {
-    /// Reads a whole file; `env` finds the variables that it names.
+    /// Parses a file; `env` returns the value of an environment variable.
     ///
     /// # Errors
-    /// Names the key, what was expected and what was found.
+    /// The error has the key, the expected and the found value.
     pub fn parse(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let deserializer = toml::Deserializer::parse(text)
             .map_err(|error| wrong("(file)", &one_line(&error.to_string())))?;
@@ -95,11 +95,11 @@ mod tests {
     use super::*;
 
     fn refused(text: &str) -> String {
-        ArchiverConfig::parse(text, &|_| None).expect_err("refused").to_string()
+        ArchiverConfig::parse(text, &|_| None).expect_err("is rejected").to_string()
     }
 
     #[test]
-    fn one_file_serves_both() {
+    fn one_file_configures_record_and_archive() {
         let text = r#"
 agent = "a"
 store = "s"
@@ -111,13 +111,13 @@ edge = "model"
 listen = "127.0.0.1:0"
 upstream = "http://127.0.0.1:9/base"
 "#;
-        let config = ArchiverConfig::parse(text, &|_| None).expect("a good file");
+        let config = ArchiverConfig::parse(text, &|_| None).expect("the file is valid");
         assert_eq!((config.store.as_str(), config.kafka.topic.as_str()), ("s", "foreshadow"));
         assert_eq!(config.archive.flush_bytes.0, 32 << 20);
     }
 
     #[test]
-    fn says_what_is_missing_or_unknown() {
+    fn missing_and_unknown_keys_are_errors() {
         assert!(refused("store = \"s\"").contains("[kafka]"));
         assert!(refused("[kafka]\nbrokers = \"b:1\"").contains("`store`"));
         let typo = refused("store = \"s\"\nstroe = \"s\"\n[kafka]\nbrokers = \"b:1\"");

@@ -1,6 +1,10 @@
 //! HTTP endpoint `/metrics` for Prometheus, in OpenMetrics or in the older text format.
 //!
 //! The endpoint reads the values when a scrape asks for them.
+//!
+//! It builds on `prometheus-client`. An exporter crate (`metrics-exporter-prometheus`) would replace only the listener: its
+//! values live in a process-wide registry that call sites update, while these are read from the state of a recorder, of which
+//! a process may run several, and counts of one scrape agree.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
