@@ -5,6 +5,7 @@
 //! read back. Thus no finished trial is lost, and none runs twice.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use schemas::exchange::Exchange;
@@ -230,7 +231,9 @@ impl TrialLog {
         let next = self.writer.as_ref().ok_or(TrialLogError::Thread)?.next_position();
         self.is_stale = true;
         let batch = std::mem::take(&mut self.pending);
-        self.commit_batch(next, batch).await?;
+        let chunk_index = std::mem::take(&mut self.chunk_index);
+        self.chunk_index =
+            self.commit_batch(self.source.clone(), self.first..next, batch, chunk_index).await?;
         self.is_stale = false;
         self.first = next;
         let mut writer = self.writer.take().ok_or(TrialLogError::Thread)?;
@@ -244,19 +247,41 @@ impl TrialLog {
         Ok(())
     }
 
-    /// Encodes and writes the batch on a blocking thread.
-    async fn commit_batch(&mut self, next: u64, batch: Batch) -> Result<(), TrialLogError> {
-        let (store, source, first) = (self.store.clone(), self.source.clone(), self.first);
-        let mut chunk_index = std::mem::take(&mut self.chunk_index);
-        let runtime = tokio::runtime::Handle::current();
-        let (chunk_index, committed) = blocking(move || {
-            let committed = runtime.block_on(store.commit(&source, first, next, batch, &mut chunk_index));
-            Ok((chunk_index, committed))
+    /// Commits a batch of another source, while the log is locked.
+    pub(crate) async fn commit_recordings(
+        &mut self,
+        source: &str,
+        first: u64,
+        next: u64,
+        batch: Batch,
+    ) -> Result<(), TrialLogError> {
+        let chunk_index = ChunkIndex::default();
+        self.commit_batch(source.to_owned(), first..next, batch, chunk_index).await?;
+        Ok(())
+    }
+
+    /// Encodes and writes a batch on a blocking thread.
+    ///
+    /// The thread owns the writer, and with it the lock of the log: if the caller is dropped, no other start opens the run
+    /// before this commit has ended.
+    async fn commit_batch(
+        &mut self,
+        source: String,
+        positions: Range<u64>,
+        batch: Batch,
+        mut chunk_index: ChunkIndex,
+    ) -> Result<ChunkIndex, TrialLogError> {
+        let writer = self.writer.take().ok_or(TrialLogError::Thread)?;
+        let (store, runtime) = (self.store.clone(), tokio::runtime::Handle::current());
+        let (writer, chunk_index, committed) = blocking(move || {
+            let Range { start, end } = positions;
+            let committed = runtime.block_on(store.commit(&source, start, end, batch, &mut chunk_index));
+            Ok((writer, chunk_index, committed))
         })
         .await?;
-        self.chunk_index = chunk_index;
+        self.writer = Some(writer);
         committed?;
-        Ok(())
+        Ok(chunk_index)
     }
 
     /// Reads the pending records back after a failed commit, which may have become durable nevertheless.

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 
 use schemas::id::SessionId;
-use store::{Batch, ChunkIndex, Snapshot, Store, StoreError};
+use store::{Batch, Snapshot, Store};
 
 use super::cases::Cases;
-use crate::blocking::run_blocking;
+use super::error::ReplayError;
 use crate::case_recording::CaseRecording;
+use crate::trial_log::TrialLog;
 use crate::trial_rows::add_recording;
 
 /// Source of the commits with the recordings.
@@ -19,10 +20,11 @@ const RECORDINGS_PER_COMMIT: usize = 256;
 /// Copies recordings into the run, and continues after those that an earlier start copied.
 pub(super) async fn copy_recordings(
     run: &Store,
+    trial_log: &mut TrialLog,
     (store, mut snapshot): (Store, Snapshot),
     sessions: &[SessionId],
     cases: &Cases,
-) -> Result<(), StoreError> {
+) -> Result<(), ReplayError> {
     run.delete_orphans(RECORDED_SOURCE).await?;
     let mut first = run.resume_position(RECORDED_SOURCE).await?;
     let rest = sessions.get(usize::try_from(first).unwrap_or(usize::MAX)..).unwrap_or_default();
@@ -37,13 +39,7 @@ pub(super) async fn copy_recordings(
             }
         }
         let next = first + part.len() as u64;
-        // Encoding Parquet takes up to seconds and would block an async thread.
-        let (run, runtime) = (run.clone(), tokio::runtime::Handle::current());
-        run_blocking(move || {
-            let mut chunk_index = ChunkIndex::default();
-            runtime.block_on(run.commit(RECORDED_SOURCE, first, next, batch, &mut chunk_index))
-        })
-        .await?;
+        trial_log.commit_recordings(RECORDED_SOURCE, first, next, batch).await?;
         first = next;
     }
     Ok(())

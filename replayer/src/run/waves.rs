@@ -120,11 +120,11 @@ impl Prepared {
         if existing.is_none() {
             run.create_manifest(&manifest).await?;
         }
-        copy_recordings(&run, source, &sessions, &cases).await?;
-        let trial_log = match trial_log {
+        let mut trial_log = match trial_log {
             Some(trial_log) => trial_log,
             None => TrialLog::open(run.clone(), plan.lane).await?,
         };
+        copy_recordings(&run, &mut trial_log, source, &sessions, &cases).await?;
         let mut summary = Summary { incomplete, unusable, ..empty_summary(&plan) };
         trial_log.earlier().iter().for_each(|trial| summary.add(trial));
         summary.model_calls = trial_log.earlier_model_calls();
