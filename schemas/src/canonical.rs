@@ -1,13 +1,13 @@
-//! One spelling for equal JSON values: what tool calls are matched and counted by.
+//! Canonical JSON: equal values have equal text, by which tool calls are matched and counted.
 //!
-//! Close to RFC 8785 (object keys sorted, no white space), with one departure: integers keep all their digits,
-//! where RFC 8785 rounds them to a double and would make two long order numbers equal.
+//! RFC 8785 (sorted object keys, no white space) with one difference: integers keep all digits. RFC 8785 rounds them to a
+//! double, which would make two long order numbers equal.
 
 use std::fmt::Write as _;
 
 use serde_json::Value;
 
-/// Writes the value with sorted keys, no white space, and `1.0` spelled `1`.
+/// Formats the value with sorted keys, without white space, and `1.0` as `1`.
 #[must_use]
 pub fn canonical(value: &Value) -> String {
     let mut out = String::new();
@@ -15,9 +15,9 @@ pub fn canonical(value: &Value) -> String {
     out
 }
 
-/// Parses the text as JSON and writes it canonically; `None` where it is not JSON.
+/// Parses the text as JSON and formats it canonically; `None` if it is not JSON.
 ///
-/// An empty text is read as `{}`: providers send it for a tool call without arguments.
+/// An empty text becomes `{}`: providers send it for a tool call without arguments.
 #[must_use]
 pub fn canonical_text(text: &str) -> Option<String> {
     if text.trim().is_empty() {
@@ -26,11 +26,11 @@ pub fn canonical_text(text: &str) -> Option<String> {
     serde_json::from_str::<Value>(text).ok().map(|value| canonical(&value))
 }
 
-/// Reduces a value to what a careful person would call the same arguments.
+/// Normalises a value, so that arguments that differ only in form become equal.
 ///
-/// Strings are trimmed, inner white space folded and letters lower-cased; a string that spells a number becomes
-/// the number; nulls, empty strings, empty objects and empty arrays inside an object are dropped. Array order is kept:
-/// it carries meaning.
+/// Strings are trimmed, white space is folded and letters become lower case. A string that is the canonical text of a number
+/// becomes the number. Nulls, empty strings, empty objects and empty arrays inside an object are dropped. Arrays keep their
+/// order.
 #[must_use]
 pub fn normalised(value: &Value) -> Value {
     match value {
@@ -39,12 +39,12 @@ pub fn normalised(value: &Value) -> Value {
         Value::Array(items) => Value::Array(items.iter().map(normalised).collect()),
         Value::Object(map) => {
             let kept = map.iter().map(|(key, item)| (key.clone(), normalised(item)));
-            Value::Object(kept.filter(|(_, item)| !is_void(item)).collect())
+            Value::Object(kept.filter(|(_, item)| !is_empty(item)).collect())
         }
     }
 }
 
-fn is_void(value: &Value) -> bool {
+fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::Bool(_) | Value::Number(_) => false,
@@ -56,7 +56,7 @@ fn is_void(value: &Value) -> bool {
 
 fn normalised_text(text: &str) -> Value {
     let folded = text.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
-    // Leading zeros are part of an identifier ("007"), so only what prints back the same is a number.
+    // Leading zeros are part of an identifier ("007"), so only a canonical number becomes one.
     let number = serde_json::from_str::<Value>(&folded).ok().filter(Value::is_number);
     match number {
         Some(number) if canonical(&number) == folded => number,
@@ -72,8 +72,8 @@ fn write_value(value: &Value, out: &mut String) {
         Value::String(text) => write_text(text, out),
         Value::Array(items) => {
             out.push('[');
-            for (place, item) in items.iter().enumerate() {
-                if place > 0 {
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
                     out.push(',');
                 }
                 write_value(item, out);
@@ -85,8 +85,8 @@ fn write_value(value: &Value, out: &mut String) {
             // RFC 8785 section 3.2.3 sorts by UTF-16 code units.
             entries.sort_by(|a, b| a.0.encode_utf16().cmp(b.0.encode_utf16()));
             out.push('{');
-            for (place, (key, item)) in entries.into_iter().enumerate() {
-                if place > 0 {
+            for (index, (key, item)) in entries.into_iter().enumerate() {
+                if index > 0 {
                     out.push(',');
                 }
                 write_text(key, out);
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spells_equal_values_alike() {
+    fn equal_values_have_equal_text() {
         let a = canonical_text(r#"{ "b": 1.0, "a": [true, null, "x"] }"#);
         assert_eq!(a.as_deref(), Some(r#"{"a":[true,null,"x"],"b":1}"#));
         assert_eq!(canonical_text("  "), Some("{}".to_owned()));
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_long_integers_apart() {
+    fn long_integers_stay_distinct() {
         assert_ne!(
             canonical(&json!(9_007_199_254_740_993_u64)),
             canonical(&json!(9_007_199_254_740_992_u64))
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn normalises_like_a_careful_person() {
+    fn arguments_that_differ_in_form_become_equal() {
         let a = normalised(&json!({"id": " W12 ", "n": "5", "zip": "007", "note": null}));
         assert_eq!(a, json!({"id": "w12", "n": 5, "zip": "007"}));
     }

@@ -1,6 +1,6 @@
-//! Identifiers: each a newtype that can only hold a value fit to be stored, logged and put into a path.
+//! Identifiers: newtypes whose values are safe to store, to log and to escape into a path.
 //!
-//! None of these types generates a value: where randomness is wanted the caller brings it.
+//! No type generates a value; callers supply randomness.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -10,32 +10,32 @@ use std::sync::Arc;
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The longest identifier that is accepted, in bytes. Longer ones come from broken or hostile clients.
+/// Maximum length of an identifier in bytes; longer ones come from broken or hostile clients.
 pub const MAX_ID_BYTES: usize = 512;
 
-/// Says why a text cannot be an identifier.
+/// A text that is not a valid identifier.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
     /// The text is empty.
     #[error("{kind} is empty")]
     Empty {
-        /// Which identifier was parsed.
+        /// Kind of the identifier.
         kind: &'static str,
     },
     /// The text has more than [`MAX_ID_BYTES`] bytes.
     #[error("{kind} has {bytes} bytes, at most {MAX_ID_BYTES} are allowed")]
     TooLong {
-        /// Which identifier was parsed.
+        /// Kind of the identifier.
         kind: &'static str,
-        /// How long the text is.
+        /// Length of the text.
         bytes: usize,
     },
-    /// The text holds a control character.
-    #[error("{kind} {text:?} holds a control character")]
+    /// The text contains a control character.
+    #[error("{kind} {text:?} contains a control character")]
     Control {
-        /// Which identifier was parsed.
+        /// Kind of the identifier.
         kind: &'static str,
-        /// The text.
+        /// The rejected text.
         text: String,
     },
 }
@@ -47,7 +47,7 @@ fn parse(kind: &'static str, text: &str) -> Result<Arc<str>, IdError> {
     if text.len() > MAX_ID_BYTES {
         return Err(IdError::TooLong { kind, bytes: text.len() });
     }
-    // Beyond ASCII there are control characters too, and looking for them takes longer.
+    // Unicode has control characters beyond ASCII; the search for them is slower.
     if text.bytes().any(|byte| byte.is_ascii_control())
         || (!text.is_ascii() && text.chars().any(char::is_control))
     {
@@ -56,7 +56,7 @@ fn parse(kind: &'static str, text: &str) -> Result<Arc<str>, IdError> {
     Ok(Arc::from(text))
 }
 
-/// Parses identifiers of this kind out of what is read, without a copy in between.
+/// Deserialises an identifier of this kind without an intermediate copy.
 struct Parser(&'static str);
 
 impl Visitor<'_> for Parser {
@@ -79,7 +79,7 @@ macro_rules! identifier {
         pub struct $name(Arc<str>);
 
         impl PartialEq for $name {
-            /// Most that are compared are clones of one another, and share their text.
+            /// Compares the pointers first: most compared identifiers are clones that share their text.
             fn eq(&self, other: &Self) -> bool {
                 Arc::ptr_eq(&self.0, &other.0) || self.0 == other.0
             }
@@ -120,15 +120,15 @@ macro_rules! identifier {
         }
 
         impl $name {
-            /// Parses the text; it must not be empty, over [`MAX_ID_BYTES`], or hold control characters.
+            /// Parses the text, which must not be empty, exceed [`MAX_ID_BYTES`] or contain control characters.
             ///
             /// # Errors
-            /// Says which of the three it is.
+            /// The error names the violated rule.
             pub fn parse(text: &str) -> Result<Self, IdError> {
                 parse($kind, text).map(Self)
             }
 
-            /// The text itself.
+            /// The text of the identifier.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0
@@ -157,28 +157,28 @@ macro_rules! identifier {
 }
 
 identifier!(
-    /// Whose traffic it is; keys, stores and sessions of two tenants never mix.
+    /// Tenant; keys, folders and sessions of two tenants never mix.
     TenantId, "tenant");
 identifier!(
-    /// Which agent the work was done by.
+    /// Agent.
     AgentId, "agent");
 identifier!(
-    /// The identity of an agent version.
+    /// Build of an agent.
     BuildId, "build");
 identifier!(
-    /// One piece of work of one agent, or one trial of a case.
+    /// Session of an agent, or of one trial of a case.
     SessionId, "session id");
 identifier!(
-    /// A session chosen for replay; the same case in two runs pairs them.
+    /// Case: a session chosen for replay. Equal case ids pair the trials of two runs.
     CaseId, "case id");
 identifier!(
-    /// One start of one recorder process.
+    /// One start of a recorder process.
     IncarnationId, "incarnation");
 identifier!(
-    /// One request and its answer.
+    /// One request and its response.
     ExchangeId, "exchange id");
 identifier!(
-    /// The name of a tool as it stands on the wire.
+    /// Name of a tool on the wire.
     ToolName, "tool name");
 
 #[cfg(test)]
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refuses_what_cannot_be_stored() {
+    fn invalid_identifiers_are_refused() {
         assert_eq!(TenantId::parse(""), Err(IdError::Empty { kind: "tenant" }));
         for text in ["a\nb", "\u{7f}", "é\u{85}"] {
             assert!(matches!(SessionId::parse(text), Err(IdError::Control { .. })), "{text:?}");

@@ -1,7 +1,7 @@
-//! Keys derived per tenant: for the digests of stored pieces, and for the tokens of redacted values.
+//! Keys of a tenant: for the digests of chunks, and for the tokens of redacted values.
 //!
-//! A plain hash of a card number can be reversed by trying all card numbers; a keyed one cannot. The root secret
-//! is brought by the caller and is never stored beside the data.
+//! A plain hash of a card number can be reversed by trying every card number; a keyed one cannot. The caller supplies the root
+//! key, which is never stored with the data.
 
 use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
@@ -10,17 +10,17 @@ use sha2::Sha256;
 use crate::columns::{ChunkReference, ColumnBuilder, ColumnValue, LogicalType};
 use crate::id::TenantId;
 
-/// Length of a [`Digest`].
+/// Length of a [`Digest`] in bytes.
 pub const DIGEST_BYTES: usize = 16;
 
-/// The keyed BLAKE3 hash of a piece of a body, its first 16 bytes.
+/// The first 16 bytes of the keyed BLAKE3 hash of a chunk.
 ///
-/// Digests do not compress and there is one a piece, so their length shows in the size of a store. Who does not have the
-/// tenant's key cannot look for collisions, and 2^40 pieces of one tenant collide by chance with probability 2^-49.
+/// Digests do not compress and every chunk has one, so their length affects the size of a store. Without the tenant's key
+/// nobody can search for collisions, and 2^40 chunks of one tenant collide by chance with probability 2^-49.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Digest(pub [u8; DIGEST_BYTES]);
 
-/// It is a hash already: half of it does.
+/// Uses half of the digest, which is a hash already.
 impl std::hash::Hash for Digest {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         let (half, _) = self.0.split_at(DIGEST_BYTES / 2);
@@ -68,7 +68,7 @@ impl ChunkReference for Digest {
     }
 }
 
-/// The secret of one deployment, 32 random bytes, from which every tenant's keys are derived.
+/// The root key of a deployment: 32 random bytes, from which the keys of every tenant are derived.
 #[derive(Clone)]
 pub struct RootKey([u8; 32]);
 
@@ -78,13 +78,13 @@ impl std::fmt::Debug for RootKey {
     }
 }
 
-/// The text of a key file is not 64 hexadecimal digits.
+/// A key file without 64 hexadecimal digits.
 #[derive(Debug, thiserror::Error)]
 #[error("key is not 64 hexadecimal digits (32 bytes)")]
 pub struct KeyError;
 
 impl RootKey {
-    /// Takes 32 random bytes.
+    /// Wraps 32 random bytes.
     #[must_use]
     pub fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
@@ -93,13 +93,13 @@ impl RootKey {
     /// Parses 64 hexadecimal digits; surrounding white space is ignored.
     ///
     /// # Errors
-    /// The text is anything else.
+    /// The text is not 64 hexadecimal digits.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
         let bytes = hex::decode(text.trim()).map_err(|_| KeyError)?;
         bytes.try_into().map(Self).map_err(|_| KeyError)
     }
 
-    /// 64 hexadecimal digits, as [`Self::parse`] reads them.
+    /// Formats the key as 64 hexadecimal digits, as [`Self::parse`] reads them.
     #[must_use]
     pub fn hex(&self) -> String {
         hex::encode(self.0)
@@ -111,7 +111,7 @@ impl RootKey {
         let mut material = self.0.to_vec();
         material.extend_from_slice(tenant.as_str().as_bytes());
         TenantKeys {
-            piece: blake3::derive_key("foreshadow 2026 piece digest v1", &material),
+            chunk: blake3::derive_key("foreshadow 2026 chunk digest v2", &material),
             token: blake3::derive_key("foreshadow 2026 redaction token v1", &material),
         }
     }
@@ -120,7 +120,7 @@ impl RootKey {
 /// The keys of one tenant.
 #[derive(Clone)]
 pub struct TenantKeys {
-    piece: [u8; 32],
+    chunk: [u8; 32],
     token: [u8; 32],
 }
 
@@ -131,17 +131,18 @@ impl std::fmt::Debug for TenantKeys {
 }
 
 impl TenantKeys {
-    /// Names a piece of a body by the keyed BLAKE3 hash of its bytes.
+    /// The keyed digest of a chunk.
     #[must_use]
-    pub fn digest(&self, piece: &[u8]) -> Digest {
+    pub fn digest(&self, chunk: &[u8]) -> Digest {
         let mut digest = [0; DIGEST_BYTES];
-        digest.copy_from_slice(&blake3::keyed_hash(&self.piece, piece).as_bytes()[..DIGEST_BYTES]);
+        digest.copy_from_slice(&blake3::keyed_hash(&self.chunk, chunk).as_bytes()[..DIGEST_BYTES]);
         Digest(digest)
     }
 
-    /// Replaces a secret value: `⟦kind:token⟧`, token = first 16 hex digits of HMAC-SHA-256 under the tenant's key.
+    /// The token that replaces a secret value: `⟦kind:token⟧` with the first 16 hexadecimal digits of HMAC-SHA-256 under the
+    /// tenant's key.
     ///
-    /// Equal values get equal tokens, so stitching and replay matching still work.
+    /// Equal values have equal tokens, so session linking and replay matching still work.
     #[must_use]
     pub fn token(&self, kind: &str, value: &[u8]) -> String {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.token).expect("HMAC takes a key of any length");

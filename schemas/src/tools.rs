@@ -1,7 +1,7 @@
-//! What is known of an agent's tools: their schemas and what they do outside.
+//! The catalog of an agent's tools: schemas and declared effects.
 //!
-//! Effects are the owner's to declare. An MCP hint (`readOnlyHint`) comes from the tool server and is untrusted, so it
-//! never makes a tool `read`.
+//! The owner declares effects. An MCP hint (`readOnlyHint`) comes from the tool server and is untrusted, so it never makes a
+//! tool `read`.
 
 use std::collections::BTreeMap;
 
@@ -9,71 +9,71 @@ use serde_json::Value;
 
 use crate::exchange::Effect;
 
-/// One tool.
+/// A tool and its declared effect.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Tool {
-    /// What a call does outside.
+    /// Effect of a call.
     pub effect: Effect,
-    /// The effect can be undone.
+    /// Whether the effect can be undone; absent if undeclared.
     pub reversible: Option<bool>,
-    /// Repeating the call changes nothing more.
+    /// Whether a repeated call changes nothing more; absent if undeclared.
     pub idempotent: Option<bool>,
-    /// JSON Schema of its arguments.
+    /// JSON Schema of the arguments.
     pub args_schema: Option<Value>,
-    /// JSON Schema of its result.
+    /// JSON Schema of the result.
     pub result_schema: Option<Value>,
 }
 
-/// The tools of an agent by name.
+/// The tools of an agent, by name.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ToolCatalog(pub BTreeMap<String, Tool>);
 
-/// A tool list that cannot be read.
+/// A tool list that cannot be parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ToolsError {
-    /// Neither JSON nor what a tool list looks like.
+    /// Not JSON, or not a tool list.
     #[error("{0}; expected a JSON array of tools, or an object with a `tools` array")]
     NotAList(String),
     /// An entry without a name.
-    #[error("entry {place} has no `name` and no `function.name`")]
+    #[error("entry {index} has no `name` and no `function.name`")]
     NoName {
-        /// Its place in the list, from 0.
-        place: usize,
+        /// Index in the list, from 0.
+        index: usize,
     },
-    /// An effect that is none.
+    /// An unknown effect.
     #[error("tool {tool}: effect is {found:?}, expected \"read\" or \"write\"")]
     BadEffect {
-        /// The tool.
+        /// Name of the tool.
         tool: String,
-        /// What was found.
+        /// The value found.
         found: String,
     },
-    /// The same name twice.
+    /// Two entries with one name.
     #[error("tool {tool} is listed twice")]
     Twice {
-        /// The tool.
+        /// Name of the tool.
         tool: String,
     },
 }
 
 impl ToolCatalog {
-    /// Parses a tool list as providers and tool servers write it: an array of OpenAI tools
+    /// Parses a tool list of a provider or a tool server: an array of OpenAI tools
     /// (`{"type":"function","function":{name,parameters}}`), of plain functions (`{name,parameters}`) or of MCP tools
     /// (`{name,inputSchema,outputSchema}`), or an object with such an array under `tools`.
     ///
-    /// Beside each entry's own fields the owner may write `"effect": "read"|"write"`, `"reversible"` and
+    /// The owner may add to each entry `"effect": "read"|"write"`, `"reversible"` and
     /// `"idempotent"`.
     ///
     /// # Errors
-    /// Names the entry and the field.
+    /// The error names the entry and the field.
     pub fn parse_json(text: &str) -> Result<Self, ToolsError> {
         let value: Value =
             serde_json::from_str(text).map_err(|error| ToolsError::NotAList(error.to_string()))?;
         let list = value.as_array().or_else(|| value.get("tools").and_then(Value::as_array));
         let list = list.ok_or_else(|| ToolsError::NotAList("no tool list found".to_owned()))?;
         let mut tools = BTreeMap::new();
-        for (place, entry) in list.iter().enumerate() {
-            let (name, tool) = parse_entry(place, entry)?;
+        for (index, entry) in list.iter().enumerate() {
+            let (name, tool) = parse_entry(index, entry)?;
             if tools.insert(name.clone(), tool).is_some() {
                 return Err(ToolsError::Twice { tool: name });
             }
@@ -81,22 +81,22 @@ impl ToolCatalog {
         Ok(Self(tools))
     }
 
-    /// The tool of this name, where it is declared.
+    /// The declared tool with this name.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<&Tool> {
         self.0.get(name)
     }
 
-    /// What a call of this tool does outside; unknown where it is not declared.
+    /// Effect of the tool; `unknown` if it is not declared.
     #[must_use]
     pub fn effect(&self, name: &str) -> Effect {
         self.find(name).map_or(Effect::Unknown, |tool| tool.effect)
     }
 }
 
-fn parse_entry(place: usize, entry: &Value) -> Result<(String, Tool), ToolsError> {
+fn parse_entry(index: usize, entry: &Value) -> Result<(String, Tool), ToolsError> {
     let function = entry.get("function").unwrap_or(entry);
-    let name = function.get("name").and_then(Value::as_str).ok_or(ToolsError::NoName { place })?.to_owned();
+    let name = function.get("name").and_then(Value::as_str).ok_or(ToolsError::NoName { index })?.to_owned();
     let declared = |key: &str| entry.get(key).or_else(|| function.get(key));
     let effect = match declared("effect") {
         None => Effect::Unknown,
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_openai_and_mcp_lists() {
+    fn openai_and_mcp_lists_are_parsed() {
         let openai =
             r#"[{"type":"function","effect":"read","function":{"name":"a","parameters":{"type":"object"}}}]"#;
         let tools = ToolCatalog::parse_json(openai).expect("an OpenAI list");
@@ -132,8 +132,8 @@ mod tests {
     }
 
     #[test]
-    fn says_what_is_wrong() {
-        assert_eq!(ToolCatalog::parse_json("[{}]"), Err(ToolsError::NoName { place: 0 }));
+    fn an_error_names_entry_and_value() {
+        assert_eq!(ToolCatalog::parse_json("[{}]"), Err(ToolsError::NoName { index: 0 }));
         let error = ToolCatalog::parse_json(r#"[{"name":"a","effect":"reed"}]"#).expect_err("a typo");
         assert!(error.to_string().contains("reed"));
     }

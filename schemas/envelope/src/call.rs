@@ -5,61 +5,61 @@ use serde_json::Value;
 /// Characters of an observed value in a violation.
 const MAX_OBSERVED: usize = 120;
 
-/// A call as the agent wants it made.
+/// A tool call before it is made.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Call<'a> {
-    /// The tool's name.
+    /// Name of the tool.
     pub tool: &'a str,
-    /// Its arguments.
+    /// Parsed arguments, or their text.
     pub arguments: Arguments<'a>,
-    /// When it was made, UTC, microseconds since 1970.
+    /// Time of the call: UTC, microseconds since 1970.
     pub at: i64,
 }
 
 /// The arguments of a call.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Arguments<'a> {
-    /// As JSON.
+    /// Parsed JSON.
     Json(&'a Value),
-    /// A text that is no JSON: nothing can be shown to hold of it.
+    /// Text that is not JSON. It violates every rule on the arguments.
     Unparseable(&'a str),
 }
 
-/// What kind of rule was broken.
+/// The kind of a violated rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, strum::IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum ViolationKind {
-    /// Which tools may be called.
+    /// The set of allowed tools.
     Tool,
-    /// What they may be called with.
+    /// Values of arguments.
     Argument,
-    /// How much or how often.
+    /// Sums and numbers of calls.
     Rate,
-    /// What must not come again.
+    /// Repeated calls.
     Sequence,
-    /// What the caller may be answered.
+    /// Answers to the caller.
     Output,
 }
 
-/// One rule that a call or an answer broke.
+/// A rule that a call or an answer violates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// The rule: the id of a bound, or one of the fixed ids.
+    /// Rule id: of a bound, or one of the fixed ids.
     pub rule: String,
-    /// Its kind.
+    /// Kind of the rule.
     pub kind: ViolationKind,
-    /// Where in the arguments or the answer; empty for the whole.
+    /// JSON pointer into the arguments or the answer; empty for all of it.
     pub pointer: String,
-    /// What the rule demands.
+    /// The allowed values.
     pub expected: String,
-    /// What was found, shortened.
+    /// The observed value, shortened.
     pub observed: String,
-    /// Whether it counts; a rule in observe mode is only reported.
+    /// `false` for a rule in observe mode: its violations are reported and do not count.
     pub enforced: bool,
 }
 
 impl Violation {
-    /// The violation in one phrase: where, what was found, what is allowed.
+    /// Formats pointer, observed value and allowed values as one phrase.
     #[must_use]
     pub fn detail(&self) -> String {
         let place = if self.pointer.is_empty() { String::new() } else { format!("{} is ", self.pointer) };

@@ -19,9 +19,9 @@ use crate::values::{added, key, numbers, resolve};
 const MAX_SCHEMA_VIOLATIONS: usize = 8;
 
 impl Envelope {
-    /// Checks a call of a session; empty where it is allowed.
+    /// Checks a call of a session; returns no violation for an allowed call.
     ///
-    /// In the order of the rules: declared, schema, bounds, number of calls. What cannot be evaluated is a violation.
+    /// Order: declared tool, schema, bounds, number of calls. A rule that cannot be evaluated is violated.
     #[must_use]
     pub fn check(&self, session: &SessionState, call: &Call<'_>) -> Vec<Violation> {
         let mut found = Vec::new();
@@ -51,12 +51,12 @@ impl Envelope {
         found
     }
 
-    /// Checks what the caller is answered; empty where it is allowed.
+    /// Checks an answer to the caller; returns no violation for an allowed answer.
     #[must_use]
     pub fn check_output(&self, answer: &str) -> Vec<Violation> {
         let mut found = Vec::new();
         if let Some(validator) = &self.output.validator {
-            // An answer that is not JSON is a text, which a schema may well allow.
+            // The schema checks an answer that is not JSON as a JSON string.
             let value = serde_json::from_str(answer).unwrap_or_else(|_| Value::String(answer.to_owned()));
             for error in validator.iter_errors(&value).take(MAX_SCHEMA_VIOLATIONS) {
                 let at = error.instance_path().to_string();
@@ -84,7 +84,7 @@ fn check_tool(tool: &ToolPolicy, session: &SessionState, call: &Call<'_>, found:
         Arguments::Json(value) => value,
         Arguments::Unparseable(text) => {
             if tool.args.is_some() || !tool.bounds.is_empty() {
-                let observed = format!("no JSON: {}", short(text));
+                let observed = format!("not JSON: {}", short(text));
                 found.push(violation(
                     ARGS_SCHEMA,
                     ViolationKind::Argument,
@@ -108,7 +108,7 @@ fn check_tool(tool: &ToolPolicy, session: &SessionState, call: &Call<'_>, found:
     }
 }
 
-/// An argument that nobody declared is told by its name.
+/// Reports an undeclared argument by its name, other errors as the validator does.
 fn schema_violation(error: &ValidationError<'_>, schema: &Value, found: &mut Vec<Violation>) {
     let at = error.instance_path().to_string();
     match error.kind() {
@@ -117,7 +117,7 @@ fn schema_violation(error: &ValidationError<'_>, schema: &Value, found: &mut Vec
             if at.is_empty() =>
         {
             let expected = "no argument that the tool's schema does not name";
-            // A declared argument with a wrong value counts as not evaluated too; that is told as what it is.
+            // The validator also lists a declared argument with a wrong value as unevaluated; its own error reports it.
             let declared = |name: &&String| schema.get("properties").and_then(|all| all.get(name)).is_some();
             for name in unexpected.iter().filter(|name| !declared(name)).take(MAX_SCHEMA_VIOLATIONS) {
                 let observed = format!("argument {}", short(name));
@@ -129,7 +129,7 @@ fn schema_violation(error: &ValidationError<'_>, schema: &Value, found: &mut Vec
 }
 
 fn of_schema(rule: &str, kind: ViolationKind, at: String, error: &ValidationError<'_>) -> Violation {
-    let expected = format!("what the schema demands ({})", short(&error.to_string()));
+    let expected = format!("a value that the schema allows ({})", short(&error.to_string()));
     let observed = short(&canonical(error.instance()));
     Violation { pointer: at, ..violation(rule, kind, "", &expected, observed) }
 }
@@ -171,7 +171,7 @@ fn check_bound(
             let before = session.sum(call.tool, id, *window, call.at);
             let sum = before.and_then(|before| added(before, &values));
             match sum {
-                // What takes nothing is no step over a bound that others have passed.
+                // A call that adds nothing does not violate a limit that earlier calls exceeded.
                 Some(sum) if sum <= *max || Some(sum) == before => None,
                 Some(sum) => {
                     let observed = format!("a sum of {sum}");

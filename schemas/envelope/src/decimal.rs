@@ -1,27 +1,29 @@
-//! Exact decimal numbers, so that ten times 0.1 is 1 and a cap of 1 is kept.
+//! Exact decimal numbers, so that ten times 0.1 is 1.
 
 use std::fmt;
 
-/// Digits kept behind the point.
-const PLACES: usize = 12;
+/// Digits after the decimal point.
+const FRACTION_DIGITS: usize = 12;
 
-/// Digits before the point.
+/// Digits before the decimal point.
 const MAX_WHOLE_DIGITS: usize = 24;
 
-/// A decimal number below 10^24 in size, in units of 10^-12.
+/// A decimal number with an absolute value below 10^24, in units of 10^-12.
 ///
-/// Digits further behind the point are rounded away from zero: a cap errs on the side of the cap.
+/// Smaller digits are rounded away from zero, so that a limit is never exceeded unnoticed. Own code, because the sums of a limit
+/// must be exact: `rust_decimal` has 96 bits, which do not hold 24 digits before and 12 after the point, and rounds a sum
+/// that does not fit instead of refusing it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Decimal(i128);
 
 impl Decimal {
-    /// The number as JSON spells it; `None` where it is too large to be counted with.
+    /// Converts a JSON number; `None` if it is too large.
     #[must_use]
     pub fn of(number: &serde_json::Number) -> Option<Self> {
         Self::parse(&number.to_string())
     }
 
-    /// Parses `-12.5e3`; `None` where that is no number or too large a one.
+    /// Parses a number such as `-12.5e3`; `None` if the text is not a number or the number is too large.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (negative, text) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
@@ -35,33 +37,33 @@ impl Decimal {
             return None;
         }
         let digits_trimmed = digits.trim_start_matches('0');
-        // Where the point stands, counted from the first digit that is not zero.
+        // Position of the decimal point, counted from the first digit that is not zero.
         let leading = i64::try_from(digits.len() - digits_trimmed.len()).ok()?;
         let point = i64::try_from(whole.len()).ok()? + i64::from(exponent) - leading;
         let size = unsigned(digits_trimmed, point)?;
         Some(Self(if negative { -size } else { size }))
     }
 
-    /// The sum; `None` where it is too large.
+    /// The sum; `None` if it is too large.
     #[must_use]
     pub fn plus(self, other: Self) -> Option<Self> {
         self.0.checked_add(other.0).map(Self)
     }
 
-    /// The difference; `None` where it is too large.
+    /// The difference; `None` if it is too large.
     #[must_use]
     pub fn minus(self, other: Self) -> Option<Self> {
         self.0.checked_sub(other.0).map(Self)
     }
 
-    /// Whether it is under zero.
+    /// Whether the number is below zero.
     #[must_use]
     pub fn is_negative(self) -> bool {
         self.0 < 0
     }
 }
 
-/// The digits with the point at a place, in units.
+/// The number with these digits and the decimal point after `point` of them, in units.
 fn unsigned(digits: &str, point: i64) -> Option<i128> {
     if digits.is_empty() {
         return Some(0);
@@ -69,8 +71,8 @@ fn unsigned(digits: &str, point: i64) -> Option<i128> {
     if point > i64::try_from(MAX_WHOLE_DIGITS).ok()? {
         return None;
     }
-    // How many digits count; those behind them only round.
-    let kept = point + i64::try_from(PLACES).ok()?;
+    // Digits that are kept; the rest only rounds.
+    let kept = point + i64::try_from(FRACTION_DIGITS).ok()?;
     if kept <= 0 {
         return Some(1);
     }
@@ -88,8 +90,8 @@ fn unsigned(digits: &str, point: i64) -> Option<i128> {
 
 impl fmt::Display for Decimal {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = format!("{:0width$}", self.0.unsigned_abs(), width = PLACES + 1);
-        let (whole, fraction) = digits.split_at(digits.len() - PLACES);
+        let digits = format!("{:0width$}", self.0.unsigned_abs(), width = FRACTION_DIGITS + 1);
+        let (whole, fraction) = digits.split_at(digits.len() - FRACTION_DIGITS);
         let fraction = fraction.trim_end_matches('0');
         let sign = if self.0 < 0 { "-" } else { "" };
         let point = if fraction.is_empty() { "" } else { "." };
@@ -119,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_or_too_large_is_none() {
+    fn other_text_and_large_numbers_are_none() {
         for text in ["", "-", ".5", "1e", "abc", "1.2.3", "1e300", "1e99999999999", "0x10", "NaN", "inf"] {
             assert_eq!(Decimal::parse(text), None, "{text}");
         }
@@ -138,7 +140,7 @@ mod tests {
         }
 
         #[test]
-        fn order_is_that_of_the_numbers(a in -1e15f64..1e15, b in -1e15f64..1e15) {
+        fn the_order_is_numeric(a in -1e15f64..1e15, b in -1e15f64..1e15) {
             let of = |float: f64| Decimal::of(&serde_json::Number::from_f64(float).expect("finite")).expect("small");
             if (a - b).abs() > 1e-9 {
                 prop_assert_eq!(of(a) < of(b), a < b);
@@ -146,7 +148,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_answered(text in ".{0,40}") {
+        fn no_text_panics(text in ".{0,40}") {
             let _ = Decimal::parse(&text);
         }
     }

@@ -11,11 +11,11 @@ use toml::{Spanned, Value};
 use crate::error::EnvelopeError;
 use crate::policy::NotChecked;
 
-/// The text and the files that it names.
+/// The text of an envelope and the schema files that it names.
 pub(crate) struct Document<'a> {
     text: &'a str,
     schema_file: &'a dyn Fn(&str) -> Result<String, String>,
-    /// Schemas that came from files, by path: part of what the digest names.
+    /// Schemas read from files, by path; the digest covers them.
     read: RefCell<BTreeMap<String, Json>>,
 }
 
@@ -76,19 +76,19 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// A schema written as a table, as JSON in a text, or in a file that the text names.
+    /// Reads a schema: a table, JSON in a string, or the path of a file.
     pub(crate) fn schema(&self, key: &str, value: &Spanned<Value>) -> Result<Json, EnvelopeError> {
         const EXPECTED: &str =
-            "a JSON Schema: a table, JSON in a text, or the path of a file beside the envelope";
+            "a JSON Schema: a table, JSON in a string, or the path of a file relative to the envelope";
         let at = value.span().start;
         let parsed = |text: &str, what: &str| {
             let json = serde_json::from_str(text);
-            json.map_err(|error| self.bad(at, key, format!("{what}, which is no JSON ({error})"), EXPECTED))
+            json.map_err(|error| self.bad(at, key, format!("{what} that is not JSON ({error})"), EXPECTED))
         };
         match value.get_ref() {
             Value::Table(_) => serde_json::to_value(value.get_ref())
                 .map_err(|error| self.bad(at, key, error.to_string(), EXPECTED)),
-            Value::String(text) if text.trim_start().starts_with('{') => parsed(text, "a text"),
+            Value::String(text) if text.trim_start().starts_with('{') => parsed(text, "a string"),
             Value::String(path) => {
                 let text = (self.schema_file)(path).map_err(|why| {
                     self.bad(at, key, format!("file {path:?}, which cannot be read ({why})"), EXPECTED)
@@ -106,12 +106,12 @@ impl<'a> Document<'a> {
     }
 
     pub(crate) fn validator(&self, key: &str, at: usize, schema: &Json) -> Result<Validator, EnvelopeError> {
-        // The linear engine: a pattern of a schema meets text that an attacker writes.
+        // The linear-time engine: patterns of a schema match text that an attacker may write.
         let options = jsonschema::options().with_pattern_options(PatternOptions::regex());
         options.build(schema).map_err(|error| {
             let expected =
                 "a JSON Schema without look-around in patterns and without references to other files";
-            self.bad(at, key, format!("no JSON Schema that can be used ({error})"), expected)
+            self.bad(at, key, format!("not a usable JSON Schema ({error})"), expected)
         })
     }
 

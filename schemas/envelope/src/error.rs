@@ -1,26 +1,26 @@
 //! The error of parsing an envelope.
 
-/// An envelope that cannot be used.
+/// An envelope that cannot be parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EnvelopeError {
-    /// Not TOML, or a key that no envelope has, or a value of another type.
+    /// Not TOML, an unknown key, or a value of a wrong type.
     #[error("line {line}: {message}; correct it there")]
     Syntax {
-        /// The line, from 1.
+        /// Line in the file, from 1.
         line: usize,
-        /// What was found and expected.
+        /// The message of the TOML parser.
         message: String,
     },
-    /// A value that makes no sense there.
+    /// A value that is not allowed for its key.
     #[error("line {line}: `{key}` is {found}, expected {expected}")]
     BadValue {
-        /// The line, from 1.
+        /// Line in the file, from 1.
         line: usize,
         /// The key with its path.
         key: String,
-        /// What was found.
+        /// The value found.
         found: String,
-        /// What is allowed, and what to do.
+        /// The allowed values, and the correction.
         expected: String,
     },
 }

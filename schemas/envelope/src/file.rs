@@ -1,4 +1,4 @@
-//! The shape of an envelope as it is written; [`super::Envelope`] is what it is parsed into.
+//! The TOML structure of an envelope file; [`crate::Envelope`] is the parsed form.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ pub(crate) struct EnvelopeFile {
     pub(crate) version: Option<String>,
     #[serde(rename = "owner")]
     pub(crate) _owner: Option<BTreeMap<String, String>>,
-    /// What the tap does; a check of trials is the same in both.
+    /// For enforcement at a gateway; the check of trials does not depend on it.
     #[serde(rename = "mode")]
     pub(crate) _mode: Option<ModeFile>,
     #[serde(rename = "on-internal-error")]

@@ -16,10 +16,11 @@ use crate::policy::{
 use crate::rules::{self, BoundContext};
 
 impl Envelope {
-    /// Reads an envelope. `schema_file` gives the text of a file that the envelope names, or says why it cannot be read.
+    /// Parses an envelope. `schema_file` returns the text of a file that the envelope names, or the reason why it is not
+    /// readable.
     ///
     /// # Errors
-    /// Names the line, the key, what was found and what was expected.
+    /// The error names the line, the key, the value found and the value expected.
     pub fn parse(
         text: &str,
         schema_file: &dyn Fn(&str) -> Result<String, String>,
@@ -29,7 +30,8 @@ impl Envelope {
         let whole: toml::Table = toml::from_str(text).map_err(|error| document.syntax(&error))?;
         if *file.envelope.get_ref() != 1 {
             let found = file.envelope.get_ref().to_string();
-            let expected = "1, the version that this build reads; use a build that reads this one";
+            let expected =
+                "1, the only version that this build reads; use a build that reads the other version";
             return Err(document.bad(file.envelope.span().start, "envelope", found, expected));
         }
         let undeclared_tool = undeclared(file.defaults.undeclared_tool);
@@ -77,7 +79,7 @@ fn tool(
 ) -> Result<ToolPolicy, EnvelopeError> {
     let (name, at) = (tool.name.get_ref().clone(), tool.name.span().start);
     if name.is_empty() {
-        return Err(document.bad(at, "tool.name", "empty", "the tool's name as it is on the wire"));
+        return Err(document.bad(at, "tool.name", "empty", "the name of the tool on the wire"));
     }
     let undeclared_argument = tool.undeclared_argument.map_or(default, |value| undeclared(Some(value)));
     let args = match tool.args_schema {
@@ -154,7 +156,7 @@ fn undeclared(value: Option<UndeclaredFile>) -> DefaultAction {
     }
 }
 
-/// Lets a schema of an object refuse what it does not name, unless it says itself what becomes of it.
+/// Makes an object schema refuse undeclared properties, unless the schema decides that itself.
 fn close(schema: &mut Json) {
     let draft = Draft::default().detect(schema);
     let Some(map) = schema.as_object_mut() else { return };

@@ -1,13 +1,13 @@
-//! JSON pointers (RFC 6901) with one addition: a segment `*` means every element of an array, every value of an object.
+//! JSON pointers (RFC 6901) with one addition: the segment `*` matches every element of an array and every value of an object.
 
 use std::fmt;
 
 use serde_json::Value;
 
-/// Deepest pointer that is taken.
+/// Maximum number of segments.
 const MAX_SEGMENTS: usize = 32;
 
-/// A place, or with `*` several places, in a JSON value.
+/// A pointer to one value, or with `*` to several values, of a JSON document.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pointer {
     text: String,
@@ -20,15 +20,15 @@ enum Segment {
     Key(String),
 }
 
-/// A place that a value does not have.
+/// A value that the document does not have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Absent {
-    /// The place.
+    /// Pointer to the missing value.
     pub pointer: String,
 }
 
 impl Pointer {
-    /// Parses `/order/items/*/id`; `None` where it does not begin with `/` or is too deep.
+    /// Parses `/order/items/*/id`; `None` if it does not begin with `/` or has more than 32 segments.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let rest = text.strip_prefix('/')?;
@@ -42,16 +42,16 @@ impl Pointer {
         (segments.len() <= MAX_SEGMENTS).then(|| Self { text: text.to_owned(), segments })
     }
 
-    /// The pointer as it was written.
+    /// The pointer as written in the envelope.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// Every value at this place, each with its own pointer.
+    /// Resolves the pointer to values, each with its own pointer.
     ///
     /// # Errors
-    /// A place on the way, or the last one, is not there; null is as good as not there.
+    /// A value on the way, or the last one, is absent; null counts as absent.
     pub fn resolve<'v>(&self, value: &'v Value) -> Result<Vec<(String, &'v Value)>, Absent> {
         let mut found = vec![(String::new(), value)];
         for segment in &self.segments {
@@ -67,7 +67,7 @@ impl Pointer {
         }
     }
 
-    /// Puts a value at this place, at the first of several; whether the place was there.
+    /// Replaces the first value at this pointer; returns whether there was one.
     pub fn replace(&self, value: &mut Value, new: Value) -> bool {
         let Ok(found) = self.resolve(value) else { return false };
         let Some(at) = found.first().map(|(at, _)| at.clone()) else { return false };

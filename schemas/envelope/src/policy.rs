@@ -9,7 +9,7 @@ use schemas::exchange::Effect;
 use crate::decimal::Decimal;
 use crate::pointer::Pointer;
 
-/// A declared capability boundary, ready to be checked.
+/// A parsed capability envelope.
 #[derive(Debug)]
 pub struct Envelope {
     pub(crate) agent: Option<String>,
@@ -23,21 +23,21 @@ pub struct Envelope {
     pub(crate) not_checked: Vec<NotChecked>,
 }
 
-/// What becomes of what nobody declared.
+/// The action for an undeclared tool or argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DefaultAction {
-    /// It is a violation.
+    /// A violation.
     Deny,
-    /// It is let through.
+    /// No violation.
     Allow,
 }
 
 /// A declared tool.
 #[derive(Debug)]
 pub struct ToolPolicy {
-    /// What a call does outside; unknown where the envelope does not say.
+    /// Effect of a call; `unknown` if the envelope does not declare one.
     pub effect: Effect,
-    /// The effect can be undone; absent where the envelope does not say.
+    /// Whether the effect can be undone; absent if the envelope does not declare it.
     pub reversible: Option<bool>,
     pub(crate) args: Option<ArgsSchema>,
     pub(crate) bounds: Vec<Bound>,
@@ -53,142 +53,142 @@ pub(crate) struct ArgsSchema {
 /// A rule on the arguments of a tool.
 #[derive(Debug)]
 pub struct Bound {
-    /// Its name, unique within the tool.
+    /// Rule id, unique within the tool.
     pub id: String,
-    /// What must hold.
+    /// The condition on the arguments.
     pub condition: Condition,
     /// Whether the arguments may be absent or null.
     pub optional: bool,
-    /// Whether breaking it is a violation that counts; else it is only reported.
+    /// `false` in observe mode: a violation is reported and does not count.
     pub enforced: bool,
 }
 
-/// What a bound demands.
+/// The condition of a bound.
 #[derive(Debug)]
 pub enum Condition {
     /// The argument is one of these values.
     In {
-        /// The argument.
+        /// Pointer to the argument.
         arg: Pointer,
-        /// The values.
+        /// Allowed values.
         allowed: AllowedValues,
     },
     /// The argument is a number between these.
     Range {
-        /// The argument.
+        /// Pointer to the argument.
         arg: Pointer,
-        /// The least.
+        /// Inclusive minimum.
         min: Option<Decimal>,
-        /// The most.
+        /// Inclusive maximum.
         max: Option<Decimal>,
     },
-    /// The argument, summed over the calls of the window, stays at or under this. Negative values do not make room.
+    /// The argument, summed over the calls of the window, is at most this. Negative values count as 0.
     Sum {
-        /// The argument.
+        /// Pointer to the argument.
         arg: Pointer,
-        /// The most.
+        /// Inclusive maximum of the sum.
         max: Decimal,
-        /// Over which calls.
+        /// The calls that count.
         window: Window,
     },
-    /// No two calls of the window have the same values here.
+    /// No two calls of the window have the same values of these arguments.
     Unique {
-        /// The arguments, together.
+        /// Pointers to the arguments.
         args: Vec<Pointer>,
-        /// Over which calls.
+        /// The calls that count.
         window: Window,
     },
 }
 
-/// Values that an argument may have.
+/// The allowed values of an argument.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AllowedValues {
-    /// Fixed ones, in canonical JSON.
+    /// Fixed values in canonical JSON.
     pub values: BTreeSet<String>,
     /// Names of session sets.
     pub sets: Vec<String>,
 }
 
-/// Which calls a sum or uniqueness looks back at.
+/// The earlier calls that a sum or a uniqueness rule includes.
 ///
-/// A session knows only its own calls: what a window reaches beyond it is not seen.
+/// Only calls of the same session count, however long the window is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Window {
-    /// All of the session.
+    /// All calls of the session.
     Session,
-    /// Those of the session that started at most this many microseconds before.
+    /// Calls that started at most this many microseconds earlier.
     Rolling(i64),
 }
 
-/// Where the values of a session set come from.
+/// The source of a session set's values.
 #[derive(Debug)]
 pub enum SetSource {
     /// An argument of a call that succeeded.
     Argument {
-        /// The tool.
+        /// Name of the tool.
         tool: String,
-        /// The argument.
+        /// Pointer to the argument.
         arg: Pointer,
     },
-    /// A place in the JSON result of a call that succeeded.
+    /// A value in the JSON result of a call that succeeded.
     Result {
-        /// The tool.
+        /// Name of the tool.
         tool: String,
-        /// The place.
-        place: Pointer,
+        /// Pointer into the result.
+        result: Pointer,
     },
-    /// Matches in the result of a call that succeeded: group 1, or all where there is none.
+    /// Matches in the result text of a call that succeeded: group 1, or the entire match without one.
     ResultText {
-        /// The tool.
+        /// Name of the tool.
         tool: String,
-        /// The pattern.
+        /// Regular expression without look-around.
         pattern: Regex,
     },
-    /// Matches in what the caller said: group 1, or all where there is none.
+    /// Matches in the caller's text: group 1, or the entire match without one.
     Turn {
-        /// The pattern.
+        /// Regular expression without look-around.
         pattern: Regex,
     },
 }
 
-/// What an answer to the caller must keep.
+/// Limits on an answer to the caller.
 #[derive(Debug, Default)]
 pub(crate) struct OutputRules {
     pub(crate) validator: Option<Validator>,
     pub(crate) max_bytes: Option<u64>,
 }
 
-/// A key of the envelope that this build reads and does not check.
+/// A key that this build parses and does not check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotChecked {
-    /// Its line, from 1.
+    /// Line in the file, from 1.
     pub line: usize,
-    /// The key with the tool it belongs to.
+    /// The key, with its tool.
     pub key: String,
-    /// Whether it forbids something that this build would let pass.
+    /// Whether the key forbids something that this build allows.
     pub restricts: bool,
 }
 
 impl Envelope {
-    /// The agent that it is for, where it says.
+    /// The agent that the envelope declares.
     #[must_use]
     pub fn agent(&self) -> Option<&str> {
         self.agent.as_deref()
     }
 
-    /// Its version, where it says.
+    /// The version that the envelope declares.
     #[must_use]
     pub fn version(&self) -> Option<&str> {
         self.version.as_deref()
     }
 
-    /// Names its content, schema files included: BLAKE3, 64 hexadecimal digits. Comments and spelling do not matter.
+    /// BLAKE3 digest of the content, schema files included, as 64 hexadecimal digits. Comments and formatting do not change it.
     #[must_use]
     pub fn digest(&self) -> &str {
         &self.digest
     }
 
-    /// Keys that this build does not check, by line.
+    /// The keys that this build does not check, sorted by line.
     #[must_use]
     pub fn not_checked(&self) -> &[NotChecked] {
         &self.not_checked
@@ -199,25 +199,25 @@ impl Envelope {
         self.tools.iter().map(|(name, tool)| (name.as_str(), tool))
     }
 
-    /// What becomes of tools that are not declared.
+    /// The action for undeclared tools.
     #[must_use]
     pub fn undeclared_tool(&self) -> DefaultAction {
         self.undeclared_tool
     }
 
-    /// How many calls a session may make.
+    /// Maximum number of calls of a session.
     #[must_use]
     pub fn max_calls(&self) -> Option<u64> {
         self.max_calls
     }
 
-    /// Whether an answer to the caller is bounded at all.
+    /// Whether the envelope limits answers to the caller.
     #[must_use]
     pub fn bounds_output(&self) -> bool {
         self.output.validator.is_some() || self.output.max_bytes.is_some()
     }
 
-    /// Whether a rule needs what calls of this tool returned.
+    /// Whether a rule reads results of this tool.
     #[must_use]
     pub fn needs_result_of(&self, tool: &str) -> bool {
         self.sources().any(|source| match source {
@@ -228,13 +228,13 @@ impl Envelope {
         })
     }
 
-    /// Whether a rule needs what any call returned.
+    /// Whether a rule reads results of any tool.
     #[must_use]
     pub fn needs_results(&self) -> bool {
         self.tools.keys().any(|tool| self.needs_result_of(tool))
     }
 
-    /// Whether a rule needs what the caller said.
+    /// Whether a rule reads the caller's text.
     #[must_use]
     pub fn needs_turns(&self) -> bool {
         self.sources().any(|source| matches!(source, SetSource::Turn { .. }))
@@ -252,13 +252,13 @@ impl PartialEq for Envelope {
 }
 
 impl ToolPolicy {
-    /// The schema of its arguments as declared, where there is one.
+    /// The declared JSON Schema of the arguments.
     #[must_use]
     pub fn args_schema(&self) -> Option<&serde_json::Value> {
         self.args.as_ref().map(|args| &args.schema)
     }
 
-    /// The rules on its arguments, in the order of the file.
+    /// The bounds on the arguments, in the order of the file.
     #[must_use]
     pub fn bounds(&self) -> &[Bound] {
         &self.bounds

@@ -1,4 +1,4 @@
-//! Document the rules of an envelope: bounds of tools and where the values of session sets come from.
+//! Parses the rules of an envelope: bounds of tools, and sources of session sets.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,13 +13,13 @@ use crate::file::{BoundFile, ModeFile, SetFile, SourceFile};
 use crate::pointer::Pointer;
 use crate::policy::{AllowedValues, Bound, Condition, DefaultAction, SetSource, Window};
 
-/// What names a session set in a list of allowed values.
+/// Prefix of a session set in a list of allowed values.
 const SESSION_PREFIX: &str = "session.";
 
 /// Largest compiled pattern, bytes.
 const MAX_PATTERN_BYTES: usize = 1 << 20;
 
-/// Where in the file a rule stands.
+/// Location of a bound in the file, for error messages.
 pub(super) struct BoundContext<'a> {
     pub(super) document: &'a Document<'a>,
     pub(super) at: usize,
@@ -45,7 +45,7 @@ impl BoundContext<'_> {
             }
         };
         let number = text.and_then(|text| Decimal::parse(&text));
-        number.ok_or_else(|| self.bad(key, shown(value), "a number below 10^24 in size"))
+        number.ok_or_else(|| self.bad(key, shown(value), "a number whose absolute value is below 10^24"))
     }
 }
 
@@ -53,14 +53,14 @@ fn shown(value: &Value) -> String {
     serde_json::to_string(value).unwrap_or_else(|_| value.type_str().to_owned())
 }
 
-/// Reads a bound: exactly one condition.
+/// Parses a bound, which has exactly one condition.
 pub(super) fn bound(
     place: &BoundContext<'_>,
     file: BoundFile,
     sets: &BTreeMap<String, Vec<SetSource>>,
 ) -> Result<Bound, EnvelopeError> {
     if file.id.is_empty() {
-        return Err(place.bad("id", "empty", "a name that violations are told by"));
+        return Err(place.bad("id", "empty", "an id, which violations name"));
     }
     let id = file.id.clone();
     let given = [
@@ -72,12 +72,12 @@ pub(super) fn bound(
     let given: Vec<&str> = given.iter().filter(|(_, is_given)| *is_given).map(|(name, _)| *name).collect();
     let [kind] = given[..] else {
         let found = if given.is_empty() { "without a condition".to_owned() } else { given.join(" and ") };
-        let expected = "exactly one of `in`, `min`/`max`, `sum`, `unique`; make a bound of its own for each";
+        let expected = "exactly one of `in`, `min`/`max`, `sum`, `unique`; write one bound for each";
         return Err(place.bad(&id, found, expected));
     };
     let needs = |key: &str, why: &str| place.bad(&format!("{id}.{key}"), "missing", why);
     let refuse = |key: &str, is_given: bool| {
-        let expected = format!("no such key beside `{kind}`; take it out");
+        let expected = format!("no such key with `{kind}`; remove it");
         if is_given { Err(place.bad(&format!("{id}.{key}"), "given", &expected)) } else { Ok(()) }
     };
     let (optional, enforced) = (file.optional, file.mode != Some(ModeFile::Observe));
@@ -94,7 +94,7 @@ pub(super) fn bound(
         "sum" => {
             refuse("arg", file.arg.is_some())?;
             refuse("min", file.min.is_some())?;
-            let max = file.max.ok_or_else(|| needs("max", "the most that the sum may reach"))?;
+            let max = file.max.ok_or_else(|| needs("max", "the maximum of the sum"))?;
             let arg = place.pointer(&format!("{id}.sum"), &file.sum.unwrap_or_default())?;
             let max = place.number(&format!("{id}.max"), &max)?;
             Condition::Sum { arg, max, window: window(place, &id, file.per)? }
@@ -125,7 +125,7 @@ fn allowed(
     sets: &BTreeMap<String, Vec<SetSource>>,
 ) -> Result<AllowedValues, EnvelopeError> {
     let key = format!("{id}.in");
-    let expected = "a list of texts, numbers and flags, or \"session.NAME\"";
+    let expected = "a list of strings, numbers and booleans, or \"session.NAME\"";
     let items: Vec<&Value> = match value {
         Value::String(text) if text.starts_with(SESSION_PREFIX) => vec![value],
         Value::Array(items) if !items.is_empty() => items.iter().collect(),
@@ -140,7 +140,7 @@ fn allowed(
                     let known: Vec<&str> = sets.keys().map(String::as_str).collect();
                     let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
                     let expected = format!(
-                        "a declared set (declared: {known}); add [session.{name}] with `from`, which says where its values come from"
+                        "a declared set (declared: {known}); add [session.{name}] with `from`, the source of its values"
                     );
                     return Err(place.bad(&key, format!("{text:?}"), &expected));
                 }
@@ -178,7 +178,7 @@ fn window(place: &BoundContext<'_>, id: &str, per: Option<String>) -> Result<Win
     micros.map(Window::Rolling).ok_or_else(|| place.bad(&format!("{id}.per"), format!("{text:?}"), expected))
 }
 
-/// Reads the session sets.
+/// Parses the session sets.
 pub(super) fn sets(
     document: &Document<'_>,
     files: &BTreeMap<String, Spanned<SetFile>>,
@@ -236,8 +236,8 @@ fn source(
         (Some(tool), Some(arg), None, None, None) => {
             Ok(SetSource::Argument { tool: tool.clone(), arg: pointer(arg)? })
         }
-        (Some(tool), None, Some(place), None, None) => {
-            Ok(SetSource::Result { tool: tool.clone(), place: pointer(place)? })
+        (Some(tool), None, Some(result), None, None) => {
+            Ok(SetSource::Result { tool: tool.clone(), result: pointer(result)? })
         }
         (Some(tool), None, None, Some(text), None) => {
             Ok(SetSource::ResultText { tool: tool.clone(), pattern: regex(text)? })

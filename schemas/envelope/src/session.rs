@@ -1,7 +1,7 @@
-//! What an envelope remembers of one session: how many calls, what they summed up to, what was made, what was seen.
+//! The state of one session under an envelope: number of calls, sums, keys of earlier calls, and session sets.
 //!
-//! Sums and uniqueness are reserved before a call is made and settled when its outcome is known, so that two calls under
-//! way together cannot both take the last of a cap. An outcome that nobody knows stays reserved.
+//! A call reserves sums and unique keys before it is made and settles them when its outcome is known, so that two concurrent
+//! calls cannot both use the rest of a limit. A call with an unknown outcome keeps its reservation.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use crate::pointer::Pointer;
 use crate::policy::{Condition, Envelope, SetSource, Window};
 use crate::values;
 
-/// Values that one set holds; those that come later are not taken, so a rule that needs them refuses.
+/// Maximum values of one set. Later values are dropped, so a rule that needs them reports a violation.
 const MAX_SET_VALUES: usize = 10_000;
 
 /// ToolPolicy and rule.
@@ -29,18 +29,18 @@ pub struct SessionState {
     sets: BTreeMap<String, BTreeSet<String>>,
 }
 
-/// How a call turned out.
+/// The outcome of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallOutcome<'a> {
-    /// It was done; its result, where it is known.
+    /// The call succeeded; its result, if known.
     Done(Option<&'a str>),
-    /// It was surely not done.
+    /// The call had no effect.
     Refused,
-    /// Nobody knows whether it was done.
+    /// It is not known whether the call had an effect.
     Unknown,
 }
 
-/// What a call took of sums and uniqueness, until it is settled.
+/// The sums and unique keys that a call reserved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "a reservation is settled once the outcome is known"]
 pub struct Reservation {
@@ -50,13 +50,13 @@ pub struct Reservation {
 }
 
 impl SessionState {
-    /// How many calls were made.
+    /// Number of calls made.
     #[must_use]
     pub fn calls(&self) -> u64 {
         self.calls
     }
 
-    /// Takes what the caller said.
+    /// Adds the values of a caller's text to the session sets.
     pub fn observe_turn(&mut self, envelope: &Envelope, turn: &str) {
         for (name, sources) in &envelope.sets {
             for source in sources {
@@ -67,7 +67,7 @@ impl SessionState {
         }
     }
 
-    /// Counts a call that is about to be made.
+    /// Counts a call before it is made, and reserves its sums and unique keys.
     pub fn reserve(&mut self, envelope: &Envelope, call: &Call<'_>) -> Reservation {
         self.calls += 1;
         let mut reserved = Reservation { at: call.at, sums: Vec::new(), made: Vec::new() };
@@ -81,7 +81,7 @@ impl SessionState {
                 Condition::Sum { arg, .. } => {
                     let values =
                         values::numbers(bound, arg, arguments, ViolationKind::Rate).unwrap_or_default();
-                    // A sum that cannot be counted was a violation of the call already.
+                    // The check has already reported a sum that is too large.
                     if let Some(taken) = values::added(Decimal::default(), &values) {
                         let sum = self.sums.entry(name.clone()).or_default().entry(call.at).or_default();
                         if let Some(more) = sum.plus(taken) {
@@ -103,7 +103,7 @@ impl SessionState {
         reserved
     }
 
-    /// Settles a call: gives back what a refused one took, and takes the values that a done one brought.
+    /// Settles a call: a refused one releases its reservation, a successful one adds its values to the session sets.
     pub fn settle(
         &mut self,
         envelope: &Envelope,
@@ -156,10 +156,10 @@ impl SessionState {
                             self.take_values(name, arg, arguments);
                         }
                     }
-                    SetSource::Result { tool, place } if tool == call.tool => {
+                    SetSource::Result { tool, result: pointer } if tool == call.tool => {
                         let parsed = result.and_then(|text| serde_json::from_str(text).ok());
                         if let Some(value) = parsed {
-                            self.take_values(name, place, &value);
+                            self.take_values(name, pointer, &value);
                         }
                     }
                     SetSource::ResultText { tool, pattern } if tool == call.tool => {
@@ -174,8 +174,8 @@ impl SessionState {
         }
     }
 
-    fn take_values(&mut self, name: &str, place: &Pointer, value: &Value) {
-        for (_, value) in place.resolve(value).unwrap_or_default() {
+    fn take_values(&mut self, name: &str, pointer: &Pointer, value: &Value) {
+        for (_, value) in pointer.resolve(value).unwrap_or_default() {
             self.take(name, canonical(value));
         }
     }
@@ -184,7 +184,7 @@ impl SessionState {
         for captures in pattern.captures_iter(text) {
             let Some(found) = captures.get(1).or_else(|| captures.get(0)) else { continue };
             self.take(name, canonical(&Value::String(found.as_str().to_owned())));
-            // An argument may hold the same number as a number.
+            // An argument may have the same value as a JSON number.
             let number = serde_json::from_str::<Value>(found.as_str()).ok().filter(Value::is_number);
             if let Some(number) = number {
                 self.take(name, canonical(&number));
@@ -199,12 +199,12 @@ impl SessionState {
         }
     }
 
-    /// Whether a set holds a value, in canonical JSON.
+    /// Whether a set contains a value, given in canonical JSON.
     pub(crate) fn holds(&self, set: &str, value: &str) -> bool {
         self.sets.get(set).is_some_and(|values| values.contains(value))
     }
 
-    /// What the calls of the window sum up to; `None` where that is too large.
+    /// The sum over the calls of the window; `None` if it is too large.
     pub(crate) fn sum(&self, tool: &str, rule: &str, window: Window, at: i64) -> Option<Decimal> {
         let Some(sums) = self.sums.get(&(tool.to_owned(), rule.to_owned())) else {
             return Some(Decimal::default());
@@ -216,7 +216,7 @@ impl SessionState {
         Some(sum)
     }
 
-    /// Whether a call of the window had this key.
+    /// Whether an earlier call of the window had this key.
     pub(crate) fn has_seen(&self, tool: &str, rule: &str, key: &str, window: Window, at: i64) -> bool {
         let keys = self.made.get(&(tool.to_owned(), rule.to_owned()));
         let times = keys.and_then(|keys| keys.get(key));
@@ -224,7 +224,7 @@ impl SessionState {
     }
 }
 
-/// Whether a window that ends at a time looks back at a call.
+/// Whether a window that ends at `at` includes a call at `when`.
 fn reaches(window: Window, when: i64, at: i64) -> bool {
     match window {
         Window::Session => true,

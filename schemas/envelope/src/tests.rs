@@ -74,7 +74,7 @@ fn call<'a>(tool: &'a str, arguments: &'a Value) -> Call<'a> {
     Call { tool, arguments: Arguments::Json(arguments), at: 0 }
 }
 
-/// Checks a call, makes it whatever the check says, and tells the rules it broke.
+/// Checks a call, makes it in any case, and returns the violated rules.
 fn make(
     envelope: &Envelope,
     session: &mut SessionState,
@@ -92,7 +92,7 @@ fn make(
 const DONE: CallOutcome<'static> = CallOutcome::Done(None);
 
 #[test]
-fn every_rule_of_the_example_is_kept_and_broken() {
+fn every_rule_of_the_example_passes_and_fails() {
     let envelope = refunds();
     let mut session = SessionState::default();
     let refund = |order: &str, amount: f64| json!({"order_id": order, "amount": amount});
@@ -119,7 +119,7 @@ fn every_rule_of_the_example_is_kept_and_broken() {
 }
 
 #[test]
-fn sets_hold_what_succeeded_and_what_the_caller_said() {
+fn sets_contain_values_of_successful_calls_and_of_the_caller() {
     let envelope = refunds();
     let mut session = SessionState::default();
     let to = |who: &str| json!({"to": [who]});
@@ -141,7 +141,7 @@ fn sets_hold_what_succeeded_and_what_the_caller_said() {
 }
 
 #[test]
-fn a_rule_in_observe_mode_is_told_apart() {
+fn a_rule_in_observe_mode_is_not_enforced() {
     let envelope = refunds();
     let mut session = SessionState::default();
     session.observe_turn(&envelope, "");
@@ -154,7 +154,7 @@ fn a_rule_in_observe_mode_is_told_apart() {
 }
 
 #[test]
-fn windows_look_back_as_far_as_they_say() {
+fn a_window_includes_calls_of_its_length() {
     let text = "envelope = 1\n[defaults]\nundeclared-argument = \"allow\"\n[[tool]]\nname = \"pay\"\nbound = [\n\
                 {id = \"once\", unique = [\"/to\"], per = \"10m\"}, {id = \"cap\", sum = \"/n\", max = 5, per = \"10m\"}]";
     let envelope = parse(text).expect("an envelope");
@@ -171,7 +171,7 @@ fn windows_look_back_as_far_as_they_say() {
 }
 
 #[test]
-fn answers_are_bounded() {
+fn answers_are_limited() {
     let envelope = refunds();
     assert_eq!(envelope.check_output("done"), []);
     let rules =
@@ -181,7 +181,7 @@ fn answers_are_bounded() {
 }
 
 #[test]
-fn what_this_build_does_not_check_is_told() {
+fn keys_that_are_not_checked_are_listed() {
     let envelope = refunds();
     let told: Vec<_> = envelope.not_checked().iter().map(|one| (one.key.as_str(), one.restricts)).collect();
     let expected = [
@@ -206,7 +206,7 @@ fn what_this_build_does_not_check_is_told() {
 }
 
 #[test]
-fn the_digest_names_the_content_and_not_the_spelling() {
+fn the_digest_depends_on_content_and_not_on_formatting() {
     let envelope = refunds();
     let respelled = REFUNDS.replace("mode = \"enforce\"\n", "mode='enforce' # as ever\n");
     assert_eq!(parse(&respelled).expect("an envelope"), envelope);
@@ -218,7 +218,7 @@ fn the_digest_names_the_content_and_not_the_spelling() {
 }
 
 #[test]
-fn a_mistake_is_told_with_its_line_and_what_is_allowed() {
+fn an_error_names_line_and_allowed_values() {
     let tool = |bound: &str| {
         format!(
             "envelope = 1\n[session.ids]\nfrom = [{{ tool = \"t\", arg = \"/id\" }}]\n[[tool]]\nname = \"t\"\n\
@@ -246,7 +246,7 @@ fn a_mistake_is_told_with_its_line_and_what_is_allowed() {
         ),
         (
             "envelope = 1\n[[tool]]\nname = \"t\"\nargs-schema = { type = \"objekt\" }".to_owned(),
-            &["line 4", "args-schema of tool t", "no JSON Schema"],
+            &["line 4", "args-schema of tool t", "not a usable JSON Schema"],
         ),
         (
             "envelope = 1\n[[tool]]\nname = \"t\"\nargs-schema = 3".to_owned(),
@@ -301,7 +301,7 @@ fn json_value() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn what_cannot_be_evaluated_is_a_violation(arguments in json_value()) {
+    fn a_rule_that_cannot_be_evaluated_is_violated(arguments in json_value()) {
         let envelope = refunds();
         let found = envelope.check(&SessionState::default(), &call("refund", &arguments));
         let broke = |rule: &str| found.iter().any(|one| one.rule == rule);
@@ -315,7 +315,7 @@ proptest! {
     }
 
     #[test]
-    fn a_call_that_was_refused_leaves_nothing_behind(before in json_value(), refused in json_value(), after in json_value()) {
+    fn a_refused_call_changes_no_sum_or_key(before in json_value(), refused in json_value(), after in json_value()) {
         let envelope = refunds();
         let mut session = SessionState::default();
         make(&envelope, &mut session, "refund", &before, DONE);
@@ -328,7 +328,7 @@ proptest! {
     }
 
     #[test]
-    fn calls_that_are_allowed_never_pass_the_cap(amounts in prop::collection::vec(-5_000i32..20_100, 0..12)) {
+    fn allowed_calls_never_exceed_the_limit(amounts in prop::collection::vec(-5_000i32..20_100, 0..12)) {
         let envelope = refunds();
         let mut session = SessionState::default();
         let looked_up = json!({"order_id": "W1"});

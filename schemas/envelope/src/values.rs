@@ -8,7 +8,7 @@ use crate::decimal::Decimal;
 use crate::pointer::Pointer;
 use crate::policy::Bound;
 
-/// Adds what the values take: never less than nothing, so that a negative one makes no room.
+/// Adds the values to the sum; negative values count as 0.
 pub(crate) fn added(sum: Decimal, values: &[(String, Decimal)]) -> Option<Decimal> {
     let taken = values.iter().map(|(_, number)| *number).filter(|number| !number.is_negative());
     let mut sum = sum;
@@ -18,7 +18,7 @@ pub(crate) fn added(sum: Decimal, values: &[(String, Decimal)]) -> Option<Decima
     Some(sum)
 }
 
-/// What a uniqueness compares; nothing where an optional argument is absent.
+/// The key that a uniqueness rule compares; `None` if an optional argument is absent.
 pub(crate) fn key(bound: &Bound, args: &[Pointer], arguments: &Value) -> Result<Option<String>, Violation> {
     let mut parts = Vec::with_capacity(args.len());
     for arg in args {
@@ -31,7 +31,7 @@ pub(crate) fn key(bound: &Bound, args: &[Pointer], arguments: &Value) -> Result<
     Ok(Some(parts.join(",")))
 }
 
-/// The values at a place; `Err(None)` where an optional one is absent, `Err(Some)` where another is.
+/// The values at a pointer. `Err(None)` if an optional one is absent, `Err(Some)` if a required one is.
 pub(crate) fn resolve<'v>(
     bound: &Bound,
     arg: &Pointer,
@@ -44,7 +44,7 @@ pub(crate) fn resolve<'v>(
     })
 }
 
-/// The numbers at a place.
+/// The numbers at a pointer.
 pub(crate) fn numbers(
     bound: &Bound,
     arg: &Pointer,
@@ -56,7 +56,7 @@ pub(crate) fn numbers(
         match value.as_number().and_then(Decimal::of) {
             Some(number) => numbers.push((at, number)),
             None => {
-                let expected = "a number below 10^24 in size";
+                let expected = "a number whose absolute value is below 10^24";
                 return Err(Some(violation(&bound.id, kind, &at, expected, short(&canonical(value)))));
             }
         }
