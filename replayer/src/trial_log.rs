@@ -111,7 +111,7 @@ impl TrialRecord {
     fn add_to(self, batch: &mut Batch) {
         let session = self.trial.session.clone();
         batch
-            .pieces
+            .chunks
             .extend(self.chunks.into_iter().map(|chunk| (session.clone(), chunk.digest, chunk.bytes.into())));
         batch.exchanges.extend(self.exchanges.into_iter().map(Box::new));
         batch.closes.push(self.close);

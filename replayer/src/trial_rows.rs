@@ -247,7 +247,7 @@ pub(crate) fn add_recording(batch: &mut Batch, session: &StoredSession, recordin
         slices: recording.slices.clone(),
     });
     let id = &session.session;
-    batch.pieces.extend(session.pieces.iter().map(|(digest, bytes)| (id.clone(), *digest, bytes.clone())));
+    batch.chunks.extend(session.chunks.iter().map(|(digest, bytes)| (id.clone(), *digest, bytes.clone())));
     batch.closes.extend(session.closes.iter().cloned());
     let rows = exchanges.iter().map(|exchange| Box::new(with_declared_effects(exchange, recording)));
     batch.exchanges.extend(rows);

@@ -71,7 +71,7 @@ async fn planted_secrets_do_not_reach_the_disk() {
                     !text.contains(secret) && bodies.iter().all(|body| !body.contains(secret)),
                     "{secret}"
                 );
-                for chunk in session.pieces.values() {
+                for chunk in session.chunks.values() {
                     let hit = chunk.windows(secret.len()).any(|window| window == secret.as_bytes());
                     assert!(!hit, "{secret} is in a stored chunk");
                 }

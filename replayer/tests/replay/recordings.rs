@@ -50,7 +50,7 @@ impl Recording {
         let mut chunk = |value: &Value| {
             let bytes = value.to_string().into_bytes();
             Body::split(&bytes, &keys, |(digest, piece)| {
-                self.batch.pieces.push((session.clone(), digest, piece.to_vec().into()));
+                self.batch.chunks.push((session.clone(), digest, piece.to_vec().into()));
             })
         };
         let (request, response) = (chunk(request), chunk(response));
@@ -184,7 +184,7 @@ pub(crate) async fn write(directory: &Path, complete: usize, incomplete: usize) 
     for n in 0..complete + incomplete {
         let one = record(n, n >= complete);
         batch.exchanges.extend(one.exchanges);
-        batch.pieces.extend(one.pieces);
+        batch.chunks.extend(one.chunks);
         batch.closes.extend(one.closes);
     }
     let next = (complete + incomplete) as u64;

@@ -34,7 +34,7 @@ pub struct Batch {
     /// Exchanges; boxed, because they are sorted and moved and have about a kilobyte each.
     pub exchanges: Vec<Box<Exchange>>,
     /// Chunks of their bodies, once per session.
-    pub pieces: Vec<(SessionId, Digest, Bytes)>,
+    pub chunks: Vec<(SessionId, Digest, Bytes)>,
     /// Close rows of sessions.
     pub closes: Vec<SessionClose>,
     /// Trials of a run.
@@ -49,7 +49,7 @@ impl Batch {
     /// Adds a record.
     pub fn push(&mut self, record: Record) {
         match record {
-            Record::Chunk { session, digest, bytes } => self.pieces.push((session, digest, bytes)),
+            Record::Chunk { session, digest, bytes } => self.chunks.push((session, digest, bytes)),
             Record::Exchange(exchange) => self.exchanges.push(exchange),
             Record::Close(close) => self.closes.push(*close),
         }
@@ -58,7 +58,7 @@ impl Batch {
     /// Estimates the payload, bytes, without the sizes of the structures.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let chunks: usize = self.pieces.iter().map(|(_, _, bytes)| bytes.len()).sum();
+        let chunks: usize = self.chunks.iter().map(|(_, _, bytes)| bytes.len()).sum();
         let templates =
             self.exchanges.iter().map(|x| x.request.template.len() + x.response.template.len() + 512);
         let reasons = self.scores.iter().map(|score| score.reason.as_deref().map_or(0, str::len));
@@ -158,7 +158,7 @@ impl BatchLayout {
         chunk_index: &mut ChunkIndex,
     ) -> Result<Self, StoreError> {
         chunk_index.evict();
-        let mut new_chunks = by_session(std::mem::take(&mut batch.pieces));
+        let mut new_chunks = by_session(std::mem::take(&mut batch.chunks));
         let mut groups = by_folder(batch, &mut new_chunks);
         for group in groups.values_mut() {
             group

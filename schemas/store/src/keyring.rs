@@ -1,8 +1,7 @@
-//! The keys of tenants: they wrap the data keys of files, and open them again.
+//! Tenant keys, which wrap and unwrap the data keys of files (envelope encryption).
 //!
-//! Each tenant has two: one opens what is not payload, the other bodies and decoded texts, so that whoever counts and
-//! routes need not be able to read. Keys come from the caller; nothing is read from disk here and nothing is remembered
-//! of a data key.
+//! A tenant has two keys: one for metadata, one for payload (bodies and decoded texts), so that a service that counts and
+//! routes needs no access to texts. The caller provides the keys; this module reads no files and keeps no data keys.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +18,7 @@ use schemas::id::TenantId;
 /// Bytes of a data key: AES-256.
 const DATA_KEY_BYTES: usize = 32;
 
-/// A key of a tenant: 32 bytes for AES-256-GCM.
+/// Key-encryption key of a tenant: 32 bytes for AES-256-GCM. `Debug` hides it.
 #[derive(Clone)]
 pub struct WrappingKey([u8; 32]);
 
@@ -30,7 +29,7 @@ impl std::fmt::Debug for WrappingKey {
 }
 
 impl WrappingKey {
-    /// Takes 32 random bytes.
+    /// Creates a key from 32 random bytes.
     #[must_use]
     pub fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
@@ -41,7 +40,7 @@ impl WrappingKey {
         LessSafeKey::new(key)
     }
 
-    /// Base64 of a fresh nonce and the sealed data key.
+    /// Returns Base64 of a fresh nonce and the sealed data key. The key's name is authenticated too.
     fn wrap(&self, name: &str, data_key: &[u8]) -> Result<String, KeyError> {
         let nonce: [u8; NONCE_LEN] = random()?;
         let mut sealed = data_key.to_vec();
@@ -76,16 +75,16 @@ fn random<const N: usize>() -> Result<[u8; N], KeyError> {
     Ok(bytes)
 }
 
-/// The keys of one tenant; whoever only reads what is not payload can leave the other away.
+/// Keys of one tenant. A reader of metadata alone needs no payload key.
 #[derive(Debug, Clone)]
 pub struct TenantKeyPair {
-    /// Opens what is not payload.
+    /// Wraps the data keys of metadata columns and of footers.
     pub metadata: WrappingKey,
-    /// Opens payload; needed to write.
+    /// Wraps the data keys of payload columns; required for writing.
     pub payload: Option<WrappingKey>,
 }
 
-/// The keys of all tenants that have some. Clones share them.
+/// Keys of all encrypted tenants. Clones share them.
 #[derive(Clone)]
 pub struct KeyRing {
     pairs: Arc<BTreeMap<TenantId, TenantKeyPair>>,
@@ -104,39 +103,31 @@ impl Default for KeyRing {
     }
 }
 
-/// Which of a tenant's keys.
-#[derive(Debug, Clone, Copy)]
-enum Purpose {
+/// Use of a tenant's key; part of the key's name in files.
+#[derive(Debug, Clone, Copy, strum::IntoStaticStr, strum::EnumString)]
+#[strum(serialize_all = "snake_case")]
+enum KeyPurpose {
     Metadata,
     Payload,
 }
 
-impl Purpose {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Metadata => "metadata",
-            Self::Payload => "payload",
-        }
-    }
-}
-
 impl KeyRing {
-    /// Takes the keys.
+    /// Creates a ring from the keys by tenant.
     #[must_use]
     pub fn new(pairs: BTreeMap<TenantId, TenantKeyPair>) -> Self {
         let pairs = Arc::new(pairs);
-        Self { retriever: Arc::new(Opener(Arc::clone(&pairs))), pairs }
+        Self { retriever: Arc::new(KeyUnwrapper(Arc::clone(&pairs))), pairs }
     }
 
-    /// Makes the data keys of one new file; `None` where the tenant has no keys and its files are plain.
+    /// Creates the data keys of one new file; `None` if the tenant has no keys and its files are not encrypted.
     ///
     /// # Errors
-    /// The system has no randomness, or the tenant's payload key is not there.
+    /// The system has no randomness, or the ring has no payload key of the tenant.
     pub fn file_keys(&self, tenant: &TenantId) -> Result<Option<FileKeys>, KeyError> {
         let Some(pair) = self.pairs.get(tenant) else { return Ok(None) };
-        let payload_name = name(tenant, Purpose::Payload);
+        let payload_name = name(tenant, KeyPurpose::Payload);
         let payload = pair.payload.as_ref().ok_or_else(|| KeyError::missing(&payload_name))?;
-        let metadata_name = name(tenant, Purpose::Metadata);
+        let metadata_name = name(tenant, KeyPurpose::Metadata);
         let footer: [u8; DATA_KEY_BYTES] = random()?;
         let column: [u8; DATA_KEY_BYTES] = random()?;
         let payload_column: [u8; DATA_KEY_BYTES] = random()?;
@@ -147,7 +138,7 @@ impl KeyRing {
         }))
     }
 
-    /// How one new file of this tenant is written.
+    /// Creates the options for writing one new file of a tenant.
     ///
     /// # Errors
     /// As [`Self::file_keys`].
@@ -155,15 +146,15 @@ impl KeyRing {
         Ok(WriteOptions { level, keys: self.file_keys(tenant)? })
     }
 
-    /// Opens data keys for the readers of Parquet files.
+    /// Returns the unwrapper of data keys for Parquet readers.
     #[must_use]
     pub fn retriever(&self) -> &Arc<dyn KeyRetriever> {
         &self.retriever
     }
 }
 
-fn name(tenant: &TenantId, purpose: Purpose) -> String {
-    format!("{tenant}/{}", purpose.as_str())
+fn name(tenant: &TenantId, purpose: KeyPurpose) -> String {
+    format!("{tenant}/{}", <&str>::from(purpose))
 }
 
 fn data_key(key: &WrappingKey, name: &str, data: &[u8], is_footer: bool) -> Result<DataKey, KeyError> {
@@ -172,22 +163,21 @@ fn data_key(key: &WrappingKey, name: &str, data: &[u8], is_footer: bool) -> Resu
     Ok(DataKey { key: data.to_vec(), metadata })
 }
 
-/// Opens data keys by the metadata they have in the file.
-struct Opener(Arc<BTreeMap<TenantId, TenantKeyPair>>);
+/// Unwraps data keys by the key metadata in a file.
+struct KeyUnwrapper(Arc<BTreeMap<TenantId, TenantKeyPair>>);
 
-impl Opener {
+impl KeyUnwrapper {
     fn find(&self, name: &str) -> Option<&WrappingKey> {
         let (tenant, purpose) = name.rsplit_once('/')?;
         let pair = self.0.get(&TenantId::parse(tenant).ok()?)?;
-        match purpose {
-            "metadata" => Some(&pair.metadata),
-            "payload" => pair.payload.as_ref(),
-            _ => None,
+        match purpose.parse().ok()? {
+            KeyPurpose::Metadata => Some(&pair.metadata),
+            KeyPurpose::Payload => pair.payload.as_ref(),
         }
     }
 }
 
-impl KeyRetriever for Opener {
+impl KeyRetriever for KeyUnwrapper {
     fn retrieve_key(&self, key_metadata: &[u8]) -> parquet::errors::Result<Vec<u8>> {
         let material = KeyMaterial::parse(key_metadata)?;
         let key = self.find(&material.key).ok_or_else(|| KeyError::missing(&material.key))?;
@@ -222,21 +212,21 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_and_a_wrong_key_are_told_apart() {
+    fn a_missing_and_a_wrong_key_are_different_errors() {
         let tenant = TenantId::parse("t").expect("id");
         let keys = ring("t", 1, Some(2)).file_keys(&tenant).expect("keys").expect("has keys");
         let open = |ring: KeyRing| ring.retriever().retrieve_key(&keys.payload.metadata);
-        let said = |ring: KeyRing| open(ring).expect_err("no key").to_string();
+        let error = |ring: KeyRing| open(ring).expect_err("no key").to_string();
         assert!(open(ring("t", 9, Some(2))).is_ok());
-        assert!(said(ring("t", 1, Some(3))).contains("does not open it"));
-        assert!(said(ring("t", 1, None)).contains("\"t/payload\", which is not configured"));
-        assert!(said(ring("u", 1, Some(2))).contains("tenant = \"t\""));
-        assert!(said(KeyRing::default()).contains("not configured"));
+        assert!(error(ring("t", 1, Some(3))).contains("does not open it"));
+        assert!(error(ring("t", 1, None)).contains("\"t/payload\", which is not configured"));
+        assert!(error(ring("u", 1, Some(2))).contains("tenant = \"t\""));
+        assert!(error(KeyRing::default()).contains("not configured"));
         assert!(ring("t", 1, None).file_keys(&tenant).is_err());
     }
 
     #[test]
-    fn a_wrapped_key_serves_only_under_its_own_name() {
+    fn a_wrapped_key_opens_only_under_its_own_name() {
         let key = WrappingKey::new([1; 32]);
         let wrapped = key.wrap("t/metadata", &[7; 32]).expect("wraps");
         assert_eq!(key.unwrap("t/metadata", &wrapped).expect("opens"), [7; 32]);

@@ -217,7 +217,7 @@ impl Store {
         let Loaded { sessions, in_earlier_files } = loaded;
         in_earlier_files.retain(|_, digests| {
             digests.retain(|digest, ids| {
-                ids.retain(|id| sessions.get(id).is_some_and(|one| !one.pieces.contains_key(digest)));
+                ids.retain(|id| sessions.get(id).is_some_and(|one| !one.chunks.contains_key(digest)));
                 !ids.is_empty()
             });
             !digests.is_empty()
@@ -235,7 +235,7 @@ impl Store {
                 let (Some(bytes), Some(ids)) = (chunk.bytes, digests.get(&chunk.digest)) else { continue };
                 for id in ids {
                     if let Some(session) = sessions.get_mut(id) {
-                        session.pieces.insert(chunk.digest, bytes.clone());
+                        session.chunks.insert(chunk.digest, bytes.clone());
                     }
                 }
             }
@@ -266,7 +266,7 @@ impl Loaded {
             session: id.clone(),
             closes: Vec::new(),
             exchanges: Vec::new(),
-            pieces: HashMap::new(),
+            chunks: HashMap::new(),
         })
     }
 
@@ -298,7 +298,7 @@ impl Loaded {
                 (part.exchanges_path.clone(), format!("refers to chunk {number}, which is not in {path}"))
             })?;
             let session = self.session(&id);
-            session.pieces.extend(own);
+            session.chunks.extend(own);
             session.exchanges.push(exchange);
         }
         Ok(())

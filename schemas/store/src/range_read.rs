@@ -1,6 +1,6 @@
-//! Reading files by ranges: the end of a file first, then just the bytes that the wanted rows need; all of it counted.
+//! Range reads of data files: the end of a file first, then the bytes that the wanted rows need.
 //!
-//! What of a file is needed is decided in `schemas`; here it is fetched, from a disk or an object store.
+//! [`crate::table`] decides which bytes are needed; this module fetches them and counts them.
 
 use std::ops::Range;
 
@@ -18,8 +18,8 @@ use crate::error::StoreError;
 use crate::objects::{CONCURRENT_REQUESTS, Store};
 use crate::snapshot::Snapshot;
 
-/// Bytes that are asked for first at the end of a file of which only parts are wanted: its whole footer and a little,
-/// which for exchanges, with their many columns, is about 8 KiB.
+/// Bytes read first at the end of a file if only parts of it are wanted: the footer and a little more. The footer of an
+/// exchanges file, with its many columns, has about 8 KiB.
 pub(crate) fn tail_bytes(table: Table) -> u64 {
     match table {
         Table::Exchanges => 10 * 1024,
@@ -28,16 +28,16 @@ pub(crate) fn tail_bytes(table: Table) -> u64 {
     }
 }
 
-/// A file up to this size is read in one request where all of its columns are wanted.
+/// Size up to which a file is read in one request if all of its columns are wanted, bytes.
 const WHOLE_BYTES: u64 = 1024 * 1024;
 
-/// Bytes between two ranges that are read rather than asked for apart.
+/// Gap up to which two ranges are read in one request, bytes.
 const GAP_BYTES: u64 = 4 * 1024;
 
-/// Values up to which a bloom filter is asked: for more it would nearly always say yes.
+/// Values up to which a bloom filter is read: with more, one of them nearly always matches.
 const BLOOM_VALUES: usize = 32;
 
-/// A file whose footer was read.
+/// A data file with its footer.
 pub(crate) struct OpenFile<'a> {
     store: &'a Store,
     file: &'a CommittedFile,
@@ -60,10 +60,11 @@ impl Tail {
 }
 
 impl Store {
-    /// Reads the rows of a file; `columns` keeps only these ([`ReadOptions::columns`]).
+    /// Reads the rows of a file; `columns` selects columns ([`ReadOptions::columns`]), `None` all.
     ///
     /// # Errors
-    /// [`StoreError::FileReplaced`] where the file is no more; else it is truncated, foreign, damaged or of another version.
+    /// [`StoreError::FileReplaced`] if the file does not exist; else it is truncated, foreign, damaged, encrypted without a
+    /// key or of another version.
     pub async fn read<T: DeserializeOwned>(
         &self,
         file: &CommittedFile,
@@ -74,8 +75,7 @@ impl Store {
         Ok(rows)
     }
 
-    /// Reads the rows of a file some at a time, in file order; in memory is one row group of the file, without the
-    /// columns that are not wanted.
+    /// Reads the rows of a file in batches, in file order. Needs memory for the selected columns of one row group.
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -85,8 +85,8 @@ impl Store {
         columns: Option<&[&str]>,
         each: impl FnMut(Vec<T>),
     ) -> Result<(), StoreError> {
-        let whole = columns.is_none() && file.bytes <= WHOLE_BYTES;
-        let open = self.open_file(file, if whole { file.bytes } else { tail_bytes(file.table) }).await?;
+        let at_once = columns.is_none() && file.bytes <= WHOLE_BYTES;
+        let open = self.open_file(file, if at_once { file.bytes } else { tail_bytes(file.table) }).await?;
         open.rows(self.options(columns), None, each).await
     }
 
@@ -135,7 +135,7 @@ impl Store {
             Err(object_store::Error::NotFound { .. }) => {
                 return Err(StoreError::FileReplaced { path: self.display_path(&file.path) });
             }
-            // A store says no to a range that begins past the end.
+            // An object store refuses a range that begins past the end.
             Err(error) => {
                 let options = GetOptions { head: true, ..GetOptions::default() };
                 let meta = self.objects.get_opts(&path, options).await.map(|found| found.meta.size);
@@ -176,7 +176,7 @@ impl Store {
         }
     }
 
-    /// Fetches ranges of a file, neighbours in one request; what lies in the tail is not fetched again.
+    /// Fetches ranges of a file, near ones in one request. Ranges in the tail are not fetched again.
     async fn fetch(
         &self,
         file: &CommittedFile,
@@ -216,7 +216,7 @@ impl Store {
     }
 }
 
-/// Joins ranges that overlap or nearly touch.
+/// Joins ranges that overlap or have a gap of at most [`GAP_BYTES`].
 fn merge(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
     ranges.sort_by_key(|range| range.start);
     let mut merged: Vec<Range<u64>> = Vec::with_capacity(ranges.len());
@@ -237,7 +237,7 @@ impl OpenFile<'_> {
         move |source| StoreError::Table { path: path.clone(), source }
     }
 
-    /// Reads rows: all, or those of these row numbers.
+    /// Reads rows in batches: all, or those of these row numbers.
     pub(crate) async fn rows<T: DeserializeOwned>(
         &self,
         options: ReadOptions<'_>,
@@ -252,7 +252,7 @@ impl OpenFile<'_> {
         .await
     }
 
-    /// Reads the rows of these numbers (ascending, not overlapping), and of their columns just the pages that hold them.
+    /// Reads the rows of these numbers (ascending, not overlapping), and only the pages that contain them.
     pub(crate) async fn pages<T: DeserializeOwned>(
         &self,
         options: ReadOptions<'_>,
@@ -294,8 +294,8 @@ impl OpenFile<'_> {
         }
     }
 
-    /// Finds the numbers of the rows whose column has one of these values (ascending): row groups are left out by their
-    /// least and greatest value and by their bloom filter, in the others the column alone is read.
+    /// Finds the numbers of the rows whose column has one of these values (ascending). Minimum, maximum and bloom filter
+    /// exclude row groups; of the others the column is read.
     pub(crate) async fn find(&self, column: &str, sorted: &[&[u8]]) -> Result<Vec<Range<u64>>, StoreError> {
         let mut groups = Vec::new();
         for (number, rows) in self.footer.row_groups().into_iter().enumerate() {
@@ -340,7 +340,7 @@ impl OpenFile<'_> {
     }
 }
 
-/// The numbers as ranges; ascending.
+/// Joins ascending numbers to ranges.
 pub(crate) fn ranges(numbers: impl IntoIterator<Item = u32>) -> Vec<Range<u64>> {
     let mut found: Vec<Range<u64>> = Vec::new();
     for number in numbers {
@@ -358,7 +358,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn neighbours_are_read_at_once() {
+    fn near_ranges_are_read_in_one_request() {
         let far = 10 * GAP_BYTES;
         assert_eq!(merge(vec![far..far + 1, 5..9, 0..4, 2..3]), [0..9, far..far + 1]);
         assert_eq!(merge(Vec::new()), []);

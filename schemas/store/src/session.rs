@@ -1,4 +1,4 @@
-//! A session as it was read back: its exchanges, the pieces of their bodies, its close rows, and whether it is whole.
+//! A session read from a store, and its gaps.
 
 use std::collections::HashMap;
 
@@ -9,29 +9,29 @@ use schemas::id::SessionId;
 use schemas::keys::Digest;
 use schemas::session::{Gap, SessionClose, gaps};
 
-/// A session as it was read back.
+/// A session read from a store.
 #[derive(Debug, Clone)]
 pub struct StoredSession {
-    /// The session.
+    /// Id of the session.
     pub session: SessionId,
-    /// Its close rows, superseded ones included.
+    /// Close rows, superseded ones included.
     pub closes: Vec<SessionClose>,
-    /// Its exchanges, by start, then incarnation and seq.
+    /// Exchanges, sorted by start, then incarnation and seq.
     pub exchanges: Vec<Exchange>,
-    /// The pieces that are at hand.
-    pub pieces: HashMap<Digest, Bytes>,
+    /// Chunks of the bodies that were found, by digest.
+    pub chunks: HashMap<Digest, Bytes>,
 }
 
 impl StoredSession {
-    /// Puts a request's or a response's body together.
+    /// Assembles the body of a request or response from its chunks.
     ///
     /// # Errors
-    /// A piece is missing.
+    /// A chunk is missing.
     pub fn body(&self, body: &Body) -> Result<Vec<u8>, ReassembleError> {
-        body.reassemble(|digest| self.pieces.get(digest).map(Bytes::as_ref))
+        body.reassemble(|digest| self.chunks.get(digest).map(Bytes::as_ref))
     }
 
-    /// Finds what is missing: numbers, close rows, pieces of bodies. Empty means whole.
+    /// Returns the gaps: missing exchanges, close rows and chunks. A complete session has none.
     #[must_use]
     pub fn gaps(&self) -> Vec<Gap> {
         let mut found = gaps(&self.closes, self.exchanges.iter().map(|x| (&x.incarnation, x.seq)));

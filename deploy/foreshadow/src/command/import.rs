@@ -262,7 +262,7 @@ fn convert(
                     summary.stats.add(&converted.stats);
                     sessions += 1;
                     batch.exchanges.extend(converted.exchanges.into_iter().map(Box::new));
-                    batch.pieces.extend(converted.chunks);
+                    batch.chunks.extend(converted.chunks);
                     batch.closes.extend(converted.close);
                     batch.trials.extend(converted.trial);
                     batch.embeddings.extend(converted.embedding);

@@ -325,7 +325,7 @@ mod tests {
         StoredSession {
             session: converted.exchanges[0].session.clone(),
             closes: converted.close.into_iter().collect(),
-            pieces: converted.chunks.into_iter().map(|(_, digest, bytes)| (digest, bytes)).collect(),
+            chunks: converted.chunks.into_iter().map(|(_, digest, bytes)| (digest, bytes)).collect(),
             exchanges: converted.exchanges,
         }
     }
@@ -359,7 +359,7 @@ mod tests {
     fn the_trace_of_an_incomplete_session_lists_its_gaps() {
         let mut session = stored(LINE);
         session.exchanges.remove(2);
-        session.pieces.clear();
+        session.chunks.clear();
         let console = Console::new(false, Color::Never);
         let lines = lines(&session, None, Length::Short, true, &console).join("\n");
         assert!(lines.contains("· incomplete"), "{lines}");
