@@ -1,9 +1,9 @@
-//! An append-only log in segment files: what was appended and synced is there after a crash, once and in order.
+//! Append-only log in segment files. Synced records survive a crash, once and in order.
 //!
-//! Every frame carries its length and a CRC-32; a torn tail is cut when the log is opened for writing, and damage before
-//! whole frames is an error. Positions are record numbers from 0. A writer never gives one out twice: where the disk
-//! refused records, it cuts what it had written of them and goes on in a new segment, and their positions stay empty.
-//! It blocks on the disk, so async code calls it from a thread of its own, and it does not know what its records mean.
+//! Every frame has its length and a CRC-32. Opening for writing truncates an incomplete frame at the end; damage before
+//! complete frames is an error. Positions are record numbers from 0 and never reused: if the disk refuses records, the writer
+//! truncates them, continues in a new segment, and leaves their positions empty. Calls block on the disk, so async code
+//! calls them from a thread of its own. The log does not interpret its records.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
@@ -17,24 +17,24 @@ use reader::scan;
 /// The version of segments that this build writes, and the only one it reads.
 const VERSION: u8 = 1;
 
-/// First bytes of every segment: the name of the format and its version.
+/// First bytes of every segment: name of the format and [`VERSION`].
 const MAGIC: [u8; 8] = [b'F', b'S', b'L', b'O', b'G', 0, 0, VERSION];
 
-/// Bytes before each payload: its length and its CRC-32, little-endian.
+/// Bytes before each payload: length and CRC-32, little-endian.
 const FRAME_HEAD: usize = 8;
 
-/// Frames are gathered in memory up to this many bytes before they are written.
+/// Bytes of frames buffered in memory before they are written.
 const BUFFER_BYTES: usize = 256 << 10;
 
-/// The longest record that is accepted, in bytes.
+/// Longest record, bytes.
 pub const MAX_RECORD_BYTES: usize = 64 << 20;
 
 /// Bounds of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogOptions {
-    /// A segment is closed when it reaches this many bytes.
+    /// Size at which a segment is closed, bytes. Default 16 MiB.
     pub segment_bytes: u64,
-    /// Appending is refused when all segments together have this many bytes.
+    /// Size of all segments at which appending fails with [`LogError::Full`], bytes. Default 1 GiB.
     pub max_bytes: u64,
 }
 
@@ -44,55 +44,55 @@ impl Default for LogOptions {
     }
 }
 
-/// A log that cannot be opened, read or appended to.
+/// A log cannot be opened, read or appended to.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// The disk said no.
+    /// The disk failed.
     #[error("log {path}: {source}")]
     Io {
-        /// The file or folder.
+        /// File or folder.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: std::io::Error,
     },
-    /// Another process has it.
-    #[error("log {path} is in use by another process; stop that one first")]
+    /// Another process has locked the log.
+    #[error("log {path} is in use by another process; stop that process first")]
     InUse {
-        /// The folder.
+        /// Folder of the log.
         path: PathBuf,
     },
-    /// The bound is reached.
+    /// The segments have reached their largest size.
     #[error("log is full: {bytes} of {max_bytes} bytes")]
     Full {
-        /// On disk now.
+        /// Size of the segments, bytes.
         bytes: u64,
-        /// The bound.
+        /// [`LogOptions::max_bytes`].
         max_bytes: u64,
     },
-    /// An empty or overlong record.
+    /// The record is empty or too long.
     #[error("record has {bytes} bytes, allowed are 1 to {MAX_RECORD_BYTES}")]
     RecordSize {
-        /// Its length.
+        /// Length of the record, bytes.
         bytes: usize,
     },
-    /// Written by another version.
+    /// The segment has another format version.
     #[error(
         "segment {path} has version {found}, this build reads {VERSION}; read it with the foreshadow that wrote it"
     )]
     Version {
-        /// The segment.
+        /// Path of the segment.
         path: PathBuf,
-        /// Its version.
+        /// Version of the segment.
         found: u8,
     },
-    /// Bytes before the tail are not what was written.
+    /// The segment is damaged before its end.
     #[error(
-        "segment {path} is damaged at byte {offset}; restore it from a copy, or move it away to go on without its records"
+        "segment {path} is damaged at byte {offset}; restore it from a copy, or move it away to continue without its records"
     )]
     Damaged {
-        /// The segment.
+        /// Path of the segment.
         path: PathBuf,
-        /// Where.
+        /// Offset of the damaged frame, bytes.
         offset: u64,
     },
 }
@@ -102,13 +102,13 @@ fn io(path: &Path) -> impl FnOnce(std::io::Error) -> LogError {
     move |source| LogError::Io { path, source }
 }
 
-/// What the writer does to the file of a segment; in tests also one on a disk that is full.
+/// File of a segment; tests substitute a full disk.
 trait SegmentFile: Write + std::fmt::Debug + Send + Sync {
-    /// Makes what was written survive a crash of the machine.
+    /// Flushes written bytes to the disk.
     fn sync(&self) -> std::io::Result<()>;
 
-    /// Ends the file here for good, and goes on writing here.
-    fn cut(&mut self, end: u64) -> std::io::Result<()>;
+    /// Truncates the file durably; the next write begins at its end.
+    fn truncate(&mut self, end: u64) -> std::io::Result<()>;
 }
 
 impl SegmentFile for File {
@@ -116,28 +116,28 @@ impl SegmentFile for File {
         self.sync_data()
     }
 
-    fn cut(&mut self, end: u64) -> std::io::Result<()> {
+    fn truncate(&mut self, end: u64) -> std::io::Result<()> {
         self.set_len(end)?;
         self.seek(SeekFrom::Start(end))?;
         self.sync_all()
     }
 }
 
-/// The one writer of a log.
+/// The only writer of a log.
 ///
-/// An I/O error loses every record appended since the last successful [`Self::sync`]: their bytes are dropped and cut
-/// from the file, so that they are not written later. Where that happens in [`Self::append`], the next sync fails too,
-/// and with it what is appended until then: so a record is safe just when the first sync after its append succeeds.
-/// Where the bytes cannot be cut, the writer refuses all further records.
+/// An I/O error loses every record appended since the last successful [`Self::sync`]: their bytes are truncated, so that they
+/// are not written later. If it happens in [`Self::append`], the next sync fails too, and loses the records appended until
+/// then. So a record is durable exactly if the first sync after its append succeeds. If the bytes cannot be truncated, the
+/// writer refuses all further records.
 #[derive(Debug)]
 pub struct LogWriter {
     folder: PathBuf,
     options: LogOptions,
     name: String,
-    // Held for as long as the writer lives.
+    // Locked while the writer exists.
     _lock: File,
     file: Box<dyn SegmentFile>,
-    // Whole frames that are not yet in the file.
+    // Complete frames that are not in the file yet.
     buffer: Vec<u8>,
     segment: PathBuf,
     segment_bytes: u64,
@@ -146,20 +146,20 @@ pub struct LogWriter {
     next: u64,
     // Records appended since the last successful sync.
     unsynced: u64,
-    // Records were lost that no sync has reported yet.
+    // No sync has reported yet that records were lost.
     lost: bool,
-    // Positions before `next` were lost, so the next record needs a new segment.
+    // Positions before `next` are empty, so the next record needs a new segment.
     skips: bool,
-    // Bytes of lost records could not be cut.
+    // Bytes of lost records could not be truncated.
     poisoned: bool,
 }
 
 impl LogWriter {
-    /// Opens the log in this folder, which is made where it is not there; cuts a torn tail.
+    /// Opens the log in a folder, creates the folder if needed, and truncates an incomplete frame at the end.
     ///
     /// # Errors
-    /// Another process has it, the disk says no, or the last segment was not written by this format or is damaged before
-    /// whole frames.
+    /// Another process has locked the log, the disk failed, or the last segment has another format or is damaged before
+    /// complete frames.
     pub fn open(folder: &Path, options: LogOptions) -> Result<Self, LogError> {
         std::fs::create_dir_all(folder).map_err(io(folder))?;
         let lock = lock(folder)?;
@@ -196,29 +196,29 @@ impl LogWriter {
         })
     }
 
-    /// The log's own name, made once and kept in its folder.
+    /// Returns the unique name of the log, created once and stored in its folder.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The position that the next record gets.
+    /// Returns the position of the next record.
     #[must_use]
     pub fn next_position(&self) -> u64 {
         self.next
     }
 
-    /// Bytes of all segments, those not yet flushed included.
+    /// Returns the size of all segments, buffered frames included, bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.closed_bytes + self.segment_bytes
     }
 
-    /// Appends a record; it is safe only if the next [`Self::sync`] succeeds.
+    /// Appends a record and returns its position. The record is durable only if the next [`Self::sync`] succeeds.
     ///
     /// # Errors
-    /// The log is full, the record is empty or overlong, or the disk says no. After [`LogError::Io`] this record is lost,
-    /// and what was appended since the last sync is safe only if the next one succeeds.
+    /// The log is full, the record is empty or too long, or the disk failed. After [`LogError::Io`] this record is lost, and
+    /// records appended since the last sync are durable only if the next sync succeeds.
     pub fn append(&mut self, payload: &[u8]) -> Result<u64, LogError> {
         let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
         if payload.is_empty() || payload.len() > MAX_RECORD_BYTES {
@@ -251,11 +251,11 @@ impl LogWriter {
         Ok(position)
     }
 
-    /// Makes everything appended so far survive a crash of the machine.
+    /// Makes all appended records durable.
     ///
     /// # Errors
-    /// The disk says no, now or in an [`Self::append`] since the last sync: then nothing that was appended since the last
-    /// successful sync is in the log, nor will be.
+    /// The disk failed, now or in an [`Self::append`] since the last sync: the records appended since the last successful
+    /// sync are not in the log and never will be.
     pub fn sync(&mut self) -> Result<(), LogError> {
         self.refuse_poisoned()?;
         let lost = std::mem::take(&mut self.lost);
@@ -264,7 +264,7 @@ impl LogWriter {
             return Err(LogError::Io { path: self.segment.clone(), source });
         }
         let synced = self.make_durable();
-        // This error says what is lost.
+        // This error reports the loss, so the next sync need not.
         self.lost = false;
         synced
     }
@@ -274,7 +274,7 @@ impl LogWriter {
             return Ok(());
         }
         let source = std::io::Error::other(
-            "lost records could not be cut from the segment; see to the disk and start again",
+            "lost records could not be truncated from the segment; check the disk and restart",
         );
         Err(LogError::Io { path: self.segment.clone(), source })
     }
@@ -296,23 +296,23 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Drops everything since the last successful sync, from memory and file.
+    /// Drops the records since the last successful sync from memory and file.
     fn give_up(&mut self, source: std::io::Error) -> LogError {
         self.buffer.clear();
         self.buffer.shrink_to(2 * BUFFER_BYTES);
         self.segment_bytes = self.synced_bytes;
-        // A reader may have seen some of them, so their positions are not for others.
+        // A reader may have seen some of them, so their positions are not reused.
         self.lost |= self.unsynced > 0;
         self.skips |= self.unsynced > 0;
         self.unsynced = 0;
-        self.poisoned = self.file.cut(self.synced_bytes).is_err();
+        self.poisoned = self.file.truncate(self.synced_bytes).is_err();
         LogError::Io { path: self.segment.clone(), source }
     }
 
-    /// Deletes the segments that hold only records before `position`; returns how many bytes that freed.
+    /// Deletes the segments with only records before `position`. Returns the bytes freed.
     ///
     /// # Errors
-    /// The disk says no.
+    /// The disk failed.
     pub fn delete_before(&mut self, position: u64) -> Result<u64, LogError> {
         let segments = segments(&self.folder)?;
         let mut freed = 0;
@@ -329,12 +329,12 @@ impl LogWriter {
 
     fn roll(&mut self) -> Result<(), LogError> {
         self.make_durable()?;
-        // Where this fails nothing has moved, and the next append tries again.
+        // A failure changes nothing, and the next append tries again.
         let segment = make_segment(&self.folder, self.next)?;
         let mut file = OpenOptions::new().read(true).write(true).open(&segment).map_err(io(&segment))?;
         file.seek(SeekFrom::End(0)).map_err(io(&segment))?;
         let empty = MAGIC.len() as u64;
-        // A disk that refuses record after record must not leave a segment for each.
+        // Without this, a disk that refuses each record would leave one empty segment per record.
         let removed =
             self.skips && self.segment_bytes == empty && std::fs::remove_file(&self.segment).is_ok();
         if !removed {

@@ -1,4 +1,4 @@
-//! Reading a log: for those who follow it, and to find where it ends when it is opened for writing.
+//! Reads a log: for followers, and to find its end when a writer opens it.
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use super::{FRAME_HEAD, LogError, MAGIC, MAX_RECORD_BYTES, VERSION, io, segments};
 
-/// How far apart the checksums lie that [`holds_whole_frame`] keeps.
-const CHECKPOINT_BYTES: usize = 4 << 10;
+/// Distance of the prefix checksums in [`has_complete_frame`], bytes.
+const CHECKSUM_STRIDE: usize = 4 << 10;
 
-/// Reads a log from a position on, also while a writer appends; it sees what the writer has flushed.
+/// Reads a log from a position on, also while a writer appends. Sees the records that the writer has flushed.
 #[derive(Debug)]
 pub struct LogReader {
     folder: PathBuf,
@@ -20,10 +20,10 @@ pub struct LogReader {
 }
 
 impl LogReader {
-    /// Opens the log in this folder; the first record returned is the first one at or after `from` that is still there.
+    /// Opens the log in a folder. The first record returned is the first existing one at or after `from`.
     ///
     /// # Errors
-    /// The disk says no.
+    /// The disk failed.
     pub fn open(folder: &Path, from: u64) -> Result<Self, LogError> {
         let mut reader = Self { folder: folder.to_owned(), open: None, offset: 0, next: 0, from };
         let segments = if folder.exists() { segments(folder)? } else { Vec::new() };
@@ -34,11 +34,11 @@ impl LogReader {
         Ok(reader)
     }
 
-    /// The next record with its position; `None` at the end, for now.
+    /// Returns the next record with its position; `None` at the end, until the writer appends more.
     ///
     /// # Errors
-    /// The disk says no, or a record is damaged.
-    #[expect(clippy::should_implement_trait, reason = "an iterator ends at its first None; a log goes on")]
+    /// The disk failed, or a record is damaged.
+    #[expect(clippy::should_implement_trait, reason = "an iterator ends at its first None; a log continues")]
     pub fn next(&mut self) -> Result<Option<(u64, Vec<u8>)>, LogError> {
         loop {
             if self.open.is_none() {
@@ -51,8 +51,8 @@ impl LogReader {
                 Some(payload) => payload,
                 None => match self.enter_following()? {
                     Following::None => return Ok(None),
-                    Following::Entered => continue,
-                    Following::Not(payload) => payload,
+                    Following::Segment => continue,
+                    Following::Frame(payload) => payload,
                 },
             };
             let position = self.next;
@@ -71,16 +71,16 @@ impl LogReader {
         Ok(())
     }
 
-    /// Goes on to the segment that begins where this one ends, or after it where positions were lost.
+    /// Opens the segment that begins at the end of this one, or later if positions are empty.
     fn enter_following(&mut self) -> Result<Following, LogError> {
         let following = segments(&self.folder)?.into_iter().find(|(first, path)| {
             *first >= self.next && self.open.as_ref().is_none_or(|(open, _)| open != path)
         });
         let Some((first, path)) = following else { return Ok(Following::None) };
         if first > self.next {
-            // The writer ended the old segment before it made this one, so one more look decides its end.
+            // The writer ends a segment before it creates the next, so one more read decides the end of this one.
             if let Some(payload) = self.read_frame()? {
-                return Ok(Following::Not(payload));
+                return Ok(Following::Frame(payload));
             }
             if let Some((open, file)) = &self.open
                 && file.get_ref().metadata().map_err(io(open))?.len() > self.offset
@@ -89,14 +89,14 @@ impl LogReader {
             }
         }
         self.enter(path, first)?;
-        Ok(Following::Entered)
+        Ok(Following::Segment)
     }
 
     fn read_frame(&mut self) -> Result<Option<Vec<u8>>, LogError> {
         let Some((path, file)) = self.open.as_mut() else { return Ok(None) };
         if self.offset == 0 {
             let mut magic = [0; MAGIC.len()];
-            if !read_whole(file, &mut magic, 0).map_err(io(path))? {
+            if !read_full(file, &mut magic, 0).map_err(io(path))? {
                 return Ok(None);
             }
             if let [name @ .., found] = magic
@@ -111,7 +111,7 @@ impl LogReader {
             self.offset = MAGIC.len() as u64;
         }
         let mut head = [0; FRAME_HEAD];
-        if !read_whole(file, &mut head, self.offset).map_err(io(path))? {
+        if !read_full(file, &mut head, self.offset).map_err(io(path))? {
             return Ok(None);
         }
         let (length, crc) = split_head(head);
@@ -119,7 +119,7 @@ impl LogReader {
             return Err(LogError::Damaged { path: path.clone(), offset: self.offset });
         }
         let mut payload = vec![0; length];
-        if !read_whole(file, &mut payload, self.offset + FRAME_HEAD as u64).map_err(io(path))? {
+        if !read_full(file, &mut payload, self.offset + FRAME_HEAD as u64).map_err(io(path))? {
             file.seek(SeekFrom::Start(self.offset)).map_err(io(path))?;
             return Ok(None);
         }
@@ -131,18 +131,18 @@ impl LogReader {
     }
 }
 
-/// What comes after the last frame that a reader found in a segment.
+/// Continuation after the last frame found in a segment.
 enum Following {
-    /// Nothing, for now.
+    /// No continuation yet.
     None,
-    /// A segment, which the reader is in now.
-    Entered,
+    /// The next segment, now open.
+    Segment,
     /// One more frame of the same segment.
-    Not(Vec<u8>),
+    Frame(Vec<u8>),
 }
 
-/// Fills the buffer, or goes back to `offset` and says that the bytes are not all there yet.
-fn read_whole(file: &mut BufReader<File>, buffer: &mut [u8], offset: u64) -> std::io::Result<bool> {
+/// Fills the buffer and returns `true`; if the file is too short yet, seeks back to `offset` and returns `false`.
+fn read_full(file: &mut BufReader<File>, buffer: &mut [u8], offset: u64) -> std::io::Result<bool> {
     match file.read_exact(buffer) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
@@ -158,7 +158,7 @@ fn split_head(head: [u8; FRAME_HEAD]) -> (usize, u32) {
     (u32::from_le_bytes([a, b, c, d]) as usize, u32::from_le_bytes([e, f, g, h]))
 }
 
-/// Finds where the whole frames of a segment end, and how many there are.
+/// Returns the end of the complete frames of a segment, and their number.
 pub(super) fn scan(segment: &Path) -> Result<(u64, u64), LogError> {
     let file = File::open(segment).map_err(io(segment))?;
     let length = file.metadata().map_err(io(segment))?.len();
@@ -179,32 +179,32 @@ pub(super) fn scan(segment: &Path) -> Result<(u64, u64), LogError> {
             Err(error) => return Err(error),
         }
     }
-    // Before whole frames a damage is a loss that must be seen; at the tail it is a torn write.
+    // Damage before complete frames is a loss that must be reported; at the end it is an interrupted write.
     let mut rest = Vec::new();
     let mut file = File::open(segment).map_err(io(segment))?;
     file.seek(SeekFrom::Start(reader.offset))
         .and_then(|_| file.read_to_end(&mut rest))
         .map_err(io(segment))?;
-    if holds_whole_frame(&rest) {
+    if has_complete_frame(&rest) {
         return Err(LogError::Damaged { path: segment.to_owned(), offset: reader.offset });
     }
     Ok((reader.offset, count))
 }
 
-/// Whether a whole frame begins anywhere in these bytes.
+/// Returns whether a complete frame begins anywhere in these bytes.
 ///
-/// The length of a damaged frame may be damaged too, so every byte is tried. The checksum of a candidate is derived from
-/// those of the two beginnings of `bytes` that end where it begins and ends, as reading every candidate is quadratic.
-fn holds_whole_frame(bytes: &[u8]) -> bool {
+/// The length of a damaged frame may be damaged too, so every offset is tried. Reading every candidate would be quadratic, so
+/// its checksum is computed from those of the two prefixes of `bytes` up to its start and its end.
+fn has_complete_frame(bytes: &[u8]) -> bool {
     let mut hasher = crc32fast::Hasher::new();
-    let mut checkpoints = vec![0];
-    for step in bytes.chunks(CHECKPOINT_BYTES) {
+    let mut prefixes = vec![0];
+    for step in bytes.chunks(CHECKSUM_STRIDE) {
         hasher.update(step);
-        checkpoints.push(hasher.clone().finalize());
+        prefixes.push(hasher.clone().finalize());
     }
     let checksum_until = |end: usize| {
-        let (checkpoint, begin) = (end / CHECKPOINT_BYTES, end / CHECKPOINT_BYTES * CHECKPOINT_BYTES);
-        let mut hasher = crc32fast::Hasher::new_with_initial(checkpoints.get(checkpoint).copied()?);
+        let (prefix, begin) = (end / CHECKSUM_STRIDE, end / CHECKSUM_STRIDE * CHECKSUM_STRIDE);
+        let mut hasher = crc32fast::Hasher::new_with_initial(prefixes.get(prefix).copied()?);
         hasher.update(bytes.get(begin..end)?);
         Some(hasher.finalize())
     };

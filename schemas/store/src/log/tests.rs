@@ -1,4 +1,4 @@
-//! The log under torn tails, full disks and damage.
+//! The log with interrupted writes, full disks and damage.
 
 use proptest::prelude::*;
 
@@ -46,12 +46,12 @@ fn a_reader_follows_a_writer() {
     }
 }
 
-/// A file on a disk with this much room.
+/// A file on a disk with `room` bytes left.
 #[derive(Debug)]
 struct FullDisk {
     file: File,
     room: usize,
-    cuts: bool,
+    can_truncate: bool,
 }
 
 impl Write for FullDisk {
@@ -74,15 +74,19 @@ impl SegmentFile for FullDisk {
         if self.room == 0 { Err(std::io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
-    fn cut(&mut self, end: u64) -> std::io::Result<()> {
-        if self.cuts { self.file.cut(end) } else { Err(std::io::ErrorKind::ReadOnlyFilesystem.into()) }
+    fn truncate(&mut self, end: u64) -> std::io::Result<()> {
+        if self.can_truncate {
+            self.file.truncate(end)
+        } else {
+            Err(std::io::ErrorKind::ReadOnlyFilesystem.into())
+        }
     }
 }
 
-fn fill_disk(writer: &mut LogWriter, room: usize, cuts: bool) {
+fn fill_disk(writer: &mut LogWriter, room: usize, can_truncate: bool) {
     let mut file = OpenOptions::new().write(true).open(&writer.segment).expect("opens");
     file.seek(SeekFrom::End(0)).expect("seeks");
-    writer.file = Box::new(FullDisk { file, room, cuts });
+    writer.file = Box::new(FullDisk { file, room, can_truncate });
 }
 
 #[test]
@@ -96,7 +100,7 @@ fn a_full_disk_loses_only_what_was_not_synced() {
         fill_disk(&mut writer, room, true);
         writer.append(&[1; 20]).expect("appends");
         writer.append(&[2; 20]).expect("appends");
-        // What the reader sees of it is more than there is later.
+        // The reader sees more of these records than the log has later.
         if let Err(source) = writer.flush() {
             writer.give_up(source);
         }
@@ -131,7 +135,7 @@ fn a_failed_append_fails_the_next_sync() {
 }
 
 #[test]
-fn what_cannot_be_cut_ends_the_writer() {
+fn a_writer_that_cannot_truncate_refuses_records() {
     let folder = tempfile::tempdir().expect("temp");
     let mut writer = LogWriter::open(folder.path(), LogOptions::default()).expect("opens");
     writer.append(b"kept").expect("appends");
@@ -147,7 +151,7 @@ fn what_cannot_be_cut_ends_the_writer() {
 }
 
 #[test]
-fn damage_before_whole_frames_is_not_a_torn_tail() {
+fn damage_before_complete_frames_is_not_an_interrupted_write() {
     // The length, which then claims more than there is or nothing; the checksum; the payload.
     for (byte, value) in [(2, 0x20), (0, 0), (0, 1), (5, 0xff), (9, 0xff)] {
         let folder = tempfile::tempdir().expect("temp");
@@ -161,15 +165,15 @@ fn damage_before_whole_frames_is_not_a_torn_tail() {
         let mut bytes = std::fs::read(&last).expect("reads");
         let bad = MAGIC.len() + FRAME_HEAD + 9;
         bytes[bad + byte] = value;
-        for torn in [0, 5_000] {
-            std::fs::write(&last, &bytes[..bytes.len() - torn]).expect("writes");
-            // Cut into the last record, nothing whole follows.
+        for truncated in [0, 5_000] {
+            std::fs::write(&last, &bytes[..bytes.len() - truncated]).expect("writes");
+            // With the last record truncated, no complete frame follows the damage.
             match LogWriter::open(folder.path(), LogOptions::default()) {
                 Err(LogError::Damaged { path, offset }) => {
-                    assert_eq!((torn, path, offset), (0, last.clone(), bad as u64));
+                    assert_eq!((truncated, path, offset), (0, last.clone(), bad as u64));
                 }
                 opened => {
-                    assert_eq!((torn, opened.expect("opens").next_position()), (5_000, 1))
+                    assert_eq!((truncated, opened.expect("opens").next_position()), (5_000, 1))
                 }
             }
         }
@@ -179,7 +183,7 @@ fn damage_before_whole_frames_is_not_a_torn_tail() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn a_torn_tail_loses_only_what_was_not_whole(
+    fn an_interrupted_write_loses_only_incomplete_records(
         records in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..40), 1..30),
         segment_bytes in 20_u64..200,
         cut in 0_usize..60,
@@ -200,18 +204,18 @@ proptest! {
         std::fs::write(&last, bytes).expect("writes");
         let mut writer = LogWriter::open(folder.path(), options).expect("recovers");
         let kept = read_all(folder.path(), 0);
-        let whole = usize::try_from(writer.next_position()).expect("small");
-        prop_assert!(whole <= records.len());
+        let complete = usize::try_from(writer.next_position()).expect("small");
+        prop_assert!(complete <= records.len());
         if cut == 0 {
-            prop_assert_eq!(whole, records.len());
+            prop_assert_eq!(complete, records.len());
         }
-        prop_assert_eq!(kept.len(), whole);
+        prop_assert_eq!(kept.len(), complete);
         for (position, (number, payload)) in kept.iter().enumerate() {
             prop_assert_eq!(*number, position as u64);
             prop_assert_eq!(payload, &records[position]);
         }
         writer.append(b"after").expect("appends");
         writer.sync().expect("syncs");
-        prop_assert_eq!(read_all(folder.path(), whole as u64), vec![(whole as u64, b"after".to_vec())]);
+        prop_assert_eq!(read_all(folder.path(), complete as u64), vec![(complete as u64, b"after".to_vec())]);
     }
 }
