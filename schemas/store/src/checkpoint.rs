@@ -13,7 +13,7 @@
 //!
 //! A checkpoint is an optimization. One that is damaged, half-written or deleted is skipped for an older one, and without
 //! any the commits alone are read. Commits are never deleted, because conditional puts on their paths fence old writers.
-//! The format follows Delta Lake (checkpoint plus tail of the log) and Iceberg (manifests per partition).
+//! The format follows delta tables (checkpoint plus tail of the log) and Iceberg (manifests per partition).
 
 pub(crate) mod format;
 pub(crate) mod read;

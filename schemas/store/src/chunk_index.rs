@@ -75,7 +75,7 @@ impl ChunkIndex {
     }
 
     /// Removes a session: no later batch has more of it.
-    pub(crate) fn forget(&mut self, session: &SessionId) {
+    pub(crate) fn remove(&mut self, session: &SessionId) {
         if let Some(chunks) = self.sessions.pop(session) {
             self.chunks -= chunks.len();
         }
@@ -104,7 +104,7 @@ mod tests {
         assert_eq!(index.chunks, 6);
         index.insert(&session("a"), digests(0), &file);
         assert_eq!(index.chunks, 6, "a known chunk counts once");
-        index.forget(&session("a"));
+        index.remove(&session("a"));
         assert_eq!(index.chunks, 3);
     }
 }

@@ -161,7 +161,7 @@ impl Store {
         let files = self.write_files(&spec.source, layout, &name).await?;
         let (commit, claim) = self.commit_or_rollback(commit_of(spec, files)).await?;
         for session in &closed {
-            chunk_index.forget(session);
+            chunk_index.remove(session);
         }
         self.checkpoint_if_due().await;
         Ok((commit, claim))

@@ -1,4 +1,4 @@
-//! The commit protocol on a real directory: what is committed is read back whole, what is not does not exist.
+//! The commit protocol on a real directory: committed batches are read back, others are not visible.
 
 use std::collections::BTreeMap;
 
@@ -24,13 +24,13 @@ fn request(n: u32) -> Vec<u8> {
     format!(r#"{{"messages":[{}]}}"#, messages.join(",")).into_bytes()
 }
 
-/// Records one exchange as the tap would: each piece once a session.
+/// Records one exchange as the tap would: each chunk once per session.
 fn record(session: &str, seq: u32, sent: &mut std::collections::HashSet<(String, [u8; 16])>) -> Vec<Record> {
     let id = SessionId::parse(session).expect("id");
     let mut records = Vec::new();
-    let body = Body::split(&request(seq), &keys(), |(digest, piece)| {
+    let body = Body::split(&request(seq), &keys(), |(digest, bytes)| {
         if sent.insert((session.to_owned(), digest.0)) {
-            records.push(Record::Chunk { session: id.clone(), digest, bytes: piece.to_vec().into() });
+            records.push(Record::Chunk { session: id.clone(), digest, bytes: bytes.to_vec().into() });
         }
     });
     records.push(Record::Exchange(Box::new(Exchange {
@@ -120,10 +120,10 @@ async fn sessions_span_commits_and_archive_restarts() {
     for session in &sessions {
         assert_eq!(session.gaps(), vec![]);
         for (seq, exchange) in (0..).zip(&session.exchanges) {
-            assert_eq!(session.body(&exchange.request).expect("whole"), request(seq));
+            assert_eq!(session.body(&exchange.request).expect("all chunks are found"), request(seq));
         }
     }
-    // Each piece of each session lies in just one file.
+    // Each chunk of each session is stored in one file.
     let chunks: Vec<store::table::Chunk> =
         store.read_table(&snapshot, Table::Chunks, None).await.expect("reads");
     assert_eq!(chunks.iter().filter(|chunk| chunk.bytes.is_some()).count(), 6);
@@ -132,7 +132,7 @@ async fn sessions_span_commits_and_archive_restarts() {
 }
 
 #[tokio::test]
-async fn a_session_leans_on_its_own_files_only() {
+async fn a_session_uses_chunks_of_its_own_files_only() {
     let folder = tempfile::tempdir().expect("temp");
     let store = Store::open(folder.path().to_str().expect("utf-8")).expect("opens");
     let mut sent = std::collections::HashSet::new();
@@ -147,32 +147,32 @@ async fn a_session_leans_on_its_own_files_only() {
     }
     let commit = store.commit("t-0", 2, 3, batch(both), &mut ChunkIndex::default()).await;
     commits.push(commit.expect("commits"));
-    // Without the first file of one session the other is whole.
-    for (gone, session, other) in [(0, "s2", "s1"), (1, "s1", "s2")] {
+    // Without the first file of one session the other session is complete.
+    for (removed, session, other) in [(0, "s2", "s1"), (1, "s1", "s2")] {
         let mut rest = commits.clone();
-        rest.remove(gone);
+        rest.remove(removed);
         let rest = Snapshot::new(rest);
         let sessions = store.load_sessions(&rest, None).await.expect("reads");
         for read in sessions {
             let last = &read.exchanges.last().expect("has one").request;
             if read.session.as_str() == session {
-                assert_eq!(read.body(last).expect("whole"), request(1));
+                assert_eq!(read.body(last).expect("all chunks are found"), request(1));
             } else {
                 assert_eq!(read.session.as_str(), other);
-                assert!(read.body(last).is_err(), "its piece went with its file");
+                assert!(read.body(last).is_err(), "its chunk was in the removed file");
             }
         }
     }
-    // What both brought lies in their common file once.
+    // The chunk that both sessions sent is once in their common file.
     let last = commits[2].files.iter().find(|file| file.table == Table::Chunks).expect("has one");
     let chunks: Vec<store::table::Chunk> = store.read(last, None).await.expect("reads");
     assert_eq!(chunks.iter().filter(|chunk| chunk.bytes.is_some()).count(), 1);
     assert_eq!(chunks.iter().filter(|chunk| chunk.stored_in.is_some()).count(), 2);
 }
 
-/// A session that two agents share: what both refer to lies in the folder of each, for one may be expired alone.
+/// A session that two agents share: each folder stores the chunks that both refer to, because one may expire alone.
 #[tokio::test]
-async fn a_piece_lies_in_each_folder_that_refers_to_it() {
+async fn a_chunk_is_stored_in_each_folder_that_refers_to_it() {
     let folder = tempfile::tempdir().expect("temp");
     let store = Store::open(folder.path().to_str().expect("utf-8")).expect("opens");
     let mut records = record("s", 0, &mut std::collections::HashSet::new());
@@ -183,23 +183,23 @@ async fn a_piece_lies_in_each_folder_that_refers_to_it() {
         records.push(own);
     }
     let made = store.commit("t-0", 0, 1, batch(records), &mut ChunkIndex::default()).await.expect("commits");
-    let mut held = Vec::new();
+    let mut stored = Vec::new();
     for file in made.files.iter().filter(|file| file.table == Table::Chunks) {
         let chunks: Vec<store::table::Chunk> = store.read(file, None).await.expect("reads");
         let is_whole = chunks.iter().all(|chunk| chunk.bytes.is_some() && chunk.stored_in.is_none());
         assert!(is_whole, "{}: {chunks:?}", file.path);
-        held.push(chunks.len());
+        stored.push(chunks.len());
     }
-    assert_eq!(held, [1, 2], "the message of both, and the second agent's other");
+    assert_eq!(stored, [1, 2], "the message of both, and the second agent's other");
 }
 
 #[tokio::test]
-async fn what_is_known_of_earlier_files_lasts_for_a_batch() {
+async fn the_index_keeps_all_entries_of_a_batch_until_it_is_encoded() {
     let folder = tempfile::tempdir().expect("temp");
     let store = Store::open(folder.path().to_str().expect("utf-8")).expect("opens");
     let sessions = ["s1", "s2", "s3"];
     let mut sent = std::collections::HashSet::new();
-    // Less than one batch brings: it forgets before each.
+    // Smaller than one batch: all sessions are evicted before each.
     let mut chunk_index = ChunkIndex::with_capacity(1);
     for seq in 0..3 {
         let records = sessions.iter().flat_map(|session| record(session, seq, &mut sent));
@@ -211,7 +211,7 @@ async fn what_is_known_of_earlier_files_lasts_for_a_batch() {
     assert_eq!(read.len(), sessions.len());
     for session in read {
         for (seq, exchange) in (0..).zip(&session.exchanges) {
-            assert_eq!(session.body(&exchange.request).expect("whole"), request(seq));
+            assert_eq!(session.body(&exchange.request).expect("all chunks are found"), request(seq));
         }
     }
     let snapshot = store.snapshot().await.expect("reads");
@@ -221,20 +221,20 @@ async fn what_is_known_of_earlier_files_lasts_for_a_batch() {
 }
 
 #[tokio::test]
-async fn a_second_archiver_is_refused_and_leaves_nothing() {
+async fn a_second_archiver_is_refused_and_leaves_no_files() {
     let folder = tempfile::tempdir().expect("temp");
     let store = Store::open(folder.path().to_str().expect("utf-8")).expect("opens");
     let records = || record("s", 0, &mut std::collections::HashSet::new());
     store.commit("t-0", 0, 2, batch(records()), &mut ChunkIndex::default()).await.expect("the first");
     let refused = store.commit("t-0", 0, 2, batch(records()), &mut ChunkIndex::default()).await;
     assert!(matches!(refused, Err(StoreError::LostPartition { first: 0, .. })));
-    assert_eq!(store.delete_orphans("t-0").await.expect("sweeps"), 0, "the refused files are gone already");
+    assert_eq!(store.delete_orphans("t-0").await.expect("deletes"), 0, "the refused files are gone already");
     let sessions = store.load_sessions(&store.snapshot().await.expect("reads"), None).await.expect("reads");
     assert_eq!(sessions[0].exchanges.len(), 1);
 }
 
 #[tokio::test]
-async fn files_without_a_commit_do_not_exist_and_are_swept() {
+async fn files_without_a_commit_are_invisible_and_are_deleted() {
     let folder = tempfile::tempdir().expect("temp");
     let store = Store::open(folder.path().to_str().expect("utf-8")).expect("opens");
     let records = record("s", 0, &mut std::collections::HashSet::new());
@@ -242,8 +242,8 @@ async fn files_without_a_commit_do_not_exist_and_are_swept() {
         store.commit("t-0", 0, 2, batch(records), &mut ChunkIndex::default()).await.expect("commits");
     std::fs::remove_file(folder.path().join(commit.path())).expect("the crash came before the commit");
     assert!(store.snapshot().await.expect("reads").is_empty());
-    assert_eq!(store.delete_orphans("t-0").await.expect("sweeps"), 2);
-    assert_eq!(store.delete_orphans("t-1").await.expect("sweeps"), 0);
+    assert_eq!(store.delete_orphans("t-0").await.expect("deletes"), 2);
+    assert_eq!(store.delete_orphans("t-1").await.expect("deletes"), 0);
 }
 
 #[tokio::test]
@@ -270,7 +270,7 @@ async fn damage_and_other_versions_are_named() {
 }
 
 #[tokio::test]
-async fn a_claim_refuses_whoever_came_before() {
+async fn a_claim_fences_the_previous_writer() {
     let folder = tempfile::tempdir().expect("temp");
     let store = Store::open(folder.path().to_str().expect("utf-8")).expect("opens");
     let records = |seq| record("s", seq, &mut std::collections::HashSet::new());

@@ -1,4 +1,4 @@
-//! Encryption at rest on a real directory: what lies on disk, who can read what of it, and what whoever cannot is told.
+//! Encryption at rest on a real directory: bytes on disk, access by key, and errors without a key.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -39,9 +39,9 @@ fn batch(of: &str) -> Batch {
     let mut batch = Batch::default();
     let long = format!(r#"{{"messages":[{{"content":"{PAYLOAD} {PAYLOAD} {PAYLOAD}"}}]}}"#);
     let mut cut = |text: &str| {
-        Body::split(text.as_bytes(), &keys, |(digest, piece)| {
+        Body::split(text.as_bytes(), &keys, |(digest, bytes)| {
             let session = session.clone();
-            batch.push(Record::Chunk { session, digest, bytes: piece.to_vec().into() });
+            batch.push(Record::Chunk { session, digest, bytes: bytes.to_vec().into() });
         })
     };
     let (request, response) = (cut(&long), cut(&format!(r#"{{"a":"{PAYLOAD}"}}"#)));
@@ -127,12 +127,12 @@ fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
     found
 }
 
-fn holds(bytes: &[u8], text: &str) -> bool {
+fn contains(bytes: &[u8], text: &str) -> bool {
     bytes.windows(text.len()).any(|window| window == text.as_bytes())
 }
 
 #[tokio::test]
-async fn what_is_secret_is_nowhere_in_the_files_and_comes_back_with_the_keys() {
+async fn secrets_are_not_in_the_files_and_are_read_with_the_keys() {
     let folder = tempfile::tempdir().expect("temp");
     let store = write_store(folder.path(), ring("t", 1, Some(2)), "t").await;
     let files = files(folder.path());
@@ -140,24 +140,27 @@ async fn what_is_secret_is_nowhere_in_the_files_and_comes_back_with_the_keys() {
     for (path, bytes) in &files {
         // Whole files: pages, statistics, page indexes, bloom filters and footer.
         for secret in [PAYLOAD, METADATA] {
-            assert!(!holds(bytes, secret), "{path} shows {secret:?}");
+            assert!(!contains(bytes, secret), "{path} shows {secret:?}");
         }
     }
-    let with_session = files.iter().filter(|(_, bytes)| holds(bytes, LOOKED_UP)).count();
+    let with_session = files.iter().filter(|(_, bytes)| contains(bytes, LOOKED_UP)).count();
     assert_eq!(with_session, 2, "exchanges and sessions can be looked up without keys");
     let sessions = store.load_sessions(&store.snapshot().await.expect("reads"), None).await.expect("reads");
     assert_eq!(sessions[0].gaps(), []);
     assert_eq!(sessions[0].exchanges[0].operation.output.as_deref(), Some(PAYLOAD));
-    assert!(sessions[0].body(&sessions[0].exchanges[0].request).expect("whole").len() > PAYLOAD.len() * 3);
+    assert!(
+        sessions[0].body(&sessions[0].exchanges[0].request).expect("all chunks are found").len()
+            > PAYLOAD.len() * 3
+    );
 }
 
 #[tokio::test]
 async fn without_keys_the_same_data_are_plain() {
-    // The search above can find what it looks for: uncompressed statistics show it in plain files.
+    // The search of the test above can find a secret: in plain files it is in uncompressed statistics.
     let folder = tempfile::tempdir().expect("temp");
     write_store(folder.path(), ring("another", 1, Some(2)), "t").await;
     let all: Vec<u8> = files(folder.path()).into_iter().flat_map(|(_, bytes)| bytes).collect();
-    assert!(holds(&all, METADATA) && holds(&all, LOOKED_UP));
+    assert!(contains(&all, METADATA) && contains(&all, LOOKED_UP));
 }
 
 #[tokio::test]
@@ -193,7 +196,7 @@ struct LookUp {
 }
 
 #[tokio::test]
-async fn the_metadata_key_alone_opens_what_is_not_payload() {
+async fn the_metadata_key_alone_opens_metadata() {
     let folder = tempfile::tempdir().expect("temp");
     write_store(folder.path(), ring("t", 1, Some(2)), "t").await;
     let reader = open(folder.path(), ring("t", 1, None));
@@ -203,12 +206,12 @@ async fn the_metadata_key_alone_opens_what_is_not_payload() {
         .await
         .expect("metadata opens");
     assert_eq!(known[0].operation.model.as_deref(), Some(METADATA));
-    let error = reader.load_sessions(&snapshot, None).await.expect_err("payload stays shut").to_string();
+    let error = reader.load_sessions(&snapshot, None).await.expect_err("payload stays encrypted").to_string();
     assert!(error.contains("\"t/payload\"") && error.contains("not configured"), "{error}");
 }
 
 #[tokio::test]
-async fn whoever_lacks_a_key_is_told_which() {
+async fn an_error_names_the_missing_key() {
     let folder = tempfile::tempdir().expect("temp");
     write_store(folder.path(), ring("t", 1, Some(2)), "t").await;
     for (keys, wanted) in [
@@ -231,7 +234,7 @@ async fn whoever_lacks_a_key_is_told_which() {
 }
 
 #[tokio::test]
-async fn a_tenant_without_keys_stays_plain_and_a_payload_key_is_needed_to_write() {
+async fn files_of_a_tenant_without_keys_are_plain_and_writing_needs_the_payload_key() {
     let folder = tempfile::tempdir().expect("temp");
     let store = write_store(folder.path(), ring("other", 1, Some(2)), "t").await;
     for (path, bytes) in files(folder.path()) {
@@ -247,7 +250,7 @@ async fn a_tenant_without_keys_stays_plain_and_a_payload_key_is_needed_to_write(
 }
 
 #[tokio::test]
-async fn a_changed_byte_is_noticed() {
+async fn a_changed_byte_is_an_error() {
     let folder = tempfile::tempdir().expect("temp");
     let keys = ring("t", 1, Some(2));
     write_store(folder.path(), keys.clone(), "t").await;

@@ -24,7 +24,7 @@ const BLOCK_ROWS: usize = 512;
 /// Bytes after the footer: its length and checksum.
 const TRAILER_BYTES: usize = 8;
 
-/// Bytes read first at the end of a segment; holds the footer of most.
+/// Bytes read first at the end of a segment; enough for the footer of most.
 pub(crate) const TAIL_BYTES: u64 = 16 << 10;
 
 /// First 64 bits of the BLAKE3 hash of a session id.
@@ -230,8 +230,8 @@ mod tests {
             }
             Ok(rows)
         };
-        let whole = read(&bytes).expect("reads");
-        assert_eq!(whole.len(), 600);
+        let rows = read(&bytes).expect("reads");
+        assert_eq!(rows.len(), 600);
         for at in (0..bytes.len()).step_by(37).chain(bytes.len() - 60..bytes.len()) {
             let mut damaged = bytes.clone();
             damaged[at] ^= 0x40;

@@ -70,17 +70,17 @@ fn groups<F>(
     let mut groups = Vec::new();
     for (folder, files) in folders {
         let mut group: Vec<F> = Vec::new();
-        let mut held = 0;
+        let mut group_bytes = 0;
         for file in files {
             let more = bytes(&file);
             if more >= options.target_bytes {
                 continue;
             }
-            if held + more > options.target_bytes {
+            if group_bytes + more > options.target_bytes {
                 groups.push((folder, std::mem::take(&mut group)));
-                held = 0;
+                group_bytes = 0;
             }
-            held += more;
+            group_bytes += more;
             group.push(file);
         }
         groups.push((folder, group));

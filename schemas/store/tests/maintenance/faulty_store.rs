@@ -1,4 +1,4 @@
-//! An object store in memory that tests can stop after any of its operations, and that lets others run in between.
+//! An object store in memory that stops at a chosen write, and yields to other tasks at each operation.
 
 use std::fmt;
 use std::ops::Range;
@@ -15,12 +15,12 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
-/// What happens to the operation at which the store stops.
+/// Effect of the operation at which the store stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stop {
-    /// It is not done.
+    /// The operation is not done.
     Before,
-    /// It is done, and its answer is lost.
+    /// The operation is done, and its answer is lost.
     After,
 }
 
@@ -28,7 +28,7 @@ pub(crate) enum Stop {
 #[derive(Debug)]
 pub(crate) struct FaultyStore {
     inner: Arc<InMemory>,
-    /// Writing operations that are still done.
+    /// Writes left before the stop.
     left: Arc<AtomicI64>,
     stop: Stop,
 }
@@ -44,7 +44,7 @@ impl FaultyStore {
         Self::stopping(inner, i64::MAX, Stop::Before)
     }
 
-    /// How many more writes would have been done.
+    /// The counter of writes left.
     pub(crate) fn left(&self) -> Arc<AtomicI64> {
         Arc::clone(&self.left)
     }
@@ -58,7 +58,7 @@ fn dead() -> Error {
     Error::Generic { store: "faulty store", source: "the process was stopped here".into() }
 }
 
-/// Takes one write from what is left; says whether it is the one at which the store stops.
+/// Counts one write; returns whether the store stops at it.
 fn take(left: &AtomicI64) -> Result<bool> {
     match left.fetch_sub(1, Ordering::SeqCst) {
         1.. => Ok(false),

@@ -1,4 +1,4 @@
-//! Compaction, expiry and erasure: what readers see afterwards, after a stop at every write, and beside an archiver.
+//! Compaction, expiry and erasure: the view of readers afterwards, after a stop at every write, and with a running archiver.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,15 +13,15 @@ use store::maintenance::{CompactOptions, Erasure, MaintenanceError};
 use store::table::{Chunk, Table};
 
 use faulty_store::{FaultyStore, Stop};
-use traffic::{DAY, FIRST_DAY, Seen, Traffic, copy, id, lying_and_existing, open_store, view};
+use traffic::{DAY, FIRST_DAY, Seen, Traffic, copy, id, on_disk_and_visible, open_store, view};
 
 mod faulty_store;
 mod traffic;
 
-/// Seeds of the traffic that is tried.
+/// Number of seeds tried.
 const SEEDS: u64 = 3;
 
-/// Portions of a store that is only compacted once.
+/// Portions of a store that is compacted once.
 const PORTIONS: usize = 20;
 
 fn all(options: u64) -> CompactOptions {
@@ -43,15 +43,15 @@ fn erasure(sessions: &[&SessionId]) -> Erasure {
     Erasure { sessions: sessions.iter().copied().cloned().collect(), tenants: BTreeSet::new() }
 }
 
-/// The oldest session of which something lies in more than one file, so that there is something to lean on.
-fn multi_folder(view: &BTreeMap<SessionId, Seen>) -> SessionId {
-    let whole = view.iter().find(|(_, seen)| seen.gaps.is_empty());
-    whole.expect("some session is whole").0.clone()
+/// The first complete session; it has exchanges in several files.
+fn complete_session(view: &BTreeMap<SessionId, Seen>) -> SessionId {
+    let complete = view.iter().find(|(_, seen)| seen.gaps.is_empty());
+    complete.expect("some session is complete").0.clone()
 }
 
 #[tokio::test]
-async fn compaction_changes_nothing_that_a_reader_sees() {
-    let mut torn = 0;
+async fn readers_see_the_same_after_compaction() {
+    let mut incomplete = 0;
     for seed in 0..SEEDS {
         let inner = Arc::new(InMemory::new());
         let twin = Arc::new(InMemory::new());
@@ -66,20 +66,20 @@ async fn compaction_changes_nothing_that_a_reader_sees() {
                 [20_000, 6_000, 1 << 20, 40_000][(round + usize::try_from(seed).expect("small")) % 4];
             let done = mine.compact(all(target)).await.expect("compacts");
             let expected = view(&plain).await;
-            torn += expected.values().filter(|seen| !seen.gaps.is_empty()).count();
+            incomplete += expected.values().filter(|seen| !seen.gaps.is_empty()).count();
             assert!(view(&mine).await == expected, "seed {seed}, round {round}");
             let change = done.tables.iter().find(|change| change.table == Table::Exchanges).expect("has it");
             assert_eq!(change.before.rows, change.after.rows, "seed {seed}, round {round}");
             assert!(change.after.files <= change.before.files, "seed {seed}, round {round}");
-            let (lying, existing) = lying_and_existing(&inner).await;
-            assert_eq!(lying, existing, "seed {seed}: replaced files are deleted");
+            let (on_disk, visible) = on_disk_and_visible(&inner).await;
+            assert_eq!(on_disk, visible, "seed {seed}: replaced files are deleted");
         }
     }
-    assert!(torn > 0, "torn sessions are among those compared");
+    assert!(incomplete > 0, "incomplete sessions are among those compared");
 }
 
 #[tokio::test]
-async fn a_folder_becomes_one_pair_with_each_piece_once() {
+async fn a_folder_becomes_one_pair_with_each_chunk_once() {
     let (inner, _) = filled(1, PORTIONS).await;
     let store = open_store(FaultyStore::lasting(&inner));
     let planned = store.plan_compaction(all(1 << 30)).await.expect("plans");
@@ -97,8 +97,8 @@ async fn a_folder_becomes_one_pair_with_each_piece_once() {
     for file in snapshot.files(Table::Chunks) {
         let chunks: Vec<Chunk> = store.read(file, None).await.expect("reads");
         let digests: BTreeSet<_> = chunks.iter().map(|chunk| chunk.digest).collect();
-        assert_eq!(digests.len(), chunks.len(), "each piece once");
-        assert!(chunks.iter().all(|chunk| chunk.bytes.is_some()), "nothing leans where all is in one file");
+        assert_eq!(digests.len(), chunks.len(), "each chunk once");
+        assert!(chunks.iter().all(|chunk| chunk.bytes.is_some()), "no row names another file");
         assert!((0..).zip(&chunks).all(|(row, chunk)| chunk.chunk == row), "numbers are row numbers");
     }
     let again = store.compact(all(1 << 30)).await.expect("compacts");
@@ -120,7 +120,7 @@ async fn a_dry_run_writes_nothing() {
 }
 
 #[tokio::test]
-async fn expiry_takes_whole_sessions_of_old_days() {
+async fn expiry_deletes_the_sessions_of_old_days() {
     for (seed, compacted) in [(3, false), (4, true)] {
         let (inner, _) = filled(seed, PORTIONS).await;
         let store = open_store(FaultyStore::lasting(&inner));
@@ -139,31 +139,31 @@ async fn expiry_takes_whole_sessions_of_old_days() {
         let expired = store.expire(&day).await.expect("expires");
         assert_eq!((planned.sessions, expired.sessions), (old.len() as u64, old.len() as u64));
         assert!(view(&store).await == without(before, &old), "seed {seed}");
-        let (lying, existing) = lying_and_existing(&inner).await;
-        assert_eq!(lying, existing);
-        assert!(lying.iter().all(|path| !path.contains(&format!("date={}", utc_date(FIRST_DAY)))));
+        let (on_disk, visible) = on_disk_and_visible(&inner).await;
+        assert_eq!(on_disk, visible);
+        assert!(on_disk.iter().all(|path| !path.contains(&format!("date={}", utc_date(FIRST_DAY)))));
     }
 }
 
 #[tokio::test]
-async fn a_session_that_goes_on_stays_whole_and_one_without_times_never_expires() {
+async fn a_continued_session_stays_complete_and_one_without_times_never_expires() {
     let (inner, mut traffic) = filled(5, 4).await;
     let store = open_store(FaultyStore::lasting(&inner));
-    let old = traffic.exchange_of("goes-on", FIRST_DAY);
+    let old = traffic.exchange_of("continued", FIRST_DAY);
     let untimed = traffic.exchange_of("untimed", 5_000_000);
-    let young = traffic.exchange_of("goes-on", FIRST_DAY + 9 * DAY);
+    let young = traffic.exchange_of("continued", FIRST_DAY + 9 * DAY);
     for records in [old, untimed, young] {
         traffic.archive_as(&store, "import", records).await;
     }
     let expired = store.expire(&utc_date(FIRST_DAY + 8 * DAY)).await.expect("expires");
     assert_eq!((expired.continued, expired.files_without_time), (1, 1));
     let left = view(&store).await;
-    assert_eq!(left.keys().map(SessionId::as_str).collect::<Vec<_>>(), ["goes-on", "untimed"]);
-    assert_eq!(left[&id("goes-on")].exchanges(), 2);
+    assert_eq!(left.keys().map(SessionId::as_str).collect::<Vec<_>>(), ["continued", "untimed"]);
+    assert_eq!(left[&id("continued")].exchanges(), 2);
 }
 
 #[tokio::test]
-async fn erasure_leaves_nothing_of_a_session_and_all_of_the_others() {
+async fn erasure_deletes_all_of_a_session_and_nothing_of_others() {
     for seed in 0..SEEDS {
         let (inner, _) = filled(seed, PORTIONS).await;
         let store = open_store(FaultyStore::lasting(&inner));
@@ -171,23 +171,23 @@ async fn erasure_leaves_nothing_of_a_session_and_all_of_the_others() {
             store.compact(all(30_000)).await.expect("compacts");
         }
         let before = view(&store).await;
-        let gone = multi_folder(&before);
+        let gone = complete_session(&before);
         let erased = store.erase(&erasure(&[&gone, &id("never-was")])).await.expect("erases");
         assert_eq!(erased.absent, BTreeSet::from(["session never-was".to_owned()]));
         let proof = erased.proof.expect("is proved");
         assert!(proof.files_read > 0 && proof.chunks_searched > 0 && proof.uncommitted == 0, "{proof:?}");
-        assert!(erased.removed.chunks > 0, "its own messages went");
+        assert!(erased.removed.chunks > 0, "its own messages were deleted");
         let snapshot = store.snapshot().await.expect("reads");
         let chunks: Vec<Chunk> = store.read_table(&snapshot, Table::Chunks, None).await.expect("reads");
         let own = format!(" of {gone} ");
-        let holds = |chunk: &Chunk| {
+        let has_own = |chunk: &Chunk| {
             let bytes = chunk.bytes.as_deref().unwrap_or_default();
             bytes.windows(own.len()).any(|window| window == own.as_bytes())
         };
-        assert!(!chunks.iter().any(holds), "seed {seed}");
+        assert!(!chunks.iter().any(has_own), "seed {seed}");
         assert!(view(&store).await == without(before, &BTreeSet::from([gone.clone()])), "seed {seed}");
-        let (lying, existing) = lying_and_existing(&inner).await;
-        assert_eq!(lying, existing);
+        let (on_disk, visible) = on_disk_and_visible(&inner).await;
+        assert_eq!(on_disk, visible);
         let again = store.erase(&erasure(&[&gone])).await;
         assert!(matches!(again, Err(MaintenanceError::NothingFound { .. })));
     }
@@ -212,12 +212,12 @@ async fn a_tenant_is_erased_without_its_keys() {
     let erased = plain.erase(&wanted).await.expect("erases");
     assert!(view(&plain).await == without(before, &erased.sessions));
     assert!(!erased.sessions.is_empty());
-    let (lying, existing) = lying_and_existing(&inner).await;
-    assert_eq!(lying, existing);
-    assert!(lying.iter().all(|path| path.contains("tenant=t%20one")));
+    let (on_disk, visible) = on_disk_and_visible(&inner).await;
+    assert_eq!(on_disk, visible);
+    assert!(on_disk.iter().all(|path| path.contains("tenant=t%20one")));
 }
 
-/// What an maintenance is tried as.
+/// A kind of maintenance.
 #[derive(Debug, Clone)]
 enum Work {
     Compact,
@@ -241,7 +241,7 @@ async fn a_stop_at_any_write_leaves_the_old_state_or_the_new() {
     let old = view(&open_store(FaultyStore::lasting(&inner))).await;
     let day = utc_date(FIRST_DAY + DAY);
     let mut stops = 0;
-    for work in [Work::Compact, Work::Erase(multi_folder(&old)), Work::Expire(day)] {
+    for work in [Work::Compact, Work::Erase(complete_session(&old)), Work::Expire(day)] {
         let done = copy(&inner).await;
         work.run(&open_store(FaultyStore::lasting(&done))).await.expect("works");
         let new = view(&open_store(FaultyStore::lasting(&done))).await;
@@ -267,8 +267,8 @@ async fn a_stop_at_any_write_leaves_the_old_state_or_the_new() {
                     view(&reopened).await == new,
                     "{work:?} stopped {stop:?} write {at}, then done again"
                 );
-                let (lying, existing) = lying_and_existing(&store).await;
-                assert_eq!(lying, existing, "{work:?} stopped {stop:?} write {at}");
+                let (on_disk, visible) = on_disk_and_visible(&store).await;
+                assert_eq!(on_disk, visible, "{work:?} stopped {stop:?} write {at}");
             }
         }
     }
@@ -276,7 +276,7 @@ async fn a_stop_at_any_write_leaves_the_old_state_or_the_new() {
 }
 
 #[tokio::test]
-async fn an_archiver_goes_on_beside_an_upkeep() {
+async fn an_archiver_continues_during_maintenance() {
     for seed in 10..10 + SEEDS {
         let (inner, mut traffic) = filled(seed, 7).await;
         let twin = Arc::new(InMemory::new());
@@ -294,7 +294,7 @@ async fn an_archiver_goes_on_beside_an_upkeep() {
 }
 
 #[tokio::test]
-async fn what_an_archiver_brings_during_an_erasure_is_erased_too() {
+async fn rows_added_during_an_erasure_are_erased_too() {
     let mut passes = 0;
     for seed in 20..20 + SEEDS {
         let (inner, mut traffic) = filled(seed, 8).await;
@@ -318,7 +318,7 @@ async fn what_an_archiver_brings_during_an_erasure_is_erased_too() {
 }
 
 #[tokio::test]
-async fn a_second_upkeep_stops_the_first() {
+async fn a_second_task_stops_the_first() {
     let mut superseded = 0;
     for wait in (0..80).step_by(8) {
         let (inner, _) = filled(30, 5).await;
@@ -340,8 +340,8 @@ async fn a_second_upkeep_stops_the_first() {
         }
         assert!(view(&one).await == expected, "wait {wait}");
         one.compact(all(60_000)).await.expect("compacts");
-        let (lying, existing) = lying_and_existing(&inner).await;
-        assert_eq!(lying, existing, "wait {wait}");
+        let (on_disk, visible) = on_disk_and_visible(&inner).await;
+        assert_eq!(on_disk, visible, "wait {wait}");
     }
-    assert!(superseded > 0, "some were stopped");
+    assert!(superseded > 0, "some were superseded");
 }

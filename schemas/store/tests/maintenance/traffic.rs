@@ -1,4 +1,4 @@
-//! Seeded traffic of several tenants, agents and days, and what a reader sees of it.
+//! Seeded traffic of several tenants, agents and days, and the view of a reader.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -38,7 +38,7 @@ impl Dice {
     }
 }
 
-/// A store over a store in memory.
+/// Opens a store over objects in memory.
 pub(crate) fn open_store(faulty: FaultyStore) -> Store {
     Store::open("faulty").expect("a relative folder opens").with_object_store(Arc::new(faulty))
 }
@@ -47,7 +47,7 @@ pub(crate) fn id(text: &str) -> SessionId {
     SessionId::parse(text).expect("id")
 }
 
-/// A session on its way through the recorder.
+/// An open session of the recorder.
 #[derive(Clone)]
 struct Open {
     session: SessionId,
@@ -60,7 +60,7 @@ struct Open {
     source: usize,
 }
 
-/// What is recorded, batch by batch.
+/// Records, batch by batch.
 pub(crate) struct Traffic {
     dice: Dice,
     open: Vec<Open>,
@@ -73,7 +73,7 @@ pub(crate) struct Traffic {
 pub(crate) struct Portion {
     pub(crate) source: usize,
     pub(crate) records: Vec<Record>,
-    /// The archiver was restarted and remembers nothing.
+    /// The archiver was restarted with an empty chunk index.
     pub(crate) restarted: bool,
 }
 
@@ -146,7 +146,7 @@ impl Traffic {
         store.commit(name, first, next, batch(&records), chunk_index).await.expect("commits");
     }
 
-    /// The records of one more model call of a session, by a recorder that remembers nothing of it.
+    /// The records of one more model call of a session, by a recorder that sends all chunks again.
     pub(crate) fn exchange_of(&mut self, session: &str, started_at: i64) -> Vec<Record> {
         let mut open = Open { session: id(session), started_at, ..self.start(0) };
         open.seq = u32::try_from(self.number).expect("small");
@@ -178,7 +178,7 @@ fn batch(records: &[Record]) -> Batch {
 }
 
 impl Open {
-    /// A model call that resends its whole history.
+    /// A model call that resends its history.
     fn exchange(&mut self, word: u64) -> Vec<Record> {
         let text = format!("message {word} of {} ", self.session);
         self.messages.push(format!(r#"{{"role":"user","content":"{}"}}"#, text.repeat(4)));
@@ -188,12 +188,12 @@ impl Open {
         let mut records = Vec::new();
         let (session, sent) = (self.session.clone(), &mut self.sent);
         let mut cut = |body: &[u8]| {
-            Body::split(body, &keys, |(digest, piece)| {
+            Body::split(body, &keys, |(digest, bytes)| {
                 if sent.insert(digest) {
                     records.push(Record::Chunk {
                         session: session.clone(),
                         digest,
-                        bytes: piece.to_vec().into(),
+                        bytes: bytes.to_vec().into(),
                     });
                 }
             })
@@ -262,7 +262,7 @@ impl Open {
     }
 }
 
-/// Everything that a reader sees of one session: close rows, exchanges with their bodies, what is missing.
+/// View of one session: close rows, exchanges with their bodies, gaps.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Seen {
     closes: Vec<SessionClose>,
@@ -283,7 +283,7 @@ impl Seen {
     }
 }
 
-/// Everything that a reader sees of a store.
+/// View of all sessions of a store.
 pub(crate) async fn view(store: &Store) -> BTreeMap<SessionId, Seen> {
     let snapshot = store.snapshot().await.expect("commits read");
     let mut seen = BTreeMap::new();
@@ -293,8 +293,9 @@ pub(crate) async fn view(store: &Store) -> BTreeMap<SessionId, Seen> {
         session.closes.sort_by_key(|close| (close.closed_at, close.last_seq));
         exchanges += session.exchanges.len();
         closes += session.closes.len();
-        let whole = |body: &Body| session.body(body).map_err(|error| error.to_string());
-        let bodies = session.exchanges.iter().map(|x| [whole(&x.request), whole(&x.response)]).collect();
+        let assembled = |body: &Body| session.body(body).map_err(|error| error.to_string());
+        let bodies =
+            session.exchanges.iter().map(|x| [assembled(&x.request), assembled(&x.response)]).collect();
         let gaps = session.gaps().iter().map(ToString::to_string).collect();
         let of = Seen { closes: session.closes, exchanges: session.exchanges, bodies, gaps };
         seen.insert(session.session, of);
@@ -304,8 +305,8 @@ pub(crate) async fn view(store: &Store) -> BTreeMap<SessionId, Seen> {
     seen
 }
 
-/// The paths of all tables' files that lie in the store, and of those that exist.
-pub(crate) async fn lying_and_existing(inner: &Arc<InMemory>) -> (BTreeSet<String>, BTreeSet<String>) {
+/// Paths of all data files on disk, and of those that readers see.
+pub(crate) async fn on_disk_and_visible(inner: &Arc<InMemory>) -> (BTreeSet<String>, BTreeSet<String>) {
     use futures::TryStreamExt as _;
     let found: Vec<_> = inner.list(None).try_collect().await.expect("lists");
     let parquet = found.iter().map(|meta| meta.location.as_ref()).filter(|path| path.ends_with(".parquet"));
@@ -313,10 +314,10 @@ pub(crate) async fn lying_and_existing(inner: &Arc<InMemory>) -> (BTreeSet<Strin
         let start = Table::ALL.iter().filter_map(|table| path.find(&format!("/{}/tenant=", table.as_str())));
         path[start.min().expect("a table's file") + 1..].to_owned()
     };
-    let lying = parquet.map(below).collect();
+    let on_disk = parquet.map(below).collect();
     let snapshot = open_store(FaultyStore::lasting(inner)).snapshot().await.expect("commits read");
-    let existing = Table::ALL.into_iter().flat_map(|table| snapshot.files(table));
-    (lying, existing.map(|file| file.path.clone()).collect())
+    let visible = Table::ALL.into_iter().flat_map(|table| snapshot.files(table));
+    (on_disk, visible.map(|file| file.path.clone()).collect())
 }
 
 /// A copy of everything in the store.
