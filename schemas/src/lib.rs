@@ -27,14 +27,10 @@ pub mod variables;
 ///
 /// ## 2 (unreleased)
 ///
-/// - exchanges: `request` and `response` have `template` and `chunk_offsets` (was `template`, `cuts`); `redactions` have
-///   `location` (was `place`).
-/// - exchanges no longer have `envelope`, which was always null; `fidelity` of trials no longer has `overlaid`, which was always
-///   0.
-/// - chunks: `stored_in` (was `stored_in`).
-/// - trials: `complete` (was `whole`).
-/// - scores: `priority` (was `rank`).
-/// - commits: `epoch` (was `turn`).
+/// - Renamed columns: `template` and `chunk_offsets` of bodies, `location` of redactions, `stored_in` of chunks, `complete` of
+///   trials, `priority` of scores; key `epoch` of commits.
+/// - Removed, because nothing ever filled them: the column `envelope` of exchanges and one count of `fidelity`.
+/// - Records: the variant `Chunk` has its present name. Digests of chunks use a new key derivation context.
 ///
 /// ## 1 (never released)
 ///

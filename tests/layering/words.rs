@@ -16,7 +16,7 @@ const EXCLUDED: [&str; 8] = [
     "Cargo.lock",
     "tests/data/",
     "tests/fixtures/",
-    "schemas/fixtures/",
+    "schemas/store/fixtures/",
     "tests/layering/retired/",
     "analyzer/embedding/weights/",
     "analyzer/src/report/page/charts/plot.js",

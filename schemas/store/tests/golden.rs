@@ -43,13 +43,13 @@ fn chunks() -> Vec<Chunk> {
     ]
 }
 
-fn pieces() -> Vec<Record> {
-    let piece = |byte: u8| Record::Chunk {
+fn chunk_records() -> Vec<Record> {
+    let chunk = |byte: u8| Record::Chunk {
         session: SessionId::parse("s").expect("id"),
         digest: Digest([byte; 16]),
         bytes: vec![byte; 3].into(),
     };
-    vec![piece(1), piece(2)]
+    vec![chunk(1), chunk(2)]
 }
 
 /// The names of the segments in a journal's folder.
@@ -59,16 +59,16 @@ fn segments(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-#[ignore = "made once for each version of the format, by hand"]
+#[ignore = "writes the golden files of a new format version"]
 fn write_golden_files() {
     let folder = tempfile::tempdir().expect("temp");
     let mut log = LogWriter::open(folder.path(), LogOptions::default()).expect("opens");
-    for record in pieces() {
+    for record in chunk_records() {
         log.append(&record.encode().expect("encodes")).expect("takes it");
     }
     log.sync().expect("syncs");
     let [segment] = &segments(folder.path())[..] else { panic!("one segment") };
-    assert!(!path("journal").exists(), "is there already, and is never written again");
+    assert!(!path("journal").exists(), "the journal exists; golden files are never overwritten");
     std::fs::create_dir_all(path("journal")).expect("a folder");
     std::fs::copy(segment, path("journal").join(segment.file_name().expect("has one"))).expect("copies");
     let options = ring().write_options(&tenant(), Level::Archive).expect("keys");
@@ -79,7 +79,7 @@ fn write_golden_files() {
 #[test]
 fn a_golden_journal_is_read() {
     let mut log = LogReader::open(&path("journal"), 0).expect("opens");
-    for (position, record) in pieces().into_iter().enumerate() {
+    for (position, record) in chunk_records().into_iter().enumerate() {
         let (found, payload) = log.next().expect("reads").expect("has a record");
         assert_eq!(found, position as u64);
         assert_eq!(Record::decode(&payload).expect("decodes"), record);

@@ -1,8 +1,8 @@
-//! What of a file is encrypted under which key, and how the data keys of a file travel with it.
+//! Encryption of a file: the key of each column, and the wrapped data keys in the file's metadata.
 //!
-//! Parquet modular encryption (AES-GCM) with a plaintext, signed footer: the schema, the format version and the columns
-//! that look-ups go by stay readable; all other columns, with their statistics and page indexes, are encrypted. Wrapping
-//! and unwrapping data keys is the key ring's, in `store`: no key of a tenant is ever seen here.
+//! Parquet modular encryption (AES-GCM) with a plaintext, signed footer: the schema, the format version and the columns of point
+//! lookups stay readable. All other columns, with their statistics and page indexes, are encrypted. The key ring wraps and
+//! unwraps data keys; this module never sees the key of a tenant.
 
 use std::sync::Arc;
 
@@ -14,30 +14,30 @@ use serde::{Deserialize, Serialize};
 
 use super::definition::Table;
 
-/// The form of key metadata that the key tools of Parquet's libraries know.
+/// The type of key metadata that the key tools of Parquet's libraries read.
 const KEY_MATERIAL_TYPE: &str = "PKMT1";
 
-/// How a data key of a file is stored in that file, wrapped: the JSON that Parquet's key tools write and read, so that
-/// pyarrow, Spark and others open the files with a KMS client that knows the tenant's keys.
+/// A wrapped data key in the metadata of its file: the JSON of Parquet's key tools, so that pyarrow, Spark and others open the
+/// files with a KMS client that has the tenant's keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KeyMaterial {
     /// `PKMT1`.
     pub key_material_type: String,
-    /// Always `true`: the material lies in the file itself.
+    /// Always `true`: the file itself contains the material.
     pub internal_storage: bool,
-    /// Whether it is the key that signs the footer.
+    /// Whether the key signs the footer.
     pub is_footer_key: bool,
-    /// Of the footer key: the KMS instance, which these files leave to the reader's configuration.
+    /// Footer key only: the KMS instance. `DEFAULT` leaves it to the reader's configuration.
     #[serde(rename = "kmsInstanceID", skip_serializing_if = "Option::is_none", default)]
     pub kms_instance: Option<String>,
-    /// Of the footer key: where that instance is, likewise.
+    /// Footer key only: the URL of the instance. `DEFAULT` leaves it to the reader's configuration.
     #[serde(rename = "kmsInstanceURL", skip_serializing_if = "Option::is_none", default)]
     pub kms_url: Option<String>,
-    /// The tenant's key that wraps it, `<tenant>/metadata` or `<tenant>/payload`.
+    /// Name of the tenant's key that wraps the data key: `<tenant>/metadata` or `<tenant>/payload`.
     #[serde(rename = "masterKeyID")]
     pub key: String,
-    /// Always `false`: the data key is wrapped by the tenant's key itself.
+    /// Always `false`: the tenant's key wraps the data key directly.
     pub double_wrapping: bool,
     /// Base64 of nonce (12 bytes) and AES-256-GCM of the data key, with [`Self::key`] as additional data.
     #[serde(rename = "wrappedDEK")]
@@ -45,7 +45,7 @@ pub struct KeyMaterial {
 }
 
 impl KeyMaterial {
-    /// Describes a wrapped data key.
+    /// Creates the material of a wrapped data key.
     #[must_use]
     pub fn new(key: String, wrapped: String, is_footer_key: bool) -> Self {
         let kms = || is_footer_key.then(|| "DEFAULT".to_owned());
@@ -64,7 +64,7 @@ impl KeyMaterial {
     /// Reads key metadata of a file.
     ///
     /// # Errors
-    /// [`KeyError::Foreign`] where it is of another form.
+    /// [`KeyError::Foreign`] if another tool wrote the metadata.
     pub fn parse(metadata: &[u8]) -> Result<Self, KeyError> {
         let material: Self = serde_json::from_slice(metadata)
             .map_err(|error| KeyError::Foreign { detail: error.to_string() })?;
@@ -79,47 +79,47 @@ impl KeyMaterial {
         }
     }
 
-    /// The bytes that go into the file.
+    /// Encodes the material as key metadata of a file.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a struct of texts and flags is always JSON")
     }
 }
 
-/// A key without which something cannot be read or written.
+/// A key that is missing, wrong or foreign.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// Nobody configured it.
+    /// The key is not configured.
     #[error(
         "encrypted under key {key:?}, which is not configured; add an [[encryption.key]] with tenant = {tenant:?} to the configuration and name that with --config"
     )]
     Missing {
-        /// The key's name.
+        /// Name of the key.
         key: String,
-        /// Whose key it is.
+        /// The tenant of the key.
         tenant: String,
     },
-    /// The one configured is another.
+    /// The configured key does not unwrap the data key.
     #[error(
         "encrypted under key {key:?}, and the key configured under this name does not open it; configure the key file that it was written with"
     )]
     Wrong {
-        /// The key's name.
+        /// Name of the key.
         key: String,
     },
-    /// Encrypted by somebody else's tools.
+    /// Another tool encrypted the file.
     #[error("key metadata is not foreshadow's ({detail}); read the file with the tool that wrote it")]
     Foreign {
-        /// What is wrong with it.
+        /// The mismatch.
         detail: String,
     },
-    /// The operating system has no randomness.
+    /// The operating system returned no random bytes.
     #[error("the operating system gave no random bytes for a data key; try again")]
     Randomness,
 }
 
 impl KeyError {
-    /// Says that the key of this name is not configured.
+    /// The error for a key that is not configured.
     #[must_use]
     pub fn missing(key: &str) -> Self {
         let tenant = key.rsplit_once('/').map_or(key, |(tenant, _)| tenant);
@@ -133,12 +133,12 @@ impl From<KeyError> for ParquetError {
     }
 }
 
-/// A data key and the metadata by which a reader gets it back.
+/// A data key, and the metadata from which a reader unwraps it.
 #[derive(Clone)]
 pub struct DataKey {
     /// 16 or 32 random bytes, never used for another file.
     pub key: Vec<u8>,
-    /// Its [`KeyMaterial`].
+    /// Encoded [`KeyMaterial`].
     pub metadata: Vec<u8>,
 }
 
@@ -159,7 +159,7 @@ pub struct FileKeys {
     pub payload: DataKey,
 }
 
-/// How a file of the table is encrypted under its data keys.
+/// The encryption properties of a file of the table.
 pub(super) fn properties(
     table: Table,
     schema: &SchemaDescriptor,

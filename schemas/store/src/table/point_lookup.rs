@@ -1,7 +1,7 @@
-//! Parts of a file: which byte ranges of it are needed, and what they say.
+//! Reads parts of a file: which byte ranges a point lookup needs, and their content.
 //!
-//! Nothing is fetched here: each reader says what it needs, is given it, and goes on. So a look-up costs what it needs
-//! over a disk and over a network alike, and this crate stays without I/O.
+//! Nothing here does I/O: each reader returns the ranges that it needs, and the caller fetches them from a disk or an object
+//! store and pushes the bytes.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,12 +22,12 @@ use super::definition::Table;
 use super::error::TableError;
 use super::read::{BATCH_ROWS, ReadOptions, check_keys, check_metadata};
 
-/// What a reader says when it is asked to go on.
+/// The result of one step of a reader.
 #[derive(Debug)]
 pub enum Step<T> {
-    /// It needs these ranges of the file, in bytes.
+    /// The reader needs these byte ranges of the file.
     Needs(Vec<Range<u64>>),
-    /// It has this.
+    /// The reader is done.
     Done(T),
 }
 
@@ -39,13 +39,13 @@ fn step<T: std::fmt::Debug>(decoded: DecodeResult<T>) -> Step<Option<T>> {
     }
 }
 
-/// Reads the footer of a file, or the page index that belongs to it.
+/// Reads the footer of a file, or its page index.
 #[derive(Debug)]
 pub struct FooterReader {
     table: Table,
     length: u64,
     decoder: ParquetMetaDataPushDecoder,
-    /// What it was given, as long as it may have to begin again without keys.
+    /// Pushed bytes, kept while the reader may have to start over without keys.
     given: Option<Vec<(Range<u64>, Bytes)>>,
 }
 
@@ -54,10 +54,10 @@ fn footer_decoder(length: u64) -> Result<ParquetMetaDataPushDecoder, TableError>
 }
 
 impl FooterReader {
-    /// Begins with a file of this length in bytes; `keys` as in [`ReadOptions::keys`].
+    /// Starts with a file of this length in bytes; `keys` as in [`ReadOptions::keys`].
     ///
     /// # Errors
-    /// It is too short to be Parquet.
+    /// The file is too short to be Parquet.
     pub fn new(table: Table, length: u64, keys: Option<&Arc<dyn KeyRetriever>>) -> Result<Self, TableError> {
         let mut decoder = footer_decoder(length)?;
         if let Some(keys) = keys {
@@ -67,10 +67,10 @@ impl FooterReader {
         Ok(Self { table, length, decoder, given: keys.map(|_| Vec::new()) })
     }
 
-    /// Gives it bytes of the file, asked for or not.
+    /// Pushes bytes of the file, requested or not.
     ///
     /// # Errors
-    /// They are not as long as their range.
+    /// The bytes are not as long as their range.
     pub fn push(&mut self, range: Range<u64>, bytes: Bytes) -> Result<(), TableError> {
         if let Some(given) = &mut self.given {
             given.push((range.clone(), bytes.clone()));
@@ -78,13 +78,13 @@ impl FooterReader {
         Ok(self.decoder.push_range(range, bytes)?)
     }
 
-    /// Goes on.
+    /// Decodes, or requests more bytes.
     ///
     /// # Errors
     /// The file is foreign, of another version or table, or damaged.
     pub fn step(&mut self) -> Result<Step<Footer>, TableError> {
         let decoded = match self.decoder.try_decode().map_err(TableError::from) {
-            // What lies open can still be read; a column that does not is refused by name.
+            // Unencrypted columns stay readable; the error for an encrypted one names its key.
             Err(TableError::Key(_)) if self.given.is_some() => {
                 self.decoder = footer_decoder(self.length)?;
                 for (range, bytes) in self.given.take().unwrap_or_default() {
@@ -98,7 +98,7 @@ impl FooterReader {
             Step::Needs(ranges) => return Ok(Step::Needs(ranges)),
             Step::Done(Some(metadata)) => metadata,
             Step::Done(None) => {
-                let again = "its footer was asked for twice".to_owned();
+                let again = "the footer reader was used after its end".to_owned();
                 return Err(parquet::errors::ParquetError::General(again).into());
             }
         };
@@ -108,7 +108,7 @@ impl FooterReader {
     }
 }
 
-/// What the end of a file says of it.
+/// The decoded footer of a file.
 #[derive(Debug, Clone)]
 pub struct Footer {
     table: Table,
@@ -117,7 +117,7 @@ pub struct Footer {
 }
 
 impl Footer {
-    /// The rows of each row group, as row numbers of the file.
+    /// The row numbers of each row group.
     #[must_use]
     pub fn row_groups(&self) -> Vec<Range<u64>> {
         let mut first = 0;
@@ -135,7 +135,7 @@ impl Footer {
         columns.iter().find(|column| column.column_path().string() == name)
     }
 
-    /// Whether a row group can hold one of these values, by the least and the greatest it holds; `sorted` ascending.
+    /// Whether a row group may contain one of these values, by its minimum and maximum; `sorted` is ascending.
     #[must_use]
     pub fn may_hold(&self, row_group: usize, column: &str, sorted: &[&[u8]]) -> bool {
         let Some(statistics) = self.column(row_group, column).and_then(ColumnChunkMetaData::statistics)
@@ -145,11 +145,11 @@ impl Footer {
         let (Some(least), Some(greatest)) = (statistics.min_bytes_opt(), statistics.max_bytes_opt()) else {
             return true;
         };
-        let place = sorted.partition_point(|value| *value < least);
-        sorted.get(place).is_some_and(|value| *value <= greatest)
+        let first = sorted.partition_point(|value| *value < least);
+        sorted.get(first).is_some_and(|value| *value <= greatest)
     }
 
-    /// Where the bloom filter of a row group's column lies; `None` where it has none.
+    /// Byte range of the bloom filter of a column in a row group; `None` if it has none.
     #[must_use]
     pub fn bloom(&self, row_group: usize, column: &str) -> Option<Range<u64>> {
         let column = self.column(row_group, column)?;
@@ -158,7 +158,7 @@ impl Footer {
         Some(start..start.checked_add(length)?)
     }
 
-    /// Reads where the pages of some columns lie in the row groups that hold these rows.
+    /// Reads the page index of the requested columns, for the row groups that contain these rows.
     ///
     /// # Errors
     /// The file is damaged.
@@ -183,8 +183,8 @@ impl Footer {
         Ok(FooterReader { table: self.table, length: self.length, decoder, given: None })
     }
 
-    /// Reads rows: all, or those of these row numbers (ascending, not overlapping). Pages are skipped only where
-    /// [`Self::with_pages`] has said where they lie.
+    /// Reads all rows, or the rows in these ranges (ascending, not overlapping). Pages are skipped only after
+    /// [`Self::with_pages`] has read the page index.
     ///
     /// # Errors
     /// The file is damaged.
@@ -217,31 +217,31 @@ fn projection(schema: &parquet::schema::types::SchemaDescriptor, options: ReadOp
     }
 }
 
-/// Whether a bloom filter, as it lies in the file, can hold one of these values.
+/// Whether a bloom filter, as stored in the file, may contain one of these values.
 ///
 /// # Errors
-/// It is damaged.
+/// The filter is damaged.
 pub fn bloom_may_hold(filter: &[u8], values: &[&[u8]]) -> Result<bool, TableError> {
     let filter = Sbbf::from_bytes(filter)?;
     Ok(values.iter().any(|value| filter.check(*value)))
 }
 
-/// Reads rows, a batch at a time.
+/// Reads rows in batches.
 #[derive(Debug)]
 pub struct RowsReader {
     decoder: ParquetPushDecoder,
 }
 
 impl RowsReader {
-    /// Gives it bytes that it asked for, range by range.
+    /// Pushes the requested bytes, one item for each range.
     ///
     /// # Errors
-    /// They are not as long as their ranges.
+    /// The bytes are not as long as their ranges.
     pub fn push(&mut self, ranges: Vec<Range<u64>>, bytes: Vec<Bytes>) -> Result<(), TableError> {
         Ok(self.decoder.push_ranges(ranges, bytes)?)
     }
 
-    /// Goes on: the next rows, or none at the end.
+    /// Decodes the next rows, or requests more bytes; `None` at the end.
     ///
     /// # Errors
     /// The file is damaged.

@@ -1,4 +1,4 @@
-//! The bytes of a Parquet file to rows: version, table, keys and projection are checked before anything is decoded.
+//! Decodes the bytes of a Parquet file to rows. Version, table, keys and projection are checked first.
 
 use std::sync::Arc;
 
@@ -40,10 +40,10 @@ impl std::fmt::Debug for ReadOptions<'_> {
     }
 }
 
-/// Opens a file of this table: bytes in memory, or anything that gives ranges of them.
+/// Opens a file of this table: bytes in memory, or any reader of byte ranges.
 ///
 /// # Errors
-/// The file is foreign, of another version or table, or damaged, or a key is missing for a wanted column.
+/// The file is foreign, of another version or table, or damaged, or the key of a requested column is missing.
 pub fn open<R: ChunkReader + 'static>(
     table: Table,
     file: R,
@@ -59,7 +59,7 @@ pub fn open<R: ChunkReader + 'static>(
     Ok(builder.with_projection(mask).with_batch_size(BATCH_ROWS))
 }
 
-/// Reads and checks the footer, and what `arrow` asks for besides.
+/// Reads and checks the footer, with the options of `arrow`.
 ///
 /// # Errors
 /// The file is foreign, of another version or table, or damaged.
@@ -75,7 +75,7 @@ pub fn load<R: ChunkReader>(
             let properties = FileDecryptionProperties::with_key_retriever(Arc::clone(keys)).build()?;
             let sealed = arrow.clone().with_file_decryption_properties(properties);
             match ArrowReaderMetadata::load(file, sealed).map_err(TableError::from) {
-                // What lies open can still be read; a column that does not is refused by name.
+                // Unencrypted columns stay readable; the error for an encrypted one names its key.
                 Err(TableError::Key(_)) => ArrowReaderMetadata::load(file, arrow)?,
                 other => other?,
             }
@@ -86,7 +86,7 @@ pub fn load<R: ChunkReader>(
     Ok(metadata)
 }
 
-/// Reads the rows of a file, a batch at a time; `each` gets them in file order. `T` may have fewer fields than the table.
+/// Reads the rows of a file in batches and passes them to `each` in file order. `T` may have fewer fields than the table.
 ///
 /// # Errors
 /// As [`open`].
@@ -102,7 +102,7 @@ pub fn decode<T: DeserializeOwned, R: ChunkReader + 'static>(
     Ok(())
 }
 
-/// Turns one record batch into rows.
+/// Decodes one record batch to rows.
 ///
 /// # Errors
 /// The columns do not fit `T`.
@@ -138,7 +138,7 @@ pub(super) fn check_metadata(
     }
 }
 
-/// Refuses a projection onto encrypted columns whose key is not at hand, before a page is read.
+/// Refuses a projection onto encrypted columns without a key, before a page is read.
 ///
 /// # Errors
 /// [`TableError::Key`] names the key.

@@ -1,4 +1,4 @@
-//! Rows to the bytes of a Parquet file: encodings, compression, statistics, bloom filters and encryption.
+//! Encodes rows as the bytes of a Parquet file: encodings, compression, statistics, bloom filters and encryption.
 
 use std::sync::Arc;
 
@@ -21,28 +21,27 @@ use schemas::columns::ColumnClass;
 /// Rows of one row group.
 const ROW_GROUP_ROWS: usize = 64 * 1024;
 
-/// Rows of one page, bodies apart: a look-up of a session reads a page or two of each column, so a page holds few sessions.
+/// Rows of one page, except pages of bodies. A point lookup reads a page or two of each column, so a page has few sessions.
 const PAGE_ROWS: usize = 4096;
 
-/// Rows that are made into arrays at a time. Few, so that the arrays still lie in a processor's cache when their columns are
-/// written.
+/// Rows converted to arrays at a time: few, so that the arrays are still in the processor's cache when they are written.
 const ARRAY_ROWS: usize = 1024;
 
 /// Bytes of rows encoded at a time; one row may have more.
 const BATCH_BYTES: usize = 256 << 20;
 
-/// How much time goes into making a file small.
+/// The compression level of a file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Level {
-    /// For files that are written while traffic comes in.
+    /// For files written while traffic arrives.
     #[default]
     Archive,
-    /// For files that are written once more and then kept.
+    /// For files that compaction writes once and keeps.
     Compact,
 }
 
 impl Level {
-    /// zstd level. 5 makes archived files 4 % smaller than 3, and an archiver a quarter slower; what is kept is compacted.
+    /// zstd level. Level 5 makes archived files 4 % smaller than level 3 and the archiver 25 % slower; compaction rewrites them.
     fn zstd(self) -> i32 {
         match self {
             Self::Archive => 3,
@@ -50,8 +49,7 @@ impl Level {
         }
     }
 
-    /// Bytes of one page of bodies as it lies in the file. A look-up reads whole pages, and of files that are archived as they
-    /// come in, several.
+    /// Compressed bytes of one page of bodies. A point lookup reads entire pages, of several files before compaction.
     fn body_page_bytes(self) -> usize {
         match self {
             Self::Archive => 384 << 10,
@@ -64,26 +62,26 @@ impl Level {
     }
 }
 
-/// How a file is written.
+/// Options of [`encode`].
 #[derive(Debug, Clone, Default)]
 pub struct WriteOptions {
-    /// How much time goes into making it small.
+    /// Compression level.
     pub level: Level,
-    /// Where present, it is encrypted under these, which serve no other file.
+    /// Data keys for an encrypted file; no other file may use them.
     pub keys: Option<FileKeys>,
 }
 
-/// Writes rows as the bytes of one Parquet file. The caller sorts them (by session and seq).
+/// Encodes rows as the bytes of one Parquet file. The caller sorts them (by session and seq).
 ///
 /// # Errors
-/// A row does not fit the table's columns.
+/// A row does not fit the columns of the table.
 pub fn encode<T: TableRow>(table: Table, rows: &[T], options: &WriteOptions) -> Result<Vec<u8>, TableError> {
     let fields = table.fields();
     let schema = Arc::new(Schema::new(fields.clone()));
     let leaves = ArrowSchemaConverter::new().convert(&schema)?;
     let body_page_bytes = pages::page_bytes(rows.iter().map(TableRow::body), options.level.body_page_bytes());
     let properties = properties(table, &leaves, rows.len(), body_page_bytes, options)?;
-    // The columns say it all; a copy of the Arrow schema would be a third of the footer of a small file.
+    // Without a copy of the Arrow schema, which repeats the columns and would be a third of the footer of a small file.
     let writer_options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
     let mut writer = ArrowWriter::try_new_with_options(Vec::new(), schema, writer_options)?;
     for part in parts(rows) {
@@ -92,7 +90,7 @@ pub fn encode<T: TableRow>(table: Table, rows: &[T], options: &WriteOptions) -> 
     Ok(writer.into_inner()?)
 }
 
-/// Rows as batches, each of so many rows and so many bytes that its arrays can be addressed.
+/// Splits rows into batches of at most [`ARRAY_ROWS`] rows and [`BATCH_BYTES`] bytes.
 fn parts<T: TableRow>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
     std::iter::from_fn(move || {
         let mut bytes = 0;
@@ -127,9 +125,9 @@ fn properties(
         .set_created_by(format!("foreshadow {}", env!("CARGO_PKG_VERSION")))
         .set_key_value_metadata(Some(metadata));
     for leaf in leaves.columns() {
-        builder = fit(builder, table, leaf, body_page_bytes);
+        builder = column_properties(builder, table, leaf, body_page_bytes);
     }
-    // Bloom filters are written in clear: only columns that are never encrypted may have one.
+    // Bloom filters are not encrypted: only columns that are never encrypted may have one.
     for column in table.lookup_columns() {
         let path = ColumnPath::from(column);
         builder = builder
@@ -143,11 +141,11 @@ fn properties(
     Ok(builder.build())
 }
 
-/// Names that share their beginning with the row before.
-const SHARED_BEGINNINGS: [&str; 2] = ["exchange", "links.list.element.to"];
+/// Columns whose values share a prefix with the row before.
+const PREFIX_CODED: [&str; 2] = ["exchange", "links.list.element.to"];
 
-/// Chooses what makes a column small: differences for numbers, no dictionary where every value is another one.
-fn fit(
+/// Chooses the encoding of a column: differences for numbers, no dictionary for distinct values.
+fn column_properties(
     builder: WriterPropertiesBuilder,
     table: Table,
     leaf: &ColumnDescriptor,
@@ -158,17 +156,17 @@ fn fit(
     let last = path.parts().last().map_or("", String::as_str);
     let is_list = leaf.max_rep_level() > 0;
     let builder = match leaf.physical_type() {
-        // A list that repeats the one before it and goes on, like the references of a history: zstd sees that in plain
-        // numbers, and neither in differences nor in packed places of a dictionary.
+        // A list that repeats and extends the one before, such as the references of a history: zstd finds the repetition in
+        // plain numbers, but neither in differences nor in packed dictionary indexes.
         Type::INT32 | Type::INT64 if is_list => builder.set_column_dictionary_enabled(path.clone(), false),
         Type::INT32 | Type::INT64 => builder
             .set_column_dictionary_enabled(path.clone(), false)
             .set_column_encoding(path.clone(), Encoding::DELTA_BINARY_PACKED),
-        Type::BYTE_ARRAY if SHARED_BEGINNINGS.contains(&name.as_str()) => builder
+        Type::BYTE_ARRAY if PREFIX_CODED.contains(&name.as_str()) => builder
             .set_column_dictionary_enabled(path.clone(), false)
             .set_column_encoding(path.clone(), Encoding::DELTA_BYTE_ARRAY),
         Type::FIXED_LEN_BYTE_ARRAY => builder.set_column_dictionary_enabled(path.clone(), false),
-        // Components of vectors hardly repeat.
+        // Components of vectors rarely repeat.
         Type::FLOAT => builder.set_column_dictionary_enabled(path.clone(), false),
         Type::BYTE_ARRAY if table == Table::Chunks && name == "bytes" => builder
             .set_column_dictionary_enabled(path.clone(), false)
@@ -176,7 +174,7 @@ fn fit(
             .set_column_data_page_row_count_limit(path.clone(), ROW_GROUP_ROWS),
         Type::BOOLEAN | Type::INT96 | Type::DOUBLE | Type::BYTE_ARRAY => builder,
     };
-    // Least and greatest values of payload and of digests say nothing, and would show a text in the footer.
+    // Minimum and maximum of payload and digests help no query, and the footer would show payload.
     let is_opaque = table.class_of(&name) == ColumnClass::Payload || last == "arguments_digest";
     if is_list || is_opaque {
         builder.set_column_statistics_enabled(path, EnabledStatistics::None)
@@ -185,7 +183,7 @@ fn fit(
     }
 }
 
-/// The order that the caller has put the rows in.
+/// The order in which the caller sorted the rows.
 fn sorting(table: Table, leaves: &SchemaDescriptor) -> Option<Vec<SortingColumn>> {
     let names: &[&str] = match table {
         Table::Exchanges => &["session", "incarnation", "seq"],
@@ -193,11 +191,11 @@ fn sorting(table: Table, leaves: &SchemaDescriptor) -> Option<Vec<SortingColumn>
         Table::Sessions => &["session", "incarnation", "closed_at"],
         Table::Trials | Table::Scores | Table::Embeddings => &[],
     };
-    let place = |name: &&str| {
-        let place = leaves.columns().iter().position(|leaf| leaf.path().string() == **name)?;
-        Some(SortingColumn { column_idx: i32::try_from(place).ok()?, descending: false, nulls_first: false })
+    let sorted_by = |name: &&str| {
+        let index = leaves.columns().iter().position(|leaf| leaf.path().string() == **name)?;
+        Some(SortingColumn { column_idx: i32::try_from(index).ok()?, descending: false, nulls_first: false })
     };
-    let columns: Vec<_> = names.iter().filter_map(place).collect();
+    let columns: Vec<_> = names.iter().filter_map(sorted_by).collect();
     (!columns.is_empty()).then_some(columns)
 }
 
@@ -212,7 +210,7 @@ mod tests {
 
     impl TableRow for Sized {
         fn batch(_: &[FieldRef], _: &[Self]) -> Result<RecordBatch, ArrowError> {
-            unreachable!("only lengths are asked for")
+            unreachable!("the test only splits rows")
         }
 
         fn payload_bytes(&self) -> usize {
@@ -225,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_are_cut_by_rows_and_by_bytes() {
+    fn batches_are_limited_by_rows_and_by_bytes() {
         let rows = |sizes: &[usize]| sizes.iter().copied().map(Sized).collect::<Vec<_>>();
         assert_eq!(lengths(&[]), [0_usize; 0]);
         assert_eq!(lengths(&rows(&vec![1; ARRAY_ROWS * 2 + 3])), [ARRAY_ROWS, ARRAY_ROWS, 3]);

@@ -90,12 +90,12 @@ fn message() -> MessageValue {
 }
 
 fn write(name: &str, bytes: Vec<u8>) {
-    assert!(!path(name).exists(), "{name} is there already, and is never written again");
+    assert!(!path(name).exists(), "{name} exists; golden files are never overwritten");
     std::fs::write(path(name), bytes).expect("writes");
 }
 
 #[test]
-#[ignore = "made once for each version of the format, by hand"]
+#[ignore = "writes the golden files of a new format version"]
 fn write_golden_files() {
     std::fs::create_dir_all(path("")).expect("a folder");
     let options = WriteOptions::default();

@@ -1,4 +1,4 @@
-//! How a file is laid out: what look-ups need is there, and what only costs space is not.
+//! The layout of a file: what point lookups need, and no more.
 
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
 use schemas::keys::Digest;
@@ -25,7 +25,7 @@ fn columns(metadata: &ParquetMetaData) -> Vec<(String, bool, bool)> {
 }
 
 #[test]
-fn look_ups_find_bloom_filters_page_indexes_and_an_order() {
+fn files_have_bloom_filters_page_indexes_and_an_order() {
     let exchanges = [exchange(u32::from, true), exchange(u32::from, false)];
     let chunks =
         [Chunk { chunk: 0, digest: Digest([1; 16]), bytes: Some(vec![0, 255].into()), stored_in: None }];
@@ -41,11 +41,11 @@ fn look_ups_find_bloom_filters_page_indexes_and_an_order() {
         let with_bloom: Vec<&str> =
             columns.iter().filter(|(_, bloom, _)| *bloom).map(|(path, ..)| path.as_str()).collect();
         assert_eq!(with_bloom, [look_up], "{table:?}");
-        let (place, (_, _, statistics)) =
+        let (index, (_, _, statistics)) =
             columns.iter().enumerate().find(|(_, (path, ..))| path == look_up).expect("is there");
         assert!(statistics, "{table:?}");
         let group = metadata.row_group(0);
-        assert!(group.column(place).column_index_offset().is_some(), "{table:?} has no column index");
+        assert!(group.column(index).column_index_offset().is_some(), "{table:?} has no column index");
         assert!(group.columns().iter().all(|column| column.offset_index_offset().is_some()), "{table:?}");
         let order = group.sorting_columns().expect("the order is declared");
         let first = usize::try_from(order[0].column_idx).expect("a place");

@@ -1,4 +1,4 @@
-//! What is stored comes back: written and read by this build, and read by it as version 1 was first written.
+//! The storage format: round trips, golden files of the current version, and the layout of files.
 
 mod golden;
 mod layout;

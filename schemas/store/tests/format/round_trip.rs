@@ -1,4 +1,4 @@
-//! Every table written and read back.
+//! Every table and record comes back as it was written.
 
 use codec::Record;
 use schemas::embedding::Embedding;

@@ -1,4 +1,4 @@
-//! Values of every stored type, written out: with every field filled and with every optional field absent.
+//! Sample values of every stored type: with every field present, and with every optional field absent.
 
 use std::collections::BTreeMap;
 
