@@ -113,7 +113,7 @@ pub fn analyze(request: &AnalysisRequest<'_>) -> Result<Analysis, AnalyzeError> 
     let mut findings = explain::findings(&look.pairs, metrics, &context.checked);
     findings.extend(tools::reordered(&look.pairs));
     let looks =
-        look.look_history.as_ref().map_or(1, |course| course.looks.last().map_or(1, |last| last.look));
+        look.look_history.as_ref().map_or(1, |history| history.looks.last().map_or(1, |last| last.look));
     let verdict = Verdict {
         format: VERDICT_FORMAT,
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),

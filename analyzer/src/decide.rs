@@ -118,13 +118,13 @@ fn test_one(metric: &Measured, scenario: MissingDataScenario, tests: &Tests<'_>)
         }
     };
     let p_block = || Tables::new(cases.iter().map(|case| case.contrasts.as_slice())).p_value(key);
-    let speaks = metric.has_enough_cases(cases.len());
+    let enough = metric.has_enough_cases(cases.len());
     Tested {
         cases: cases.len(),
         effect: mean(&contrasts),
-        p_block: if speaks { p_block() } else { 1.0 },
+        p_block: if enough { p_block() } else { 1.0 },
         p_block_adjusted: None,
-        p_approve: if speaks { p_approve() } else { 1.0 },
+        p_approve: if enough { p_approve() } else { 1.0 },
         floor,
         state: MetricState::Undecided,
     }

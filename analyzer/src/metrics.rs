@@ -17,7 +17,6 @@ mod sequence;
 mod sliced;
 mod table;
 
-use measured::spec;
 pub(crate) use measured::{Bounds, Measured, Measurement, Setting, SliceOf};
 pub(crate) use outcome::succeeded;
 pub(crate) use semantic::one_model;

@@ -40,7 +40,7 @@ impl Source {
     }
 
     /// Score of the trial by this source, if the source can score it.
-    pub(crate) fn says(&self, record: &TrialRecord) -> Option<bool> {
+    pub(crate) fn score_of(&self, record: &TrialRecord) -> Option<bool> {
         match self {
             Self::Label => record.trial.success,
             Self::Evaluator(evaluator, slices) => {
@@ -71,19 +71,19 @@ pub(crate) struct Sources<'a> {
 impl<'a> Sources<'a> {
     /// Measures the evaluators against the labels and assigns a source to every case.
     pub(crate) fn new(policy: &Policy, pairs: &'a Pairs<'a>) -> Self {
-        let known = agreement::Known::collect(pairs);
+        let known = agreement::ScoresByEvaluator::collect(pairs);
         let mut list = Vec::new();
         if pairs.trials().any(|record| record.trial.success.is_some()) {
             list.push(Source::Label);
         }
         let mut evaluators = Vec::new();
         for measured in known.measure(&policy.judge) {
-            if let Some(slices) = measured.may_vote() {
+            if let Some(slices) = measured.qualified_slices() {
                 list.push(Source::Evaluator(measured.evaluator.clone(), slices));
             }
             evaluators.push(measured.result);
         }
-        list.retain(|source| pairs.trials().any(|record| source.says(record).is_some()));
+        list.retain(|source| pairs.trials().any(|record| source.score_of(record).is_some()));
         let chosen = if list.len() < 2 {
             HashMap::new()
         } else {
@@ -141,9 +141,9 @@ fn choose(list: &[Source], case: &PairedCase<'_>) -> Option<usize> {
     let mut best = None;
     let mut most = 0;
     for (place, source) in list.iter().enumerate() {
-        let spoken = trials().filter(complete).filter(|record| source.says(record).is_some()).count();
-        if spoken > most {
-            (best, most) = (Some(place), spoken);
+        let scored = trials().filter(complete).filter(|record| source.score_of(record).is_some()).count();
+        if scored > most {
+            (best, most) = (Some(place), scored);
         }
     }
     // Without a complete trial every trial is a failure or missing, whichever source decides.

@@ -268,9 +268,9 @@ fn slices<'a>(
         None => baseline.trials.iter().chain(&candidate.trials).copied().collect(),
     };
     for (key, value) in trials.iter().flat_map(|record| &record.trial.slices) {
-        let held = found.entry(key).or_insert(Some(value));
-        if *held != Some(value) {
-            *held = None;
+        let existing = found.entry(key).or_insert(Some(value));
+        if *existing != Some(value) {
+            *existing = None;
         }
     }
     found.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
@@ -283,12 +283,13 @@ fn arm<'a>(
     trials: Option<&BTreeMap<u32, &'a TrialRecord>>,
     other: Option<&BTreeMap<u32, &'a TrialRecord>>,
 ) -> Arm<'a> {
-    let held: Vec<&TrialRecord> = trials.into_iter().flat_map(BTreeMap::values).copied().collect();
-    let voting: Vec<&TrialRecord> = held.iter().filter(|record| !record.is_incomplete()).copied().collect();
-    let incomplete = held.len() - voting.len();
-    let unplanned = if held.is_empty() { other.map_or(0, BTreeMap::len) } else { 0 };
+    let existing: Vec<&TrialRecord> = trials.into_iter().flat_map(BTreeMap::values).copied().collect();
+    let complete: Vec<&TrialRecord> =
+        existing.iter().filter(|record| !record.is_incomplete()).copied().collect();
+    let incomplete = existing.len() - complete.len();
+    let unplanned = if existing.is_empty() { other.map_or(0, BTreeMap::len) } else { 0 };
     let planned = planned_trials(run).unwrap_or(unplanned);
-    Arm { missing: incomplete + planned.saturating_sub(held.len()), trials: voting, incomplete }
+    Arm { missing: incomplete + planned.saturating_sub(existing.len()), trials: complete, incomplete }
 }
 
 fn planned_trials(run: &Run) -> Option<usize> {

@@ -11,8 +11,8 @@ pub struct Evaluator {
     pub name: String,
     /// Kind: label, command, service or judge.
     pub kind: ScoreKind,
-    /// Priority: of two evaluators that can decide, the one with the lower rank does.
-    pub rank: u32,
+    /// Priority: of two evaluators that can decide, the one with the lower number does.
+    pub priority: u32,
     /// Digest of the evaluator's configuration.
     pub digest: String,
 }
@@ -29,14 +29,14 @@ impl Evaluator {
         format!("{kind}:{}", self.name)
     }
 
-    /// Sort key: labels, then the user's own checks, then judges; within each by rank and name.
+    /// Sort key: labels, then the user's own checks, then judges; within each by priority and name.
     pub(crate) fn order(&self) -> (u8, u32, &str) {
         let class = match self.kind {
             ScoreKind::Label => 0,
             ScoreKind::Command | ScoreKind::Http => 1,
             ScoreKind::Judge => 2,
         };
-        (class, self.rank, &self.name)
+        (class, self.priority, &self.name)
     }
 }
 

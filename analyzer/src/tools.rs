@@ -97,15 +97,16 @@ impl<'a> Case<'a> {
     fn new(case: &PairedCase<'a>) -> Option<Self> {
         let recorded = case.recorded.filter(|record| record.trial.has_transcript).map(writes::ordered);
         let of = |records: &[&'a TrialRecord]| -> Vec<Trial<'a>> {
-            let told = records.iter().filter(|record| record.trial.has_transcript);
-            told.map(|record| Trial {
-                record,
-                called: record.calls.iter().map(|call| call.tool.as_str()).collect(),
-                moved: recorded
-                    .as_ref()
-                    .map(|recorded| writes::reordered(&writes::ordered(record), recorded)),
-            })
-            .collect()
+            let with_transcript = records.iter().filter(|record| record.trial.has_transcript);
+            with_transcript
+                .map(|record| Trial {
+                    record,
+                    called: record.calls.iter().map(|call| call.tool.as_str()).collect(),
+                    moved: recorded
+                        .as_ref()
+                        .map(|recorded| writes::reordered(&writes::ordered(record), recorded)),
+                })
+                .collect()
         };
         let trials = [of(&case.baseline.trials), of(&case.candidate.trials)];
         trials.iter().all(|arm| !arm.is_empty()).then_some(Self { trials })

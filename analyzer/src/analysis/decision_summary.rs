@@ -55,8 +55,8 @@ pub(crate) fn decide_pairs(request: AnalysisRequest<'_>, pairs: Pairs<'_>) -> De
     DecisionSummary {
         answer: reasons::answer(&look.evidence(&context)),
         violated: context.is_violated(),
-        share_used: look.look_history.as_ref().map_or(1.0, |course| {
-            crate::cast::to_f64(course.cases) / crate::cast::to_f64(course.planned_cases.max(1))
+        share_used: look.look_history.as_ref().map_or(1.0, |history| {
+            crate::cast::to_f64(history.cases) / crate::cast::to_f64(history.planned_cases.max(1))
         }),
         metrics: secondary::tested(&look).map(metric).collect(),
     }

@@ -91,11 +91,11 @@ fn shows(metric: &str, case: &PairedCase<'_>, record: &TrialRecord) -> bool {
 
 /// Behaviour of this trial that the metric measures, in words; empty if there is none.
 fn describe(metric: &str, case: &PairedCase<'_>, record: &TrialRecord) -> String {
-    let against = |side: fn(&mut Sides)| {
+    let against = |side: fn(&mut WriteDifference)| {
         let Some(recorded) = case.recorded else { return String::new() };
-        let mut sides = Sides::new(record, recorded);
-        side(&mut sides);
-        sides.text()
+        let mut difference = WriteDifference::new(record, recorded);
+        side(&mut difference);
+        difference.text()
     };
     match metric {
         "success" | "pass_k" | "agreement" => {
@@ -110,8 +110,8 @@ fn describe(metric: &str, case: &PairedCase<'_>, record: &TrialRecord) -> String
             Some((tool, arguments, count)) => format!("{tool}({arguments}) made {count} times"),
             None => String::new(),
         },
-        "effects.missing" => against(|sides| sides.extra.clear()),
-        "effects.extra" => against(|sides| sides.missing.clear()),
+        "effects.missing" => against(|difference| difference.extra.clear()),
+        "effects.extra" => against(|difference| difference.missing.clear()),
         "effects.changed" => against(|_| {}),
         "unscorable" => {
             let first = record.trial.divergences.first();
@@ -122,12 +122,12 @@ fn describe(metric: &str, case: &PairedCase<'_>, record: &TrialRecord) -> String
 }
 
 /// Difference between the writes of a trial and those of its recording.
-struct Sides {
+struct WriteDifference {
     missing: Vec<Write>,
     extra: Vec<Write>,
 }
 
-impl Sides {
+impl WriteDifference {
     fn new(record: &TrialRecord, recorded: &TrialRecord) -> Self {
         let (made, expected) = (writes::distinct(record), writes::distinct(recorded));
         Self {

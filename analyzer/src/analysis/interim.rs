@@ -191,7 +191,7 @@ fn planned<'a>(
         strict: context.request.policy.strict,
         values: BTreeMap::new(),
     };
-    let mut course = LookHistory {
+    let mut history = LookHistory {
         kind: MonitoringKind::Looks,
         planned_looks: 0,
         planned_cases: crate::cast::to_u64(planned),
@@ -207,9 +207,9 @@ fn planned<'a>(
         let limit = limits.get(number).copied();
         look.read(|look, scenario| past.add(look, scenario, &look.tests(context), limit.is_some()));
         let answer = reasons::answer(&look.evidence(context));
-        course.cases = crate::cast::to_u64(*end);
-        course.extension_looks += u32::from(limit.is_none());
-        course.looks.push(LookResult {
+        history.cases = crate::cast::to_u64(*end);
+        history.extension_looks += u32::from(limit.is_none());
+        history.looks.push(LookResult {
             look: u32::try_from(number + 1).unwrap_or(u32::MAX),
             cases: crate::cast::to_u64(*end),
             fraction: fraction(*end),
@@ -218,7 +218,7 @@ fn planned<'a>(
             decision: answer,
             metrics: look_metrics(&look, |metric| past.last(metric)),
         });
-        course.stopped_early = *end < planned && answer != Decision::Inconclusive;
+        history.stopped_early = *end < planned && answer != Decision::Inconclusive;
         last = Some((look, limit));
         // A violated invariant decides at once, and then all trials are reported.
         if stops && answer != Decision::Inconclusive && !context.is_violated() {
@@ -226,13 +226,13 @@ fn planned<'a>(
         }
     }
     let Some((mut look, limit)) = last else { return once(context) };
-    course.planned_looks = u32::try_from(inside.len()).unwrap_or(u32::MAX);
+    history.planned_looks = u32::try_from(inside.len()).unwrap_or(u32::MAX);
     look.level = match limit {
         Some(limit) if limit.is_finite() => Bounds::At(normal::cdf(-limit)),
         Some(_) => Bounds::None,
         None => Bounds::Bets(context.request.policy.alpha - alpha),
     };
-    look.look_history = Some(course);
+    look.look_history = Some(history);
     look
 }
 

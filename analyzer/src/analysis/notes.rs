@@ -11,8 +11,8 @@ use crate::run::Run;
 use crate::tools;
 use crate::verdict::{LookHistory, MonitoringKind};
 
-pub(super) fn notes(evidence: &Evidence<'_>, runs: [&Run; 2], course: Option<&LookHistory>) -> Vec<String> {
-    let mut notes: Vec<String> = course.and_then(course_note).into_iter().collect();
+pub(super) fn notes(evidence: &Evidence<'_>, runs: [&Run; 2], history: Option<&LookHistory>) -> Vec<String> {
+    let mut notes: Vec<String> = history.and_then(early_stop_note).into_iter().collect();
     notes.extend(evidence.measurement.notes.iter().cloned());
     notes.extend(evidence.fidelity.notes.iter().cloned());
     for run in runs {
@@ -25,9 +25,9 @@ pub(super) fn notes(evidence: &Evidence<'_>, runs: [&Run; 2], course: Option<&Lo
         }
     }
     let counts = evidence.pairs.counts;
-    notes.extend(absent_trials(evidence.pairs));
+    notes.extend(missing_trials_note(evidence.pairs));
     for run in runs {
-        notes.extend(uneven(run));
+        notes.extend(uneven_trials_note(run));
     }
     if counts.incomplete > 0 {
         notes.push(format!(
@@ -51,25 +51,25 @@ pub(super) fn notes(evidence: &Evidence<'_>, runs: [&Run; 2], course: Option<&Lo
 }
 
 /// Note that the decision used part of the cases only.
-fn course_note(course: &LookHistory) -> Option<String> {
-    let how = match course.kind {
+fn early_stop_note(history: &LookHistory) -> Option<String> {
+    let how = match history.kind {
         MonitoringKind::Looks => format!(
             "decided at look {} of {}",
-            course.looks.len(),
-            course.planned_looks.max(u32::try_from(course.looks.len()).unwrap_or(u32::MAX))
+            history.looks.len(),
+            history.planned_looks.max(u32::try_from(history.looks.len()).unwrap_or(u32::MAX))
         ),
         MonitoringKind::Anytime => "decided by a look after every case".to_owned(),
     };
-    course.stopped_early.then(|| {
+    history.stopped_early.then(|| {
         format!(
             "{how}, with {} of {} planned cases; all numbers are of these cases, in their seeded order",
-            course.cases, course.planned_cases
+            history.cases, history.planned_cases
         )
     })
 }
 
 /// Note on missing trials.
-fn absent_trials(pairs: &Pairs<'_>) -> Option<String> {
+fn missing_trials_note(pairs: &Pairs<'_>) -> Option<String> {
     let counts = pairs.counts;
     let ended = pairs.cases.iter().map(|case| unanswered(&case.baseline) + unanswered(&case.candidate));
     let ended: usize = ended.sum();
@@ -91,7 +91,7 @@ fn absent_trials(pairs: &Pairs<'_>) -> Option<String> {
 }
 
 /// Note that a run without a plan has different numbers of trials per case.
-fn uneven(run: &Run) -> Option<String> {
+fn uneven_trials_note(run: &Run) -> Option<String> {
     let mut counts: BTreeMap<&CaseId, usize> = BTreeMap::new();
     run.own().for_each(|record| *counts.entry(&record.trial.case).or_default() += 1);
     let (least, most) = (counts.values().min()?, counts.values().max()?);

@@ -73,12 +73,12 @@ pub(crate) fn check(policy: &Policy, pairs: &Pairs<'_>, seed: u64) -> Checked {
 /// Identity of the envelope that trials were checked against.
 pub(crate) fn envelope_name(policy: &Policy) -> Option<EnvelopeIdentity> {
     let envelope = policy.invariant.enabled_envelope()?;
-    let told = |key: &::envelope::NotChecked| format!("line {}: {}", key.line, key.key);
+    let listed = |key: &::envelope::NotChecked| format!("line {}: {}", key.line, key.key);
     Some(EnvelopeIdentity {
         digest: envelope.digest().to_owned(),
         agent: envelope.agent().map(str::to_owned),
         version: envelope.version().map(str::to_owned),
-        not_checked: envelope.not_checked().iter().map(told).collect(),
+        not_checked: envelope.not_checked().iter().map(listed).collect(),
     })
 }
 
@@ -287,8 +287,8 @@ fn judge_envelope(policy: &Policy, pairs: &Pairs<'_>, checked: &mut Checked) {
     };
     let of_kind = |restricts: bool| {
         let keys = envelope.not_checked().iter().filter(|key| key.restricts == restricts);
-        let told: Vec<String> = keys.map(|key| format!("{} (line {})", key.key, key.line)).collect();
-        (!told.is_empty()).then(|| told.join(", "))
+        let listed: Vec<String> = keys.map(|key| format!("{} (line {})", key.key, key.line)).collect();
+        (!listed.is_empty()).then(|| listed.join(", "))
     };
     if let Some(keys) = of_kind(true) {
         let detail = format!(

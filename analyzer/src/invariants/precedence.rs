@@ -49,7 +49,7 @@ fn broken(rule: &Precedence<'_>, record: &TrialRecord) -> Vec<InvariantViolation
     let mut happened = false;
     let mut values: BTreeSet<String> = BTreeSet::new();
     let name = rule.rule.name();
-    let told = |call: &ToolCall, pointer: &str, detail: String| InvariantViolation {
+    let violation = |call: &ToolCall, pointer: &str, detail: String| InvariantViolation {
         rule: Some(name.clone()),
         pointer: pointer.to_owned(),
         ..InvariantViolation::of_call(call, detail)
@@ -59,17 +59,17 @@ fn broken(rule: &Precedence<'_>, record: &TrialRecord) -> Vec<InvariantViolation
             let before = rule.rule.first.join(" or ");
             match &rule.same {
                 None if happened => {}
-                None => violations.push(told(call, "", format!("called before {before} succeeded"))),
+                None => violations.push(violation(call, "", format!("called before {before} succeeded"))),
                 Some((first, then)) => {
                     let wanted = values_at(call, then);
                     let missing = wanted.iter().find(|value| !values.contains(*value));
                     if wanted.is_empty() {
                         let detail = format!("has no argument {then} to compare with {before}");
-                        violations.push(told(call, then.as_str(), detail));
+                        violations.push(violation(call, then.as_str(), detail));
                     } else if let Some(value) = missing {
                         let detail =
                             format!("{then} is {value}, but no {before} succeeded with that {first}");
-                        violations.push(told(call, then.as_str(), detail));
+                        violations.push(violation(call, then.as_str(), detail));
                     }
                 }
             }

@@ -248,7 +248,7 @@ fn one_violation_blocks_and_the_place_is_told() {
     assert!(watched, "{:?}", checked.notes);
     let (result, checked) = results(&declared, &bad, &bad);
     assert_eq!((result.state, checked.demoted.as_slice()), (InvariantState::Demoted, &["envelope"][..]));
-    let mutation_check = result.mutation_check.expect("told");
+    let mutation_check = result.mutation_check.expect("was run");
     assert!(!mutation_check.vacuous && mutation_check.mutants == 0, "it has failed by itself");
 }
 
@@ -293,7 +293,7 @@ fn an_envelope_with_unchecked_keys_is_reported() {
 fn mutation_check(policy: &Policy, trials: &[TrialRecord]) -> crate::verdict::MutationCheck {
     let (result, _) = results(policy, trials, trials);
     assert_eq!(result.violations_baseline, 0, "the trials keep the invariant");
-    result.mutation_check.expect("told")
+    result.mutation_check.expect("was run")
 }
 
 #[test]
@@ -341,7 +341,7 @@ fn an_invariant_that_no_mutant_breaks_is_vacuous() {
     ] {
         let trials = vec![trial.clone(); 3];
         let (result, checked) = results(&policy(text), &trials, &trials);
-        let mutation_check = result.mutation_check.expect("told");
+        let mutation_check = result.mutation_check.expect("was run");
         assert!(
             mutation_check.vacuous && mutation_check.killed == 0 && !mutation_check.vacuous_rules.is_empty(),
             "{text}: {mutation_check:?}"

@@ -2,8 +2,9 @@
 
 use schemas::trial::{Trial, TrialEnding};
 
+use crate::metrics::measured::spec;
 use crate::metrics::scalar::{self, Functional, Scalar, Score};
-use crate::metrics::{Measured, Measurement, Setting, spec};
+use crate::metrics::{Measured, Measurement, Setting};
 use crate::pairs::PairedCase;
 use crate::policy::RATIO_RANGE_LN;
 use crate::run::TrialRecord;

@@ -58,8 +58,8 @@ pub(crate) fn measure<T: PartialOrd>(
         };
         let (before, after) = (of(&case.baseline.trials), of(&case.candidate.trials));
         // A complete trial without this description counts as missing.
-        let voting = case.baseline.trials.len() + case.candidate.trials.len();
-        measured.left_out += voting - before.len() - after.len();
+        let complete = case.baseline.trials.len() + case.candidate.trials.len();
+        measured.left_out += complete - before.len() - after.len();
         if before.len() >= 2 && after.len() >= 2 {
             squares.push(square(place, &before, &after, &distance));
         }

@@ -8,8 +8,9 @@ use schemas::score::ScoreKind;
 use schemas::trial::TrialEnding;
 
 use crate::invariants::{self, Invariant};
+use crate::metrics::measured::spec;
 use crate::metrics::scalar::{self, Functional, Scalar, Score};
-use crate::metrics::{Measured, Measurement, Setting, spec};
+use crate::metrics::{Measured, Measurement, Setting};
 use crate::outcome::{EvaluatorResult, OutcomeResult, Sources};
 use crate::pairs::{PairedCase, Pairs};
 use crate::policy::DEFAULT_K;
@@ -33,8 +34,8 @@ impl<'a> Judged<'a> {
         let possible = end_state_possible(setting);
         // A case that labels or evaluators could have scored and did not is missing; its end state is not used.
         let end_state = sources.only_judges() && possible.is_ok();
-        let nobody = if sources.is_empty() { possible } else { Ok(()) };
-        (Self { sources, end_state, invariants }, nobody)
+        let unscorable = if sources.is_empty() { possible } else { Ok(()) };
+        (Self { sources, end_state, invariants }, unscorable)
     }
 
     fn score(&self, case: &PairedCase<'_>, record: &TrialRecord) -> Score {
@@ -44,7 +45,7 @@ impl<'a> Judged<'a> {
         }
         match self.sources.of(case) {
             None if self.end_state => self.end_state(case, record),
-            source => match (source.and_then(|source| source.says(record)), record.trial.ending) {
+            source => match (source.and_then(|source| source.score_of(record)), record.trial.ending) {
                 (Some(success), _) => Score::Known(f64::from(u8::from(success))),
                 (None, TrialEnding::Complete) => Score::Missing,
                 (None, _) => Score::Known(0.0),
@@ -76,8 +77,8 @@ impl<'a> Judged<'a> {
 
 /// Measures success, pass_k and agreement.
 pub(crate) fn measure(setting: Setting<'_>, measurement: &mut Measurement) {
-    let (judged, possible) = Judged::new(setting);
-    measurement.outcome = judged.result(setting.pairs);
+    let (scoring, possible) = Judged::new(setting);
+    measurement.outcome = scoring.result(setting.pairs);
     note_evaluators(&measurement.outcome.evaluators, &mut measurement.notes);
     if let Err(why) = possible {
         for name in ["success", "pass_k", "agreement"] {
@@ -85,9 +86,9 @@ pub(crate) fn measure(setting: Setting<'_>, measurement: &mut Measurement) {
         }
         return;
     }
-    note_sources(setting, &judged, measurement);
+    note_sources(setting, &scoring, measurement);
     let of = |functional| Scalar {
-        score: |case: &PairedCase<'_>, record: &TrialRecord| judged.score(case, record),
+        score: |case: &PairedCase<'_>, record: &TrialRecord| scoring.score(case, record),
         functional,
         more_is_better: true,
         scale: 1.0,
@@ -106,9 +107,9 @@ pub(crate) fn measure(setting: Setting<'_>, measurement: &mut Measurement) {
 
 /// Success of a complete trial as the metric `success` counts it; absent if unknown.
 pub(crate) fn succeeded(setting: Setting<'_>) -> impl Fn(&PairedCase<'_>, &TrialRecord) -> Option<bool> {
-    let (judged, possible) = Judged::new(setting);
+    let (scoring, possible) = Judged::new(setting);
     let is_possible = possible.is_ok();
-    move |case, record| match judged.score(case, record) {
+    move |case, record| match scoring.score(case, record) {
         Score::Known(value) if is_possible => Some(value > 0.5),
         Score::Known(_) | Score::Missing | Score::Absent => None,
     }
@@ -145,9 +146,9 @@ fn end_state_possible(setting: Setting<'_>) -> Result<(), String> {
 }
 
 /// Notes on the sources of success and on what is left out of it.
-fn note_sources(setting: Setting<'_>, judged: &Judged<'_>, measurement: &mut Measurement) {
+fn note_sources(setting: Setting<'_>, scoring: &Judged<'_>, measurement: &mut Measurement) {
     let notes = &mut measurement.notes;
-    if judged.sources.is_empty() {
+    if scoring.sources.is_empty() {
         notes.push(
             "no trial has a label, so success is the built-in end-state check: trial complete, declared invariants kept, exactly \
              the recorded writes made"

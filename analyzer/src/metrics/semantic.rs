@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::metrics::dispersion::{self, Form};
-use crate::metrics::{Measurement, Setting, spec};
+use crate::metrics::measured::spec;
+use crate::metrics::{Measurement, Setting};
 use crate::pairs::Pairs;
 use crate::run::TrialRecord;
 use crate::verdict::Unit;

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use crate::metrics::dispersion::{self, Form};
-use crate::metrics::{Measurement, Setting, spec};
+use crate::metrics::measured::spec;
+use crate::metrics::{Measurement, Setting};
 use crate::run::{ToolCall, TrialRecord};
 use crate::verdict::Unit;
 

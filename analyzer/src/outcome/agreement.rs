@@ -24,55 +24,55 @@ use crate::verdict::{Agreement, EvaluatorResult};
 /// Confusion counts of one case: labelled successes and how many the evaluator passed, labelled failures and how many
 /// it caught.
 #[derive(Debug, Clone, Copy, Default)]
-struct Tally {
+struct ConfusionCounts {
     successes: usize,
     passed: usize,
     failures: usize,
     caught: usize,
 }
 
-impl Tally {
-    fn add(&mut self, label: bool, word: bool) {
+impl ConfusionCounts {
+    fn add(&mut self, label: bool, score: bool) {
         if label {
             self.successes += 1;
-            self.passed += usize::from(word);
+            self.passed += usize::from(score);
         } else {
             self.failures += 1;
-            self.caught += usize::from(!word);
+            self.caught += usize::from(!score);
         }
     }
 }
 
 /// Confusion counts of one slice, by case.
-type Tallies<'a> = BTreeMap<&'a CaseId, Tally>;
+type CountsByCase<'a> = BTreeMap<&'a CaseId, ConfusionCounts>;
 
 /// Scores of one evaluator.
 #[derive(Debug, Default)]
-struct Words<'a> {
+struct EvaluatorScores<'a> {
     /// Versions of the evaluator by digest.
     versions: BTreeMap<&'a str, Arc<Evaluator>>,
     scored: usize,
     errors: usize,
-    slices: BTreeMap<&'a str, Tallies<'a>>,
+    slices: BTreeMap<&'a str, CountsByCase<'a>>,
 }
 
 /// Scores of all evaluators, by evaluator name.
 #[derive(Debug, Default)]
-pub(super) struct Known<'a>(BTreeMap<&'a str, Words<'a>>);
+pub(super) struct ScoresByEvaluator<'a>(BTreeMap<&'a str, EvaluatorScores<'a>>);
 
-impl<'a> Known<'a> {
+impl<'a> ScoresByEvaluator<'a> {
     /// Collects the scores of the trials of both runs and of the recordings.
     pub(super) fn collect(pairs: &'a Pairs<'a>) -> Self {
-        let mut known = Self::default();
+        let mut collected = Self::default();
         for case in &pairs.cases {
             for record in case.baseline.trials.iter().chain(&case.candidate.trials) {
-                known.add(case.case, record, true);
+                collected.add(case.case, record, true);
             }
             if let Some(record) = case.recorded_any {
-                known.add(case.case, record, false);
+                collected.add(case.case, record, false);
             }
         }
-        known
+        collected
     }
 
     fn add(&mut self, case: &'a CaseId, record: &'a TrialRecord, own: bool) {
@@ -82,18 +82,18 @@ impl<'a> Known<'a> {
         let given = record.scores.iter().find(|score| score.evaluator.kind == ScoreKind::Label);
         let label = record.trial.success.or_else(|| given.and_then(|score| score.success));
         for score in &record.scores {
-            let words = self.0.entry(score.evaluator.name.as_str()).or_default();
+            let scores = self.0.entry(score.evaluator.name.as_str()).or_default();
             if own {
-                let version = words.versions.entry(score.evaluator.digest.as_str());
+                let version = scores.versions.entry(score.evaluator.digest.as_str());
                 version.or_insert_with(|| score.evaluator.clone());
-                words.scored += usize::from(score.success.is_some());
-                words.errors += usize::from(score.success.is_none());
+                scores.scored += usize::from(score.success.is_some());
+                scores.errors += usize::from(score.success.is_none());
             }
-            let tallies = words.slices.entry(score.slice.as_deref().unwrap_or_default()).or_default();
+            let counts = scores.slices.entry(score.slice.as_deref().unwrap_or_default()).or_default();
             // A label is not compared with itself.
             let other = score.evaluator.kind != ScoreKind::Label || record.trial.success.is_some();
-            if let (Some(label), Some(word), true) = (label, score.success, other) {
-                tallies.entry(case).or_default().add(label, word);
+            if let (Some(label), Some(score), true) = (label, score.success, other) {
+                counts.entry(case).or_default().add(label, score);
             }
         }
     }
@@ -101,7 +101,7 @@ impl<'a> Known<'a> {
     /// Evaluators in their order with their agreement. Evaluators that scored only recordings are left out.
     pub(super) fn measure(&self, policy: &JudgePolicy) -> Vec<MeasuredEvaluator> {
         let mut all: Vec<MeasuredEvaluator> =
-            self.0.values().filter_map(|words| words.measure(policy)).collect();
+            self.0.values().filter_map(|scores| scores.measure(policy)).collect();
         all.sort_by(|a, b| a.evaluator.order().cmp(&b.evaluator.order()));
         all
     }
@@ -115,7 +115,7 @@ pub(super) struct MeasuredEvaluator {
 
 impl MeasuredEvaluator {
     /// Slices in which the evaluator can decide, with `Some(None)` for all; absent if it cannot decide.
-    pub(super) fn may_vote(&self) -> Option<Option<BTreeSet<String>>> {
+    pub(super) fn qualified_slices(&self) -> Option<Option<BTreeSet<String>>> {
         if !self.result.qualified {
             return None;
         }
@@ -127,21 +127,21 @@ impl MeasuredEvaluator {
         } else {
             &self.result.slices
         };
-        let voting = slices.iter().filter(|slice| slice.qualified);
-        Some(Some(voting.map(|slice| slice.slice.clone().unwrap_or_default()).collect()))
+        let qualified = slices.iter().filter(|slice| slice.qualified);
+        Some(Some(qualified.map(|slice| slice.slice.clone().unwrap_or_default()).collect()))
     }
 }
 
-impl<'a> Words<'a> {
+impl<'a> EvaluatorScores<'a> {
     /// Confusion counts of all slices together.
-    fn together(&self) -> Tallies<'a> {
-        let mut together = Tallies::new();
-        for (case, tally) in self.slices.values().flatten() {
+    fn together(&self) -> CountsByCase<'a> {
+        let mut together = CountsByCase::new();
+        for (case, count) in self.slices.values().flatten() {
             let sum = together.entry(*case).or_default();
-            sum.successes += tally.successes;
-            sum.passed += tally.passed;
-            sum.failures += tally.failures;
-            sum.caught += tally.caught;
+            sum.successes += count.successes;
+            sum.passed += count.passed;
+            sum.failures += count.failures;
+            sum.caught += count.caught;
         }
         together
     }
@@ -152,8 +152,8 @@ impl<'a> Words<'a> {
         let digests: Vec<&str> = self.versions.keys().copied().collect();
         let one_version = digests.len() == 1;
         let together = self.together();
-        let measured = |slice: Option<&str>, tallies: &Tallies<'_>| {
-            let mut agreement = Agreement::measure(slice, tallies, policy);
+        let measured = |slice: Option<&str>, counts: &CountsByCase<'_>| {
+            let mut agreement = Agreement::measure(slice, counts, policy);
             if !one_version {
                 agreement.qualified = false;
                 agreement.reason =
@@ -167,14 +167,14 @@ impl<'a> Words<'a> {
         let mut overall = measured(None, &together);
         let in_slices = self.slices.keys().any(|slice| !slice.is_empty());
         let slices: Vec<Agreement> = if in_slices {
-            self.slices.iter().map(|(slice, tallies)| measured(Some(*slice), tallies)).collect()
+            self.slices.iter().map(|(slice, counts)| measured(Some(*slice), counts)).collect()
         } else {
             Vec::new()
         };
         if in_slices && is_judge && one_version {
-            let voting = slices.iter().filter(|slice| slice.qualified).count();
-            overall.qualified = voting > 0;
-            overall.reason = format!("decides in {voting} of {} slices", slices.len());
+            let qualified = slices.iter().filter(|slice| slice.qualified).count();
+            overall.qualified = qualified > 0;
+            overall.reason = format!("decides in {qualified} of {} slices", slices.len());
         }
         let result = EvaluatorResult {
             name: evaluator.name.clone(),
@@ -191,14 +191,14 @@ impl<'a> Words<'a> {
 }
 
 impl Agreement {
-    fn measure(slice: Option<&str>, tallies: &Tallies<'_>, policy: &JudgePolicy) -> Self {
-        let sum = |of: fn(&Tally) -> usize| tallies.values().map(of).sum::<usize>();
-        let (successes, passed) = (sum(|tally| tally.successes), sum(|tally| tally.passed));
-        let (failures, caught) = (sum(|tally| tally.failures), sum(|tally| tally.caught));
+    fn measure(slice: Option<&str>, counts: &CountsByCase<'_>, policy: &JudgePolicy) -> Self {
+        let sum = |of: fn(&ConfusionCounts) -> usize| counts.values().map(of).sum::<usize>();
+        let (successes, passed) = (sum(|count| count.successes), sum(|count| count.passed));
+        let (failures, caught) = (sum(|count| count.failures), sum(|count| count.caught));
         let labels = successes + failures;
         let agreement = (labels > 0).then(|| float(passed + caught) / float(labels));
-        let bound = |level: f64, of: fn(&Tally) -> (usize, usize)| {
-            let shares: Vec<f64> = tallies
+        let bound = |level: f64, of: fn(&ConfusionCounts) -> (usize, usize)| {
+            let shares: Vec<f64> = counts
                 .values()
                 .map(of)
                 .filter(|(all, _)| *all > 0)
@@ -206,11 +206,11 @@ impl Agreement {
                 .collect();
             (!shares.is_empty()).then(|| Sample::new(&shares, 0.0).lower_bound(level))
         };
-        let both = |tally: &Tally| (tally.successes + tally.failures, tally.passed + tally.caught);
+        let both = |count: &ConfusionCounts| (count.successes + count.failures, count.passed + count.caught);
         let agreement_lower = bound(policy.alpha, both).zip(agreement).map(|(lower, mean)| lower.min(mean));
         let half = 0.5 * policy.alpha;
-        let lowers = bound(half, |tally| (tally.successes, tally.passed))
-            .zip(bound(half, |tally| (tally.failures, tally.caught)));
+        let lowers = bound(half, |count| (count.successes, count.passed))
+            .zip(bound(half, |count| (count.failures, count.caught)));
         let kappa = kappa(float(successes), float(passed), float(failures), float(caught));
         let kappa_lower = lowers.zip(kappa).and_then(|((passed, caught), estimate)| {
             let (successes, failures) = (float(successes), float(failures));
@@ -220,7 +220,7 @@ impl Agreement {
         let mut measured = Self {
             slice: slice.map(str::to_owned),
             labels: cast::to_u64(labels),
-            cases: cast::to_u64(tallies.len()),
+            cases: cast::to_u64(counts.len()),
             successes: cast::to_u64(successes),
             successes_passed: cast::to_u64(passed),
             failures: cast::to_u64(failures),
@@ -279,8 +279,8 @@ fn kappa(successes: f64, passed: f64, failures: f64, caught: f64) -> Option<f64>
     if all <= 0.0 {
         return None;
     }
-    let words = passed + (failures - caught);
-    let chance = (successes * words + failures * (all - words)) / (all * all);
+    let scores = passed + (failures - caught);
+    let chance = (successes * scores + failures * (all - scores)) / (all * all);
     let agreed = (passed + caught) / all;
     (chance < 1.0 - 1e-12).then(|| (agreed - chance) / (1.0 - chance))
 }

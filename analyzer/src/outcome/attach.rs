@@ -80,7 +80,7 @@ fn current_versions(rows: &[Score]) -> BTreeMap<String, Arc<Evaluator>> {
     let evaluator = |row: &Score| Evaluator {
         name: row.evaluator.clone(),
         kind: row.kind,
-        rank: row.priority,
+        priority: row.priority,
         digest: row.evaluator_digest.clone(),
     };
     latest.into_iter().map(|(name, row)| (name.to_owned(), Arc::new(evaluator(row)))).collect()

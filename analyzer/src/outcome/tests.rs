@@ -13,7 +13,7 @@ use crate::run::Run;
 use crate::{Analysis, analyze_once};
 
 fn evaluator(name: &str, kind: ScoreKind) -> Arc<Evaluator> {
-    Arc::new(Evaluator { name: name.to_owned(), kind, rank: 0, digest: format!("{name}-1") })
+    Arc::new(Evaluator { name: name.to_owned(), kind, priority: 0, digest: format!("{name}-1") })
 }
 
 fn says(evaluator: &Arc<Evaluator>, success: Option<bool>, slice: Option<&str>) -> TrialScore {

@@ -19,10 +19,10 @@ fn a_plain_regression_is_blocked_at_an_early_look_and_says_so() {
     let runs = pair(&outcomes(200, 3, 0), &outcomes(200, 3, 60));
     let verdict = asked(&success_only(""), &runs, MonitoringPlan::PlannedLooks(4));
     assert_eq!((verdict.verdict, verdict.looks), (Decision::Block, 1));
-    let course = verdict.monitoring.look_history.expect("looks");
-    assert_eq!((course.kind, course.cases, course.planned_cases), (MonitoringKind::Looks, 50, 200));
+    let history = verdict.monitoring.look_history.expect("looks");
+    assert_eq!((history.kind, history.cases, history.planned_cases), (MonitoringKind::Looks, 50, 200));
     assert!(
-        course.stopped_early && course.looks[0].boundary.is_some_and(|bound| (bound - 3.7496).abs() < 1e-3)
+        history.stopped_early && history.looks[0].boundary.is_some_and(|bound| (bound - 3.7496).abs() < 1e-3)
     );
     assert_eq!((verdict.pairs.cases, verdict.metrics[0].cases), (50, 50));
     assert!(verdict.notes[0].contains("look 1 of 4, with 50 of 200 planned cases"), "{:?}", verdict.notes);
@@ -40,7 +40,7 @@ fn one_planned_look_is_the_plain_decision() {
     assert_eq!(plain.verdict, looked.verdict);
     for (a, b) in plain.metrics.iter().zip(&looked.metrics) {
         assert_eq!((a.state, a.cases), (b.state, b.cases));
-        // Levels near 1 are not told apart.
+        // Levels near 1 are not reported apart.
         let near = (a.p_block - b.p_block).abs() <= 2e-3 * a.p_block.max(1e-9);
         assert!(near || a.p_block > 0.97, "{} {}", a.p_block, b.p_block);
     }
@@ -91,21 +91,21 @@ fn an_extension_bets_with_what_the_plan_left() {
         Decision::Inconclusive
     );
     let verdict = asked(&policy, &runs, MonitoringPlan::Waves(waves(&ends)));
-    let course = verdict.monitoring.look_history.expect("looks");
-    assert_eq!((verdict.verdict, course.extension_looks, course.plan_share), (Decision::Approve, 5, 0.8));
-    assert!(course.looks[5].boundary.is_none());
+    let history = verdict.monitoring.look_history.expect("looks");
+    assert_eq!((verdict.verdict, history.extension_looks, history.plan_share), (Decision::Approve, 5, 0.8));
+    assert!(history.looks[5].boundary.is_none());
 }
 
 #[test]
 fn betting_after_every_case_stops_when_it_has_seen_enough() {
     let runs = pair(&outcomes(200, 3, 0), &outcomes(200, 3, 100));
     let verdict = asked(&success_only(""), &runs, MonitoringPlan::Anytime);
-    let course = verdict.monitoring.look_history.expect("every case");
+    let history = verdict.monitoring.look_history.expect("every case");
     assert_eq!(
-        (verdict.verdict, course.kind, course.stopped_early),
+        (verdict.verdict, history.kind, history.stopped_early),
         (Decision::Block, MonitoringKind::Anytime, true)
     );
-    assert!(course.cases < 60 && course.looks.last().is_some_and(|last| last.cases == course.cases));
+    assert!(history.cases < 60 && history.looks.last().is_some_and(|last| last.cases == history.cases));
     let runs = pair(&outcomes(200, 3, 0), &outcomes(200, 3, 0));
     let verdict = asked(&success_only(""), &runs, MonitoringPlan::Anytime);
     // More than the 59 that a fixed number of cases needs.
@@ -145,13 +145,15 @@ fn a_critical_slice_blocks_where_the_whole_does_not() {
     // Ten of 400 break, all of them among the forty of gold.
     let runs = sliced(pair(&outcomes(400, 1, 0), &outcomes(400, 1, 10)), 40);
     let slice = |more: &str| success_only(&format!("[slice.gold]\nwhere = {{ tier = \"gold\" }}\n{more}"));
-    let told = asked(&slice(""), &runs, MonitoringPlan::SingleLook);
-    assert_eq!((told.verdict, told.slices[0].state), (Decision::Approve, MetricState::Deteriorated));
-    assert!(told.slices[0].has_enough_cases && !told.slices[0].critical && told.slices[0].cases == 40);
+    let reported = asked(&slice(""), &runs, MonitoringPlan::SingleLook);
+    assert_eq!((reported.verdict, reported.slices[0].state), (Decision::Approve, MetricState::Deteriorated));
+    assert!(
+        reported.slices[0].has_enough_cases && !reported.slices[0].critical && reported.slices[0].cases == 40
+    );
     let blocked = asked(&slice("critical = true"), &runs, MonitoringPlan::SingleLook);
     assert_eq!((blocked.verdict, codes(&blocked)[0]), (Decision::Block, ReasonCode::Deteriorated));
     assert_eq!(blocked.reasons[0].metric.as_deref(), Some("slice.gold.success"));
-    assert_eq!(blocked.metrics.len(), told.metrics.len());
+    assert_eq!(blocked.metrics.len(), reported.metrics.len());
     // Required, it must reach the floor of its margin.
     let runs = sliced(pair(&outcomes(400, 1, 0), &outcomes(400, 1, 0)), 40);
     let needed = asked(&slice("required = true"), &runs, MonitoringPlan::SingleLook);
