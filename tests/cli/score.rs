@@ -300,9 +300,9 @@ async fn bad_responses_are_bounded_errors_and_are_repeated_next_time() {
     let errors: BTreeMap<&str, &str> =
         scores.iter().filter_map(|row| Some((row.case.as_str(), row.error.as_deref()?))).collect();
     for (case, words) in [
-        ("c000", "more than 1048576 bytes"),
+        ("c000", "longer than 1048576 bytes"),
         ("c001", "not UTF-8"),
-        ("c002", "more than 1048576 bytes"),
+        ("c002", "longer than 1048576 bytes"),
         ("c003", "timed out"),
         ("c004", "expected one JSON object"),
         ("c005", "302"),
