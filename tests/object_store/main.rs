@@ -178,7 +178,7 @@ fn the_binary_imports_into_a_bucket_and_looks_into_it() {
         text.split("--- stdout\n").nth(1).and_then(|text| text.split("\n--- stderr").next()).expect("output");
     let list: serde_json::Value = serde_json::from_str(json).expect("JSON");
     let id = list["shown"][0]["session"].as_str().expect("a session").to_owned();
-    assert_eq!(list["whole"], list["sessions"], "{text}");
+    assert_eq!(list["complete"], list["sessions"], "{text}");
     let (code, text) = run(&["sessions", "show", &id, "--store", "s3://lake/prod", "-v"]);
     assert_eq!(code, Some(0), "{text}");
     let (code, text) = run(&["sessions", "verify", "--strict", "--store", "s3://lake/prod"]);

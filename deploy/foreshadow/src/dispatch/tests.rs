@@ -63,7 +63,7 @@ async fn a_repeated_file_and_a_repeated_trial_are_refused() {
         store.read_table(&snapshot, store::table::Table::Trials, None).await.expect("trials");
     assert_eq!((snapshot.sources().count(), trials.len()), (1, 1));
     assert_eq!(trials[0].answer.as_deref(), Some("hello"));
-    workspace.run("sessions verify --strict --store @run").await.expect("whole");
+    workspace.run("sessions verify --strict --store @run").await.expect("complete");
 }
 
 #[tokio::test]
