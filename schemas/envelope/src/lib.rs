@@ -50,6 +50,8 @@ mod file;
 mod parse;
 mod pointer;
 mod policy;
+#[cfg(test)]
+mod reference;
 mod rule_id;
 mod rules;
 mod session;

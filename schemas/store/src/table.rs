@@ -12,6 +12,8 @@ mod fields;
 mod pages;
 pub mod point_lookup;
 mod read;
+#[cfg(test)]
+mod reference;
 mod write;
 
 pub use arrays::{ExchangeWithChunkRows, TableRow};
