@@ -4,15 +4,15 @@
 //! 1.9). Three statistics detect different changes, and a fourth serves arms with a single trial:
 //!
 //! - [`Statistic::Within`]: sum over sessions of the unbiased squared maximum mean discrepancy with a Gaussian kernel,
-//! whose bandwidth is the median distance within sessions (invariant under relabelling): each session's own change.
+//!   whose bandwidth is the median distance within sessions (invariant under relabelling): each session's own change.
 //!
 //! - [`Statistic::Cross`]: |sum of g|^2 - sum of |g|^2, g the difference of mean vectors of a session: a change in one
-//! direction common to the sessions.
+//!   direction common to the sessions.
 //!
 //! - [`Statistic::Dispersion`]: sum of the mean distance within the baseline minus within the candidate, either sign.
 //!
 //! - [`Statistic::Single`]: for sessions with one trial in an arm (a recording), its mean distance to the others minus
-//! that among the others; the position of the single trial is exchangeable (DECISION 1.7).
+//!   that among the others; the position of the single trial is exchangeable (DECISION 1.7).
 //!
 //! A change of answers is evidence of change, not of harm.
 
