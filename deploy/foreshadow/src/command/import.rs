@@ -148,7 +148,14 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Fai
         Some(path) => read_tools(path).map_err(Failure::usage)?,
         None => ToolCatalog::default(),
     };
-    let inputs = inputs::read(&args.paths, args.format.into(), &selection)?;
+    // Reading and decoding files blocks, so it does not run on a thread of the async runtime.
+    let (paths, format) = (args.paths.clone(), args.format.into());
+    let read = tokio::task::spawn_blocking(move || {
+        let inputs = inputs::read(&paths, format, &selection);
+        (selection, inputs)
+    });
+    let (selection, inputs) = read.await.map_err(Failure::work)?;
+    let inputs = inputs?;
     let mut summary = ImportSummary::new(location, args.format.into());
     let converted =
         convert(&args, context, &into, &tools, &selection, inputs, &mut destination, &mut summary)?;
