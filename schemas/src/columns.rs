@@ -31,7 +31,7 @@ pub enum LogicalType {
     /// UTC, microseconds since 1970.
     Timestamp,
     /// A list without nulls.
-    List(&'static LogicalType),
+    List(&'static Self),
     /// Named columns of their own.
     Struct(&'static [Column]),
     /// Text keys with text values.
