@@ -155,7 +155,7 @@ fn a_collector_receives_the_events_and_its_absence_changes_no_exit_code() {
     let done = analyze(&format!("http://{unused}"));
     assert_eq!(done.status.code(), Some(3), "{}", binary::printed(&done));
     let stderr = String::from_utf8_lossy(&done.stderr);
-    assert!(stderr.contains("its events were not sent") && !stderr.contains("s3cret"), "{stderr}");
+    assert!(stderr.contains("sending its events to --otlp failed") && !stderr.contains("s3cret"), "{stderr}");
     let done = analyze("nowhere");
     assert_eq!(done.status.code(), Some(2), "{}", binary::printed(&done));
 }
