@@ -75,6 +75,15 @@ enum Style {
     Json,
 }
 
+/// An object below a key.
+struct Section<'a> {
+    path: String,
+    schema: &'a Value,
+    definition: Option<String>,
+    is_list: bool,
+    description: String,
+}
+
 struct Page<'a> {
     schema: &'a Value,
     style: Style,
@@ -116,6 +125,7 @@ impl<'a> Page<'a> {
         (schema, name)
     }
 
+    /// Renders the keys of an object, then the objects below it.
     fn object(&mut self, schema: &'a Value, path: &str) {
         let Some(properties) = schema.get("properties").and_then(Value::as_object) else { return };
         let required: Vec<&str> = schema
@@ -131,79 +141,95 @@ impl<'a> Page<'a> {
             let (resolved, definition) = self.resolve(property);
             let description = description(property, resolved);
             assert!(!description.is_empty(), "key `{path}.{name}` has no description");
-            let (items, item_definition) = resolved.get("items").map_or((None, None), |items| {
-                let (items, name) = self.resolve(items);
-                (Some(items), name)
-            });
-            let (values, value_definition) = resolved
-                .get("additionalProperties")
-                .filter(|values| values.is_object())
-                .map_or((None, None), |values| {
-                    let (values, name) = self.resolve(values);
-                    (Some(values), name)
-                });
-            let child = |suffix: &str| match self.style {
-                Style::Toml if path.is_empty() => format!("{name}{suffix}"),
-                Style::Json if path.is_empty() => format!("{name}{suffix}"),
-                Style::Toml | Style::Json => format!("{path}.{name}{suffix}"),
-            };
-            let mut kind = type_text(resolved);
-            let mut nested = None;
-            if is_object(resolved) {
-                nested = Some((child(""), resolved, definition, false));
-            } else if let Some(items) = items.filter(|items| is_object(items)) {
-                "list of tables".clone_into(&mut kind);
-                nested = Some((child(""), items, item_definition, true));
-            } else if let Some(values) = values.filter(|values| is_object(values)) {
-                "tables by name".clone_into(&mut kind);
-                nested = Some((child(".NAME"), values, value_definition, false));
-            }
-            let default = if required.contains(&name.as_str()) {
-                "required".to_owned()
-            } else {
-                property
-                    .get("default")
-                    .or_else(|| resolved.get("default"))
-                    .map_or_else(String::new, default_text)
-            };
-            if nested.is_none() || self.style == Style::Json || required.contains(&name.as_str()) {
+            let is_required = required.contains(&name.as_str());
+            let (kind, nested) = self.nested(name, path, resolved, definition, &description);
+            if nested.is_none() || self.style == Style::Json || is_required {
                 let mut row = vec![format!("`{name}`"), kind];
                 if self.style == Style::Toml {
-                    row.push(default);
+                    row.push(if is_required {
+                        "required".to_owned()
+                    } else {
+                        default_of(property, resolved)
+                    });
                 }
-                row.push(description.clone());
+                row.push(description);
                 rows.push(row);
             }
-            inner.extend(nested.map(|nested| (nested, description)));
+            inner.extend(nested);
         }
-        if !rows.is_empty() {
-            if path.is_empty() && self.style == Style::Toml {
-                self.text.push_str("\n## Keys at the top of the file\n");
-            }
-            let head: &[&str] = match self.style {
-                Style::Toml => &["key", "type", "default", "meaning"],
-                Style::Json => &["field", "type", "meaning"],
-            };
-            self.text.push_str(&format!("\n{}", table(head, &rows)));
-        }
-        for ((path, schema, definition, is_list), description) in inner {
-            if definition.as_ref().is_some_and(|name| self.open.contains(name)) {
-                continue;
-            }
-            let heading = match (self.style, is_list) {
-                (Style::Toml, true) => format!("[[{path}]]"),
-                (Style::Toml, false) => format!("[{path}]"),
-                (Style::Json, true) => format!("{path}[]"),
-                (Style::Json, false) => path.clone(),
-            };
-            self.text.push_str(&format!("\n## {heading}\n\n{description}\n"));
-            self.open.extend(definition.clone());
-            self.object(schema, &path);
-            if definition.is_some() {
-                self.open.pop();
-            }
+        self.rows(path, &rows);
+        for section in inner {
+            self.section(section);
         }
     }
+
+    /// The type of a key, and the section of its object, list of objects or map of objects.
+    fn nested(
+        &self,
+        name: &str,
+        path: &str,
+        resolved: &'a Value,
+        definition: Option<String>,
+        description: &str,
+    ) -> (String, Option<Section<'a>>) {
+        let child = |suffix: &str| {
+            if path.is_empty() { format!("{name}{suffix}") } else { format!("{path}.{name}{suffix}") }
+        };
+        let section = |path, schema, definition, is_list| {
+            Some(Section { path, schema, definition, is_list, description: description.to_owned() })
+        };
+        if is_object(resolved) {
+            return (type_text(resolved), section(child(""), resolved, definition, false));
+        }
+        if let Some((items, definition)) = resolved.get("items").map(|items| self.resolve(items))
+            && is_object(items)
+        {
+            return ("list of tables".to_owned(), section(child(""), items, definition, true));
+        }
+        let values = resolved.get("additionalProperties").filter(|values| values.is_object());
+        if let Some((values, definition)) = values.map(|values| self.resolve(values))
+            && is_object(values)
+        {
+            return ("tables by name".to_owned(), section(child(".NAME"), values, definition, false));
+        }
+        (type_text(resolved), None)
+    }
+
+    fn rows(&mut self, path: &str, rows: &[Vec<String>]) {
+        if rows.is_empty() {
+            return;
+        }
+        if path.is_empty() && self.style == Style::Toml {
+            self.text.push_str("\n## Keys at the top of the file\n");
+        }
+        let head: &[&str] = match self.style {
+            Style::Toml => &["key", "type", "default", "meaning"],
+            Style::Json => &["field", "type", "meaning"],
+        };
+        self.text.push_str(&format!("\n{}", table(head, rows)));
+    }
+
+    fn section(&mut self, section: Section<'a>) {
+        let Section { path, schema, definition, is_list, description } = section;
+        if definition.as_ref().is_some_and(|name| self.open.contains(name)) {
+            return;
+        }
+        let heading = match (self.style, is_list) {
+            (Style::Toml, true) => format!("[[{path}]]"),
+            (Style::Toml, false) => format!("[{path}]"),
+            (Style::Json, true) => format!("{path}[]"),
+            (Style::Json, false) => path.clone(),
+        };
+        self.text.push_str(&format!("\n## {heading}\n\n{description}\n"));
+        let depth = self.open.len();
+        self.open.extend(definition);
+        self.object(schema, &path);
+        self.open.truncate(depth);
+    }
+}
+
+fn default_of(property: &Value, resolved: &Value) -> String {
+    property.get("default").or_else(|| resolved.get("default")).map_or_else(String::new, default_text)
 }
 
 fn is_object(schema: &Value) -> bool {
