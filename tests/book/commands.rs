@@ -100,7 +100,7 @@ fn run(page: &Page, script: &str) -> Result<(), String> {
     command.args(["-euo", "pipefail"]).arg(&file).current_dir(folder.path());
     command.env("FORESHADOW_BIN", binary::foreshadow()).env("HOME", folder.path());
     command.env("XDG_DATA_HOME", folder.path().join("data"));
-    command.env("FORESHADOW_DATA", crate::root().join("tests/data"));
+    command.env("FORESHADOW_DATA", pages::root().join("tests/data"));
     if script.contains("foreshadow demo") {
         command.env("DEMO_FOLDER", demo_folder());
     }

@@ -4,8 +4,7 @@ use std::path::{Component, Path, PathBuf};
 
 use regex::Regex;
 
-use crate::pages::{self, Page};
-use crate::root;
+use crate::pages::{self, Page, root};
 
 /// The anchors that mdBook and GitHub give the headings of a page.
 fn anchors(page: &str) -> Vec<String> {

@@ -5,18 +5,16 @@ mod examples;
 mod links;
 mod pages;
 
-use std::path::{Path, PathBuf};
+use std::io::Write as _;
 
-/// The root of the workspace.
-pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the workspace").to_owned()
-}
+use crate::pages::root;
 
 #[test]
 fn mdbook_builds_every_page() {
     let Some(mdbook) = std::env::var_os("FORESHADOW_TEST_MDBOOK") else {
         assert!(std::env::var_os("CI").is_none(), "CI must set FORESHADOW_TEST_MDBOOK (tests/run does)");
-        println!("not exercised: mdBook is not installed, so the book was not built");
+        let _ =
+            writeln!(std::io::stderr(), "not exercised: mdBook is not installed, so the book was not built");
         return;
     };
     let folder = tempfile::tempdir().expect("a temporary folder");

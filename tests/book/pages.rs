@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::root;
+/// The root of the workspace.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ is in the workspace").to_owned()
+}
 
 /// One page.
 #[derive(Debug)]

@@ -226,15 +226,16 @@ fn invariants_on_answers_and_response_times() {
     assert_eq!((few.code, few.has_reason("below_floor", "response-time")), (4, true), "149 are needed");
 }
 
+/// A policy in which no metric decides, so that the invariants alone do.
+fn only(invariants: &str) -> String {
+    format!("policy = 1\nmetrics = [\"success\"]\n[metric.success]\ndecides = false\n{invariants}")
+}
+
 #[test]
 fn invariants_on_tool_calls_of_recorded_sessions() {
     let folder = tempfile::tempdir().expect("temp");
     let folder = folder.path();
     import(folder, &data("baseline-tool-calling.jsonl.zst"), "base", "baseline");
-    let only = |text: &str| {
-        format!("policy = 1\nmetrics = [\"success\"]\n[metric.success]\ndecides = false\n{text}")
-    };
-
     let twice = import_changed(folder, "twice", |messages| {
         let Some(place) = calls(messages, |tool| WRITES.contains(&tool)).first().copied() else {
             return false;

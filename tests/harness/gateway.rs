@@ -15,58 +15,19 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 pub mod play;
+mod session;
 mod variation;
 mod write;
 
+pub use session::{Call, Session};
+use session::{Message, Scene, Setting};
 use variation::digit_permutation;
 use write::MessageWriter;
-
-/// One request and its response.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Call {
-    /// Edge of the exchange.
-    pub edge: Edge,
-    /// Path of the request.
-    pub path: &'static str,
-    /// Body of the request.
-    pub request: Bytes,
-    /// Body of the response.
-    pub response: Bytes,
-    /// Whether the response is a stream of server-sent events.
-    pub streamed: bool,
-}
-
-/// One session with its calls in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Session {
-    /// Value of the session header.
-    pub id: String,
-    /// Calls in order.
-    pub calls: Vec<Call>,
-}
 
 /// The sessions of all files.
 #[derive(Debug)]
 pub struct Traffic {
     scenes: Vec<Scene>,
-}
-
-/// One recorded session.
-#[derive(Debug)]
-struct Scene {
-    setting: std::sync::Arc<Setting>,
-    ticket: Option<String>,
-    messages: Vec<Message>,
-    /// Value of `created`: seconds since 1970.
-    started: u64,
-}
-
-/// Policy, model and tools that the sessions of one file share.
-#[derive(Debug)]
-struct Setting {
-    model: String,
-    policy: String,
-    tools: Vec<Value>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -103,35 +64,6 @@ struct Task {
 struct Simulation {
     task_id: Value,
     messages: Vec<Message>,
-}
-
-/// A message of a tau2-bench file.
-#[derive(Debug, Clone, Deserialize)]
-struct Message {
-    role: String,
-    content: Option<String>,
-    #[serde(default)]
-    tool_calls: Option<Vec<ToolCall>>,
-    id: Option<String>,
-    requestor: Option<String>,
-    #[serde(default)]
-    error: Option<bool>,
-    usage: Option<Usage>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-struct ToolCall {
-    #[serde(default)]
-    id: String,
-    name: String,
-    arguments: Map<String, Value>,
-    requestor: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, Deserialize)]
-struct Usage {
-    prompt_tokens: u64,
-    completion_tokens: u64,
 }
 
 impl Traffic {

@@ -178,7 +178,7 @@ impl Tree {
                 continue;
             }
             let module = &self.modules[&at];
-            for target in module.reexports.get(name).into_iter().flatten() {
+            if let Some(target) = module.reexports.get(name).and_then(|targets| targets.first()) {
                 let through = [target.as_slice(), &rest[1..]].concat();
                 return Some(self.resolve(&at, &through, depth + 1).unwrap_or(at));
             }

@@ -18,7 +18,7 @@ use rdkafka::{Message as _, Offset, TopicPartitionList};
 use schemas::id::{ExchangeId, SessionId};
 use schemas::keys::Digest;
 use tests::binary::files_below;
-use tests::gateway::play::{Played, RouteUrls, Upstream, play, routes};
+use tests::gateway::play::{RouteUrls, SentTraffic, Upstream, play, routes};
 use tests::kafka::Cluster;
 use tests::process::Running;
 
@@ -58,7 +58,12 @@ fn configure(folder: &Path, cluster: &Cluster, topic: &str, store: &str, routes:
 }
 
 /// Plays sessions through `foreshadow record` into a new topic, and stops it in order.
-async fn publish(folder: &Path, cluster: &Cluster, topic: &str, sessions: std::ops::Range<usize>) -> Played {
+async fn publish(
+    folder: &Path,
+    cluster: &Cluster,
+    topic: &str,
+    sessions: std::ops::Range<usize>,
+) -> SentTraffic {
     cluster.create_topic(topic, PARTITIONS).await;
     let upstream = Arc::new(Upstream::start().await);
     configure(folder, cluster, topic, "store", &routes(&upstream));
@@ -319,9 +324,9 @@ async fn tap() {
         let past = play(&traffic, sessions.clone(), clients as u64, clients, &upstream, &direct).await;
         let tapped = play(&traffic, sessions, clients as u64, clients, &upstream, &tap_urls).await;
         assert_eq!((past.failed, tapped.failed), (0, 0), "every request is answered");
-        let middle = |played: &Played| played.latencies[played.latencies.len() / 2].as_secs_f64() * 1e3;
+        let middle = |played: &SentTraffic| played.latencies[played.latencies.len() / 2].as_secs_f64() * 1e3;
         #[expect(clippy::cast_precision_loss, reason = "a few digits are shown")]
-        let rate = |played: &Played| played.requests as f64 / played.took.as_secs_f64();
+        let rate = |played: &SentTraffic| played.requests as f64 / played.took.as_secs_f64();
         let found = format!(
             "{:.0} and {:.0} requests/s; median {:.2} and {:.2} ms",
             rate(&tapped),

@@ -10,24 +10,15 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 mod reader;
+mod segment;
 
 pub use reader::LogReader;
 use reader::scan;
-
-/// The version of segments that this build writes, and the only one it reads.
-const VERSION: u8 = 1;
-
-/// First bytes of every segment: name of the format and [`VERSION`].
-const MAGIC: [u8; 8] = [b'F', b'S', b'L', b'O', b'G', 0, 0, VERSION];
-
-/// Bytes before each payload: length and CRC-32, little-endian.
-const FRAME_HEAD: usize = 8;
+use segment::{FRAME_HEAD, MAGIC, VERSION, io, segments};
+pub use segment::{LogError, MAX_RECORD_BYTES};
 
 /// Bytes of frames buffered in memory before they are written.
 const BUFFER_BYTES: usize = 256 << 10;
-
-/// Longest record, bytes.
-pub const MAX_RECORD_BYTES: usize = 64 << 20;
 
 /// Bounds of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,64 +33,6 @@ impl Default for LogOptions {
     fn default() -> Self {
         Self { segment_bytes: 16 << 20, max_bytes: 1 << 30 }
     }
-}
-
-/// A log cannot be opened, read or appended to.
-#[derive(Debug, thiserror::Error)]
-pub enum LogError {
-    /// The disk failed.
-    #[error("log {path}: {source}")]
-    Io {
-        /// File or folder.
-        path: PathBuf,
-        /// Error of the operating system.
-        source: std::io::Error,
-    },
-    /// Another process has locked the log.
-    #[error("log {path} is in use by another process; stop that process first")]
-    InUse {
-        /// Folder of the log.
-        path: PathBuf,
-    },
-    /// The segments have reached their largest size.
-    #[error("log is full: {bytes} of {max_bytes} bytes")]
-    Full {
-        /// Size of the segments, bytes.
-        bytes: u64,
-        /// [`LogOptions::max_bytes`].
-        max_bytes: u64,
-    },
-    /// The record is empty or too long.
-    #[error("record has {bytes} bytes, allowed are 1 to {MAX_RECORD_BYTES}")]
-    RecordSize {
-        /// Length of the record, bytes.
-        bytes: usize,
-    },
-    /// The segment has another format version.
-    #[error(
-        "segment {path} has version {found}, this build reads {VERSION}; read it with the foreshadow that wrote it"
-    )]
-    Version {
-        /// Path of the segment.
-        path: PathBuf,
-        /// Version of the segment.
-        found: u8,
-    },
-    /// The segment is damaged before its end.
-    #[error(
-        "segment {path} is damaged at byte {offset}; restore it from a copy, or move it away to continue without its records"
-    )]
-    Damaged {
-        /// Path of the segment.
-        path: PathBuf,
-        /// Offset of the damaged frame, bytes.
-        offset: u64,
-    },
-}
-
-fn io(path: &Path) -> impl FnOnce(std::io::Error) -> LogError {
-    let path = path.to_owned();
-    move |source| LogError::Io { path, source }
 }
 
 /// File of a segment; tests substitute a full disk.
@@ -347,21 +280,6 @@ impl LogWriter {
         self.skips = false;
         Ok(())
     }
-}
-
-fn segments(folder: &Path) -> Result<Vec<(u64, PathBuf)>, LogError> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(io(folder))? {
-        let path = entry.map_err(io(folder))?.path();
-        let stem = path.file_stem().and_then(|stem| stem.to_str());
-        if path.extension().is_some_and(|extension| extension == "log")
-            && let Some(first) = stem.and_then(|stem| stem.parse().ok())
-        {
-            found.push((first, path));
-        }
-    }
-    found.sort();
-    Ok(found)
 }
 
 fn make_segment(folder: &Path, first: u64) -> Result<PathBuf, LogError> {

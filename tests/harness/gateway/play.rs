@@ -130,7 +130,7 @@ pub fn routes(upstream: &Upstream) -> String {
 
 /// Numbers of the sent traffic.
 #[derive(Debug, Default, Clone)]
-pub struct Played {
+pub struct SentTraffic {
     /// Sessions sent.
     pub sessions: u64,
     /// Requests with the right response.
@@ -156,7 +156,7 @@ pub async fn play(
     clients: usize,
     upstream: &Arc<Upstream>,
     doors: &RouteUrls,
-) -> Played {
+) -> SentTraffic {
     let start = Instant::now();
     let next = Arc::new(AtomicUsize::new(places.start));
     let mut running = tokio::task::JoinSet::new();
@@ -165,7 +165,7 @@ pub async fn play(
         let (next, end) = (next.clone(), places.end);
         running.spawn(async move {
             let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
-            let mut played = Played::default();
+            let mut played = SentTraffic::default();
             loop {
                 let place = next.fetch_add(1, Ordering::Relaxed);
                 if place >= end {
@@ -179,7 +179,7 @@ pub async fn play(
             }
         });
     }
-    let mut all = Played::default();
+    let mut all = SentTraffic::default();
     while let Some(played) = running.join_next().await {
         let played = played.expect("a client does not panic");
         all.sessions += played.sessions;
@@ -199,7 +199,7 @@ async fn one(
     doors: &RouteUrls,
     session: &Session,
     call: &Call,
-    played: &mut Played,
+    played: &mut SentTraffic,
 ) {
     let asked = upstream.next.fetch_add(1, Ordering::Relaxed);
     upstream.due.lock().expect("no holder panics").insert(asked, (call.response.clone(), call.streamed));

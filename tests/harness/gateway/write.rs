@@ -5,8 +5,8 @@ use schemas::exchange::Edge;
 use seeded::Stream;
 use serde_json::{Value, json};
 
+use super::session::{Call, Message, Scene, Session, ToolCall};
 use super::variation::{permute_digits, provider_id};
-use super::{Call, Message, Scene, Session};
 
 /// Path of model calls.
 const MODEL_PATH: &str = "/v1/chat/completions";
@@ -140,7 +140,7 @@ impl<'a> MessageWriter<'a> {
         self.remember(&said);
     }
 
-    fn tool_call(&mut self, call: &super::ToolCall) -> Value {
+    fn tool_call(&mut self, call: &ToolCall) -> Value {
         let arguments = self.permuted(&Value::Object(call.arguments.clone()).to_string());
         let id = provider_id(&mut self.rng, "call_", 24);
         self.renamed.insert(call.id.clone(), id.clone());

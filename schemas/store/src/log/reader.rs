@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use super::{FRAME_HEAD, LogError, MAGIC, MAX_RECORD_BYTES, VERSION, io, segments};
+use super::segment::{FRAME_HEAD, LogError, MAGIC, MAX_RECORD_BYTES, VERSION, io, segments};
 
 /// Distance of the prefix checksums in [`has_complete_frame`], bytes.
 const CHECKSUM_STRIDE: usize = 4 << 10;
