@@ -14,7 +14,7 @@ mod segment;
 
 pub use reader::LogReader;
 use reader::scan;
-use segment::{FRAME_HEAD, MAGIC, VERSION, io, segments};
+use segment::{FRAME_HEAD, MAGIC, io, segments};
 pub use segment::{LogError, MAX_RECORD_BYTES};
 
 /// Bytes of frames buffered in memory before they are written.
