@@ -8,8 +8,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use bytes::Bytes;
-use schemas::exchange::Edge;
 use seeded::Key;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
