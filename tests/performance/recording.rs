@@ -10,7 +10,7 @@ use schemas::keys::RootKey;
 use store::Store;
 use store::table::Table;
 use tests::gateway::Traffic;
-use tests::gateway::play::{Played, RouteUrls, Upstream, play, routes};
+use tests::gateway::play::{SentTraffic, RouteUrls, Upstream, play, routes};
 
 /// The default of `flush-bytes`.
 pub(crate) const FLUSH_BYTES: &str = "32MiB";
@@ -36,7 +36,7 @@ pub(crate) async fn record(
     traffic: &Arc<Traffic>,
     sessions: std::ops::Range<usize>,
     flush_bytes: &str,
-) -> Played {
+) -> SentTraffic {
     let upstream = Arc::new(Upstream::start().await);
     let text = format!(
         "agent = \"support\"\nbuild = \"1\"\nstore = \"{0}/store\"\nstate-dir = \"{0}/state\"\n[archive]\nflush-every = \"1h\"\nflush-bytes = \"{2}\"\n{LIMITS}{1}",
