@@ -78,7 +78,8 @@ fn every_page_is_in_the_summary() {
 
 #[test]
 fn every_file_of_the_map_of_behaviours_exists() {
-    let page = pages::book().into_iter().find(|page| page.path.ends_with("contributing.md")).expect("the page");
+    let page =
+        pages::book().into_iter().find(|page| page.path.ends_with("contributing.md")).expect("the page");
     let file = Regex::new(r"\| `([^`]+\.rs)` \|").expect("is a pattern");
     let files: Vec<String> = file.captures_iter(&page.text).map(|found| found[1].to_owned()).collect();
     assert!(files.len() >= 30, "only {} behaviours are listed", files.len());

@@ -10,7 +10,7 @@ use schemas::keys::RootKey;
 use store::Store;
 use store::table::Table;
 use tests::gateway::Traffic;
-use tests::gateway::play::{SentTraffic, RouteUrls, Upstream, play, routes};
+use tests::gateway::play::{RouteUrls, SentTraffic, Upstream, play, routes};
 
 /// The default of `flush-bytes`.
 pub(crate) const FLUSH_BYTES: &str = "32MiB";
