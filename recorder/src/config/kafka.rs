@@ -202,8 +202,8 @@ mod tests {
             ("\"group.id\" = \"mine\"", "write `group`"),
             ("\"linger.sm\" = \"5\"", "No such configuration property"),
             ("\"linger.ms\" = \"soon\"", "linger.ms"),
-            ("\"sasl.password\" = \"${NO}\"", "no variable NO"),
-            ("\"sasl.password\" = \"${NO\"", "not closed"),
+            ("\"sasl.password\" = \"${NO}\"", "variable NO is not set"),
+            ("\"sasl.password\" = \"${NO\"", "no closing"),
         ] {
             let error = with(line);
             assert!(error.contains(expected) && error.contains("kafka.properties"), "{line}: {error}");

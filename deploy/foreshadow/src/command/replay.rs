@@ -59,7 +59,7 @@ pub(crate) struct Args {
     /// Fault rules for tool calls (TOML); the same seed gives both lanes the same faults.
     #[arg(long, value_name = "FILE")]
     faults: Option<PathBuf>,
-    /// Source of model responses: the recording, or the `upstream` in [model] of the candidate file.
+    /// Source of model responses: the recording, or the `upstream` in `[model]` of the candidate file.
     #[arg(long, value_enum, default_value = "recorded")]
     model: ModelName,
     /// Tool list (JSON, OpenAI or MCP form) with `effect`, `reversible` and `idempotent` for each tool.

@@ -27,7 +27,7 @@ pub(crate) struct Args {
     /// Run to score.
     #[arg(value_name = "RUN", required_unless_present = "template")]
     run: Option<String>,
-    /// Print a configuration that names every key of [score], and exit.
+    /// Print a configuration that names every key of `[score]`, and exit.
     #[arg(long)]
     template: bool,
 }

@@ -364,6 +364,6 @@ mod tests {
         let lines = lines(&session, None, Length::Short, true, &console).join("\n");
         assert!(lines.contains("· incomplete"), "{lines}");
         assert!(lines.contains("missing 1 of 4 exchanges, the first is 2"), "{lines}");
-        assert!(lines.contains("request body: piece 0 of"), "{lines}");
+        assert!(lines.contains("request body: chunk 0 of"), "{lines}");
     }
 }
