@@ -69,7 +69,7 @@ fn a_store_is_compacted_and_a_session_erased() {
     assert_eq!(show(folder, &other), shown_other);
     let again = binary::run(folder, &args);
     assert_eq!(again.status.code(), Some(2), "{}", printed(&again));
-    assert!(String::from_utf8_lossy(&again.stderr).contains("holds nothing of session"));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("has nothing of session"));
 }
 
 #[test]

@@ -285,9 +285,12 @@ impl PartitionBuffer {
         std::mem::take(&mut self.new_dead_letters)
     }
 
-    /// Records that the dead-letter topic has acknowledged the message at this offset.
-    pub(crate) fn ack_dead_letter(&mut self, offset: u64) {
-        self.pending_dead_letters.remove(&offset);
+    /// Records that the dead-letter topic has acknowledged the message at this offset. The offset that a commit may record
+    /// rises, so the time to the next commit runs from `now` if no message has arrived since the last commit request.
+    pub(crate) fn ack_dead_letter(&mut self, offset: u64, now: Instant) {
+        if self.pending_dead_letters.remove(&offset) && self.is_dirty() {
+            self.oldest.get_or_insert(now);
+        }
     }
 
     /// Whether the dead-letter topic has not acknowledged all dead letters.
@@ -315,7 +318,7 @@ impl PartitionBuffer {
         self.next
     }
 
-    /// Arrival of the first message after the last commit request; absent if none has arrived.
+    /// Arrival of the first message or acknowledgement of a dead letter after the last commit request; absent if there is none.
     pub(crate) fn oldest(&self) -> Option<Instant> {
         self.oldest
     }

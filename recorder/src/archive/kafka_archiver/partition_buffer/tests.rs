@@ -129,7 +129,7 @@ proptest! {
                 Step::Commit => model.commit(),
                 Step::AckDeadLetters => {
                     for letter in model.buffer.take_dead_letters() {
-                        model.buffer.ack_dead_letter(letter.offset);
+                        model.buffer.ack_dead_letter(letter.offset, Instant::now());
                     }
                 }
                 Step::Restart => model.restart(),
@@ -143,7 +143,7 @@ proptest! {
         }
         model.read(usize::MAX);
         for letter in model.buffer.take_dead_letters() {
-            model.buffer.ack_dead_letter(letter.offset);
+            model.buffer.ack_dead_letter(letter.offset, Instant::now());
         }
         model.commit();
         let mut expected: Vec<String> = (highest.iter().enumerate())
@@ -190,10 +190,15 @@ fn a_commit_stays_before_a_dead_letter_until_its_topic_acknowledges_it() {
     let reasons: Vec<&str> = letters.iter().map(|letter| letter.reason.as_str()).collect();
     assert!(reasons[0].contains("version 9") && reasons[1].contains("no bytes"), "{reasons:?}");
     assert_eq!((letters[0].payload.as_slice(), letters[0].key.as_slice()), (&[9, 1, 2][..], &b"key"[..]));
-    model.buffer.ack_dead_letter(1);
+    assert_eq!(model.buffer.oldest(), None, "no message arrived since the commit");
+    model.buffer.ack_dead_letter(1, Instant::now());
+    assert!(
+        model.buffer.oldest().is_some(),
+        "the raised offset must be committed although no message arrives"
+    );
     model.commit();
     assert_eq!(model.position, 2);
-    model.buffer.ack_dead_letter(2);
+    model.buffer.ack_dead_letter(2, Instant::now());
     model.commit();
     assert_eq!(model.position, 4);
 }
@@ -208,8 +213,8 @@ fn parts_become_dead_letters_after_the_timeout_and_are_accepted_when_sent_again(
     assert!(!model.buffer.has_pending_dead_letters());
     model.buffer.expire_parts(model.now + PART_TIMEOUT);
     assert_eq!(model.buffer.take_dead_letters().len(), 2);
-    model.buffer.ack_dead_letter(0);
-    model.buffer.ack_dead_letter(1);
+    model.buffer.ack_dead_letter(0, Instant::now());
+    model.buffer.ack_dead_letter(1, Instant::now());
     model.log.extend_from_slice(&parts);
     model.read(3);
     model.commit();

@@ -13,7 +13,7 @@ impl Reader {
         for (number, offset) in self.dead_letters.poll(now) {
             self.counters.dead_lettered.inc();
             if let Some(partition) = self.state.partitions.get_mut(&number) {
-                partition.buffer.ack_dead_letter(offset);
+                partition.buffer.ack_dead_letter(offset, now);
             }
         }
         let failing = self.dead_letters.is_failing();
