@@ -1,7 +1,7 @@
 //! The tables: their columns, and rows to and from the bytes of a Parquet file.
 //!
 //! Works on bytes in memory; the other modules of `store` read and write files. The row types and their columns are declared in
-//! `schemas` ([`schemas::columns`]). Every file carries the format version, and a reader refuses a version that it does not
+//! `schemas` (`schemas::columns`). Every file carries the format version, and a reader refuses a version that it does not
 //! know. Readers ignore columns that they do not know.
 
 mod arrays;

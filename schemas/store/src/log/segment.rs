@@ -36,7 +36,7 @@ pub enum LogError {
     Full {
         /// Size of the segments, bytes.
         bytes: u64,
-        /// [`LogOptions::max_bytes`].
+        /// Largest allowed size, bytes: `LogOptions::max_bytes`.
         max_bytes: u64,
     },
     /// The record is empty or too long.

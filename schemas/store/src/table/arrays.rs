@@ -1,7 +1,7 @@
 //! Rows of the tables as Arrow arrays, column by column.
 //!
 //! A row serializer that visits one value at a time takes several times as long, and an archiver spends much of its time
-//! here. The walk over the values comes from the row type's declaration ([`schemas::columns`]).
+//! here. The walk over the values comes from the row type's declaration (`schemas::columns`).
 
 use std::sync::Arc;
 
