@@ -32,6 +32,14 @@ pub(crate) fn read(tool: &str, arguments: &str) -> ToolCall {
 
 pub(crate) fn record(case: &str, number: u32, calls: Vec<ToolCall>) -> TrialRecord {
     let trial = Trial {
+        model_fidelity: None,
+        model_inputs: None,
+        provider_retries: None,
+        provider_failures: None,
+        cluster: None,
+        weight: None,
+        batch: None,
+        outcome_missing: None,
         tenant: TenantId::parse("t").expect("id"),
         agent: AgentId::parse("a").expect("id"),
         build: None,

@@ -327,7 +327,7 @@ mod tests {
         assert!(of("candidate = 1", "candidate = 2").contains("version 1"));
         assert!(of("{{input}}", "{{inptu}}").contains("{{inptu}}"));
         assert!(of("http://127", "127").contains("http://"));
-        assert!(of("${KEY}", "${NO}").contains("no variable NO"));
+        assert!(of("${KEY}", "${NO}").contains("environment variable NO is not set"));
         assert!(of("answer", "anwser").contains("anwser"));
         assert!(of("\"/reply\"", "\"reply\"").contains("JSON pointer"));
         assert!(of("kind = \"http\"", "kind = \"command\"").contains("[command]"));

@@ -56,6 +56,14 @@ pub(crate) fn trial_record(
     link_tool_calls(&mut exchanges);
     let sum = |of: &dyn Fn(&Exchange) -> Option<u64>| exchanges.iter().filter_map(of).reduce(|a, b| a + b);
     let trial = Trial {
+        model_fidelity: None,
+        model_inputs: None,
+        provider_retries: None,
+        provider_failures: None,
+        cluster: None,
+        weight: None,
+        batch: None,
+        outcome_missing: None,
         tenant: recording.tenant.clone(),
         agent: recording.agent.clone(),
         build: Some(meta.build.clone()),
@@ -220,6 +228,14 @@ pub(crate) fn add_recording(batch: &mut Batch, session: &StoredSession, recordin
     let success = latest.values().find_map(|close| close.success);
     let sum = |of: &dyn Fn(&Exchange) -> Option<u64>| exchanges.iter().filter_map(of).reduce(|a, b| a + b);
     batch.trials.push(Trial {
+        model_fidelity: None,
+        model_inputs: None,
+        provider_retries: None,
+        provider_failures: None,
+        cluster: None,
+        weight: None,
+        batch: None,
+        outcome_missing: None,
         tenant: recording.tenant.clone(),
         agent: recording.agent.clone(),
         build: first.build.clone(),

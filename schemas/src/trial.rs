@@ -98,13 +98,33 @@ columns! {
     pub struct Divergence {
         /// `seq` of the trial's exchange.
         pub seq: u32,
-        /// Kind: `tool_missed`, `model_missed`, `turn_no_longer_follows`.
+        /// Kind: `tool_missed`, `model_missed`, `request_refused`, `turn_no_longer_follows`.
         pub kind: String,
         /// The tool, for a tool call.
         pub tool: Option<String>,
+        /// Method and path of an HTTP request, or the JSON-RPC method, that the world does not answer.
+        pub path: Option<String>,
+        /// JSON pointer of the first argument that differs from the nearest recorded call.
+        pub argument: Option<String>,
         /// The request and the nearest recorded one.
         #[column(payload)]
         pub detail: String,
+    }
+}
+
+columns! {
+    /// Comparison of a trial's model requests with those of the recording.
+    #[derive(Debug, Clone, PartialEq, Eq, Default)]
+    pub struct ModelInputs {
+        /// Number of model requests that had a recorded counterpart.
+        pub compared: u32,
+        /// Number of these whose prompt, model, tools or parameters differ.
+        pub changed: u32,
+        /// Name of the first part that differs: `model`, `system prompt`, `tools`, a parameter.
+        pub first_part: Option<String>,
+        /// The first difference in words.
+        #[column(payload)]
+        pub first_change: Option<String>,
     }
 }
 
@@ -157,8 +177,16 @@ columns! {
         pub has_transcript: bool,
         /// How the world answered the trial's calls; null for an imported trial.
         pub fidelity: Option<Fidelity>,
+        /// The part of `fidelity` that counts model calls; null if it is not known.
+        pub model_fidelity: Option<Fidelity>,
         /// Points where the trial left the recording.
         pub divergences: Vec<Divergence>,
+        /// Model requests compared with the recording's; null where no recorded model answered.
+        pub model_inputs: Option<ModelInputs>,
+        /// Attempts that the world repeated because the model provider failed; null for an imported trial.
+        pub provider_retries: Option<u32>,
+        /// Model calls that the provider failed after all attempts; null for an imported trial.
+        pub provider_failures: Option<u32>,
         /// Planned faults as JSON; null if none were planned.
         #[column(payload)]
         pub fault_plan: Option<String>,
@@ -167,6 +195,15 @@ columns! {
         /// Slices of the trial.
         #[column(payload)]
         pub slices: BTreeMap<String, String>,
+        /// Independent unit that the case belongs to: a principal, a tenant, a ticket. Null where the case is its own unit.
+        pub cluster: Option<String>,
+        /// Sampling weight of the case, positive; null where all cases weigh the same.
+        pub weight: Option<f64>,
+        /// Batch of trials that ran together, such as one invocation of the replay; null if unknown.
+        pub batch: Option<String>,
+        /// Reason why the outcome of the trial is unknown: an unreadable cell, a blank label. Null if it is known or has not
+        /// been looked for.
+        pub outcome_missing: Option<String>,
     }
 }
 

@@ -37,6 +37,14 @@ pub(crate) fn run(lane: Lane, table: &[Vec<Outcome>]) -> Run {
         let case = CaseId::parse(&case_name(number)).expect("an id");
         for (trial, outcome) in (0..).zip(outcomes) {
             trials.push(TrialRecord::without_transcript(Trial {
+                model_fidelity: None,
+                model_inputs: None,
+                provider_retries: None,
+                provider_failures: None,
+                cluster: None,
+                weight: None,
+                batch: None,
+                outcome_missing: None,
                 tenant: tenant.clone(),
                 agent: agent.clone(),
                 build: Some(build.clone()),

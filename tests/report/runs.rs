@@ -94,6 +94,14 @@ fn record(shape: Shape, lane: Lane, case: u32, trial: u32) -> TrialRecord {
     calls.extend((0..refunds).map(|again| refund(shape, case, shape.calls + again)));
     TrialRecord {
         trial: Trial {
+            model_fidelity: None,
+            model_inputs: None,
+            provider_retries: None,
+            provider_failures: None,
+            cluster: None,
+            weight: None,
+            batch: None,
+            outcome_missing: None,
             tenant: TenantId::parse("t").expect("plain"),
             agent: AgentId::parse(&shape.id("agent".to_owned()))
                 .expect("an agent name without control characters"),
@@ -147,6 +155,8 @@ fn embedding(lane: Lane, case: u32, trial: u32) -> Option<AnswerEmbedding> {
 
 fn divergences(shape: Shape, fails: bool) -> Vec<Divergence> {
     let divergence = || Divergence {
+        path: None,
+        argument: None,
         seq: 0,
         kind: shape.text("tool_missed".to_owned()),
         tool: Some(shape.text("refund".to_owned())),

@@ -22,6 +22,14 @@ pub(super) const HOSTILE: &str =
 pub(super) fn record(case: &str, trial: u32, success: bool, calls: &[(&str, &str)]) -> TrialRecord {
     TrialRecord {
         trial: Trial {
+            model_fidelity: None,
+            model_inputs: None,
+            provider_retries: None,
+            provider_failures: None,
+            cluster: None,
+            weight: None,
+            batch: None,
+            outcome_missing: None,
             tenant: TenantId::parse("t").unwrap(),
             agent: AgentId::parse("a").unwrap(),
             build: BuildId::parse("b").ok(),

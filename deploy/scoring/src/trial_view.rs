@@ -272,6 +272,14 @@ pub(crate) mod tests {
     /// A trial of a table, without a transcript.
     pub(crate) fn trial(case: &str, number: u32, answer: &str) -> Trial {
         Trial {
+            model_fidelity: None,
+            model_inputs: None,
+            provider_retries: None,
+            provider_failures: None,
+            cluster: None,
+            weight: None,
+            batch: None,
+            outcome_missing: None,
             tenant: TenantId::parse("t").expect("id"),
             agent: AgentId::parse("a").expect("id"),
             build: None,

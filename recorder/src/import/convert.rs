@@ -268,6 +268,14 @@ impl SessionAssembler<'_, '_> {
         }
         let usage = self.usage();
         Some(Trial {
+            model_fidelity: None,
+            model_inputs: None,
+            provider_retries: None,
+            provider_failures: None,
+            cluster: None,
+            weight: None,
+            batch: None,
+            outcome_missing: None,
             tenant: self.converter.plan.tenant.clone(),
             agent: self.names.agent.clone(),
             build: Some(build.clone()),

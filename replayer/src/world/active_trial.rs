@@ -227,6 +227,8 @@ impl TrialState {
     pub(crate) fn add_divergence(&mut self, seq: usize, kind: &str, tool: Option<&str>, detail: String) {
         let seq = u32::try_from(seq).unwrap_or(u32::MAX);
         self.divergences.push(Divergence {
+            path: None,
+            argument: None,
             seq,
             kind: kind.to_owned(),
             tool: tool.map(str::to_owned),

@@ -110,6 +110,14 @@ pub(super) fn close(full: bool) -> SessionClose {
 
 pub(super) fn trial(full: bool) -> Trial {
     Trial {
+        model_fidelity: None,
+        model_inputs: None,
+        provider_retries: None,
+        provider_failures: None,
+        cluster: None,
+        weight: None,
+        batch: None,
+        outcome_missing: None,
         tenant: TenantId::parse("t").expect("id"),
         agent: AgentId::parse("a").expect("id"),
         build: full.then(|| BuildId::parse("b").expect("id")),
@@ -132,6 +140,8 @@ pub(super) fn trial(full: bool) -> Trial {
         has_transcript: full,
         fidelity: full.then(|| Fidelity { exact: 1, missed: 2, ..Fidelity::default() }),
         divergences: vec![Divergence {
+            path: None,
+            argument: None,
             seq: 1,
             kind: "tool_missed".to_owned(),
             tool: None,
