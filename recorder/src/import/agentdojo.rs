@@ -99,6 +99,8 @@ fn transcript(file: &ImportFile, line: u64, row: AgentDojoRow) -> Result<Transcr
         ending: if error.is_some() { TrialEnding::Failed } else { TrialEnding::Complete },
         ending_detail: error,
         slices,
+        cluster: None,
+        weight: None,
         warnings,
     })
 }

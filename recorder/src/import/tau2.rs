@@ -183,6 +183,8 @@ fn transcript(
         ending,
         ending_detail: row.termination_reason.filter(|_| ending != TrialEnding::Complete),
         slices: BTreeMap::from_iter(domain.map(|domain| ("domain".to_owned(), domain))),
+        cluster: None,
+        weight: None,
         warnings,
     })
 }

@@ -90,6 +90,8 @@ fn transcript(file: &ImportFile, line: u64, row: TauBenchRow) -> Result<Transcri
         ending: if crash.is_some() { TrialEnding::Failed } else { TrialEnding::Complete },
         ending_detail: crash,
         slices: BTreeMap::from_iter(domain.map(|domain| ("domain".to_owned(), domain.to_owned()))),
+        cluster: None,
+        weight: None,
         warnings,
     })
 }

@@ -104,6 +104,10 @@ pub struct Transcript {
     pub ending_detail: Option<String>,
     /// Slices, by name: `attack` → `none`.
     pub slices: BTreeMap<String, String>,
+    /// Independent unit that the case belongs to; absent where the case is its own unit.
+    pub cluster: Option<String>,
+    /// Sampling weight of the case: finite, above 0.
+    pub weight: Option<f64>,
     /// Repairs made while parsing.
     pub warnings: Vec<ImportWarning>,
 }

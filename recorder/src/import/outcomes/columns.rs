@@ -10,7 +10,8 @@ use crate::import::file::ImportFile;
 const REQUIRED: [&str; 3] = ["case", "trial", "success"];
 
 /// Values that a table may have.
-const OPTIONAL: [&str; 6] = ["seconds", "input_tokens", "output_tokens", "cost", "error", "answer"];
+const OPTIONAL: [&str; 8] =
+    ["seconds", "input_tokens", "output_tokens", "cost", "error", "answer", "cluster", "weight"];
 
 /// Prefix of the columns of slices.
 const SLICE_PREFIX: &str = "slice.";
@@ -41,6 +42,20 @@ pub enum OutcomeTableError {
         /// Error of the parser.
         detail: String,
     },
+    /// A cell makes the whole table unusable: without it, the other rows would count wrongly.
+    #[error("{file}:{line}: {column}: expected {expected}, found {found}")]
+    Cell {
+        /// Path as given on the command line.
+        file: String,
+        /// Line from 1; in Parquet, the number of the row from 1.
+        line: u64,
+        /// Value that the column is for, such as `weight`.
+        column: String,
+        /// Accepted values, and what to do.
+        expected: &'static str,
+        /// Content of the cell.
+        found: String,
+    },
     /// A column has an unsupported type.
     #[error("{file}: column {column:?} has type {found}; expected {expected}")]
     Type {
@@ -63,7 +78,7 @@ pub enum OutcomeTableError {
     },
     /// The argument of `--column` cannot be parsed.
     #[error(
-        "column {text:?}: expected NAME=COLUMN or NAME=COLUMN+COLUMN, NAME one of case, trial, success, seconds, input_tokens, output_tokens, cost, error, answer, slice.NAME"
+        "column {text:?}: expected NAME=COLUMN or NAME=COLUMN+COLUMN, NAME one of case, trial, success, seconds, input_tokens, output_tokens, cost, error, answer, cluster, weight, slice.NAME"
     )]
     Mapping {
         /// Argument as given.

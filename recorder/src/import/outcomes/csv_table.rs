@@ -29,7 +29,7 @@ pub(super) fn read(file: &ImportFile, columns: &OutcomeColumns) -> Result<Parsed
             }
             Ok(true) => {
                 let line = record.position().map_or(line, csv::Position::line);
-                rows.read(line, &record, None);
+                rows.read(line, &record, None)?;
             }
         }
     }

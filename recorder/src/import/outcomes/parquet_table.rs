@@ -64,7 +64,7 @@ pub(super) fn read(file: &ImportFile, columns: &OutcomeColumns) -> Result<Parsed
     let mut position = ReadPosition { line: 1, length: None };
     for batch in reader.map_err(|error| unreadable(&error))? {
         match batch {
-            Ok(batch) => read_batch(&mut rows, &batch, &used, embedding.is_some(), &mut position),
+            Ok(batch) => read_batch(&mut rows, &batch, &used, embedding.is_some(), &mut position)?,
             Err(error) => {
                 let detail = format!("the rows from here on cannot be read ({error}); copy the file again");
                 rows.parsed.skipped.push(file.skipped_item(position.line, "", detail));
@@ -99,7 +99,7 @@ fn read_batch(
     used: &BTreeSet<usize>,
     embedded: bool,
     position: &mut ReadPosition,
-) {
+) -> Result<(), OutcomeTableError> {
     let column = |name: &str| batch.column_by_name(name);
     let decoded: Vec<Option<&ArrayRef>> = (0..rows.map.names.len())
         .map(|index| used.contains(&index).then(|| column(&rows.map.names[index])).flatten())
@@ -114,7 +114,7 @@ fn read_batch(
         match vectors.map_or(Ok(None), |lists| embedding_of(lists, row, position.length)) {
             Ok(embedding) => {
                 position.length = position.length.or(embedding.as_ref().map(Vec::len));
-                rows.read(position.line, &record, embedding);
+                rows.read(position.line, &record, embedding)?;
             }
             Err(found) => {
                 let detail = format!("expected a list of finite numbers, not all 0, found {found}");
@@ -123,6 +123,7 @@ fn read_batch(
         }
         position.line += 1;
     }
+    Ok(())
 }
 
 fn is_readable(data_type: &DataType) -> bool {

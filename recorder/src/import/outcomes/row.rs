@@ -37,13 +37,23 @@ impl<'a> RowReader<'a> {
     }
 
     /// Reads a row; `line` is its number in the file, from 1.
-    pub(super) fn read(&mut self, line: u64, record: &csv::StringRecord, embedding: Option<Vec<f32>>) {
+    ///
+    /// # Errors
+    /// A cell makes the whole table unusable.
+    pub(super) fn read(
+        &mut self,
+        line: u64,
+        record: &csv::StringRecord,
+        embedding: Option<Vec<f32>>,
+    ) -> Result<(), OutcomeTableError> {
         let row = OutcomeRow { file: self.file, columns: self.columns, line, record, map: &self.map };
-        let transcript = row.transcript(embedding);
+        let weight = row.weight()?;
+        let transcript = row.transcript(embedding).map(|transcript| Transcript { weight, ..transcript });
         match transcript.and_then(|transcript| check_unique(&row, &mut self.first_lines, transcript)) {
             Ok(transcript) => self.parsed.transcripts.push(transcript),
             Err(item) => self.parsed.skipped.push(item),
         }
+        Ok(())
     }
 }
 
@@ -141,7 +151,30 @@ impl OutcomeRow<'_> {
             ending: self.columns.ending(error.as_deref()),
             ending_detail: error,
             slices: slices.filter(|(_, value)| !value.is_empty()).collect(),
+            cluster: self.text("cluster"),
+            weight: None,
             warnings: Vec::new(),
+        })
+    }
+
+    /// The sampling weight; absent if the table has no such column.
+    ///
+    /// # Errors
+    /// The cell is not a finite number above 0. A row without its weight would count as another share of the traffic than it
+    /// stands for, so the table is refused.
+    fn weight(&self) -> Result<Option<f64>, OutcomeTableError> {
+        if !self.map.values.contains_key("weight") {
+            return Ok(None);
+        }
+        let text = self.text("weight").unwrap_or_default();
+        let number = text.parse::<f64>().ok().filter(|number| number.is_finite() && *number > 0.0);
+        number.map(Some).ok_or_else(|| OutcomeTableError::Cell {
+            file: self.file.name().to_owned(),
+            line: self.line,
+            column: "weight".to_owned(),
+            expected: "a finite number above 0, because a row without its sampling weight cannot count; \
+                       correct the cell or remove the column",
+            found: format!("{text:?}"),
         })
     }
 
