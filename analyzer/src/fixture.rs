@@ -95,6 +95,8 @@ pub(crate) fn run(lane: Lane, records: Vec<TrialRecord>) -> Run {
         seed: None,
         corpus_digest: None,
         plan_digest: None,
+        infrastructure: Vec::new(),
+        model_retry: None,
     };
     Run { name: format!("runs/{}", lane.as_str()), manifest, trials, notes: Vec::new() }
 }

@@ -236,4 +236,10 @@ pub struct RunManifest {
     pub corpus_digest: Option<String>,
     /// Digest of the candidate, faults and world settings, which must not change when a run is resumed.
     pub plan_digest: Option<String>,
+    /// Texts of `--infrastructure`: a failed trial whose error contains one of them was failed by the infrastructure.
+    #[serde(default)]
+    pub infrastructure: Vec<String>,
+    /// Retries of live model calls, in words; absent without live model calls.
+    #[serde(default)]
+    pub model_retry: Option<String>,
 }

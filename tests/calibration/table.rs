@@ -90,6 +90,8 @@ fn manifest(lane: Lane, build: BuildId) -> RunManifest {
         seed: None,
         corpus_digest: None,
         plan_digest: None,
+        infrastructure: Vec::new(),
+        model_retry: None,
     }
 }
 

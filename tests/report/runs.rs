@@ -61,6 +61,8 @@ pub(crate) fn run(shape: Shape, lane: Lane) -> Run {
             seed: Some(7),
             corpus_digest: None,
             plan_digest: None,
+            infrastructure: Vec::new(),
+            model_retry: None,
         },
         trials,
         notes: vec![shape.text("a remark".to_owned())],

@@ -101,6 +101,8 @@ pub(super) fn run(name: &str, lane: Lane, trials: Vec<TrialRecord>, recordings: 
             seed: Some(7),
             corpus_digest: None,
             plan_digest: None,
+            infrastructure: Vec::new(),
+            model_retry: None,
         },
         notes: Vec::new(),
         trials: own

@@ -192,6 +192,8 @@ fn manifest(plan: &Plan, corpus: &Corpus) -> RunManifest {
         seed: Some(plan.seed),
         corpus_digest: Some(corpus.digest.clone()),
         plan_digest: Some(plan.digest()),
+        infrastructure: Vec::new(),
+        model_retry: None,
     }
 }
 

@@ -69,6 +69,8 @@ fn manifest() -> RunManifest {
         seed: Some(u64::MAX),
         corpus_digest: Some("c".to_owned()),
         plan_digest: None,
+        infrastructure: Vec::new(),
+        model_retry: None,
     }
 }
 

@@ -83,6 +83,8 @@ impl Destination {
                 seed: None,
                 corpus_digest: None,
                 plan_digest: None,
+                infrastructure: Vec::new(),
+                model_retry: None,
             }),
             (ImportInto::Run { build, lane }, Some(found)) => {
                 check_agreement(&location, &found, build.as_str(), *lane, selected)?;
