@@ -32,6 +32,6 @@ pub use corpus::{IncompleteSession, UnusableSession};
 pub use faults::{FaultKind, FaultRules, FaultsError};
 pub use plan::{ModelMode, Plan, trial_seed};
 pub use run::{Prepared, Progress, ProgressFn, ReplayError, Waves, replay};
-pub use summary::{Endings, Summary};
+pub use summary::{Endings, MissCount, Summary};
 pub use trial_log::TrialLogError;
 pub use world::{World, WorldError};

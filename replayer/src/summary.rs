@@ -1,10 +1,30 @@
 //! The totals of a replay: the output of `foreshadow replay --json`.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use schemas::id::BuildId;
-use schemas::trial::{Fidelity, Lane, Trial, TrialEnding};
+use schemas::trial::{Divergence, Fidelity, Lane, Trial, TrialEnding};
 use serde::Serialize;
 
 use crate::corpus::{IncompleteSession, UnusableSession};
+
+/// Distinct kinds of misses that are counted apart; a candidate can put a new identifier in every path.
+const MAX_MISSES: usize = 1000;
+
+/// Calls of one kind to which the recording has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct MissCount {
+    /// The tool, for a tool call.
+    pub tool: Option<String>,
+    /// Method and path, or the JSON-RPC method; absent for a tool call.
+    pub path: Option<String>,
+    /// JSON pointer of the first argument that differs from the nearest recorded call.
+    pub argument: Option<String>,
+    /// Number of calls.
+    pub calls: u64,
+    /// Number of trials that made such a call.
+    pub trials: u64,
+}
 
 /// Trials by ending.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -42,12 +62,20 @@ pub struct Summary {
     pub endings: Endings,
     /// World answers by the way in which they were found.
     pub fidelity: Fidelity,
+    /// The part of `fidelity` that counts model calls.
+    pub model_fidelity: Fidelity,
     /// Calls to which the recording has no answer.
     pub divergences: usize,
+    /// The same calls by tool, argument and path.
+    pub misses: Vec<MissCount>,
     /// Repeated writes with the same arguments, in trials of this start.
     pub duplicated_writes: u64,
     /// Calls without a trial identifier, in this start.
     pub uncorrelated_calls: u64,
+    /// The same calls by path.
+    pub uncorrelated_paths: BTreeMap<String, u64>,
+    /// Calls that came after the end of their trial, in this start.
+    pub late_calls: u64,
     /// Model calls.
     pub model_calls: u64,
     /// Input tokens.
@@ -76,8 +104,33 @@ impl Summary {
         if let Some(fidelity) = &trial.fidelity {
             self.fidelity.add(fidelity);
         }
+        if let Some(fidelity) = &trial.model_fidelity {
+            self.model_fidelity.add(fidelity);
+        }
         self.divergences += trial.divergences.len();
+        self.add_misses(&trial.divergences);
         self.input_tokens += trial.input_tokens.unwrap_or(0);
         self.output_tokens += trial.output_tokens.unwrap_or(0);
+    }
+
+    /// Counts the misses of one trial.
+    fn add_misses(&mut self, divergences: &[Divergence]) {
+        let mut counted: BTreeSet<usize> = BTreeSet::new();
+        for divergence in divergences {
+            let Divergence { tool, path, argument, .. } = divergence;
+            let is_same =
+                |miss: &MissCount| miss.tool == *tool && miss.path == *path && miss.argument == *argument;
+            let position = match self.misses.iter().position(is_same) {
+                Some(position) => position,
+                None if self.misses.len() < MAX_MISSES => {
+                    let (tool, path, argument) = (tool.clone(), path.clone(), argument.clone());
+                    self.misses.push(MissCount { tool, path, argument, calls: 0, trials: 0 });
+                    self.misses.len() - 1
+                }
+                None => continue,
+            };
+            self.misses[position].calls += 1;
+            self.misses[position].trials += u64::from(counted.insert(position));
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! Pure. An answer is never found by order alone, so calls may come in any order and concurrently. Identical calls are
 //! told apart by count: the n-th call gets the n-th recorded answer, and the last answer repeats.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use schemas::canonical::{canonical, normalised};
 use serde_json::Value;
@@ -57,9 +57,11 @@ pub(crate) enum MatchResult<'index> {
         call: &'index RecordedToolCall,
         kind: MatchKind,
     },
-    /// `nearest` describes the most similar recorded call.
     Missed {
+        /// Describes the most similar recorded call.
         nearest: String,
+        /// JSON pointer of the first argument that differs from that call's.
+        argument: Option<String>,
     },
 }
 
@@ -81,8 +83,9 @@ impl ToolIndex {
         self.by_exact.contains_key(&(tool.to_owned(), exact_key(arguments)))
     }
 
-    /// Describes the recorded call that shares the most argument values with a call.
-    fn nearest(&self, tool: &str, arguments: &Arguments) -> String {
+    /// Describes the recorded call that shares the most argument values with a call, and names the first argument that
+    /// differs.
+    fn nearest(&self, tool: &str, arguments: &Arguments) -> (String, Option<String>) {
         let wanted = leaves(arguments);
         let mut best: Option<(usize, &RecordedToolCall)> = None;
         for call in self.calls.iter().filter(|call| call.tool == tool) {
@@ -92,15 +95,17 @@ impl ToolIndex {
             }
         }
         if let Some((_, call)) = best {
-            return format!("nearest recorded arguments: {}", shorten(call.arguments.as_str()));
+            let text = format!("nearest recorded arguments: {}", shorten(call.arguments.as_str()));
+            return (text, first_difference(arguments, &call.arguments));
         }
         let mut tools: Vec<&str> = self.calls.iter().map(|call| call.tool.as_str()).collect();
         tools.sort_unstable();
         tools.dedup();
         if tools.is_empty() {
-            return "the recording contains no tool call".to_owned();
+            return ("the recording contains no tool call".to_owned(), None);
         }
-        format!("the recording contains no call of this tool, only of {}", shorten(&tools.join(", ")))
+        let tools = shorten(&tools.join(", "));
+        (format!("the recording contains no call of this tool, only of {tools}"), None)
     }
 }
 
@@ -123,7 +128,8 @@ impl ToolMatcher {
             count(&mut self.unmatched, &normalised);
             (positions, earlier_similar, MatchKind::Normalised)
         } else {
-            let result = MatchResult::Missed { nearest: index.nearest(tool, arguments) };
+            let (nearest, argument) = index.nearest(tool, arguments);
+            let result = MatchResult::Missed { nearest, argument };
             return ToolMatch { earlier_identical, result };
         };
         let position = positions[occurrence.min(positions.len() - 1)];
@@ -154,6 +160,30 @@ fn normalised_key(arguments: &Arguments) -> String {
         },
         Arguments::Verbatim(text) => format!("\u{0}{}", canonical(&normalised(&Value::String(text.clone())))),
     }
+}
+
+/// JSON pointer of the first argument that differs, in the order of canonical JSON. `None` if one side is no JSON, or the
+/// arguments as a whole differ.
+fn first_difference(asked: &Arguments, recorded: &Arguments) -> Option<String> {
+    fn walk(asked: Option<&Value>, recorded: Option<&Value>, pointer: &str) -> Option<String> {
+        let at = |key: &str| format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1"));
+        match (asked, recorded) {
+            (Some(Value::Object(asked)), Some(Value::Object(recorded))) => {
+                let keys: BTreeSet<&String> = asked.keys().chain(recorded.keys()).collect();
+                keys.into_iter().find_map(|key| walk(asked.get(key), recorded.get(key), &at(key)))
+            }
+            (Some(Value::Array(asked)), Some(Value::Array(recorded))) => (0..asked.len().max(recorded.len()))
+                .find_map(|index| walk(asked.get(index), recorded.get(index), &at(&index.to_string()))),
+            (Some(asked), Some(recorded)) if canonical(asked) == canonical(recorded) => None,
+            (None, None) => None,
+            (Some(_), Some(_)) | (Some(_), None) | (None, Some(_)) => Some(pointer.to_owned()),
+        }
+    }
+    let (Arguments::Canonical(asked), Arguments::Canonical(recorded)) = (asked, recorded) else {
+        return None;
+    };
+    let (asked, recorded) = (serde_json::from_str(asked).ok()?, serde_json::from_str(recorded).ok()?);
+    walk(Some(&asked), Some(&recorded), "").filter(|pointer| !pointer.is_empty())
 }
 
 /// The values of the normalised arguments with their paths.
@@ -201,7 +231,7 @@ mod tests {
         let found = matcher.find(index, tool, &Arguments::parse(arguments));
         match found.result {
             MatchResult::Matched { call, kind } => (call.answer.text(), Some(kind), found.earlier_identical),
-            MatchResult::Missed { nearest } => (nearest, None, found.earlier_identical),
+            MatchResult::Missed { nearest, .. } => (nearest, None, found.earlier_identical),
         }
     }
 
@@ -260,6 +290,19 @@ mod tests {
         let (detail, kind, _) = ask(&index, &mut matcher, "write", r#"{"id":"W1","to":"y"}"#);
         assert_eq!(kind, None);
         assert!(detail.contains(r#"{"id":"W1","to":"x"}"#), "{detail}");
+        let difference = |asked: &str| {
+            first_difference(
+                &Arguments::parse(asked),
+                &Arguments::parse(r#"{"id":"W1","to":["x",{"a/b":1}]}"#),
+            )
+        };
+        assert_eq!(
+            difference(r#"{"id":"W1","request_id":1,"to":["x",{"a/b":1}]}"#).as_deref(),
+            Some("/request_id")
+        );
+        assert_eq!(difference(r#"{"id":"W1","to":["x",{"a/b":"1"}]}"#).as_deref(), Some("/to/1/a~1b"));
+        assert_eq!(difference(r#"{"id":"W1"}"#).as_deref(), Some("/to"));
+        assert_eq!(difference("[]"), None);
         assert!(ask(&index, &mut matcher, "drop", "{}").0.contains("only of read, say, write"));
         assert_eq!(ask(&index, &mut matcher, "say", "not json").0, "verbatim");
         assert_eq!(ask(&index, &mut matcher, "say", r#""not json""#).1, None);

@@ -6,7 +6,9 @@ use std::collections::HashSet;
 
 use schemas::body::Body;
 use schemas::canonical::canonical_text;
-use schemas::exchange::{Confidence, Edge, Ending, Exchange, Identifier, Link, OperationKind, Usage};
+use schemas::exchange::{
+    Confidence, Edge, Ending, Exchange, Identifier, Link, OperationKind, Protocol, Usage,
+};
 use schemas::id::{BuildId, ExchangeId, IncarnationId};
 use schemas::keys::{Digest, TenantKeys};
 use schemas::session::{CloseReason, SessionClose, latest_closes};
@@ -56,13 +58,13 @@ pub(crate) fn trial_record(
     link_tool_calls(&mut exchanges);
     let sum = |of: &dyn Fn(&Exchange) -> Option<u64>| exchanges.iter().filter_map(of).reduce(|a, b| a + b);
     let trial = Trial {
-        model_fidelity: None,
+        model_fidelity: Some(output.model_fidelity),
         model_inputs: None,
         provider_retries: None,
         provider_failures: None,
         cluster: None,
         weight: None,
-        batch: None,
+        batch: Some(meta.incarnation.to_string()),
         outcome_missing: None,
         tenant: recording.tenant.clone(),
         agent: recording.agent.clone(),
@@ -142,8 +144,10 @@ fn exchange(
     let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     // Decoding a long answer takes milliseconds; here it delays no frame on its way to the candidate.
     let (mut operation, usage) = match captured.edge {
-        Edge::Model => openai_chat::decode(&captured.request, &captured.response),
-        Edge::Turn | Edge::Tool => (captured.operation, Usage::default()),
+        Edge::Model if captured.protocol == Protocol::OpenaiChat => {
+            openai_chat::decode(&captured.request, &captured.response)
+        }
+        Edge::Turn | Edge::Model | Edge::Tool => (captured.operation, Usage::default()),
     };
     operation.arguments_digest = operation.arguments.as_ref().map(|text| keys.digest(text.as_bytes()));
     let (http_method, path) = captured.http.unzip();

@@ -22,11 +22,13 @@ pub(crate) mod live_model;
 pub(crate) mod mcp;
 pub(crate) mod model_call;
 pub(crate) mod model_calls;
+pub(crate) mod refusals;
 pub(crate) mod registry;
 pub(crate) mod request;
 pub(crate) mod responses;
 pub(crate) mod tool_calls;
 
+use refusals::Refusal;
 use registry::Registry;
 use request::WorldRequest;
 use responses::{WorldBody, error_response, json_response};
@@ -178,34 +180,37 @@ async fn connection(stream: tokio::net::TcpStream, registry: Arc<Registry>, stop
 async fn answer(registry: &Arc<Registry>, request: Request<Incoming>) -> Response<WorldBody> {
     let (parts, body) = request.into_parts();
     let (prefix, path) = registry::split_prefix(parts.uri.path());
-    let Ok(body) = Limited::new(body, MAX_REQUEST_BYTES).collect().await else {
-        let text = format!("the request was cut off or exceeds {MAX_REQUEST_BYTES} bytes");
-        return error_response(StatusCode::PAYLOAD_TOO_LARGE, &text);
-    };
+    let body = Limited::new(body, MAX_REQUEST_BYTES).collect().await;
+    let is_readable = body.is_ok();
     let request = WorldRequest {
         method: parts.method,
         path: path.to_owned(),
         query: parts.uri.query().map(str::to_owned),
         headers: parts.headers,
-        body: body.to_bytes(),
+        body: body.map(http_body_util::Collected::to_bytes).unwrap_or_default(),
     };
-    if request.path == "/healthz" {
-        return json_response(StatusCode::OK, &serde_json::json!({"status": "ok"}));
+    if is_readable && let Some(response) = answer_itself(&request) {
+        return response;
     }
-    if request.path == "/mcp" || request.path.starts_with("/mcp/") {
+    if is_readable && (request.path == "/mcp" || request.path.starts_with("/mcp/")) {
         return mcp::answer(registry, prefix, request).await;
     }
-    if request.method == Method::GET && request.path == "/v1/models" {
-        return json_response(StatusCode::OK, &serde_json::json!({"object": "list", "data": []}));
+    let lookup = registry.find(prefix, &request.headers, None);
+    if !is_readable {
+        let text = format!("the request was cut off or exceeds {MAX_REQUEST_BYTES} bytes");
+        let refusal = Refusal::of_http(&request, StatusCode::PAYLOAD_TOO_LARGE, text);
+        return refusals::refuse(registry, &lookup, request, &refusal);
     }
     let tool = request.path.strip_prefix("/tools/").filter(|name| !name.is_empty()).map(str::to_owned);
     let is_model_call = request.path.ends_with("/chat/completions");
     if request.method != Method::POST || !(is_model_call || tool.is_some()) {
         let known = "POST /v1/chat/completions, /mcp, POST /tools/<name>";
         let text = format!("no endpoint {} {}; the endpoints are {known}", request.method, request.path);
-        return error_response(StatusCode::NOT_FOUND, &text);
+        let refusal = Refusal::of_http(&request, StatusCode::NOT_FOUND, text);
+        return refusals::refuse(registry, &lookup, request, &refusal);
     }
-    let trial = match registry.require(registry.find(prefix, &request.headers, None)) {
+    let name = refusals::path_name(&request.method, &request.path);
+    let trial = match registry.require(lookup, &name, is_model_call) {
         Ok(trial) => trial,
         Err(response) => return response,
     };
@@ -213,4 +218,20 @@ async fn answer(registry: &Arc<Registry>, request: Request<Incoming>) -> Respons
         Some(tool) => tool_calls::answer(&trial, &tool, request).await,
         None => model_calls::answer(&trial, request).await,
     }
+}
+
+/// Answers requests that say nothing about a candidate: health checks, the list of models, and the discovery of metadata,
+/// whose 404 is the regular answer of a server without it (RFC 9728 section 3.1).
+fn answer_itself(request: &WorldRequest) -> Option<Response<WorldBody>> {
+    if request.path == "/healthz" {
+        return Some(json_response(StatusCode::OK, &serde_json::json!({"status": "ok"})));
+    }
+    if request.method != Method::GET {
+        return None;
+    }
+    if request.path == "/v1/models" {
+        return Some(json_response(StatusCode::OK, &serde_json::json!({"object": "list", "data": []})));
+    }
+    let is_discovery = request.path.starts_with("/.well-known/") || request.path == "/favicon.ico";
+    is_discovery.then(|| error_response(StatusCode::NOT_FOUND, "the world has no metadata"))
 }

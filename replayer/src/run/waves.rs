@@ -172,7 +172,10 @@ impl Waves {
     /// Ends the replay and returns its totals.
     #[must_use]
     pub fn close(mut self, world: &World) -> Summary {
-        self.summary.uncorrelated_calls = world.registry().uncorrelated();
+        self.summary.uncorrelated_paths = world.registry().uncorrelated();
+        self.summary.uncorrelated_calls = self.summary.uncorrelated_paths.values().sum();
+        self.summary.late_calls = world.registry().late();
+        self.summary.misses.sort();
         self.summary.elapsed_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.summary
     }
@@ -208,9 +211,13 @@ fn empty_summary(plan: &Plan) -> Summary {
         ran: 0,
         endings: Endings::default(),
         fidelity: Fidelity::default(),
+        model_fidelity: Fidelity::default(),
         divergences: 0,
+        misses: Vec::new(),
         duplicated_writes: 0,
         uncorrelated_calls: 0,
+        uncorrelated_paths: BTreeMap::new(),
+        late_calls: 0,
         model_calls: 0,
         input_tokens: 0,
         output_tokens: 0,

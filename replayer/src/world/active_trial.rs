@@ -69,13 +69,27 @@ pub(crate) struct TrialState {
     pub(crate) model_calls: u32,
     /// Model calls so far, by content hash of their history.
     pub(crate) model_calls_by_content: HashMap<blake3::Hash, usize>,
-    pub(crate) fidelity: Fidelity,
+    /// Answers to tool calls and to requests of no known kind.
+    pub(crate) tool_fidelity: Fidelity,
+    /// Answers to model calls.
+    pub(crate) model_fidelity: Fidelity,
     pub(crate) divergences: Vec<Divergence>,
     /// Repeated writes with the same arguments.
     pub(crate) duplicated_writes: u32,
     /// The last reason why the model provider gave no answer.
     pub(crate) upstream_failure: Option<String>,
     is_closed: bool,
+}
+
+/// A call to which the recording has no answer: a [`Divergence`] without its number.
+#[derive(Debug)]
+pub(crate) struct Miss {
+    pub(crate) kind: &'static str,
+    pub(crate) tool: Option<String>,
+    pub(crate) path: Option<String>,
+    /// JSON pointer of the first argument that differs from the nearest recorded call.
+    pub(crate) argument: Option<String>,
+    pub(crate) detail: String,
 }
 
 /// An exchange before its bodies are chunked.
@@ -106,7 +120,10 @@ pub(crate) struct CapturedExchange {
 #[derive(Debug, Default)]
 pub(crate) struct TrialOutput {
     pub(crate) exchanges: Vec<CapturedExchange>,
+    /// Answers to all calls.
     pub(crate) fidelity: Fidelity,
+    /// Answers to model calls.
+    pub(crate) model_fidelity: Fidelity,
     pub(crate) divergences: Vec<Divergence>,
     pub(crate) duplicated_writes: u32,
     pub(crate) model_calls: u32,
@@ -195,6 +212,18 @@ impl ActiveTrial {
         }
     }
 
+    /// Counts a call that may be this trial's: it carried no identifier, and `running` trials were running.
+    pub(crate) fn miss_uncorrelated(&self, path: &str, is_model: bool, running: usize) {
+        let Some(mut state) = self.state() else { return };
+        let counts = if is_model { &mut state.model_fidelity } else { &mut state.tool_fidelity };
+        counts.missed += 1;
+        let detail =
+            format!("the call carried no trial identifier; it belongs to one of {running} running trials");
+        // The call is no exchange of this trial; it came after the latest one.
+        let seq = state.exchanges.len().saturating_sub(1);
+        state.add_divergence(seq, Miss { path: Some(path.to_owned()), ..Miss::new(detail) });
+    }
+
     /// Closes the trial: cancels exchanges in progress and refuses new ones.
     pub(crate) fn close(&self) -> TrialOutput {
         let state =
@@ -205,9 +234,12 @@ impl ActiveTrial {
             exchange.duration = Some(exchange.started.elapsed());
             exchange.ending_detail = Some("the candidate did not wait for the answer".to_owned());
         }
+        let mut fidelity = state.tool_fidelity;
+        fidelity.add(&state.model_fidelity);
         TrialOutput {
             exchanges,
-            fidelity: state.fidelity,
+            fidelity,
+            model_fidelity: state.model_fidelity,
             divergences: state.divergences,
             duplicated_writes: state.duplicated_writes,
             model_calls: state.model_calls,
@@ -224,15 +256,16 @@ impl TrialState {
     }
 
     /// Records a call to which the recording has no answer.
-    pub(crate) fn add_divergence(&mut self, seq: usize, kind: &str, tool: Option<&str>, detail: String) {
+    pub(crate) fn add_divergence(&mut self, seq: usize, miss: Miss) {
+        let Miss { kind, tool, path, argument, detail } = miss;
         let seq = u32::try_from(seq).unwrap_or(u32::MAX);
-        self.divergences.push(Divergence {
-            path: None,
-            argument: None,
-            seq,
-            kind: kind.to_owned(),
-            tool: tool.map(str::to_owned),
-            detail,
-        });
+        self.divergences.push(Divergence { seq, kind: kind.to_owned(), tool, path, argument, detail });
+    }
+}
+
+impl Miss {
+    /// A refused request without path, tool or argument.
+    pub(crate) fn new(detail: String) -> Self {
+        Self { kind: "request_refused", tool: None, path: None, argument: None, detail }
     }
 }

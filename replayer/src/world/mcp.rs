@@ -13,9 +13,10 @@ use schemas::exchange::{Edge, Operation, OperationKind, Protocol};
 use serde_json::{Value, json};
 
 use super::active_trial::ActiveTrial;
+use super::refusals::{self, Refusal};
 use super::registry::{Registry, TrialLookup};
 use super::request::WorldRequest;
-use super::responses::{WorldBody, bytes_response, error_response, json_response, status, trial_ended};
+use super::responses::{WorldBody, bytes_response, error_response, status, trial_ended};
 use super::tool_calls::{self, Decision, ToolCall, ToolResponse};
 use crate::case_recording::Arguments;
 use crate::tool_answer::{McpResponse, text_result};
@@ -27,6 +28,9 @@ const STATELESS: &str = "2026-07-28";
 const WITH_SESSIONS: [&str; 3] = ["2025-11-25", "2025-06-18", "2025-03-26"];
 
 const SESSION_HEADER: &str = "mcp-session-id";
+
+/// Methods other than `tools/call` that the world answers itself. Their answers depend on no recording.
+const ANSWERED: [&str; 4] = ["initialize", "server/discover", "tools/list", "ping"];
 
 const PARSE_ERROR: i64 = -32700;
 const INVALID_REQUEST: i64 = -32600;
@@ -44,14 +48,24 @@ pub(crate) async fn answer(
     if request.method == Method::DELETE {
         return bytes_response(StatusCode::OK, "application/json", Bytes::new());
     }
-    if request.method != Method::POST {
-        // As the specification requires of a server without a stream of its own.
+    if request.method == Method::GET {
+        // As the specification requires of a server without a stream of its own; every client asks.
         return error_response(StatusCode::METHOD_NOT_ALLOWED, "the MCP endpoint opens no stream; use POST");
+    }
+    let refuse = |request: WorldRequest, error: RpcError<'_>| {
+        let lookup = registry.find(prefix, &request.headers, error.meta);
+        let refusal = error.refusal(&request);
+        refusals::refuse(registry, &lookup, request, &refusal)
+    };
+    if request.method != Method::POST {
+        let error = RpcError::new(StatusCode::METHOD_NOT_ALLOWED, INVALID_REQUEST, "use POST");
+        return refuse(request, error);
     }
     let message: Value = match serde_json::from_slice(&request.body) {
         Ok(message) => message,
         Err(error) => {
-            return rpc_error(StatusCode::BAD_REQUEST, &Value::Null, PARSE_ERROR, &error.to_string());
+            let text = error.to_string();
+            return refuse(request, RpcError::new(StatusCode::BAD_REQUEST, PARSE_ERROR, &text));
         }
     };
     let Some(method) = message["method"].as_str().map(str::to_owned) else {
@@ -59,19 +73,35 @@ pub(crate) async fn answer(
             return bytes_response(StatusCode::ACCEPTED, "application/json", Bytes::new());
         }
         let text = "expected a JSON-RPC message with `method`";
-        return rpc_error(StatusCode::BAD_REQUEST, &message["id"], INVALID_REQUEST, text);
+        let error = RpcError::new(StatusCode::BAD_REQUEST, INVALID_REQUEST, text);
+        return refuse(request, RpcError { id: &message["id"], ..error });
     };
     let Some(id) = message.get("id").filter(|id| !id.is_null()).cloned() else {
         return bytes_response(StatusCode::ACCEPTED, "application/json", Bytes::new());
     };
     let stateless = is_stateless(&request.headers, &message);
+    let meta = message["params"].get("_meta");
+    let error = |status, code, text| RpcError {
+        id: &id,
+        method: Some(&method),
+        meta,
+        ..RpcError::new(status, code, text)
+    };
     if stateless && let Err(text) = check_headers(&request.headers, &method, &message) {
-        return rpc_error(StatusCode::BAD_REQUEST, &id, HEADER_MISMATCH, &text);
+        return refuse(request, error(StatusCode::BAD_REQUEST, HEADER_MISMATCH, &text));
     }
-    let lookup = registry.find(prefix, &request.headers, message["params"].get("_meta"));
+    let is_tool_call = method == "tools/call";
+    if is_tool_call && !message["params"]["name"].as_str().is_some_and(|name| !name.is_empty()) {
+        return refuse(request, error(StatusCode::OK, INVALID_PARAMS, "params.name is missing"));
+    }
+    if !is_tool_call && !ANSWERED.contains(&method.as_str()) {
+        let text = format!("the world does not support method {method}");
+        return refuse(request, error(StatusCode::OK, METHOD_NOT_FOUND, &text));
+    }
+    let lookup = registry.find(prefix, &request.headers, meta);
     let rpc = RpcRequest { id, method, message, stateless };
-    if rpc.method == "tools/call" {
-        return match registry.require(lookup) {
+    if is_tool_call {
+        return match registry.require(lookup, &rpc.method, false) {
             Ok(trial) => call_tool(&trial, &rpc, request).await,
             Err(response) => response,
         };
@@ -109,8 +139,37 @@ impl RpcRequest {
     }
 }
 
-fn rpc_error(status: StatusCode, id: &Value, code: i64, message: &str) -> Response<WorldBody> {
-    json_response(status, &json!({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": message}}))
+/// An error to a message that the world does not answer.
+struct RpcError<'a> {
+    status: StatusCode,
+    code: i64,
+    text: &'a str,
+    id: &'a Value,
+    /// Absent if the message is malformed.
+    method: Option<&'a str>,
+    /// `_meta` of the message.
+    meta: Option<&'a Value>,
+}
+
+impl<'a> RpcError<'a> {
+    fn new(status: StatusCode, code: i64, text: &'a str) -> Self {
+        Self { status, code, text, id: &Value::Null, method: None, meta: None }
+    }
+
+    fn refusal(&self, request: &WorldRequest) -> Refusal {
+        let error = json!({"code": self.code, "message": self.text});
+        Refusal {
+            path: match self.method {
+                Some(method) => refusals::cut(method.to_owned()),
+                None => refusals::path_name(&request.method, &request.path),
+            },
+            is_model: false,
+            protocol: Protocol::Mcp,
+            status: self.status,
+            body: json!({"jsonrpc": "2.0", "id": self.id, "error": error}),
+            cause: self.text.to_owned(),
+        }
+    }
 }
 
 fn is_stateless(headers: &HeaderMap, message: &Value) -> bool {
@@ -150,9 +209,7 @@ fn decode_header(value: &str) -> String {
 /// Answers a tool call of a trial.
 async fn call_tool(trial: &Arc<ActiveTrial>, rpc: &RpcRequest, request: WorldRequest) -> Response<WorldBody> {
     let params = &rpc.message["params"];
-    let Some(tool) = params["name"].as_str().filter(|name| !name.is_empty()) else {
-        return rpc_error(StatusCode::OK, &rpc.id, INVALID_PARAMS, "params.name is missing");
-    };
+    let tool = params["name"].as_str().unwrap_or_default();
     let arguments = params.get("arguments").filter(|value| !value.is_null());
     let call = ToolCall {
         tool: tool.to_owned(),
@@ -189,7 +246,7 @@ fn render(rpc: &RpcRequest, response: &ToolResponse) -> (StatusCode, Value) {
     }
 }
 
-/// Answers every method but `tools/call`, inside and outside of trials.
+/// Answers the methods of [`ANSWERED`], inside and outside of trials.
 fn answer_other(
     registry: &Registry,
     trial: Option<&Arc<ActiveTrial>>,
@@ -209,7 +266,6 @@ fn answer_other(
             "cacheScope": "private",
             "_meta": {"io.modelcontextprotocol/serverInfo": server_info()},
         })),
-        "ping" => rpc.result(json!({})),
         "tools/list" => {
             let tools: Vec<Value> = tools();
             let mut result = json!({"tools": tools});
@@ -219,10 +275,8 @@ fn answer_other(
             }
             rpc.result(result)
         }
-        method => {
-            let message = format!("the world does not support method {method}");
-            rpc.error(&json!({"code": METHOD_NOT_FOUND, "message": message}))
-        }
+        // A ping, the last of [`ANSWERED`].
+        _ => rpc.result(json!({})),
     };
     let bytes = Bytes::from(body.to_string());
     if let Some(trial) = trial {

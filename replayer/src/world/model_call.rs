@@ -16,6 +16,6 @@ pub(crate) fn admit(trial: &ActiveTrial, exchange: CapturedExchange) -> Option<M
     let mut state = trial.state()?;
     let number = state.model_calls;
     state.model_calls += 1;
-    state.fidelity.live += 1;
+    state.model_fidelity.live += 1;
     Some(ModelCall { seq: state.open(exchange), number })
 }

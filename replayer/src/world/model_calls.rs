@@ -11,11 +11,12 @@ use schemas::exchange::{Edge, Operation, OperationKind, Protocol};
 use serde_json::Value;
 use wire::openai_chat::{content_text, write_stream};
 
-use super::active_trial::{ActiveTrial, CapturedExchange, TrialState};
+use super::active_trial::{ActiveTrial, CapturedExchange, Miss, TrialState};
 use super::live_model;
 use super::model_call::admit;
+use super::refusals::{Refusal, path_name, refuse_of};
 use super::request::WorldRequest;
-use super::responses::{WorldBody, bytes_response, error_response, error_value, status, trial_ended};
+use super::responses::{WorldBody, bytes_response, error_value, status, trial_ended};
 use crate::case_recording::RecordedModelCall;
 use crate::openai_chat::{complete_fields, completion, content_hash, request_hash};
 use crate::plan::ModelMode;
@@ -23,18 +24,20 @@ use crate::shorten::shorten;
 
 /// Answers a chat completion.
 pub(crate) async fn answer(trial: &Arc<ActiveTrial>, request: WorldRequest) -> Response<WorldBody> {
-    let body: Value = match serde_json::from_slice(&request.body) {
-        Ok(body) => body,
-        Err(error) => {
-            return error_response(StatusCode::BAD_REQUEST, &format!("the request is not JSON: {error}"));
-        }
-    };
+    let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
+    // The provider judges a malformed request itself; a recording cannot.
+    if trial.settings().model == ModelMode::Recorded && !body["messages"].is_array() {
+        let cause = "the request is not JSON with a list of messages".to_owned();
+        let refusal = Refusal::of_http(&request, StatusCode::BAD_REQUEST, cause);
+        return refuse_of(trial, request, &refusal);
+    }
+    let path = path_name(&request.method, &request.path);
     let operation = Operation::new(OperationKind::Chat);
     let mut exchange =
         trial.begin_exchange(Edge::Model, Protocol::OpenaiChat, operation, request.body.clone());
     exchange.http = Some((request.method.to_string(), request.path_and_query()));
     match trial.settings().model {
-        ModelMode::Recorded => answer_from_recording(trial, &body, exchange),
+        ModelMode::Recorded => answer_from_recording(trial, &body, exchange, path),
         ModelMode::Live => match admit(trial, exchange) {
             Some(call) => live_model::forward(trial, call, request).await,
             None => trial_ended(),
@@ -46,10 +49,15 @@ fn answer_from_recording(
     trial: &ActiveTrial,
     request: &Value,
     exchange: CapturedExchange,
+    path: String,
 ) -> Response<WorldBody> {
     let Some(mut state) = trial.state() else { return trial_ended() };
     let seq = state.open(exchange);
-    let found = find(&trial.case().recording.model_calls, &mut state, request, seq);
+    let found = find(&trial.case().recording.model_calls, &mut state, request);
+    if found.is_none() {
+        let detail = miss(trial, &state, request);
+        state.add_divergence(seq, Miss { kind: "model_missed", path: Some(path), ..Miss::new(detail) });
+    }
     drop(state);
     let Some(recorded) = found else {
         let text = "no recorded model answer matches this call";
@@ -75,7 +83,6 @@ fn find<'a>(
     recorded: &'a [RecordedModelCall],
     state: &mut TrialState,
     request: &Value,
-    seq: usize,
 ) -> Option<&'a RecordedModelCall> {
     let number = state.model_calls as usize;
     state.model_calls += 1;
@@ -94,29 +101,32 @@ fn find<'a>(
         matching.get(occurrence).or(matching.last()).copied()
     };
     if let Some(found) = nth(&|call| exact.is_some() && call.request_hash == exact) {
-        state.fidelity.exact += 1;
+        state.model_fidelity.exact += 1;
         return Some(found);
     }
     if let Some(found) = nth(&|call| content.is_some() && call.content_hash == content) {
-        state.fidelity.normalised += 1;
+        state.model_fidelity.normalised += 1;
         return Some(found);
     }
     if let Some(found) = recorded.get(number) {
-        state.fidelity.derived += 1;
+        state.model_fidelity.derived += 1;
         return Some(found);
     }
-    state.fidelity.missed += 1;
-    let last = request["messages"]
-        .as_array()
-        .and_then(|messages| messages.last())
-        .and_then(|last| content_text(&last["content"]));
-    let detail = format!(
-        "model call {number} ends with {:?}; the recording contains {} model calls",
-        shorten(&last.unwrap_or_default()),
-        recorded.len()
-    );
-    state.add_divergence(seq, "model_missed", None, detail);
+    state.model_fidelity.missed += 1;
     None
+}
+
+/// Describes a request to which the recording has no answer.
+fn miss(trial: &ActiveTrial, state: &TrialState, request: &Value) -> String {
+    let messages = request["messages"].as_array();
+    let last = messages.and_then(|messages| messages.last());
+    let last = last.and_then(|last| content_text(&last["content"]));
+    format!(
+        "model call {} ends with {:?}; the recording contains {} model calls",
+        state.model_calls - 1,
+        shorten(&last.unwrap_or_default()),
+        trial.case().recording.model_calls.len()
+    )
 }
 
 /// The recorded answer as a stream or a plain completion, whichever the request asks for.

@@ -12,6 +12,9 @@ use wire::trace_context::{TRACE_ID_DIGITS, baggage, trace_id};
 use super::active_trial::ActiveTrial;
 use super::responses::{WorldBody, error_response, trial_ended};
 
+/// Distinct paths of calls without an identifier that are counted apart.
+const MAX_UNCORRELATED_PATHS: usize = 100;
+
 /// The running trials of a replay.
 #[derive(Debug, Default)]
 pub(crate) struct Registry {
@@ -22,7 +25,10 @@ pub(crate) struct Registry {
     propagate: Mutex<Option<HeaderName>>,
     tool_list: Mutex<BTreeMap<String, Value>>,
     is_sequential: AtomicBool,
-    uncorrelated: AtomicU64,
+    /// Calls that carry no identifier of a trial, by path.
+    uncorrelated: Mutex<BTreeMap<String, u64>>,
+    /// Calls that came after the end of their trial.
+    late: AtomicU64,
 }
 
 /// Result of looking up the trial of a call.
@@ -50,7 +56,8 @@ impl Registry {
         *lock(&self.tool_list) = tool_list;
         lock(&self.finished).clear();
         self.is_sequential.store(is_sequential, Ordering::Relaxed);
-        self.uncorrelated.store(0, Ordering::Relaxed);
+        lock(&self.uncorrelated).clear();
+        self.late.store(0, Ordering::Relaxed);
     }
 
     /// Admits the calls of a trial.
@@ -69,9 +76,37 @@ impl Registry {
         lock(&self.tool_list).values().cloned().collect()
     }
 
-    /// Calls without an identifier of a trial.
-    pub(crate) fn uncorrelated(&self) -> u64 {
-        self.uncorrelated.load(Ordering::Relaxed)
+    /// Calls without an identifier of a trial, by path.
+    pub(crate) fn uncorrelated(&self) -> BTreeMap<String, u64> {
+        lock(&self.uncorrelated).clone()
+    }
+
+    /// Calls that came after the end of their trial.
+    pub(crate) fn late(&self) -> u64 {
+        self.late.load(Ordering::Relaxed)
+    }
+
+    /// Counts a call that came after the end of its trial.
+    pub(crate) fn count_late(&self) {
+        self.late.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a call that carries no identifier of a trial.
+    ///
+    /// The call belongs to one of the running trials, and none of them is known to have had all its calls answered. So it
+    /// is a miss of each. A plain GET without an identifier is counted for the run only: health checks send such.
+    pub(crate) fn count_uncorrelated(&self, path: &str, is_model: bool, is_get: bool) {
+        let mut counts = lock(&self.uncorrelated);
+        let is_known = counts.contains_key(path) || counts.len() < MAX_UNCORRELATED_PATHS;
+        *counts.entry(if is_known { path.to_owned() } else { "other paths".to_owned() }).or_insert(0) += 1;
+        drop(counts);
+        if is_get && !is_model {
+            return;
+        }
+        let running: Vec<Arc<ActiveTrial>> = lock(&self.running).values().cloned().collect();
+        for trial in &running {
+            trial.miss_uncorrelated(path, is_model, running.len());
+        }
     }
 
     /// Finds the trial of a call; `meta` is the `_meta` object of an MCP request.
@@ -119,12 +154,20 @@ impl Registry {
 
     /// The running trial of a lookup, else the response to the call. Counts calls without an identifier.
     #[expect(clippy::result_large_err, reason = "the error is the response that is sent at once")]
-    pub(crate) fn require(&self, lookup: TrialLookup) -> Result<Arc<ActiveTrial>, Response<WorldBody>> {
+    pub(crate) fn require(
+        &self,
+        lookup: TrialLookup,
+        path: &str,
+        is_model: bool,
+    ) -> Result<Arc<ActiveTrial>, Response<WorldBody>> {
         match lookup {
             TrialLookup::Running(trial) => Ok(trial),
-            TrialLookup::Finished => Err(trial_ended()),
+            TrialLookup::Finished => {
+                self.count_late();
+                Err(trial_ended())
+            }
             TrialLookup::Unknown => {
-                self.uncorrelated.fetch_add(1, Ordering::Relaxed);
+                self.count_uncorrelated(path, is_model, false);
                 let text = "the call carries no trial identifier: pass on the `traceparent` or `baggage` header of the \
                             turn, or your own header that [propagate] header = \"…\" in candidate.toml names; or use \
                             the trial's own URLs, or replay with --concurrency 1";

@@ -10,7 +10,7 @@ use hyper::{Response, StatusCode};
 use schemas::exchange::{Edge, Effect, Ending, Operation, OperationKind, Protocol};
 use serde_json::{Value, json};
 
-use super::active_trial::{ActiveTrial, TrialState};
+use super::active_trial::{ActiveTrial, Miss, TrialState};
 use super::request::WorldRequest;
 use super::responses::{WorldBody, bytes_response, error_value, status, trial_ended};
 use crate::case_recording::Arguments;
@@ -80,7 +80,7 @@ pub(crate) fn decide(trial: &ActiveTrial, call: ToolCall) -> Option<Decision> {
     let key = FaultKey { run_seed: settings.run_seed, case: &recording.case, trial: trial.number() };
     let fault = if trial.is_probe() { None } else { settings.faults.draw(key, &call.tool, number) };
     if let Some(Fault::Status { status }) = fault {
-        state.fidelity.faulted += 1;
+        state.tool_fidelity.faulted += 1;
         return Some(Decision { seq, response: ToolResponse::Refused(status), delay: Duration::ZERO });
     }
     let lookup = Lookup { tool: &call.tool, arguments: &call.arguments, effect: effects.effect, seq };
@@ -119,9 +119,9 @@ fn look_up(
         && let Some(problem) = schema_violation(trial, lookup)
     {
         if times_out {
-            state.fidelity.faulted += 1;
+            state.tool_fidelity.faulted += 1;
         } else {
-            state.fidelity.derived += 1;
+            state.tool_fidelity.derived += 1;
         }
         return (ToolResponse::Invalid(problem), None);
     }
@@ -131,20 +131,22 @@ fn look_up(
     }
     match found.result {
         _ if times_out => {
-            state.fidelity.faulted += 1;
+            state.tool_fidelity.faulted += 1;
             (ToolResponse::TimedOut, None)
         }
         MatchResult::Matched { call, kind } => {
             match kind {
-                MatchKind::Exact => state.fidelity.exact += 1,
-                MatchKind::Normalised => state.fidelity.normalised += 1,
+                MatchKind::Exact => state.tool_fidelity.exact += 1,
+                MatchKind::Normalised => state.tool_fidelity.normalised += 1,
             }
             (ToolResponse::Answer(call.answer.clone()), call.duration)
         }
-        MatchResult::Missed { nearest } => {
-            state.fidelity.missed += 1;
+        MatchResult::Missed { nearest, argument } => {
+            state.tool_fidelity.missed += 1;
             let detail = format!("called with {}; {nearest}", shorten(lookup.arguments.as_str()));
-            state.add_divergence(lookup.seq, "tool_missed", Some(lookup.tool), detail);
+            let tool = Some(lookup.tool.to_owned());
+            state
+                .add_divergence(lookup.seq, Miss { kind: "tool_missed", tool, path: None, argument, detail });
             // The text does not quote the recording, which could change the behaviour of the candidate.
             let text = format!(
                 "replay: no recorded answer matches this call of {}; it was not executed",

@@ -45,7 +45,12 @@ pub(crate) struct Behaviour {
     pub(crate) calls_model: bool,
     /// Looks the order up by a number, which violates the input schema.
     pub(crate) violates_schema: bool,
+    /// Requests that the agent also sends in each turn; it ignores their answers.
+    pub(crate) extra: &'static [ExtraRequest],
 }
+
+/// Method, path and body.
+pub(crate) type ExtraRequest = (&'static str, &'static str, &'static str);
 
 impl Default for Behaviour {
     fn default() -> Self {
@@ -58,6 +63,7 @@ impl Default for Behaviour {
             streams: false,
             calls_model: true,
             violates_schema: false,
+            extra: &[],
         }
     }
 }
@@ -151,6 +157,9 @@ impl WorldClient<'_> {
     async fn run_turn(&self, message: &str) -> Answers {
         let order = message.rsplit(' ').next().unwrap_or_default().to_owned();
         let mut answers = Answers::default();
+        for (method, path, body) in self.behaviour.extra {
+            self.send(method, path, body.to_string(), &[]).await;
+        }
         if self.behaviour.calls_model {
             answers.model = self.call_model(message).await;
         }
@@ -213,12 +222,24 @@ impl WorldClient<'_> {
     }
 
     async fn post(&self, path: &str, body: &Value, named: &[(&str, &str)]) -> (u16, HeaderMap, String) {
-        let mut request =
-            Request::post(format!("{}{path}", self.base)).header("content-type", "application/json");
+        self.send("POST", path, body.to_string(), named).await
+    }
+
+    async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        body: String,
+        named: &[(&str, &str)],
+    ) -> (u16, HeaderMap, String) {
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.base))
+            .header("content-type", "application/json");
         for (name, value) in named {
             request = request.header(*name, *value);
         }
-        let mut request = request.body(Full::new(Bytes::from(body.to_string()))).expect("a request");
+        let mut request = request.body(Full::new(Bytes::from(body))).expect("a request");
         request.headers_mut().extend(self.headers.clone());
         let response = self.client.request(request).await.expect("the world answers");
         let (parts, body) = response.into_parts();

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use agent::{Agent, Behaviour, Tools};
+use agent::{Agent, Behaviour, ExtraRequest, Tools};
 use replayer::{
     Candidate, Clock, FaultRules, ModelMode, Plan, Progress, ReplayError, Summary, World, replay,
 };
@@ -184,6 +184,11 @@ async fn a_miss_is_an_error_to_the_candidate_and_a_divergence() {
     let answer = trials[0].answer.as_ref().expect("an answer");
     assert!(answer.contains("200 true replay: no recorded answer matches this call of refund"), "{answer}");
     assert!(!answer.contains("amount"), "the candidate must not see recorded arguments: {answer}");
+    let [miss] = &summary.misses[..] else { panic!("{:?}", summary.misses) };
+    let named = (miss.tool.as_deref(), miss.argument.as_deref(), miss.calls, miss.trials);
+    assert_eq!(named, (Some("refund"), Some("/amount"), 2, 2));
+    assert_eq!(trials[0].model_fidelity.map(|counts| (counts.exact, counts.total())), Some((1, 1)));
+    assert_eq!(trials[0].batch.as_deref(), Some("replay-1"));
     let divergence = &trials[0].divergences[0];
     assert_eq!((divergence.kind.as_str(), divergence.tool.as_deref()), ("tool_missed", Some("refund")));
     assert!(
@@ -191,6 +196,80 @@ async fn a_miss_is_an_error_to_the_candidate_and_a_divergence() {
         "{}",
         divergence.detail
     );
+}
+
+#[tokio::test]
+async fn every_refused_request_is_a_miss_with_its_path() {
+    const REQUESTS: &[ExtraRequest] = &[
+        ("POST", "/v1/responses", r#"{"input": "hi"}"#),
+        ("POST", "/v1/messages", "{}"),
+        ("POST", "/v1/embeddings", "{}"),
+        ("POST", "/v1/completions", "{}"),
+        ("POST", "/v1/chat/completions", "no JSON"),
+        ("POST", "/v1/chat/completions", "{}"),
+        ("GET", "/v1/chat/completions", ""),
+        ("DELETE", "/orders/7", ""),
+        ("GET", "/tools/refund", ""),
+        ("PUT", "/mcp", ""),
+        ("POST", "/mcp", "no JSON"),
+        ("POST", "/mcp", r#"[{"jsonrpc": "2.0", "id": 1, "method": "tools/list"}]"#),
+        ("POST", "/mcp", r#"{"jsonrpc": "2.0", "id": 1, "method": "resources/read", "params": {}}"#),
+        ("POST", "/mcp", r#"{"jsonrpc": "2.0", "id": 1, "method": "prompts/get", "params": {}}"#),
+        ("POST", "/mcp", r#"{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {}}"#),
+    ];
+    let fixture = Fixture::new(1, 0).await;
+    let behaviour = Behaviour { extra: REQUESTS, ..Behaviour::default() };
+    let agent = Agent::start(fixture.world.address(), behaviour).await;
+    let summary = fixture.replay(fixture.plan(agent.address, "")).await.expect("a replay");
+    assert_eq!((summary.fidelity.missed, summary.fidelity.exact), (30, 6));
+    assert_eq!((summary.model_fidelity.missed, summary.model_fidelity.exact), (14, 2));
+    assert_eq!(summary.divergences, 30);
+    let paths: Vec<(&str, u64, u64)> = summary
+        .misses
+        .iter()
+        .map(|miss| (miss.path.as_deref().expect("a path"), miss.calls, miss.trials))
+        .collect();
+    assert_eq!(
+        paths,
+        [
+            ("DELETE /orders/7", 2, 2),
+            ("GET /tools/refund", 2, 2),
+            ("GET /v1/chat/completions", 2, 2),
+            ("POST /mcp", 4, 2),
+            ("POST /v1/chat/completions", 4, 2),
+            ("POST /v1/completions", 2, 2),
+            ("POST /v1/embeddings", 2, 2),
+            ("POST /v1/messages", 2, 2),
+            ("POST /v1/responses", 2, 2),
+            ("PUT /mcp", 2, 2),
+            ("prompts/get", 2, 2),
+            ("resources/read", 2, 2),
+            ("tools/call", 2, 2),
+        ]
+    );
+    let trials = fixture.rows(Lane::Candidate).await;
+    assert!(trials[0].divergences.iter().all(|divergence| divergence.kind == "request_refused"));
+    assert_eq!(trials[0].exchanges, 4 + 15, "each refused request is stored");
+}
+
+#[tokio::test]
+async fn requests_that_the_world_answers_itself_are_no_misses() {
+    const REQUESTS: &[ExtraRequest] = &[
+        ("GET", "/healthz", ""),
+        ("GET", "/v1/models", ""),
+        ("GET", "/mcp", ""),
+        ("DELETE", "/mcp", ""),
+        ("GET", "/.well-known/oauth-protected-resource", ""),
+        ("POST", "/mcp", r#"{"jsonrpc": "2.0", "method": "notifications/initialized"}"#),
+        ("POST", "/mcp", r#"{"jsonrpc": "2.0", "id": 1, "method": "ping"}"#),
+        ("POST", "/mcp", r#"{"jsonrpc": "2.0", "id": 1, "method": "tools/list"}"#),
+    ];
+    let fixture = Fixture::new(1, 0).await;
+    let behaviour = Behaviour { extra: REQUESTS, ..Behaviour::default() };
+    let agent = Agent::start(fixture.world.address(), behaviour).await;
+    let summary = fixture.replay(fixture.plan(agent.address, "")).await.expect("a replay");
+    assert_eq!((summary.fidelity.missed, summary.divergences, summary.uncorrelated_calls), (0, 0, 0));
+    assert_eq!(summary.misses, []);
 }
 
 #[tokio::test]
@@ -476,8 +555,16 @@ async fn calls_without_a_trial_identifier_are_rejected_and_counted() {
     let plan = fixture.plan(agent.address, "");
     let summary = fixture.replay(plan.clone()).await.expect("a replay");
     // Two calls in each of the four trials and in the probe.
-    assert_eq!((summary.uncorrelated_calls, summary.fidelity.total()), (10, 0));
-    let answer = fixture.rows(Lane::Candidate).await[0].answer.clone().expect("an answer");
+    assert_eq!(summary.uncorrelated_calls, 10);
+    assert_eq!(
+        summary.uncorrelated_paths.into_iter().collect::<Vec<_>>(),
+        [("POST /tools/get_order".to_owned(), 5), ("POST /tools/refund".to_owned(), 5)]
+    );
+    // No running trial is known to have had its calls answered.
+    let trials = fixture.rows(Lane::Candidate).await;
+    assert!(trials.iter().all(|trial| trial.fidelity.is_some_and(|counts| counts.missed >= 2)));
+    assert_eq!(summary.fidelity.missed, summary.fidelity.total());
+    let answer = trials[0].answer.clone().expect("an answer");
     for remedy in ["`traceparent`", "`baggage`", "[propagate] header = ", "candidate.toml", "--concurrency 1"]
     {
         assert!(answer.contains(remedy), "{remedy} in {answer}");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use gating::ReplayRequest;
-use replayer::{ModelMode, Progress, Summary, World};
+use replayer::{MissCount, ModelMode, Progress, Summary, World};
 use schemas::id::AgentId;
 use schemas::trial::{Lane, TrialEnding};
 use tokio_util::sync::CancellationToken;
@@ -198,7 +198,7 @@ fn conclude(summary: &Summary, console: &Console) -> Result<Status, Failure> {
 }
 
 fn lines(summary: &Summary) -> Vec<String> {
-    let Summary { endings, fidelity, .. } = summary;
+    let Summary { endings, fidelity, model_fidelity: model, .. } = summary;
     let (earlier, scope) = match summary.already {
         0 => (String::new(), ""),
         already => (
@@ -229,6 +229,13 @@ fn lines(summary: &Summary) -> Vec<String> {
             fidelity.missed
         ),
         format!(
+            "  of these answered model calls: {} of {}, tool calls: {} of {}",
+            model.total() - model.missed,
+            model.total(),
+            fidelity.total() - model.total() - (fidelity.missed - model.missed),
+            fidelity.total() - model.total()
+        ),
+        format!(
             "  divergences: {}, duplicated writes{scope}: {}, model calls: {}, tokens: {} read, {} written",
             summary.divergences,
             summary.duplicated_writes,
@@ -237,9 +244,20 @@ fn lines(summary: &Summary) -> Vec<String> {
             summary.output_tokens
         ),
     ];
-    if summary.uncorrelated_calls > 0 {
+    lines.extend(miss_lines(&summary.misses));
+    if summary.late_calls > 0 {
         lines.push(format!(
-            "  {} calls match no trial: the candidate must pass on `traceparent` or `baggage` of its turn, or a header that \
+            "  {} calls came after the end of their trial and are part of none: the candidate works on after its answer",
+            summary.late_calls
+        ));
+    }
+    if summary.uncorrelated_calls > 0 {
+        let paths = summary.uncorrelated_paths.iter().take(MAX_NAMED);
+        let paths: Vec<String> =
+            paths.map(|(path, calls)| format!("{} ({calls})", escape_control(path))).collect();
+        lines.push(format!("  calls without a trial: {}", paths.join(", ")));
+        lines.push(format!(
+            "  {} calls match no trial, and each counts as missed in every trial that ran then: the candidate must pass on `traceparent` or `baggage` of its turn, or a header that \
              [propagate] header = \"…\" of the candidate file names; or replay with --concurrency 1",
             summary.uncorrelated_calls
         ));
@@ -255,5 +273,30 @@ fn lines(summary: &Summary) -> Vec<String> {
             .push(format!("  and {} more excluded sessions (--json lists them)", excluded.len() - MAX_NAMED));
     }
     lines.push(format!("  run: {}", summary.run));
+    lines
+}
+
+/// The most frequent misses, by tool or path.
+fn miss_lines(misses: &[MissCount]) -> Vec<String> {
+    let mut sorted: Vec<&MissCount> = misses.iter().collect();
+    sorted.sort_by_key(|miss| std::cmp::Reverse(miss.calls));
+    let line = |miss: &&MissCount| {
+        let MissCount { tool, path, argument, calls, trials } = miss;
+        let named = match (tool, path) {
+            (Some(tool), _) => format!("tool {tool}"),
+            (None, Some(path)) => path.clone(),
+            (None, None) => "unknown path".to_owned(),
+        };
+        let argument = argument.as_ref().map(|argument| format!(", argument {argument}")).unwrap_or_default();
+        let text = escape_control(&format!("{named}{argument}")).to_string();
+        format!("  missed: {text}: {calls} calls in {trials} trials")
+    };
+    let mut lines: Vec<String> = sorted.iter().take(MAX_NAMED).map(line).collect();
+    if sorted.len() > MAX_NAMED {
+        lines.push(format!(
+            "  and {} more kinds of missed calls (--json lists them)",
+            sorted.len() - MAX_NAMED
+        ));
+    }
     lines
 }
