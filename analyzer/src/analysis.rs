@@ -203,6 +203,7 @@ fn results(context: &AnalysisContext<'_>, look: &Look<'_>) -> Vec<MetricResult> 
             floor: test.floor,
             clipped: crate::cast::to_u64(metric.clipped),
             adjusted: secondary::adjusted(context, look, metric),
+            judge: secondary::judge(look, metric),
         }
     };
     secondary::without_slices(look).map(result).collect()

@@ -110,6 +110,19 @@ fn test_one(metric: &Measured, scenario: MissingDataScenario, tests: &Tests<'_>)
     let contrasts: Vec<f64> = cases.iter().map(CaseTable::observed).collect();
     let key = StreamKey::new(tests.seed, &format!("block {}", metric.name));
     let floor = gaffke::floor(tests.alpha, metric.margin, metric.low);
+    let enough = metric.has_enough_cases(cases.len());
+    if let Some(correction) = metric.correction.as_ref().filter(|_| enough) {
+        let corrected = correction.mean(cases, [metric.low, metric.high], key);
+        return Tested {
+            cases: cases.len(),
+            effect: corrected.estimate,
+            p_block: corrected.p_block(),
+            p_block_adjusted: None,
+            p_approve: corrected.p_approve(metric.margin),
+            floor,
+            state: MetricState::Undecided,
+        };
+    }
     let p_approve = || {
         if tests.strict {
             tests.bets(metric, scenario).p_value(-metric.margin, Side::Above)
@@ -118,7 +131,6 @@ fn test_one(metric: &Measured, scenario: MissingDataScenario, tests: &Tests<'_>)
         }
     };
     let p_block = || Tables::new(cases.iter().map(|case| case.contrasts.as_slice())).p_value(key);
-    let enough = metric.has_enough_cases(cases.len());
     Tested {
         cases: cases.len(),
         effect: mean(&contrasts),
@@ -144,6 +156,12 @@ pub(crate) enum Bounds {
 /// One-sided bounds of the mean contrast.
 pub(crate) fn interval(metric: &Measured, bounds: Bounds, tests: &Tests<'_>) -> [f64; 2] {
     match bounds {
+        Bounds::At(alpha) if let Some(correction) = &metric.correction => {
+            let key = StreamKey::new(tests.seed, &format!("block {}", metric.name));
+            correction.mean(&metric.observed, [metric.low, metric.high], key).bounds(alpha)
+        }
+        // No corrected mean is valid at any stopping time.
+        Bounds::Bets(_) if metric.correction.is_some() => [metric.low, metric.high],
         Bounds::At(alpha) if !tests.strict => {
             let contrasts: Vec<f64> = metric.observed.iter().map(CaseTable::observed).collect();
             let mirrored: Vec<f64> = contrasts.iter().map(|contrast| -contrast).collect();

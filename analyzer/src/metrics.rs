@@ -9,6 +9,7 @@ use crate::stats::variance::mean;
 mod cost;
 mod dispersion;
 mod effects;
+mod judged;
 mod measured;
 mod outcome;
 mod scalar;
@@ -17,6 +18,7 @@ mod sequence;
 mod sliced;
 mod table;
 
+pub(crate) use judged::Correction;
 pub(crate) use measured::{Bounds, Measured, Measurement, Setting, SliceOf};
 pub(crate) use outcome::succeeded;
 pub(crate) use semantic::one_model;

@@ -19,7 +19,7 @@ mod agreement;
 mod attach;
 
 pub use crate::scores::{Evaluator, TrialScore};
-pub use crate::verdict::{Agreement, EvaluatorResult, OutcomeResult, SourceCount};
+pub use crate::verdict::{Agreement, EvaluatorResult, LaneAgreement, OutcomeResult, SourceCount};
 pub use attach::attach_scores;
 
 /// A source that can score trials.
@@ -32,7 +32,27 @@ pub(crate) enum Source {
 }
 
 impl Source {
-    fn name(&self) -> String {
+    /// Whether the source is a judge, whose errors are corrected by labels.
+    pub(crate) fn is_judge(&self) -> bool {
+        match self {
+            Self::Label => false,
+            Self::Evaluator(evaluator, _) => evaluator.kind == ScoreKind::Judge,
+        }
+    }
+
+    /// Slice in which a judge scored the trial, empty for all trials together; absent if it cannot score it.
+    pub(crate) fn slice_of(&self, record: &TrialRecord) -> Option<String> {
+        self.score_of(record)?;
+        match self {
+            Self::Label => None,
+            Self::Evaluator(evaluator, _) => {
+                let score = record.scores.iter().find(|score| same(&score.evaluator, evaluator))?;
+                Some(score.slice.as_deref().unwrap_or_default().to_owned())
+            }
+        }
+    }
+
+    pub(crate) fn name(&self) -> String {
         match self {
             Self::Label => "label".to_owned(),
             Self::Evaluator(evaluator, _) => evaluator.source(),
@@ -51,6 +71,12 @@ impl Source {
             }
         }
     }
+}
+
+/// Label of a trial: the one that came with it, else that of a label file.
+pub(crate) fn label_of(record: &TrialRecord) -> Option<bool> {
+    let given = record.scores.iter().find(|score| score.evaluator.kind == ScoreKind::Label);
+    record.trial.success.or_else(|| given.and_then(|score| score.success))
 }
 
 fn same(a: &Arc<Evaluator>, b: &Arc<Evaluator>) -> bool {
@@ -99,11 +125,7 @@ impl<'a> Sources<'a> {
 
     /// Whether all sources are judges. Cases that no judge can score then still use the end-state check.
     pub(crate) fn only_judges(&self) -> bool {
-        let is_judge = |source: &Source| match source {
-            Source::Label => false,
-            Source::Evaluator(evaluator, _) => evaluator.kind == ScoreKind::Judge,
-        };
-        self.list.iter().all(is_judge)
+        self.list.iter().all(Source::is_judge)
     }
 
     /// Source of a case; absent if no source scores any of its complete trials.
@@ -114,6 +136,11 @@ impl<'a> Sources<'a> {
             [only] => Some(only),
             list => self.chosen.get(case.case).copied().flatten().map(|place| &list[place]),
         }
+    }
+
+    /// Judges that can decide, in their order.
+    pub(crate) fn judges(&self) -> impl Iterator<Item = &Source> {
+        self.list.iter().filter(|source| source.is_judge())
     }
 
     /// Number of paired cases by source; `fallback` names the source of the remaining cases.

@@ -53,6 +53,11 @@ pub(crate) fn plan(metrics: &[Measured], tests: &Tests<'_>, supply: &Supply) -> 
     if planned.is_empty() {
         return Need { detail: "no required metric could be computed".to_owned(), ..Need::default() };
     }
+    if required(metrics).any(|metric| metric.correction.is_some()) {
+        let detail = "labels limit this verdict, because a judge's scores decide only as far as labels correct them: label more \
+                      cases in both lanes";
+        return Need { trials, detail: detail.to_owned(), ..Need::default() };
+    }
     if planned.iter().any(|metric| metric.room() <= 0.0) {
         let detail = "not reachable: the candidate looks worse than the margin allows, and more cases will not change that";
         return Need { trials, detail: detail.to_owned(), ..Need::default() };

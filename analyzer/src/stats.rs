@@ -3,6 +3,7 @@
 //! This module knows no trials, metrics or policies.
 
 pub mod betting;
+pub mod corrected;
 pub mod discovery;
 pub mod gaffke;
 pub mod holm;
@@ -12,6 +13,7 @@ pub mod labels;
 pub mod normal;
 pub mod pairwise;
 pub mod permutation;
+pub mod ratings;
 pub mod saddlepoint;
 pub mod spending;
 pub mod stream;

@@ -28,9 +28,11 @@ pub use invariants::{
     EnvelopeIdentity, InvariantResult, InvariantState, LaneCheck, MutationCheck, ViolationExample,
 };
 pub use look_history::{LookHistory, LookMetric, LookResult, MonitoringKind};
-pub use metrics::{AbsentMetric, Adjusted, ExchangeabilityResult, MetricResult, MetricState, Unit};
+pub use metrics::{
+    AbsentMetric, Adjusted, ExchangeabilityResult, JudgeCorrection, MetricResult, MetricState, Unit,
+};
 pub use need::{Need, NeedAdvice, NeedOption, NeedRow};
-pub use outcome::{Agreement, EvaluatorResult, OutcomeResult, SourceCount};
+pub use outcome::{Agreement, EvaluatorResult, LaneAgreement, OutcomeResult, SourceCount};
 pub use slices::{SliceResult, Subgroup, SubgroupSearch};
 
 /// The version of the verdict's shape.

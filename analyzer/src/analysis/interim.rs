@@ -153,14 +153,16 @@ impl SequentialPValues {
             };
             let mut block = sequential(&held[0]);
             let mut approve = sequential(&held[1]);
-            if self.share < 1.0 && metric.has_enough_cases(test.cases) {
+            // Bets know no correction of a judge's errors.
+            if self.share < 1.0 && metric.correction.is_none() && metric.has_enough_cases(test.cases) {
                 let bets = tests.bets(metric, scenario);
                 block = block.min(bets.p_value(0.0, Side::Below) / (1.0 - self.share));
                 approve = approve.min(bets.p_value(-metric.margin, Side::Above) / (1.0 - self.share));
             }
             test.p_block = block.min(1.0);
             // A betting p-value needs no correction for looks.
-            test.p_approve = if self.strict { test.p_approve } else { approve.min(1.0) };
+            let bets = self.strict && metric.correction.is_none();
+            test.p_approve = if bets { test.p_approve } else { approve.min(1.0) };
         }
         decide::conclude(metrics, &mut tested, tests.alpha);
         tested
@@ -276,6 +278,8 @@ impl EvidencePath {
         let running = |path: Vec<f64>| {
             let mut most: f64 = 0.0;
             path.into_iter()
+                // Bets know no correction of a judge's errors, so they decide nothing where a judge does.
+                .map(|log| if metric.correction.is_some() { 0.0 } else { log })
                 .map(|log| {
                     most = most.max(log);
                     p_of(&[most])

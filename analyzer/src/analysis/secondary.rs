@@ -4,9 +4,9 @@ use super::context::{AnalysisContext, MeanTestsDisabled};
 use super::interim::Look;
 use crate::decide::Tested;
 use crate::metrics::{self, Measured};
-use crate::stats::discovery;
+use crate::stats::{corrected, discovery};
 use crate::subgroup_search;
-use crate::verdict::{Adjusted, ExchangeabilityResult, MetricState, SliceResult, SubgroupSearch};
+use crate::verdict::{Adjusted, ExchangeabilityResult, JudgeCorrection, MetricState, SliceResult, SubgroupSearch};
 
 /// Smallest number of cases with a labelled recording for an adjusted effect.
 const LEAST_RECORDINGS: usize = 20;
@@ -100,6 +100,33 @@ pub(super) fn adjusted(
             explained,
         },
     )
+}
+
+/// Correction of a metric for the judges' errors, with the plain form beside it.
+pub(super) fn judge(look: &Look<'_>, metric: &Measured) -> Option<JudgeCorrection> {
+    let mut result = metric.correction.as_ref()?.result(&metric.observed);
+    if metric.name == "success" {
+        let rates = metrics::means(metric);
+        let lanes = look.measurement.outcome.evaluators.iter().find(|one| one.kind == "judge" && one.qualified);
+        let corrected: Vec<f64> = lanes
+            .map(|one| &one.overall.lanes)
+            .into_iter()
+            .flatten()
+            .zip(rates)
+            .filter_map(|(lane, passed)| {
+                let share = |part: u64, of: u64| {
+                    (of > 0).then(|| crate::cast::to_f64(part) / crate::cast::to_f64(of))
+                };
+                let sensitivity = share(lane.successes_passed, lane.successes)?;
+                let specificity = share(lane.failures_caught, lane.failures)?;
+                corrected::rogan_gladen(passed, sensitivity, specificity)
+            })
+            .collect();
+        if let [baseline, candidate] = corrected[..] {
+            result.rogan_gladen = Some(candidate - baseline);
+        }
+    }
+    Some(result)
 }
 
 /// Metrics over all cases with their test results, without those of slices.

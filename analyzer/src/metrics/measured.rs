@@ -1,5 +1,6 @@
 //! A measured metric, and the context in which every family measures.
 
+use crate::metrics::judged::Correction;
 use crate::metrics::table::CaseTable;
 use crate::outcome::OutcomeResult;
 use crate::pairs::Pairs;
@@ -43,6 +44,8 @@ pub(crate) struct Measured {
     pub(crate) least: usize,
     /// The slice, for a restricted metric.
     pub(crate) slice: Option<SliceOf>,
+    /// Errors of the judges that decide cases; the tests then use the corrected mean.
+    pub(crate) correction: Option<Correction>,
 }
 
 /// Smallest number of cases with which a slice is tested.
@@ -113,6 +116,7 @@ impl Setting<'_> {
             clipped: 0,
             least: 1,
             slice: None,
+            correction: None,
         }
     }
 }

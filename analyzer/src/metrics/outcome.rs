@@ -10,7 +10,7 @@ use schemas::trial::TrialEnding;
 use crate::invariants::{self, Invariant};
 use crate::metrics::measured::spec;
 use crate::metrics::scalar::{self, Functional, Scalar, Score};
-use crate::metrics::{Measured, Measurement, Setting};
+use crate::metrics::{Correction, Measured, Measurement, Setting};
 use crate::outcome::{EvaluatorResult, OutcomeResult, Sources};
 use crate::pairs::{PairedCase, Pairs};
 use crate::policy::DEFAULT_K;
@@ -101,7 +101,13 @@ pub(crate) fn measure(setting: Setting<'_>, measurement: &mut Measurement) {
         ("agreement", Functional::Agreement),
     ] {
         let start = setting.start(spec(name), Unit::Share);
-        measurement.take(name, scalar::measure(setting, start, of(functional)));
+        let least = setting.policy.judge.min_cases.div_ceil(2);
+        let correction = Correction::new(&scoring.sources, setting.pairs, functional, least);
+        let measured = correction.and_then(|correction| {
+            let measured = scalar::measure(setting, start, of(functional))?;
+            Ok(Measured { correction, ..measured })
+        });
+        measurement.take(name, measured);
     }
 }
 

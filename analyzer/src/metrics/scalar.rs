@@ -34,7 +34,7 @@ pub(crate) enum Functional {
 
 impl Functional {
     /// Smallest number of trials that the function needs.
-    fn least(self) -> usize {
+    pub(super) fn least(self) -> usize {
         match self {
             Self::Mean => 1,
             Self::PassK(k) => k,
@@ -42,7 +42,7 @@ impl Functional {
         }
     }
 
-    fn of(self, values: &[f64]) -> f64 {
+    pub(super) fn of(self, values: &[f64]) -> f64 {
         let total = float(values.len());
         let successes = values.iter().sum::<f64>();
         match self {

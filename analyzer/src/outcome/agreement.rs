@@ -3,8 +3,13 @@
 //! Trials of one case are correlated, so the bounds count cases. The share of a case's trials in which both agree is
 //! one value between 0 and 1. The lower bound of its mean is Gaffke's, which for one trial per case equals Clopper and
 //! Pearson's exact bound. Raw agreement alone is not enough: if 95 % of trials succeed, a judge that always says
-//! "pass" agrees in 95 %. So Cohen's kappa is bounded too. Kappa grows with the share of successes passed and with the
-//! share of failures caught, so the lower bounds of both, each at half the level, bound it.
+//! "pass" agrees in 95 %. So a judge must also tell failures from successes: its discrimination (sensitivity plus
+//! specificity minus 1) must reach a threshold, and a permutation of its scores between cases must show that they
+//! depend on the labels. Cohen's kappa is reported and decides nothing: where almost all labels are alike, its bound
+//! excludes a judge without an error.
+//!
+//! Qualification says that a judge is worth asking. What its errors cost is not assumed but corrected
+//! ([`crate::metrics`]), which needs labels in both lanes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,39 +17,26 @@ use std::sync::Arc;
 use schemas::id::CaseId;
 use schemas::score::ScoreKind;
 
+use super::label_of;
 use crate::cast;
 use crate::pairs::Pairs;
 use crate::policy::JudgePolicy;
 use crate::run::TrialRecord;
 use crate::scores::Evaluator;
 use crate::stats::gaffke::Sample;
+use crate::stats::ratings::{self, Confusion};
+use crate::stats::stream::StreamKey;
 use crate::stats::variance::float;
-use crate::verdict::{Agreement, EvaluatorResult};
+use crate::verdict::{Agreement, EvaluatorResult, LaneAgreement};
 
-/// Confusion counts of one case: labelled successes and how many the evaluator passed, labelled failures and how many
-/// it caught.
-#[derive(Debug, Clone, Copy, Default)]
-struct ConfusionCounts {
-    successes: usize,
-    passed: usize,
-    failures: usize,
-    caught: usize,
-}
-
-impl ConfusionCounts {
-    fn add(&mut self, label: bool, score: bool) {
-        if label {
-            self.successes += 1;
-            self.passed += usize::from(score);
-        } else {
-            self.failures += 1;
-            self.caught += usize::from(!score);
-        }
-    }
-}
+/// Confusion counts of a case: baseline, candidate, recording.
+type CaseConfusion = [Confusion; 3];
 
 /// Confusion counts of one slice, by case.
-type CountsByCase<'a> = BTreeMap<&'a CaseId, ConfusionCounts>;
+type CountsByCase<'a> = BTreeMap<&'a CaseId, CaseConfusion>;
+
+/// Index of the recordings in a [`CaseConfusion`].
+const RECORDING: usize = 2;
 
 /// Scores of one evaluator.
 #[derive(Debug, Default)]
@@ -65,25 +57,24 @@ impl<'a> ScoresByEvaluator<'a> {
     pub(super) fn collect(pairs: &'a Pairs<'a>) -> Self {
         let mut collected = Self::default();
         for case in &pairs.cases {
-            for record in case.baseline.trials.iter().chain(&case.candidate.trials) {
-                collected.add(case.case, record, true);
+            for (lane, arm) in [&case.baseline, &case.candidate].into_iter().enumerate() {
+                arm.trials.iter().for_each(|record| collected.add(case.case, record, lane));
             }
             if let Some(record) = case.recorded_any {
-                collected.add(case.case, record, false);
+                collected.add(case.case, record, RECORDING);
             }
         }
         collected
     }
 
-    fn add(&mut self, case: &'a CaseId, record: &'a TrialRecord, own: bool) {
+    fn add(&mut self, case: &'a CaseId, record: &'a TrialRecord, lane: usize) {
         if record.scores.is_empty() {
             return;
         }
-        let given = record.scores.iter().find(|score| score.evaluator.kind == ScoreKind::Label);
-        let label = record.trial.success.or_else(|| given.and_then(|score| score.success));
+        let label = label_of(record);
         for score in &record.scores {
             let scores = self.0.entry(score.evaluator.name.as_str()).or_default();
-            if own {
+            if lane != RECORDING {
                 let version = scores.versions.entry(score.evaluator.digest.as_str());
                 version.or_insert_with(|| score.evaluator.clone());
                 scores.scored += usize::from(score.success.is_some());
@@ -93,7 +84,7 @@ impl<'a> ScoresByEvaluator<'a> {
             // A label is not compared with itself.
             let other = score.evaluator.kind != ScoreKind::Label || record.trial.success.is_some();
             if let (Some(label), Some(score), true) = (label, score.success, other) {
-                counts.entry(case).or_default().add(label, score);
+                counts.entry(case).or_default()[lane].add(label, score);
             }
         }
     }
@@ -138,10 +129,7 @@ impl<'a> EvaluatorScores<'a> {
         let mut together = CountsByCase::new();
         for (case, count) in self.slices.values().flatten() {
             let sum = together.entry(*case).or_default();
-            sum.successes += count.successes;
-            sum.passed += count.passed;
-            sum.failures += count.failures;
-            sum.caught += count.caught;
+            sum.iter_mut().zip(count).for_each(|(sum, lane)| sum.merge(lane));
         }
         together
     }
@@ -192,43 +180,46 @@ impl<'a> EvaluatorScores<'a> {
 
 impl Agreement {
     fn measure(slice: Option<&str>, counts: &CountsByCase<'_>, policy: &JudgePolicy) -> Self {
-        let sum = |of: fn(&ConfusionCounts) -> usize| counts.values().map(of).sum::<usize>();
-        let (successes, passed) = (sum(|count| count.successes), sum(|count| count.passed));
-        let (failures, caught) = (sum(|count| count.failures), sum(|count| count.caught));
-        let labels = successes + failures;
-        let agreement = (labels > 0).then(|| float(passed + caught) / float(labels));
-        let bound = |level: f64, of: fn(&ConfusionCounts) -> (usize, usize)| {
-            let shares: Vec<f64> = counts
-                .values()
-                .map(of)
-                .filter(|(all, _)| *all > 0)
-                .map(|(all, agreed)| float(agreed) / float(all))
-                .collect();
+        let cases: Vec<Confusion> = counts.values().map(together).collect();
+        let sum = together(&cases);
+        let agreed = |count: &Confusion| float(count.passed + count.caught) / float(count.labels().max(1));
+        let agreement = (sum.labels() > 0).then(|| agreed(&sum));
+        let bound = |level: f64, of: &dyn Fn(&Confusion) -> Option<f64>| {
+            let shares: Vec<f64> = cases.iter().filter_map(of).collect();
             (!shares.is_empty()).then(|| Sample::new(&shares, 0.0).lower_bound(level))
         };
-        let both = |count: &ConfusionCounts| (count.successes + count.failures, count.passed + count.caught);
-        let agreement_lower = bound(policy.alpha, both).zip(agreement).map(|(lower, mean)| lower.min(mean));
+        let agreement_lower = bound(policy.alpha, &|count| (count.labels() > 0).then(|| agreed(count)))
+            .zip(agreement)
+            .map(|(lower, mean)| lower.min(mean));
         let half = 0.5 * policy.alpha;
-        let lowers = bound(half, |count| (count.successes, count.passed))
-            .zip(bound(half, |count| (count.failures, count.caught)));
-        let kappa = kappa(float(successes), float(passed), float(failures), float(caught));
+        let lowers = bound(half, &Confusion::sensitivity).zip(bound(half, &Confusion::specificity));
+        let [successes, passed, failures, caught] =
+            [sum.successes, sum.passed, sum.failures, sum.caught].map(float);
+        let kappa = kappa(successes, passed, failures, caught);
         let kappa_lower = lowers.zip(kappa).and_then(|((passed, caught), estimate)| {
-            let (successes, failures) = (float(successes), float(failures));
             let lower = self::kappa(successes, successes * passed, failures, failures * caught)?;
             Some(lower.min(estimate))
         });
+        let lanes: Vec<[Confusion; 2]> = counts.values().map(|[before, after, _]| [*before, *after]).collect();
+        let key = |purpose: &str| StreamKey::new(0, &format!("{purpose} {}", slice.unwrap_or_default()));
         let mut measured = Self {
             slice: slice.map(str::to_owned),
-            labels: cast::to_u64(labels),
+            labels: cast::to_u64(sum.labels()),
             cases: cast::to_u64(counts.len()),
-            successes: cast::to_u64(successes),
-            successes_passed: cast::to_u64(passed),
-            failures: cast::to_u64(failures),
-            failures_caught: cast::to_u64(caught),
+            successes: cast::to_u64(sum.successes),
+            successes_passed: cast::to_u64(sum.passed),
+            failures: cast::to_u64(sum.failures),
+            failures_caught: cast::to_u64(sum.caught),
             agreement,
             agreement_lower,
             kappa,
             kappa_lower,
+            ac1: agreement.and_then(|agreement| sum.ac1(agreement)),
+            ac1_lower: agreement_lower.and_then(|lower| sum.ac1(lower)),
+            discrimination: sum.discrimination(),
+            discrimination_p: sum.discrimination().map(|_| association(&cases, key("discrimination"))),
+            lanes: ["baseline", "candidate"].into_iter().enumerate().map(|(at, lane)| lane_of(lane, at, &lanes)).collect(),
+            equal_error_p: ratings::equal_errors(&lanes, key("equal errors")),
             qualified: false,
             reason: String::new(),
         };
@@ -240,6 +231,14 @@ impl Agreement {
     fn passes(&self, policy: &JudgePolicy) -> (bool, String) {
         if self.cases < policy.min_cases {
             let why = format!("{} labelled cases, needs {}", self.cases, policy.min_cases);
+            return (false, why);
+        }
+        let each = policy.min_cases.div_ceil(2);
+        if let Some(lane) = self.lanes.iter().find(|lane| lane.cases < each) {
+            let why = format!(
+                "{} labelled cases of the {}, needs {each} in each lane: labels of one lane do not show how it errs in the other",
+                lane.cases, lane.lane
+            );
             return (false, why);
         }
         if self.successes == 0 || self.failures == 0 {
@@ -254,22 +253,51 @@ impl Agreement {
         }
         let percent = |share: Option<f64>| 100.0 * share.unwrap_or(0.0);
         let why = format!(
-            "agreement {:.1} % (at least {:.1} %, needed {:.1} %), kappa {:.2} (at least {:.2}, needed {:.2}), {} of {} \
-             failures caught, {} labels in {} cases",
+            "agreement {:.1} % (at least {:.1} %, needed {:.1} %), discrimination {:.2} (needed {:.2}; p {:.3}), AC1 {:.2}, {} of {}              failures caught, {} labels in {} cases",
             percent(self.agreement),
             percent(self.agreement_lower),
             100.0 * policy.min_agreement,
-            self.kappa.unwrap_or(0.0),
-            self.kappa_lower.unwrap_or(-1.0),
-            policy.min_kappa,
+            self.discrimination.unwrap_or(0.0),
+            policy.min_discrimination,
+            self.discrimination_p.unwrap_or(1.0),
+            self.ac1.unwrap_or(0.0),
             self.failures_caught,
             self.failures,
             self.labels,
             self.cases,
         );
         let agrees = self.agreement_lower.is_some_and(|lower| lower >= policy.min_agreement);
-        let beyond_chance = self.kappa_lower.is_some_and(|lower| lower >= policy.min_kappa);
-        (agrees && beyond_chance, why)
+        let discriminates = self.discrimination.is_some_and(|share| share >= policy.min_discrimination)
+            && self.discrimination_p.is_some_and(|p| p <= policy.alpha);
+        (agrees && discriminates, why)
+    }
+}
+
+fn together(counts: &(impl AsRef<[Confusion]> + ?Sized)) -> Confusion {
+    let mut sum = Confusion::default();
+    counts.as_ref().iter().for_each(|count| sum.merge(count));
+    sum
+}
+
+fn association(cases: &[Confusion], key: StreamKey) -> f64 {
+    let shares = cases.iter().filter(|count| count.labels() > 0).map(|count| {
+        let labels = float(count.labels());
+        let passing = count.passed + count.failures - count.caught;
+        (float(count.successes) / labels, float(passing) / labels)
+    });
+    ratings::association(&shares.collect::<Vec<_>>(), key)
+}
+
+fn lane_of(lane: &str, at: usize, cases: &[[Confusion; 2]]) -> LaneAgreement {
+    let own: Vec<Confusion> = cases.iter().map(|lanes| lanes[at]).collect();
+    let sum = together(&own);
+    LaneAgreement {
+        lane: lane.to_owned(),
+        cases: cast::to_u64(own.iter().filter(|count| count.labels() > 0).count()),
+        successes: cast::to_u64(sum.successes),
+        successes_passed: cast::to_u64(sum.passed),
+        failures: cast::to_u64(sum.failures),
+        failures_caught: cast::to_u64(sum.caught),
     }
 }
 

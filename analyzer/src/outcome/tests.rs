@@ -20,20 +20,28 @@ fn says(evaluator: &Arc<Evaluator>, success: Option<bool>, slice: Option<&str>) 
     TrialScore { evaluator: evaluator.clone(), success, slice: slice.map(Arc::from) }
 }
 
-/// Two equal runs with a judge's words: (label, word, slice, how many cases), one trial of each case in each lane; the
-/// candidate's trials carry no label.
-fn judged(judge: &Arc<Evaluator>, cells: &[(bool, bool, Option<&str>, usize)]) -> (Run, Run) {
+/// A judge's words: (label, word, slice, how many cases).
+type Cells<'a> = [(bool, bool, Option<&'a str>, usize)];
+
+/// Two equal runs with a judge's words, two trials of each case in each lane; the first of them has a label.
+fn judged(judge: &Arc<Evaluator>, cells: &Cells<'_>) -> (Run, Run) {
+    labelled_in(judge, cells, [true; 2])
+}
+
+fn labelled_in(judge: &Arc<Evaluator>, cells: &Cells<'_>, labelled: [bool; 2]) -> (Run, Run) {
     let mut lanes = [Vec::new(), Vec::new()];
     let mut number = 0;
     for (label, word, slice, cases) in cells {
         for _ in 0..*cases {
             number += 1;
-            for (place, trials) in lanes.iter_mut().enumerate() {
-                let mut one = record(&format!("case-{number:04}"), 0, vec![]);
-                one.trial.has_transcript = false;
-                one.trial.success = (place == 0).then_some(*label);
-                one.scores = vec![says(judge, Some(*word), *slice)];
-                trials.push(one);
+            for (trials, labelled) in lanes.iter_mut().zip(labelled) {
+                for trial in 0..2 {
+                    let mut one = record(&format!("case-{number:04}"), trial, vec![]);
+                    one.trial.has_transcript = false;
+                    one.trial.success = (labelled && trial == 0).then_some(*label);
+                    one.scores = vec![says(judge, Some(*word), *slice)];
+                    trials.push(one);
+                }
             }
         }
     }
@@ -72,13 +80,13 @@ fn published_judges_of_airline_sessions_do_not_qualify() {
         let (baseline, candidate) = judged(&judge, &cells);
         let analysis = decide(&baseline, &candidate);
         let found = &analysis.verdict.outcome.evaluators[0].overall;
-        assert_eq!((found.labels, found.failures, found.failures_caught), (50, 27, caught as u64));
+        assert_eq!((found.labels, found.failures, found.failures_caught), (100, 54, 2 * caught as u64));
         close(found.agreement, agreement);
         close(found.agreement_lower, agreement_lower);
         close(found.kappa, kappa);
         close(found.kappa_lower, kappa_lower);
         assert!(!found.qualified && found.reason.contains("needed 75.0 %"), "{}", found.reason);
-        // The labels of the baseline cover half of the trials; the others have no source.
+        // The labels cover half of the trials; the others have no source.
         assert_eq!(counts(&analysis), BTreeMap::from([("label", 50)]));
         let note = analysis.verdict.notes.iter().find(|note| note.starts_with("judge j is not qualified"));
         assert!(note.is_some(), "{:?}", analysis.verdict.notes);
@@ -86,7 +94,7 @@ fn published_judges_of_airline_sessions_do_not_qualify() {
 }
 
 #[test]
-fn a_judge_that_is_shown_to_agree_decides_where_labels_cover_one_lane() {
+fn a_judge_that_is_shown_to_agree_decides_only_with_labels_in_both_lanes() {
     let judge = evaluator("good", ScoreKind::Judge);
     let cells =
         [(true, true, None, 47), (true, false, None, 3), (false, true, None, 4), (false, false, None, 46)];
@@ -99,6 +107,31 @@ fn a_judge_that_is_shown_to_agree_decides_where_labels_cover_one_lane() {
     assert_eq!(counts(&analysis), BTreeMap::from([("judge:good", 100)]));
     let success = analysis.verdict.metrics.iter().find(|metric| metric.name == "success").expect("measured");
     assert_eq!((success.baseline, success.candidate), (0.51, 0.51), "both lanes by the judge");
+    let correction = success.judge.expect("a judge decides");
+    assert_eq!((correction.judged, correction.labelled_baseline, correction.labelled_candidate), (100, 100, 100));
+    assert!(success.effect.abs() < 1e-12 && correction.rogan_gladen.is_some_and(|effect| effect.abs() < 1e-12));
+    assert_eq!(found.overall.equal_error_p, Some(1.0), "the same errors in both lanes");
+    // The same labels of the baseline alone say nothing about its errors on the candidate.
+    let (baseline, candidate) = labelled_in(&judge, &cells, [true, false]);
+    let analysis = decide(&baseline, &candidate);
+    let found = &analysis.verdict.outcome.evaluators[0].overall;
+    assert!(!found.qualified && found.reason.starts_with("0 labelled cases of the candidate"), "{}", found.reason);
+    assert_eq!(counts(&analysis), BTreeMap::from([("label", 100)]));
+}
+
+#[test]
+fn a_perfect_judge_of_rare_failures_qualifies_and_its_labels_bound_what_it_can_show() {
+    let judge = evaluator("perfect", ScoreKind::Judge);
+    let (baseline, candidate) = judged(&judge, &[(true, true, None, 57), (false, false, None, 3)]);
+    let analysis = decide(&baseline, &candidate);
+    let found = &analysis.verdict.outcome.evaluators[0].overall;
+    assert!(found.qualified, "{}", found.reason);
+    assert!(found.kappa_lower.is_some_and(|lower| lower < 0.4) && found.ac1_lower.is_some_and(|lower| lower > 0.9));
+    assert_eq!(counts(&analysis), BTreeMap::from([("judge:perfect", 60)]));
+    // Sixty cases without an error leave room for errors in 5 % of the sessions of each lane.
+    assert_eq!(analysis.verdict.verdict, crate::Decision::Inconclusive);
+    let success = analysis.verdict.metrics.iter().find(|metric| metric.name == "success").expect("measured");
+    assert!(success.interval[0] < -0.05 && success.interval[0] > -0.25, "{:?}", success.interval);
 }
 
 #[test]
@@ -110,7 +143,7 @@ fn a_judge_that_always_passes_agrees_and_does_not_vote() {
     assert!(!found.qualified);
     let (baseline, candidate) = judged(&judge, &[(true, true, None, 95)]);
     let found = decide(&baseline, &candidate).verdict.outcome.evaluators.remove(0).overall;
-    assert!(!found.qualified && found.reason.contains("all 95 labels are successes"), "{}", found.reason);
+    assert!(!found.qualified && found.reason.contains("all 190 labels are successes"), "{}", found.reason);
 }
 
 #[test]

@@ -271,7 +271,7 @@ pub const POLICY_KEYS: [PolicyKey; 51] = [
         KeyType::Integer(5, 1_000_000),
         "cases",
         "30",
-        "labelled cases that a judge needs before its scores count",
+        "labelled cases that a judge needs before its scores count, half of them in each lane",
     ),
     key(
         "judge",
@@ -283,11 +283,11 @@ pub const POLICY_KEYS: [PolicyKey; 51] = [
     ),
     key(
         "judge",
-        "min-kappa",
+        "min-discrimination",
         KeyType::Number(0.0, 1.0),
-        "Cohen's kappa",
+        "share of a true change",
         "0.40",
-        "lower bound that the judge's kappa must reach",
+        "share of successes passed plus share of failures caught, minus 1, that the judge must reach",
     ),
 ];
 

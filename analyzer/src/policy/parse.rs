@@ -77,7 +77,7 @@ fn parse(text: &str) -> Result<Policy> {
         judge.alpha = section.number("alpha")?.unwrap_or(judge.alpha);
         judge.min_cases = section.integer("min-cases")?.unwrap_or(judge.min_cases);
         judge.min_agreement = section.number("min-agreement")?.unwrap_or(judge.min_agreement);
-        judge.min_kappa = section.number("min-kappa")?.unwrap_or(judge.min_kappa);
+        judge.min_discrimination = section.number("min-discrimination")?.unwrap_or(judge.min_discrimination);
     }
     Ok(policy)
 }
@@ -255,11 +255,12 @@ mod tests {
         assert_eq!(line("policy = 1\n\nalpha = 7"), Some(3));
         assert_eq!(line("[metric.success]\nmargin = 0.1\n[metric.\"effects.extra\"]\nmargin = 5"), Some(4));
         assert_eq!(line("[metric.effects.extra]\ndecides = 1"), Some(2));
-        assert_eq!(line("looks = 2\n[judge]\nmin-cases = 30\nmin-kapa = 1"), Some(4));
+        assert_eq!(line("looks = 2\n[judge]\nmin-cases = 30\nmin-discriminaton = 1"), Some(4));
         assert_eq!(line("looks = 2\n[invariant.order]\nrules = [{ first = \"a\" }]"), Some(3));
-        let error = Policy::parse("[judge]\nmin-kappa = 2").expect_err("out of range").to_string();
+        let error = Policy::parse("[judge]\nmin-discrimination = 2").expect_err("out of range").to_string();
         assert!(
-            error.starts_with("line 2: `judge.min-kappa` is 2.0") || error.contains("`judge.min-kappa` is 2"),
+            error.starts_with("line 2: `judge.min-discrimination` is 2.0")
+                || error.contains("`judge.min-discrimination` is 2"),
             "{error}"
         );
     }

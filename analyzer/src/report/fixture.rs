@@ -197,6 +197,7 @@ fn metric(name: &str, family: &str, unit: Unit, effect: f64, state: MetricState)
         floor: 59,
         clipped: 0,
         adjusted: None,
+        judge: None,
     }
 }
 
@@ -490,6 +491,12 @@ fn outcome() -> OutcomeResult {
                 agreement_lower: Some(0.4),
                 kappa: None,
                 kappa_lower: None,
+                ac1: Some(0.7),
+                ac1_lower: Some(0.1),
+                discrimination: Some(0.75),
+                discrimination_p: Some(0.05),
+                lanes: Vec::new(),
+                equal_error_p: None,
                 qualified: false,
                 reason: "fewer than 50 labels".to_owned(),
             },

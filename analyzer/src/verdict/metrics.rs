@@ -99,6 +99,28 @@ pub struct MetricResult {
     /// Effect adjusted for the recordings; absent without recordings; never decides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adjusted: Option<Adjusted>,
+    /// Correction of the judges' errors by labels; absent where no judge decides a case. `effect`, `interval` and the
+    /// p-values are of the corrected effect, `baseline` and `candidate` are means of the scores as given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub judge: Option<JudgeCorrection>,
+}
+
+/// Correction of an effect for the errors of the judges that scored it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct JudgeCorrection {
+    /// Cases that judges decide.
+    pub judged: u64,
+    /// Baseline cases with labels and scores.
+    pub labelled_baseline: u64,
+    /// Candidate cases with labels and scores.
+    pub labelled_candidate: u64,
+    /// Effect in the scores as given.
+    pub scores: f64,
+    /// Mean error (label minus score) of the candidate minus that of the baseline, over the cases that judges decide.
+    pub correction: f64,
+    /// Effect by the plain form (Rogan and Gladen 1978): each lane's share of passes corrected by its own sensitivity
+    /// and specificity; absent if either is unknown. It decides nothing.
+    pub rogan_gladen: Option<f64>,
 }
 
 /// A mean contrast minus its regression on the success of the recording (CUPED, Deng et al. 2013).

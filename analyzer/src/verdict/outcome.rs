@@ -46,10 +46,46 @@ pub struct Agreement {
     pub kappa: Option<f64>,
     /// Lower bound of kappa.
     pub kappa_lower: Option<f64>,
+    /// Gwet's AC1: agreement beyond chance, which stays near the raw agreement where almost all labels are alike.
+    #[serde(default)]
+    pub ac1: Option<f64>,
+    /// AC1 at the lower bound of the agreement.
+    #[serde(default)]
+    pub ac1_lower: Option<f64>,
+    /// Share of successes passed plus share of failures caught, minus 1: the share of a true change that shows in the
+    /// scores; absent if all labels are alike.
+    #[serde(default)]
+    pub discrimination: Option<f64>,
+    /// One-sided p of "the scores do not depend on the labels": permutation between cases.
+    #[serde(default)]
+    pub discrimination_p: Option<f64>,
+    /// Counts of each lane.
+    #[serde(default)]
+    pub lanes: Vec<LaneAgreement>,
+    /// Two-sided p of "errs equally often in both lanes": permutation of lanes by case; absent without labels in both.
+    #[serde(default)]
+    pub equal_error_p: Option<f64>,
     /// Whether the evaluator's scores can decide here.
     pub qualified: bool,
     /// Reason for `qualified`, with the numbers.
     pub reason: String,
+}
+
+/// Agreement of an evaluator with the labels of one lane.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LaneAgreement {
+    /// `baseline` or `candidate`.
+    pub lane: String,
+    /// Number of cases with a label and a score in this lane.
+    pub cases: u64,
+    /// Number of labelled successes.
+    pub successes: u64,
+    /// Labelled successes that the evaluator passed.
+    pub successes_passed: u64,
+    /// Number of labelled failures.
+    pub failures: u64,
+    /// Labelled failures that the evaluator caught.
+    pub failures_caught: u64,
 }
 
 /// An evaluator and its agreement with labels.
