@@ -123,6 +123,7 @@ pub fn analyze(request: &AnalysisRequest<'_>) -> Result<Analysis, AnalyzeError> 
         baseline: name(baseline),
         candidate: name(candidate),
         pairs: look.pairs.counts,
+        sampling: context.units.sampling.clone(),
         invariants: context.checked.results.clone(),
         metrics: results(&context, &look),
         absent: look.measurement.absent.clone(),
@@ -183,7 +184,7 @@ fn needed(context: &AnalysisContext<'_>, look: &Look<'_>, answer: Decision) -> N
 
 fn results(context: &AnalysisContext<'_>, look: &Look<'_>) -> Vec<MetricResult> {
     let result = |(metric, test, interval): (&Measured, &Tested, &[f64; 2])| {
-        let [baseline, candidate] = metrics::means(metric);
+        let [baseline, candidate] = metrics::means(metric, &look.units);
         MetricResult {
             name: metric.name.clone(),
             family: metric.family.to_owned(),
@@ -201,6 +202,7 @@ fn results(context: &AnalysisContext<'_>, look: &Look<'_>) -> Vec<MetricResult> 
             state: test.state,
             unit: metric.unit,
             floor: test.floor,
+            units: test.units,
             clipped: crate::cast::to_u64(metric.clipped),
             adjusted: secondary::adjusted(context, look, metric),
             judge: secondary::judge(look, metric),

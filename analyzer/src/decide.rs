@@ -6,17 +6,18 @@ use rayon::prelude::*;
 
 use crate::metrics::{CaseTable, Measured};
 use crate::stats::betting::{Bets, Side};
-use crate::stats::gaffke::{self, Sample};
+use crate::stats::gaffke::{self, Sample, UnitMean};
 use crate::stats::holm;
-use crate::stats::permutation::Tables;
 use crate::stats::stream::StreamKey;
-use crate::stats::variance::mean;
+use crate::units::{self, CaseUnits, Design, Unit};
 use crate::verdict::{Decision, MetricState};
 
 /// Test results of one metric.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Tested {
     pub(crate) cases: usize,
+    /// Independent units that the cases count as for the floor.
+    pub(crate) units: u64,
     pub(crate) effect: f64,
     pub(crate) p_block: f64,
     pub(crate) p_block_adjusted: Option<f64>,
@@ -54,21 +55,39 @@ pub(crate) struct Tests<'a> {
     pub(crate) strict: bool,
     /// Position in the seeded order of each case of [`crate::pairs::Pairs::cases`].
     pub(crate) ranks: &'a [usize],
+    /// Sampling units and weights of the cases.
+    pub(crate) units: &'a CaseUnits,
+    /// Whether the trials of a case share state.
+    pub(crate) shared_state: bool,
 }
 
 impl Tests<'_> {
-    /// Contrasts in the seeded order of their cases; planned cases without a trial come last.
-    pub(crate) fn ordered(&self, tables: &[CaseTable]) -> Vec<f64> {
+    /// Units in the seeded order of their last case; planned cases without a trial come last.
+    pub(crate) fn ordered<'t>(&self, tables: &'t [CaseTable]) -> Vec<(usize, Unit<'t>)> {
         let rank = |table: &CaseTable| self.ranks.get(table.place).copied().unwrap_or(usize::MAX);
-        let mut ranked: Vec<(usize, f64)> =
-            tables.iter().map(|table| (rank(table), table.observed())).collect();
+        let last = |unit: &Unit<'_>| unit.cases.iter().map(|(_, table)| rank(table)).max();
+        let units = self.units.group(tables).into_iter();
+        let mut ranked: Vec<(usize, Unit<'t>)> =
+            units.map(|unit| (last(&unit).unwrap_or(usize::MAX), unit)).collect();
         ranked.sort_by_key(|(rank, _)| *rank);
-        ranked.into_iter().map(|(_, contrast)| contrast).collect()
+        ranked
     }
 
-    /// Contrasts of a metric as betting sequence.
+    /// Means of the units in their seeded order, each times its share of the mean weight, so that their mean is the
+    /// effect; and the factor by which the range widens.
+    pub(crate) fn scaled(&self, tables: &[CaseTable]) -> (Vec<f64>, f64) {
+        let units: Vec<UnitMean> = self.ordered(tables).iter().map(|(_, unit)| unit.mean()).collect();
+        let total: f64 = units.iter().map(|unit| unit.weight).sum();
+        let average = total / crate::stats::variance::float(units.len().max(1));
+        let widest = units.iter().map(|unit| unit.weight / average).fold(1.0, f64::max);
+        (units.iter().map(|unit| unit.mean * (unit.weight / average)).collect(), widest)
+    }
+
+    /// Units of a metric as betting sequence.
     pub(crate) fn bets(&self, metric: &Measured, scenario: MissingDataScenario) -> Bets {
-        Bets::new(&self.ordered(tables(metric, scenario)), metric.low, metric.high)
+        let means: Vec<UnitMean> =
+            self.ordered(tables(metric, scenario)).iter().map(|(_, unit)| unit.mean()).collect();
+        Bets::of_units(&means, metric.low, metric.high)
     }
 }
 
@@ -94,7 +113,7 @@ pub(crate) fn conclude(metrics: &[Measured], tested: &mut [Tested], alpha: f64) 
     for (metric, test) in metrics.iter().zip(tested) {
         // A metric that does not decide keeps its own, uncorrected p.
         let worse = test.p_block_adjusted.unwrap_or(test.p_block) <= alpha;
-        let enough = crate::cast::to_u64(test.cases) >= test.floor && metric.has_enough_cases(test.cases);
+        let enough = test.units >= test.floor && metric.has_enough_cases(test.cases);
         let tolerable = test.p_approve <= alpha && enough;
         test.state = match (tolerable, worse) {
             (true, false) => MetricState::NonInferior,
@@ -106,40 +125,50 @@ pub(crate) fn conclude(metrics: &[Measured], tested: &mut [Tested], alpha: f64) 
 }
 
 fn test_one(metric: &Measured, scenario: MissingDataScenario, tests: &Tests<'_>) -> Tested {
-    let cases = tables(metric, scenario);
-    let contrasts: Vec<f64> = cases.iter().map(CaseTable::observed).collect();
-    let key = StreamKey::new(tests.seed, &format!("block {}", metric.name));
-    let floor = gaffke::floor(tests.alpha, metric.margin, metric.low);
-    let enough = metric.has_enough_cases(cases.len());
-    if let Some(correction) = metric.correction.as_ref().filter(|_| enough) {
-        let corrected = correction.mean(cases, [metric.low, metric.high], key);
+    let units = tests.units.group(tables(metric, scenario));
+    let cases = Unit::cases(&units);
+    let enough = metric.has_enough_cases(cases);
+    let undecided = Tested {
+        cases,
+        units: effective(&units.iter().map(|unit| unit.weight).collect::<Vec<_>>(), metric),
+        effect: Unit::effect(&units),
+        p_block: 1.0,
+        p_block_adjusted: None,
+        p_approve: 1.0,
+        floor: gaffke::floor(tests.alpha, metric.margin, metric.low),
+        state: MetricState::Undecided,
+    };
+    if !enough {
+        return undecided;
+    }
+    if let Some(correction) = &metric.correction {
+        let key = StreamKey::new(tests.seed, &format!("block {}", metric.name));
+        let range = [metric.low, metric.high];
+        let corrected = correction.mean(tables(metric, scenario), tests.units, range, key);
         return Tested {
-            cases: cases.len(),
             effect: corrected.estimate,
             p_block: corrected.p_block(),
-            p_block_adjusted: None,
             p_approve: corrected.p_approve(metric.margin),
-            floor,
-            state: MetricState::Undecided,
+            ..undecided
         };
     }
-    let p_approve = || {
-        if tests.strict {
-            tests.bets(metric, scenario).p_value(-metric.margin, Side::Above)
-        } else {
-            Sample::new(&contrasts, metric.low).p_value(metric.margin)
-        }
+    let p_approve = if tests.strict {
+        tests.bets(metric, scenario).p_value(-metric.margin, Side::Above)
+    } else {
+        Sample::of_units(&Unit::means(&units), metric.low).p_value(metric.margin)
     };
-    let p_block = || Tables::new(cases.iter().map(|case| case.contrasts.as_slice())).p_value(key);
-    Tested {
-        cases: cases.len(),
-        effect: mean(&contrasts),
-        p_block: if enough { p_block() } else { 1.0 },
-        p_block_adjusted: None,
-        p_approve: if enough { p_approve() } else { 1.0 },
-        floor,
-        state: MetricState::Undecided,
-    }
+    let design = Design {
+        clustered: tests.units.clustered,
+        shared_state: tests.shared_state,
+        mirrored: metric.mirrored,
+    };
+    let p_block = units::p_block(&units, design, tests.seed, &metric.name);
+    Tested { p_block, p_approve, ..undecided }
+}
+
+/// Number of units that units of these weights count as for the floor of the metric.
+pub(crate) fn effective(weights: &[f64], metric: &Measured) -> u64 {
+    crate::cast::round((gaffke::effective_units(weights, metric.margin, metric.low) + 1e-9).floor())
 }
 
 /// Kind of the bounds of an effect.
@@ -158,15 +187,16 @@ pub(crate) fn interval(metric: &Measured, bounds: Bounds, tests: &Tests<'_>) -> 
     match bounds {
         Bounds::At(alpha) if let Some(correction) = &metric.correction => {
             let key = StreamKey::new(tests.seed, &format!("block {}", metric.name));
-            correction.mean(&metric.observed, [metric.low, metric.high], key).bounds(alpha)
+            correction.mean(&metric.observed, tests.units, [metric.low, metric.high], key).bounds(alpha)
         }
         // No corrected mean is valid at any stopping time.
         Bounds::Bets(_) if metric.correction.is_some() => [metric.low, metric.high],
         Bounds::At(alpha) if !tests.strict => {
-            let contrasts: Vec<f64> = metric.observed.iter().map(CaseTable::observed).collect();
-            let mirrored: Vec<f64> = contrasts.iter().map(|contrast| -contrast).collect();
-            let low = Sample::new(&contrasts, metric.low).lower_bound(alpha);
-            [low, -Sample::new(&mirrored, -metric.high).lower_bound(alpha)]
+            let means = Unit::means(&tests.units.group(&metric.observed));
+            let mirrored: Vec<UnitMean> =
+                means.iter().map(|unit| UnitMean { mean: -unit.mean, ..*unit }).collect();
+            let low = Sample::of_units(&means, metric.low).lower_bound(alpha);
+            [low, -Sample::of_units(&mirrored, -metric.high).lower_bound(alpha)]
         }
         Bounds::At(alpha) | Bounds::Bets(alpha) => {
             let bets = tests.bets(metric, MissingDataScenario::Observed);

@@ -33,6 +33,7 @@ mod scores;
 pub mod stats;
 mod subgroup_search;
 mod tools;
+mod units;
 pub mod verdict;
 mod writes;
 

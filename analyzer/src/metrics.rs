@@ -4,7 +4,7 @@
 //! trial values. Nothing here tests or decides.
 
 use crate::run::TrialRecord;
-use crate::stats::variance::mean;
+use crate::units::CaseUnits;
 
 mod cost;
 mod dispersion;
@@ -40,15 +40,17 @@ pub(crate) fn descriptions() -> [Description; 3] {
     ]
 }
 
-/// Means of the lanes' values over the cases; geometric means for ratios.
-pub(crate) fn means(metric: &Measured) -> [f64; 2] {
+/// Weighted means of the lanes' values over the cases; geometric means for ratios.
+pub(crate) fn means(metric: &Measured, units: &CaseUnits) -> [f64; 2] {
+    let weight: f64 = metric.observed.iter().map(|table| units.weight(table.place)).sum();
     let over = |value: fn(&CaseTable) -> f64| {
-        let values: Vec<f64> = metric.observed.iter().map(value).collect();
-        if metric.unit.is_ratio() {
-            mean(&values.iter().map(|value| value.ln()).collect::<Vec<_>>()).exp()
-        } else {
-            mean(&values)
-        }
+        let value = |table: &CaseTable| {
+            let value = value(table);
+            if metric.unit.is_ratio() { value.ln() } else { value }
+        };
+        let sum: f64 = metric.observed.iter().map(|table| units.weight(table.place) * value(table)).sum();
+        let mean = if weight > 0.0 { sum / weight } else { 0.0 };
+        if metric.unit.is_ratio() { mean.exp() } else { mean }
     };
     [over(|case| case.baseline), over(|case| case.candidate)]
 }

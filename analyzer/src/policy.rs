@@ -11,6 +11,7 @@ mod model;
 mod parse;
 #[cfg(test)]
 mod reference;
+mod sampling;
 
 pub use error::{PolicyError, PolicyErrorKind};
 pub use invariants::{
@@ -23,3 +24,4 @@ pub use metrics::{DEMOTED_MARGIN, METRICS, Margin, MetricSettings, MetricSpec};
 pub use model::{
     DEFAULT_ALPHA, DEFAULT_MAX_MISSED, DriftPolicy, FidelityPolicy, NeedPolicy, Policy, SlicePolicy,
 };
+pub use sampling::{ClusterKey, RunsApart, SamplingPolicy, TrafficPolicy};

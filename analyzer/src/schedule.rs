@@ -37,6 +37,31 @@ where
     placed.into_iter().map(|(_, _, case)| case.clone()).collect()
 }
 
+/// As [`seeded_order`], but the cases of a cluster follow each other: the clusters are ordered by their first case. A
+/// case of no cluster is one of its own.
+#[must_use]
+pub(crate) fn clustered_order<'a, S, C: Ord>(
+    cases: impl IntoIterator<Item = (&'a CaseId, S)>,
+    cluster: impl Fn(&CaseId) -> Option<C>,
+    seed: u64,
+) -> Vec<CaseId>
+where
+    S: IntoIterator<Item = (&'a str, &'a str)>,
+{
+    let mut first = Vec::new();
+    let mut members: BTreeMap<&CaseId, Vec<&CaseId>> = BTreeMap::new();
+    let mut known: BTreeMap<C, &CaseId> = BTreeMap::new();
+    for (case, slices) in cases {
+        let head = cluster(case).map_or(case, |cluster| *known.entry(cluster).or_insert(case));
+        if head == case {
+            first.push((case, slices));
+        }
+        members.entry(head).or_default().push(case);
+    }
+    let order = seeded_order(first, seed);
+    order.iter().flat_map(|head| members.remove(head).unwrap_or_default()).cloned().collect()
+}
+
 fn draw(key: &StreamKey, case: &CaseId) -> u64 {
     let digest = blake3::keyed_hash(key.bytes(), case.as_str().as_bytes());
     let (first, _) = digest.as_bytes().split_first_chunk::<8>().expect("a digest has 32 bytes");

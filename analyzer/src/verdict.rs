@@ -16,6 +16,7 @@ mod need;
 mod outcome;
 #[cfg(test)]
 mod reference;
+mod sampling;
 mod slices;
 
 pub use calibration::{
@@ -33,6 +34,7 @@ pub use metrics::{
 };
 pub use need::{Need, NeedAdvice, NeedOption, NeedRow};
 pub use outcome::{Agreement, EvaluatorResult, LaneAgreement, OutcomeResult, SourceCount};
+pub use sampling::{RunTiming, Sampling, SamplingUnit};
 pub use slices::{SliceResult, Subgroup, SubgroupSearch};
 
 /// The version of the verdict's shape.
@@ -57,6 +59,9 @@ pub struct Verdict {
     pub candidate: RunIdentity,
     /// Numbers of cases and trials compared.
     pub pairs: PairCounts,
+    /// What counts as independent, and how much each case counts.
+    #[serde(default)]
+    pub sampling: Sampling,
     /// Declared invariants.
     pub invariants: Vec<InvariantResult>,
     /// Metrics over all cases.

@@ -12,7 +12,8 @@ use crate::invariants::{self, Checked};
 use crate::metrics::{self, Measurement, Setting};
 use crate::pairs::{PairedCase, Pairs};
 use crate::policy::Policy;
-use crate::schedule::seeded_order;
+use crate::schedule::{clustered_order, seeded_order};
+use crate::units::{CaseUnits, SamplingUnits};
 
 /// Values that are the same at every look.
 pub(super) struct AnalysisContext<'a> {
@@ -24,7 +25,9 @@ pub(super) struct AnalysisContext<'a> {
     pub(super) mean_tests_disabled: Option<MeanTestsDisabled>,
     /// Drift test; absent if the answers could not be tested.
     pub(super) drift: Option<drift::Found>,
-    /// Cases in the order in which they are looked at.
+    /// Sampling units and weights of all cases.
+    pub(super) units: SamplingUnits<'a>,
+    /// Cases in the order in which they are looked at; those of a cluster follow each other.
     pub(super) order: Vec<CaseId>,
 }
 
@@ -35,16 +38,31 @@ impl<'a> AnalysisContext<'a> {
         mean_tests_disabled: Option<MeanTestsDisabled>,
     ) -> Self {
         let AnalysisRequest { policy, seed, .. } = request;
+        let units = SamplingUnits::new(policy, &pairs);
         let order = match request.monitoring {
             MonitoringPlan::Waves(waves) => waves.order.to_vec(),
             MonitoringPlan::SingleLook | MonitoringPlan::PlannedLooks(_) | MonitoringPlan::Anytime => {
-                let slices = |case: &PairedCase<'a>| case.slices.clone();
-                seeded_order(pairs.cases.iter().map(|case| (case.case, slices(case))), seed)
+                let cases = pairs.cases.iter().map(|case| (case.case, case.slices.clone()));
+                if units.is_clustered() {
+                    clustered_order(cases, |case| units.unit(case), seed)
+                } else {
+                    seeded_order(cases, seed)
+                }
             }
         };
         let checked = invariants::check(policy, &pairs, seed);
         let fidelity = fidelity::judge(policy, &pairs, mean_tests_disabled.is_some(), seed);
-        Self { request, pairs, checked, fidelity, mean_tests_disabled, drift: None, order }
+        Self { request, pairs, checked, fidelity, mean_tests_disabled, drift: None, units, order }
+    }
+
+    /// The end of a look that does not divide a cluster: at least `end`, in cases of the order.
+    pub(super) fn end_of_cluster(&self, end: usize) -> usize {
+        let unit = |place: usize| self.order.get(place).and_then(|case| self.units.unit(case));
+        let mut end = end.min(self.order.len());
+        while end > 0 && unit(end).is_some() && unit(end) == unit(end - 1) {
+            end += 1;
+        }
+        end
     }
 
     /// Pairs of the first cases of the order.
@@ -82,9 +100,9 @@ impl<'a> AnalysisContext<'a> {
         measurement
     }
 
-    pub(super) fn tests<'r>(&self, ranks: &'r [usize]) -> Tests<'r> {
-        let Policy { alpha, strict, .. } = *self.request.policy;
-        Tests { alpha, seed: self.request.seed, strict, ranks }
+    pub(super) fn tests<'r>(&self, ranks: &'r [usize], units: &'r CaseUnits) -> Tests<'r> {
+        let Policy { alpha, strict, ref drift, .. } = *self.request.policy;
+        Tests { alpha, seed: self.request.seed, strict, ranks, units, shared_state: drift.shared_state }
     }
 
     /// Whether the sessions of either run were selected by their outcome.

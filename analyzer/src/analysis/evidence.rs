@@ -7,12 +7,15 @@ use crate::invariants::Checked;
 use crate::metrics::Measurement;
 use crate::pairs::Pairs;
 use crate::policy::Policy;
+use crate::units::SamplingUnits;
 use crate::verdict::{Decision, Drift};
 
 /// Evidence of one look.
 pub(super) struct Evidence<'a> {
     pub(super) policy: &'a Policy,
     pub(super) pairs: &'a Pairs<'a>,
+    /// Sampling units and weights of all cases.
+    pub(super) units: &'a SamplingUnits<'a>,
     pub(super) checked: &'a Checked,
     pub(super) measurement: &'a Measurement,
     pub(super) tested: &'a [Tested],

@@ -19,7 +19,8 @@ use crate::pairs::Pairs;
 use crate::stats::betting::{Side, p_of};
 use crate::stats::normal;
 use crate::stats::spending::{Schedule, boundaries, spent};
-use crate::stats::variance::{float, mean};
+use crate::stats::variance::float;
+use crate::units::CaseUnits;
 use crate::verdict::{Decision, LookHistory, LookMetric, LookResult, MetricState, MonitoringKind};
 
 /// Number of looks of an `anytime` decision that the history keeps, besides the last.
@@ -29,7 +30,9 @@ const SHOWN_STEPS: usize = 25;
 pub(super) struct Look<'a> {
     pub(super) pairs: Cow<'a, Pairs<'a>>,
     pub(super) measurement: Measurement,
-    pub(super) ranks: Vec<usize>,
+    ranks: Vec<usize>,
+    /// Sampling units and weights of the cases.
+    pub(super) units: CaseUnits,
     pub(super) tested: Vec<Tested>,
     /// Bounds of the metrics' effects; empty until [`Self::bound`] is called.
     pub(super) intervals: Vec<[f64; 2]>,
@@ -43,11 +46,13 @@ pub(super) struct Look<'a> {
 impl<'a> Look<'a> {
     fn new(context: &'a AnalysisContext<'a>, pairs: Cow<'a, Pairs<'a>>) -> Self {
         let ranks = context.ranks(&pairs);
+        let units = context.units.of(&pairs);
         let measurement = context.measure(&pairs);
         Self {
             pairs,
             measurement,
             ranks,
+            units,
             tested: Vec::new(),
             intervals: Vec::new(),
             level: Bounds::At(context.request.policy.alpha),
@@ -57,7 +62,7 @@ impl<'a> Look<'a> {
     }
 
     pub(super) fn tests<'l>(&'l self, context: &AnalysisContext<'_>) -> Tests<'l> {
-        context.tests(&self.ranks)
+        context.tests(&self.ranks, &self.units)
     }
 
     /// Tests the metrics as observed and, if trials are missing, in both extreme scenarios.
@@ -82,6 +87,7 @@ impl<'a> Look<'a> {
         Evidence {
             policy: context.request.policy,
             pairs: &self.pairs,
+            units: &context.units,
             checked: &context.checked,
             measurement: &self.measurement,
             tested: &self.tested,
@@ -100,8 +106,9 @@ pub(super) fn look<'a>(context: &'a AnalysisContext<'a>) -> Look<'a> {
         MonitoringPlan::SingleLook => once(context),
         MonitoringPlan::PlannedLooks(looks) => {
             let all = context.order.len();
+            let end = |look: usize| (all * look).div_ceil(looks.max(1) as usize);
             let ends: BTreeSet<usize> =
-                (1..=looks as usize).map(|look| (all * look).div_ceil(looks.max(1) as usize)).collect();
+                (1..=looks as usize).map(|look| context.end_of_cluster(end(look))).collect();
             let ends: Vec<usize> = ends.into_iter().collect();
             planned(context, &ends, all, 1.0, true)
         }
@@ -258,10 +265,11 @@ fn look_metrics(look: &Look<'_>, alone: impl Fn(&str) -> [f64; 2]) -> Vec<LookMe
 
 // === a look after every case ===
 
-/// P-values of a metric after each of its cases, with the positions of these cases in the order.
+/// P-values of a metric after each of its units, with the positions of their last cases in the order.
 struct EvidencePath {
     ranks: Vec<usize>,
-    contrasts: Vec<f64>,
+    /// Cases, weight and weighted sum of each unit.
+    units: Vec<(usize, f64, f64)>,
     block: Vec<f64>,
     approve: Vec<f64>,
     floor: u64,
@@ -269,11 +277,7 @@ struct EvidencePath {
 
 impl EvidencePath {
     fn new(metric: &Measured, scenario: MissingDataScenario, tests: &Tests<'_>) -> Self {
-        let tables = decide::tables(metric, scenario);
-        let rank = |place: usize| tests.ranks.get(place).copied().unwrap_or(usize::MAX);
-        let mut ranks: Vec<usize> = tables.iter().map(|table| rank(table.place)).collect();
-        ranks.sort_unstable();
-        let contrasts = tests.ordered(tables);
+        let ordered = tests.ordered(decide::tables(metric, scenario));
         let bets = tests.bets(metric, scenario);
         let running = |path: Vec<f64>| {
             let mut most: f64 = 0.0;
@@ -287,22 +291,28 @@ impl EvidencePath {
                 .collect()
         };
         Self {
-            ranks,
             block: running(bets.against(0.0, Side::Below)),
             approve: running(bets.against(-metric.margin, Side::Above)),
-            contrasts,
+            ranks: ordered.iter().map(|(rank, _)| *rank).collect(),
+            units: ordered.iter().map(|(_, unit)| (unit.cases.len(), unit.weight, unit.sum)).collect(),
             floor: crate::stats::gaffke::floor(tests.alpha, metric.margin, metric.low),
         }
     }
 
     /// Test results of the metric after this many cases of the order.
     fn at(&self, metric: &Measured, end: usize) -> Tested {
-        let cases = self.ranks.partition_point(|rank| *rank < end);
-        let p =
-            |path: &[f64]| if cases > 0 && metric.has_enough_cases(cases) { path[cases - 1] } else { 1.0 };
+        let units = &self.units[..self.ranks.partition_point(|rank| *rank < end)];
+        let cases: usize = units.iter().map(|(cases, ..)| cases).sum();
+        let weight: f64 = units.iter().map(|(_, weight, _)| weight).sum();
+        let sum: f64 = units.iter().map(|(.., sum)| sum).sum();
+        let p = |path: &[f64]| {
+            if cases > 0 && metric.has_enough_cases(cases) { path[units.len() - 1] } else { 1.0 }
+        };
+        let weights: Vec<f64> = units.iter().map(|(_, weight, _)| *weight).collect();
         Tested {
             cases,
-            effect: mean(&self.contrasts[..cases]),
+            units: decide::effective(&weights, metric),
+            effect: if weight > 0.0 { sum / weight } else { 0.0 },
             p_block: p(&self.block),
             p_block_adjusted: None,
             p_approve: p(&self.approve),

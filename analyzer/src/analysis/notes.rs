@@ -13,6 +13,7 @@ use crate::verdict::{LookHistory, MonitoringKind};
 
 pub(super) fn notes(evidence: &Evidence<'_>, runs: [&Run; 2], history: Option<&LookHistory>) -> Vec<String> {
     let mut notes: Vec<String> = history.and_then(early_stop_note).into_iter().collect();
+    notes.extend(evidence.units.notes.iter().cloned());
     notes.extend(evidence.measurement.notes.iter().cloned());
     notes.extend(evidence.fidelity.notes.iter().cloned());
     for run in runs {

@@ -6,12 +6,18 @@ use crate::decide::{self, Tested};
 use crate::format;
 use crate::invariants::CaveatKind;
 use crate::metrics::Measured;
-use crate::verdict::{Decision, ExchangeabilityResult, MetricState, Need, Reason, ReasonCode, Review};
+use crate::policy::RunsApart;
+use crate::verdict::{
+    Decision, ExchangeabilityResult, MetricState, Need, Reason, ReasonCode, Review, RunTiming,
+};
 
 /// Decides: invariants first, then the metrics, then the other conditions of approval.
 pub(super) fn answer(evidence: &Evidence<'_>) -> Decision {
     if !violated(evidence).is_empty() {
         return Decision::Block;
+    }
+    if refuses_runs_apart(evidence) {
+        return Decision::Inconclusive;
     }
     let of_metrics = decide::answer(&evidence.measurement.metrics, evidence.tested);
     let of_metrics = match evidence.bounds {
@@ -26,6 +32,12 @@ pub(super) fn answer(evidence: &Evidence<'_>) -> Decision {
         Decision::Approve if !forbidden(evidence).is_empty() => Decision::Inconclusive,
         Decision::Approve | Decision::Block | Decision::Inconclusive => of_metrics,
     }
+}
+
+/// Whether the policy refuses to decide because the lanes are not known to have run at the same time.
+fn refuses_runs_apart(evidence: &Evidence<'_>) -> bool {
+    evidence.policy.sampling.runs_apart == RunsApart::Refuse
+        && evidence.units.sampling.runs != RunTiming::Interleaved
 }
 
 /// Reasons, the deciding ones first.
@@ -196,6 +208,20 @@ fn forbidden(evidence: &Evidence<'_>) -> Vec<Reason> {
         };
         reasons.push(reason(code, Some(caveat.name), caveat.detail.clone()));
     }
+    if refuses_runs_apart(evidence) {
+        let detail = "the lanes are not known to have run at the same time, and the policy refuses to decide on such runs \
+                      (sampling.runs-apart): a shift in time cannot be told from a change of the build; replay both lanes at once"
+            .to_owned();
+        reasons.push(reason(ReasonCode::RunsApart, None, detail));
+    }
+    if !evidence.units.uncovered.is_empty() {
+        let detail = format!(
+            "no case stands for a part of the traffic that the policy declares: {}; record sessions of it, or correct \
+             traffic.shares",
+            evidence.units.uncovered.join(", ")
+        );
+        reasons.push(reason(ReasonCode::TrafficUncovered, None, detail));
+    }
     for failure in &evidence.fidelity.failures {
         reasons.push(reason(ReasonCode::ReplayUnfaithful, None, failure.clone()));
     }
@@ -238,11 +264,15 @@ fn undecided(evidence: &Evidence<'_>, need: &Need) -> Vec<Reason> {
         if !metric.required || decide::is_tolerable(test.state) {
             continue;
         }
-        if crate::cast::to_u64(test.cases) < test.floor {
+        if test.units < test.floor {
+            let count = if test.units == crate::cast::to_u64(test.cases) {
+                format!("{} cases", test.cases)
+            } else {
+                format!("{} cases that count as {} independent ones", test.cases, test.units)
+            };
             let detail = format!(
-                "{} has {} cases; below {} no method can show a margin of {}",
+                "{} has {count}; below {} no method can show a margin of {}",
                 metric.name,
-                test.cases,
                 test.floor,
                 format::size(metric.unit, metric.margin)
             );

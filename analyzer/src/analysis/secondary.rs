@@ -18,7 +18,7 @@ pub(super) fn slices(context: &AnalysisContext<'_>, look: &Look<'_>) -> Vec<Slic
         .filter_map(|((metric, test), interval)| {
             let slice = metric.slice.as_ref()?;
             let policy = context.request.policy.slice.get(&slice.name)?;
-            let [baseline, candidate] = metrics::means(metric);
+            let [baseline, candidate] = metrics::means(metric, &look.units);
             Some(SliceResult {
                 name: slice.name.clone(),
                 criteria: policy.criteria.clone(),
@@ -104,9 +104,9 @@ pub(super) fn adjusted(
 
 /// Correction of a metric for the judges' errors, with the plain form beside it.
 pub(super) fn judge(look: &Look<'_>, metric: &Measured) -> Option<JudgeCorrection> {
-    let mut result = metric.correction.as_ref()?.result(&metric.observed);
+    let mut result = metric.correction.as_ref()?.result(&metric.observed, &look.units);
     if metric.name == "success" {
-        let rates = metrics::means(metric);
+        let rates = metrics::means(metric, &look.units);
         let lanes = look.measurement.outcome.evaluators.iter().find(|one| one.kind == "judge" && one.qualified);
         let corrected: Vec<f64> = lanes
             .map(|one| &one.overall.lanes)

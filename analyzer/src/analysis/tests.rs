@@ -399,7 +399,14 @@ fn identical_builds_are_blocked_no_more_often_than_alpha() {
         let (before, after) = pair(&before, &after);
         let pairs = Pairs::new(&before, &after, None).expect("two runs");
         let measured = metrics::measure(Setting { policy: &policy, pairs: &pairs, seed }, &[]).metrics;
-        let tests = Tests { alpha: policy.alpha, seed, strict: false, ranks: &[] };
+        let tests = Tests {
+            alpha: policy.alpha,
+            seed,
+            strict: false,
+            ranks: &[],
+            units: &crate::units::CaseUnits::CASES,
+            shared_state: false,
+        };
         let tested = decide::test(&measured, MissingDataScenario::Observed, &tests);
         blocked += u64::from(decide::answer(&measured, &tested) == Decision::Block);
     }

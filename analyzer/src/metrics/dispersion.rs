@@ -47,6 +47,7 @@ pub(crate) fn measure<T: PartialOrd>(
 ) -> Result<Measured, String> {
     let mut squares = Vec::new();
     measured.least = 2;
+    measured.mirrored = form != Form::Drift;
     let lacking = setting.pairs.cases.iter().map(|case| case.baseline.missing + case.candidate.missing);
     measured.left_out = setting.pairs.unseen.trials() + lacking.sum::<usize>();
     for (place, case) in setting.pairs.cases.iter().enumerate() {
@@ -68,16 +69,25 @@ pub(crate) fn measure<T: PartialOrd>(
         return Err("no case has two trials in both runs; replay with --trials 2 or more".to_owned());
     }
     let own: Vec<f64> = squares.iter().map(|square| square.distances_of(&square.observed()).own).collect();
-    let dispersion = mean(&own).max(LEAST_DISPERSION);
-    measured.high = DISPERSION_RANGE * dispersion;
+    let pooled: Vec<f64> = squares.iter().map(DistanceMatrix::pooled).collect();
+    // The range enters the permutations, so it must not depend on the labels; the margin does not, and is what the
+    // business tolerates of the baseline.
+    measured.high = DISPERSION_RANGE * mean(&pooled).max(LEAST_DISPERSION);
     measured.low = -measured.high;
-    measured.margin *= dispersion;
+    measured.margin *= mean(&own).max(LEAST_DISPERSION);
+    let shared_state = setting.policy.drift.shared_state;
     let mut relabeller = relabeller(setting.seed, &measured.name);
     for square in &squares {
         let labels = relabeller.labels(square.place, square.baseline, square.size - square.baseline);
         let pairwise = Pairwise::new(square.size, &square.distances);
         let of = |chosen: &[usize]| square.distances(pairwise.split(chosen));
-        let raw: Vec<f64> = labels.iter().map(|chosen| of(chosen).contrast(form)).collect();
+        let raw: Vec<f64> = if shared_state {
+            // All trials of a lane change sides together: dispersion changes its sign, drift stays.
+            let observed = of(labels.chosen(0)).contrast(form);
+            vec![observed, if form == Form::Drift { observed } else { -observed }]
+        } else {
+            labels.iter().map(|chosen| of(chosen).contrast(form)).collect()
+        };
         measured.clipped += usize::from(raw[0].abs() > measured.high);
         let observed = of(labels.chosen(0));
         let candidate = if form == Form::Drift { observed.between } else { observed.other };
@@ -121,6 +131,11 @@ impl DistanceMatrix {
     /// Indexes of the candidate's trials.
     fn observed(&self) -> Vec<usize> {
         (self.baseline..self.size).collect()
+    }
+
+    /// Mean distance of two trials of the case, whatever their lanes.
+    fn pooled(&self) -> f64 {
+        self.distances.iter().sum::<f64>() / (2.0 * pairs(self.size))
     }
 
     fn distances_of(&self, candidate: &[usize]) -> Distances {

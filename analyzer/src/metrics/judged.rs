@@ -8,6 +8,7 @@ use crate::outcome::{Source, Sources, label_of};
 use crate::pairs::{Arm, PairedCase, Pairs};
 use crate::stats::corrected::{self, CorrectedMean, Session};
 use crate::stats::stream::StreamKey;
+use crate::units::{CaseUnits, Unit};
 use crate::verdict::JudgeCorrection;
 
 /// Cases that judges decide, and the judges' errors on labelled trials.
@@ -76,27 +77,35 @@ impl Correction {
         [0, 1].map(|lane| crate::cast::to_u64(all().filter(|(_, lanes)| lanes[lane].is_some()).count()))
     }
 
-    fn sessions(&self, tables: &[CaseTable]) -> Vec<Session> {
-        tables
-            .iter()
-            .enumerate()
-            .map(|(unit, table)| Session {
-                contrast: table.observed(),
-                group: self.group.get(&table.place).copied(),
-                errors: self.errors.get(&table.place).cloned().unwrap_or_default(),
-                unit,
-            })
-            .collect()
+    fn sessions(&self, tables: &[CaseTable], units: &CaseUnits) -> Vec<Session> {
+        let session = |unit: usize, weight: f64, table: &CaseTable| Session {
+            contrast: table.observed(),
+            group: self.group.get(&table.place).copied(),
+            errors: self.errors.get(&table.place).cloned().unwrap_or_default(),
+            unit,
+            weight,
+        };
+        let grouped = units.group(tables);
+        let of = |(unit, group): (usize, &Unit<'_>)| -> Vec<Session> {
+            group.cases.iter().map(|(weight, table)| session(unit, *weight, table)).collect()
+        };
+        grouped.iter().enumerate().flat_map(of).collect()
     }
 
     /// Corrected mean contrast of these cases.
-    pub(crate) fn mean(&self, tables: &[CaseTable], range: [f64; 2], key: StreamKey) -> CorrectedMean {
-        CorrectedMean::new(&self.sessions(tables), self.groups, range, key)
+    pub(crate) fn mean(
+        &self,
+        tables: &[CaseTable],
+        units: &CaseUnits,
+        range: [f64; 2],
+        key: StreamKey,
+    ) -> CorrectedMean {
+        CorrectedMean::new(&self.sessions(tables, units), self.groups, range, key)
     }
 
     /// The correction in numbers, for the verdict.
-    pub(crate) fn result(&self, tables: &[CaseTable]) -> JudgeCorrection {
-        let sessions = self.sessions(tables);
+    pub(crate) fn result(&self, tables: &[CaseTable], units: &CaseUnits) -> JudgeCorrection {
+        let sessions = self.sessions(tables, units);
         let judged = sessions.iter().filter(|one| one.group.is_some()).count();
         let scores = crate::stats::variance::mean(&sessions.iter().map(|one| one.contrast).collect::<Vec<_>>());
         let mut correction = 0.0;

@@ -42,6 +42,8 @@ pub(crate) struct Measured {
     pub(crate) clipped: usize,
     /// Smallest number of trials per lane that a case needs.
     pub(crate) least: usize,
+    /// Whether the contrast changes its sign where the lanes are swapped; drift does not.
+    pub(crate) mirrored: bool,
     /// The slice, for a restricted metric.
     pub(crate) slice: Option<SliceOf>,
     /// Errors of the judges that decide cases; the tests then use the corrected mean.
@@ -115,6 +117,7 @@ impl Setting<'_> {
             arms: None,
             clipped: 0,
             least: 1,
+            mirrored: true,
             slice: None,
             correction: None,
         }

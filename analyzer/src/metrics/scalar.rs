@@ -107,6 +107,7 @@ where
     F: Fn(&PairedCase<'_>, &TrialRecord) -> Score + Sync,
 {
     let mut relabeller = relabeller(setting.seed, &measured.name);
+    let shared_state = setting.policy.drift.shared_state;
     let cases: Vec<(usize, Values, Values)> = setting
         .pairs
         .cases
@@ -123,7 +124,7 @@ where
         .iter()
         .map(|(place, baseline, candidate)| (*place, sorted(&baseline.known), sorted(&candidate.known)));
     let known: Vec<CaseValues> = known.filter(enough).collect();
-    for (table, cut) in contrasts(&scalar, &mut relabeller, &known, measured.unit) {
+    for (table, cut) in contrasts(&scalar, &mut relabeller, &known, measured.unit, shared_state) {
         measured.clipped += usize::from(cut);
         measured.observed.push(table);
     }
@@ -146,7 +147,7 @@ where
             let place = setting.pairs.cases.len();
             let alike = (place, vec![baseline_fill; unseen.baseline], vec![candidate_fill; unseen.candidate]);
             let filled: Vec<CaseValues> = std::iter::once(alike).chain(filled).filter(enough).collect();
-            let tables = contrasts(&scalar, &mut relabeller, &filled, measured.unit);
+            let tables = contrasts(&scalar, &mut relabeller, &filled, measured.unit, shared_state);
             let repeated = |(table, _): (CaseTable, bool)| {
                 let times = if table.place == place { unseen.cases } else { 1 };
                 std::iter::repeat_n(table, times)
@@ -195,16 +196,18 @@ fn contrasts<F: Sync>(
     relabeller: &mut Relabeller,
     cases: &[CaseValues],
     unit: Unit,
+    shared_state: bool,
 ) -> Vec<(CaseTable, bool)> {
     cases.iter().for_each(|(_, before, after)| relabeller.prepare(before.len(), after.len()));
-    let relabeller = &*relabeller;
+    let relabeller = (!shared_state).then_some(&*relabeller);
     let of = |(place, before, after): &CaseValues| contrast(scalar, relabeller, *place, before, after, unit);
     cases.par_iter().map(of).collect()
 }
 
+/// Without a relabeller, the trials of a lane share state and only change sides together.
 fn contrast<F>(
     scalar: &Scalar<F>,
-    relabeller: &Relabeller,
+    relabeller: Option<&Relabeller>,
     place: usize,
     before: &[f64],
     after: &[f64],
@@ -219,7 +222,7 @@ fn contrast<F>(
     let observed = raw(before, after);
     let contrasts = if constant {
         vec![observed.clamp(-1.0, 1.0)]
-    } else {
+    } else if let Some(relabeller) = relabeller {
         let labels = relabeller.of(place, before.len(), after.len());
         let mut table = Vec::with_capacity(labels.len());
         let (mut left, mut right) = (vec![0.0; before.len() + 1], vec![0.0; after.len() + 1]);
@@ -228,6 +231,8 @@ fn contrast<F>(
             table.push(raw(&left[..before.len()], &right[..after.len()]).clamp(-1.0, 1.0));
         }
         table
+    } else {
+        vec![observed.clamp(-1.0, 1.0), -observed.clamp(-1.0, 1.0)]
     };
     let shown = |values: &[f64]| {
         let value = scalar.functional.of(values);

@@ -10,6 +10,10 @@ pub enum KeyType {
     Integer(u64, u64),
     /// `true` or `false`.
     Bool,
+    /// A text.
+    Text,
+    /// A table of shares between 0 and 1, at most 1 together.
+    Shares,
     /// A list of texts.
     Texts,
     /// A list of metric names, at least one.
@@ -62,7 +66,7 @@ const MAX_RATE_HELP: &str =
 const RATE: KeyType = KeyType::Number(0.000_001, 0.9999);
 
 /// Every key, by table.
-pub const POLICY_KEYS: [PolicyKey; 51] = [
+pub const POLICY_KEYS: [PolicyKey; 55] = [
     key("", "policy", KeyType::Integer(1, 1), "", "1", "version of the policy format"),
     key(
         "",
@@ -246,7 +250,39 @@ pub const POLICY_KEYS: [PolicyKey; 51] = [
         KeyType::Bool,
         "",
         "false",
-        "trials of a session share state, so that only whole sessions are permuted",
+        "trials of a session share state, so that all trials of a lane are permuted together, in every test",
+    ),
+    key(
+        "sampling",
+        "cluster",
+        KeyType::Text,
+        "",
+        "\"trials\"",
+        "independent unit of the tests: `trials` (their `cluster`, else the case), `none` (the case), `slice:NAME`, `opening` (first user turn)",
+    ),
+    key(
+        "sampling",
+        "runs-apart",
+        KeyType::Text,
+        "",
+        "\"flag\"",
+        "verdict on lanes that share no batch: `flag` (decide and say so), `refuse` (inconclusive)",
+    ),
+    key(
+        "traffic",
+        "slice",
+        KeyType::Text,
+        "",
+        "required",
+        "slice whose values have known shares of the traffic",
+    ),
+    key(
+        "traffic",
+        "shares",
+        KeyType::Shares,
+        "",
+        "required",
+        "share of the traffic by value of the slice; the means are weighted by them, and other values have the rest",
     ),
     key(
         "need",

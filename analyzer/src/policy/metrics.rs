@@ -66,7 +66,7 @@ pub(crate) const DEFAULT_K: usize = 3;
 /// Contrasts of ratios are clipped at a ratio of 4 and divided by its logarithm.
 pub(crate) const RATIO_RANGE_LN: f64 = 2.0 * std::f64::consts::LN_2;
 
-/// Contrasts of distances are clipped at this multiple of the baseline's mean dispersion.
+/// Contrasts of distances are clipped at this multiple of the mean distance of two trials of a case, of any lane.
 pub(crate) const DISPERSION_RANGE: f64 = 1.5;
 
 /// Margin of an invariant that is compared as a rate because the baseline breaks it too.

@@ -9,6 +9,7 @@ use super::judge::JudgePolicy;
 use super::metrics::{
     DEFAULT_K, DISPERSION_RANGE, METRICS, Margin, MetricSettings, MetricSpec, RATIO_RANGE_LN,
 };
+use super::sampling::{SamplingPolicy, TrafficPolicy};
 use crate::stats::gaffke;
 
 /// Default family-wise level of the block test, and level of each approve test.
@@ -33,7 +34,8 @@ pub struct DriftPolicy {
     /// Declares that the candidate behaves as the baseline: metric `semantic.drift` can block and approval needs it,
     /// unless the policy sets that metric otherwise.
     pub behaviour_neutral: bool,
-    /// Whether trials of a session share state (a prompt cache, a seed), so that only whole arms are permuted.
+    /// Whether trials of a session share state (a prompt cache, a seed), so that only all trials of a lane together
+    /// are permuted, in the drift test and in every metric.
     pub shared_state: bool,
 }
 
@@ -81,6 +83,10 @@ pub struct Policy {
     pub fidelity: FidelityPolicy,
     /// Settings of the drift test.
     pub drift: DriftPolicy,
+    /// How the sessions were sampled.
+    pub sampling: SamplingPolicy,
+    /// Shares of the traffic by the values of a slice, if given.
+    pub traffic: Option<TrafficPolicy>,
     /// Relative costs of sessions and trials.
     pub need: NeedPolicy,
     /// Agreement with labels that a judge needs.
@@ -99,6 +105,8 @@ impl Default for Policy {
             slice: BTreeMap::new(),
             fidelity: FidelityPolicy { max_missed: DEFAULT_MAX_MISSED, equivalence: false },
             drift: DriftPolicy::default(),
+            sampling: SamplingPolicy::default(),
+            traffic: None,
             need: NeedPolicy { session_cost: 1.0, trial_cost: 1.0 },
             judge: JudgePolicy::default(),
         }

@@ -9,12 +9,14 @@ use super::metrics::{METRICS, Margin, MetricSettings};
 use super::model::{Policy, SlicePolicy};
 
 mod invariants;
+mod sampling;
 mod section;
 
 use section::{Result, Section, bad, check_keys, missing, table_at, texts, unknown};
 
 /// Tables of the policy; the keys at the top are in [`keys::POLICY_KEYS`].
-const TABLES: [&str; 7] = ["metric", "invariant", "slice", "fidelity", "need", "drift", "judge"];
+const TABLES: [&str; 9] =
+    ["metric", "invariant", "slice", "fidelity", "need", "drift", "judge", "sampling", "traffic"];
 
 impl Policy {
     /// Reads `policy.toml`.
@@ -64,6 +66,12 @@ fn parse(text: &str) -> Result<Policy> {
     }
     if let Some(value) = table.get("drift") {
         read_drift(&Section::new(value, "drift", "drift")?, &mut policy)?;
+    }
+    if let Some(value) = table.get("sampling") {
+        policy.sampling = sampling::read(&Section::new(value, "sampling", "sampling")?)?;
+    }
+    if let Some(value) = table.get("traffic") {
+        policy.traffic = Some(sampling::traffic(&Section::new(value, "traffic", "traffic")?)?);
     }
     if let Some(value) = table.get("need") {
         let section = Section::new(value, "need", "need")?;

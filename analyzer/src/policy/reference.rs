@@ -7,6 +7,8 @@ fn value_text(value: KeyType) -> String {
         KeyType::Number(min, max) => format!("number, {min} to {max}"),
         KeyType::Integer(min, max) => format!("integer, {min} to {max}"),
         KeyType::Bool => "bool".to_owned(),
+        KeyType::Text => "string".to_owned(),
+        KeyType::Shares => "table of numbers, 0 to 1".to_owned(),
         KeyType::Texts => "list of strings".to_owned(),
         KeyType::Metrics => "list of metrics".to_owned(),
         KeyType::Criteria => "table of strings".to_owned(),

@@ -195,6 +195,7 @@ fn metric(name: &str, family: &str, unit: Unit, effect: f64, state: MetricState)
         state,
         unit,
         floor: 59,
+        units: 3,
         clipped: 0,
         adjusted: None,
         judge: None,
@@ -326,6 +327,7 @@ fn verdict(
             trials_candidate: 3,
             ..PairCounts::default()
         },
+        sampling: crate::verdict::Sampling::default(),
         invariants: vec![InvariantResult {
             name: "idempotency".to_owned(),
             violations: 1,

@@ -274,7 +274,9 @@ pub(super) fn short_reason(code: ReasonCode) -> &'static str {
         | ReasonCode::CorpusSelected
         | ReasonCode::BaselineIsRecording
         | ReasonCode::NoRequiredMetric
-        | ReasonCode::NoPairs => "not judged",
+        | ReasonCode::NoPairs
+        | ReasonCode::RunsApart
+        | ReasonCode::TrafficUncovered => "not judged",
     }
 }
 
@@ -323,6 +325,12 @@ pub(super) fn advice(code: ReasonCode) -> &'static str {
         ReasonCode::AnswersChanged => {
             "A change is not harm. Read the answers of the cases that moved most, and inform the agent's owner."
         }
+        ReasonCode::RunsApart => {
+            "Replay both lanes at once, with `foreshadow replay --baseline --candidate` or `foreshadow gate`."
+        }
+        ReasonCode::TrafficUncovered => {
+            "Record sessions of the missing part of the traffic, or correct `traffic.shares` in the policy."
+        }
         ReasonCode::NoPairs => "Analyze two runs of the same cases. Cases are paired by name.",
         ReasonCode::DiffersFromRecording => {
             "Either the build changed or the replay is inexact. Replay the current build too (--lane baseline) and compare with that."
@@ -353,7 +361,9 @@ pub(super) fn reason_severity(code: ReasonCode) -> Severity {
         | ReasonCode::NoRequiredMetric
         | ReasonCode::MetricAbsent
         | ReasonCode::InvariantUnchecked
-        | ReasonCode::NoPairs => Severity::Neutral,
+        | ReasonCode::NoPairs
+        | ReasonCode::RunsApart
+        | ReasonCode::TrafficUncovered => Severity::Neutral,
     }
 }
 

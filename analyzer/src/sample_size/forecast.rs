@@ -43,12 +43,13 @@ impl Planned {
         let error = (spread / float(contrasts.len().max(1))).sqrt();
         let arms: Option<Vec<(&[f64], &[f64])>> =
             metric.arms.as_ref().map(|arms| arms.iter().map(|(b, c)| (b.as_slice(), c.as_slice())).collect());
+        let (observed, widest) = tests.scaled(&metric.observed);
         Self {
-            observed: tests.ordered(&metric.observed),
-            low: metric.low,
-            high: metric.high,
+            observed,
+            low: widest * metric.low,
+            high: widest * metric.high,
             margin: metric.margin,
-            floor: gaffke::floor(tests.alpha, metric.margin, metric.low),
+            floor: gaffke::floor(tests.alpha, metric.margin, widest * metric.low),
             assumed: if middle.abs() <= SHRINK * error { 0.0 } else { middle },
             variance: spread,
             components: arms.and_then(|arms| Components::estimate(&contrasts, &arms)),

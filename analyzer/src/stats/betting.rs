@@ -4,6 +4,8 @@
 //! with probability at most alpha (Ville 1939). The stake lambda depends on the values before t only (aGRAPA). It is
 //! one-sided: capital grows if the mean is above m, or below it.
 
+use crate::stats::gaffke::UnitMean;
+
 /// Fraction of the largest stake that cannot lose everything; the source proposes 0.5 or 0.75.
 pub const TRUNCATION: f64 = 0.75;
 
@@ -66,6 +68,8 @@ const EDGE: f64 = 1e-9;
 #[derive(Debug, Clone)]
 pub struct Bets {
     values: Vec<f64>,
+    /// Weight of each value as a share of the largest.
+    shares: Vec<f64>,
     low: f64,
     high: f64,
 }
@@ -74,15 +78,41 @@ impl Bets {
     /// Wraps contrasts within `low..=high`, in their order.
     #[must_use]
     pub fn new(contrasts: &[f64], low: f64, high: f64) -> Self {
-        let value = |contrast: &f64| ((contrast - low) / (high - low)).clamp(0.0, 1.0);
-        Self { values: contrasts.iter().map(value).collect(), low, high }
+        let units: Vec<UnitMean> =
+            contrasts.iter().map(|contrast| UnitMean { mean: *contrast, weight: 1.0 }).collect();
+        Self::of_units(&units, low, high)
+    }
+
+    /// Wraps units of unequal weight, in their order. A unit bets the share of its weight in the largest: with x its
+    /// value and m the null mean, m + share (x - m) is in the range too, and its mean is m where the weighted mean of
+    /// x is.
+    #[must_use]
+    pub fn of_units(units: &[UnitMean], low: f64, high: f64) -> Self {
+        let heaviest = units.iter().map(|unit| unit.weight).fold(0.0, f64::max);
+        let value = |unit: &UnitMean| ((unit.mean - low) / (high - low)).clamp(0.0, 1.0);
+        let share = |unit: &UnitMean| if heaviest > 0.0 { unit.weight / heaviest } else { 0.0 };
+        Self {
+            values: units.iter().map(value).collect(),
+            shares: units.iter().map(share).collect(),
+            low,
+            high,
+        }
     }
 
     /// Logarithm of the capital after each contrast, betting against "the mean is `null`".
     #[must_use]
     pub fn against(&self, null: f64, side: Side) -> Vec<f64> {
         let mean = ((null - self.low) / (self.high - self.low)).clamp(EDGE, 1.0 - EDGE);
-        log_wealth(&self.values, mean, side, TRUNCATION)
+        if self.shares.iter().all(|share| *share == 1.0) {
+            return log_wealth(&self.values, mean, side, TRUNCATION);
+        }
+        let scaled: Vec<f64> = self
+            .values
+            .iter()
+            .zip(&self.shares)
+            .map(|(value, share)| mean + share * (value - mean))
+            .collect();
+        log_wealth(&scaled, mean, side, TRUNCATION)
     }
 
     /// P-value valid at any stopping time: 1 / the largest capital after all contrasts.

@@ -15,7 +15,7 @@ use crate::stats::variance::{float, mean};
 const DRAWS: usize = 3999;
 
 /// A session.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Session {
     /// Contrast of the session, candidate minus baseline.
     pub contrast: f64,
@@ -25,6 +25,14 @@ pub struct Session {
     pub errors: Vec<(usize, [Option<f64>; 2])>,
     /// Sessions with the same unit are not independent and get one weight.
     pub unit: usize,
+    /// Weight of the session in every mean.
+    pub weight: f64,
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Self { contrast: 0.0, group: None, errors: Vec::new(), unit: 0, weight: 1.0 }
+    }
 }
 
 /// Draws of the corrected mean.
@@ -73,10 +81,14 @@ impl CorrectedMean {
         if sessions.is_empty() || !used.iter().all(|group| has(*group, 0) && has(*group, 1)) {
             return corrected;
         }
+        // The additional unit weighs as much as the heaviest one.
+        let mut totals = vec![0.0; units];
+        sessions.iter().for_each(|one| totals[one.unit] += one.weight);
+        let heaviest = totals.into_iter().fold(0.0, f64::max);
         let mut stream = key.stream(0);
         for _ in 0..DRAWS {
             let weights: Vec<f64> = (0..units).map(|_| exponential(&mut stream)).collect();
-            let extra: Vec<f64> = none.iter().map(|_| exponential(&mut stream)).collect();
+            let extra: Vec<f64> = none.iter().map(|_| heaviest * exponential(&mut stream)).collect();
             corrected.worst.push(weighted(sessions, &used, &weights, &extra, range[0], -1.0));
             corrected.best.push(weighted(sessions, &used, &weights, &extra, range[1], 1.0));
         }
@@ -126,7 +138,7 @@ fn weighted(
     let mut scored = vec![0.0; used.len()];
     let mut errors = vec![[WeightedMean::default(); 2]; used.len()];
     for one in sessions {
-        let weight = weights[one.unit];
+        let weight = weights[one.unit] * one.weight;
         contrasts.add(weight, one.contrast);
         for (place, group) in used.iter().enumerate() {
             if one.group == Some(*group) {
@@ -185,7 +197,7 @@ mod tests {
 
     fn session(unit: usize, contrast: f64, errors: Option<[f64; 2]>) -> Session {
         let errors = errors.map(|lanes| (0, lanes.map(Some))).into_iter().collect();
-        Session { contrast, group: Some(0), errors, unit }
+        Session { contrast, group: Some(0), errors, unit, weight: 1.0 }
     }
 
     #[test]

@@ -16,11 +16,30 @@ const CLEARLY: f64 = 1.5;
 /// Largest number of integration steps, reached only with one or two cases.
 const MAX_STEPS: u32 = 4000;
 
+/// Mean contrast of a sampling unit: a case, or a cluster of cases.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct UnitMean {
+    /// Weighted mean of the unit's contrasts.
+    pub mean: f64,
+    /// Sum of the weights of the unit's cases, positive.
+    pub weight: f64,
+}
+
+/// Units of equal mean and weight.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Group {
+    value: f64,
+    weight: f64,
+    count: f64,
+}
+
 /// Contrasts of all cases, with multiplicities.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
-    /// Distinct values ascending, with their multiplicities.
-    groups: Vec<(f64, f64)>,
+    /// Distinct values ascending, with their weights and multiplicities.
+    groups: Vec<Group>,
+    /// Weight of the pseudo-case: the largest of any unit.
+    heaviest: f64,
     low: f64,
 }
 
@@ -28,28 +47,41 @@ impl Sample {
     /// Groups the contrasts; `low` is the bottom of their range.
     #[must_use]
     pub fn new(contrasts: &[f64], low: f64) -> Self {
-        let mut sorted = contrasts.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        let mut groups: Vec<(f64, f64)> = Vec::new();
-        for value in sorted {
-            match groups.last_mut() {
-                Some((held, count)) if *held == value => *count += 1.0,
-                Some(_) | None => groups.push((value, 1.0)),
-            }
-        }
-        Self { groups, low }
+        let units: Vec<UnitMean> =
+            contrasts.iter().map(|contrast| UnitMean { mean: *contrast, weight: 1.0 }).collect();
+        Self::of_units(&units, low)
     }
 
-    /// Wraps values that are already grouped, ascending and distinct.
+    /// Groups units of unequal weight. The mean is the weighted one: with a(k) = weight(k) (mean(k) + margin), the
+    /// null hypothesis "the weighted mean is at most -margin" is "the expected a(k) is at most 0". The weight is a part
+    /// of the draw, and the pseudo-case has the largest one, so a unit that weighs more than all of these is not
+    /// provided for.
+    #[must_use]
+    pub fn of_units(units: &[UnitMean], low: f64) -> Self {
+        let mut sorted: Vec<UnitMean> = units.iter().filter(|unit| unit.weight > 0.0).copied().collect();
+        sorted.sort_by(|a, b| a.mean.total_cmp(&b.mean).then(a.weight.total_cmp(&b.weight)));
+        let mut groups: Vec<Group> = Vec::new();
+        for UnitMean { mean: value, weight } in sorted {
+            match groups.last_mut() {
+                Some(held) if held.value == value && held.weight == weight => held.count += 1.0,
+                Some(_) | None => groups.push(Group { value, weight, count: 1.0 }),
+            }
+        }
+        let heaviest = groups.iter().map(|group| group.weight).fold(0.0, f64::max);
+        Self { groups, heaviest, low }
+    }
+
+    /// Wraps values of equal weight that are already grouped, ascending and distinct.
     #[must_use]
     pub fn from_groups(groups: Vec<(f64, f64)>, low: f64) -> Self {
-        Self { groups, low }
+        let groups = groups.into_iter().map(|(value, count)| Group { value, weight: 1.0, count }).collect();
+        Self { groups, heaviest: 1.0, low }
     }
 
     fn weights(&self, margin: f64) -> Vec<(f64, f64)> {
         let mut weights: Vec<(f64, f64)> =
-            self.groups.iter().map(|(value, count)| (value + margin, *count)).collect();
-        weights.push((self.low + margin, 1.0));
+            self.groups.iter().map(|group| (group.weight * (group.value + margin), group.count)).collect();
+        weights.push((self.heaviest * (self.low + margin), 1.0));
         weights.retain(|(weight, count)| weight.abs() > 1e-15 && *count > 0.0);
         weights
     }
@@ -85,7 +117,7 @@ impl Sample {
     /// Largest value that the mean is shown to exceed at level `alpha`; `low` if nothing is shown.
     #[must_use]
     pub fn lower_bound(&self, alpha: f64) -> f64 {
-        let top = self.groups.last().map_or(self.low, |(value, _)| *value);
+        let top = self.groups.last().map_or(self.low, |group| group.value);
         let (mut shown, mut not_shown) = (self.low, top);
         if top <= self.low {
             return self.low;
@@ -146,6 +178,19 @@ pub fn floor(alpha: f64, margin: f64, low: f64) -> u64 {
     let cases =
         if (1.0 + margin / low).powf(cases - 1.0) <= alpha * (1.0 + 1e-12) { cases - 1.0 } else { cases };
     crate::cast::round(cases)
+}
+
+/// Number of equally heavy units that show as much as these of unequal weight where no contrast differs from zero: the
+/// number that the floor is compared with. It is the number of units where all weigh the same.
+#[must_use]
+pub fn effective_units(weights: &[f64], margin: f64, low: f64) -> f64 {
+    let heaviest = weights.iter().copied().fold(0.0, f64::max);
+    if heaviest <= 0.0 || weights.iter().all(|weight| *weight == heaviest) {
+        return super::variance::float(weights.len());
+    }
+    let step = margin / (-low - margin).max(f64::MIN_POSITIVE);
+    let shown: f64 = weights.iter().map(|weight| (step * weight / heaviest).ln_1p()).sum();
+    shown / step.ln_1p()
 }
 
 // === the integral ===
@@ -284,6 +329,29 @@ mod tests {
         values.extend([0.0; 3]);
         let bound = Sample::new(&values, 0.0).lower_bound(0.05);
         assert!((bound - 0.924_289_206_25).abs() < 1e-8, "{bound}");
+    }
+
+    #[test]
+    fn equal_weights_change_nothing_and_unequal_ones_raise_the_floor() {
+        let contrasts: Vec<f64> = (0..60).map(|k| [0.3, -0.1, 0.0][k % 3]).collect();
+        let of = |weight: fn(usize) -> f64| -> Vec<UnitMean> {
+            contrasts
+                .iter()
+                .enumerate()
+                .map(|(k, mean)| UnitMean { mean: *mean, weight: weight(k) })
+                .collect()
+        };
+        let plain = Sample::new(&contrasts, -1.0).p_value(0.05);
+        let twice = Sample::of_units(&of(|_| 2.0), -1.0).p_value(0.05);
+        assert!((plain - twice).abs() < 1e-9, "{plain} {twice}");
+        // 59 cases without a failure are enough, but not if one of them weighs as much as ten others.
+        let weights: Vec<f64> = (0..59).map(|k| if k == 0 { 10.0 } else { 1.0 }).collect();
+        let units: Vec<UnitMean> =
+            weights.iter().map(|weight| UnitMean { mean: 0.0, weight: *weight }).collect();
+        let p = Sample::of_units(&units, -1.0).p_value(0.05);
+        let effective = effective_units(&weights, 0.05, -1.0);
+        assert!((p - 0.95_f64.powf(effective)).abs() < 1e-9 && effective < 8.0, "{p} {effective}");
+        assert!((effective_units(&[3.0; 59], 0.05, -1.0) - 59.0).abs() < 1e-12);
     }
 
     #[test]

@@ -77,6 +77,11 @@ pub enum ReasonCode {
     InvariantUnchecked,
     /// Inconclusive: the two runs have no case in common.
     NoPairs,
+    /// Inconclusive: the lanes are not known to have run at the same time, and the policy refuses to decide on such
+    /// runs.
+    RunsApart,
+    /// Inconclusive: no case stands for a part of the traffic that the policy declares.
+    TrafficUncovered,
     /// Remark: the answers changed. The change is for review and is neither better nor worse.
     AnswersChanged,
     /// Remark: the candidate's trials differ from the recording that is the baseline.

@@ -91,8 +91,11 @@ pub struct MetricResult {
     pub state: MetricState,
     /// Unit of `baseline` and `candidate`.
     pub unit: Unit,
-    /// Smallest number of cases with which any method can show this margin.
+    /// Smallest number of independent units with which any method can show this margin.
     pub floor: u64,
+    /// Number of independent units that the cases count as for the floor: the clusters, fewer if their weights differ.
+    #[serde(default)]
+    pub units: u64,
     /// Number of cases whose contrast was clipped to the metric's range.
     #[serde(default)]
     pub clipped: u64,
