@@ -15,6 +15,7 @@ mod kernel;
 mod numbers;
 mod power;
 mod real;
+mod sampling;
 mod speed;
 
 /// Size of the simulation.
