@@ -11,7 +11,7 @@ use crate::policy::Policy;
 use crate::run::Run;
 use crate::stats::variance::mean;
 use crate::verdict::{
-    Decision, MetricResult, Monitoring, Need, Review, RunIdentity, VERDICT_FORMAT, Verdict,
+    Decision, MetricResult, Monitoring, Need, ReasonCode, Review, RunIdentity, VERDICT_FORMAT, Verdict,
 };
 use crate::{invariants, sample_size, tools};
 
@@ -108,7 +108,8 @@ pub fn analyze(request: &AnalysisRequest<'_>) -> Result<Analysis, AnalyzeError> 
         exchangeability: secondary::exchangeability(&context),
         subgroup_search: secondary::subgroups(&context, &look),
     };
-    let need = needed(&context, &look, answer);
+    let need = needed(&context, &look, answer, &reasons::obstacles(&evidence));
+    let results = results(&context, &look);
     let metrics = &look.measurement.metrics;
     let mut findings = explain::findings(&look.pairs, metrics, &context.checked);
     findings.extend(tools::reordered(&look.pairs));
@@ -119,13 +120,13 @@ pub fn analyze(request: &AnalysisRequest<'_>) -> Result<Analysis, AnalyzeError> 
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         verdict: answer,
         looks,
-        reasons: reasons::list(&evidence, answer, &need, &review),
+        reasons: reasons::list(&evidence, answer, &need, &review, &results),
         baseline: name(baseline),
         candidate: name(candidate),
         pairs: look.pairs.counts,
         sampling: context.units.sampling.clone(),
         invariants: context.checked.results.clone(),
-        metrics: results(&context, &look),
+        metrics: results,
         absent: look.measurement.absent.clone(),
         outcome: look.measurement.outcome.clone(),
         fidelity: context.fidelity.counts,
@@ -155,12 +156,18 @@ fn mean_tests_disabled(baseline: &Run, candidate: &Run) -> Option<MeanTestsDisab
     }
 }
 
-fn needed(context: &AnalysisContext<'_>, look: &Look<'_>, answer: Decision) -> Need {
+fn needed(
+    context: &AnalysisContext<'_>,
+    look: &Look<'_>,
+    answer: Decision,
+    obstacles: &[ReasonCode],
+) -> Need {
     match answer {
         Decision::Approve => Need { reachable: true, detail: "nothing more".to_owned(), ..Need::default() },
         Decision::Block => {
             Need { detail: "the candidate must change; more cases will not".to_owned(), ..Need::default() }
         }
+        Decision::Inconclusive if !obstacles.is_empty() => sample_size::without_forecast(),
         Decision::Inconclusive if !context.request.forecast => Need::default(),
         Decision::Inconclusive => {
             let counts = look.pairs.counts;
@@ -206,6 +213,7 @@ fn results(context: &AnalysisContext<'_>, look: &Look<'_>) -> Vec<MetricResult> 
             clipped: crate::cast::to_u64(metric.clipped),
             adjusted: secondary::adjusted(context, look, metric),
             judge: secondary::judge(look, metric),
+            tool: tools::explaining(&look.pairs, &metric.name),
         }
     };
     secondary::without_slices(look).map(result).collect()

@@ -74,7 +74,7 @@ pub fn metric_cells(metric: &MetricResult) -> [String; 6] {
     ]
 }
 
-/// Formats the verdict as one sentence with its first reason.
+/// Formats the verdict as one sentence with its first reason in plain words.
 #[must_use]
 pub fn verdict_sentence(verdict: &Verdict) -> String {
     let word = match verdict.verdict {
@@ -82,10 +82,10 @@ pub fn verdict_sentence(verdict: &Verdict) -> String {
         Decision::Block => "BLOCK",
         Decision::Inconclusive => "INCONCLUSIVE",
     };
-    match verdict.reasons.first() {
-        Some(reason) => format!("{word}: {}", reason.detail),
-        None => word.to_owned(),
+    if verdict.reasons.is_empty() {
+        return word.to_owned();
     }
+    format!("{word}: {}", crate::plain::headline(verdict))
 }
 
 /// Escapes the control characters of a text from a session, so that it is safe on a terminal.

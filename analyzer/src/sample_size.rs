@@ -87,6 +87,12 @@ pub(crate) fn plan(metrics: &[Measured], tests: &Tests<'_>, supply: &Supply) -> 
     Need { detail: in_words(&need, supply), ..need }
 }
 
+/// Need of a verdict that another reason than the sample size keeps from approval.
+pub(crate) fn without_forecast() -> Need {
+    let detail = "more sessions of this kind do not help as long as the other reasons of this verdict stand";
+    Need { detail: detail.to_owned(), ..Need::default() }
+}
+
 fn in_words(need: &Need, supply: &Supply) -> String {
     let Need { cases, trials, predicted_approve, .. } = need;
     let what = match need.advice {

@@ -16,6 +16,9 @@ use crate::writes::{self, Write};
 /// Largest number of tools listed; tools whose use changed least are left out first.
 const TOLD: usize = 100;
 
+/// Share of a change that one tool must explain to be named.
+const EXPLAINING_SHARE: f64 = 0.9;
+
 /// Subject of findings about reordered writes.
 const REORDERED: &str = "effects.reordered";
 
@@ -33,6 +36,49 @@ pub(crate) fn rates(pairs: &Pairs<'_>, seed: u64) -> Vec<ToolRate> {
     rates.truncate(TOLD);
     rates.sort_by(|a, b| a.tool.cmp(&b.tool));
     rates
+}
+
+/// Tool whose writes explain at least nine tenths of what an effects metric got worse by, if there is one.
+pub(crate) fn explaining(pairs: &Pairs<'_>, metric: &str) -> Option<String> {
+    let kind = metric.strip_prefix("effects.")?;
+    let mut more: BTreeMap<String, f64> = BTreeMap::new();
+    for case in pairs.paired() {
+        for (sign, trials) in [(-1.0, &case.baseline.trials), (1.0, &case.candidate.trials)] {
+            for record in trials {
+                for tool in departing(kind, case, record) {
+                    *more.entry(tool).or_default() += sign / float(trials.len());
+                }
+            }
+        }
+    }
+    let total: f64 = more.values().filter(|change| **change > 0.0).sum();
+    // Of equal changes, the first name.
+    let (tool, most) = more.into_iter().rev().max_by(|a, b| a.1.total_cmp(&b.1))?;
+    (total > 0.0 && most >= EXPLAINING_SHARE * total).then_some(tool)
+}
+
+/// Tools whose writes in this trial depart in the way that the metric counts.
+fn departing(kind: &str, case: &PairedCase<'_>, record: &TrialRecord) -> BTreeSet<String> {
+    if kind == "duplicated" {
+        let tools: BTreeSet<&String> = record.calls.iter().map(|call| &call.tool).collect();
+        let repeats = |tool: &&String| writes::repeated(record, std::slice::from_ref(*tool)).is_some();
+        return tools.into_iter().filter(repeats).cloned().collect();
+    }
+    let Some(recorded) = case.recorded.filter(|recorded| recorded.trial.has_transcript) else {
+        return BTreeSet::new();
+    };
+    let (made, expected) = (writes::distinct(record), writes::distinct(recorded));
+    let tools = |writes: Vec<&Write>| -> BTreeSet<String> {
+        writes.into_iter().map(|write| write.0.clone()).collect()
+    };
+    let missing = tools(expected.difference(&made).collect());
+    let extra = tools(made.difference(&expected).collect());
+    match kind {
+        "missing" => missing,
+        "extra" => extra,
+        "changed" => missing.intersection(&extra).cloned().collect(),
+        _ => BTreeSet::new(),
+    }
 }
 
 /// Cases in which the candidate reorders writes more often than the baseline, the worst first.

@@ -6,9 +6,10 @@ use crate::decide::{self, Tested};
 use crate::format;
 use crate::invariants::CaveatKind;
 use crate::metrics::Measured;
+use crate::plain;
 use crate::policy::RunsApart;
 use crate::verdict::{
-    Decision, ExchangeabilityResult, MetricState, Need, Reason, ReasonCode, Review, RunTiming,
+    Decision, ExchangeabilityResult, MetricResult, MetricState, Need, Reason, ReasonCode, Review, RunTiming,
 };
 
 /// Decides: invariants first, then the metrics, then the other conditions of approval.
@@ -41,20 +42,34 @@ fn refuses_runs_apart(evidence: &Evidence<'_>) -> bool {
 }
 
 /// Reasons, the deciding ones first.
-pub(super) fn list(evidence: &Evidence<'_>, answer: Decision, need: &Need, review: &Review) -> Vec<Reason> {
+pub(super) fn list(
+    evidence: &Evidence<'_>,
+    answer: Decision,
+    need: &Need,
+    review: &Review,
+    results: &[MetricResult],
+) -> Vec<Reason> {
     let mut reasons = match answer {
-        Decision::Block => blocking(evidence),
-        Decision::Approve => approving(evidence),
+        Decision::Block => blocking(evidence, results),
+        Decision::Approve => approving(evidence, results),
         Decision::Inconclusive => {
             let mut reasons = forbidden(evidence);
             reasons.extend(missing(evidence));
-            reasons.extend(undecided(evidence, need));
+            reasons.extend(undecided(evidence, need, results));
             reasons
         }
     };
-    reasons.extend(remarks(evidence));
+    reasons.extend(remarks(evidence, results));
     reasons.extend(for_review(evidence, review));
     reasons
+}
+
+/// Reasons against an approval that more sessions do not remove.
+pub(super) fn obstacles(evidence: &Evidence<'_>) -> Vec<ReasonCode> {
+    let mut reasons = forbidden(evidence);
+    reasons.extend(missing(evidence));
+    let codes = reasons.into_iter().map(|reason| reason.code);
+    codes.filter(|code| !code.more_sessions_help()).collect()
 }
 
 /// Remarks for review, which never decide.
@@ -108,15 +123,27 @@ fn violated(evidence: &Evidence<'_>) -> Vec<Reason> {
     broken.map(say).collect()
 }
 
-fn metrics<'e>(evidence: &'e Evidence<'_>) -> impl Iterator<Item = (&'e Measured, &'e Tested, [f64; 2])> {
+fn tested<'e>(evidence: &'e Evidence<'_>) -> impl Iterator<Item = (&'e Measured, &'e Tested, [f64; 2])> {
     let all = evidence.measurement.metrics.iter().zip(evidence.tested).zip(evidence.intervals);
     all.map(|((metric, test), interval)| (metric, test, *interval))
+}
+
+/// What the metric found in plain words, with its name.
+fn plain_words(metric: &Measured, results: &[MetricResult]) -> String {
+    if let Some(result) = results.iter().find(|result| result.name == metric.name) {
+        return plain::change(result);
+    }
+    let (own, slice) = match &metric.slice {
+        Some(slice) => (slice.metric.as_str(), format!(" in slice {}", slice.name)),
+        None => (metric.name.as_str(), String::new()),
+    };
+    format!("{}{slice} ({})", plain::subject(own, None), metric.name)
 }
 
 fn numbers(evidence: &Evidence<'_>, metric: &Measured, test: &Tested, interval: [f64; 2]) -> String {
     let of = |effect| format::effect(metric.unit, effect);
     format!(
-        "{} over {} cases, {:.0} % bounds {} to {}, tolerated {}",
+        "effect {} over {} cases, {:.0} % bounds {} to {}, tolerated {}",
         of(test.effect),
         test.cases,
         100.0 * (1.0 - evidence.policy.alpha),
@@ -126,28 +153,27 @@ fn numbers(evidence: &Evidence<'_>, metric: &Measured, test: &Tested, interval: 
     )
 }
 
-fn blocking(evidence: &Evidence<'_>) -> Vec<Reason> {
+fn blocking(evidence: &Evidence<'_>, results: &[MetricResult]) -> Vec<Reason> {
     let mut reasons = violated(evidence);
-    for (metric, test, interval) in metrics(evidence) {
+    for (metric, test, interval) in tested(evidence) {
         if metric.decides && test.state == MetricState::Deteriorated {
             let p = test.p_block_adjusted.unwrap_or(test.p_block);
             let text = numbers(evidence, metric, test, interval);
-            let detail = format!("{} got worse: {text} (adjusted p {})", metric.name, format::p_value(p));
+            let what = plain_words(metric, results);
+            let detail = format!("{what}; {text}, adjusted p {}", format::p_value(p));
             reasons.push(reason(ReasonCode::Deteriorated, Some(&metric.name), detail));
         }
     }
     reasons
 }
 
-fn approving(evidence: &Evidence<'_>) -> Vec<Reason> {
-    let required = metrics(evidence).filter(|(metric, ..)| metric.required);
+fn approving(evidence: &Evidence<'_>, results: &[MetricResult]) -> Vec<Reason> {
+    let required = tested(evidence).filter(|(metric, ..)| metric.required);
     let say = |(metric, test, interval): (&Measured, &Tested, [f64; 2])| {
         let text = numbers(evidence, metric, test, interval);
-        let detail = format!(
-            "{} is not worse than tolerated: {text} (p {})",
-            metric.name,
-            format::p_value(test.p_approve)
-        );
+        let what = plain_words(metric, results);
+        let detail =
+            format!("{what}, not worse than tolerated; {text}, p {}", format::p_value(test.p_approve));
         reason(ReasonCode::NonInferior, Some(&metric.name), detail)
     };
     required.map(say).collect()
@@ -258,9 +284,9 @@ fn missing(evidence: &Evidence<'_>) -> Option<Reason> {
     Some(reason(code, None, detail))
 }
 
-fn undecided(evidence: &Evidence<'_>, need: &Need) -> Vec<Reason> {
+fn undecided(evidence: &Evidence<'_>, need: &Need, results: &[MetricResult]) -> Vec<Reason> {
     let mut reasons = Vec::new();
-    for (metric, test, interval) in metrics(evidence) {
+    for (metric, test, interval) in tested(evidence) {
         if !metric.required || decide::is_tolerable(test.state) {
             continue;
         }
@@ -280,20 +306,22 @@ fn undecided(evidence: &Evidence<'_>, need: &Need) -> Vec<Reason> {
         }
         if test.p_approve > evidence.policy.alpha {
             let text = numbers(evidence, metric, test, interval);
-            let detail =
-                format!("{} is not shown to stay within its margin: {text}; {}", metric.name, need.detail);
+            let what = plain_words(metric, results);
+            let need = if need.detail.is_empty() { String::new() } else { format!("; {}", need.detail) };
+            let detail = format!("{what}, not shown to stay within its margin; {text}{need}");
             reasons.push(reason(ReasonCode::Underpowered, Some(&metric.name), detail));
         }
     }
     reasons
 }
 
-fn remarks(evidence: &Evidence<'_>) -> Vec<Reason> {
+fn remarks(evidence: &Evidence<'_>, results: &[MetricResult]) -> Vec<Reason> {
     let mut reasons = Vec::new();
-    for (metric, test, interval) in metrics(evidence) {
+    for (metric, test, interval) in tested(evidence) {
         if metric.decides && test.state == MetricState::DeterioratedWithinMargin {
             let text = numbers(evidence, metric, test, interval);
-            let detail = format!("{} got worse, but stays within its margin: {text}", metric.name);
+            let what = plain_words(metric, results);
+            let detail = format!("{what}, worse but within its margin; {text}");
             reasons.push(reason(ReasonCode::DeterioratedWithinMargin, Some(&metric.name), detail));
         }
     }

@@ -199,6 +199,7 @@ fn metric(name: &str, family: &str, unit: Unit, effect: f64, state: MetricState)
         clipped: 0,
         adjusted: None,
         judge: None,
+        tool: None,
     }
 }
 

@@ -183,8 +183,8 @@ mod tests {
             <testsuites name="foreshadow" tests="7" skipped="3" failures="3" errors="0">
                 <testsuite name="verdict" tests="1" skipped="0" errors="0" failures="1">
                     <testcase name="verdict" classname="foreshadow.verdict">
-                        <failure message="Metric success got worse, from 90.0 % to 57.0 % over 3 cases: effect -33.0 points, tolerated -5.0 points." type="block">Metric success got worse, from 90.0 % to 57.0 % over 3 cases: effect -33.0 points, tolerated -5.0 points.</failure>
-                        <system-out>Metric success got worse, from 90.0 % to 57.0 % over 3 cases: effect -33.0 points, tolerated -5.0 points.
+                        <failure message="Successful trials: 90.0 % → 57.0 % (success) over 3 cases, tolerated -5.0 points." type="block">Successful trials: 90.0 % → 57.0 % (success) over 3 cases, tolerated -5.0 points.</failure>
+                        <system-out>Successful trials: 90.0 % → 57.0 % (success) over 3 cases, tolerated -5.0 points.
             deteriorated: success fell by 33.0 points order 7, 20 USD</system-out>
                     </testcase>
                 </testsuite>
@@ -201,19 +201,19 @@ mod tests {
                 </testsuite>
                 <testsuite name="outcome" tests="1" skipped="0" errors="0" failures="1">
                     <testcase name="success" classname="foreshadow.outcome">
-                        <failure message="worse, blocks (required, may block): baseline 90.0 %, candidate 57.0 %, effect -33.0 points, interval -39.0 to -27.0 points, margin -5.0 points, 3 cases, p block 0.002, p approve 0.980" type="deteriorated">worse, blocks (required, may block): baseline 90.0 %, candidate 57.0 %, effect -33.0 points, interval -39.0 to -27.0 points, margin -5.0 points, 3 cases, p block 0.002, p approve 0.980</failure>
-                        <system-out>worse, blocks (required, may block): baseline 90.0 %, candidate 57.0 %, effect -33.0 points, interval -39.0 to -27.0 points, margin -5.0 points, 3 cases, p block 0.002, p approve 0.980</system-out>
+                        <failure message="worse, blocks (required, may block): Successful trials: 90.0 % → 57.0 % (success); effect -33.0 points, interval -39.0 to -27.0 points, margin -5.0 points, 3 cases, p block 0.002, p approve 0.980" type="deteriorated">worse, blocks (required, may block): Successful trials: 90.0 % → 57.0 % (success); effect -33.0 points, interval -39.0 to -27.0 points, margin -5.0 points, 3 cases, p block 0.002, p approve 0.980</failure>
+                        <system-out>worse, blocks (required, may block): Successful trials: 90.0 % → 57.0 % (success); effect -33.0 points, interval -39.0 to -27.0 points, margin -5.0 points, 3 cases, p block 0.002, p approve 0.980</system-out>
                     </testcase>
                 </testsuite>
                 <testsuite name="effects" tests="1" skipped="1" errors="0" failures="0">
                     <testcase name="effects.duplicated" classname="foreshadow.effects">
-                        <skipped message="undecided (may block): baseline 90.0 %, candidate 88.0 %, effect -2.0 points, interval -8.0 to +4.0 points, margin -5.0 points, 3 cases, p block 0.002, p approve 0.980"/>
-                        <system-out>undecided (may block): baseline 90.0 %, candidate 88.0 %, effect -2.0 points, interval -8.0 to +4.0 points, margin -5.0 points, 3 cases, p block 0.002, p approve 0.980</system-out>
+                        <skipped message="undecided (may block): Writes made more than once: 90.0 % → 88.0 % of trials (effects.duplicated); effect -2.0 points, interval -8.0 to +4.0 points, margin -5.0 points, 3 cases, p block 0.002, p approve 0.980"/>
+                        <system-out>undecided (may block): Writes made more than once: 90.0 % → 88.0 % of trials (effects.duplicated); effect -2.0 points, interval -8.0 to +4.0 points, margin -5.0 points, 3 cases, p block 0.002, p approve 0.980</system-out>
                     </testcase>
                 </testsuite>
                 <testsuite name="cost" tests="1" skipped="0" errors="0" failures="0">
                     <testcase name="latency" classname="foreshadow.cost">
-                        <system-out>within margin (reported only): baseline 900 ms, candidate 900 ms, effect x1.00, interval x1.09 to x0.92, margin x1.07, 3 cases, p block 0.002, p approve 0.980</system-out>
+                        <system-out>within margin (reported only): Time per trial: 900 ms → 900 ms (latency); effect x1.00, interval x1.09 to x0.92, margin x1.07, 3 cases, p block 0.002, p approve 0.980</system-out>
                     </testcase>
                 </testsuite>
                 <testsuite name="not-computed" tests="1" skipped="1" errors="0" failures="0">

@@ -194,10 +194,10 @@ mod tests {
         let records = request["resourceLogs"][0]["scopeLogs"][0]["logRecords"].as_array().unwrap();
         let lines: Vec<String> = records.iter().map(event_line).collect();
         expect![[r#"
-            "verdict" severity 17 "block" null "Metric success got worse, from 90.0 % to 57.0 % over 3 cases: effect -33.0 points, tolerated -5.0 points."
-            "success" severity 17 "deteriorated" 0.5700000000000001 "worse, blocks (required, may block): baseline 90.0 %, candidate 57.0 %, effect -33.0 points, interval -39.0 to -27.0 points, margin -5.0 points, 3 cases, p block 0.002, p approve 0.980"
-            "effects.duplicated" severity 9 "undecided" 0.88 "undecided (may block): baseline 90.0 %, candidate 88.0 %, effect -2.0 points, interval -8.0 to +4.0 points, margin -5.0 points, 3 cases, p block 0.002, p approve 0.980"
-            "latency" severity 9 "non_inferior" 0.9 "within margin (reported only): baseline 900 ms, candidate 900 ms, effect x1.00, interval x1.09 to x0.92, margin x1.07, 3 cases, p block 0.002, p approve 0.980"
+            "verdict" severity 17 "block" null "Successful trials: 90.0 % → 57.0 % (success) over 3 cases, tolerated -5.0 points."
+            "success" severity 17 "deteriorated" 0.5700000000000001 "worse, blocks (required, may block): Successful trials: 90.0 % → 57.0 % (success); effect -33.0 points, interval -39.0 to -27.0 points, margin -5.0 points, 3 cases, p block 0.002, p approve 0.980"
+            "effects.duplicated" severity 9 "undecided" 0.88 "undecided (may block): Writes made more than once: 90.0 % → 88.0 % of trials (effects.duplicated); effect -2.0 points, interval -8.0 to +4.0 points, margin -5.0 points, 3 cases, p block 0.002, p approve 0.980"
+            "latency" severity 9 "non_inferior" 0.9 "within margin (reported only): Time per trial: 900 ms → 900 ms (latency); effect x1.00, interval x1.09 to x0.92, margin x1.07, 3 cases, p block 0.002, p approve 0.980"
             "invariant.idempotency" severity 17 "violated" 1.0 "1 violation in 3 cases of the candidate, 0 of the baseline"
             "invariant.no-refund-without-look" severity 9 "vacuous" 0.0 "0 violations in 3 cases of the candidate, 0 of the baseline""#]].assert_eq(&lines.join("\n"));
     }
@@ -215,7 +215,7 @@ mod tests {
             "gen_ai.evaluation.name" {"stringValue":"success"}
             "gen_ai.evaluation.score.value" {"doubleValue":0.5700000000000001}
             "gen_ai.evaluation.score.label" {"stringValue":"deteriorated"}
-            "gen_ai.evaluation.explanation" {"stringValue":"worse, blocks (required, may block): baseline 90.0 %, candidate 57.0 %, effect -33.0 points, interval -39.0 to -27.0 points, margin -5.0 points, 3 cases, p block 0.002, p approve 0.980"}
+            "gen_ai.evaluation.explanation" {"stringValue":"worse, blocks (required, may block): Successful trials: 90.0 % → 57.0 % (success); effect -33.0 points, interval -39.0 to -27.0 points, margin -5.0 points, 3 cases, p block 0.002, p approve 0.980"}
             "gen_ai.agent.name" {"stringValue":"a"}
             "gen_ai.agent.version" {"stringValue":"cand"}
             "foreshadow.candidate.run" {"stringValue":"runs/cand"}

@@ -263,7 +263,7 @@ mod tests {
             &expect![[r#"
                 ## ⛔ Foreshadow: Block
 
-                **Metric success got worse, from 90.0 % to 57.0 % over 3 cases: effect -33.0 points, tolerated -5.0 points.**
+                **Successful trials: 90.0 % → 57.0 % (success) over 3 cases, tolerated -5.0 points.**
 
                 Candidate cand against baseline base: 3 cases paired, 3 + 3 trials.
 
@@ -316,7 +316,7 @@ mod tests {
             &expect![[r#"
                 ## ✅ Foreshadow: Approve
 
-                **Metric success (90.0 % → 57.0 %) stays within its margin, tested over 3 cases.**
+                **Successful trials: 90.0 % → 57.0 % (success) stays within its margin, tested over 3 cases.**
 
                 Candidate cand against baseline base: 3 cases paired, 3 + 3 trials.
 

@@ -5,10 +5,11 @@ use schemas::trial::TrialEnding;
 
 use super::severity::Severity;
 use super::{escape, number};
-use crate::format;
 use crate::verdict::{
-    Decision, InvariantResult, InvariantState, MetricResult, MetricState, ReasonCode, Unit, Verdict,
+    Decision, InvariantResult, InvariantState, MetricResult, MetricState, Need, NeedAdvice, ReasonCode, Unit,
+    Verdict,
 };
+use crate::{format, plain};
 
 /// Metrics named in the sentence of an approval.
 const APPROVED_NAMED: usize = 3;
@@ -56,37 +57,27 @@ pub(super) fn why(verdict: &Verdict) -> String {
     };
     match (first.code, metric_named(&first.metric)) {
         (ReasonCode::Deteriorated, Some(metric)) => sentence(&format!(
-            "metric {} got worse, from {} to {} over {}: effect {}, tolerated {}",
-            escape::name(&metric.name),
-            format::value(metric.unit, metric.baseline),
-            format::value(metric.unit, metric.candidate),
+            "{} over {}, tolerated {}",
+            escape::name(&plain::change(metric)),
             number::counted(metric.cases, "case", "cases"),
-            format::effect(metric.unit, metric.effect),
             margin(metric),
         )),
         (ReasonCode::NonInferior, Some(metric)) => {
             let reasons = verdict.reasons.iter().filter(|reason| reason.code == ReasonCode::NonInferior);
             let within: Vec<&MetricResult> =
                 reasons.filter_map(|reason| metric_named(&reason.metric)).collect();
-            let named = within.iter().take(APPROVED_NAMED).map(|metric| {
-                let [before, after] =
-                    [metric.baseline, metric.candidate].map(|value| format::value(metric.unit, value));
-                format!("{} ({before} \u{2192} {after})", escape::name(&metric.name))
-            });
+            let named = within.iter().take(APPROVED_NAMED).map(|metric| escape::name(&plain::change(metric)));
             let more = within.len().saturating_sub(APPROVED_NAMED);
             let more = (more > 0).then(|| format!("{more} more"));
-            let (noun, verb, margin) = if within.len() == 1 {
-                ("metric", "stays", "its margin")
-            } else {
-                ("metrics", "stay", "their margins")
-            };
+            let (verb, margin) =
+                if within.len() == 1 { ("stays", "its margin") } else { ("stay", "their margins") };
             sentence(&format!(
-                "{noun} {} {verb} within {margin}, tested over {}",
+                "{} {verb} within {margin}, tested over {}",
                 enumeration(&named.chain(more).collect::<Vec<_>>()),
                 number::counted(metric.cases, "case", "cases"),
             ))
         }
-        _ => sentence(&first.detail),
+        _ => sentence(&plain::headline(verdict)),
     }
 }
 
@@ -190,10 +181,9 @@ pub(super) fn invariant_line(invariant: &InvariantResult) -> String {
 pub(super) fn metric_line(metric: &MetricResult) -> String {
     let (_, state) = self::metric(metric);
     format!(
-        "{state} ({}): baseline {}, candidate {}, effect {}, interval {}, margin {}, {}, p block {}, p approve {}",
+        "{state} ({}): {}; effect {}, interval {}, margin {}, {}, p block {}, p approve {}",
         role(metric),
-        format::value(metric.unit, metric.baseline),
-        format::value(metric.unit, metric.candidate),
+        escape::name(&plain::change(metric)),
         format::effect(metric.unit, metric.effect),
         interval(metric),
         margin(metric),
@@ -247,7 +237,7 @@ pub(super) fn meaning(metric: &str) -> &'static str {
         "tokens" => "tokens per trial, geometric mean",
         "cost" => "US dollars per trial, geometric mean",
         other if other.starts_with("invariant.") => {
-            "share of trials in which an invariant holds that the baseline violates too"
+            "share of trials that break an invariant which the baseline breaks too"
         }
         _ => "",
     }
@@ -281,7 +271,7 @@ pub(super) fn short_reason(code: ReasonCode) -> &'static str {
 }
 
 /// The next step for the reader; empty if there is none.
-pub(super) fn advice(code: ReasonCode) -> &'static str {
+pub(super) fn advice(code: ReasonCode, need: &Need) -> &'static str {
     match code {
         ReasonCode::InvariantViolated => {
             "Open the violating cases below. Fix the candidate, replay it and analyze again. More sessions will not clear a violation."
@@ -293,15 +283,27 @@ pub(super) fn advice(code: ReasonCode) -> &'static str {
         ReasonCode::DeterioratedWithinMargin => {
             "The loss is real but tolerated by the policy. Inform the agent's owner, or tighten the margin before the next candidate."
         }
-        ReasonCode::Underpowered => "Replay more sessions. More trials of the same sessions help less.",
+        // One number, one advice: the forecast of this verdict says whether sessions or trials help.
+        ReasonCode::Underpowered if need.cases == 0 => {
+            "More sessions alone will not bring approval. The sample size says why."
+        }
+        ReasonCode::Underpowered => match need.advice {
+            Some(NeedAdvice::AddSessions) => {
+                "Replay more sessions, as many as the sample size says. More trials of the same sessions help less."
+            }
+            Some(NeedAdvice::AddSessionsOrTrials) => {
+                "Replay more sessions, or more trials of each session, as many as the sample size says."
+            }
+            None => "Replay more sessions, as many as the sample size says.",
+        },
         ReasonCode::BelowFloor => {
             "Replay more sessions. With so few cases no test can prove that the margin is kept, however good the candidate is."
         }
         ReasonCode::ReplayUnfaithful => {
-            "See under Fidelity which tool calls the replay could not answer. Record more sessions, or declare aliases and read-only tools, then replay both lanes again."
+            "Fidelity lists what the replay could not answer or answered otherwise than the recording. More sessions of the same kind will not change that."
         }
         ReasonCode::TooManyUnscorable => {
-            "Too many trials left the recording and cannot be scored. Open their first difference, record newer sessions, then replay both lanes again."
+            "Too many trials left the recording and cannot be scored. Open the first difference of these trials: it names the call that the recording does not hold."
         }
         ReasonCode::MissingTrials => "Finish the runs (replay with --resume), then analyze again.",
         ReasonCode::BaselineViolatesInvariant => {

@@ -96,6 +96,34 @@ impl ReasonCode {
     pub fn as_str(self) -> &'static str {
         self.into()
     }
+
+    /// Whether more sessions of the same kind can remove this reason of an inconclusive verdict. Where it is false, the
+    /// verdict forecasts no sample size: no number of sessions would be enough.
+    #[must_use]
+    pub fn more_sessions_help(self) -> bool {
+        match self {
+            Self::Underpowered | Self::BelowFloor => true,
+            Self::InvariantViolated
+            | Self::Deteriorated
+            | Self::NonInferior
+            | Self::DeterioratedWithinMargin
+            | Self::ReplayUnfaithful
+            | Self::TooManyUnscorable
+            | Self::MissingTrials
+            | Self::BaselineViolatesInvariant
+            | Self::CorpusSelected
+            | Self::BaselineIsRecording
+            | Self::NoRequiredMetric
+            | Self::MetricAbsent
+            | Self::InvariantUnchecked
+            | Self::NoPairs
+            | Self::AnswersChanged
+            | Self::DiffersFromRecording
+            | Self::SliceStandsOut
+            | Self::RunsApart
+            | Self::TrafficUncovered => false,
+        }
+    }
 }
 
 /// A reason of the decision.

@@ -72,8 +72,11 @@ pub struct MetricResult {
     pub candidate: f64,
     /// Mean contrast, candidate minus baseline, oriented so that larger is better.
     pub effect: f64,
-    /// One-sided bounds of the effect, each at level 1 - alpha. With planned looks, the level is that of the last look
-    /// (repeated confidence bounds); for `anytime`, the bounds are those of the betting confidence sequence.
+    /// One-sided bounds of the effect, each at level 1 - alpha or stricter. The upper bound inverts the block test at the
+    /// level at which it decided: corrected for the other deciding metrics (Holm) and, with planned looks, the boundary
+    /// of the look (repeated confidence bounds, Jennison and Turnbull 1989). So it is below 0 exactly where the metric
+    /// is shown to be worse. The lower bound inverts the approve test. For `anytime`, the bounds are those of the betting
+    /// confidence sequence.
     pub interval: [f64; 2],
     /// Tolerated worsening, on the scale of `effect`.
     pub margin: f64,
@@ -106,6 +109,10 @@ pub struct MetricResult {
     /// p-values are of the corrected effect, `baseline` and `candidate` are means of the scores as given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub judge: Option<JudgeCorrection>,
+    /// Tool whose writes explain at least nine tenths of the change; absent for other metrics and where no single tool
+    /// does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool: Option<String>,
 }
 
 /// Correction of an effect for the errors of the judges that scored it.

@@ -168,7 +168,7 @@ fn advice(verdict: &Verdict) -> Vec<&'static str> {
         advice.push("Roll out the candidate.");
     }
     for reason in &verdict.reasons {
-        let next = wording::advice(reason.code);
+        let next = wording::advice(reason.code, &verdict.need);
         if !next.is_empty() && !advice.contains(&next) {
             advice.push(next);
         }

@@ -1,0 +1,225 @@
+//! Plain words for what a verdict found: what was compared, and what each metric says.
+
+use crate::format;
+use crate::verdict::{FidelityCounts, MetricResult, ReasonCode, Unit, Verdict};
+
+/// What a metric found, with its name in parentheses: `issue_refund made more than once: 0.0 % → 56.3 % of trials
+/// (effects.duplicated)`.
+pub(crate) fn change(metric: &MetricResult) -> String {
+    let values = [metric.baseline, metric.candidate];
+    let change = change_of(&metric.name, metric.unit, values, metric.tool.as_deref());
+    // The effect is corrected by labels, the two values are not.
+    let scored = if metric.judge.is_some() { " as scored" } else { "" };
+    format!("{change}{scored} ({})", metric.name)
+}
+
+/// What the metric of this name found, without the name: values of the baseline and of the candidate.
+fn change_of(name: &str, unit: Unit, values: [f64; 2], tool: Option<&str>) -> String {
+    let [before, after] = values.map(|value| format::value(unit, value));
+    format!("{}: {before} \u{2192} {after}{}", subject(name, tool), whole(name, unit))
+}
+
+/// What the metric counts or measures, as the beginning of a sentence.
+pub(crate) fn subject(name: &str, tool: Option<&str>) -> String {
+    let of_writes = |what: &str, of_tool: &str| match tool {
+        Some(tool) => format!("{tool} {of_tool}"),
+        None => what.to_owned(),
+    };
+    match name {
+        "success" => "Successful trials".to_owned(),
+        "pass_k" => "Every one of k trials succeeds".to_owned(),
+        "agreement" => "Two trials of a case end alike".to_owned(),
+        "effects.duplicated" => of_writes("Writes made more than once", "made more than once"),
+        "effects.missing" => of_writes("Recorded writes not made", "recorded and not made"),
+        "effects.extra" => of_writes("Writes that the recording lacks", "made where the recording does not"),
+        "effects.changed" => of_writes("Writes with changed arguments", "made with changed arguments"),
+        "effects.drift" => "Writes differ between the builds".to_owned(),
+        "unscorable" => "Trials that left the recording".to_owned(),
+        "semantic.drift" => "Answers differ between the builds".to_owned(),
+        "semantic.dispersion" => "Answers to one case differ among themselves".to_owned(),
+        "sequence.drift" => "Tool sequences differ between the builds".to_owned(),
+        "sequence.dispersion" => "Tool sequences of one case differ among themselves".to_owned(),
+        "latency" => "Time per trial".to_owned(),
+        "tail_latency" => "Slow trials".to_owned(),
+        "tokens" => "Tokens per trial".to_owned(),
+        "cost" => "Cost per trial".to_owned(),
+        other => match other.strip_prefix("invariant.") {
+            Some(invariant) => format!("Invariant {invariant} broken"),
+            None => format!("Metric {other}"),
+        },
+    }
+}
+
+/// What a share is a share of.
+fn whole(name: &str, unit: Unit) -> &'static str {
+    match (unit, name) {
+        (Unit::Share, "effects.missing" | "effects.changed") => " of the recorded writes",
+        (Unit::Share, "effects.extra") => " of the writes",
+        (Unit::Share, "pass_k" | "agreement") => " of the time",
+        (Unit::Share, "success" | "unscorable" | "tail_latency") => "",
+        (Unit::Share, _) => " of trials",
+        (Unit::Distance, _) => " (distance)",
+        (Unit::Seconds | Unit::Tokens | Unit::Usd, _) => "",
+    }
+}
+
+/// The first reason in one sentence without its test results.
+pub(crate) fn headline(verdict: &Verdict) -> String {
+    let Some(first) = verdict.reasons.first() else { return "the verdict names no reason".to_owned() };
+    let cut = match first.code {
+        ReasonCode::Deteriorated
+        | ReasonCode::NonInferior
+        | ReasonCode::Underpowered
+        | ReasonCode::DeterioratedWithinMargin => first.detail.split("; effect ").next(),
+        _ => None,
+    };
+    let others = verdict.reasons.iter().skip(1).filter(|reason| reason.code == first.code).count();
+    let more = match (first.code, others) {
+        (_, 0) => String::new(),
+        (ReasonCode::Deteriorated, _) => format!("; {others} more got worse"),
+        (ReasonCode::NonInferior, _) => format!("; so are {others} more"),
+        (_, _) => String::new(),
+    };
+    format!("{}{more}", cut.unwrap_or(&first.detail))
+}
+
+/// What was compared, what was missing and why, and what was tested: three lines that a reader needs before the
+/// verdict.
+#[must_use]
+pub fn comparison_lines(verdict: &Verdict) -> [String; 3] {
+    [compared(verdict), missing(verdict), tested(verdict)]
+}
+
+fn compared(verdict: &Verdict) -> String {
+    let pairs = &verdict.pairs;
+    let sources: Vec<String> =
+        verdict.outcome.decided_by.iter().map(|source| source_words(&source.source, source.cases)).collect();
+    let success = if sources.is_empty() { "nothing".to_owned() } else { sources.join(", ") };
+    let name = |build: &str, run: &str| if build.is_empty() { run.to_owned() } else { build.to_owned() };
+    format!(
+        "Compared: {} of {} cases with {} baseline and {} candidate trials; {} against {}; success is decided by {success}",
+        pairs.paired,
+        pairs.cases,
+        pairs.trials_baseline,
+        pairs.trials_candidate,
+        name(&verdict.candidate.build, &verdict.candidate.run),
+        name(&verdict.baseline.build, &verdict.baseline.run),
+    )
+}
+
+fn source_words(source: &str, cases: u64) -> String {
+    let name = match source.split_once(':') {
+        Some(("label", name)) => format!("label {name}"),
+        Some((kind, name)) => format!("{kind} {name}"),
+        None if source == "end_state" => "the built-in comparison of writes".to_owned(),
+        None if source == "label" => "labels".to_owned(),
+        None if source == "none" => "nothing".to_owned(),
+        None => source.to_owned(),
+    };
+    format!("{name} ({cases} cases)")
+}
+
+fn missing(verdict: &Verdict) -> String {
+    let pairs = &verdict.pairs;
+    if pairs.missing_baseline + pairs.missing_candidate == 0 {
+        return "Missing: no trial".to_owned();
+    }
+    let causes = [
+        (pairs.unpaired_baseline, "cases only in the baseline"),
+        (pairs.unpaired_candidate, "cases only in the candidate"),
+        (pairs.incomplete, "trials with lost exchanges"),
+    ];
+    let causes: Vec<String> = causes
+        .into_iter()
+        .filter(|(number, _)| *number > 0)
+        .map(|(number, what)| format!("{number} {what}"))
+        .collect();
+    let why = if causes.is_empty() { String::new() } else { format!(": {}", causes.join(", ")) };
+    format!(
+        "Missing: {} baseline and {} candidate trials have no outcome{why}",
+        pairs.missing_baseline, pairs.missing_candidate
+    )
+}
+
+fn tested(verdict: &Verdict) -> String {
+    let counts = verdict.fidelity.unwrap_or_default();
+    let FidelityCounts { exact, normalised, derived, live, faulted, missed } = counts;
+    let all = exact + normalised + derived + live + faulted + missed;
+    if all == 0 {
+        return "Tested: the trials as they were imported; nothing was replayed".to_owned();
+    }
+    let share = 100.0 * crate::cast::to_f64(missed) / crate::cast::to_f64(all);
+    let parts = [
+        (exact, "as recorded"),
+        (normalised, "as recorded after normalisation"),
+        (derived, "derived"),
+        (live, "live"),
+        (faulted, "with an injected fault"),
+    ];
+    let parts: Vec<String> = parts
+        .into_iter()
+        .filter(|(number, _)| *number > 0)
+        .map(|(number, how)| format!("{number} {how}"))
+        .collect();
+    let answered = if parts.is_empty() { "none".to_owned() } else { parts.join(", ") };
+    format!(
+        "Tested: of {all} calls of both builds, answered {answered}; {missed} ({share:.1} %) not answered"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::METRICS;
+    use crate::verdict::MetricState;
+
+    fn result(name: &str, tool: Option<&str>) -> MetricResult {
+        MetricResult {
+            name: name.to_owned(),
+            family: String::new(),
+            required: true,
+            cases: 48,
+            units: 48,
+            baseline: 0.0,
+            candidate: 0.563,
+            effect: -0.563,
+            interval: [-0.7, -0.4],
+            margin: 0.02,
+            p_block: 0.0,
+            p_block_adjusted: None,
+            p_approve: 1.0,
+            decides: true,
+            state: MetricState::Deteriorated,
+            unit: Unit::Share,
+            floor: 1,
+            clipped: 0,
+            adjusted: None,
+            judge: None,
+            tool: tool.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn a_change_is_said_in_plain_words() {
+        assert_eq!(
+            change(&result("effects.duplicated", Some("issue_refund"))),
+            "issue_refund made more than once: 0.0 % \u{2192} 56.3 % of trials (effects.duplicated)"
+        );
+        assert_eq!(
+            change(&result("effects.duplicated", None)),
+            "Writes made more than once: 0.0 % \u{2192} 56.3 % of trials (effects.duplicated)"
+        );
+        assert_eq!(
+            change(&result("invariant.idempotency", None)),
+            "Invariant idempotency broken: 0.0 % \u{2192} 56.3 % of trials (invariant.idempotency)"
+        );
+    }
+
+    #[test]
+    fn every_metric_has_plain_words() {
+        for metric in METRICS {
+            let words = change(&result(metric.name, None));
+            assert!(!words.starts_with("Metric "), "{words}");
+        }
+    }
+}
