@@ -22,7 +22,7 @@ pub(crate) mod template;
 pub(crate) mod turn;
 
 use sections::{CandidateFile, CommandSection, HttpSection, Kind, Protocol};
-use settings::{CommandCandidate, HttpCandidate, Probe, RequestFormat, Transport, Upstream};
+use settings::{CommandCandidate, HttpCandidate, Probe, RequestFormat, Retry, Transport, Upstream};
 use template::Template;
 
 /// An invalid candidate file.
@@ -122,6 +122,12 @@ impl Candidate {
     #[must_use]
     pub fn is_command(&self) -> bool {
         matches!(self.transport, Transport::Command(_))
+    }
+
+    /// Retries of live model calls in words; absent without `[model]`.
+    #[must_use]
+    pub fn model_retry(&self) -> Option<String> {
+        self.model.as_ref().map(|upstream| upstream.retry.to_string())
     }
 
     /// Whether any URL of the file is `https`.
@@ -252,11 +258,23 @@ fn read_upstream(
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Upstream, CandidateError> {
     absolute("model.upstream", &section.upstream)?;
+    if section.retry.attempts == 0 {
+        return Err(bad("model.retry.attempts", "is 0; write at least 1, which repeats nothing"));
+    }
+    if section.max_lost_trials == 0 {
+        return Err(bad("model.max-lost-trials", "is 0; write at least 1"));
+    }
     Ok(Upstream {
         base: section.upstream.trim_end_matches('/').to_owned(),
         identify: section.identify,
         headers: read_headers("model.headers", &section.headers, env)?,
         timeout: section.timeout,
+        retry: Retry {
+            attempts: section.retry.attempts,
+            pause: section.retry.pause,
+            max_pause: section.retry.max_pause,
+        },
+        max_lost_trials: section.max_lost_trials,
     })
 }
 

@@ -15,6 +15,7 @@ mod http_client;
 mod openai_chat;
 mod plan;
 pub mod process;
+mod provider_clock;
 mod run;
 mod shorten;
 mod summary;

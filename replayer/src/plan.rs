@@ -73,6 +73,8 @@ pub struct Plan {
     pub delay_scale: f64,
     /// Upper bound of a replayed tool delay, after scaling.
     pub delay_cap: Duration,
+    /// A failed trial whose error contains one of these texts was failed by the infrastructure: it is missing.
+    pub infrastructure: Vec<String>,
     /// Permits a command candidate, whose network access is not restricted.
     pub allow_open_egress: bool,
     /// Root of the keys that digest stored chunks.
@@ -97,6 +99,7 @@ impl Plan {
             "model": self.model,
             "tools": format!("{:?}", self.tools),
             "delay_scale": self.delay_scale,
+            "infrastructure": self.infrastructure,
             "delay_cap_ms": u64::try_from(self.delay_cap.as_millis()).unwrap_or(u64::MAX),
         });
         blake3::hash(canonical(&settings).as_bytes()).to_hex().to_string()
@@ -146,6 +149,18 @@ pub(crate) fn trials<'a>(
 pub fn trial_seed(run_seed: u64, case: &CaseId, trial: u32) -> u64 {
     let parts: [&[u8]; 3] = [&run_seed.to_le_bytes(), case.as_str().as_bytes(), &trial.to_le_bytes()];
     Key::derive("foreshadow 2026 trial seed v1", &parts).number()
+}
+
+/// The session of a trial that earlier starts ran without result: `~r1` and so on behind its planned session.
+pub(crate) fn session_of_repetition(trial: &PlannedTrial, lane: Lane, failures: u32) -> SessionId {
+    if failures == 0 {
+        return trial.session.clone();
+    }
+    SessionId::parse(&format!("{}~r{failures}", trial.session)).unwrap_or_else(|_| {
+        let hash = blake3::hash(trial.case.as_str().as_bytes()).to_hex();
+        let session = SessionId::parse(&format!("{hash}~{}~{}~r{failures}", lane.as_str(), trial.trial));
+        session.expect("a hash is a valid session id")
+    })
 }
 
 /// `<case>~<lane>~<trial>`, with the BLAKE3 hash of a case id that is too long.

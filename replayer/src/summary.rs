@@ -78,6 +78,14 @@ pub struct Summary {
     pub late_calls: u64,
     /// Model calls.
     pub model_calls: u64,
+    /// Attempts that were repeated because the model provider failed.
+    pub provider_retries: u64,
+    /// Model calls that the provider failed after all attempts.
+    pub provider_failures: u64,
+    /// Infrastructure failures of earlier starts that this start ran again or will run again.
+    pub rerun: usize,
+    /// Why the model provider is down, if the replay stopped for that.
+    pub provider_down: Option<String>,
     /// Input tokens.
     pub input_tokens: u64,
     /// Output tokens.
@@ -109,6 +117,8 @@ impl Summary {
         }
         self.divergences += trial.divergences.len();
         self.add_misses(&trial.divergences);
+        self.provider_retries += u64::from(trial.provider_retries.unwrap_or(0));
+        self.provider_failures += u64::from(trial.provider_failures.unwrap_or(0));
         self.input_tokens += trial.input_tokens.unwrap_or(0);
         self.output_tokens += trial.output_tokens.unwrap_or(0);
     }

@@ -2,9 +2,10 @@
 //!
 //! A trial counts as finished once its record is on disk. A record holds a whole trial, so no trial is stored in part.
 //! The log keeps a record until a commit that contains it is durable; after a kill or a failed commit the records are
-//! read back. Thus no finished trial is lost, and none runs twice.
+//! read back. Thus no finished trial is lost, and none runs twice. A trial that the infrastructure failed is not finished: a
+//! later start runs it again, as a further session of the run, and [`schemas::trial::supersede`] drops the failed one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +13,7 @@ use schemas::exchange::Exchange;
 use schemas::id::CaseId;
 use schemas::keys::Digest;
 use schemas::session::SessionClose;
-use schemas::trial::{Lane, Trial};
+use schemas::trial::{Lane, Trial, TrialEnding};
 use serde::{Deserialize, Serialize};
 use store::log::{LogError, LogOptions, LogReader, LogWriter};
 use store::table::Table;
@@ -136,8 +137,14 @@ pub(crate) struct TrialLog {
     is_stale: bool,
     chunk_index: ChunkIndex,
     finished: BTreeSet<(CaseId, u32)>,
+    /// Trials of earlier starts that the infrastructure failed, with the number of such failures.
+    failed: BTreeMap<(CaseId, u32), u32>,
     earlier: Vec<Trial>,
     earlier_model_calls: u64,
+}
+
+fn key(trial: &Trial) -> (CaseId, u32) {
+    (trial.case.clone(), trial.trial)
 }
 
 impl TrialLog {
@@ -152,16 +159,26 @@ impl TrialLog {
         let snapshot = store.snapshot().await?;
         let mut earlier: Vec<Trial> = store.read_table(&snapshot, Table::Trials, None).await?;
         earlier.retain(|trial| trial.lane == lane);
-        let mut earlier_model_calls = committed_model_calls(&store, &snapshot, &earlier).await?;
         let path = directory.clone();
         let records = blocking(move || read_back(&path, first)).await?;
+        let lost = |trial: &Trial| trial.ending == TrialEnding::Infrastructure;
+        let mut failed = BTreeMap::new();
+        for trial in earlier.iter().chain(records.iter().map(|record| &record.trial)) {
+            if lost(trial) {
+                *failed.entry(key(trial)).or_insert(0) += 1;
+            }
+        }
+        earlier.retain(|trial| !lost(trial));
+        let mut earlier_model_calls = committed_model_calls(&store, &snapshot, &earlier).await?;
         let mut pending = Batch::default();
         for record in records {
-            earlier.push(record.trial.clone());
-            earlier_model_calls += u64::from(record.close.model_calls);
+            if !lost(&record.trial) {
+                earlier.push(record.trial.clone());
+                earlier_model_calls += u64::from(record.close.model_calls);
+            }
             record.add_to(&mut pending);
         }
-        let finished = earlier.iter().map(|trial| (trial.case.clone(), trial.trial)).collect();
+        let finished: BTreeSet<_> = earlier.iter().map(key).collect();
         let mut log = Self {
             store,
             directory,
@@ -172,6 +189,7 @@ impl TrialLog {
             is_stale: false,
             chunk_index: ChunkIndex::default(),
             finished,
+            failed,
             earlier,
             earlier_model_calls,
         };
@@ -179,9 +197,14 @@ impl TrialLog {
         Ok(log)
     }
 
-    /// Whether the log or a commit contains this trial.
+    /// Whether the log or a commit contains this trial, and the infrastructure did not fail it.
     pub(crate) fn is_finished(&self, case: &CaseId, trial: u32) -> bool {
         self.finished.contains(&(case.clone(), trial))
+    }
+
+    /// Number of earlier starts in which the infrastructure failed this trial.
+    pub(crate) fn failures(&self, case: &CaseId, trial: u32) -> u32 {
+        self.failed.get(&(case.clone(), trial)).copied().unwrap_or(0)
     }
 
     /// The trials that earlier starts finished.
@@ -209,7 +232,9 @@ impl TrialLog {
         .await?;
         self.writer = Some(writer);
         for record in written? {
-            self.finished.insert((record.trial.case.clone(), record.trial.trial));
+            if record.trial.ending != TrialEnding::Infrastructure {
+                self.finished.insert(key(&record.trial));
+            }
             if !self.is_stale {
                 record.add_to(&mut self.pending);
             }
@@ -344,7 +369,6 @@ fn directory(location: &str) -> Result<PathBuf, TrialLogError> {
 mod tests {
     use schemas::id::{AgentId, BuildId, IncarnationId, SessionId, TenantId};
     use schemas::keys::RootKey;
-    use schemas::trial::TrialEnding;
 
     use super::*;
     use crate::case_recording::CaseRecording;

@@ -60,8 +60,8 @@ pub(crate) fn trial_record(
     let trial = Trial {
         model_fidelity: Some(output.model_fidelity),
         model_inputs: None,
-        provider_retries: None,
-        provider_failures: None,
+        provider_retries: Some(output.provider.retries),
+        provider_failures: Some(output.provider.failed()),
         cluster: None,
         weight: None,
         batch: Some(meta.incarnation.to_string()),

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use schemas::exchange::{Edge, Ending, Operation, OperationKind, Protocol};
 use schemas::id::IncarnationId;
@@ -19,10 +19,12 @@ use crate::candidate::turn::{Message, Role, Turn, TurnFailure, TurnResult};
 use crate::candidate::{Candidate, command, http};
 use crate::faults::FaultKey;
 use crate::plan::{PlannedTrial, probe_token, trial_seed, trial_token};
+use crate::provider_clock::TurnLimit;
 use crate::shorten::shorten;
 use crate::trial_log::TrialRecord;
 use crate::trial_rows::{TrialMeta, trial_record};
 use crate::world::active_trial::{ActiveTrial, ReplayCase, ReplaySettings};
+use crate::world::provider_calls::ProviderCalls;
 use crate::world::registry::Registry;
 
 /// Everything that the trials of a replay share.
@@ -38,6 +40,8 @@ pub(crate) struct ReplayContext {
     /// Exchanges that this start has numbered.
     pub(crate) exchanges: AtomicU64,
     pub(crate) root_key: RootKey,
+    /// Texts of errors that mark an infrastructure failure.
+    pub(crate) infrastructure: Vec<String>,
 }
 
 /// A finished trial.
@@ -88,14 +92,13 @@ pub(crate) async fn run_trial(
     drop(registration);
     let output = trial.close();
     let (duplicated_writes, model_calls) = (output.duplicated_writes, output.model_calls);
-    let (ending, ending_detail) = match (&conversation.failure, &output.upstream_failure) {
-        (None, _) => (TrialEnding::Complete, None),
-        (Some(failure), Some(cause)) => {
-            (TrialEnding::Infrastructure, Some(format!("{}; model provider: {cause}", failure.detail())))
-        }
-        (Some(TurnFailure::TimedOut(detail)), None) => (TrialEnding::TimedOut, Some(detail.clone())),
-        (Some(TurnFailure::Failed(detail)), None) => (TrialEnding::Failed, Some(detail.clone())),
-    };
+    let (ending, ending_detail) = ending(&conversation, &output.provider, &context.infrastructure);
+    let health = &context.settings.provider_health;
+    match output.provider.last_cause() {
+        Some(cause) => health.trial_lost(cause),
+        None if output.provider.answered > 0 => health.trial_answered(),
+        None => {}
+    }
     let count = output.exchanges.len() as u64;
     let fault_key =
         FaultKey { run_seed: context.settings.run_seed, case: &planned.case, trial: planned.trial };
@@ -121,12 +124,49 @@ pub(crate) async fn run_trial(
     FinishedTrial { record, duplicated_writes, model_calls }
 }
 
+/// How a trial ended. A provider's failure that remained makes the trial missing, whatever the candidate answered: it
+/// may have swallowed the error.
+fn ending(
+    conversation: &ConversationResult,
+    provider: &ProviderCalls,
+    infrastructure: &[String],
+) -> (TrialEnding, Option<String>) {
+    if let Some(failures) = provider.describe() {
+        let own = match &conversation.failure {
+            Some(failure) => failure.detail(),
+            None => "answered every turn",
+        };
+        return (TrialEnding::Infrastructure, Some(format!("{failures}; the candidate: {own}")));
+    }
+    let Some(failure) = &conversation.failure else { return (TrialEnding::Complete, None) };
+    let detail = failure.detail();
+    let error = [detail, &conversation.error_text];
+    let is_marked = |text: &&String| error.iter().any(|error| error.contains(text.as_str()));
+    if let Some(text) = infrastructure.iter().find(is_marked) {
+        let detail = format!("the error contains {text:?}, which --infrastructure names: {detail}");
+        return (TrialEnding::Infrastructure, Some(detail));
+    }
+    match failure {
+        TurnFailure::TimedOut(_) => (TrialEnding::TimedOut, Some(detail.to_owned())),
+        TurnFailure::Failed(_) => (TrialEnding::Failed, Some(detail.to_owned())),
+    }
+}
+
+/// Why a probe failed.
+#[derive(Debug)]
+pub(crate) enum ProbeFailure {
+    /// The candidate does not answer, or answers with a failure.
+    Candidate(String),
+    /// The model provider failed a model call of the candidate.
+    Provider(String),
+}
+
 /// Sends the first turn of a case, without faults and delays, and discards the result.
 pub(crate) async fn probe(
     context: &ReplayContext,
     case: Arc<ReplayCase>,
     timeout: Duration,
-) -> Result<(), String> {
+) -> Result<(), ProbeFailure> {
     let token = probe_token(&context.incarnation);
     let seed = trial_seed(context.settings.run_seed, &case.recording.case, 0);
     let endpoint = endpoint(context, token, seed);
@@ -136,18 +176,20 @@ pub(crate) async fn probe(
     let conversation = run_turns(context, &trial, first, timeout).await;
     drop(registration);
     let output = trial.close();
+    if let Some(failures) = output.provider.describe() {
+        return Err(ProbeFailure::Provider(failures));
+    }
     let Some(failure) = conversation.failure else { return Ok(()) };
-    let upstream = output.upstream_failure.map(|cause| format!("; model provider: {cause}"));
     let (sent, received, status) = match output.exchanges.first() {
         Some(turn) => (&turn.request[..], &turn.response[..], turn.status),
         None => (&[][..], &[][..], None),
     };
     let detail = failure.detail();
-    Err(probe_failure(detail, &upstream.unwrap_or_default(), sent, received, status.is_some()))
+    Err(ProbeFailure::Candidate(probe_failure(detail, sent, received, status.is_some())))
 }
 
 /// Describes a failed probe: cause, request and answer on a line each. An answer at the end of `detail` is not repeated.
-fn probe_failure(detail: &str, upstream: &str, sent: &[u8], received: &[u8], has_status: bool) -> String {
+fn probe_failure(detail: &str, sent: &[u8], received: &[u8], has_status: bool) -> String {
     let quoted = |bytes: &[u8]| match bytes {
         [] => "nothing".to_owned(),
         bytes => shorten(&String::from_utf8_lossy(bytes)),
@@ -157,7 +199,7 @@ fn probe_failure(detail: &str, upstream: &str, sent: &[u8], received: &[u8], has
     let detail = detail.strip_suffix(&format!(": {received}")).unwrap_or(detail);
     let head = if has_status { "answered the probe with a failure" } else { "does not answer" };
     format!(
-        "the candidate {head}: {}{upstream}\n  sent: {}\n  received: {}",
+        "the candidate {head}: {}\n  sent: {}\n  received: {}",
         one_line(detail),
         one_line(&sent),
         one_line(&received)
@@ -168,6 +210,8 @@ fn probe_failure(detail: &str, upstream: &str, sent: &[u8], received: &[u8], has
 struct ConversationResult {
     answer: Option<String>,
     failure: Option<TurnFailure>,
+    /// What the failed turn said: the body of its answer, or the program's standard error.
+    error_text: String,
 }
 
 async fn run_turns(
@@ -178,17 +222,22 @@ async fn run_turns(
 ) -> ConversationResult {
     let mut history: Vec<Message> = Vec::new();
     let mut running = None;
-    let mut conversation = ConversationResult { answer: None, failure: None };
+    let mut conversation = ConversationResult { answer: None, failure: None, error_text: String::new() };
     for (number, input) in turns.iter().enumerate() {
         let turn = Turn { input, number, history: &history, endpoint: trial.endpoint() };
         let seq = open_turn(trial, input);
-        let result = match &context.candidate.transport {
+        let (started, limit) = (Instant::now(), TurnLimit { timeout, clock: trial.provider_clock() });
+        let mut result = match &context.candidate.transport {
             Transport::Http(service) => {
                 let propagate = context.candidate.propagate.as_ref();
-                http::send_turn(&context.settings.client, service, propagate, &turn, timeout).await
+                http::send_turn(&context.settings.client, service, propagate, &turn, limit).await
             }
-            Transport::Command(program) => command::send_turn(program, &mut running, &turn, timeout).await,
+            Transport::Command(program) => command::send_turn(program, &mut running, &turn, limit).await,
         };
+        // A failing provider must not make the candidate slow.
+        let excluded = |time: Duration| time.saturating_sub(limit.clock.excluded(started, started + time));
+        result.duration = excluded(result.duration);
+        result.first_byte = result.first_byte.map(excluded);
         finish_turn(trial, seq, &result);
         match result.answer {
             Ok(answer) => {
@@ -197,6 +246,8 @@ async fn run_turns(
                 conversation.answer = Some(answer);
             }
             Err(failure) => {
+                let said = String::from_utf8_lossy(&result.response);
+                conversation.error_text = format!("{said}\n{}", result.stderr);
                 conversation.failure = Some(failure);
                 break;
             }
@@ -245,12 +296,12 @@ mod tests {
 
     #[test]
     fn a_failed_probe_quotes_the_answer_once() {
-        let text = probe_failure("HTTP status 500 from http://a/: oh\nno", "", b"{}", b"oh\nno", true);
+        let text = probe_failure("HTTP status 500 from http://a/: oh\nno", b"{}", b"oh\nno", true);
         assert_eq!(
             text,
             "the candidate answered the probe with a failure: HTTP status 500 from http://a/\n  sent: {}\n  received: oh no"
         );
-        let text = probe_failure("no answer from http://a/ within 60ms", "", b"{}", b"", false);
+        let text = probe_failure("no answer from http://a/ within 60ms", b"{}", b"", false);
         assert!(text.starts_with("the candidate does not answer: no answer from"), "{text}");
         assert!(text.ends_with("\n  received: nothing"), "{text}");
     }

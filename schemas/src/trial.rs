@@ -207,6 +207,27 @@ columns! {
     }
 }
 
+/// Drops the trials that a resumed replay ran again because the infrastructure had failed them, and returns their number.
+///
+/// Of the rows of one trial, those that the infrastructure failed give way to any other, and if it failed all of them, the
+/// last one stays. Rows with another ending are never dropped: twice the same trial is an error of the run.
+pub fn supersede(trials: &mut Vec<Trial>) -> usize {
+    let key = |trial: &Trial| (trial.lane, trial.case.clone(), trial.trial);
+    // Whether a row has a result comes first, so that the infrastructure's failures are the lowest.
+    let rank = |trial: &Trial| (trial.ending != TrialEnding::Infrastructure, trial.started_at);
+    let mut best: BTreeMap<_, (bool, Option<i64>)> = BTreeMap::new();
+    for trial in trials.iter() {
+        let highest = best.entry(key(trial)).or_insert_with(|| rank(trial));
+        *highest = (*highest).max(rank(trial));
+    }
+    let before = trials.len();
+    trials.retain(|trial| {
+        let is_failure = trial.ending == TrialEnding::Infrastructure;
+        !is_failure || best.get(&key(trial)).is_none_or(|highest| *highest == rank(trial))
+    });
+    before - trials.len()
+}
+
 /// The content of `run.json`, written before the first trial.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -7,6 +7,7 @@ pub mod kafka;
 pub mod pipeline;
 pub mod process;
 pub mod relay;
+pub mod scripted_http;
 pub mod service;
 pub mod traffic;
 pub mod upstream;

@@ -88,7 +88,8 @@ pub async fn read_run(
         };
         return Err(DecisionError::input(anyhow!("{location} {why}")));
     };
-    let trials: Vec<Trial> = store.read_table(&snapshot, Table::Trials, None).await?;
+    let mut trials: Vec<Trial> = store.read_table(&snapshot, Table::Trials, None).await?;
+    let repeated = if manifest.source == "replay" { schemas::trial::supersede(&mut trials) } else { 0 };
     let mut columns = COLUMNS.to_vec();
     columns.extend(invariants.needs_turns().then_some(INPUT));
     columns.extend(invariants.needs_results().then_some(RESULT));
@@ -108,6 +109,11 @@ pub async fn read_run(
     };
     let trials = trials.into_iter().map(record).collect();
     let mut run = Run { name: location.to_owned(), manifest, trials, notes: Vec::new() };
+    if repeated > 0 {
+        run.notes.push(format!(
+            "{repeated} trials of run {location} were failed by the infrastructure and run again by --resume; only the last attempt counts"
+        ));
+    }
     let scores = store.read_table(&snapshot, Table::Scores, None).await?;
     analyzer::outcome::attach_scores(&mut run, scores);
     embeddings::attach(&mut run, &store, &snapshot).await?;

@@ -66,6 +66,7 @@ pub(crate) async fn replay(
         resume: false,
         delay_scale: 1.0,
         delay_cap: DELAY_CAP,
+        infrastructure: Vec::new(),
         allow_open_egress: false,
         root_key: key.clone(),
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -69,6 +69,10 @@ pub struct GateConfig {
     #[serde(default = "default_delay_cap", with = "humantime_serde")]
     #[schemars(with = "String")]
     delay_cap: Duration,
+    /// Parts of error texts, such as "connection refused": a failed trial whose error contains one of them was failed by the
+    /// infrastructure, in both lanes, and is missing instead of failed.
+    #[serde(default)]
+    infrastructure: Vec<String>,
     /// Start a command candidate although it can reach the network.
     #[serde(default)]
     allow_open_egress: bool,
@@ -217,6 +221,7 @@ impl GateConfig {
             resume,
             delay_scale: self.delay_scale,
             delay_cap: self.delay_cap,
+            infrastructure: self.infrastructure.clone(),
             allow_open_egress: self.allow_open_egress,
         }
     }

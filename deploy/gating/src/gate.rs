@@ -254,6 +254,17 @@ async fn replay_wave(
     );
     report(&events, GateEvent::WaveFinished);
     first.and(second)?;
+    let down = lanes.iter().zip(["baseline", "candidate"]).find_map(|(lane, name)| {
+        let summary = lane.summary();
+        let reason = summary.provider_down.as_ref()?;
+        Some((name, reason, summary.already + summary.ran, summary.planned))
+    });
+    if let Some((lane, reason, done, planned)) = down {
+        return Err(GateError::Incomplete(anyhow!(
+            "lane {lane}: the model provider is down for good: {reason}; the gate stopped after {done} of {planned} trials of the \
+             lane so far; finished trials are kept; mend the key, the quota or the provider, then repeat the command with --resume"
+        )));
+    }
     if lanes.iter().any(|lane| lane.summary().interrupted) {
         return Err(GateError::Incomplete(anyhow!(
             "the gate was stopped between two looks; finished trials are kept; repeat the command with --resume"
@@ -277,7 +288,7 @@ async fn replay_lane(
         Progress::Corpus { .. } | Progress::Probed => {}
     };
     let replayed = lane.run(|case| wave.contains(case), &mut on_progress, cancel).await;
-    if replayed.is_err() {
+    if replayed.is_err() || lane.summary().provider_down.is_some() {
         // A verdict needs both lanes, so the other lane stops too; its finished trials are kept.
         cancel.cancel();
     }

@@ -44,6 +44,8 @@ pub struct ReplayRequest {
     pub delay_scale: f64,
     /// Upper bound of a replayed tool delay.
     pub delay_cap: Duration,
+    /// A failed trial whose error contains one of these texts is missing instead.
+    pub infrastructure: Vec<String>,
     /// Starts a command candidate although it can reach the network.
     pub allow_open_egress: bool,
 }
@@ -97,6 +99,13 @@ impl ReplayRequest {
             resume: self.resume,
             delay_scale: self.delay_scale,
             delay_cap: self.delay_cap,
+            infrastructure: {
+                // The order on the command line means nothing, and both lanes must agree.
+                let mut texts = self.infrastructure;
+                texts.sort();
+                texts.dedup();
+                texts
+            },
             allow_open_egress: self.allow_open_egress,
             root_key: resources.root_key.clone(),
             tool_version: resources.tool_version.clone(),

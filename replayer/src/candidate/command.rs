@@ -5,7 +5,7 @@
 //! `run::preflight` requires the caller's permission for that.
 
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use schemas::exchange::Protocol;
@@ -19,6 +19,7 @@ use super::settings::CommandCandidate;
 use super::template::fill_text;
 use super::turn::{Turn, TurnFailure, TurnResult};
 use crate::process::{ProcessGroup, read_tail};
+use crate::provider_clock::TurnLimit;
 use crate::shorten::shorten;
 
 /// Longest answer that is read, bytes.
@@ -36,12 +37,12 @@ pub(crate) struct RunningProgram {
     stderr: JoinHandle<String>,
 }
 
-/// Sends a turn and waits for the answer, at most `timeout`. `running` carries a program per trial from turn to turn.
+/// Sends a turn and waits for the answer, at most `limit`. `running` carries a program per trial from turn to turn.
 pub(crate) async fn send_turn(
     candidate: &CommandCandidate,
     running: &mut Option<RunningProgram>,
     turn: &Turn<'_>,
-    timeout: Duration,
+    limit: TurnLimit<'_>,
 ) -> TurnResult {
     let started = Instant::now();
     let request = match candidate.process {
@@ -50,15 +51,17 @@ pub(crate) async fn send_turn(
             json!({"turn": turn.number, "input": turn.input, "session": turn.endpoint.token}).to_string()
         }
     };
+    let mut stderr = String::new();
     let (response, answer) = match candidate.process {
-        CommandProcess::Turn => run_once(candidate, turn, timeout).await,
-        CommandProcess::Trial => exchange_line(candidate, running, turn, &request, timeout).await,
+        CommandProcess::Turn => run_once(candidate, turn, limit, &mut stderr).await,
+        CommandProcess::Trial => exchange_line(candidate, running, turn, &request, limit, &mut stderr).await,
     };
     TurnResult {
         protocol: Protocol::Opaque,
         http: None,
         request: Bytes::from(request),
         response: Bytes::from(response),
+        stderr,
         status: None,
         first_byte: None,
         duration: started.elapsed(),
@@ -95,9 +98,10 @@ fn spawn(candidate: &CommandCandidate, turn: &Turn<'_>) -> Result<ProcessGroup, 
 async fn run_once(
     candidate: &CommandCandidate,
     turn: &Turn<'_>,
-    timeout: Duration,
+    limit: TurnLimit<'_>,
+    stderr_end: &mut String,
 ) -> (Vec<u8>, Result<String, TurnFailure>) {
-    let program = &candidate.argv[0];
+    let (program, timeout) = (&candidate.argv[0], limit.timeout);
     let mut group = match spawn(candidate, turn) {
         Ok(group) => group,
         Err(failure) => return (Vec::new(), Err(failure)),
@@ -115,19 +119,20 @@ async fn run_once(
             let _ = stdout.take(MAX_ANSWER_BYTES).read_to_end(&mut response).await;
         }
     };
-    let exited = tokio::time::timeout(timeout, async {
+    let exited = limit.run(async {
         let ((), (), errors) = tokio::join!(feed, read, read_tail(stderr, MAX_STDERR_BYTES));
         (group.wait().await, errors)
     });
     let exited = exited.await;
     let answer = match exited {
-        Ok((Ok(status), _)) if status.success() => Ok(String::from_utf8_lossy(&response).trim().to_owned()),
-        Ok((Ok(status), errors)) => {
-            let errors = shorten(errors.trim());
+        Some((Ok(status), _)) if status.success() => Ok(String::from_utf8_lossy(&response).trim().to_owned()),
+        Some((Ok(status), errors)) => {
+            *stderr_end = errors;
+            let errors = shorten(stderr_end.trim());
             Err(TurnFailure::Failed(format!("{program} exited with {status}: {errors}")))
         }
-        Ok((Err(error), _)) => Err(TurnFailure::Failed(format!("cannot wait for {program}: {error}"))),
-        Err(_) => {
+        Some((Err(error), _)) => Err(TurnFailure::Failed(format!("cannot wait for {program}: {error}"))),
+        None => {
             group.kill().await;
             Err(TurnFailure::TimedOut(format!("no answer from {program} within {timeout:?}")))
         }
@@ -141,9 +146,10 @@ async fn exchange_line(
     running: &mut Option<RunningProgram>,
     turn: &Turn<'_>,
     request: &str,
-    timeout: Duration,
+    limit: TurnLimit<'_>,
+    stderr_end: &mut String,
 ) -> (Vec<u8>, Result<String, TurnFailure>) {
-    let name = &candidate.argv[0];
+    let (name, timeout) = (&candidate.argv[0], limit.timeout);
     let program = match running {
         Some(program) => program,
         None => match start(candidate, turn) {
@@ -158,16 +164,17 @@ async fn exchange_line(
         program.stdin.flush().await?;
         (&mut program.stdout).take(MAX_ANSWER_BYTES).read_until(b'\n', &mut response).await
     };
-    let answer = match tokio::time::timeout(timeout, exchange).await {
-        Ok(Ok(1..)) => Ok(parse_line(&response)),
-        Ok(Ok(0)) => Err(TurnFailure::Failed(format!("{name} closed its output without an answer"))),
-        Ok(Err(error)) => Err(TurnFailure::Failed(format!("cannot exchange a line with {name}: {error}"))),
-        Err(_) => Err(TurnFailure::TimedOut(format!("no answer from {name} within {timeout:?}"))),
+    let answer = match limit.run(exchange).await {
+        Some(Ok(1..)) => Ok(parse_line(&response)),
+        Some(Ok(0)) => Err(TurnFailure::Failed(format!("{name} closed its output without an answer"))),
+        Some(Err(error)) => Err(TurnFailure::Failed(format!("cannot exchange a line with {name}: {error}"))),
+        None => Err(TurnFailure::TimedOut(format!("no answer from {name} within {timeout:?}"))),
     };
     match answer {
         Err(TurnFailure::Failed(detail)) => {
-            let errors = stop(running.take()).await;
-            (response, Err(TurnFailure::Failed(format!("{detail}; stderr: {}", shorten(errors.trim())))))
+            *stderr_end = stop(running.take()).await;
+            let errors = shorten(stderr_end.trim());
+            (response, Err(TurnFailure::Failed(format!("{detail}; stderr: {errors}"))))
         }
         other => (response, other),
     }

@@ -16,19 +16,21 @@ use serde_json::{Value, json};
 use super::settings::{HttpCandidate, RequestFormat};
 use super::turn::{Turn, TurnFailure, TurnResult};
 use crate::http_client::{HttpClient, error_chain};
+use crate::provider_clock::TurnLimit;
 use crate::shorten::shorten;
 
 /// Longest answer that is read, bytes.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
 
-/// Sends a turn and waits for the answer, at most `timeout`.
+/// Sends a turn and waits for the answer, at most `limit`.
 pub(crate) async fn send_turn(
     client: &HttpClient,
     candidate: &HttpCandidate,
     propagate: Option<&HeaderName>,
     turn: &Turn<'_>,
-    timeout: Duration,
+    limit: TurnLimit<'_>,
 ) -> TurnResult {
+    let timeout = limit.timeout;
     let body = Bytes::from(body(&candidate.format, turn).to_string());
     let path = candidate.url.path_and_query().map_or("/", |path| path.as_str()).to_owned();
     let mut result = TurnResult {
@@ -41,6 +43,7 @@ pub(crate) async fn send_turn(
         response: Bytes::new(),
         status: None,
         first_byte: None,
+        stderr: String::new(),
         duration: Duration::ZERO,
         answer: Err(TurnFailure::TimedOut(format!("no answer from {} within {timeout:?}", candidate.url))),
     };
@@ -52,10 +55,10 @@ pub(crate) async fn send_turn(
         }
     };
     // On a timeout the request is dropped, which closes its connection.
-    match tokio::time::timeout(timeout, exchange).await {
-        Ok(Ok(())) => result.answer = read_answer(candidate, result.status, &result.response),
-        Ok(Err(failure)) => result.answer = Err(failure),
-        Err(_) => {}
+    match limit.run(exchange).await {
+        Some(Ok(())) => result.answer = read_answer(candidate, result.status, &result.response),
+        Some(Err(failure)) => result.answer = Err(failure),
+        None => {}
     }
     result.duration = started.elapsed();
     result

@@ -176,10 +176,56 @@ pub(crate) struct ModelSection {
     /// Headers that replace those of the candidate; `${NAME}` is replaced by an environment variable.
     #[serde(default)]
     pub(crate) headers: BTreeMap<String, String>,
-    /// Time limit to the head of the answer.
+    /// Longest silence of the provider: to the head of the answer, and between two parts of its body.
     #[serde(default = "two_minutes", with = "humantime_serde")]
     #[schemars(with = "String")]
     pub(crate) timeout: Duration,
+    /// Trials in a row, each lost to the provider, after which the replay stops.
+    #[serde(default = "ten")]
+    pub(crate) max_lost_trials: u32,
+    /// Repetition of calls that the provider failed: status 408, 409, 425, 429 or 5xx, a timeout, a cut connection. An answer
+    /// is not repeated after its first byte.
+    #[serde(default)]
+    pub(crate) retry: RetrySection,
+}
+
+/// `[model.retry]`: repetition of model calls that the provider failed.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(crate) struct RetrySection {
+    /// Attempts of a call, the first included; 1 repeats nothing.
+    #[serde(default = "five")]
+    pub(crate) attempts: u32,
+    /// Pause before the second attempt; each further one is twice as long. A `retry-after` of the provider replaces it.
+    #[serde(default = "one_second", with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub(crate) pause: Duration,
+    /// Longest pause, also for `retry-after`.
+    #[serde(default = "one_minute", with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub(crate) max_pause: Duration,
+}
+
+impl Default for RetrySection {
+    fn default() -> Self {
+        Self { attempts: five(), pause: one_second(), max_pause: one_minute() }
+    }
+}
+
+fn ten() -> u32 {
+    10
+}
+
+fn five() -> u32 {
+    5
+}
+
+fn one_second() -> Duration {
+    Duration::from_secs(1)
+}
+
+fn one_minute() -> Duration {
+    Duration::from_secs(60)
 }
 
 /// `[probe]`: the check before the first trial that the candidate answers.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Method, Uri};
 
@@ -61,8 +62,40 @@ pub(crate) struct Upstream {
     pub(crate) identify: bool,
     /// Headers that replace those of the candidate.
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
-    /// Bound of the time to the head of the answer.
+    /// Bound of the provider's silence.
     pub(crate) timeout: Duration,
+    pub(crate) retry: Retry,
+    /// Trials in a row, each lost to the provider, after which the replay stops.
+    pub(crate) max_lost_trials: u32,
+}
+
+/// Repetition of model calls that the provider failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Retry {
+    /// Attempts of a call, at least 1.
+    pub(crate) attempts: u32,
+    pub(crate) pause: Duration,
+    /// Bound of each pause, also of one that the provider asks for.
+    pub(crate) max_pause: Duration,
+}
+
+impl Retry {
+    /// The pauses before the second and each further attempt.
+    pub(crate) fn pauses(&self) -> impl Iterator<Item = Duration> + Send + use<> {
+        ExponentialBuilder::new()
+            .with_min_delay(self.pause)
+            .with_max_delay(self.max_pause)
+            .with_factor(2.0)
+            .with_max_times(self.attempts.saturating_sub(1) as usize)
+            .build()
+    }
+}
+
+impl std::fmt::Display for Retry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { attempts, pause, max_pause } = self;
+        write!(f, "{attempts} attempts, pauses from {pause:?} to {max_pause:?}")
+    }
 }
 
 /// Probe of the candidate before the first trial.

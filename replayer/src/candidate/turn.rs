@@ -69,6 +69,8 @@ pub(crate) struct TurnResult {
     pub(crate) request: Bytes,
     /// Body of the answer, up to the point of a failure.
     pub(crate) response: Bytes,
+    /// End of a program's standard error, if it failed.
+    pub(crate) stderr: String,
     /// HTTP status; absent without an answer and for a command candidate.
     pub(crate) status: Option<u16>,
     /// Time to the head of the answer.

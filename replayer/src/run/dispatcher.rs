@@ -33,8 +33,9 @@ impl Dispatcher {
         cancel: &CancellationToken,
     ) -> Result<(), ReplayError> {
         let mut running: JoinSet<FinishedTrial> = JoinSet::new();
+        let down = self.context.settings.provider_health.down().clone();
         loop {
-            while running.len() < self.concurrency && !cancel.is_cancelled() {
+            while running.len() < self.concurrency && !cancel.is_cancelled() && !down.is_cancelled() {
                 let Some(trial) = planned.pop_front() else { break };
                 self.start(&mut running, trial);
             }
@@ -42,6 +43,12 @@ impl Dispatcher {
             let joined = tokio::select! {
                 joined = running.join_next() => joined,
                 () = cancel.cancelled(), if !running.is_empty() && !summary.interrupted => {
+                    summary.interrupted = true;
+                    running.abort_all();
+                    continue;
+                }
+                // Every trial that runs now would be lost too; a resumed run repeats it.
+                () = down.cancelled(), if !running.is_empty() && !summary.interrupted => {
                     summary.interrupted = true;
                     running.abort_all();
                     continue;
@@ -56,6 +63,7 @@ impl Dispatcher {
             self.store(ready, summary, on_progress).await?;
         }
         summary.interrupted = !planned.is_empty() || summary.already + summary.ran < summary.planned;
+        summary.provider_down = self.context.settings.provider_health.reason();
         self.trial_log.commit().await?;
         Ok(())
     }

@@ -72,6 +72,14 @@ pub enum ReplayError {
         /// Cause, request and answer, on a line each.
         detail: String,
     },
+    /// The model provider failed a model call of the probe.
+    #[error(
+        "{detail}; no trial ran: mend [model] of the candidate file, the key or the quota, then try again"
+    )]
+    Provider {
+        /// The failures in words.
+        detail: String,
+    },
     /// The task of a trial panicked.
     #[error("a trial panicked: {0}; this is a bug, please report it, then resume the run")]
     Panicked(String),
@@ -92,6 +100,7 @@ impl ReplayError {
             | Self::TrialLog(_)
             | Self::NoCases { .. }
             | Self::Probe { .. }
+            | Self::Provider { .. }
             | Self::Panicked(_) => false,
         }
     }

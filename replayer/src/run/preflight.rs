@@ -20,7 +20,7 @@ use crate::blocking::run_blocking;
 use crate::corpus::{self, Corpus, Selection};
 use crate::http_client::{HttpClient, error_chain};
 use crate::plan::{ModelMode, Plan};
-use crate::trial_runner::{self, ReplayContext};
+use crate::trial_runner::{self, ProbeFailure, ReplayContext};
 use crate::world::active_trial::ReplayCase;
 
 /// Incomplete or unusable sessions that an error names.
@@ -47,6 +47,9 @@ pub(super) fn check(plan: &Plan) -> Result<(), ReplayError> {
         return invalid(
             "--model live needs [model] upstream in the candidate file; add it, or use --model recorded",
         );
+    }
+    if plan.infrastructure.iter().any(String::is_empty) {
+        return invalid("--infrastructure \"\" matches every error; give a part of the error text");
     }
     if plan.candidate.is_command() && !plan.allow_open_egress {
         return invalid(
@@ -195,7 +198,11 @@ pub(super) fn check_same_plan(
     if existing.plan_digest != wanted.plan_digest {
         let (found, expected) =
             (shown(existing.plan_digest.as_deref()), shown(wanted.plan_digest.as_deref()));
-        return differs("candidate, faults, tools or model settings (digest)", found, expected);
+        return differs(
+            "candidate, faults, tools, infrastructure texts or model settings (digest)",
+            found,
+            expected,
+        );
     }
     Ok(())
 }
@@ -215,10 +222,13 @@ pub(super) async fn probe(context: &ReplayContext, case: &Arc<ReplayCase>) -> Re
     let probe = &context.candidate.probe;
     let timeout = probe.timeout.unwrap_or_else(|| context.candidate.turn_timeout());
     let answered = match &probe.url {
-        Some(url) => probe_url(&context.settings.client, url, timeout).await,
+        Some(url) => probe_url(&context.settings.client, url, timeout).await.map_err(ProbeFailure::Candidate),
         None => Box::pin(trial_runner::probe(context, case.clone(), timeout)).await,
     };
-    answered.map_err(|detail| ReplayError::Probe { detail })
+    answered.map_err(|failure| match failure {
+        ProbeFailure::Candidate(detail) => ReplayError::Probe { detail },
+        ProbeFailure::Provider(detail) => ReplayError::Provider { detail },
+    })
 }
 
 async fn probe_url(client: &HttpClient, url: &Uri, timeout: Duration) -> Result<(), String> {

@@ -22,12 +22,13 @@ use super::recordings::copy_recordings;
 use crate::blocking::run_blocking;
 use crate::corpus::{Corpus, IncompleteSession, UnusableSession};
 use crate::http_client::http_client;
-use crate::plan::{Plan, PlannedTrial, trials};
+use crate::plan::{ModelMode, Plan, PlannedTrial, session_of_repetition, trials};
 use crate::summary::{Endings, Summary};
 use crate::trial_log::TrialLog;
 use crate::trial_runner::ReplayContext;
 use crate::world::World;
 use crate::world::active_trial::ReplaySettings;
+use crate::world::provider_health::ProviderHealth;
 
 /// A replay whose corpus is read.
 pub struct Prepared {
@@ -151,7 +152,13 @@ impl Waves {
         let wave: Vec<PlannedTrial> = self.planned.iter().filter(is_new).cloned().collect();
         let trial_log = &self.dispatcher.trial_log;
         let is_open = |trial: &&PlannedTrial| !trial_log.is_finished(&trial.case, trial.trial);
-        let open: VecDeque<PlannedTrial> = wave.iter().filter(is_open).cloned().collect();
+        let lane = self.dispatcher.context.lane;
+        let mut open: VecDeque<PlannedTrial> = wave.iter().filter(is_open).cloned().collect();
+        for trial in &mut open {
+            let failures = trial_log.failures(&trial.case, trial.trial);
+            trial.session = session_of_repetition(trial, lane, failures);
+            self.summary.rerun += usize::from(failures > 0);
+        }
         self.covered.extend(wave.iter().map(|trial| trial.case.clone()));
         self.summary.cases = self.covered.len();
         self.summary.planned += wave.len();
@@ -195,8 +202,8 @@ fn manifest(plan: &Plan, corpus: &Corpus) -> RunManifest {
         seed: Some(plan.seed),
         corpus_digest: Some(corpus.digest.clone()),
         plan_digest: Some(plan.digest()),
-        infrastructure: Vec::new(),
-        model_retry: None,
+        infrastructure: plan.infrastructure.clone(),
+        model_retry: plan.candidate.model_retry().filter(|_| plan.model == ModelMode::Live),
     }
 }
 
@@ -219,6 +226,10 @@ fn empty_summary(plan: &Plan) -> Summary {
         uncorrelated_paths: BTreeMap::new(),
         late_calls: 0,
         model_calls: 0,
+        provider_retries: 0,
+        provider_failures: 0,
+        rerun: 0,
+        provider_down: None,
         input_tokens: 0,
         output_tokens: 0,
         incomplete: Vec::new(),
@@ -242,6 +253,9 @@ async fn context(plan: &Plan, world: &World, cases: &Cases) -> ReplayContext {
             faults: plan.faults.clone().unwrap_or_default(),
             model: plan.model,
             upstream: plan.candidate.model.clone(),
+            provider_health: ProviderHealth::new(
+                plan.candidate.model.as_ref().map_or(u32::MAX, |upstream| upstream.max_lost_trials),
+            ),
             propagate: plan.candidate.propagate.clone(),
             client,
             clock: plan.clock,
@@ -253,5 +267,6 @@ async fn context(plan: &Plan, world: &World, cases: &Cases) -> ReplayContext {
         incarnation: plan.incarnation.clone(),
         exchanges: AtomicU64::new(0),
         root_key: plan.root_key.clone(),
+        infrastructure: plan.infrastructure.clone(),
     }
 }

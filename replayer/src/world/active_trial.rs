@@ -11,6 +11,8 @@ use jsonschema::Validator;
 use schemas::exchange::{Edge, Ending, Operation, Protocol};
 use schemas::trial::{Divergence, Fidelity};
 
+use super::provider_calls::{FailureText, ProviderCalls};
+use super::provider_health::ProviderHealth;
 use crate::candidate::endpoint::TrialEndpoint;
 use crate::candidate::settings::Upstream;
 use crate::case_recording::CaseRecording;
@@ -18,6 +20,7 @@ use crate::clock::Clock;
 use crate::faults::FaultRules;
 use crate::http_client::HttpClient;
 use crate::plan::ModelMode;
+use crate::provider_clock::ProviderClock;
 use crate::tool_index::{ToolIndex, ToolMatcher};
 
 /// Settings that all trials of a replay share.
@@ -27,6 +30,7 @@ pub(crate) struct ReplaySettings {
     pub(crate) faults: FaultRules,
     pub(crate) model: ModelMode,
     pub(crate) upstream: Option<Upstream>,
+    pub(crate) provider_health: ProviderHealth,
     /// Additional header that carries the trial token.
     pub(crate) propagate: Option<hyper::header::HeaderName>,
     pub(crate) client: HttpClient,
@@ -55,6 +59,7 @@ pub(crate) struct ActiveTrial {
     /// A probe gets no faults and no delays, and its exchanges are discarded.
     is_probe: bool,
     settings: Arc<ReplaySettings>,
+    provider_clock: Arc<ProviderClock>,
     state: Mutex<TrialState>,
 }
 
@@ -76,8 +81,8 @@ pub(crate) struct TrialState {
     pub(crate) divergences: Vec<Divergence>,
     /// Repeated writes with the same arguments.
     pub(crate) duplicated_writes: u32,
-    /// The last reason why the model provider gave no answer.
-    pub(crate) upstream_failure: Option<String>,
+    /// Live model calls as the provider treated them.
+    pub(crate) provider: ProviderCalls,
     is_closed: bool,
 }
 
@@ -127,7 +132,7 @@ pub(crate) struct TrialOutput {
     pub(crate) divergences: Vec<Divergence>,
     pub(crate) duplicated_writes: u32,
     pub(crate) model_calls: u32,
-    pub(crate) upstream_failure: Option<String>,
+    pub(crate) provider: ProviderCalls,
 }
 
 impl ActiveTrial {
@@ -139,7 +144,8 @@ impl ActiveTrial {
         is_probe: bool,
         settings: Arc<ReplaySettings>,
     ) -> Self {
-        Self { endpoint, case, number, is_probe, settings, state: Mutex::default() }
+        let provider_clock = Arc::default();
+        Self { endpoint, case, number, is_probe, settings, provider_clock, state: Mutex::default() }
     }
 
     pub(crate) fn endpoint(&self) -> &TrialEndpoint {
@@ -161,6 +167,19 @@ impl ActiveTrial {
 
     pub(crate) fn settings(&self) -> &Arc<ReplaySettings> {
         &self.settings
+    }
+
+    /// Time that the provider took.
+    pub(crate) fn provider_clock(&self) -> &Arc<ProviderClock> {
+        &self.provider_clock
+    }
+
+    /// The provider failed a call after all attempts: the trial is lost.
+    pub(crate) fn provider_failed(&self, seq: usize, failure: FailureText) {
+        self.provider_clock.freeze();
+        if let Some(mut state) = self.state() {
+            state.provider.fail(seq, failure);
+        }
     }
 
     /// Locks the state. Returns `None` once the trial is closed.
@@ -228,6 +247,8 @@ impl ActiveTrial {
     pub(crate) fn close(&self) -> TrialOutput {
         let state =
             std::mem::replace(&mut *self.lock(), TrialState { is_closed: true, ..TrialState::default() });
+        let mut provider = state.provider;
+        provider.close();
         let mut exchanges = state.exchanges;
         for exchange in exchanges.iter_mut().filter(|exchange| exchange.ending.is_none()) {
             exchange.ending = Some(Ending::Cancelled);
@@ -243,7 +264,7 @@ impl ActiveTrial {
             divergences: state.divergences,
             duplicated_writes: state.duplicated_writes,
             model_calls: state.model_calls,
-            upstream_failure: state.upstream_failure,
+            provider,
         }
     }
 }

@@ -1,28 +1,31 @@
-//! Forwards model calls to the provider, frame by frame, and keeps a bounded copy of each answer.
+//! Forwards model calls to the provider, repeats those that it failed, and tells its failures from the candidate's.
 //!
-//! Nothing is retried, and nothing but headers is changed.
+//! Nothing but headers is changed. A call is repeated only while no byte of its answer has reached the candidate.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::{Body, Frame};
+use hyper::body::{Frame, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use hyper::http::response::Parts;
 use hyper::{Request, Response, StatusCode};
 use schemas::exchange::Ending;
 
 use super::active_trial::ActiveTrial;
 use super::model_call::ModelCall;
+use super::provider_calls::FailureText;
+use super::provider_failure::{AnswerClass, classify, error_in_answer, error_text};
+use super::recorded_body::RecordedBody;
 use super::request::WorldRequest;
-use super::responses::{WorldBody, error_response};
+use super::responses::{WorldBody, error_response, full_body, trial_ended};
 use crate::candidate::settings::Upstream;
+use crate::clock::Clock;
 use crate::http_client::error_chain;
 
-/// Bytes of an answer that are kept. The rest of a longer answer is forwarded, and its exchange ends `truncated`.
-const MAX_KEPT_BYTES: usize = 32 << 20;
+/// Longest error body of a provider, bytes; the rest is not forwarded.
+const MAX_ERROR_BYTES: usize = 1 << 20;
 
 /// Headers that are not forwarded: hop-by-hop (RFC 9110 section 7.6.1), about the encoding of the body, or the replayer's.
 const DROPPED_HEADERS: [&str; 16] = [
@@ -44,6 +47,19 @@ const DROPPED_HEADERS: [&str; 16] = [
     "foreshadow-session",
 ];
 
+/// Tells the clients of both large vendors not to repeat a call: the trial is lost already.
+const NO_RETRY: (&str, &str) = ("x-should-retry", "false");
+
+/// A failed attempt.
+struct FailedAttempt {
+    class: AnswerClass,
+    text: FailureText,
+    /// Pause that the provider asks for.
+    retry_after: Option<Duration>,
+    /// The provider's own answer, or the status that the candidate gets without one.
+    answer: Result<(Parts, Bytes), StatusCode>,
+}
+
 /// Forwards a model call to the provider.
 pub(crate) async fn forward(
     trial: &Arc<ActiveTrial>,
@@ -53,37 +69,159 @@ pub(crate) async fn forward(
     let settings = trial.settings();
     let Some(upstream) = &settings.upstream else {
         let text = "the candidate file has no [model] upstream";
-        return upstream_failed(trial, call.seq, StatusCode::BAD_GATEWAY, text);
+        return failed(trial, call.seq, no_answer("no upstream", text, StatusCode::BAD_GATEWAY));
     };
-    let request = match upstream_request(trial, upstream, call, request) {
-        Ok(request) => request,
-        Err(error) => return upstream_failed(trial, call.seq, StatusCode::BAD_GATEWAY, &error.to_string()),
-    };
-    let started = Instant::now();
-    let response = match tokio::time::timeout(upstream.timeout, settings.client.request(request)).await {
-        Ok(Ok(response)) => response,
-        Ok(Err(error)) => {
-            let text = format!("cannot reach {}: {}", upstream.base, error_chain(&error));
-            return upstream_failed(trial, call.seq, StatusCode::BAD_GATEWAY, &text);
+    let mut pauses = upstream.retry.pauses();
+    loop {
+        let request = match upstream_request(trial, upstream, call, &request) {
+            Ok(request) => request,
+            Err(error) => {
+                let text = error.to_string();
+                return failed(trial, call.seq, no_answer("invalid request", &text, StatusCode::BAD_GATEWAY));
+            }
+        };
+        let started = Instant::now();
+        let failure = match attempt(trial, upstream, call, request, started).await {
+            Ok(response) => return response,
+            Err(failure) => failure,
+        };
+        let is_over =
+            failure.class != AnswerClass::Transient || settings.provider_health.down().is_cancelled();
+        let Some(pause) = pauses.next().filter(|_| !is_over) else {
+            trial.provider_clock().exclude(started, Instant::now());
+            return failed(trial, call.seq, failure);
+        };
+        let pause = failure.retry_after.unwrap_or(pause).min(upstream.retry.max_pause);
+        trial.provider_clock().exclude(started, Instant::now() + pause);
+        match trial.state() {
+            Some(mut state) => state.provider.retry(call.seq, failure.text),
+            None => return trial_ended(),
         }
-        Err(_) => {
-            let text = format!("{} did not answer within {:?}", upstream.base, upstream.timeout);
-            return upstream_failed(trial, call.seq, StatusCode::GATEWAY_TIMEOUT, &text);
+        tokio::time::sleep(pause).await;
+        if trial.state().is_none() {
+            return trial_ended();
         }
+    }
+}
+
+/// Sends the call once, and waits for the first byte of the answer.
+async fn attempt(
+    trial: &Arc<ActiveTrial>,
+    upstream: &Upstream,
+    call: ModelCall,
+    request: Request<Full<Bytes>>,
+    started: Instant,
+) -> Result<Response<WorldBody>, FailedAttempt> {
+    let base = &upstream.base;
+    let silent = || {
+        let text = format!("{base} did not answer within {:?}", upstream.timeout);
+        no_answer("timeout", &text, StatusCode::GATEWAY_TIMEOUT)
     };
-    let (parts, body) = response.into_parts();
-    let body = RecordedBody {
-        body,
-        trial: trial.clone(),
-        seq: call.seq,
-        status: parts.status.as_u16(),
-        kept: BoundedCopy::new(MAX_KEPT_BYTES),
-        started,
-        last_frame: None,
-        gaps_us: Vec::new(),
-        is_finished: false,
+    let cut = |what: &str, error: &hyper_util::client::legacy::Error| {
+        let text = format!("{what} {base}: {}", error_chain(error));
+        no_answer("connection", &text, StatusCode::BAD_GATEWAY)
     };
-    let mut response = Response::new(body.boxed_unsync());
+    let _waiting = trial.provider_clock().wait(call.seq);
+    let sent = tokio::time::timeout(upstream.timeout, trial.settings().client.request(request)).await;
+    let response = sent.map_err(|_| silent())?.map_err(|error| cut("cannot reach", &error))?;
+    let (parts, mut body) = response.into_parts();
+    let first = tokio::time::timeout(upstream.timeout, async {
+        if parts.status.is_success() { first_frame(&mut body).await } else { error_body(&mut body).await }
+    });
+    let first = first.await.map_err(|_| silent())?.map_err(|error| {
+        let text = format!("{base} cut the answer off: {}", error_chain(&error));
+        no_answer("connection", &text, StatusCode::BAD_GATEWAY)
+    })?;
+    let data = first.as_ref().and_then(Frame::data_ref).cloned().unwrap_or_default();
+    if let Some(failure) = failure_of(&parts, &data, trial.settings().clock) {
+        return Err(failure);
+    }
+    if let Some(mut state) = trial.state() {
+        state.provider.answer(call.seq);
+    }
+    let status = parts.status;
+    let body = RecordedBody::new(body, first, trial.clone(), call.seq, status, started, upstream.timeout);
+    Ok(respond(parts, body.boxed_unsync()))
+}
+
+/// The first frame with data. `None` at the end of an empty body.
+async fn first_frame(body: &mut Incoming) -> Result<Option<Frame<Bytes>>, hyper::Error> {
+    while let Some(frame) = body.frame().await {
+        let frame = frame?;
+        if frame.data_ref().is_some_and(|data| !data.is_empty()) {
+            return Ok(Some(frame));
+        }
+    }
+    Ok(None)
+}
+
+/// The body of an error, complete up to its limit.
+async fn error_body(body: &mut Incoming) -> Result<Option<Frame<Bytes>>, hyper::Error> {
+    let mut read = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame?;
+        let data = frame.data_ref().map_or(&[][..], |data| data);
+        let room = MAX_ERROR_BYTES - read.len();
+        read.extend_from_slice(&data[..data.len().min(room)]);
+        if data.len() >= room {
+            break;
+        }
+    }
+    Ok(Some(Frame::data(read.freeze())))
+}
+
+/// The failure that an answer reports; `None` for an answer, and for an error that the request itself caused.
+fn failure_of(parts: &Parts, data: &Bytes, clock: Clock) -> Option<FailedAttempt> {
+    let status = parts.status;
+    let failure = |class, text| FailedAttempt {
+        class,
+        text,
+        retry_after: retry_after(&parts.headers, clock),
+        answer: Ok((parts.clone(), data.clone())),
+    };
+    if status.is_success() {
+        if data.is_empty() {
+            let detail = format!("an empty answer with status {}", status.as_u16());
+            return Some(failure(
+                AnswerClass::Transient,
+                FailureText { cause: "empty answer".to_owned(), detail },
+            ));
+        }
+        let (class, text) = error_in_answer(data)?;
+        let detail = format!("an error in an answer with status {}: {text}", status.as_u16());
+        return Some(failure(class, FailureText { cause: "error in the answer".to_owned(), detail }));
+    }
+    let class = classify(status, data);
+    (class != AnswerClass::Answer).then(|| {
+        let detail = format!("status {status}: {}", error_text(data));
+        failure(class, FailureText { cause: format!("status {}", status.as_u16()), detail })
+    })
+}
+
+/// The pause of `retry-after-ms` or `retry-after`: seconds, or a date.
+fn retry_after(headers: &HeaderMap, clock: Clock) -> Option<Duration> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let seconds =
+        |text: &str| text.parse::<f64>().ok().and_then(|number| Duration::try_from_secs_f64(number).ok());
+    if let Some(pause) = text("retry-after-ms").and_then(seconds) {
+        return Some(pause / 1000);
+    }
+    let text = text("retry-after")?;
+    seconds(text).or_else(|| {
+        let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+        let micros = date.as_microsecond().saturating_sub(clock.now_micros());
+        Some(Duration::from_micros(u64::try_from(micros).unwrap_or(0)))
+    })
+}
+
+/// A failed attempt without an answer of the provider.
+fn no_answer(cause: &str, detail: &str, status: StatusCode) -> FailedAttempt {
+    let text = FailureText { cause: cause.to_owned(), detail: detail.to_owned() };
+    FailedAttempt { class: AnswerClass::Transient, text, retry_after: None, answer: Err(status) }
+}
+
+fn respond(parts: Parts, body: WorldBody) -> Response<WorldBody> {
+    let mut response = Response::new(body);
     *response.status_mut() = parts.status;
     let headers = parts.headers.iter().filter(|(name, _)| !DROPPED_HEADERS.contains(&name.as_str()));
     response.headers_mut().extend(headers.map(|(name, value)| (name.clone(), value.clone())));
@@ -94,14 +232,14 @@ fn upstream_request(
     trial: &ActiveTrial,
     upstream: &Upstream,
     call: ModelCall,
-    received: WorldRequest,
+    received: &WorldRequest,
 ) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
     let path = received.path.strip_prefix("/v1").unwrap_or(&received.path);
     let query = received.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
     let mut request = Request::builder()
-        .method(received.method)
+        .method(received.method.clone())
         .uri(format!("{}{path}{query}", upstream.base))
-        .body(Full::new(received.body))?;
+        .body(Full::new(received.body.clone()))?;
     let propagate = trial.settings().propagate.as_ref();
     let forwarded = received
         .headers
@@ -130,259 +268,54 @@ fn upstream_request(
     Ok(request)
 }
 
-/// Records that the provider gave no answer. A trial that fails after it ends as `infrastructure`.
-fn upstream_failed(trial: &ActiveTrial, seq: usize, status: StatusCode, cause: &str) -> Response<WorldBody> {
-    if let Some(mut state) = trial.state() {
-        state.upstream_failure = Some(cause.to_owned());
+/// Records that the provider failed the call after all attempts: the trial ends as `infrastructure`, whatever the
+/// candidate makes of the answer.
+fn failed(trial: &ActiveTrial, seq: usize, failure: FailedAttempt) -> Response<WorldBody> {
+    let FailedAttempt { class, text, answer, .. } = failure;
+    let settings = trial.settings();
+    if class == AnswerClass::Refusal {
+        settings.provider_health.refused(&text.detail);
     }
+    let detail = text.detail.clone();
+    trial.provider_failed(seq, text);
+    let (status, bytes) = match &answer {
+        Ok((parts, bytes)) => (parts.status, bytes.clone()),
+        Err(status) => (*status, Bytes::new()),
+    };
     trial.finish(seq, |exchange| {
         exchange.status = Some(status.as_u16());
-        exchange.ending = Some(Ending::Failed);
-        exchange.ending_detail = Some(cause.to_owned());
+        exchange.response = bytes;
+        // An error answer is complete.
+        exchange.ending = Some(if answer.is_ok() { Ending::Complete } else { Ending::Failed });
+        exchange.ending_detail = Some(detail.clone());
     });
-    error_response(status, &format!("model provider: {cause}"))
-}
-
-/// The first bytes of a body, without gaps.
-#[derive(Debug)]
-struct BoundedCopy {
-    bytes: BytesMut,
-    limit: usize,
-    is_truncated: bool,
-}
-
-impl BoundedCopy {
-    fn new(limit: usize) -> Self {
-        Self { bytes: BytesMut::new(), limit, is_truncated: false }
-    }
-
-    fn append(&mut self, data: &[u8]) {
-        let room = self.limit - self.bytes.len();
-        self.is_truncated |= data.len() > room;
-        self.bytes.extend_from_slice(&data[..data.len().min(room)]);
-    }
-}
-
-/// The provider's body on its way to the candidate.
-struct RecordedBody<B: Body> {
-    body: B,
-    trial: Arc<ActiveTrial>,
-    seq: usize,
-    status: u16,
-    kept: BoundedCopy,
-    started: Instant,
-    last_frame: Option<Instant>,
-    /// Microseconds before each frame, the first included.
-    gaps_us: Vec<u32>,
-    is_finished: bool,
-}
-
-impl<B: Body> RecordedBody<B> {
-    fn finish(&mut self, ending: Ending, detail: Option<String>) {
-        if std::mem::replace(&mut self.is_finished, true) {
-            return;
-        }
-        let (ending, detail) = match ending {
-            Ending::Complete if self.kept.is_truncated => {
-                let limit = self.kept.limit;
-                (
-                    Ending::Truncated,
-                    Some(format!("the answer exceeds {limit} bytes; the rest was forwarded but not kept")),
-                )
-            }
-            ending => (ending, detail),
-        };
-        let first_byte = self.gaps_us.first().map(|gap| Duration::from_micros(u64::from(*gap)));
-        let gaps: Vec<u32> = self.gaps_us.iter().skip(1).copied().collect();
-        let (status, duration) = (self.status, self.started.elapsed());
-        let kept = std::mem::take(&mut self.kept.bytes).freeze();
-        self.trial.finish(self.seq, |exchange| {
-            exchange.first_byte = first_byte;
-            exchange.duration = Some(duration);
-            exchange.frame_gaps_us = gaps;
-            exchange.ending = Some(ending);
-            exchange.ending_detail = detail;
-            exchange.status = Some(status);
-            exchange.response = kept;
-        });
-    }
-
-    fn keep(&mut self, data: &[u8]) {
-        let now = Instant::now();
-        let gap = now.duration_since(self.last_frame.unwrap_or(self.started));
-        self.gaps_us.push(u32::try_from(gap.as_micros()).unwrap_or(u32::MAX));
-        self.last_frame = Some(now);
-        self.kept.append(data);
-    }
-}
-
-impl<B> Body for RecordedBody<B>
-where
-    B: Body<Data = Bytes> + Unpin,
-    B::Error: std::error::Error,
-{
-    type Data = Bytes;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
-        match &polled {
-            Poll::Pending => {}
-            Poll::Ready(None) => self.finish(Ending::Complete, None),
-            Poll::Ready(Some(Err(error))) => {
-                let text = format!("the provider cut the answer off: {}", error_chain(error));
-                self.finish(Ending::Truncated, Some(text));
-            }
-            Poll::Ready(Some(Ok(frame))) => {
-                if let Some(data) = frame.data_ref() {
-                    self.keep(data);
-                }
-                if self.body.is_end_stream() {
-                    self.finish(Ending::Complete, None);
-                }
-            }
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> hyper::body::SizeHint {
-        self.body.size_hint()
-    }
-}
-
-impl<B: Body> Drop for RecordedBody<B> {
-    fn drop(&mut self) {
-        // Clients close a stream after its last event without waiting for the end of the body.
-        if self.body.is_end_stream() || self.kept.bytes.trim_ascii_end().ends_with(b"[DONE]") {
-            self.finish(Ending::Complete, None);
-        } else {
-            self.finish(Ending::Cancelled, Some("the candidate closed the connection".to_owned()));
-        }
-    }
+    let mut response = match answer {
+        Ok((parts, bytes)) => respond(parts, full_body(bytes)),
+        Err(status) => error_response(status, &format!("model provider: {detail}")),
+    };
+    let (name, value) = NO_RETRY;
+    response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    response
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{HashMap, VecDeque};
-    use std::convert::Infallible;
-
-    use schemas::exchange::{Edge, Operation, OperationKind, Protocol};
-    use schemas::id::{AgentId, CaseId, TenantId};
-
     use super::*;
-    use crate::candidate::endpoint::TrialEndpoint;
-    use crate::case_recording::CaseRecording;
-    use crate::clock::Clock;
-    use crate::faults::FaultRules;
-    use crate::http_client::http_client;
-    use crate::plan::ModelMode;
-    use crate::tool_index::ToolIndex;
-    use crate::world::active_trial::{CapturedExchange, ReplayCase, ReplaySettings};
-    use crate::world::model_call::admit;
 
-    /// A body that yields these frames, and announces its end with the last one.
-    struct Frames(VecDeque<&'static [u8]>);
-
-    impl Body for Frames {
-        type Data = Bytes;
-        type Error = Infallible;
-
-        fn poll_frame(
-            mut self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-            Poll::Ready(self.0.pop_front().map(|data| Ok(Frame::data(Bytes::from_static(data)))))
-        }
-
-        fn is_end_stream(&self) -> bool {
-            self.0.is_empty()
-        }
-    }
-
-    fn trial() -> Arc<ActiveTrial> {
-        let recording = CaseRecording {
-            case: CaseId::parse("case").expect("id"),
-            tenant: TenantId::parse("default").expect("id"),
-            agent: AgentId::parse("agent").expect("id"),
-            turns: Vec::new(),
-            tool_calls: Vec::new(),
-            model_calls: Vec::new(),
-            effects: Default::default(),
-            tool_list: Default::default(),
-            slices: Default::default(),
+    #[test]
+    fn the_pause_of_the_provider_is_read_as_seconds_milliseconds_or_a_date() {
+        let clock = Clock::new(|| 784_111_777_000_000);
+        let of = |name: &'static str, value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, HeaderValue::from_static(value));
+            retry_after(&headers, clock)
         };
-        let case = ReplayCase { recording, tool_index: ToolIndex::default(), validators: HashMap::new() };
-        let settings = ReplaySettings {
-            run_seed: 1,
-            faults: FaultRules::default(),
-            model: ModelMode::Live,
-            upstream: None,
-            propagate: None,
-            client: http_client(false),
-            clock: Clock::new(|| 0),
-            delay_scale: 1.0,
-            delay_cap: Duration::ZERO,
-        };
-        let endpoint = TrialEndpoint { token: "t".to_owned(), seed: 1, base: String::new() };
-        Arc::new(ActiveTrial::new(endpoint, Arc::new(case), 0, false, Arc::new(settings)))
-    }
-
-    /// Forwards `frames`, of which `limit` bytes are kept, reads at most `reads` of them, and returns the exchange.
-    async fn forwarded(frames: &[&'static [u8]], limit: usize, reads: usize) -> (Vec<u8>, CapturedExchange) {
-        let trial = trial();
-        let operation = Operation::new(OperationKind::Chat);
-        let exchange = trial.begin_exchange(Edge::Model, Protocol::OpenaiChat, operation, Bytes::new());
-        let call = admit(&trial, exchange).expect("an open trial");
-        let mut body = RecordedBody {
-            body: Frames(frames.iter().copied().collect()),
-            trial: trial.clone(),
-            seq: call.seq,
-            status: 200,
-            kept: BoundedCopy::new(limit),
-            started: Instant::now(),
-            last_frame: None,
-            gaps_us: Vec::new(),
-            is_finished: false,
-        };
-        let mut received = Vec::new();
-        for _ in 0..reads {
-            let Some(frame) = body.frame().await else { break };
-            received.extend_from_slice(&frame.expect("a frame").into_data().expect("data"));
-        }
-        drop(body);
-        (received, trial.close().exchanges.remove(0))
-    }
-
-    #[tokio::test]
-    async fn an_answer_past_the_limit_is_forwarded_whole_and_ends_truncated() {
-        let frames: [&[u8]; 3] = [b"aaaa", b"bbbbbb", b"cc"];
-        let (received, exchange) = forwarded(&frames, 8, 9).await;
-        assert_eq!(received, b"aaaabbbbbbcc");
-        // The copy is a prefix: the frame that does not fit is not left out between two others.
-        assert_eq!(&exchange.response[..], b"aaaabbbb");
-        assert_eq!(exchange.ending, Some(Ending::Truncated));
-        assert!(exchange.ending_detail.expect("a reason").contains("exceeds 8 bytes"));
-        assert_eq!(exchange.frame_gaps_us.len(), 2);
-    }
-
-    #[tokio::test]
-    async fn an_answer_of_exactly_the_limit_is_complete() {
-        let (_, exchange) = forwarded(&[b"aaaa", b"bbbb"], 8, 9).await;
-        assert_eq!((exchange.ending, exchange.ending_detail), (Some(Ending::Complete), None));
-        assert_eq!(&exchange.response[..], b"aaaabbbb");
-    }
-
-    #[tokio::test]
-    async fn a_client_may_close_a_stream_after_its_last_event() {
-        let frames: [&[u8]; 3] = [b"data: 1\n\n", b"data: [DONE]\n\n", b": trailing"];
-        assert_eq!(forwarded(&frames, 100, 2).await.1.ending, Some(Ending::Complete));
-        assert_eq!(forwarded(&frames, 100, 1).await.1.ending, Some(Ending::Cancelled));
+        assert_eq!(of("retry-after", "7"), Some(Duration::from_secs(7)));
+        assert_eq!(of("retry-after", "0.5"), Some(Duration::from_millis(500)));
+        assert_eq!(of("retry-after-ms", "250"), Some(Duration::from_millis(250)));
+        assert_eq!(of("retry-after", "Sun, 06 Nov 1994 08:49:47 GMT"), Some(Duration::from_secs(10)));
+        assert_eq!(of("retry-after", "Sun, 06 Nov 1994 08:49:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(of("retry-after", "-1"), None);
+        assert_eq!(of("x-other", "1"), None);
     }
 }

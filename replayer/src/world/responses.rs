@@ -8,7 +8,15 @@ use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
 
 /// A complete or a streamed body.
-pub(crate) type WorldBody = UnsyncBoxBody<Bytes, hyper::Error>;
+pub(crate) type WorldBody = UnsyncBoxBody<Bytes, BoxError>;
+
+/// The reason why a streamed body breaks off.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A complete body.
+pub(crate) fn full_body(bytes: Bytes) -> WorldBody {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+}
 
 /// A response with these bytes.
 pub(crate) fn bytes_response(
@@ -16,8 +24,7 @@ pub(crate) fn bytes_response(
     content_type: &'static str,
     bytes: impl Into<Bytes>,
 ) -> Response<WorldBody> {
-    let body = Full::new(bytes.into()).map_err(|never| match never {});
-    let mut response = Response::new(body.boxed_unsync());
+    let mut response = Response::new(full_body(bytes.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response

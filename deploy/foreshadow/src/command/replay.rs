@@ -77,6 +77,10 @@ pub(crate) struct Args {
     /// Longest tool delay, after scaling.
     #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = parse_duration)]
     delay_cap: Duration,
+    /// A failed trial whose error contains TEXT was failed by the infrastructure, such as an outage of a provider, and is
+    /// missing instead of failed; repeatable, use the same values for both lanes.
+    #[arg(long, value_name = "TEXT")]
+    infrastructure: Vec<String>,
     /// Start a command candidate although it can reach the network.
     #[arg(long)]
     allow_open_egress: bool,
@@ -138,6 +142,7 @@ fn request(args: Args) -> ReplayRequest {
         resume: args.resume,
         delay_scale: args.delay_scale,
         delay_cap: args.delay_cap,
+        infrastructure: args.infrastructure,
         allow_open_egress: args.allow_open_egress,
     }
 }
@@ -187,6 +192,13 @@ fn conclude(summary: &Summary, console: &Console) -> Result<Status, Failure> {
     console.result(summary);
     for line in lines(summary) {
         console.line(line);
+    }
+    if let Some(reason) = &summary.provider_down {
+        let (done, all) = (summary.already + summary.ran, summary.planned);
+        return Err(Failure::work(anyhow::anyhow!(
+            "the model provider is down for good: {reason}; replay stopped after {done} of {all} trials; finished trials are \
+             kept; mend the key, the quota or the provider, then repeat the command with --resume"
+        )));
     }
     if summary.interrupted {
         let (done, all) = (summary.already + summary.ran, summary.planned);
@@ -244,6 +256,7 @@ fn lines(summary: &Summary) -> Vec<String> {
             summary.output_tokens
         ),
     ];
+    lines.extend(provider_lines(summary));
     lines.extend(miss_lines(&summary.misses));
     if summary.late_calls > 0 {
         lines.push(format!(
@@ -297,6 +310,25 @@ fn miss_lines(misses: &[MissCount]) -> Vec<String> {
             "  and {} more kinds of missed calls (--json lists them)",
             sorted.len() - MAX_NAMED
         ));
+    }
+    lines
+}
+
+/// What the model provider and the infrastructure failed.
+fn provider_lines(summary: &Summary) -> Vec<String> {
+    let mut lines = Vec::new();
+    if summary.provider_retries + summary.provider_failures > 0 {
+        lines.push(format!(
+            "  model provider: {} attempts repeated, {} model calls failed after all attempts",
+            summary.provider_retries, summary.provider_failures
+        ));
+    }
+    if summary.endings.infrastructure > 0 {
+        lines.push("  infrastructure failures count as missing; --resume runs these trials again".to_owned());
+    }
+    if summary.rerun > 0 {
+        let rerun = summary.rerun;
+        lines.push(format!("  {rerun} trials that the infrastructure had failed were run again"));
     }
     lines
 }
