@@ -22,6 +22,7 @@ mod fixture;
 mod format;
 mod invariants;
 mod metrics;
+mod model_inputs;
 pub mod outcome;
 mod pairs;
 mod plain;

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use store::StoredSession;
 use wire::openai_chat::content_text;
 
+use crate::model_inputs::ModelRequest;
 use crate::openai_chat::{content_hash, request_hash};
 use crate::tool_answer::{self, ToolAnswer};
 
@@ -55,6 +56,8 @@ pub(crate) struct RecordedModelCall {
     pub(crate) request_hash: Option<blake3::Hash>,
     /// [`content_hash`] of its request.
     pub(crate) content_hash: Option<blake3::Hash>,
+    /// The parts of its request that a candidate's request is compared with.
+    pub(crate) request: ModelRequest,
     /// HTTP status.
     pub(crate) status: u16,
     /// Body of the answer as recorded, streamed or plain.
@@ -90,6 +93,8 @@ pub(crate) struct CaseRecording {
     pub(crate) tool_list: BTreeMap<String, Value>,
     /// Slices of the case: the labels of the recorded session.
     pub(crate) slices: BTreeMap<String, String>,
+    /// Exchanges with models and tools that the recorder could not decode, by method and path.
+    pub(crate) undecoded: BTreeMap<String, u64>,
 }
 
 /// The reason why a complete session cannot be replayed.
@@ -128,6 +133,7 @@ impl CaseRecording {
             effects: BTreeMap::new(),
             tool_list: BTreeMap::new(),
             slices: session.closes.iter().flat_map(|close| close.labels.clone()).collect(),
+            undecoded: BTreeMap::new(),
         };
         let mut longest: Option<Value> = None;
         for exchange in &session.exchanges {
@@ -158,6 +164,7 @@ impl CaseRecording {
     ) -> Result<(), UnusableError> {
         let is_known = matches!(exchange.protocol, Protocol::OpenaiChat | Protocol::Imported);
         if exchange.operation.kind != OperationKind::Chat || !is_known {
+            self.count_undecoded(exchange);
             return Ok(());
         }
         let request: Value =
@@ -166,7 +173,14 @@ impl CaseRecording {
         for tool in request["tools"].as_array().into_iter().flatten() {
             self.list_function(tool);
         }
+        let previous = self.model_calls.last().map(|call| &call.request);
+        let mut compared = ModelRequest::read(&request, previous);
+        // Later requests repeat the opening of the first; what follows it depends on answers of the model.
+        let first =
+            self.model_calls.first().map_or(compared.opening_len(), |call| call.request.opening_len());
+        compared.limit_opening(first);
         self.model_calls.push(RecordedModelCall {
+            request: compared,
             request_hash: request_hash(&request),
             content_hash: content_hash(&request),
             status: exchange.status.unwrap_or(if exchange.ending == Ending::Complete { 200 } else { 502 }),
@@ -185,6 +199,9 @@ impl CaseRecording {
         exchange: &Exchange,
     ) -> Result<(), UnusableError> {
         let operation = &exchange.operation;
+        if operation.kind == OperationKind::Opaque {
+            self.count_undecoded(exchange);
+        }
         if operation.kind == OperationKind::ListTools {
             let answer =
                 tool_answer::rpc_response(&body(session, exchange, Side::Response)?).unwrap_or(Value::Null);
@@ -212,6 +229,19 @@ impl CaseRecording {
             duration: exchange.duration_us.map(Duration::from_micros),
         });
         Ok(())
+    }
+
+    fn count_undecoded(&mut self, exchange: &Exchange) {
+        let part = |text: &Option<schemas::exchange::SmallStr>| text.as_ref().map(ToString::to_string);
+        let path = part(&exchange.path).unwrap_or_else(|| "unknown path".to_owned());
+        let path = path.split('?').next().unwrap_or_default();
+        let name = format!("{} {path}", part(&exchange.http_method).unwrap_or_default());
+        *self.undecoded.entry(name.trim().to_owned()).or_insert(0) += 1;
+    }
+
+    /// Whether the world has no answer to any model or tool call.
+    pub(crate) fn answers_nothing(&self) -> bool {
+        self.model_calls.is_empty() && self.tool_calls.is_empty()
     }
 
     /// Adds a function of a model request, unless a tool server already listed it.

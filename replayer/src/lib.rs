@@ -12,6 +12,7 @@ mod clock;
 mod corpus;
 mod faults;
 mod http_client;
+mod model_inputs;
 mod openai_chat;
 mod plan;
 pub mod process;

@@ -77,6 +77,8 @@ pub struct Plan {
     pub infrastructure: Vec<String>,
     /// Permits a command candidate, whose network access is not restricted.
     pub allow_open_egress: bool,
+    /// Replays sessions of which no model or tool call was decoded; the world answers nothing in them.
+    pub allow_undecoded: bool,
     /// Root of the keys that digest stored chunks.
     pub root_key: RootKey,
     /// `tool_version` in `run.json`.

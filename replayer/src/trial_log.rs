@@ -389,6 +389,7 @@ mod tests {
             effects: Default::default(),
             tool_list: Default::default(),
             slices: Default::default(),
+            undecoded: Default::default(),
         };
         let planned = PlannedTrial {
             case,

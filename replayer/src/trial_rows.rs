@@ -59,7 +59,7 @@ pub(crate) fn trial_record(
     let sum = |of: &dyn Fn(&Exchange) -> Option<u64>| exchanges.iter().filter_map(of).reduce(|a, b| a + b);
     let trial = Trial {
         model_fidelity: Some(output.model_fidelity),
-        model_inputs: None,
+        model_inputs: output.model_inputs,
         provider_retries: Some(output.provider.retries),
         provider_failures: Some(output.provider.failed()),
         cluster: None,

@@ -125,6 +125,11 @@ columns! {
         /// The first difference in words.
         #[column(payload)]
         pub first_change: Option<String>,
+        /// The distinct differences, at most 32, with dates, times and identifiers masked, so that trials of two runs can be
+        /// compared.
+        #[column(payload)]
+        #[serde(default)]
+        pub changes: Vec<String>,
     }
 }
 

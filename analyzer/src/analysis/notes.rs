@@ -6,6 +6,7 @@ use schemas::id::CaseId;
 use schemas::trial::Lane;
 
 use super::evidence::Evidence;
+use crate::model_inputs;
 use crate::pairs::{Pairs, unanswered};
 use crate::run::Run;
 use crate::tools;
@@ -25,6 +26,7 @@ pub(super) fn notes(evidence: &Evidence<'_>, runs: [&Run; 2], history: Option<&L
             ));
         }
     }
+    notes.extend(model_inputs::judge(evidence.pairs).note());
     let counts = evidence.pairs.counts;
     notes.extend(missing_trials_note(evidence.pairs));
     for run in runs {

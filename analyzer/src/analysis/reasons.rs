@@ -6,6 +6,7 @@ use crate::decide::{self, Tested};
 use crate::format;
 use crate::invariants::CaveatKind;
 use crate::metrics::Measured;
+use crate::model_inputs;
 use crate::plain;
 use crate::policy::RunsApart;
 use crate::verdict::{
@@ -17,7 +18,8 @@ pub(super) fn answer(evidence: &Evidence<'_>) -> Decision {
     if !violated(evidence).is_empty() {
         return Decision::Block;
     }
-    if refuses_runs_apart(evidence) {
+    // Neither harm nor its absence follows from answers that were given to other requests.
+    if refuses_runs_apart(evidence) || model_inputs::judge(evidence.pairs).failure().is_some() {
         return Decision::Inconclusive;
     }
     let of_metrics = decide::answer(&evidence.measurement.metrics, evidence.tested);
@@ -187,6 +189,9 @@ fn forbidden(evidence: &Evidence<'_>) -> Vec<Reason> {
             "the runs have no case in common; replay or import both from the same sessions".to_owned();
         reasons.push(reason(ReasonCode::NoPairs, None, detail));
         return reasons;
+    }
+    if let Some(detail) = model_inputs::judge(evidence.pairs).failure() {
+        reasons.push(reason(ReasonCode::ModelInputChanged, None, detail));
     }
     match evidence.mean_tests_disabled {
         Some(MeanTestsDisabled::Selected) => reasons.push(reason(

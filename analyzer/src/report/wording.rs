@@ -261,6 +261,7 @@ pub(super) fn short_reason(code: ReasonCode) -> &'static str {
         ReasonCode::DiffersFromRecording => "unlike the recording",
         ReasonCode::SliceStandsOut => "some slices stand out",
         ReasonCode::ReplayUnfaithful
+        | ReasonCode::ModelInputChanged
         | ReasonCode::CorpusSelected
         | ReasonCode::BaselineIsRecording
         | ReasonCode::NoRequiredMetric
@@ -301,6 +302,9 @@ pub(super) fn advice(code: ReasonCode, need: &Need) -> &'static str {
         }
         ReasonCode::ReplayUnfaithful => {
             "Fidelity lists what the replay could not answer or answered otherwise than the recording. More sessions of the same kind will not change that."
+        }
+        ReasonCode::ModelInputChanged => {
+            "Replay both builds with --model live. A recorded model cannot show the effect of a changed prompt, model, tool list or parameter, and more sessions do not help."
         }
         ReasonCode::TooManyUnscorable => {
             "Too many trials left the recording and cannot be scored. Open the first difference of these trials: it names the call that the recording does not hold."
@@ -356,6 +360,7 @@ pub(super) fn reason_severity(code: ReasonCode) -> Severity {
         ReasonCode::Underpowered
         | ReasonCode::BelowFloor
         | ReasonCode::ReplayUnfaithful
+        | ReasonCode::ModelInputChanged
         | ReasonCode::TooManyUnscorable
         | ReasonCode::MissingTrials
         | ReasonCode::CorpusSelected

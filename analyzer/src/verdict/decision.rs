@@ -59,6 +59,9 @@ pub enum ReasonCode {
     BelowFloor,
     /// Inconclusive: the recordings lack too many answers, or the re-run baseline differs from the recording.
     ReplayUnfaithful,
+    /// Inconclusive: with a recorded model, the model requests of one lane differ from the recording's, so the recorded
+    /// answers say nothing about them. Only a violated invariant still blocks.
+    ModelInputChanged,
     /// Inconclusive: the decision depends on whether trials that diverged from the recording count as good or bad.
     TooManyUnscorable,
     /// Inconclusive: the decision depends on whether missing or incomplete trials count as good or bad.

@@ -31,13 +31,6 @@ pub(crate) fn check(baseline: &mut Run, candidate: &mut Run) -> anyhow::Result<(
             candidate.name
         );
     }
-    if candidate.manifest.model.as_deref() == Some("recorded") {
-        candidate.notes.push(
-            "the recording answered the model calls of these runs (--model recorded), so a changed prompt, model or tool list \
-             had no effect; replay with --model live to test such a change"
-                .to_owned(),
-        );
-    }
     let contradicted =
         [(&*baseline, "baseline", Lane::Candidate), (&*candidate, "candidate", Lane::Baseline)];
     let notes: Vec<String> = contradicted

@@ -68,6 +68,7 @@ pub(crate) async fn replay(
         delay_cap: DELAY_CAP,
         infrastructure: Vec::new(),
         allow_open_egress: false,
+        allow_undecoded: false,
         root_key: key.clone(),
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         incarnation: IncarnationId::parse(&uuid::Uuid::now_v7().to_string())?,

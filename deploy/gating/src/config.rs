@@ -76,6 +76,9 @@ pub struct GateConfig {
     /// Start a command candidate although it can reach the network.
     #[serde(default)]
     allow_open_egress: bool,
+    /// Replay sessions of which no model or tool call was decoded; every call in them is missed.
+    #[serde(default)]
+    allow_undecoded: bool,
     /// Capability envelope; every trial is checked against it.
     #[serde(default)]
     pub(crate) envelope: Option<PathBuf>,
@@ -223,6 +226,7 @@ impl GateConfig {
             delay_cap: self.delay_cap,
             infrastructure: self.infrastructure.clone(),
             allow_open_egress: self.allow_open_egress,
+            allow_undecoded: self.allow_undecoded,
         }
     }
 

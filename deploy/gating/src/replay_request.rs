@@ -48,6 +48,8 @@ pub struct ReplayRequest {
     pub infrastructure: Vec<String>,
     /// Starts a command candidate although it can reach the network.
     pub allow_open_egress: bool,
+    /// Replays sessions of which no model or tool call was decoded.
+    pub allow_undecoded: bool,
 }
 
 /// Values of the process that a replay needs and that no file contains.
@@ -107,6 +109,7 @@ impl ReplayRequest {
                 texts
             },
             allow_open_egress: self.allow_open_egress,
+            allow_undecoded: self.allow_undecoded,
             root_key: resources.root_key.clone(),
             tool_version: resources.tool_version.clone(),
             incarnation: resources.incarnation.clone(),

@@ -84,7 +84,8 @@ mod tests {
     fn cluster_and_weight_are_read_and_a_bad_weight_refuses_the_table() {
         let text = "case,trial,success,user_id,weight\na,0,1,u1,2.5\nb,0,1,,1\n";
         let parsed = parse(text, &["cluster=user_id"]).expect("all columns are present");
-        let read: Vec<_> = parsed.transcripts.iter().map(|one| (one.cluster.as_deref(), one.weight)).collect();
+        let read: Vec<_> =
+            parsed.transcripts.iter().map(|one| (one.cluster.as_deref(), one.weight)).collect();
         assert_eq!(read, [(Some("u1"), Some(2.5)), (None, Some(1.0))]);
         for bad in ["", "0", "-1", "nan", "inf", "many"] {
             let text = format!("case,trial,success,weight\na,0,1,1\na,1,1,{bad}\n");

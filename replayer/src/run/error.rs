@@ -1,5 +1,6 @@
 //! The error of a replay.
 
+use schemas::id::SessionId;
 use store::StoreError;
 
 use crate::trial_log::TrialLogError;
@@ -33,6 +34,26 @@ pub enum ReplayError {
         unusable: usize,
         /// The filter and the first reasons, as the end of the sentence.
         hint: String,
+    },
+    /// No model or tool call of a selected session was decoded.
+    #[error(
+        "{undecoded} of the {selected} selected sessions of store {location} cannot be replayed, because no model or tool \
+         call of them was decoded ({cause}): the world could answer nothing, so every trial would fail alike in both lanes. \
+         Such a session is {example}. Record these calls on routes with a protocol that is decoded (openai-chat, mcp, \
+         generic-json); or replay the sessions all the same with --allow-undecoded (in gate.toml: allow-undecoded = true). \
+         No trial ran"
+    )]
+    Undecoded {
+        /// Location of the store.
+        location: String,
+        /// Selected sessions.
+        selected: usize,
+        /// Selected sessions without a decoded call.
+        undecoded: usize,
+        /// Paths of the exchanges that were not decoded, with counts.
+        cause: String,
+        /// Id of the first such session.
+        example: SessionId,
     },
     /// The store has sessions of several agents.
     #[error("store {location} has sessions of several agents ({agents}); choose one with --agent")]
@@ -92,6 +113,7 @@ impl ReplayError {
         match self {
             Self::EmptyStore { .. }
             | Self::SeveralAgents { .. }
+            | Self::Undecoded { .. }
             | Self::RunExists { .. }
             | Self::OtherPlan { .. }
             | Self::Plan(_)

@@ -1,5 +1,6 @@
 //! Checks before the first trial: the plan, the target, the corpus and the probe of the candidate.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use super::cases::Cases;
 use super::error::ReplayError;
 use super::recordings::RECORDED_SOURCE;
 use crate::blocking::run_blocking;
+use crate::case_recording::CaseRecording;
 use crate::corpus::{self, Corpus, Selection};
 use crate::http_client::{HttpClient, error_chain};
 use crate::plan::{ModelMode, Plan};
@@ -124,7 +126,46 @@ pub(super) async fn corpus(
         let agents = agents.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         return Err(ReplayError::SeveralAgents { location: plan.store.clone(), agents });
     }
+    check_decoded(plan, &corpus)?;
     Ok(corpus)
+}
+
+/// Rejects sessions of which no model or tool call was decoded, and warns of sessions that are decoded in part.
+fn check_decoded(plan: &Plan, corpus: &Corpus) -> Result<(), ReplayError> {
+    let recordings = || corpus.selected.iter().map(|session| &session.recording);
+    let paths = |recordings: &mut dyn Iterator<Item = &CaseRecording>| {
+        let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+        for (path, count) in recordings.flat_map(|recording| &recording.undecoded) {
+            *counts.entry(path).or_insert(0) += count;
+        }
+        let mut counts: Vec<_> = counts.into_iter().collect();
+        counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        let named = counts.iter().take(MAX_NAMED).map(|(path, count)| format!("{count} exchanges {path}"));
+        named.collect::<Vec<_>>().join(", ")
+    };
+    let undecoded = || corpus.selected.iter().filter(|session| session.recording.answers_nothing());
+    if let (Some(first), false) = (undecoded().next(), plan.allow_undecoded) {
+        let cause = paths(&mut undecoded().map(|session| &session.recording));
+        return Err(ReplayError::Undecoded {
+            location: plan.store.clone(),
+            selected: corpus.selected.len(),
+            undecoded: undecoded().count(),
+            cause: if cause.is_empty() {
+                "none was recorded; only the turns were".to_owned()
+            } else {
+                format!("not decoded: {cause}")
+            },
+            example: first.session.clone(),
+        });
+    }
+    let paths = paths(&mut recordings());
+    if !paths.is_empty() {
+        tracing::warn!(
+            paths,
+            "the store has model or tool calls that were not decoded; a candidate's are missed"
+        );
+    }
+    Ok(())
 }
 
 /// The corpus that the run contains. Returns `None` if an earlier start stopped before it copied all recordings.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use jsonschema::Validator;
 use schemas::exchange::{Edge, Ending, Operation, Protocol};
-use schemas::trial::{Divergence, Fidelity};
+use schemas::trial::{Divergence, Fidelity, ModelInputs};
 
 use super::provider_calls::{FailureText, ProviderCalls};
 use super::provider_health::ProviderHealth;
@@ -78,6 +78,8 @@ pub(crate) struct TrialState {
     pub(crate) tool_fidelity: Fidelity,
     /// Answers to model calls.
     pub(crate) model_fidelity: Fidelity,
+    /// Model requests compared with the recorded ones.
+    pub(crate) model_inputs: ModelInputs,
     pub(crate) divergences: Vec<Divergence>,
     /// Repeated writes with the same arguments.
     pub(crate) duplicated_writes: u32,
@@ -129,6 +131,8 @@ pub(crate) struct TrialOutput {
     pub(crate) fidelity: Fidelity,
     /// Answers to model calls.
     pub(crate) model_fidelity: Fidelity,
+    /// Absent where no recorded model answered.
+    pub(crate) model_inputs: Option<ModelInputs>,
     pub(crate) divergences: Vec<Divergence>,
     pub(crate) duplicated_writes: u32,
     pub(crate) model_calls: u32,
@@ -261,6 +265,7 @@ impl ActiveTrial {
             exchanges,
             fidelity,
             model_fidelity: state.model_fidelity,
+            model_inputs: (self.settings.model == ModelMode::Recorded).then_some(state.model_inputs),
             divergences: state.divergences,
             duplicated_writes: state.duplicated_writes,
             model_calls: state.model_calls,

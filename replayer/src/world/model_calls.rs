@@ -18,6 +18,7 @@ use super::refusals::{Refusal, path_name, refuse_of};
 use super::request::WorldRequest;
 use super::responses::{WorldBody, bytes_response, error_value, status, trial_ended};
 use crate::case_recording::RecordedModelCall;
+use crate::model_inputs::{self, ModelRequest, differences};
 use crate::openai_chat::{complete_fields, completion, content_hash, request_hash};
 use crate::plan::ModelMode;
 use crate::shorten::shorten;
@@ -51,9 +52,16 @@ fn answer_from_recording(
     exchange: CapturedExchange,
     path: String,
 ) -> Response<WorldBody> {
+    let asked = ModelRequest::read(request, None);
     let Some(mut state) = trial.state() else { return trial_ended() };
     let seq = state.open(exchange);
-    let found = find(&trial.case().recording.model_calls, &mut state, request);
+    let recorded = &trial.case().recording.model_calls;
+    let is_first = state.model_calls == 0;
+    let found = find(recorded, &mut state, request);
+    if let Some(found) = found {
+        let is_first = is_first && recorded.first() == Some(found);
+        model_inputs::add(&mut state.model_inputs, differences(&found.request, &asked, is_first));
+    }
     if found.is_none() {
         let detail = miss(trial, &state, request);
         state.add_divergence(seq, Miss { kind: "model_missed", path: Some(path), ..Miss::new(detail) });

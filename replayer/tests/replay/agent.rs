@@ -49,6 +49,8 @@ pub(crate) struct Behaviour {
     pub(crate) violates_schema: bool,
     /// Requests that the agent also sends in each turn; it ignores their answers.
     pub(crate) extra: &'static [ExtraRequest],
+    /// System prompt of the model request.
+    pub(crate) prompt: &'static str,
 }
 
 /// Method, path and body.
@@ -67,6 +69,7 @@ impl Default for Behaviour {
             calls_model: true,
             violates_schema: false,
             extra: &[],
+            prompt: "you refund",
         }
     }
 }
@@ -179,7 +182,7 @@ impl WorldClient<'_> {
 
     async fn call_model(&self, message: &str) -> String {
         let mut request = json!({"model": "m", "messages": [
-            {"role": "system", "content": "you refund"}, {"role": "user", "content": message},
+            {"role": "system", "content": self.behaviour.prompt}, {"role": "user", "content": message},
         ]});
         if self.behaviour.streams {
             request["stream"] = json!(true);

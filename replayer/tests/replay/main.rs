@@ -71,6 +71,7 @@ impl Fixture {
             delay_cap: Duration::from_millis(5),
             infrastructure: Vec::new(),
             allow_open_egress: false,
+            allow_undecoded: false,
             root_key: recordings::root_key(),
             tool_version: "test".to_owned(),
             incarnation: IncarnationId::parse("replay-1").expect("id"),
@@ -275,6 +276,44 @@ async fn requests_that_the_world_answers_itself_are_no_misses() {
     let summary = fixture.replay(fixture.plan(agent.address, "")).await.expect("a replay");
     assert_eq!((summary.fidelity.missed, summary.divergences, summary.uncorrelated_calls), (0, 0, 0));
     assert_eq!(summary.misses, []);
+}
+
+#[tokio::test]
+async fn a_session_without_a_decoded_call_is_refused_before_the_first_trial() {
+    let fixture = Fixture::new(0, 0).await;
+    recordings::write_undecoded(&fixture.directory.path().join("store"), 2).await;
+    let agent = Agent::start(fixture.world.address(), Behaviour::default()).await;
+    let plan = fixture.plan(agent.address, "");
+    let error = fixture.replay(plan.clone()).await.expect_err("nothing can be answered");
+    assert!(error.is_usage());
+    let text = error.to_string();
+    assert!(text.starts_with("2 of the 2 selected sessions of store"), "{text}");
+    assert!(text.contains("(not decoded: 6 exchanges POST /v1/responses)"), "{text}");
+    assert!(text.contains("--allow-undecoded"), "{text}");
+    assert!(!Path::new(&fixture.path("run")).exists());
+    assert_eq!(agent.turns.load(Ordering::SeqCst), 0, "not even a probe");
+
+    let allowed = Plan { allow_undecoded: true, ..plan };
+    let summary = fixture.replay(allowed).await.expect("a replay");
+    assert_eq!((summary.ran, summary.fidelity.exact, summary.model_fidelity.missed), (4, 0, 4));
+}
+
+#[tokio::test]
+async fn a_changed_prompt_is_compared_with_the_recorded_one() {
+    let inputs = async |prompt| {
+        let fixture = Fixture::new(1, 0).await;
+        let behaviour = Behaviour { prompt, ..Behaviour::default() };
+        let agent = Agent::start(fixture.world.address(), behaviour).await;
+        fixture.replay(fixture.plan(agent.address, "")).await.expect("a replay");
+        fixture.rows(Lane::Candidate).await[0].model_inputs.clone().expect("a recorded model answered")
+    };
+    let equal = inputs("you refund").await;
+    assert_eq!((equal.compared, equal.changed, equal.first_part), (1, 0, None));
+    let changed = inputs("you refund. Never look an order up. ").await;
+    assert_eq!((changed.compared, changed.changed), (1, 1));
+    assert_eq!(changed.first_part.as_deref(), Some("system prompt"));
+    assert_eq!(changed.first_change.as_deref(), Some("system prompt: \"Never look an order up\" added"));
+    assert_eq!(changed.changes.len(), 1);
 }
 
 #[tokio::test]

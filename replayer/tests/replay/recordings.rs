@@ -177,6 +177,30 @@ fn record(n: usize, is_incomplete: bool) -> Batch {
     recording.batch
 }
 
+/// Writes a store of sessions of which only the turns were decoded.
+pub(crate) async fn write_undecoded(directory: &Path, sessions: usize) {
+    let store = Store::open(directory.to_str().expect("a plain path")).expect("a store");
+    let mut batch = Batch::default();
+    for n in 0..sessions {
+        let mut recording = Recording { n, batch: Batch::default(), seq: 0 };
+        let mut turn = Operation::new(OperationKind::Turn);
+        turn.input = Some(input(n));
+        recording.add(Edge::Turn, Protocol::GenericJson, turn, &json!({}), &json!({}));
+        for _ in 0..3 {
+            let opaque = Operation::new(OperationKind::Opaque);
+            recording.add(Edge::Model, Protocol::Opaque, opaque, &json!({"input": "hi"}), &json!({}));
+            if let Some(exchange) = recording.batch.exchanges.last_mut() {
+                exchange.path = Some("/v1/responses?x=1".into());
+            }
+        }
+        recording.close(recording.seq - 1);
+        batch.exchanges.extend(recording.batch.exchanges);
+        batch.chunks.extend(recording.batch.chunks);
+        batch.closes.extend(recording.batch.closes);
+    }
+    store.commit("journal-2", 0, sessions as u64, batch, &mut ChunkIndex::default()).await.expect("a commit");
+}
+
 /// Writes a store of complete sessions, followed by incomplete ones.
 pub(crate) async fn write(directory: &Path, complete: usize, incomplete: usize) {
     let store = Store::open(directory.to_str().expect("a plain path")).expect("a store");

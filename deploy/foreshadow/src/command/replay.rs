@@ -84,6 +84,9 @@ pub(crate) struct Args {
     /// Start a command candidate although it can reach the network.
     #[arg(long)]
     allow_open_egress: bool,
+    /// Replay sessions of which no model or tool call was decoded; every call in them is missed.
+    #[arg(long)]
+    allow_undecoded: bool,
 }
 
 /// A lane that replay can fill.
@@ -144,6 +147,7 @@ fn request(args: Args) -> ReplayRequest {
         delay_cap: args.delay_cap,
         infrastructure: args.infrastructure,
         allow_open_egress: args.allow_open_egress,
+        allow_undecoded: args.allow_undecoded,
     }
 }
 
