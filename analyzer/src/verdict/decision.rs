@@ -111,6 +111,7 @@ impl ReasonCode {
             | Self::NonInferior
             | Self::DeterioratedWithinMargin
             | Self::ReplayUnfaithful
+            | Self::ModelInputChanged
             | Self::TooManyUnscorable
             | Self::MissingTrials
             | Self::BaselineViolatesInvariant
