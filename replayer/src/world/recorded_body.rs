@@ -285,6 +285,7 @@ mod tests {
             effects: Default::default(),
             tool_list: Default::default(),
             slices: Default::default(),
+            undecoded: Default::default(),
         };
         let case = ReplayCase { recording, tool_index: ToolIndex::default(), validators: HashMap::new() };
         let settings = ReplaySettings {
