@@ -71,7 +71,7 @@ pub(crate) fn content_hash(request: &Value) -> Option<blake3::Hash> {
         });
         let calls: Vec<Value> = calls.collect();
         let text = content_text(&message["content"]).unwrap_or_default();
-        json!({"role": message["role"], "content": normalised(&Value::String(text)), "calls": calls})
+        json!({"role": message["role"], "content": normalised(&Value::String(text)).to_string(), "calls": calls})
     });
     Some(blake3::hash(canonical(&content.collect()).as_bytes()))
 }

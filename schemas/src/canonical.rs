@@ -1,18 +1,19 @@
 //! Canonical JSON: equal values have equal text, by which tool calls are matched and counted.
 //!
-//! RFC 8785 (sorted object keys, no white space) with one difference: integers keep all digits. RFC 8785 rounds them to a
-//! double, which would make two long order numbers equal.
-
-use std::fmt::Write as _;
+//! RFC 8785 (sorted object keys, no white space) with two differences. Numbers keep all digits: RFC 8785 rounds them to a
+//! double, which would make two long order numbers equal. Of several equal keys all are kept, because parsers disagree on
+//! which one counts.
 
 use serde_json::Value;
 
+use crate::json::Json;
+
 /// Formats the value with sorted keys, without white space, and `1.0` as `1`.
+///
+/// A [`Value`] has already rounded a long number; [`canonical_text`] and [`canonical_at`] read the digits from the text.
 #[must_use]
 pub fn canonical(value: &Value) -> String {
-    let mut out = String::new();
-    write_value(value, &mut out);
-    out
+    Json::from(value).to_string()
 }
 
 /// Parses the text as JSON and formats it canonically; `None` if it is not JSON.
@@ -23,96 +24,61 @@ pub fn canonical_text(text: &str) -> Option<String> {
     if text.trim().is_empty() {
         return Some("{}".to_owned());
     }
-    serde_json::from_str::<Value>(text).ok().map(|value| canonical(&value))
+    Json::parse(text).map(|value| value.to_string())
 }
 
-/// Normalises a value, so that arguments that differ only in form become equal.
-///
-/// Strings are trimmed, white space is folded and letters become lower case. A string that is the canonical text of a number
-/// becomes the number. Nulls, empty strings, empty objects and empty arrays inside an object are dropped. Arrays keep their
-/// order.
+/// Canonical text of the value at an RFC 6901 pointer of a JSON body; `None` if the body is not JSON or has no such value.
 #[must_use]
-pub fn normalised(value: &Value) -> Value {
+pub fn canonical_at(body: &[u8], pointer: &str) -> Option<String> {
+    let text = std::str::from_utf8(body).ok()?;
+    Json::parse(text)?.at(pointer).map(ToString::to_string)
+}
+
+/// Normalises a canonical text, so that arguments that differ only in form become equal; `None` if it is not JSON.
+///
+/// Only the look-up of recorded reads and of model conversations uses it, never the comparison of writes. Strings are
+/// trimmed, white space is folded and letters become lower case. A string that is the canonical text of a number becomes the
+/// number. Nulls, empty strings, empty objects and empty arrays inside an object are dropped. Arrays keep their order.
+#[must_use]
+pub fn normalised_text(text: &str) -> Option<String> {
+    Json::parse(text).map(|value| normalise(value).to_string())
+}
+
+/// Normalises a value as [`normalised_text`] does.
+#[must_use]
+pub fn normalised(value: &Value) -> Json {
+    normalise(Json::from(value))
+}
+
+fn normalise(value: Json) -> Json {
     match value {
-        Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
-        Value::String(text) => normalised_text(text),
-        Value::Array(items) => Value::Array(items.iter().map(normalised).collect()),
-        Value::Object(map) => {
-            let kept = map.iter().map(|(key, item)| (key.clone(), normalised(item)));
-            Value::Object(kept.filter(|(_, item)| !is_empty(item)).collect())
+        Json::Null | Json::Bool(_) | Json::Number(_) => value,
+        Json::Text(text) => normalise_string(&text),
+        Json::Array(items) => Json::Array(items.into_iter().map(normalise).collect()),
+        Json::Object(entries) => {
+            let kept = entries.into_iter().map(|(key, item)| (key, normalise(item)));
+            Json::Object(kept.filter(|(_, item)| !is_empty(item)).collect())
         }
     }
 }
 
-fn is_empty(value: &Value) -> bool {
+fn is_empty(value: &Json) -> bool {
     match value {
-        Value::Null => true,
-        Value::Bool(_) | Value::Number(_) => false,
-        Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(map) => map.is_empty(),
+        Json::Null => true,
+        Json::Bool(_) | Json::Number(_) => false,
+        Json::Text(text) => text.is_empty(),
+        Json::Array(items) => items.is_empty(),
+        Json::Object(entries) => entries.is_empty(),
     }
 }
 
-fn normalised_text(text: &str) -> Value {
+fn normalise_string(text: &str) -> Json {
     let folded = text.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
     // Leading zeros are part of an identifier ("007"), so only a canonical number becomes one.
-    let number = serde_json::from_str::<Value>(&folded).ok().filter(Value::is_number);
-    match number {
-        Some(number) if canonical(&number) == folded => number,
-        Some(_) | None => Value::String(folded),
+    match Json::parse(&folded) {
+        Some(Json::Number(number)) if number == folded => Json::Number(number),
+        Some(_) | None => Json::Text(folded),
     }
-}
-
-fn write_value(value: &Value, out: &mut String) {
-    match value {
-        Value::Null => out.push_str("null"),
-        Value::Bool(flag) => out.push_str(if *flag { "true" } else { "false" }),
-        Value::Number(number) => write_number(number, out),
-        Value::String(text) => write_text(text, out),
-        Value::Array(items) => {
-            out.push('[');
-            for (index, item) in items.iter().enumerate() {
-                if index > 0 {
-                    out.push(',');
-                }
-                write_value(item, out);
-            }
-            out.push(']');
-        }
-        Value::Object(map) => {
-            let mut entries: Vec<_> = map.iter().collect();
-            // RFC 8785 section 3.2.3 sorts by UTF-16 code units.
-            entries.sort_by(|a, b| a.0.encode_utf16().cmp(b.0.encode_utf16()));
-            out.push('{');
-            for (index, (key, item)) in entries.into_iter().enumerate() {
-                if index > 0 {
-                    out.push(',');
-                }
-                write_text(key, out);
-                out.push(':');
-                write_value(item, out);
-            }
-            out.push('}');
-        }
-    }
-}
-
-fn write_number(number: &serde_json::Number, out: &mut String) {
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    match number.as_f64() {
-        Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() < EXACT => {
-            let _ = write!(out, "{float:.0}");
-        }
-        Some(_) | None => {
-            let _ = write!(out, "{number}");
-        }
-    }
-}
-
-fn write_text(text: &str, out: &mut String) {
-    let quoted = serde_json::to_string(text).expect("a string always serialises");
-    out.push_str(&quoted);
 }
 
 #[cfg(test)]
@@ -138,8 +104,37 @@ mod tests {
     }
 
     #[test]
+    fn equality_keeps_type_case_null_and_every_digit() {
+        let different = [
+            r#"{"a":"GNy"}"#,
+            r#"{"a":"GNY"}"#,
+            r#"{"a":" GNy"}"#,
+            r#"{"a":null}"#,
+            r#"{"a":""}"#,
+            r#"{"a":[]}"#,
+            r#"{"a":{}}"#,
+            "{}",
+            r#"{"a":1}"#,
+            r#"{"a":"1"}"#,
+            r#"{"a":true}"#,
+            r#"{"a":18446744073709551616}"#,
+            r#"{"a":18446744073709551617}"#,
+            r#"{"a":1,"a":2}"#,
+            r#"{"a":2}"#,
+        ];
+        let texts: std::collections::BTreeSet<_> = different.iter().map(|text| canonical_text(text)).collect();
+        assert_eq!(texts.len(), different.len());
+        let body = br#"{"params":{"arguments":{"n":18446744073709551617}}}"#;
+        let found = canonical_at(body, "/params/arguments");
+        assert_eq!(found.as_deref(), Some(r#"{"n":18446744073709551617}"#));
+        assert_eq!(canonical_at(body, "/params/none"), None);
+    }
+
+    #[test]
     fn arguments_that_differ_in_form_become_equal() {
-        let a = normalised(&json!({"id": " W12 ", "n": "5", "zip": "007", "note": null}));
-        assert_eq!(a, json!({"id": "w12", "n": 5, "zip": "007"}));
+        let value = json!({"id": " W12 ", "n": "5", "zip": "007", "note": null});
+        assert_eq!(normalised(&value).to_string(), r#"{"id":"w12","n":5,"zip":"007"}"#);
+        let long = normalised_text(r#"{"n":"18446744073709551616"}"#);
+        assert_eq!(long.as_deref(), Some(r#"{"n":18446744073709551616}"#));
     }
 }

@@ -10,6 +10,7 @@ pub mod columns;
 pub mod embedding;
 pub mod exchange;
 pub mod id;
+pub mod json;
 pub mod keys;
 pub mod score;
 pub mod session;

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use bytes::Bytes;
 use hyper::header::{HeaderMap, HeaderValue};
 use hyper::{Method, Response, StatusCode};
-use schemas::canonical::canonical;
+use schemas::canonical::canonical_at;
 use schemas::exchange::{Edge, Operation, OperationKind, Protocol};
 use serde_json::{Value, json};
 
@@ -210,10 +210,11 @@ fn decode_header(value: &str) -> String {
 async fn call_tool(trial: &Arc<ActiveTrial>, rpc: &RpcRequest, request: WorldRequest) -> Response<WorldBody> {
     let params = &rpc.message["params"];
     let tool = params["name"].as_str().unwrap_or_default();
-    let arguments = params.get("arguments").filter(|value| !value.is_null());
+    // Read from the body: the parsed message has rounded long numbers.
+    let arguments = canonical_at(&request.body, "/params/arguments").filter(|text| text != "null");
     let call = ToolCall {
         tool: tool.to_owned(),
-        arguments: Arguments::Canonical(arguments.map_or_else(|| "{}".to_owned(), canonical)),
+        arguments: Arguments::Canonical(arguments.unwrap_or_else(|| "{}".to_owned())),
         protocol: Protocol::Mcp,
         method: Some(rpc.method.clone()),
         http: (request.method.to_string(), request.path_and_query()),

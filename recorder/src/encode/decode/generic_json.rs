@@ -2,7 +2,7 @@
 //!
 //! Of a streamed response, the texts at the output pointer of each event are joined.
 
-use schemas::canonical::canonical;
+use schemas::canonical::{canonical, canonical_at};
 use schemas::exchange::{Edge, OperationKind, Protocol};
 use serde_json::Value;
 use wire::sse;
@@ -25,7 +25,9 @@ pub(super) fn decode(input: &DecodeInput<'_>) -> Decoded {
     if kind == OperationKind::CallTool {
         let segment = input.path.rsplit('/').next().unwrap_or_default();
         operation.tool = Some(input.route.tool.clone().unwrap_or_else(|| segment.to_owned()));
-        operation.arguments = asked.map(canonical);
+        // Read from the body: the parsed value has rounded long numbers.
+        let exact = || canonical_at(input.request, input.route.input.as_ref().map_or("", Pointer::as_str));
+        operation.arguments = asked.map(|value| exact().unwrap_or_else(|| canonical(value)));
         if operation.arguments.is_none() && !input.request.is_empty() {
             operation.arguments_verbatim = Some(String::from_utf8_lossy(input.request).into_owned());
         }

@@ -2,7 +2,7 @@
 //!
 //! Decodes `tools/call` and `tools/list`. Of every other message it keeps the method.
 
-use schemas::canonical::canonical;
+use schemas::canonical::{canonical, canonical_at};
 use schemas::exchange::{OperationKind, Protocol};
 use serde_json::Value;
 use wire::openai_chat::content_text;
@@ -36,7 +36,7 @@ pub(super) fn decode(input: &DecodeInput<'_>) -> Decoded {
     // A notification has no response.
     decoded.finished = request.get("id").map(|_| answer.is_some());
     if kind == OperationKind::CallTool {
-        read_call(&request, &mut decoded);
+        read_call(input.request, &request, &mut decoded);
         if let Some(answer) = answer {
             read_result(&answer, &mut decoded);
         }
@@ -91,12 +91,15 @@ fn find_answer(input: &DecodeInput<'_>, id: &Value, decoded: &mut Decoded) -> Op
     found
 }
 
-fn read_call(request: &Value, decoded: &mut Decoded) {
+fn read_call(body: &[u8], request: &Value, decoded: &mut Decoded) {
     let operation = &mut decoded.operation;
     operation.tool = request.pointer("/params/name").and_then(Value::as_str).map(str::to_owned);
     operation.arguments = match request.pointer("/params/arguments") {
         None | Some(Value::Null) => Some("{}".to_owned()),
-        Some(arguments) => Some(canonical(arguments)),
+        // Read from the body: the parsed value has rounded long numbers.
+        Some(arguments) => {
+            Some(canonical_at(body, "/params/arguments").unwrap_or_else(|| canonical(arguments)))
+        }
     };
 }
 
