@@ -14,6 +14,7 @@ pub(crate) fn write(tool: &str, arguments: &str) -> ToolCall {
         tool: tool.to_owned(),
         arguments: Some(arguments.to_owned()),
         arguments_verbatim: None,
+        compared: None,
         effect: Effect::Write,
         ending: Ending::Complete,
         status: Some(200),

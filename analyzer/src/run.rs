@@ -2,8 +2,10 @@
 //!
 //! The caller reads the run from its files and passes only what the decision needs, without bodies.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemas::canonical::canonical_text;
 use schemas::exchange::{Effect, Ending};
 use schemas::trial::{Lane, RunManifest, Trial};
 
@@ -100,6 +102,9 @@ pub struct ToolCall {
     pub arguments: Option<String>,
     /// Arguments verbatim, if they could not be parsed.
     pub arguments_verbatim: Option<String>,
+    /// Text by which the call is compared with others, set by [`crate::compare_arguments`]; without it, calls are compared by
+    /// their canonical arguments.
+    pub compared: Option<ComparedArguments>,
     /// Declared effect of the tool on the outside world.
     pub effect: Effect,
     /// Ending of the exchange.
@@ -118,6 +123,28 @@ pub struct ToolCall {
     pub at: i64,
     /// Result as text; absent if no invariant reads it.
     pub result: Option<String>,
+}
+
+/// Comparison text of a call. It holds for the arguments from which it was made, so a changed copy of a call, as the mutation
+/// checks make, is compared by its own arguments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ComparedArguments {
+    of: blake3::Hash,
+    text: String,
+}
+
+impl ComparedArguments {
+    pub(crate) fn new(call: &ToolCall, text: String) -> Self {
+        Self { of: Self::hash(call), text }
+    }
+
+    fn is_of(&self, call: &ToolCall) -> bool {
+        self.of == Self::hash(call)
+    }
+
+    fn hash(call: &ToolCall) -> blake3::Hash {
+        blake3::hash(call.arguments_text().as_bytes())
+    }
 }
 
 impl Run {
@@ -181,7 +208,19 @@ impl ToolCall {
         self.ending == Ending::Complete && !failed && self.is_error != Some(true)
     }
 
-    /// Arguments as compared and printed: canonical, else verbatim, else empty.
+    /// Text by which the call is compared with others of its tool: canonical JSON, loosened where that is declared or learned.
+    #[must_use]
+    pub fn compared_text(&self) -> Cow<'_, str> {
+        if let Some(compared) = self.compared.as_ref().filter(|compared| compared.is_of(self)) {
+            return Cow::Borrowed(&compared.text);
+        }
+        match self.arguments.as_deref().and_then(canonical_text) {
+            Some(text) => Cow::Owned(text),
+            None => Cow::Borrowed(self.arguments_text()),
+        }
+    }
+
+    /// Arguments as printed: canonical, else verbatim, else empty.
     #[must_use]
     pub fn arguments_text(&self) -> &str {
         self.arguments.as_deref().or(self.arguments_verbatim.as_deref()).unwrap_or_default()

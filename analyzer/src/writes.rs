@@ -2,9 +2,9 @@
 //!
 //! Calls of unknown effect are never counted here; callers report their number.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use schemas::canonical::{canonical, normalised};
 use schemas::exchange::Effect;
 
 use crate::run::{ToolCall, TrialRecord};
@@ -65,24 +65,22 @@ pub(crate) fn counted(record: &TrialRecord) -> BTreeMap<Write, u32> {
 }
 
 fn name(call: &ToolCall) -> Write {
-    let value = call.arguments.as_deref().and_then(|text| serde_json::from_str(text).ok());
-    let arguments =
-        value.map_or_else(|| call.arguments_text().trim().to_owned(), |value| canonical(&normalised(&value)));
-    (call.tool.clone(), arguments)
+    (call.tool.clone(), call.compared_text().into_owned())
 }
 
-/// First write that was made more than once with the same arguments, and how often. Calls declared idempotent do not
-/// count.
+/// Write that was made most often, and more than once, with equal arguments: tool, arguments as first sent, and how often.
+/// Calls declared idempotent do not count.
 pub(crate) fn repeated<'a>(record: &'a TrialRecord, tools: &[String]) -> Option<(&'a str, &'a str, u32)> {
-    let mut counts: BTreeMap<(&str, &str), u32> = BTreeMap::new();
+    let mut counts: BTreeMap<(&str, Cow<'_, str>), (&str, u32)> = BTreeMap::new();
     let counted = |call: &&ToolCall| call.wrote() && call.idempotent != Some(true);
     for call in record.calls.iter().filter(counted) {
         if tools.is_empty() || tools.contains(&call.tool) {
-            *counts.entry((&call.tool, call.arguments_text())).or_insert(0) += 1;
+            let count = counts.entry((&call.tool, call.compared_text()));
+            count.or_insert((call.arguments_text(), 0)).1 += 1;
         }
     }
-    let most = counts.into_iter().filter(|(_, count)| *count > 1).max_by_key(|(_, count)| *count);
-    most.map(|((tool, arguments), count)| (tool, arguments, count))
+    let most = counts.into_iter().filter(|(_, (_, count))| *count > 1).max_by_key(|(_, (_, count))| *count);
+    most.map(|((tool, _), (arguments, count))| (tool, arguments, count))
 }
 
 /// Difference between the writes of a trial and of its recording, as shares.

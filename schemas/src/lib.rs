@@ -8,6 +8,7 @@ pub mod body;
 pub mod canonical;
 pub mod columns;
 pub mod embedding;
+pub mod equality;
 pub mod exchange;
 pub mod id;
 pub mod json;

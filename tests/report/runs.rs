@@ -176,6 +176,7 @@ fn look_up(shape: Shape, case: u32, seq: u32) -> ToolCall {
         ),
         arguments: Some(arguments.to_string()),
         arguments_verbatim: None,
+        compared: None,
         effect: Effect::Read,
         ending: Ending::Complete,
         status: Some(200),

@@ -1,5 +1,6 @@
 //! Invariants of tool calls and writes: argument schemas, forward-only order, no repetition.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use jsonschema::Validator;
@@ -44,7 +45,7 @@ pub(super) fn check_forward(declared: &MonotonicEffects, record: &TrialRecord) -
     }
     let place = |tool: &str| declared.order.iter().position(|listed| listed == tool);
     let mut violations = Vec::new();
-    let mut last: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    let mut last: BTreeMap<(&str, Cow<'_, str>), usize> = BTreeMap::new();
     let mut furthest: Option<(usize, &str)> = None;
     for (number, call) in record.calls.iter().filter(|call| call.wrote()).enumerate() {
         if let Some(position) = place(&call.tool) {
@@ -60,7 +61,7 @@ pub(super) fn check_forward(declared: &MonotonicEffects, record: &TrialRecord) -
                 None => furthest = Some((position, &call.tool)),
             }
         }
-        let key = (call.tool.as_str(), call.arguments_text());
+        let key = (call.tool.as_str(), call.compared_text());
         let before = last.insert(key, number);
         if before.is_some_and(|before| before + 1 < number) && call.idempotent != Some(true) {
             let detail = format!("{}({}) repeated after another write", call.tool, call.arguments_text());
@@ -79,8 +80,10 @@ pub(super) fn check_repeats(tools: &[String], record: &TrialRecord) -> Check {
         return Check::Unchecked;
     }
     let Some((tool, arguments, count)) = writes::repeated(record, tools) else { return Check::Kept };
-    let same = |call: &&ToolCall| call.wrote() && call.tool == tool && call.arguments_text() == arguments;
-    let second = record.calls.iter().filter(same).nth(1);
+    let named = |call: &&ToolCall| call.wrote() && call.tool == tool;
+    let first = record.calls.iter().filter(named).find(|call| call.arguments_text() == arguments);
+    let same = |call: &&ToolCall| first.is_some_and(|first| first.compared_text() == call.compared_text());
+    let second = record.calls.iter().filter(named).filter(same).nth(1);
     let detail = format!("{tool}({arguments}) made {count} times");
     let violation = second.map_or_else(
         || InvariantViolation::of_trial(detail.clone()),

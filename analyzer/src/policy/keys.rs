@@ -26,6 +26,8 @@ pub enum KeyType {
     Schemas,
     /// A list of order rules.
     Rules,
+    /// The name of a rule for comparing an argument.
+    Rule,
 }
 
 /// A key of `policy.toml`.
@@ -66,7 +68,7 @@ const MAX_RATE_HELP: &str =
 const RATE: KeyType = KeyType::Number(0.000_001, 0.9999);
 
 /// Every key, by table.
-pub const POLICY_KEYS: [PolicyKey; 55] = [
+pub const POLICY_KEYS: [PolicyKey; 56] = [
     key("", "policy", KeyType::Integer(1, 1), "", "1", "version of the policy format"),
     key(
         "",
@@ -119,6 +121,14 @@ pub const POLICY_KEYS: [PolicyKey; 55] = [
         "milliseconds",
         "95th percentile of both lanes",
         "`tail_latency` only: duration above which a trial counts as slow",
+    ),
+    key(
+        "argument.TOOL",
+        "\"/POINTER\"",
+        KeyType::Rule,
+        "",
+        "\"exact\"",
+        "how this argument of the tool's calls is compared",
     ),
     key("invariant.answer-schema", "on", KeyType::Bool, "", "true", ON_HELP),
     key("invariant.answer-schema", "max-rate", RATE, "share of cases", "none", MAX_RATE_HELP),

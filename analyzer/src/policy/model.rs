@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use schemas::equality::ArgumentRules;
 use serde::Serialize;
 
 use super::invariants::InvariantPolicy;
@@ -77,6 +78,9 @@ pub struct Policy {
     pub metric: BTreeMap<String, MetricSettings>,
     /// Declared invariants.
     pub invariant: InvariantPolicy,
+    /// How arguments of writes are compared, where not by canonical JSON. A policy without such rules keeps its digest.
+    #[serde(skip_serializing_if = "ArgumentRules::is_empty")]
+    pub argument: ArgumentRules,
     /// Declared slices by name.
     pub slice: BTreeMap<String, SlicePolicy>,
     /// Fidelity that approval needs.
@@ -102,6 +106,7 @@ impl Default for Policy {
             metrics: None,
             metric: BTreeMap::new(),
             invariant: InvariantPolicy::default(),
+            argument: ArgumentRules::default(),
             slice: BTreeMap::new(),
             fidelity: FidelityPolicy { max_missed: DEFAULT_MAX_MISSED, equivalence: false },
             drift: DriftPolicy::default(),

@@ -1,5 +1,6 @@
 //! Reading `policy.toml`. Every error names the line, the table and the key, with the values expected there.
 
+use schemas::equality::ArgumentRule;
 use toml::{Table, Value};
 
 use super::error::{PolicyError, PolicyErrorKind, line_of};
@@ -15,8 +16,8 @@ mod section;
 use section::{Result, Section, bad, check_keys, missing, table_at, texts, unknown};
 
 /// Tables of the policy; the keys at the top are in [`keys::POLICY_KEYS`].
-const TABLES: [&str; 9] =
-    ["metric", "invariant", "slice", "fidelity", "need", "drift", "judge", "sampling", "traffic"];
+const TABLES: [&str; 10] =
+    ["metric", "invariant", "argument", "slice", "fidelity", "need", "drift", "judge", "sampling", "traffic"];
 
 impl Policy {
     /// Reads `policy.toml`.
@@ -53,6 +54,9 @@ fn parse(text: &str) -> Result<Policy> {
     if let Some(value) = table.get("invariant") {
         policy.invariant = invariants::read(table_at(value, "invariant")?)?;
     }
+    if let Some(value) = table.get("argument") {
+        read_arguments(table_at(value, "argument")?, &mut policy)?;
+    }
     if let Some(value) = table.get("slice") {
         for (name, value) in table_at(value, "slice")? {
             policy.slice.insert(name.clone(), read_slice(value, &format!("slice.{name}"))?);
@@ -88,6 +92,28 @@ fn parse(text: &str) -> Result<Policy> {
         judge.min_discrimination = section.number("min-discrimination")?.unwrap_or(judge.min_discrimination);
     }
     Ok(policy)
+}
+
+/// Reads `[argument.TOOL]`: how each argument of a tool is compared.
+fn read_arguments(tools: &Table, policy: &mut Policy) -> Result<()> {
+    let names: Vec<String> = ArgumentRule::names().iter().map(|name| format!("{name:?}")).collect();
+    let expected = format!("one of {}", names.join(", "));
+    for (tool, rules) in tools {
+        let path = format!("argument.{tool}");
+        for (pointer, value) in table_at(rules, &path)? {
+            let at = format!("{path}.{pointer}");
+            let rule = value.as_str().and_then(|text| text.parse::<ArgumentRule>().ok());
+            let rule = rule.ok_or_else(|| bad(&at, value, &expected))?;
+            if !policy.argument.declare(tool, pointer, rule) {
+                return Err(PolicyErrorKind::BadValue {
+                    key: at,
+                    found: format!("a rule for {pointer:?}"),
+                    expected: "a JSON pointer in quotes as key, such as \"/request_id\"".to_owned(),
+                });
+            }
+        }
+    }
+    Ok(())
 }
 
 fn metric_names() -> Vec<&'static str> {
@@ -258,12 +284,31 @@ mod tests {
     }
 
     #[test]
+    fn argument_rules_are_read_and_a_wrong_one_is_named() {
+        let text = "[argument.refund]\n\"/request_id\" = \"generated\"\n[argument.\"mail.send\"]\n\"/to/*\" = \"case-insensitive\"";
+        let policy = Policy::parse(text).expect("rules");
+        let rules: Vec<_> = policy.argument.iter().collect();
+        let expected = [
+            ("mail.send", "/to/*", ArgumentRule::CaseInsensitive),
+            ("refund", "/request_id", ArgumentRule::Generated),
+        ];
+        assert_eq!(rules, expected);
+        assert_ne!(policy.digest(), Policy::default().digest());
+        let error = Policy::parse("[argument.refund]\n\"/a\" = \"generate\"").expect_err("a typo").to_string();
+        assert!(error.contains("line 2") && error.contains("argument.refund./a"), "{error}");
+        assert!(error.contains("\"generated\""), "{error}");
+        let error = Policy::parse("[argument.refund]\na = \"text\"").expect_err("no pointer").to_string();
+        assert!(error.contains("line 2") && error.contains("\"/request_id\""), "{error}");
+    }
+
+    #[test]
     fn an_error_names_the_line_of_its_key() {
         let line = |text: &str| Policy::parse(text).expect_err("a wrong policy").line;
         assert_eq!(line("policy = 1\n\nalpha = 7"), Some(3));
         assert_eq!(line("[metric.success]\nmargin = 0.1\n[metric.\"effects.extra\"]\nmargin = 5"), Some(4));
         assert_eq!(line("[metric.effects.extra]\ndecides = 1"), Some(2));
         assert_eq!(line("looks = 2\n[judge]\nmin-cases = 30\nmin-discriminaton = 1"), Some(4));
+        assert_eq!(line("[argument.refund]\n\"/id\" = \"text\"\n\"/request_id\" = \"alias\""), Some(3));
         assert_eq!(line("looks = 2\n[invariant.order]\nrules = [{ first = \"a\" }]"), Some(3));
         let error = Policy::parse("[judge]\nmin-discrimination = 2").expect_err("out of range").to_string();
         assert!(

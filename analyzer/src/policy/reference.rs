@@ -1,5 +1,7 @@
 //! The page of `policy.toml` in the book.
 
+use schemas::equality::ArgumentRule;
+
 use super::{INVARIANTS, KeyType, METRICS, Margin, POLICY_KEYS};
 
 fn value_text(value: KeyType) -> String {
@@ -15,6 +17,9 @@ fn value_text(value: KeyType) -> String {
         KeyType::Schema => "JSON Schema, as a table or a string".to_owned(),
         KeyType::Schemas => "table of JSON Schemas".to_owned(),
         KeyType::Rules => "list of tables".to_owned(),
+        KeyType::Rule => {
+            ArgumentRule::names().iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+        }
     }
 }
 

@@ -61,7 +61,7 @@ fn difference(reference: Option<&ToolCall>, candidate: Option<&ToolCall>) -> Cal
         (None, None) => CallDifference::Same,
         (Some(_), None) => CallDifference::Missing,
         (None, Some(_)) => CallDifference::Extra,
-        (Some(before), Some(after)) if before.arguments_text() == after.arguments_text() => {
+        (Some(before), Some(after)) if before.compared_text() == after.compared_text() => {
             CallDifference::Same
         }
         (Some(_), Some(_)) => CallDifference::Arguments,
@@ -87,7 +87,7 @@ fn event_score(one: TrialEvent<'_>, other: TrialEvent<'_>) -> Option<u32> {
         (TrialEvent::User(a, _), TrialEvent::User(b, _)) => (a == b).then_some(1000),
         (TrialEvent::Agent(a, _), TrialEvent::Agent(b, _)) => (a == b).then_some(1),
         (TrialEvent::Call(a, _), TrialEvent::Call(b, _)) if a.tool == b.tool => {
-            Some(if a.arguments_text() == b.arguments_text() { 3 } else { 1 })
+            Some(if a.compared_text() == b.compared_text() { 3 } else { 1 })
         }
         (TrialEvent::User(..) | TrialEvent::Agent(..) | TrialEvent::Call(..), _) => None,
     }

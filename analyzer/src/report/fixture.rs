@@ -70,6 +70,7 @@ fn call(tool: &str, arguments: &str, seq: u32) -> ToolCall {
         tool: tool.to_owned(),
         arguments: Some(arguments.to_owned()),
         arguments_verbatim: None,
+        compared: None,
         effect: if tool == "refund" { Effect::Write } else { Effect::Read },
         ending: Ending::Complete,
         status: Some(200),

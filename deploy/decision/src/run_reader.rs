@@ -149,6 +149,7 @@ fn call(row: ExchangeRow, invariants: &InvariantPolicy) -> Option<ToolCall> {
         at: row.started_at,
         arguments: row.operation.arguments,
         arguments_verbatim: row.operation.arguments_verbatim,
+        compared: None,
         effect: row.operation.effect,
         ending: row.ending,
         status: row.status,

@@ -23,6 +23,9 @@ pub async fn decide(request: &DecisionRequest) -> Result<Analysis, DecisionError
     let mut runs = vec![&mut baseline, &mut candidate];
     runs.extend(recorded.as_mut());
     analyzer::unify_effects(&mut runs);
+    let mut others = vec![&mut candidate];
+    others.extend(recorded.as_mut());
+    analyzer::compare_arguments(&request.policy, &mut baseline, &mut others);
     comparability::check(&mut baseline, &mut candidate).map_err(DecisionError::Input)?;
     let for_thread = request.clone();
     let decided = tokio::task::spawn_blocking(move || {

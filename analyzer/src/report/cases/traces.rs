@@ -334,7 +334,7 @@ fn event_view(event: &TrialEvent<'_>, all: &[ToolCall]) -> EventView {
 fn flags(call: &ToolCall, all: &[ToolCall]) -> Vec<String> {
     let mut flags = Vec::new();
     let is_earlier_copy = |other: &&ToolCall| {
-        other.seq < call.seq && other.tool == call.tool && other.arguments_text() == call.arguments_text()
+        other.seq < call.seq && other.tool == call.tool && other.compared_text() == call.compared_text()
     };
     if call.wrote()
         && call.idempotent != Some(true)

@@ -42,7 +42,8 @@ pub(crate) struct Args {
 /// Runs `foreshadow calibrate`.
 pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Failure> {
     let policy = decision::read_policy(args.policy.as_deref())?;
-    let run = decision::read_run(&args.run, &context.key_ring()?, &policy.invariant).await?;
+    let mut run = decision::read_run(&args.run, &context.key_ring()?, &policy.invariant).await?;
+    analyzer::compare_arguments(&policy, &mut run, &mut []);
     let Args { splits, looks, seed, out, .. } = args;
     let calibrated = tokio::task::spawn_blocking(move || {
         calibrate(&CalibrateRequest { policy: &policy, run: &run, seed, splits, looks })
