@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use schemas::canonical::canonical;
+use schemas::equality::ArgumentRules;
 use schemas::id::{AgentId, CaseId, IncarnationId, SessionId};
 use schemas::keys::RootKey;
 use schemas::tools::ToolCatalog;
@@ -65,6 +66,8 @@ pub struct Plan {
     pub model: ModelMode,
     /// Declared effects and schemas of tools.
     pub tools: ToolCatalog,
+    /// Arguments that the policy declares to make no difference.
+    pub arguments: ArgumentRules,
     /// Replays the sessions of this agent only.
     pub agent: Option<AgentId>,
     /// Continues an interrupted run.
@@ -92,7 +95,7 @@ pub struct Plan {
 impl Plan {
     /// Digest of the settings that a resumed run must share.
     pub(crate) fn digest(&self) -> String {
-        let settings = json!({
+        let mut settings = json!({
             "candidate": self.candidate.digest_text(),
             "lane": self.lane.as_str(),
             "trials": self.trials,
@@ -104,6 +107,10 @@ impl Plan {
             "infrastructure": self.infrastructure,
             "delay_cap_ms": u64::try_from(self.delay_cap.as_millis()).unwrap_or(u64::MAX),
         });
+        // Left out where nothing is declared, so that such a run can be resumed by any build.
+        if !self.arguments.is_empty() {
+            settings["arguments"] = json!(self.arguments);
+        }
         blake3::hash(canonical(&settings).as_bytes()).to_hex().to_string()
     }
 }

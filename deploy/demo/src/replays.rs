@@ -61,6 +61,7 @@ pub(crate) async fn replay(
         concurrency: CONCURRENCY,
         faults: Some(FaultRules::parse(config_files::FAULTS).context("faults.toml of the demo is refused")?),
         model: ModelMode::Live,
+        arguments: schemas::equality::ArgumentRules::default(),
         tools: ToolCatalog::parse_json(tool_server::CATALOG).context("tools.json of the demo is refused")?,
         agent: None,
         resume: false,

@@ -220,6 +220,7 @@ impl GateConfig {
                 ModelName::Live => ModelMode::Live,
             },
             tools: self.tools.clone(),
+            policy: self.policy.clone(),
             agent: self.agent.clone(),
             resume,
             delay_scale: self.delay_scale,

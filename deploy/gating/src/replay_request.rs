@@ -36,6 +36,8 @@ pub struct ReplayRequest {
     pub model: ModelMode,
     /// Tool list (JSON) with declared effects.
     pub tools: Option<PathBuf>,
+    /// Policy whose `[argument.TOOL]` tables say which arguments make no difference to a recorded answer.
+    pub policy: Option<PathBuf>,
     /// Only sessions of this agent.
     pub agent: Option<AgentId>,
     /// Continues an interrupted run; finished trials stay.
@@ -84,7 +86,9 @@ impl ReplayRequest {
             Some(path) => ToolCatalog::parse_json(&read(path)?).with_context(|| cannot_use("tool", path))?,
             None => ToolCatalog::default(),
         };
+        let arguments = decision::read_policy(self.policy.as_deref())?.argument;
         Ok(Plan {
+            arguments,
             store: self.store,
             run: self.run,
             key_ring: resources.keys.clone(),

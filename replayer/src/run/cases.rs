@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use jsonschema::Validator;
 use schemas::canonical::canonical;
+use schemas::equality::ArgumentRules;
 use schemas::id::{CaseId, SessionId};
 use serde_json::Value;
 
@@ -16,7 +17,7 @@ use crate::world::active_trial::ReplayCase;
 pub(super) type Cases = BTreeMap<CaseId, Arc<ReplayCase>>;
 
 /// Prepares sessions, and returns their ids in order with the cases. Equal schemas are compiled once.
-pub(super) fn prepare(selected: Vec<SelectedSession>) -> (Vec<SessionId>, Cases) {
+pub(super) fn prepare(selected: Vec<SelectedSession>, rules: &ArgumentRules) -> (Vec<SessionId>, Cases) {
     let mut compiled: HashMap<String, Option<Arc<Validator>>> = HashMap::new();
     let mut sessions = Vec::with_capacity(selected.len());
     let mut cases = Cases::new();
@@ -28,7 +29,7 @@ pub(super) fn prepare(selected: Vec<SelectedSession>) -> (Vec<SessionId>, Cases)
                 compiled.entry(canonical(schema)).or_insert_with(|| compile(tool, schema)).clone();
             validators.extend(validator.map(|validator| (tool.clone(), validator)));
         }
-        let tool_index = ToolIndex::new(recording.tool_calls.clone());
+        let tool_index = ToolIndex::new(recording.tool_calls.clone(), &recording.effects, rules.clone());
         cases.insert(recording.case.clone(), Arc::new(ReplayCase { recording, tool_index, validators }));
         sessions.push(session);
     }

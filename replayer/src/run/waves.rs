@@ -81,7 +81,8 @@ impl Prepared {
             preflight::check_same_plan(&plan.run, existing, &manifest)?;
         }
         let Corpus { selected, store, snapshot, incomplete, unusable, .. } = corpus;
-        let (sessions, cases) = run_blocking(move || prepare(selected)).await;
+        let rules = plan.arguments.clone();
+        let (sessions, cases) = run_blocking(move || prepare(selected, &rules)).await;
         let source = (store, snapshot);
         Ok(Self { plan, run, existing, manifest, source, sessions, cases, incomplete, unusable, started })
     }

@@ -65,6 +65,7 @@ impl Fixture {
             faults: None,
             model: ModelMode::Recorded,
             tools: ToolCatalog::parse_json(recordings::TOOLS).expect("a tool list"),
+            arguments: schemas::equality::ArgumentRules::default(),
             agent: None,
             resume: false,
             delay_scale: 1.0,

@@ -65,6 +65,9 @@ pub(crate) struct Args {
     /// Tool list (JSON, OpenAI or MCP form) with `effect`, `reversible` and `idempotent` for each tool.
     #[arg(long, value_name = "FILE")]
     tools: Option<PathBuf>,
+    /// Policy (TOML); its tables `[argument.TOOL]` say which arguments make no difference to a recorded answer.
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
     /// Replay only sessions of this agent.
     #[arg(long, value_name = "A")]
     agent: Option<AgentId>,
@@ -141,6 +144,7 @@ fn request(args: Args) -> ReplayRequest {
             ModelName::Live => ModelMode::Live,
         },
         tools: args.tools,
+        policy: args.policy,
         agent: args.agent,
         resume: args.resume,
         delay_scale: args.delay_scale,
