@@ -123,7 +123,7 @@ pub fn analyze(request: &AnalysisRequest<'_>) -> Result<Analysis, AnalyzeError> 
         reasons: reasons::list(&evidence, answer, &need, &review, &results),
         baseline: name(baseline),
         candidate: name(candidate),
-        pairs: look.pairs.counts,
+        pairs: look.counts(),
         sampling: context.units.sampling.clone(),
         invariants: context.checked.results.clone(),
         metrics: results,

@@ -99,7 +99,7 @@ pub(crate) fn run(lane: Lane, records: Vec<TrialRecord>) -> Run {
         infrastructure: Vec::new(),
         model_retry: None,
     };
-    Run { name: format!("runs/{}", lane.as_str()), manifest, trials, notes: Vec::new() }
+    Run { name: format!("runs/{}", lane.as_str()), manifest, trials, notes: Vec::new(), imports: Vec::new() }
 }
 
 /// A run of labelled trials without transcripts; `outcomes` per case, `true` is a success.

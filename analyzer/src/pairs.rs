@@ -9,15 +9,14 @@ use schemas::trial::{Lane, TrialEnding};
 
 use crate::run::{Run, TrialRecord};
 use crate::stats::stream::StreamKey;
-use crate::verdict::PairCounts;
+use crate::verdict::{NoOutcome, PairCounts};
 
 /// Trials of one case in one run.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Arm<'a> {
     /// Complete trials.
     pub(crate) trials: Vec<&'a TrialRecord>,
-    /// Number of trials that are expected but not usable: incomplete, planned and never run, or of a case that only
-    /// the other run has.
+    /// Number of trials that are expected but not usable: incomplete, or expected of every case of the run and not there.
     pub(crate) missing: usize,
     /// Number of the missing trials that exist but are incomplete.
     pub(crate) incomplete: usize,
@@ -30,7 +29,8 @@ impl Arm<'_> {
     }
 }
 
-/// Planned cases of which neither run has a trial. Only their number is known.
+/// Cases of which only the number is known: planned ones that neither run has, and those of imported rows that name no
+/// trial.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct UnseenCases {
     /// Number of cases.
@@ -39,12 +39,41 @@ pub(crate) struct UnseenCases {
     pub(crate) baseline: usize,
     /// Candidate trials per case.
     pub(crate) candidate: usize,
+    /// Number of the cases that were planned.
+    planned: usize,
+    /// Imported rows of each lane that name no trial, in excess of the expected trials that the lane lacks. The other
+    /// cases stand for them.
+    unattributed: [usize; 2],
 }
 
 impl UnseenCases {
     /// Trials of both lanes.
     pub(crate) fn trials(&self) -> usize {
         self.cases * (self.baseline + self.candidate)
+    }
+
+    /// Number of planned cases.
+    pub(crate) fn planned(&self) -> usize {
+        self.planned
+    }
+
+    /// Adds cases for the rows of each lane that name no trial. An expected trial that the lane lacks may be the one of such
+    /// a row, so only rows in excess of those stand for trials that nothing else counts.
+    fn with_unattributed(mut self, rows: [u64; 2], counts: &PairCounts) -> Self {
+        let lacking = [counts.no_outcome_baseline.not_written, counts.no_outcome_candidate.not_written];
+        let excess =
+            |lane: usize| usize::try_from(rows[lane].saturating_sub(lacking[lane])).unwrap_or(usize::MAX);
+        self.unattributed = [excess(0), excess(1)];
+        let cases = |lane: usize, trials: usize| self.unattributed[lane].div_ceil(trials.max(1));
+        self.cases += cases(0, self.baseline).max(cases(1, self.candidate));
+        self
+    }
+
+    /// The part with this many cases, planned and other ones in proportion.
+    fn part(&self, cases: usize) -> Self {
+        let share = |number: usize| if self.cases == 0 { cases } else { number * cases / self.cases };
+        let unattributed = self.unattributed.map(|rows| (rows * cases).checked_div(self.cases).unwrap_or(0));
+        Self { cases, planned: share(self.planned), unattributed, ..*self }
     }
 }
 
@@ -111,6 +140,9 @@ pub enum PairError {
     },
 }
 
+/// A trial number is shared if at least one case in this many has it.
+const SHARED_NUMBER: usize = 5;
+
 type Grouped<'a> = BTreeMap<&'a CaseId, BTreeMap<u32, &'a TrialRecord>>;
 
 impl<'a> Pairs<'a> {
@@ -133,17 +165,19 @@ impl<'a> Pairs<'a> {
         }
         let recordings = recordings(baseline, candidate, recorded)?;
         let names: BTreeSet<&CaseId> = left.keys().chain(right.keys()).copied().collect();
+        let expected = [expected_trials(baseline, &left), expected_trials(candidate, &right)];
         let mut cases = Vec::with_capacity(names.len());
         for case in names {
             let recorded_any = recordings.get(case).and_then(|trials| trials.values().next().copied());
             let recorded = recorded_any.filter(|record| did_not_fail(record));
-            let (before, after) = (left.get(case), right.get(case));
-            let baseline = arm(baseline, before, after);
-            let candidate = arm(candidate, after, before);
+            let baseline = arm(left.get(case), expected[0]);
+            let candidate = arm(right.get(case), expected[1]);
             let slices = slices(recorded_any, &baseline, &candidate);
             cases.push(PairedCase { case, baseline, candidate, recorded, recorded_any, slices });
         }
-        let unseen = unseen(baseline, candidate, cases.len());
+        let unseen = unseen(baseline, candidate, cases.len(), expected);
+        let rows = [baseline, candidate].map(|run| run.imports.iter().map(|file| file.lost_rows).sum());
+        let unseen = unseen.with_unattributed(rows, &count(&cases, unseen));
         let counts = count(&cases, unseen);
         Ok(Self { cases, unseen, counts })
     }
@@ -186,7 +220,7 @@ impl<'a> Pairs<'a> {
     /// Keeps only these cases, plus `unseen` planned cases that neither run has.
     pub(crate) fn only(&self, wanted: &BTreeSet<&CaseId>, unseen: usize) -> Self {
         let cases: Vec<_> = self.cases.iter().filter(|case| wanted.contains(case.case)).cloned().collect();
-        let unseen = UnseenCases { cases: unseen, ..self.unseen };
+        let unseen = self.unseen.part(unseen);
         let counts = count(&cases, unseen);
         Self { cases, unseen, counts }
     }
@@ -240,6 +274,7 @@ fn recordings<'a>(
 
 fn count(cases: &[PairedCase<'_>], unseen: UnseenCases) -> PairCounts {
     let mut counts = PairCounts { cases: crate::cast::to_u64(cases.len()), ..PairCounts::default() };
+    let mut without = [NoOutcome::default(); 2];
     for PairedCase { baseline, candidate, .. } in cases {
         counts.paired += u64::from(!baseline.trials.is_empty() && !candidate.trials.is_empty());
         counts.unpaired_baseline += u64::from(candidate.present() == 0);
@@ -247,12 +282,27 @@ fn count(cases: &[PairedCase<'_>], unseen: UnseenCases) -> PairCounts {
         counts.incomplete += crate::cast::to_u64(baseline.incomplete + candidate.incomplete);
         counts.trials_baseline += crate::cast::to_u64(baseline.present());
         counts.trials_candidate += crate::cast::to_u64(candidate.present());
-        counts.missing_baseline += crate::cast::to_u64(baseline.missing + unanswered(baseline));
-        counts.missing_candidate += crate::cast::to_u64(candidate.missing + unanswered(candidate));
+        without[0].add(&lost(baseline));
+        without[1].add(&lost(candidate));
     }
-    counts.missing_baseline += crate::cast::to_u64(unseen.cases * unseen.baseline);
-    counts.missing_candidate += crate::cast::to_u64(unseen.cases * unseen.candidate);
-    counts
+    without[0].not_written += crate::cast::to_u64(unseen.planned * unseen.baseline);
+    without[1].not_written += crate::cast::to_u64(unseen.planned * unseen.candidate);
+    for (lane, rows) in without.iter_mut().zip(unseen.unattributed) {
+        lane.unattributed = crate::cast::to_u64(rows);
+    }
+    counts.with(without)
+}
+
+/// Trials of an arm that have no outcome, whatever scores them.
+fn lost(arm: &Arm<'_>) -> NoOutcome {
+    let ended = |ending| arm.trials.iter().filter(|record| record.trial.ending == ending).count();
+    NoOutcome {
+        not_written: crate::cast::to_u64(arm.missing - arm.incomplete),
+        incomplete: crate::cast::to_u64(arm.incomplete),
+        diverged: crate::cast::to_u64(ended(TrialEnding::Truncated)),
+        infrastructure: crate::cast::to_u64(ended(TrialEnding::Infrastructure)),
+        ..NoOutcome::default()
+    }
 }
 
 /// Slices of a case: those of its recording, else those of its trials. A value on which the trials disagree is
@@ -276,40 +326,38 @@ fn slices<'a>(
     found.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
 }
 
-/// Trials that a run has of a case, and the number it lacks. The expected number is the planned one. Without a plan, a
-/// run that has no trial of the case lacks as many as the other run has; otherwise it lacks none.
-fn arm<'a>(
-    run: &Run,
-    trials: Option<&BTreeMap<u32, &'a TrialRecord>>,
-    other: Option<&BTreeMap<u32, &'a TrialRecord>>,
-) -> Arm<'a> {
+/// Trials that a run has of a case, and the number it lacks of those expected.
+fn arm<'a>(trials: Option<&BTreeMap<u32, &'a TrialRecord>>, expected: usize) -> Arm<'a> {
     let existing: Vec<&TrialRecord> = trials.into_iter().flat_map(BTreeMap::values).copied().collect();
     let complete: Vec<&TrialRecord> =
         existing.iter().filter(|record| !record.is_incomplete()).copied().collect();
     let incomplete = existing.len() - complete.len();
-    let unplanned = if existing.is_empty() { other.map_or(0, BTreeMap::len) } else { 0 };
-    let planned = planned_trials(run).unwrap_or(unplanned);
-    Arm { missing: incomplete + planned.saturating_sub(existing.len()), trials: complete, incomplete }
+    Arm { missing: incomplete + expected.saturating_sub(existing.len()), trials: complete, incomplete }
 }
 
-fn planned_trials(run: &Run) -> Option<usize> {
-    run.manifest.planned_trials.map(|number| number as usize)
+/// Number of trials that a run should have of every case: the planned number, else the usual one.
+///
+/// Rows that were not written leave no trace but the unevenness of the run. So without a plan a case with fewer trials
+/// than another lacks them. The two runs may have different numbers. Where most cases share their trial numbers, the
+/// distinct numbers count too: trials 0 and 1 of one case, 1 and 2 of another, are two of three each.
+fn expected_trials(run: &Run, grouped: &Grouped<'_>) -> usize {
+    if let Some(planned) = run.manifest.planned_trials {
+        return planned as usize;
+    }
+    let most = grouped.values().map(BTreeMap::len).max().unwrap_or(0);
+    let mut cases_by_number: BTreeMap<u32, usize> = BTreeMap::new();
+    for number in grouped.values().flat_map(BTreeMap::keys) {
+        *cases_by_number.entry(*number).or_default() += 1;
+    }
+    let is_shared = |cases: &&usize| SHARED_NUMBER * **cases >= grouped.len() && **cases > 1;
+    most.max(cases_by_number.values().filter(is_shared).count())
 }
 
-/// Planned cases that neither run has.
-fn unseen(baseline: &Run, candidate: &Run, seen: usize) -> UnseenCases {
+/// Cases that neither run has.
+fn unseen(baseline: &Run, candidate: &Run, seen: usize, expected: [usize; 2]) -> UnseenCases {
     let planned = [baseline, candidate].into_iter().filter_map(|run| run.manifest.planned_cases).max();
     let cases = planned.map_or(0, |number| (number as usize).saturating_sub(seen));
-    let trials = |run: &Run, other: &Run| planned_trials(run).or(planned_trials(other)).unwrap_or(1);
-    UnseenCases { cases, baseline: trials(baseline, candidate), candidate: trials(candidate, baseline) }
-}
-
-/// Number of complete trials that ended before an outcome was known.
-pub(crate) fn unanswered(arm: &Arm<'_>) -> usize {
-    let lost = |record: &&&TrialRecord| {
-        matches!(record.trial.ending, TrialEnding::Truncated | TrialEnding::Infrastructure)
-    };
-    arm.trials.iter().filter(lost).count()
+    UnseenCases { cases, planned: cases, baseline: expected[0], candidate: expected[1], unattributed: [0; 2] }
 }
 
 fn did_not_fail(record: &TrialRecord) -> bool {

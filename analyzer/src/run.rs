@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use schemas::canonical::canonical_text;
 use schemas::exchange::{Effect, Ending};
-use schemas::trial::{Lane, RunManifest, Trial};
+use schemas::trial::{ImportRecord, Lane, RunManifest, Trial};
 
 use crate::embedding::AnswerEmbedding;
 use crate::scores::TrialScore;
@@ -23,6 +23,8 @@ pub struct Run {
     pub trials: Vec<TrialRecord>,
     /// Notes on reading the run; the verdict repeats them.
     pub notes: Vec<String>,
+    /// Records of the imported files, by commit; empty for a replayed run.
+    pub imports: Vec<ImportRecord>,
 }
 
 /// Gives every tool one effect in all runs, and adds a note to the first run if that changes an effect.

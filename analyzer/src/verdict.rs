@@ -24,7 +24,7 @@ pub use calibration::{
 };
 pub use decision::{Decision, Reason, ReasonCode};
 pub use drift::{Drift, DriftEffect, DriftStatistic, DriftedCase, PermutationUnit, ToolRate};
-pub use inputs::{FidelityCounts, PairCounts, RunIdentity};
+pub use inputs::{FidelityCounts, NoOutcome, PairCounts, RunIdentity};
 pub use invariants::{
     EnvelopeIdentity, InvariantResult, InvariantState, LaneCheck, MutationCheck, ViolationExample,
 };

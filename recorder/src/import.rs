@@ -23,6 +23,8 @@ mod tau_bench;
 mod time;
 mod transcript;
 
+use unicode_normalization::UnicodeNormalization as _;
+
 pub use arguments::{ArgumentSyntax, ToolArguments};
 pub use convert::TranscriptConverter;
 pub use converted_session::ConvertedSession;
@@ -52,5 +54,20 @@ pub fn read(
         ImportFormat::Outcomes => outcomes::read(file, columns)?,
     };
     parsed.skipped.extend(file.truncated_end());
+    parsed.transcripts.iter_mut().for_each(compose_names);
     Ok(parsed)
+}
+
+/// Puts all names into the composed form of Unicode: a file system or an editor may decompose `é`, and the name then pairs
+/// with nothing.
+fn compose_names(transcript: &mut Transcript) {
+    let compose = |text: &mut String| {
+        if !text.is_ascii() {
+            *text = text.nfc().collect();
+        }
+    };
+    compose(&mut transcript.case);
+    compose(&mut transcript.name);
+    transcript.cluster.iter_mut().for_each(compose);
+    transcript.slices.values_mut().for_each(compose);
 }

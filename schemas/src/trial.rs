@@ -133,6 +133,12 @@ columns! {
     }
 }
 
+/// Value of [`Trial::outcome_missing`]: the table says nothing about the outcome.
+pub const BLANK_LABEL: &str = "blank_label";
+
+/// Value of [`Trial::outcome_missing`]: the table has a label that cannot be read.
+pub const UNREADABLE_LABEL: &str = "unreadable_label";
+
 columns! {
     /// One replay of one case by one build, or one imported run of it.
     #[derive(Debug, Clone, PartialEq)]
@@ -206,8 +212,8 @@ columns! {
         pub weight: Option<f64>,
         /// Batch of trials that ran together, such as one invocation of the replay; null if unknown.
         pub batch: Option<String>,
-        /// Reason why the outcome of the trial is unknown: an unreadable cell, a blank label. Null if it is known or has not
-        /// been looked for.
+        /// Reason why an imported trial has no outcome: `blank_label` or `unreadable_label`. Null if the outcome is known, or
+        /// the trial was replayed.
         pub outcome_missing: Option<String>,
     }
 }
@@ -268,4 +274,35 @@ pub struct RunManifest {
     /// Retries of live model calls, in words; absent without live model calls.
     #[serde(default)]
     pub model_retry: Option<String>,
+}
+
+/// The content of `_imports/<source>.json` of a run, one for each imported file, written before the commit of its trials. It
+/// says what the import set aside; without it a row that cannot be read would leave no trace in the run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImportRecord {
+    /// [`crate::FORMAT`].
+    pub format: u32,
+    /// Version of the program that imported the file.
+    pub tool_version: String,
+    /// Name of the file, without its folders.
+    pub file: String,
+    /// Trials written.
+    pub trials: u64,
+    /// Rows or items that name no case and trial that can be read. Their outcomes are lost.
+    pub lost_rows: u64,
+    /// Trials whose label cannot be read. Their outcomes are missing.
+    pub unreadable_labels: u64,
+    /// Trials whose messages are not in the file or cannot be read. They are incomplete.
+    pub lost_messages: u64,
+    /// Trials without a label.
+    pub blank_labels: u64,
+    /// Optional cells that cannot be read; the trial lacks the value.
+    pub unreadable_cells: u64,
+    /// Repetitions of a trial that equal it, left out.
+    pub duplicates: u64,
+    /// Trials that `--trial`, `--where` or `--limit` left out.
+    pub excluded: u64,
+    /// Line and field of the first items that are set aside.
+    pub first: Vec<String>,
 }

@@ -73,7 +73,13 @@ pub(crate) fn run(lane: Lane, table: &[Vec<Outcome>]) -> Run {
             }));
         }
     }
-    Run { name: lane.as_str().to_owned(), manifest: manifest(lane, build), trials, notes: Vec::new() }
+    Run {
+        name: lane.as_str().to_owned(),
+        manifest: manifest(lane, build),
+        trials,
+        notes: Vec::new(),
+        imports: Vec::new(),
+    }
 }
 
 fn manifest(lane: Lane, build: BuildId) -> RunManifest {

@@ -66,6 +66,7 @@ pub(crate) fn run(shape: Shape, lane: Lane) -> Run {
         },
         trials,
         notes: vec![shape.text("a remark".to_owned())],
+        imports: Vec::new(),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::metrics::Measurement;
 use crate::pairs::Pairs;
 use crate::policy::Policy;
 use crate::units::SamplingUnits;
-use crate::verdict::{Decision, Drift};
+use crate::verdict::{Decision, Drift, PairCounts};
 
 /// Evidence of one look.
 pub(super) struct Evidence<'a> {
@@ -16,6 +16,7 @@ pub(super) struct Evidence<'a> {
     pub(super) pairs: &'a Pairs<'a>,
     /// Sampling units and weights of all cases.
     pub(super) units: &'a SamplingUnits<'a>,
+    pub(super) counts: PairCounts,
     pub(super) checked: &'a Checked,
     pub(super) measurement: &'a Measurement,
     pub(super) tested: &'a [Tested],

@@ -21,7 +21,9 @@ use crate::stats::normal;
 use crate::stats::spending::{Schedule, boundaries, spent};
 use crate::stats::variance::float;
 use crate::units::CaseUnits;
-use crate::verdict::{Decision, LookHistory, LookMetric, LookResult, MetricState, MonitoringKind};
+use crate::verdict::{
+    Decision, LookHistory, LookMetric, LookResult, MetricState, MonitoringKind, PairCounts,
+};
 
 /// Number of looks of an `anytime` decision that the history keeps, besides the last.
 const SHOWN_STEPS: usize = 25;
@@ -83,11 +85,17 @@ impl<'a> Look<'a> {
         self.intervals = all.map(|metric| decide::interval(metric, self.level, &tests)).collect();
     }
 
+    /// Numbers of cases and trials, with those that have no outcome.
+    pub(super) fn counts(&self) -> PairCounts {
+        self.pairs.counts.with(self.measurement.unscored)
+    }
+
     pub(super) fn evidence<'l>(&'l self, context: &'l AnalysisContext<'_>) -> Evidence<'l> {
         Evidence {
             policy: context.request.policy,
             pairs: &self.pairs,
             units: &context.units,
+            counts: self.counts(),
             checked: &context.checked,
             measurement: &self.measurement,
             tested: &self.tested,

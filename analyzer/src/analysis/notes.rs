@@ -1,13 +1,11 @@
 //! Notes of a verdict, and the digest of its corpus.
 
-use std::collections::BTreeMap;
-
-use schemas::id::CaseId;
-use schemas::trial::Lane;
+use schemas::trial::{ImportRecord, Lane};
 
 use super::evidence::Evidence;
+use crate::cast::to_u64;
 use crate::model_inputs;
-use crate::pairs::{Pairs, unanswered};
+use crate::pairs::Pairs;
 use crate::run::Run;
 use crate::tools;
 use crate::verdict::{LookHistory, MonitoringKind};
@@ -27,16 +25,9 @@ pub(super) fn notes(evidence: &Evidence<'_>, runs: [&Run; 2], history: Option<&L
         }
     }
     notes.extend(model_inputs::judge(evidence.pairs).note());
-    let counts = evidence.pairs.counts;
-    notes.extend(missing_trials_note(evidence.pairs));
+    notes.extend(missing_trials_note(evidence));
     for run in runs {
-        notes.extend(uneven_trials_note(run));
-    }
-    if counts.incomplete > 0 {
-        notes.push(format!(
-            "{} incomplete trials have lost exchanges; they count as missing",
-            counts.incomplete
-        ));
+        notes.extend(run.imports.iter().filter_map(|file| import_note(run, file)));
     }
     let undecoded = evidence.pairs.trials().flat_map(|record| &record.calls);
     let undecoded = undecoded.filter(|call| call.arguments_verbatim.is_some()).count();
@@ -71,40 +62,51 @@ fn early_stop_note(history: &LookHistory) -> Option<String> {
     })
 }
 
-/// Note on missing trials.
-fn missing_trials_note(pairs: &Pairs<'_>) -> Option<String> {
-    let counts = pairs.counts;
-    let ended = pairs.cases.iter().map(|case| unanswered(&case.baseline) + unanswered(&case.candidate));
-    let ended: usize = ended.sum();
-    let without = counts.incomplete + crate::cast::to_u64(ended);
-    let total = counts.missing_baseline + counts.missing_candidate;
-    let absent = total.saturating_sub(without);
-    (absent > 0).then(|| {
+/// Note on the trials without an outcome, by lane and cause.
+fn missing_trials_note(evidence: &Evidence<'_>) -> Option<String> {
+    let counts = evidence.counts;
+    let lanes = [("baseline", counts.no_outcome_baseline), ("candidate", counts.no_outcome_candidate)];
+    let without = lanes.into_iter().filter(|(_, without)| without.total() > 0);
+    let lanes: Vec<String> = without
+        .map(|(lane, without)| format!("{lane} trials without an outcome: {}", without.in_words()))
+        .collect();
+    (!lanes.is_empty()).then(|| {
+        let unpaired = counts.unpaired_baseline + counts.unpaired_candidate + to_u64(evidence.pairs.unseen.planned());
+        let cases = if unpaired == 0 {
+            String::new()
+        } else {
+            format!(
+                "; {} cases are only in the baseline, {} only in the candidate, {} were planned and are in neither",
+                counts.unpaired_baseline,
+                counts.unpaired_candidate,
+                evidence.pairs.unseen.planned()
+            )
+        };
         format!(
-            "{absent} expected trials do not exist: {} cases are only in the baseline, {} only in the candidate, {} were planned \
-             and are in neither. Incomplete and cut-off trials included, {} baseline and {} candidate trials are missing; the \
-             decision counts them once against the candidate and once for it",
-            counts.unpaired_baseline,
-            counts.unpaired_candidate,
-            pairs.unseen.cases,
-            counts.missing_baseline,
-            counts.missing_candidate
+            "{}; the decision counts them once against the candidate and once for it{cases}",
+            lanes.join("; ")
         )
     })
 }
 
-/// Note that a run without a plan has different numbers of trials per case.
-fn uneven_trials_note(run: &Run) -> Option<String> {
-    let mut counts: BTreeMap<&CaseId, usize> = BTreeMap::new();
-    run.own().for_each(|record| *counts.entry(&record.trial.case).or_default() += 1);
-    let (least, most) = (counts.values().min()?, counts.values().max()?);
-    (run.manifest.planned_trials.is_none() && least < most).then(|| {
-        let fewer = counts.values().filter(|count| *count < most).count();
-        format!(
-            "run {} has {most} trials of some cases and as few as {least} of others ({fewer} cases have fewer than {most}); \
-             the run has no plan, so none of these counts as missing",
-            run.name
-        )
+/// Note on what the import of a file set aside.
+fn import_note(run: &Run, file: &ImportRecord) -> Option<String> {
+    let parts = [
+        (file.lost_rows, "rows that name no trial"),
+        (file.unreadable_labels, "trials with an unreadable label"),
+        (file.lost_messages, "trials whose messages are lost"),
+        (file.unreadable_cells, "optional cells that cannot be read"),
+        (file.duplicates, "repetitions of equal trials"),
+    ];
+    let parts: Vec<String> = parts
+        .iter()
+        .filter(|(number, _)| *number > 0)
+        .map(|(number, what)| format!("{number} {what}"))
+        .collect();
+    let first =
+        if file.first.is_empty() { String::new() } else { format!(", first {}", file.first.join(", ")) };
+    (!parts.is_empty()).then(|| {
+        format!("run {}: the import of {} set aside {}{first}", run.name, file.file, parts.join(", "))
     })
 }
 

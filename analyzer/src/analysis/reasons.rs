@@ -266,7 +266,7 @@ fn why_absent(evidence: &Evidence<'_>, name: &str) -> String {
 
 fn missing(evidence: &Evidence<'_>) -> Option<Reason> {
     let (worst, best) = evidence.bounds.filter(|(worst, best)| worst != best)?;
-    let counts = evidence.pairs.counts;
+    let counts = evidence.counts;
     let truncated = evidence
         .pairs
         .trials()
@@ -279,10 +279,10 @@ fn missing(evidence: &Evidence<'_>) -> Option<Reason> {
         ReasonCode::MissingTrials
     };
     let detail = format!(
-        "{} baseline and {} candidate trials have no outcome ({truncated} diverged from their recording): counted against the \
-         candidate the decision is {}, counted for it {}",
-        counts.missing_baseline,
-        counts.missing_candidate,
+        "trials without an outcome: baseline {}, candidate {}; counted against the candidate the decision is {}, counted for it \
+         {}",
+        counts.no_outcome_baseline.in_words(),
+        counts.no_outcome_candidate.in_words(),
         worst.as_str(),
         best.as_str()
     );

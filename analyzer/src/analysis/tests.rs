@@ -137,7 +137,12 @@ fn cases_of_one_run_only_are_missing_in_the_other() {
     let verdict = default(&before, &after);
     assert_eq!((verdict.verdict, codes(&verdict)), (Decision::Inconclusive, vec![ReasonCode::MissingTrials]));
     assert_eq!((verdict.pairs.missing_baseline, verdict.pairs.missing_candidate), (0, 150));
-    assert!(verdict.notes.iter().any(|note| note.starts_with("150 expected trials do not exist")));
+    assert!(
+        verdict
+            .notes
+            .iter()
+            .any(|note| note.starts_with("candidate trials without an outcome: 150 (150 not in the run);"))
+    );
     // The reverse: the baseline's behaviour there is unknown.
     let (mut before, after) = pair(&outcomes(300, 2, 0), &outcomes(300, 2, 0));
     before.trials.retain(|record| record.trial.case.as_str() < "case-00150");
@@ -154,7 +159,12 @@ fn cases_of_one_run_only_are_missing_in_the_other() {
     after.trials.truncate(298);
     let verdict = default(&before, &after);
     assert_eq!((verdict.verdict, verdict.pairs.missing_candidate), (Decision::Approve, 2));
-    assert!(verdict.notes.iter().any(|note| note.starts_with("2 expected trials do not exist")));
+    assert!(
+        verdict
+            .notes
+            .iter()
+            .any(|note| note.starts_with("candidate trials without an outcome: 2 (2 not in the run);"))
+    );
 }
 
 #[test]
@@ -207,22 +217,69 @@ fn a_required_cost_or_tail_with_missing_trials_is_not_approved() {
 }
 
 #[test]
-fn runs_without_a_plan_may_have_different_numbers_of_trials() {
+fn runs_may_have_different_numbers_of_trials_and_uneven_cases_lack_some() {
     let (before, after) = pair(&outcomes(100, 5, 0), &outcomes(100, 3, 0));
     let verdict = default(&before, &after);
     assert_eq!((verdict.verdict, codes(&verdict)), (Decision::Approve, vec![ReasonCode::NonInferior; 2]));
     assert_eq!((verdict.pairs.missing_baseline, verdict.pairs.missing_candidate), (0, 0));
-    assert!(!verdict.notes.iter().any(|note| note.contains("do not exist")), "{:?}", verdict.notes);
-    // A note reports that a run has fewer trials of some cases.
+    assert!(!verdict.notes.iter().any(|note| note.contains("without an outcome")), "{:?}", verdict.notes);
+    // Rows that were not written leave fewer trials in some cases.
     let (before, mut after) = pair(&outcomes(100, 5, 0), &outcomes(100, 5, 0));
     after.trials.retain(|record| record.trial.trial < 4 || record.trial.case.as_str() < "case-00060");
     let verdict = default(&before, &after);
+    assert_eq!((verdict.verdict, codes(&verdict)), (Decision::Inconclusive, vec![ReasonCode::MissingTrials]));
+    assert_eq!((verdict.pairs.missing_baseline, verdict.pairs.missing_candidate), (0, 40));
+    assert_eq!(verdict.pairs.no_outcome_candidate.not_written, 40);
+    // A declared plan takes precedence.
+    after.manifest.planned_trials = Some(4);
+    let verdict = default(&before, &after);
     assert_eq!((verdict.verdict, verdict.pairs.missing_candidate), (Decision::Approve, 0));
-    assert!(
-        verdict.notes.iter().any(|note| note.contains("40 cases have fewer than 5")),
-        "{:?}",
-        verdict.notes
-    );
+    // One row of each case is not written, and the numbers of the others give it away.
+    let (before, mut after) = pair(&outcomes(100, 3, 0), &outcomes(100, 3, 0));
+    let case_number =
+        |record: &TrialRecord| record.trial.case.as_str()[5..].parse::<u32>().expect("a number");
+    after.trials.retain(|record| record.trial.trial != case_number(record) % 3);
+    let verdict = default(&before, &after);
+    assert_eq!((verdict.verdict, codes(&verdict)), (Decision::Inconclusive, vec![ReasonCode::MissingTrials]));
+    assert_eq!(verdict.pairs.missing_candidate, 100);
+}
+
+#[test]
+fn trials_without_a_label_are_missing_whatever_their_ending() {
+    for ending in [TrialEnding::Complete, TrialEnding::Failed] {
+        for (reason, expected) in [(schemas::trial::UNREADABLE_LABEL, 40), (schemas::trial::BLANK_LABEL, 0)] {
+            let (before, mut after) = pair(&outcomes(100, 3, 0), &outcomes(100, 3, 0));
+            for record in after.trials.iter_mut().filter(|record| record.trial.trial == 0).take(40) {
+                record.trial.success = None;
+                record.trial.outcome_missing = Some(reason.to_owned());
+                record.trial.ending = ending;
+            }
+            let verdict = default(&before, &after);
+            let without = verdict.pairs.no_outcome_candidate;
+            assert_eq!(without.unreadable_label, expected, "{ending:?} {reason}");
+            assert_eq!(verdict.pairs.missing_candidate, without.total());
+            if ending == TrialEnding::Complete || expected > 0 {
+                assert_eq!(without.unreadable_label + without.blank_label, 40);
+                assert_eq!(codes(&verdict), [ReasonCode::MissingTrials], "{ending:?} {reason}");
+            }
+            assert_ne!(verdict.verdict, Decision::Approve);
+        }
+    }
+}
+
+#[test]
+fn imported_rows_that_name_no_trial_are_missing_trials() {
+    let lost = |rows: u64| schemas::trial::ImportRecord { lost_rows: rows, ..Default::default() };
+    let (before, mut after) = pair(&outcomes(100, 3, 0), &outcomes(100, 3, 0));
+    after.imports = vec![lost(50), lost(10)];
+    let verdict = default(&before, &after);
+    assert_eq!((verdict.verdict, codes(&verdict)), (Decision::Inconclusive, vec![ReasonCode::MissingTrials]));
+    assert_eq!((verdict.pairs.no_outcome_candidate.unattributed, verdict.pairs.missing_baseline), (60, 0));
+    // Rows that may be those of trials that the run lacks count once.
+    after.trials.retain(|record| record.trial.trial > 0 || record.trial.case.as_str() >= "case-00020");
+    let verdict = default(&before, &after);
+    let without = verdict.pairs.no_outcome_candidate;
+    assert_eq!((without.not_written, without.unattributed, verdict.pairs.missing_candidate), (20, 40, 60));
 }
 
 #[test]

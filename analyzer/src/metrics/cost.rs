@@ -1,6 +1,6 @@
 //! Effort of the agent: time, tokens, money. Logarithms make a ratio mean the same in short and long cases.
 
-use schemas::trial::{Trial, TrialEnding};
+use schemas::trial::Trial;
 
 use crate::metrics::measured::spec;
 use crate::metrics::scalar::{self, Functional, Scalar, Score};
@@ -49,7 +49,8 @@ fn ratio(
 ) -> Result<Measured, String> {
     let score = |_: &PairedCase<'_>, record: &TrialRecord| match value(&record.trial) {
         Some(value) if value.is_finite() => Score::Known(value.max(least).ln()),
-        Some(_) | None => unknown(&record.trial),
+        // A value that was not measured, or whose cell cannot be read. It may be the one that decides.
+        Some(_) | None => Score::Missing,
     };
     let scalar = Scalar {
         score,
@@ -61,14 +62,6 @@ fn ratio(
     scalar::measure(setting, setting.start(spec(name), unit), scalar)
 }
 
-/// A trial that was cut off would have had a value; any other trial without one has none.
-fn unknown(trial: &Trial) -> Score {
-    match trial.ending {
-        TrialEnding::Truncated | TrialEnding::Infrastructure => Score::Missing,
-        TrialEnding::Complete | TrialEnding::Failed | TrialEnding::TimedOut => Score::Absent,
-    }
-}
-
 /// Share of trials above a bound: the policy's, else the 95th percentile of both lanes together. A percentile of the
 /// baseline alone would change with the relabelling, and the test would not be exact.
 fn tail(setting: Setting<'_>) -> Result<Measured, String> {
@@ -78,7 +71,7 @@ fn tail(setting: Setting<'_>) -> Result<Measured, String> {
     };
     let score = |_: &PairedCase<'_>, record: &TrialRecord| match record.trial.duration_us {
         Some(time) => Score::Known(f64::from(u8::from(time > bound))),
-        None => unknown(&record.trial),
+        None => Score::Missing,
     };
     let scalar =
         Scalar { score, functional: Functional::Mean, more_is_better: false, scale: 1.0, bounded: true };

@@ -6,7 +6,7 @@ use crate::outcome::OutcomeResult;
 use crate::pairs::Pairs;
 use crate::policy::{METRICS, Margin, MetricSpec, Policy, RATIO_RANGE_LN};
 use crate::run::TrialRecord;
-use crate::verdict::{AbsentMetric, Unit};
+use crate::verdict::{AbsentMetric, NoOutcome, Unit};
 
 /// Slice and metric of a restricted metric.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +75,8 @@ pub(crate) struct Measurement {
     pub(crate) notes: Vec<String>,
     /// Sources of `success`.
     pub(crate) outcome: OutcomeResult,
+    /// Baseline and candidate trials that ended and have no outcome, by cause.
+    pub(crate) unscored: [NoOutcome; 2],
 }
 
 impl Measurement {

@@ -5,17 +5,17 @@
 
 use schemas::exchange::Effect;
 use schemas::score::ScoreKind;
-use schemas::trial::TrialEnding;
+use schemas::trial::{BLANK_LABEL, TrialEnding, UNREADABLE_LABEL};
 
 use crate::invariants::{self, Invariant};
 use crate::metrics::measured::spec;
 use crate::metrics::scalar::{self, Functional, Scalar, Score};
 use crate::metrics::{Correction, Measured, Measurement, Setting};
 use crate::outcome::{EvaluatorResult, OutcomeResult, Sources};
-use crate::pairs::{PairedCase, Pairs};
+use crate::pairs::{Arm, PairedCase, Pairs};
 use crate::policy::DEFAULT_K;
 use crate::run::TrialRecord;
-use crate::verdict::Unit;
+use crate::verdict::{NoOutcome, Unit};
 use crate::writes;
 
 /// Sources of success on these runs.
@@ -44,13 +44,38 @@ impl<'a> Judged<'a> {
             TrialEnding::Complete | TrialEnding::Failed | TrialEnding::TimedOut => {}
         }
         match self.sources.of(case) {
+            // The table has an outcome that cannot be read: nothing else may stand in for it.
+            None if has_unreadable_label(record) => Score::Missing,
             None if self.end_state => self.end_state(case, record),
             source => match (source.and_then(|source| source.score_of(record)), record.trial.ending) {
                 (Some(success), _) => Score::Known(f64::from(u8::from(success))),
                 (None, TrialEnding::Complete) => Score::Missing,
+                (None, _) if has_unreadable_label(record) => Score::Missing,
                 (None, _) => Score::Known(0.0),
             },
         }
+    }
+
+    /// Trials of both lanes that ended and have no outcome, by cause.
+    fn unscored(&self, pairs: &Pairs<'_>) -> [NoOutcome; 2] {
+        let of = |case: &PairedCase<'_>, arm: &Arm<'_>, counts: &mut NoOutcome| {
+            for record in arm.trials.iter().filter(|record| ended_by_itself(record)) {
+                if matches!(self.score(case, record), Score::Known(_)) {
+                    continue;
+                }
+                match record.trial.outcome_missing.as_deref() {
+                    Some(UNREADABLE_LABEL) => counts.unreadable_label += 1,
+                    Some(BLANK_LABEL) if record.scores.is_empty() => counts.blank_label += 1,
+                    Some(_) | None => counts.not_scored += 1,
+                }
+            }
+        };
+        let mut counts = [NoOutcome::default(); 2];
+        for case in &pairs.cases {
+            of(case, &case.baseline, &mut counts[0]);
+            of(case, &case.candidate, &mut counts[1]);
+        }
+        counts
     }
 
     /// Whether the trial is complete, keeps the declared invariants, and made exactly the recorded writes.
@@ -75,10 +100,23 @@ impl<'a> Judged<'a> {
     }
 }
 
+fn has_unreadable_label(record: &TrialRecord) -> bool {
+    record.trial.outcome_missing.as_deref() == Some(UNREADABLE_LABEL)
+}
+
+/// Whether the trial ended without being cut off, so that it has an outcome if anything scores it.
+fn ended_by_itself(record: &TrialRecord) -> bool {
+    match record.trial.ending {
+        TrialEnding::Truncated | TrialEnding::Infrastructure => false,
+        TrialEnding::Complete | TrialEnding::Failed | TrialEnding::TimedOut => true,
+    }
+}
+
 /// Measures success, pass_k and agreement.
 pub(crate) fn measure(setting: Setting<'_>, measurement: &mut Measurement) {
     let (scoring, possible) = Judged::new(setting);
     measurement.outcome = scoring.result(setting.pairs);
+    measurement.unscored = scoring.unscored(setting.pairs);
     note_evaluators(&measurement.outcome.evaluators, &mut measurement.notes);
     if let Err(why) = possible {
         for name in ["success", "pass_k", "agreement"] {

@@ -106,6 +106,7 @@ pub(super) fn run(name: &str, lane: Lane, trials: Vec<TrialRecord>, recordings: 
             model_retry: None,
         },
         notes: Vec::new(),
+        imports: Vec::new(),
         trials: own
             .chain(old)
             .map(|(mut record, lane)| {

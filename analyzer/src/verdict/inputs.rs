@@ -29,13 +29,104 @@ pub struct PairCounts {
     pub trials_baseline: u64,
     /// Trials of the candidate, incomplete ones included.
     pub trials_candidate: u64,
-    /// Baseline trials without an outcome: planned and not run, of a case that only the other run has, incomplete,
-    /// truncated, or failed by the infrastructure.
+    /// Baseline trials without an outcome, whatever the cause: the sum of `no_outcome_baseline`.
     #[serde(default)]
     pub missing_baseline: u64,
-    /// Candidate trials without an outcome.
+    /// Candidate trials without an outcome, whatever the cause: the sum of `no_outcome_candidate`.
     #[serde(default)]
     pub missing_candidate: u64,
+    /// Baseline trials without an outcome, by cause.
+    #[serde(default)]
+    pub no_outcome_baseline: NoOutcome,
+    /// Candidate trials without an outcome, by cause.
+    #[serde(default)]
+    pub no_outcome_candidate: NoOutcome,
+}
+
+/// Numbers of trials of one lane without an outcome, by cause. Each counts once as a success and once as a failure.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NoOutcome {
+    /// Expected trials that the run does not have: planned and not run, not written to the imported table, or of a case
+    /// that only the other run has.
+    pub not_written: u64,
+    /// Imported rows that belong to no known trial, in excess of `not_written`.
+    pub unattributed: u64,
+    /// Trials whose label is blank in the imported table.
+    pub blank_label: u64,
+    /// Trials whose label in the imported table cannot be read.
+    pub unreadable_label: u64,
+    /// Trials that the evaluator or the end-state check did not score.
+    pub not_scored: u64,
+    /// Trials that have lost exchanges.
+    pub incomplete: u64,
+    /// Trials that left their recording and stopped there.
+    pub diverged: u64,
+    /// Trials in which the harness, its environment or the model provider failed.
+    pub infrastructure: u64,
+}
+
+impl NoOutcome {
+    /// All trials of the lane without an outcome.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.causes().iter().map(|(number, _)| number).sum()
+    }
+
+    /// The numbers with their causes in words that complete "trials without an outcome: 3 …".
+    #[must_use]
+    pub fn causes(&self) -> [(u64, &'static str); 8] {
+        let Self {
+            not_written,
+            unattributed,
+            blank_label,
+            unreadable_label,
+            not_scored,
+            incomplete,
+            diverged,
+            infrastructure,
+        } = *self;
+        [
+            (not_written, "not in the run"),
+            (unattributed, "in rows that name no trial"),
+            (blank_label, "with a blank label"),
+            (unreadable_label, "with an unreadable label"),
+            (not_scored, "not scored"),
+            (incomplete, "incomplete"),
+            (diverged, "diverged from the recording"),
+            (infrastructure, "failed by the infrastructure"),
+        ]
+    }
+
+    /// The total with its causes, such as `3 (2 not scored, 1 incomplete)`.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        let causes = self.causes().into_iter().filter(|(number, _)| *number > 0);
+        let causes: Vec<String> = causes.map(|(number, cause)| format!("{number} {cause}")).collect();
+        if causes.is_empty() { "0".to_owned() } else { format!("{} ({})", self.total(), causes.join(", ")) }
+    }
+
+    /// Adds the counts of other trials.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.not_written += other.not_written;
+        self.unattributed += other.unattributed;
+        self.blank_label += other.blank_label;
+        self.unreadable_label += other.unreadable_label;
+        self.not_scored += other.not_scored;
+        self.incomplete += other.incomplete;
+        self.diverged += other.diverged;
+        self.infrastructure += other.infrastructure;
+    }
+}
+
+impl PairCounts {
+    /// The counts with more trials without an outcome, of the baseline and of the candidate.
+    pub(crate) fn with(mut self, unscored: [NoOutcome; 2]) -> Self {
+        self.no_outcome_baseline.add(&unscored[0]);
+        self.no_outcome_candidate.add(&unscored[1]);
+        self.missing_baseline = self.no_outcome_baseline.total();
+        self.missing_candidate = self.no_outcome_candidate.total();
+        self
+    }
 }
 
 /// Replayed answers of both lanes by how they were found.

@@ -103,12 +103,13 @@ pub async fn read_run(
     for row in exchanges {
         by_session.entry(row.session.clone()).or_default().push(row);
     }
+    let imports = store.import_records().await?;
     let record = |trial: Trial| {
         let rows = by_session.remove(&trial.session).unwrap_or_default();
         assemble(trial, rows, invariants)
     };
     let trials = trials.into_iter().map(record).collect();
-    let mut run = Run { name: location.to_owned(), manifest, trials, notes: Vec::new() };
+    let mut run = Run { name: location.to_owned(), manifest, trials, notes: Vec::new(), imports };
     if repeated > 0 {
         run.notes.push(format!(
             "{repeated} trials of run {location} were failed by the infrastructure and run again by --resume; only the last attempt counts"

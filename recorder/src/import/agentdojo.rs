@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use schemas::trial::TrialEnding;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::chat_message::{self, ChatMessage};
 use super::file::ImportFile;
@@ -25,8 +26,8 @@ struct AgentDojoRow {
 struct Metadata {
     suite_name: Option<String>,
     model: Option<String>,
-    success: Option<bool>,
-    security: Option<bool>,
+    success: Value,
+    security: Value,
     user_task_id: Option<String>,
     injection_task_id: Option<String>,
     attack_type: Option<String>,
@@ -37,11 +38,11 @@ struct Metadata {
 pub(super) fn read(file: &ImportFile) -> ParsedFile {
     let mut parsed = ParsedFile::default();
     for item in file.items() {
-        match file.decode::<AgentDojoRow>(item) {
+        match file.decode_or_without::<AgentDojoRow>(item, "messages") {
             // Metadata of the file, not of a session.
-            Ok(AgentDojoRow { messages: None, metadata })
+            Ok((AgentDojoRow { messages: None, metadata }, None))
                 if item.0 == 1 && metadata.user_task_id.is_none() => {}
-            Ok(row) => match transcript(file, item.0, row) {
+            Ok((row, error)) => match transcript(file, item.0, row, error) {
                 Ok(transcript) => parsed.transcripts.push(transcript),
                 Err(item) => parsed.skipped.push(item),
             },
@@ -51,7 +52,12 @@ pub(super) fn read(file: &ImportFile) -> ParsedFile {
     parsed
 }
 
-fn transcript(file: &ImportFile, line: u64, row: AgentDojoRow) -> Result<Transcript, SkippedItem> {
+fn transcript(
+    file: &ImportFile,
+    line: u64,
+    row: AgentDojoRow,
+    unreadable: Option<SkippedItem>,
+) -> Result<Transcript, SkippedItem> {
     let missing = |field: &str| file.skipped_item(line, field, "expected a value, found nothing".to_owned());
     let Metadata {
         suite_name,
@@ -65,10 +71,10 @@ fn transcript(file: &ImportFile, line: u64, row: AgentDojoRow) -> Result<Transcr
     } = row.metadata;
     let suite = suite_name.ok_or_else(|| missing("metadata.suite_name"))?;
     let task = user_task_id.ok_or_else(|| missing("metadata.user_task_id"))?;
-    let messages = row.messages.ok_or_else(|| missing("messages"))?;
     let mut warnings = Vec::new();
-    let mut messages = chat_message::messages("messages", messages, &mut warnings)
-        .map_err(|misread| misread.at(file, line))?;
+    let (mut messages, lost_messages) =
+        chat_message::messages_or_error(file, line, "messages", row.messages, unreadable, &mut warnings);
+    let label = chat_message::label(file, line, "metadata.success", &success);
     for message in &mut messages {
         // The format writes `error` always, as null without an error.
         if message.role == TranscriptRole::Tool && message.is_error.is_none() {
@@ -82,7 +88,7 @@ fn transcript(file: &ImportFile, line: u64, row: AgentDojoRow) -> Result<Transcr
     if let Some(injection) = injection_task_id {
         name = format!("{name}/{injection}");
         slices.insert("injection".to_owned(), injection);
-        slices.extend(security.map(|through| ("attack_succeeded".to_owned(), through.to_string())));
+        slices.extend(security.as_bool().map(|through| ("attack_succeeded".to_owned(), through.to_string())));
     }
     Ok(Transcript {
         line,
@@ -95,7 +101,10 @@ fn transcript(file: &ImportFile, line: u64, row: AgentDojoRow) -> Result<Transcr
         messages,
         reported: ReportedTotals::default(),
         started_at: None,
-        success,
+        success: label.as_ref().ok().copied().flatten(),
+        unreadable_label: label.err(),
+        lost_messages,
+        unreadable_cells: Vec::new(),
         ending: if error.is_some() { TrialEnding::Failed } else { TrialEnding::Complete },
         ending_detail: error,
         slices,

@@ -27,9 +27,9 @@ pub(super) struct ChatMessage {
     requestor: Option<String>,
     /// tau2: boolean; AgentDojo: text or null.
     error: Value,
-    timestamp: Option<String>,
-    usage: Option<ChatUsage>,
-    cost: Option<f64>,
+    timestamp: Value,
+    usage: Value,
+    cost: Value,
     raw_data: Value,
     /// AgentDojo: the call that a tool message answers.
     tool_call: Value,
@@ -68,14 +68,14 @@ struct TokenDetails {
 
 /// An unreadable field of a message, without file and line.
 #[derive(Debug)]
-pub(super) struct FieldError {
+struct FieldError {
     field: String,
     detail: String,
 }
 
 impl FieldError {
     /// Adds file and line.
-    pub(super) fn at(self, file: &ImportFile, line: u64) -> SkippedItem {
+    fn at(self, file: &ImportFile, line: u64) -> SkippedItem {
         file.skipped_item(line, &self.field, self.detail)
     }
 }
@@ -84,7 +84,7 @@ impl FieldError {
 ///
 /// # Errors
 /// A role is unknown, or a tool call has no name.
-pub(super) fn messages(
+fn messages(
     list: &str,
     messages: Vec<ChatMessage>,
     warnings: &mut Vec<ImportWarning>,
@@ -111,8 +111,8 @@ impl ChatMessage {
                 return Err(FieldError { field: "role".to_owned(), detail });
             }
         };
-        let at = self.timestamp.as_deref().and_then(time::parse);
-        if at.is_none() && self.timestamp.is_some() {
+        let at = self.timestamp.as_str().and_then(time::parse);
+        if at.is_none() && !self.timestamp.is_null() {
             warnings.push(ImportWarning::TimeUnreadable);
         }
         let calls = self.tool_calls.unwrap_or_default().into_iter().enumerate();
@@ -120,7 +120,9 @@ impl ChatMessage {
             calls.map(|(index, call)| call.into_call(index)).collect();
         let error_text = self.error.as_str().map(str::to_owned);
         let text = text(&self.content).filter(|text| !text.is_empty());
-        let usage = self.usage.unwrap_or_default();
+        // Counts that cannot be read are absent; the message stays.
+        let usage: ChatUsage =
+            serde_json::from_value::<Option<ChatUsage>>(self.usage).ok().flatten().unwrap_or_default();
         let answered = self.tool_call.get("function").and_then(Value::as_str).map(str::to_owned);
         Ok(TranscriptMessage {
             role,
@@ -136,7 +138,7 @@ impl ChatMessage {
                 input_tokens: usage.prompt_tokens,
                 output_tokens: usage.completion_tokens,
                 cached_tokens: usage.prompt_tokens_details.and_then(|details| details.cached_tokens),
-                cost_usd: self.cost,
+                cost_usd: self.cost.as_f64().filter(|cost| *cost >= 0.0),
             },
             finish_reason: self.raw_data.get("finish_reason").and_then(Value::as_str).map(str::to_owned),
         })
@@ -201,7 +203,70 @@ pub(super) fn task(value: &Value) -> Option<String> {
     }
 }
 
+/// The number of a trial: 0 if the file has none; absent for a value that is no whole number.
+pub(super) fn trial(value: &Value) -> Option<u32> {
+    match value {
+        Value::Null => Some(0),
+        Value::Number(number) => {
+            let number = number.as_f64().filter(|number| number.fract() == 0.0)?;
+            format!("{number:.0}").parse().ok()
+        }
+        Value::Bool(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => None,
+    }
+}
+
+/// The success label of a reward: absent where the file has none.
+///
+/// # Errors
+/// The value is neither a reward from 0 to 1 nor a boolean.
+pub(super) fn label(
+    file: &ImportFile,
+    line: u64,
+    field: &str,
+    reward: &Value,
+) -> Result<Option<bool>, SkippedItem> {
+    let known = match reward {
+        Value::Null => return Ok(None),
+        Value::Bool(flag) => Some(*flag),
+        Value::Number(number) => {
+            number.as_f64().filter(|number| (0.0..=1.0 + ROUNDING).contains(number)).map(is_success)
+        }
+        Value::String(_) | Value::Array(_) | Value::Object(_) => None,
+    };
+    let unreadable = || {
+        let detail =
+            format!("expected a reward from 0 to 1, a boolean, or null where unknown, found {reward}");
+        file.skipped_item(line, field, detail)
+    };
+    known.map(Some).ok_or_else(unreadable)
+}
+
+/// The messages of a session, or why they are lost.
+pub(super) fn messages_or_error(
+    file: &ImportFile,
+    line: u64,
+    list: &str,
+    found: Option<Vec<ChatMessage>>,
+    error: Option<SkippedItem>,
+    warnings: &mut Vec<ImportWarning>,
+) -> (Vec<TranscriptMessage>, Option<SkippedItem>) {
+    let read = match (error, found) {
+        (Some(error), _) => Err(error),
+        (None, None) => {
+            Err(file.skipped_item(line, list, "expected a list of messages, found nothing".to_owned()))
+        }
+        (None, Some(found)) => messages(list, found, warnings).map_err(|misread| misread.at(file, line)),
+    };
+    match read {
+        Ok(messages) => (messages, None),
+        Err(error) => (Vec::new(), Some(error)),
+    }
+}
+
+/// Largest rounding error of a reward.
+const ROUNDING: f64 = 1e-6;
+
 /// Whether a reward is a success: tau-bench and tau2-bench require 1, up to rounding.
 pub(super) fn is_success(reward: f64) -> bool {
-    reward >= 1.0 - 1e-6
+    reward >= 1.0 - ROUNDING
 }

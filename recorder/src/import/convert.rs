@@ -13,7 +13,7 @@ use schemas::exchange::{Confidence, Edge, Ending, Exchange, Identifier, Link, Pr
 use schemas::id::{AgentId, CaseId, ExchangeId, IdError, SessionId};
 use schemas::keys::Digest;
 use schemas::session::{CloseReason, SessionClose};
-use schemas::trial::Trial;
+use schemas::trial::{BLANK_LABEL, Trial, TrialEnding, UNREADABLE_LABEL};
 
 use super::converted_session::ConvertedSession;
 use super::format::ImportFormat;
@@ -69,6 +69,9 @@ impl<'a> TranscriptConverter<'a> {
     pub fn convert(&mut self, mut transcript: Transcript) -> Result<ConvertedSession, SkippedItem> {
         let line = transcript.line;
         let has_transcript = !transcript.messages.is_empty();
+        if let (Some(item), ImportInto::Store { .. }) = (&transcript.lost_messages, self.plan.into) {
+            return Err(item.clone());
+        }
         if !has_transcript && matches!(self.plan.into, ImportInto::Store { .. }) {
             let cause =
                 transcript.ending_detail.as_deref().and_then(|detail| detail.lines().next()).unwrap_or("");
@@ -105,6 +108,14 @@ impl<'a> TranscriptConverter<'a> {
         let session = SessionId::parse(&session).map_err(|error| ("task", error))?;
         Ok(SessionNames { agent, case, session })
     }
+}
+
+/// Reason why a trial has no outcome. A trial that failed without a label is a failure.
+fn outcome_missing(transcript: &Transcript) -> Option<&'static str> {
+    if transcript.unreadable_label.is_some() {
+        return Some(UNREADABLE_LABEL);
+    }
+    (transcript.success.is_none() && transcript.ending == TrialEnding::Complete).then_some(BLANK_LABEL)
 }
 
 fn shorten(name: &str) -> String {
@@ -260,12 +271,17 @@ impl SessionAssembler<'_, '_> {
         let ImportInto::Run { build, lane } = self.converter.plan.into else { return None };
         let transcript = &self.transcript;
         let has_transcript = !self.drafts.is_empty();
-        if transcript.success.is_none() {
+        if transcript.unreadable_label.is_some() {
+            stats.add_warning(ImportWarning::LabelUnreadable);
+        } else if transcript.success.is_none() {
             stats.add_warning(ImportWarning::LabelMissing);
         }
-        if !has_transcript && self.converter.plan.format != ImportFormat::Outcomes {
+        if transcript.lost_messages.is_some() {
+            stats.add_warning(ImportWarning::MessagesLost);
+        } else if !has_transcript && self.converter.plan.format != ImportFormat::Outcomes {
             stats.add_warning(ImportWarning::TranscriptMissing);
         }
+        transcript.unreadable_cells.iter().for_each(|_| stats.add_warning(ImportWarning::CellUnreadable));
         let usage = self.usage();
         Some(Trial {
             model_fidelity: None,
@@ -275,7 +291,7 @@ impl SessionAssembler<'_, '_> {
             cluster: transcript.cluster.clone(),
             weight: transcript.weight,
             batch: None,
-            outcome_missing: None,
+            outcome_missing: outcome_missing(transcript).map(str::to_owned),
             tenant: self.converter.plan.tenant.clone(),
             agent: self.names.agent.clone(),
             build: Some(build.clone()),
@@ -299,7 +315,11 @@ impl SessionAssembler<'_, '_> {
             fidelity: None,
             divergences: Vec::new(),
             fault_plan: None,
-            complete: has_transcript.then_some(true),
+            complete: if transcript.lost_messages.is_some() {
+                Some(false)
+            } else {
+                has_transcript.then_some(true)
+            },
             slices: transcript.slices.clone(),
         })
     }

@@ -84,6 +84,7 @@ impl ImportFile {
         }
         let (bytes, truncation) =
             if raw.starts_with(&ZSTD_MAGIC) { decompress_zstd(name, &raw)? } else { (raw, None) };
+        let bytes = utf16_to_utf8(&bytes).unwrap_or(bytes);
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Err(ImportFileError::Empty { file: name.to_owned() });
         }
@@ -155,6 +156,29 @@ impl ImportFile {
         lines.filter(|(_, line)| !line.trim_ascii().is_empty()).collect()
     }
 
+    /// Deserializes an item, and again without its messages if they are what cannot be read.
+    ///
+    /// # Errors
+    /// Line, field and column at which the text is not a `T`, with or without messages.
+    pub(super) fn decode_or_without<T: DeserializeOwned>(
+        &self,
+        item: FileItem<'_>,
+        messages: &str,
+    ) -> Result<(T, Option<SkippedItem>), SkippedItem> {
+        let error = match self.decode(item) {
+            Ok(row) => return Ok((row, None)),
+            Err(error) => error,
+        };
+        let without = serde_json::from_slice::<serde_json::Value>(item.1).ok().and_then(|mut value| {
+            value.as_object_mut()?.remove(messages)?;
+            serde_json::from_value(value).ok()
+        });
+        match without {
+            Some(row) => Ok((row, Some(error))),
+            None => Err(error),
+        }
+    }
+
     /// Deserializes an item.
     ///
     /// # Errors
@@ -200,10 +224,22 @@ fn decompress_zstd(name: &str, raw: &[u8]) -> Result<(Vec<u8>, Option<String>), 
     }
 }
 
+/// Decodes UTF-16 with a byte order mark, in which spreadsheets save "Unicode text"; absent for other content.
+fn utf16_to_utf8(bytes: &[u8]) -> Option<Vec<u8>> {
+    let unit: fn([u8; 2]) -> u16 = match bytes {
+        [0xff, 0xfe, ..] => u16::from_le_bytes,
+        [0xfe, 0xff, ..] => u16::from_be_bytes,
+        _ => return None,
+    };
+    let (units, _) = bytes[2..].as_chunks::<2>();
+    let decoded = char::decode_utf16(units.iter().map(|pair| unit(*pair)));
+    Some(decoded.map(|letter| letter.unwrap_or(char::REPLACEMENT_CHARACTER)).collect::<String>().into_bytes())
+}
+
 fn stem(path: &str) -> String {
     let name = path.rsplit(['/', '\\']).next().unwrap_or(path);
     let name = name.strip_suffix(".zst").unwrap_or(name);
-    let suffixes = [".jsonl", ".json", ".csv", ".parquet"];
+    let suffixes = [".jsonl", ".json", ".csv", ".tsv", ".txt", ".parquet"];
     let name = suffixes.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(name);
     name.chars().filter(|letter| !letter.is_control()).collect()
 }

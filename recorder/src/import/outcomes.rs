@@ -3,7 +3,9 @@
 //! Required columns: `case`, `trial`, `success`. Optional ones: `seconds`, `input_tokens`, `output_tokens`, `cost`, `error`,
 //! `answer`, `cluster`, `weight`, `slice.NAME` for each slice, and in Parquet `embedding`. Other columns are ignored and listed.
 
+mod cell;
 mod columns;
+mod csv_dialect;
 mod csv_table;
 mod parquet_table;
 mod row;
@@ -51,21 +53,101 @@ mod tests {
     }
 
     #[test]
-    fn skipped_rows_have_line_and_column() {
-        let text = "case,trial,success,seconds\na,0,1,1\na,0,1,1\nb,x,1,1\nc,0,maybe,1\nd,0,1,-1\ne,0,1\n,0,1,1\nf,0,,\n";
+    fn only_a_row_that_names_no_trial_is_skipped() {
+        let text = "case,trial,success,seconds\na,0,1,1\nb,x,1,1\nc,0,maybe,1\nd,0,1,-1\ne,0,1\n,0,1,1\nf,0,,nan\n\
+                    g,0,None,1\n,,,\nh,0,1,1,,\n";
         let parsed = parse(text, &[]).expect("the header is complete");
-        let positions: Vec<_> = parsed.skipped.iter().map(|item| (item.line, item.field.as_str())).collect();
+        let skipped: Vec<_> = parsed.skipped.iter().map(|item| (item.line, item.field.as_str())).collect();
+        assert_eq!(skipped, [(3, "trial"), (6, ""), (7, "case")]);
+        let read: Vec<_> = parsed
+            .transcripts
+            .iter()
+            .map(|one| (one.case.as_str(), one.success, one.has_lost_outcome(), one.unreadable_cells.len()))
+            .collect();
         assert_eq!(
-            positions,
-            [(3, "trial"), (4, "trial"), (5, "success"), (6, "seconds"), (7, ""), (8, "case")]
+            read,
+            [
+                ("a", Some(true), false, 0),
+                ("c", None, true, 0),
+                ("d", Some(true), false, 1),
+                ("f", None, false, 1),
+                ("g", None, true, 0),
+                ("h", Some(true), false, 0),
+            ]
         );
-        assert_eq!(parsed.transcripts.len(), 2);
-        assert_eq!(parsed.transcripts[1].success, None);
-        let message = parsed.skipped[2].to_string();
+        let message =
+            parsed.transcripts[1].unreadable_label.as_ref().expect("maybe is no outcome").to_string();
         assert_eq!(
             message,
-            "t.csv:5: success: expected 0, 1, true, false, or nothing where unknown, found \"maybe\""
+            "t.csv:4: success: expected 1, 0, true, false, yes, no, pass, fail, or a blank cell where unknown, found \"maybe\""
         );
+        let message = parsed.transcripts[2].unreadable_cells[0].to_string();
+        assert_eq!(message, "t.csv:5: seconds: expected a number of at least 0, such as 1.5, found \"-1\"");
+    }
+
+    #[test]
+    fn spreadsheet_exports_are_read() {
+        let rows = |separator: &str, end: &str, decimal: &str| {
+            let rows = [
+                ["case", "trial", "success", "seconds"],
+                ["a", "0.0", "t", "1.5"],
+                ["b", "1", "failed", "2"],
+            ];
+            let rows = rows.map(|row| row.join(separator));
+            rows.join(end).replace("1.5", decimal).replace("0.0", &"0.0".replace('.', &decimal[1..2])) + end
+        };
+        let tables = [
+            rows(",", "\n", "1.5"),
+            rows(";", "\r\n", "1,5"),
+            rows(";", "\r", "1.5"),
+            rows("\t", "\r\n", "1,5"),
+            format!("\u{feff}{}", rows(";", "\n", "1,5")),
+            format!("sep=;\r\n{}", rows(";", "\r\n", "1,5")),
+            format!("\"SEP=|\"\n{}", rows("|", "\n", "1.5")),
+        ];
+        let utf16: Vec<u8> = std::iter::once(0xfeff_u16)
+            .chain(rows("\t", "\r\n", "1,5").encode_utf16())
+            .flat_map(u16::to_le_bytes)
+            .collect();
+        for bytes in tables.into_iter().map(String::into_bytes).chain([utf16]) {
+            let shown = String::from_utf8_lossy(&bytes).into_owned();
+            let file = ImportFile::decompress("t.csv", bytes).expect("reads");
+            let parsed = read(&file, &OutcomeColumns::default()).expect(&shown);
+            assert_eq!(parsed.skipped, [], "{shown}");
+            let read: Vec<_> = parsed
+                .transcripts
+                .iter()
+                .map(|one| (one.case.as_str(), one.trial, one.success, one.reported.duration_us))
+                .collect();
+            assert_eq!(
+                read,
+                [("a", 0, Some(true), Some(1_500_000)), ("b", 1, Some(false), Some(2_000_000))],
+                "{shown}"
+            );
+        }
+    }
+
+    #[test]
+    fn two_decimal_marks_are_refused() {
+        let text = "case;trial;success;seconds\na;0;1;1,5\nb;0;1;1.234\n";
+        let error = parse(text, &[]).expect_err("1.234 may be 1234").to_string();
+        assert_eq!(
+            error,
+            "t.csv:3: seconds: expected one decimal mark in the whole table; write all numbers with a point, \
+             found \"1.234\", and the other mark on line 2"
+        );
+    }
+
+    #[test]
+    fn lines_are_counted_as_editors_count_them() {
+        for end in ["\n", "\r\n", "\r"] {
+            let rows = ["case,trial,success", "\"a", "b\",0,1", "", "c,x,1", "d,0,1", "e,y,1"];
+            let parsed = parse(&rows.join(end), &[]).expect("the header is complete");
+            let lines: Vec<u64> = parsed.skipped.iter().map(|item| item.line).collect();
+            assert_eq!(lines, [5, 7], "{end:?}");
+            let lines: Vec<u64> = parsed.transcripts.iter().map(|one| one.line).collect();
+            assert_eq!(lines, [2, 6], "{end:?}");
+        }
     }
 
     #[test]

@@ -8,8 +8,10 @@ use super::transcript::Transcript;
 pub struct ParsedFile {
     /// The sessions, in file order.
     pub transcripts: Vec<Transcript>,
-    /// Items that cannot be read.
+    /// Items that name no trial that can be read.
     pub skipped: Vec<SkippedItem>,
+    /// Further lost rows: those of a damaged file, of which one item of `skipped` names the first.
+    pub more_lost_rows: u64,
     /// Columns of an outcome table that import does not use.
     pub ignored_columns: Vec<String>,
 }

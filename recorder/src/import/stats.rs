@@ -55,6 +55,18 @@ pub enum ImportWarning {
     /// A session has no success label, so it counts as unscored.
     #[strum(to_string = "sessions without a label")]
     LabelMissing,
+    /// A success label cannot be read. The trial's outcome is missing.
+    #[strum(to_string = "trials whose label cannot be read, so their outcome is missing")]
+    LabelUnreadable,
+    /// The messages of a trial are not in the file or cannot be read. The trial is incomplete.
+    #[strum(to_string = "trials whose messages are lost, so their outcome is missing")]
+    MessagesLost,
+    /// An optional value cannot be read. The trial lacks it.
+    #[strum(to_string = "optional values that cannot be read, left out")]
+    CellUnreadable,
+    /// A trial occurs again with equal values. Import leaves the repetition out.
+    #[strum(to_string = "repetitions of equal trials, left out")]
+    DuplicateTrial,
     /// A trial has no messages. It counts by its success label alone.
     #[strum(to_string = "trials without a transcript")]
     TranscriptMissing,

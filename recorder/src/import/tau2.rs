@@ -14,6 +14,7 @@ use super::chat_message::{self, ChatMessage};
 use super::file::{FileItem, ImportFile};
 use super::parsed_file::ParsedFile;
 use super::skipped::SkippedItem;
+use super::stats::ImportWarning;
 use super::time;
 use super::transcript::{ReportedTotals, Transcript};
 
@@ -60,20 +61,15 @@ struct Task {
 struct Simulation {
     task_id: Value,
     #[serde(default)]
-    trial: Option<u32>,
+    trial: Value,
     #[serde(default)]
-    start_time: Option<String>,
+    start_time: Value,
     #[serde(default)]
-    termination_reason: Option<String>,
+    termination_reason: Value,
     #[serde(default)]
-    reward_info: Option<RewardInfo>,
-    messages: Vec<ChatMessage>,
-}
-
-#[derive(Debug, Deserialize)]
-struct RewardInfo {
+    reward_info: Value,
     #[serde(default)]
-    reward: Option<f64>,
+    messages: Option<Vec<ChatMessage>>,
 }
 
 /// Values of the header that apply to all sessions.
@@ -112,7 +108,9 @@ pub(super) fn read(file: &ImportFile) -> ParsedFile {
         FileHeader::default()
     }));
     for item in items {
-        let row = file.decode::<Simulation>(item).and_then(|row| transcript(file, item.0, row, &context));
+        let row = file
+            .decode_or_without::<Simulation>(item, "messages")
+            .and_then(|(row, error)| transcript(file, item.0, row, error, &context));
         match row {
             Ok(transcript) => parsed.transcripts.push(transcript),
             Err(item) => parsed.skipped.push(item),
@@ -157,16 +155,32 @@ fn transcript(
     file: &ImportFile,
     line: u64,
     row: Simulation,
+    error: Option<SkippedItem>,
     context: &FileContext,
 ) -> Result<Transcript, SkippedItem> {
     let case = chat_message::task(&row.task_id).ok_or_else(|| {
         file.skipped_item(line, "task_id", format!("expected a number or a text, found {}", row.task_id))
     })?;
+    let trial = chat_message::trial(&row.trial).ok_or_else(|| {
+        file.skipped_item(line, "trial", format!("expected a whole number, found {}", row.trial))
+    })?;
     let mut warnings = Vec::new();
-    let messages = chat_message::messages("messages", row.messages, &mut warnings)
-        .map_err(|misread| misread.at(file, line))?;
-    let trial = row.trial.unwrap_or(0);
-    let ending = ending(row.termination_reason.as_deref());
+    let (messages, lost_messages) =
+        chat_message::messages_or_error(file, line, "messages", row.messages, error, &mut warnings);
+    let label = match &row.reward_info {
+        Value::Object(info) => {
+            let reward = info.get("reward").unwrap_or(&Value::Null);
+            chat_message::label(file, line, "reward_info.reward", reward)
+        }
+        Value::Null => Ok(None),
+        other => chat_message::label(file, line, "reward_info", other),
+    };
+    let started_at = row.start_time.as_str().and_then(time::parse);
+    if started_at.is_none() && !row.start_time.is_null() {
+        warnings.push(ImportWarning::TimeUnreadable);
+    }
+    let reason = row.termination_reason.as_str();
+    let ending = ending(reason);
     let domain = context.domain.clone();
     Ok(Transcript {
         line,
@@ -178,10 +192,13 @@ fn transcript(
         model: context.model.clone(),
         messages,
         reported: ReportedTotals::default(),
-        started_at: row.start_time.as_deref().and_then(time::parse),
-        success: row.reward_info.and_then(|info| info.reward).map(chat_message::is_success),
+        started_at,
+        success: label.as_ref().ok().copied().flatten(),
+        unreadable_label: label.err(),
+        lost_messages,
+        unreadable_cells: Vec::new(),
         ending,
-        ending_detail: row.termination_reason.filter(|_| ending != TrialEnding::Complete),
+        ending_detail: reason.filter(|_| ending != TrialEnding::Complete).map(str::to_owned),
         slices: BTreeMap::from_iter(domain.map(|domain| ("domain".to_owned(), domain))),
         cluster: None,
         weight: None,
@@ -219,6 +236,37 @@ mod tests {
             assert_eq!((one.case.as_str(), one.trial, one.success), ("7", 1, Some(true)));
             assert_eq!((one.agent.as_deref(), one.opening.as_deref()), (Some("airline"), Some("fix it")));
         }
+    }
+
+    #[test]
+    fn a_trial_without_messages_or_with_an_unreadable_reward_stays() {
+        let rows = [
+            r#"{"task_id":"7","trial":0.0,"reward_info":{"reward":0.0}}"#,
+            r#"{"task_id":"7","trial":1,"reward_info":{"reward":0.0},"messages":[{"role":"alien"}]}"#,
+            r#"{"task_id":"7","trial":2,"reward_info":{"reward":1.0},"messages":"gone"}"#,
+            r#"{"task_id":"7","trial":3,"reward_info":{"reward":"error"},"messages":[{"role":"user","content":"hi"}]}"#,
+            r#"{"task_id":"7","trial":4,"reward_info":null,"messages":[{"role":"user","content":"hi"}]}"#,
+            r#"{"task_id":"7","trial":"x","messages":[]}"#,
+        ];
+        let text = format!("{HEAD}}}\n{}\n", rows.join("\n"));
+        let parsed = read(&ImportFile::decompress("x.json", text.into_bytes()).expect("reads"));
+        let found: Vec<_> = parsed
+            .transcripts
+            .iter()
+            .map(|one| (one.trial, one.success, one.lost_messages.is_some(), one.unreadable_label.is_some()))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                (0, Some(false), true, false),
+                (1, Some(false), true, false),
+                (2, Some(true), true, false),
+                (3, None, false, true),
+                (4, None, false, false),
+            ]
+        );
+        let skipped: Vec<String> = parsed.skipped.iter().map(ToString::to_string).collect();
+        assert_eq!(skipped, ["x.json:7: trial: expected a whole number, found \"x\""]);
     }
 
     #[test]

@@ -20,21 +20,24 @@ const DOMAINS: [&str; 2] = ["airline", "retail"];
 struct TauBenchRow {
     task_id: Value,
     #[serde(default)]
-    trial: Option<u32>,
+    trial: Value,
     #[serde(default)]
-    reward: Option<f64>,
+    reward: Value,
     #[serde(default)]
     info: Value,
-    traj: Vec<ChatMessage>,
     #[serde(default)]
-    source_path: Option<String>,
+    traj: Option<Vec<ChatMessage>>,
+    #[serde(default)]
+    source_path: Value,
 }
 
 /// Parses every session of the file.
 pub(super) fn read(file: &ImportFile) -> ParsedFile {
     let mut parsed = ParsedFile::default();
     for item in file.items() {
-        let row = file.decode::<TauBenchRow>(item).and_then(|row| transcript(file, item.0, row));
+        let row = file
+            .decode_or_without::<TauBenchRow>(item, "traj")
+            .and_then(|(row, error)| transcript(file, item.0, row, error));
         match row {
             Ok(transcript) => parsed.transcripts.push(transcript),
             Err(item) => parsed.skipped.push(item),
@@ -61,24 +64,33 @@ fn trial_is_task_index(transcripts: &[Transcript]) -> bool {
         && transcripts.iter().all(|transcript| transcript.case == transcript.trial.to_string())
 }
 
-fn transcript(file: &ImportFile, line: u64, row: TauBenchRow) -> Result<Transcript, SkippedItem> {
+fn transcript(
+    file: &ImportFile,
+    line: u64,
+    row: TauBenchRow,
+    error: Option<SkippedItem>,
+) -> Result<Transcript, SkippedItem> {
     let case = chat_message::task(&row.task_id).ok_or_else(|| {
         file.skipped_item(line, "task_id", format!("expected a number or a text, found {}", row.task_id))
     })?;
+    let trial = chat_message::trial(&row.trial).ok_or_else(|| {
+        file.skipped_item(line, "trial", format!("expected a whole number, found {}", row.trial))
+    })?;
     let mut warnings = Vec::new();
-    let mut messages =
-        chat_message::messages("traj", row.traj, &mut warnings).map_err(|misread| misread.at(file, line))?;
+    let (mut messages, lost_messages) =
+        chat_message::messages_or_error(file, line, "traj", row.traj, error, &mut warnings);
+    let label = chat_message::label(file, line, "reward", &row.reward);
     for message in &mut messages {
         if message.role == TranscriptRole::Tool && message.is_error.is_none() {
             message.is_error = Some(reports_error(message));
         }
     }
     let crash = row.info.get("error").and_then(Value::as_str).map(str::to_owned);
-    let domain = domain(file, &messages, row.source_path.as_deref());
+    let domain = domain(file, &messages, row.source_path.as_str());
     Ok(Transcript {
         line,
         case,
-        trial: row.trial.unwrap_or(0),
+        trial,
         name: String::new(),
         agent: domain.map(str::to_owned),
         model: None,
@@ -86,7 +98,10 @@ fn transcript(file: &ImportFile, line: u64, row: TauBenchRow) -> Result<Transcri
         messages,
         reported: ReportedTotals::default(),
         started_at: None,
-        success: row.reward.map(chat_message::is_success),
+        success: label.as_ref().ok().copied().flatten(),
+        unreadable_label: label.err(),
+        lost_messages,
+        unreadable_cells: Vec::new(),
         ending: if crash.is_some() { TrialEnding::Failed } else { TrialEnding::Complete },
         ending_detail: crash,
         slices: BTreeMap::from_iter(domain.map(|domain| ("domain".to_owned(), domain.to_owned()))),
@@ -146,7 +161,9 @@ mod tests {
             "{\"task_id\":0,\"traj\":[{\"role\":\"alien\"}]}\n{\"task_id\":1,\n{\"task_id\":2,\"traj\":[{\"role\":\"user\",\"content\":\"x\"}]}",
         );
         let positions: Vec<_> = parsed.skipped.iter().map(|item| (item.line, item.field.as_str())).collect();
-        assert_eq!(positions, [(1, "traj[0].role"), (2, "")]);
-        assert_eq!(parsed.transcripts.len(), 1);
+        assert_eq!(positions, [(2, "")]);
+        let [lost, complete] = &parsed.transcripts[..] else { panic!("two trials") };
+        let lost = lost.lost_messages.as_ref().map(|item| (item.line, item.field.as_str()));
+        assert_eq!((lost, &complete.lost_messages), (Some((1, "traj[0].role")), &None));
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemas::exchange::{Redaction, Usage};
 use schemas::trial::TrialEnding;
 
+use super::skipped::SkippedItem;
 use super::stats::ImportWarning;
 
 /// Author of a message.
@@ -98,6 +99,12 @@ pub struct Transcript {
     pub started_at: Option<i64>,
     /// Success label; absent if unknown.
     pub success: Option<bool>,
+    /// Success label that cannot be read; the outcome is then missing.
+    pub unreadable_label: Option<SkippedItem>,
+    /// Messages that the file lacks or that cannot be read; the trial is then incomplete.
+    pub lost_messages: Option<SkippedItem>,
+    /// Optional values that cannot be read, and are absent.
+    pub unreadable_cells: Vec<SkippedItem>,
     /// Ending of the trial.
     pub ending: TrialEnding,
     /// Cause of an ending other than complete.
@@ -113,6 +120,31 @@ pub struct Transcript {
 }
 
 impl Transcript {
+    /// Whether the outcome of the trial is lost: its label or its messages cannot be read.
+    #[must_use]
+    pub fn has_lost_outcome(&self) -> bool {
+        self.unreadable_label.is_some() || self.lost_messages.is_some()
+    }
+
+    /// The first value in which another transcript of the trial differs; absent if both say the same.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Option<&'static str> {
+        let label = |one: &Self| (one.success, one.unreadable_label.is_some());
+        let checks = [
+            ("success", label(self) == label(other)),
+            ("ending", self.ending == other.ending && self.ending_detail == other.ending_detail),
+            ("answer", self.reported.answer == other.reported.answer),
+            ("duration", self.reported.duration_us == other.reported.duration_us),
+            ("tokens or cost", self.reported.usage == other.reported.usage),
+            ("embedding", self.reported.embedding == other.reported.embedding),
+            ("start", self.started_at == other.started_at),
+            ("cluster or weight", self.cluster == other.cluster && self.weight == other.weight),
+            ("agent or model", self.agent == other.agent && self.model == other.model),
+            ("messages", self.opening == other.opening && self.messages == other.messages),
+        ];
+        checks.into_iter().find(|(_, equal)| !equal).map(|(name, _)| name)
+    }
+
     /// Whether the slice has this value.
     #[must_use]
     pub fn is_in(&self, slice: &str, value: &str) -> bool {

@@ -16,6 +16,7 @@
 //! | `_manifests/<sequence>-<tag>/<n>.chunks` | file that stores each chunk of each session, of one folder |
 //! | `_manifests/<sequence>-<tag>/<n>.replaced` | replaced files of one folder, each with its replacement |
 //! | `run.json` | manifest of a run of trials |
+//! | `_imports/<source>.json` | what the import of a file into a run set aside |
 //!
 //! `<source>` is `<topic>-<partition>`, the name of a journal or of an import, or `~maintenance`, percent-encoded.
 //! `<position>` and `<sequence>` have 20 digits. Readers of other systems need the tables and, to ignore files of batches

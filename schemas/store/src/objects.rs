@@ -9,15 +9,19 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
 use schemas::FORMAT;
-use schemas::trial::RunManifest;
+use schemas::trial::{ImportRecord, RunManifest};
 use serde::de::DeserializeOwned;
 
+use crate::commit::escape;
 use crate::error::StoreError;
 use crate::keyring::KeyRing;
 use crate::location;
 
 /// Path of the manifest of a run.
 const MANIFEST: &str = "run.json";
+
+/// Folder of the records of the imported files of a run.
+const IMPORTS: &str = "_imports";
 
 /// Requests to the object store in flight at a time.
 pub(crate) const CONCURRENT_REQUESTS: usize = 16;
@@ -264,6 +268,35 @@ impl Store {
         } else {
             Err(StoreError::ManifestExists { location: self.location.clone() })
         }
+    }
+}
+
+impl Store {
+    /// Writes the record of an imported file of a run. An earlier record of the same commit is replaced: its import ended
+    /// before the commit.
+    ///
+    /// # Errors
+    /// The disk or object store failed.
+    pub async fn put_import_record(&self, commit: &str, record: &ImportRecord) -> Result<(), StoreError> {
+        let path = format!("{IMPORTS}/{}.json", escape(commit));
+        let text = serde_json::to_vec_pretty(record)
+            .map_err(|error| StoreError::Metadata { path: path.clone(), detail: error.to_string() })?;
+        let written = self.objects.put(&self.path(&path)?, PutPayload::from(text)).await;
+        written.map(drop).map_err(self.object_error(&path))
+    }
+
+    /// Reads the records of the imported files of a run, sorted by commit; empty for a replayed run.
+    ///
+    /// # Errors
+    /// A record cannot be read or parsed, or has another format version.
+    pub async fn import_records(&self) -> Result<Vec<ImportRecord>, StoreError> {
+        let mut records = Vec::new();
+        for path in self.list(IMPORTS).await? {
+            if let Some(bytes) = self.get(&path).await? {
+                records.push(parse_versioned(&self.display_path(&path), &bytes)?);
+            }
+        }
+        Ok(records)
     }
 }
 

@@ -7,10 +7,12 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::ValueEnum;
-use recorder::import::{ImportFormat, ImportInto, ImportPlan, OutcomeColumns, TranscriptConverter};
+use recorder::import::{
+    ImportFormat, ImportInto, ImportPlan, ImportWarning, OutcomeColumns, TranscriptConverter,
+};
 use schemas::id::{AgentId, BuildId, IncarnationId, TenantId};
 use schemas::tools::ToolCatalog;
-use schemas::trial::Lane;
+use schemas::trial::{ImportRecord, Lane};
 use store::{Batch, ChunkIndex};
 
 use crate::clock;
@@ -18,12 +20,13 @@ use crate::context::Context;
 use crate::exit::{Failure, Status};
 
 mod destination;
+mod duplicates;
 mod inputs;
 mod summary;
 
 use destination::Destination;
 use inputs::{InputFile, Selection};
-use summary::ImportSummary;
+use summary::{FileSummary, ImportSummary};
 
 const AFTER_HELP: &str = "\
 Example:
@@ -54,6 +57,13 @@ pub(crate) struct Args {
     /// The sessions were selected by their outcome, so no test compares their means.
     #[arg(long, requires = "run")]
     outcome_selected: bool,
+    /// The run has N trials of every case; a case with fewer lacks them. Without it, the case with the most says so.
+    #[arg(long, requires = "run", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    trials: Option<u32>,
+    /// Import although the outcomes of up to N rows are lost: rows that name no trial, labels and messages that cannot be
+    /// read. The verdict counts each once against the candidate and once for it.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    max_skipped: u64,
     /// Import only trials with this number.
     #[arg(long, value_name = "N")]
     trial: Option<u32>,
@@ -134,6 +144,8 @@ struct ConvertedFile {
     source: String,
     sessions: u64,
     batch: Batch,
+    /// Record of the import; absent if the destination is a store.
+    record: Option<ImportRecord>,
 }
 
 /// Runs `foreshadow import`.
@@ -141,7 +153,8 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Fai
     let into = into(&args)?;
     let location = args.store.as_deref().or(args.run.as_deref()).unwrap_or_default();
     let store = context.open_store(location)?;
-    let mut destination = Destination::read(&store, &into, args.outcome_selected, args.format.into()).await?;
+    let mut destination =
+        Destination::read(&store, &into, args.outcome_selected, args.trials, args.format.into()).await?;
     let selection =
         Selection::parse(args.trial, &args.filters, args.limit, columns(&args)?).map_err(Failure::usage)?;
     let tools = match &args.tools {
@@ -155,7 +168,8 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Fai
         (selection, inputs)
     });
     let (selection, inputs) = read.await.map_err(Failure::work)?;
-    let inputs = inputs?;
+    let mut inputs = inputs?;
+    duplicates::leave_out(&mut inputs, args.run.is_some())?;
     let mut summary = ImportSummary::new(location, args.format.into());
     let converted =
         convert(&args, context, &into, &tools, &selection, inputs, &mut destination, &mut summary)?;
@@ -163,6 +177,8 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Fai
         summary.show(context.console);
         let hint = if summary.excluded > 0 {
             "; --trial, --where or --limit excludes every session"
+        } else if summary.stats.warnings.contains_key(&ImportWarning::DuplicateTrial) {
+            ": the run already has every trial of the files"
         } else if summary.skipped.is_empty() {
             ": the files contain no session"
         } else {
@@ -170,8 +186,18 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Fai
         };
         return Err(Failure::work(anyhow::anyhow!("nothing imported{hint}")));
     }
+    if args.run.is_some() {
+        refuse_lost_outcomes(&summary, args.max_skipped, context)?;
+    }
     destination.create_manifest(&store).await?;
     for file in converted {
+        // The record comes first: trials without it would hide what is set aside.
+        if let Some(record) = &file.record {
+            store.put_import_record(&file.source, record).await.map_err(Failure::work)?;
+        }
+        if file.sessions == 0 {
+            continue;
+        }
         let first = store.resume_position(&file.source).await.map_err(Failure::work)?;
         store.delete_orphans(&file.source).await.map_err(Failure::work)?;
         let next = first + file.sessions;
@@ -182,6 +208,19 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Fai
     }
     summary.show(context.console);
     Ok(Status::Success)
+}
+
+/// Refuses an import that loses more outcomes than allowed.
+fn refuse_lost_outcomes(summary: &ImportSummary, allowed: u64, context: &Context<'_>) -> Result<(), Failure> {
+    let lost = summary.lost_outcomes();
+    if lost <= allowed {
+        return Ok(());
+    }
+    summary.show_items(context.console);
+    Err(Failure::work(anyhow::anyhow!(
+        "the outcomes of {lost} rows are lost, and --max-skipped allows {allowed}; nothing was written: correct the rows above, or \
+         pass --max-skipped {lost} to import the other rows and count these as missing"
+    )))
 }
 
 /// The column mapping of an outcome table.
@@ -237,7 +276,7 @@ fn convert(
     let bar = context.console.progress("importing", total as u64);
     let mut files = Vec::with_capacity(inputs.len());
     let mut sessions_before = 0;
-    for file in inputs {
+    for mut file in inputs {
         let source = selection.source_name(&file.source);
         if !file.transcripts.is_empty() {
             destination.refuse_repeated_file(&source, file.source.name())?;
@@ -255,32 +294,35 @@ fn convert(
             sessions_before,
         });
         let mut batch = Batch::default();
-        let mut sessions = 0;
-        summary.add_file(file.skipped, file.ignored_columns, file.excluded);
-        for transcript in file.transcripts {
+        let mut part = FileSummary::default();
+        for transcript in std::mem::take(&mut file.transcripts) {
             bar.inc(1);
-            if let Some(item) = destination.claim(&file.source, &transcript)? {
-                summary.skipped.push(item);
-                continue;
-            }
+            let outcome = transcript.unreadable_label.clone().or_else(|| transcript.lost_messages.clone());
+            let cells = transcript.unreadable_cells.clone();
             match converter.convert(transcript) {
                 Ok(converted) => {
-                    destination.refuse_duplicate(&converted, file.source.name())?;
-                    summary.stats.add(&converted.stats);
-                    sessions += 1;
+                    if destination.has_equal(&converted, file.source.name())? {
+                        file.duplicates += 1;
+                        continue;
+                    }
+                    part.stats.add(&converted.stats);
+                    part.unreadable_outcomes.extend(outcome);
+                    part.unreadable_cells.extend(cells);
                     batch.exchanges.extend(converted.exchanges.into_iter().map(Box::new));
                     batch.chunks.extend(converted.chunks);
                     batch.closes.extend(converted.close);
                     batch.trials.extend(converted.trial);
                     batch.embeddings.extend(converted.embedding);
                 }
-                Err(item) => summary.skipped.push(item),
+                Err(item) => file.skipped.push(item),
             }
         }
+        (0..file.duplicates).for_each(|_| part.stats.add_warning(ImportWarning::DuplicateTrial));
         sessions_before = converter.sessions_converted();
-        if sessions > 0 {
-            files.push(ConvertedFile { source, sessions, batch });
-        }
+        let sessions = part.stats.sessions;
+        let record = args.run.is_some().then(|| part.record(&file));
+        files.push(ConvertedFile { source, sessions, batch, record });
+        summary.add_file(file, part);
     }
     bar.finish_and_clear();
     Ok(files)

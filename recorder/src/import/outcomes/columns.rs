@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use schemas::trial::TrialEnding;
+use unicode_normalization::UnicodeNormalization as _;
 
 use crate::import::file::ImportFile;
 
@@ -16,13 +17,18 @@ const OPTIONAL: [&str; 8] =
 /// Prefix of the columns of slices.
 const SLICE_PREFIX: &str = "slice.";
 
+/// The name of a column as compared: without white space around it, in the composed form of Unicode.
+pub(super) fn normalised_name(name: &str) -> String {
+    name.trim().nfc().collect()
+}
+
 /// An outcome table, or a mapping of its columns, that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OutcomeTableError {
     /// The table lacks a column.
     #[error(
-        "{file}:1: no column {column:?}, found {found}; a table needs case,trial,success: \
-         map another column with --column {name}=COLUMN"
+        "{file}:1: no column {column:?}, found {found}; a table needs case,trial,success, separated by commas, semicolons or \
+         tabs: map another column with --column {name}=COLUMN"
     )]
     Missing {
         /// Path as given on the command line.
@@ -103,7 +109,7 @@ impl OutcomeColumns {
         let bad = || OutcomeTableError::Mapping { text: text.to_owned() };
         let (name, columns) = text.split_once('=').ok_or_else(bad)?;
         let is_slice = name.strip_prefix(SLICE_PREFIX).is_some_and(|slice| !slice.is_empty());
-        let columns: Vec<String> = columns.split('+').map(str::to_owned).collect();
+        let columns: Vec<String> = columns.split('+').map(normalised_name).collect();
         if !(REQUIRED.contains(&name) || OPTIONAL.contains(&name) || is_slice)
             || columns.iter().any(String::is_empty)
         {

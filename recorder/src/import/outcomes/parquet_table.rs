@@ -16,7 +16,7 @@ use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 
-use super::columns::{OutcomeColumns, OutcomeTableError};
+use super::columns::{OutcomeColumns, OutcomeTableError, normalised_name};
 use super::row::RowReader;
 use crate::import::file::ImportFile;
 use crate::import::parsed_file::ParsedFile;
@@ -41,9 +41,9 @@ pub(super) fn read(file: &ImportFile, columns: &OutcomeColumns) -> Result<Parsed
     let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(bytes, options)
         .map_err(|error| unreadable(&error))?;
     let schema = builder.schema().clone();
-    let names: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
+    let names: Vec<String> = schema.fields().iter().map(|field| normalised_name(field.name())).collect();
     let embedding = names.iter().position(|name| name == EMBEDDING);
-    let mut rows = RowReader::new(file, columns, names)?;
+    let mut rows = RowReader::new(file, columns, names, false)?;
     rows.parsed.ignored_columns.retain(|name| name != EMBEDDING);
     let used = rows.map.used();
     for index in &used {
@@ -59,6 +59,7 @@ pub(super) fn read(file: &ImportFile, columns: &OutcomeColumns) -> Result<Parsed
         return Err(wrong_type(file, EMBEDDING, found, "a list of 32 or 64 bit floating point numbers"));
     }
     let wanted = used.iter().copied().chain(embedding);
+    let total = u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0);
     let mask = ProjectionMask::roots(builder.parquet_schema(), wanted);
     let reader = builder.with_projection(mask).with_batch_size(BATCH_ROWS).build();
     let mut position = ReadPosition { line: 1, length: None };
@@ -68,6 +69,7 @@ pub(super) fn read(file: &ImportFile, columns: &OutcomeColumns) -> Result<Parsed
             Err(error) => {
                 let detail = format!("the rows from here on cannot be read ({error}); copy the file again");
                 rows.parsed.skipped.push(file.skipped_item(position.line, "", detail));
+                rows.parsed.more_lost_rows = total.saturating_sub(position.line);
                 break;
             }
         }
@@ -100,7 +102,11 @@ fn read_batch(
     embedded: bool,
     position: &mut ReadPosition,
 ) -> Result<(), OutcomeTableError> {
-    let column = |name: &str| batch.column_by_name(name);
+    let column = |name: &str| {
+        let fields = batch.schema_ref().fields();
+        let index = fields.iter().position(|field| normalised_name(field.name()) == name)?;
+        Some(batch.column(index))
+    };
     let decoded: Vec<Option<&ArrayRef>> = (0..rows.map.names.len())
         .map(|index| used.contains(&index).then(|| column(&rows.map.names[index])).flatten())
         .collect();
@@ -117,8 +123,9 @@ fn read_batch(
                 rows.read(position.line, &record, embedding)?;
             }
             Err(found) => {
+                rows.read(position.line, &record, None)?;
                 let detail = format!("expected a list of finite numbers, not all 0, found {found}");
-                rows.parsed.skipped.push(rows.file.skipped_item(position.line, EMBEDDING, detail));
+                rows.add_unreadable_cell(rows.file.skipped_item(position.line, EMBEDDING, detail));
             }
         }
         position.line += 1;
@@ -259,16 +266,18 @@ mod tests {
         columns.push(("embedding", Arc::new(lists.finish())));
         let parsed = parse(columns).expect("all there");
         assert_eq!(parsed.ignored_columns, ["mood"]);
-        let [a, b] = &parsed.transcripts[..] else { panic!("two rows") };
+        let [a, b, c, d] = &parsed.transcripts[..] else { panic!("four rows") };
         assert_eq!(
             (a.success, a.reported.duration_us, a.is_in("tier", "gold")),
             (Some(true), Some(1_500_000), true)
         );
         assert_eq!(a.reported.embedding.as_deref(), Some([0.5, -1.0].as_slice()));
         assert_eq!((b.success, b.reported.duration_us, b.reported.embedding.as_ref()), (None, None, None));
-        let skipped: Vec<String> = parsed.skipped.iter().map(ToString::to_string).collect();
+        let cells = c.unreadable_cells.iter().chain(&d.unreadable_cells);
+        let cells: Vec<String> = cells.map(ToString::to_string).collect();
+        assert_eq!((c.success, parsed.skipped.len()), (Some(false), 0));
         assert_eq!(
-            skipped,
+            cells,
             [
                 "t.parquet:3: embedding: expected a list of finite numbers, not all 0, found NaN at index 1",
                 "t.parquet:4: embedding: expected a list of finite numbers, not all 0, found 2 zeros"
@@ -280,7 +289,7 @@ mod tests {
     fn skipped_rows_have_their_number() {
         let parsed = parse(required()).expect("all there");
         let positions: Vec<_> = parsed.skipped.iter().map(|item| (item.line, item.field.as_str())).collect();
-        assert_eq!((positions, parsed.transcripts.len()), (vec![(3, "trial"), (4, "trial")], 2));
+        assert_eq!((positions, parsed.transcripts.len()), (vec![(3, "trial")], 3));
     }
 
     #[test]

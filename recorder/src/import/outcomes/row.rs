@@ -1,23 +1,26 @@
 //! Rows of an outcome table, as cells of text, converted to transcripts.
 
-use std::collections::HashMap;
-
 use schemas::exchange::Usage;
 
+use super::cell::{self, DecimalMark};
 use super::columns::{ColumnMap, OutcomeColumns, OutcomeTableError};
-use crate::import::chat_message::is_success;
 use crate::import::file::ImportFile;
 use crate::import::parsed_file::ParsedFile;
 use crate::import::skipped::SkippedItem;
 use crate::import::transcript::{ReportedTotals, Transcript};
 
-/// Converts rows to transcripts and skips the ones that cannot be read.
+/// Columns of numbers.
+const NUMBERS: [&str; 7] = ["trial", "success", "seconds", "input_tokens", "output_tokens", "cost", "weight"];
+
+/// Converts rows to transcripts and skips the ones that name no trial.
 pub(super) struct RowReader<'a> {
     pub(super) file: &'a ImportFile,
     columns: &'a OutcomeColumns,
     pub(super) map: ColumnMap,
-    /// Line of the first row of each trial.
-    first_lines: HashMap<(String, u32), u64>,
+    /// Whether a comma can be the decimal mark.
+    decimal_comma: bool,
+    /// Line of the first number with each decimal mark: point, comma.
+    first_marks: [Option<u64>; 2],
     pub(super) parsed: ParsedFile,
 }
 
@@ -30,13 +33,15 @@ impl<'a> RowReader<'a> {
         file: &'a ImportFile,
         columns: &'a OutcomeColumns,
         names: Vec<String>,
+        decimal_comma: bool,
     ) -> Result<Self, OutcomeTableError> {
         let map = ColumnMap::new(file, columns, names)?;
         let parsed = ParsedFile { ignored_columns: map.unused(), ..ParsedFile::default() };
-        Ok(Self { file, columns, map, first_lines: HashMap::new(), parsed })
+        Ok(Self { file, columns, map, decimal_comma, first_marks: [None; 2], parsed })
     }
 
-    /// Reads a row; `line` is its number in the file, from 1.
+    /// Reads a row; `line` is its number in the file, from 1. A row of blank cells, which spreadsheets write below a table, is
+    /// none.
     ///
     /// # Errors
     /// A cell makes the whole table unusable.
@@ -46,35 +51,25 @@ impl<'a> RowReader<'a> {
         record: &csv::StringRecord,
         embedding: Option<Vec<f32>>,
     ) -> Result<(), OutcomeTableError> {
-        let row = OutcomeRow { file: self.file, columns: self.columns, line, record, map: &self.map };
+        if record.iter().all(|cell| cell.trim().is_empty()) {
+            return Ok(());
+        }
+        let (file, decimal_comma) = (self.file, self.decimal_comma);
+        let row = OutcomeRow { file, columns: self.columns, line, record, map: &self.map, decimal_comma };
         let weight = row.weight()?;
-        let transcript = row.transcript(embedding).map(|transcript| Transcript { weight, ..transcript });
-        match transcript.and_then(|transcript| check_unique(&row, &mut self.first_lines, transcript)) {
-            Ok(transcript) => self.parsed.transcripts.push(transcript),
+        row.check_decimal_marks(&mut self.first_marks)?;
+        match row.transcript(embedding) {
+            Ok(transcript) => self.parsed.transcripts.push(Transcript { weight, ..transcript }),
             Err(item) => self.parsed.skipped.push(item),
         }
         Ok(())
     }
-}
 
-/// Rejects a second row of a trial, which would count twice.
-fn check_unique(
-    row: &OutcomeRow<'_>,
-    first_lines: &mut HashMap<(String, u32), u64>,
-    transcript: Transcript,
-) -> Result<Transcript, SkippedItem> {
-    let mut key = transcript.case.clone();
-    // Rows of one case may differ in a slice; the user may filter by it.
-    for (slice, value) in &transcript.slices {
-        key.push_str(&format!("\n{slice}={value}"));
-    }
-    match first_lines.insert((key, transcript.trial), row.line) {
-        None => Ok(transcript),
-        Some(line) => Err(row.skipped(
-            "trial",
-            &format!("a trial of case {:?} once", transcript.case),
-            &format!("it again, first on line {line}"),
-        )),
+    /// Adds a value of the last row that cannot be read.
+    pub(super) fn add_unreadable_cell(&mut self, item: SkippedItem) {
+        if let Some(transcript) = self.parsed.transcripts.last_mut().filter(|one| one.line == item.line) {
+            transcript.unreadable_cells.push(item);
+        }
     }
 }
 
@@ -84,6 +79,7 @@ struct OutcomeRow<'a> {
     line: u64,
     record: &'a csv::StringRecord,
     map: &'a ColumnMap,
+    decimal_comma: bool,
 }
 
 impl OutcomeRow<'_> {
@@ -101,39 +97,52 @@ impl OutcomeRow<'_> {
         self.map.values.get(name).map(|indices| self.joined(indices)).filter(|text| !text.is_empty())
     }
 
-    fn number(&self, name: &str) -> Result<Option<f64>, SkippedItem> {
-        let Some(text) = self.text(name) else { return Ok(None) };
-        let number = text.parse::<f64>().ok().filter(|number| number.is_finite() && *number >= 0.0);
-        number.map(Some).ok_or_else(|| self.skipped(name, "a number of at least 0", &format!("{text:?}")))
+    /// A number from 0; absent where the cell is blank or cannot be read.
+    fn number(&self, name: &str, unreadable: &mut Vec<SkippedItem>) -> Option<f64> {
+        let text = self.text(name)?;
+        let number = cell::number(&text, self.decimal_comma).map(|(number, _)| number);
+        let number = number.filter(|number| *number >= 0.0);
+        if number.is_none() {
+            unreadable.push(self.skipped(name, "a number of at least 0, such as 1.5", &format!("{text:?}")));
+        }
+        number
     }
 
-    fn tokens(&self, name: &str) -> Result<Option<u64>, SkippedItem> {
-        let number = self.number(name)?;
-        // Spreadsheets may write an integer as 12.0.
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a token count is far below 2^53"
-        )]
-        Ok(number.map(|number| number.round() as u64))
+    fn tokens(&self, name: &str, unreadable: &mut Vec<SkippedItem>) -> Option<u64> {
+        let text = self.text(name)?;
+        let number = cell::whole_number(&text, self.decimal_comma);
+        if number.is_none() {
+            unreadable.push(self.skipped(name, "a whole number of at least 0", &format!("{text:?}")));
+        }
+        number
     }
 
+    /// The row as a trial.
+    ///
+    /// # Errors
+    /// The row names no case and trial that can be read.
     fn transcript(&self, embedding: Option<Vec<f32>>) -> Result<Transcript, SkippedItem> {
         let columns = self.map.names.len();
-        if self.record.len() != columns {
+        let has_more = self.record.iter().skip(columns).any(|cell| !cell.trim().is_empty());
+        if self.record.len() < columns || has_more {
             return Err(self.skipped("", &format!("{columns} columns"), &self.record.len().to_string()));
         }
         let case = self.text("case").ok_or_else(|| self.skipped("case", "the name of a case", "nothing"))?;
-        let trial = self.trial()?;
+        let text = self.text("trial").unwrap_or_default();
+        let trial = cell::trial(&text, self.decimal_comma).ok_or_else(|| {
+            self.skipped("trial", "a whole number, or a text that ends with one", &format!("{text:?}"))
+        })?;
+        let label = self.success();
         let error = self.text("error");
-        let seconds = self.number("seconds")?;
+        let mut unreadable = Vec::new();
+        let seconds = self.number("seconds", &mut unreadable);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates")]
         let duration_us = seconds.map(|seconds| (seconds * 1e6).round() as u64);
         let usage = Usage {
-            input_tokens: self.tokens("input_tokens")?,
-            output_tokens: self.tokens("output_tokens")?,
+            input_tokens: self.tokens("input_tokens", &mut unreadable),
+            output_tokens: self.tokens("output_tokens", &mut unreadable),
             cached_tokens: None,
-            cost_usd: self.number("cost")?,
+            cost_usd: self.number("cost", &mut unreadable),
         };
         let slices = self.map.slices.iter().map(|(slice, indices)| (slice.clone(), self.joined(indices)));
         Ok(Transcript {
@@ -147,7 +156,10 @@ impl OutcomeRow<'_> {
             messages: Vec::new(),
             reported: ReportedTotals { duration_us, usage, answer: self.text("answer"), embedding },
             started_at: None,
-            success: self.success()?,
+            success: label.as_ref().ok().copied().flatten(),
+            unreadable_label: label.err(),
+            lost_messages: None,
+            unreadable_cells: unreadable,
             ending: self.columns.ending(error.as_deref()),
             ending_detail: error,
             slices: slices.filter(|(_, value)| !value.is_empty()).collect(),
@@ -155,6 +167,32 @@ impl OutcomeRow<'_> {
             weight: None,
             warnings: Vec::new(),
         })
+    }
+
+    /// Remembers the decimal marks of the row's numbers.
+    ///
+    /// # Errors
+    /// The table has numbers with a point and numbers with a comma, so `1,234` may be either of two numbers.
+    fn check_decimal_marks(&self, first: &mut [Option<u64>; 2]) -> Result<(), OutcomeTableError> {
+        for name in NUMBERS {
+            let text = self.text(name).unwrap_or_default();
+            let Some((_, Some(mark))) = cell::number(&text, self.decimal_comma) else { continue };
+            let (own, other) = match mark {
+                DecimalMark::Point => (0, 1),
+                DecimalMark::Comma => (1, 0),
+            };
+            first[own].get_or_insert(self.line);
+            if let Some(line) = first[other] {
+                return Err(OutcomeTableError::Cell {
+                    file: self.file.name().to_owned(),
+                    line: self.line,
+                    column: name.to_owned(),
+                    expected: "one decimal mark in the whole table; write all numbers with a point",
+                    found: format!("{text:?}, and the other mark on line {line}"),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// The sampling weight; absent if the table has no such column.
@@ -167,8 +205,8 @@ impl OutcomeRow<'_> {
             return Ok(None);
         }
         let text = self.text("weight").unwrap_or_default();
-        let number = text.parse::<f64>().ok().filter(|number| number.is_finite() && *number > 0.0);
-        number.map(Some).ok_or_else(|| OutcomeTableError::Cell {
+        let number = cell::number(&text, self.decimal_comma).map(|(number, _)| number);
+        number.filter(|number| *number > 0.0).map(Some).ok_or_else(|| OutcomeTableError::Cell {
             file: self.file.name().to_owned(),
             line: self.line,
             column: "weight".to_owned(),
@@ -178,27 +216,14 @@ impl OutcomeRow<'_> {
         })
     }
 
-    /// The trial number: a number, or a text that ends with one (`run-3`).
-    fn trial(&self) -> Result<u32, SkippedItem> {
-        let text = self.text("trial").unwrap_or_default();
-        let is_negative = text.parse::<f64>().is_ok_and(|number| number < 0.0);
-        let digits = if is_negative { "" } else { text.as_str() };
-        let digits = digits.trim_start_matches(|letter: char| !letter.is_ascii_digit());
-        digits.parse().map_err(|_| {
-            self.skipped("trial", "a whole number, or a text that ends with one", &format!("{text:?}"))
-        })
-    }
-
+    /// The label; absent where the cell is blank.
+    ///
+    /// # Errors
+    /// The cell has another text, so the outcome is missing.
     fn success(&self) -> Result<Option<bool>, SkippedItem> {
         let Some(text) = self.text("success") else { return Ok(None) };
-        match text.to_ascii_lowercase().as_str() {
-            "true" | "yes" | "pass" => return Ok(Some(true)),
-            "false" | "no" | "fail" => return Ok(Some(false)),
-            _ => {}
-        }
-        let reward = text.parse::<f64>().ok().filter(|reward| (0.0..=1.0).contains(reward));
-        let skipped =
-            || self.skipped("success", "0, 1, true, false, or nothing where unknown", &format!("{text:?}"));
-        reward.map(|reward| Some(is_success(reward))).ok_or_else(skipped)
+        let expected = "1, 0, true, false, yes, no, pass, fail, or a blank cell where unknown";
+        let unreadable = || self.skipped("success", expected, &format!("{text:?}"));
+        cell::outcome(&text, self.decimal_comma).map(Some).ok_or_else(unreadable)
     }
 }

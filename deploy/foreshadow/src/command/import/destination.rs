@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::anyhow;
-use recorder::import::{ConvertedSession, ImportFile, ImportFormat, ImportInto, SkippedItem, Transcript};
+use recorder::import::{ConvertedSession, ImportFormat, ImportInto};
 use schemas::FORMAT;
 use schemas::id::{CaseId, SessionId};
-use schemas::trial::{Lane, RunManifest};
+use schemas::trial::{Lane, RunManifest, Trial, TrialEnding};
 use serde::Deserialize;
 use store::table::Table;
 use store::{Store, StoreError};
@@ -18,30 +18,70 @@ struct SessionRow {
     session: SessionId,
 }
 
+/// The columns of a trial that an outcome table fills.
 #[derive(Deserialize)]
 struct TrialRow {
     lane: Lane,
     case: CaseId,
     trial: u32,
     session: SessionId,
+    ending: TrialEnding,
+    success: Option<bool>,
+    outcome_missing: Option<String>,
+    duration_us: Option<u64>,
+    input_tokens: Option<u64>,
+    output_tokens: Option<u64>,
+    cost_usd: Option<f64>,
+    cluster: Option<String>,
+    weight: Option<f64>,
+    has_transcript: bool,
 }
 
-/// File, case and trial.
-type Claim = (String, String, u32);
+impl TrialRow {
+    /// The first value in which a trial of an outcome table differs; absent if both say the same. The conversation of a
+    /// trial with a transcript is not compared, so such a trial always differs.
+    fn difference(&self, trial: &Trial) -> Option<&'static str> {
+        let checks = [
+            ("success", self.success == trial.success && self.outcome_missing == trial.outcome_missing),
+            ("ending", self.ending == trial.ending),
+            ("duration", self.duration_us == trial.duration_us),
+            ("input_tokens", self.input_tokens == trial.input_tokens),
+            ("output_tokens", self.output_tokens == trial.output_tokens),
+            ("cost", self.cost_usd == trial.cost_usd),
+            ("cluster", self.cluster == trial.cluster),
+            ("weight", self.weight == trial.weight),
+            ("transcript", !self.has_transcript && !trial.has_transcript),
+        ];
+        checks.into_iter().find(|(_, equal)| !equal).map(|(name, _)| name)
+    }
+}
 
-type Slices = BTreeMap<String, String>;
+/// Columns of [`TrialRow`].
+const TRIAL_COLUMNS: [&str; 14] = [
+    "lane",
+    "case",
+    "trial",
+    "session",
+    "ending",
+    "success",
+    "outcome_missing",
+    "duration_us",
+    "input_tokens",
+    "output_tokens",
+    "cost_usd",
+    "cluster",
+    "weight",
+    "has_transcript",
+];
 
 /// The contents of the destination that an import must not repeat.
 pub(super) struct Destination {
     location: String,
     sources: BTreeSet<String>,
     sessions: BTreeSet<SessionId>,
-    trials: BTreeSet<(Lane, CaseId, u32)>,
-    /// Line and slices of each case and trial of the imported files.
-    claimed: BTreeMap<Claim, (u64, Slices)>,
+    trials: BTreeMap<(Lane, CaseId, u32), TrialRow>,
     /// The manifest to create; `None` for a store or an existing run.
     manifest: Option<RunManifest>,
-    is_run: bool,
 }
 
 impl Destination {
@@ -53,6 +93,7 @@ impl Destination {
         store: &Store,
         into: &ImportInto,
         selected: bool,
+        planned_trials: Option<u32>,
         format: ImportFormat,
     ) -> Result<Self, Failure> {
         let snapshot = store.snapshot().await.map_err(Failure::work)?;
@@ -78,7 +119,7 @@ impl Destination {
                 source: format!("import:{}", format.as_str()),
                 model: None,
                 selected,
-                planned_trials: None,
+                planned_trials,
                 planned_cases: None,
                 seed: None,
                 corpus_digest: None,
@@ -87,25 +128,22 @@ impl Destination {
                 model_retry: None,
             }),
             (ImportInto::Run { build, lane }, Some(found)) => {
-                check_agreement(&location, &found, build.as_str(), *lane, selected)?;
+                check_agreement(&location, &found, build.as_str(), *lane, selected, planned_trials)?;
                 None
             }
         };
         let sessions: Vec<SessionRow> =
             store.read_table(&snapshot, Table::Sessions, Some(&["session"])).await.map_err(Failure::work)?;
-        let columns = ["lane", "case", "trial", "session"];
         let trials: Vec<TrialRow> =
-            store.read_table(&snapshot, Table::Trials, Some(&columns)).await.map_err(Failure::work)?;
+            store.read_table(&snapshot, Table::Trials, Some(&TRIAL_COLUMNS)).await.map_err(Failure::work)?;
         let ids =
             sessions.into_iter().map(|row| row.session).chain(trials.iter().map(|row| row.session.clone()));
         Ok(Self {
             location,
             sources: snapshot.sources().map(str::to_owned).collect(),
             sessions: ids.collect(),
-            trials: trials.into_iter().map(|row| (row.lane, row.case, row.trial)).collect(),
-            claimed: BTreeMap::new(),
+            trials: trials.into_iter().map(|row| ((row.lane, row.case.clone(), row.trial), row)).collect(),
             manifest,
-            is_run: matches!(into, ImportInto::Run { .. }),
         })
     }
 
@@ -120,48 +158,23 @@ impl Destination {
         )))
     }
 
-    /// Claims the case and trial of a transcript within its file: skips a repeated one, refuses one with another slice value.
-    pub(super) fn claim(
-        &mut self,
-        source: &ImportFile,
-        one: &Transcript,
-    ) -> Result<Option<SkippedItem>, Failure> {
-        let name = if self.is_run { &one.case } else { &one.name };
-        let key = (source.name().to_owned(), name.clone(), one.trial);
-        let Some((line, slices)) = self.claimed.get(&key) else {
-            self.claimed.insert(key, (one.line, one.slices.clone()));
-            return Ok(None);
-        };
-        let (file, case, trial) = (source.name(), &one.case, one.trial);
-        let differs =
-            slices.iter().find(|(slice, value)| one.slices.get(*slice).is_none_or(|other| other != *value));
-        if let Some((slice, value)) = differs {
-            return Err(Failure::usage(anyhow!(
-                "{file}:{}: case {case} trial {trial} occurs on line {line} too, with another {slice}; \
-                 select one, for example with --where {slice}={value}",
-                one.line
-            )));
-        }
-        let detail = format!("case {case} trial {trial} occurs twice, first on line {line}");
-        Ok(Some(SkippedItem { file: file.to_owned(), line: one.line, field: String::new(), detail }))
-    }
-
-    /// Refuses a session or trial that the destination or another file contains.
-    pub(super) fn refuse_duplicate(
-        &mut self,
-        converted: &ConvertedSession,
-        file: &str,
-    ) -> Result<(), Failure> {
+    /// Whether the run already has this trial, with equal values.
+    ///
+    /// # Errors
+    /// The destination has another trial of this case and number, or a session of this name.
+    pub(super) fn has_equal(&mut self, converted: &ConvertedSession, file: &str) -> Result<bool, Failure> {
         let location = &self.location;
-        let duplicate = |what: String| {
-            Failure::usage(anyhow!(
-                "{file}: {what} is already in {location} or in another file of this import; nothing was written; name another folder"
-            ))
-        };
         if let Some(trial) = &converted.trial
-            && !self.trials.insert((trial.lane, trial.case.clone(), trial.trial))
+            && let Some(existing) = self.trials.get(&(trial.lane, trial.case.clone(), trial.trial))
         {
-            return Err(duplicate(format!("case {} trial {}", trial.case, trial.trial)));
+            let Some(difference) = existing.difference(trial) else { return Ok(true) };
+            return Err(Failure::usage(anyhow!(
+                "{file}: {location} already has case {} trial {} with another {difference} (session {}); nothing was written: \
+                 remove the row, or import into another folder",
+                trial.case,
+                trial.trial,
+                existing.session
+            )));
         }
         let session = converted
             .close
@@ -169,10 +182,11 @@ impl Destination {
             .map(|close| &close.session)
             .or(converted.trial.as_ref().map(|trial| &trial.session));
         match session {
-            Some(session) if !self.sessions.insert(session.clone()) => {
-                Err(duplicate(format!("session {session}")))
-            }
-            Some(_) | None => Ok(()),
+            Some(session) if !self.sessions.insert(session.clone()) => Err(Failure::usage(anyhow!(
+                "{file}: session {session} is already in {location} or in another file of this import; nothing was written; \
+                 name another folder, or rename one of the files"
+            ))),
+            Some(_) | None => Ok(false),
         }
     }
 
@@ -193,6 +207,7 @@ impl Destination {
                     manifest.build.as_str(),
                     manifest.lane,
                     manifest.selected,
+                    manifest.planned_trials,
                 )
             }
             Err(error) => Err(Failure::work(error)),
@@ -206,6 +221,7 @@ fn check_agreement(
     build: &str,
     lane: Lane,
     selected: bool,
+    planned_trials: Option<u32>,
 ) -> Result<(), Failure> {
     let differs = |what: &str, has: &str, wanted: &str| {
         Err(Failure::usage(anyhow!(
@@ -221,6 +237,11 @@ fn check_agreement(
     if found.selected != selected {
         let word = |flag: bool| if flag { "true" } else { "false" };
         return differs("outcome-selected =", word(found.selected), word(selected));
+    }
+    if planned_trials.is_some() && found.planned_trials != planned_trials {
+        let word =
+            |number: Option<u32>| number.map_or_else(|| "none".to_owned(), |number| number.to_string());
+        return differs("planned trials", &word(found.planned_trials), &word(planned_trials));
     }
     if !found.source.starts_with("import:") {
         return Err(Failure::usage(anyhow!("{location} is a replayed run; import into another folder")));

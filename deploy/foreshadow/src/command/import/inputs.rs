@@ -63,6 +63,10 @@ pub(super) struct InputFile {
     pub(super) source: ImportFile,
     pub(super) transcripts: Vec<Transcript>,
     pub(super) skipped: Vec<SkippedItem>,
+    /// Lost rows that no item of `skipped` names.
+    pub(super) more_lost_rows: u64,
+    /// Repetitions of equal trials, left out.
+    pub(super) duplicates: u64,
     pub(super) ignored_columns: Vec<String>,
     /// Number of sessions that the selection excludes.
     pub(super) excluded: u64,
@@ -98,6 +102,8 @@ pub(super) fn read(
             source,
             transcripts,
             skipped: parsed.skipped,
+            more_lost_rows: parsed.more_lost_rows,
+            duplicates: 0,
             ignored_columns: parsed.ignored_columns,
             excluded,
         });
