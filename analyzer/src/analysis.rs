@@ -214,6 +214,7 @@ fn results(context: &AnalysisContext<'_>, look: &Look<'_>) -> Vec<MetricResult> 
             adjusted: secondary::adjusted(context, look, metric),
             judge: secondary::judge(look, metric),
             tool: tools::explaining(&look.pairs, &metric.name),
+            tail: metric.tail,
         }
     };
     secondary::without_slices(look).map(result).collect()

@@ -7,6 +7,8 @@
 use rayon::prelude::*;
 use schemas::trial::Trial;
 
+mod between;
+
 use crate::analysis::{AnalysisRequest, DecisionSummary, MonitoringPlan, decide_pairs};
 use crate::format;
 use crate::pairs::{PairError, Pairs};
@@ -29,6 +31,8 @@ pub struct CalibrateRequest<'a> {
     pub policy: &'a Policy,
     /// Run whose trials are split.
     pub run: &'a Run,
+    /// Other runs of the same build, made apart.
+    pub against: &'a [&'a Run],
     /// Seed of the splits.
     pub seed: u64,
     /// Number of splits.
@@ -51,6 +55,20 @@ pub enum CalibrateError {
         /// Name of the run.
         run: String,
     },
+    /// A run of another build, which shows a change of the build and not what differs between runs.
+    #[error(
+        "run {other} is of build {other_build}, run {run} of build {build}: --against needs other runs of the same build"
+    )]
+    OtherBuild {
+        /// Name of the calibrated run.
+        run: String,
+        /// Its build.
+        build: String,
+        /// Name of the other run.
+        other: String,
+        /// Its build.
+        other_build: String,
+    },
 }
 
 /// Splits the run, decides on every split, and reports the error rates.
@@ -59,7 +77,15 @@ pub enum CalibrateError {
 ///
 /// The run contains a trial twice, or no case with two complete trials.
 pub fn calibrate(request: &CalibrateRequest<'_>) -> Result<Calibration, CalibrateError> {
-    let CalibrateRequest { policy, run, seed, splits, looks } = *request;
+    let CalibrateRequest { policy, run, seed, splits, looks, against } = *request;
+    for other in against.iter().filter(|other| other.manifest.build != run.manifest.build) {
+        return Err(CalibrateError::OtherBuild {
+            run: run.name.clone(),
+            build: run.manifest.build.to_string(),
+            other: other.name.clone(),
+            other_build: other.manifest.build.to_string(),
+        });
+    }
     let key = StreamKey::new(seed, "splits");
     let first = Pairs::split(run, &key, 0)?;
     if first.cases.is_empty() {
@@ -72,6 +98,8 @@ pub fn calibrate(request: &CalibrateRequest<'_>) -> Result<Calibration, Calibrat
         Ok(decide_pairs(AnalysisRequest { seed: seed.wrapping_add(number), ..ask }, pairs))
     };
     let decided: Vec<DecisionSummary> = (0..splits).into_par_iter().map(decide).collect::<Result<_, _>>()?;
+    let once = AnalysisRequest { monitoring: MonitoringPlan::SingleLook, ..ask };
+    let comparisons = between::compare(&once, run, against)?;
     let mut decisions = CalibrationDecisions::default();
     decided.iter().for_each(|split| decisions.add(split.answer));
     let arms = first.cases.iter().map(|case| (case.baseline.trials.len(), case.candidate.trials.len()));
@@ -93,9 +121,10 @@ pub fn calibrate(request: &CalibrateRequest<'_>) -> Result<Calibration, Calibrat
         decisions,
         false_block: crate::cast::to_f64(decisions.block) / crate::cast::to_f64(splits.max(1)),
         false_block_interval: interval::clopper_pearson(decisions.block, splits, 0.95),
-        metrics: metrics(&plan, &decided),
+        against: against.iter().map(|other| other.name.clone()).collect(),
+        metrics: metrics(&plan, &decided, &comparisons),
         cost: cost(&first, &plan, &decided),
-        notes: notes(&decided),
+        notes: notes(&decided, against.len()),
     })
 }
 
@@ -110,7 +139,11 @@ struct Plan<'a> {
     looks: u32,
 }
 
-fn metrics(plan: &Plan<'_>, decided: &[DecisionSummary]) -> Vec<CalibrationMetric> {
+fn metrics(
+    plan: &Plan<'_>,
+    decided: &[DecisionSummary],
+    comparisons: &[between::Comparison],
+) -> Vec<CalibrationMetric> {
     let Some(longest) = decided.iter().max_by_key(|split| split.metrics.len()) else { return Vec::new() };
     let deciding = longest.metrics.iter().filter(|metric| metric.decides).count();
     let of = |first: &crate::analysis::MetricDecisionSummary| {
@@ -144,6 +177,7 @@ fn metrics(plan: &Plan<'_>, decided: &[DecisionSummary]) -> Vec<CalibrationMetri
             detectable_text: format::effect(first.unit, -detectable),
             approvable_margin: (bar * error).max(of_floor),
             cases_to_approve: crate::cast::round(needed.ceil()).max(floor),
+            between: between::shifts(comparisons, &first.name, alpha),
         }
     };
     longest.metrics.iter().map(of).collect()
@@ -178,12 +212,21 @@ fn cost(pairs: &Pairs<'_>, plan: &Plan<'_>, decided: &[DecisionSummary]) -> Cost
     }
 }
 
-fn notes(decided: &[DecisionSummary]) -> Vec<String> {
+fn notes(decided: &[DecisionSummary], others: usize) -> Vec<String> {
     let mut notes = vec![
         "each arm of a split has half of the trials, so decisions with the whole run are more powerful; detectable changes are \
          computed for as many trials per lane as the run has"
             .to_owned(),
     ];
+    notes.push(match others {
+        0 => "splits of one run share its time, provider and load, so they cannot show what differs between runs made apart; \
+              calibrate --against other runs of the same build to measure that"
+            .to_owned(),
+        1 => "one other run measures the shift between runs with one degree of freedom: with this calibration a block must \
+              exceed the shift 6.3 times; four other runs need 2.1 times"
+            .to_owned(),
+        _ => "with this calibration, a block must exceed the shifts between runs of the same build, too".to_owned(),
+    });
     let violated = decided.iter().filter(|split| split.violated).count();
     if violated > 0 {
         notes.push(format!(
@@ -198,6 +241,7 @@ fn notes(decided: &[DecisionSummary]) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::fixture::labelled;
+    use crate::verdict::Decision;
     use schemas::trial::Lane;
 
     fn outcomes(cases: usize, trials: usize) -> Vec<Vec<bool>> {
@@ -211,7 +255,7 @@ mod tests {
     }
 
     fn request<'a>(policy: &'a Policy, run: &'a Run) -> CalibrateRequest<'a> {
-        CalibrateRequest { policy, run, seed: 1, splits: 60, looks: 1 }
+        CalibrateRequest { policy, run, against: &[], seed: 1, splits: 60, looks: 1 }
     }
 
     #[test]
@@ -230,6 +274,40 @@ mod tests {
         assert_eq!(found, calibrate(&request(&policy, &run)).expect("again"));
         let looked = CalibrateRequest { looks: 4, ..request(&policy, &run) };
         assert!(calibrate(&looked).expect("four looks").cost.share_used < 1.0);
+    }
+
+    #[test]
+    fn a_block_exceeds_the_shift_between_runs_of_one_build() {
+        let first = labelled(Lane::Baseline, &outcomes(100, 4));
+        // The same build on a bad day: every fifth trial fails on top.
+        let shifted = |name: &str, lane: Lane, every: usize| {
+            let mut run = labelled(lane, &outcomes(100, 4));
+            run.name = name.to_owned();
+            for record in run.trials.iter_mut().skip(1).step_by(every) {
+                record.trial.success = Some(false);
+            }
+            run
+        };
+        let other = shifted("runs/later", Lane::Baseline, 5);
+        let policy = Policy::parse("metrics = [\"success\"]").expect("a policy");
+        let ask = request(&policy, &first);
+        let against = [&other];
+        let found = calibrate(&CalibrateRequest { against: &against, ..ask }).expect("two runs");
+        let shifts = found.metrics[0].between.clone().expect("measured");
+        assert!(shifts.drifts && shifts.freedom == 1 && shifts.shifts[0] < -0.1, "{shifts:?}");
+        assert!((shifts.deviation - shifts.shifts[0].abs()).abs() < 1e-12, "{shifts:?}");
+        let candidate = shifted("runs/candidate", Lane::Candidate, 4);
+        let plain = AnalysisRequest { forecast: false, ..AnalysisRequest::new(&policy, &first, &candidate, 1) };
+        let decide = |ask: &AnalysisRequest<'_>| crate::analyze(ask).expect("two runs").verdict.verdict;
+        assert_eq!(decide(&plain), Decision::Block);
+        assert_eq!(decide(&AnalysisRequest { calibration: Some(&found), ..plain }), Decision::Inconclusive);
+        let same = calibrate(&ask).expect("one run");
+        assert_eq!(decide(&AnalysisRequest { calibration: Some(&same), ..plain }), Decision::Block);
+        assert!(same.notes.iter().any(|note| note.contains("--against")), "{:?}", same.notes);
+        let mut foreign = other.clone();
+        foreign.manifest.build = schemas::id::BuildId::parse("another").expect("id");
+        let error = calibrate(&CalibrateRequest { against: &[&foreign], ..ask }).expect_err("another build");
+        assert!(error.to_string().contains("the same build"), "{error}");
     }
 
     #[test]

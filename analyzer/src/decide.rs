@@ -9,8 +9,9 @@ use crate::stats::betting::{Bets, Side};
 use crate::stats::gaffke::{self, Sample, UnitMean};
 use crate::stats::holm;
 use crate::stats::stream::StreamKey;
+use crate::stats::student;
 use crate::units::{self, CaseUnits, Design, Unit};
-use crate::verdict::{Decision, MetricState};
+use crate::verdict::{Calibration, Decision, MetricState};
 
 /// Test results of one metric.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,6 +60,8 @@ pub(crate) struct Tests<'a> {
     pub(crate) units: &'a CaseUnits,
     /// Whether the trials of a case share state.
     pub(crate) shared_state: bool,
+    /// Calibration whose shifts between runs of one build a block must exceed.
+    pub(crate) calibration: Option<&'a Calibration>,
 }
 
 impl Tests<'_> {
@@ -81,6 +84,24 @@ impl Tests<'_> {
         let average = total / crate::stats::variance::float(units.len().max(1));
         let widest = units.iter().map(|unit| unit.weight / average).fold(1.0, f64::max);
         (units.iter().map(|unit| unit.mean * (unit.weight / average)).collect(), widest)
+    }
+
+    /// P-value of the block test, at least that of "the builds differ as two runs of one build do".
+    ///
+    /// The deviation between runs is known with as many degrees of freedom as there were other runs, so the effect is
+    /// compared with Student's t. It never counts as smaller than the standard error of this comparison.
+    pub(crate) fn beyond_runs(&self, metric: &Measured, units: &[UnitMean], p_block: f64) -> f64 {
+        let name = metric.slice.as_ref().map_or(&metric.name, |slice| &slice.metric);
+        let all = self.calibration.map(|calibration| calibration.metrics.as_slice()).unwrap_or_default();
+        let Some(shifts) = all.iter().find(|one| one.name == *name).and_then(|one| one.between.as_ref()) else {
+            return p_block;
+        };
+        let total: f64 = units.iter().map(|unit| unit.weight).sum();
+        let effect = units.iter().map(|unit| unit.weight * unit.mean).sum::<f64>() / total;
+        let squares = units.iter().map(|unit| (unit.weight * (unit.mean - effect)).powi(2));
+        let error = squares.sum::<f64>().sqrt() / total;
+        let t = if effect < 0.0 { effect / shifts.deviation.max(error) } else { 0.0 };
+        p_block.max(student::cdf(t, crate::cast::to_f64(shifts.freedom.max(1))))
     }
 
     /// Units of a metric as betting sequence.
@@ -147,7 +168,7 @@ fn test_one(metric: &Measured, scenario: MissingDataScenario, tests: &Tests<'_>)
         let corrected = correction.mean(tables(metric, scenario), tests.units, range, key);
         return Tested {
             effect: corrected.estimate,
-            p_block: corrected.p_block(),
+            p_block: tests.beyond_runs(metric, &Unit::means(&units), corrected.p_block()),
             p_approve: corrected.p_approve(metric.margin),
             ..undecided
         };
@@ -163,6 +184,7 @@ fn test_one(metric: &Measured, scenario: MissingDataScenario, tests: &Tests<'_>)
         mirrored: metric.mirrored,
     };
     let p_block = units::p_block(&units, design, tests.seed, &metric.name);
+    let p_block = tests.beyond_runs(metric, &Unit::means(&units), p_block);
     Tested { p_block, p_approve, ..undecided }
 }
 

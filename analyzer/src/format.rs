@@ -8,6 +8,7 @@ pub(crate) fn effect(unit: Unit, effect: f64) -> String {
         Unit::Share => format!("{} points", signed(format!("{:+.1}", 100.0 * effect))),
         Unit::Distance => signed(format!("{effect:+.3}")),
         Unit::Seconds | Unit::Tokens | Unit::Usd => format!("x{:.2}", (-effect * 4.0_f64.ln()).exp()),
+        Unit::UsdMean => format!("x{:.2}", (1.0 - effect).max(0.0)),
     }
 }
 
@@ -22,6 +23,7 @@ pub(crate) fn size(unit: Unit, margin: f64) -> String {
         Unit::Share => format!("{:.1} points", 100.0 * margin),
         Unit::Distance => format!("{margin:.3}"),
         Unit::Seconds | Unit::Tokens | Unit::Usd => format!("x{:.2}", (margin * 4.0_f64.ln()).exp()),
+        Unit::UsdMean => format!("x{:.2}", 1.0 + margin),
     }
 }
 
@@ -33,7 +35,7 @@ pub(crate) fn value(unit: Unit, value: f64) -> String {
         Unit::Seconds if value < 1.0 => format!("{:.0} ms", 1000.0 * value),
         Unit::Seconds => format!("{value:.2} s"),
         Unit::Tokens => format!("{value:.0} tokens"),
-        Unit::Usd => format!("${value:.4}"),
+        Unit::Usd | Unit::UsdMean => format!("${value:.4}"),
     }
 }
 

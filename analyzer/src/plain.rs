@@ -43,6 +43,7 @@ pub(crate) fn subject(name: &str, tool: Option<&str>) -> String {
         "tail_latency" => "Slow trials".to_owned(),
         "tokens" => "Tokens per trial".to_owned(),
         "cost" => "Cost per trial".to_owned(),
+        "cost_mean" => "Mean cost per trial, up to the cap".to_owned(),
         other => match other.strip_prefix("invariant.") {
             Some(invariant) => format!("Invariant {invariant} broken"),
             None => format!("Metric {other}"),
@@ -59,7 +60,7 @@ fn whole(name: &str, unit: Unit) -> &'static str {
         (Unit::Share, "success" | "unscorable" | "tail_latency") => "",
         (Unit::Share, _) => " of trials",
         (Unit::Distance, _) => " (distance)",
-        (Unit::Seconds | Unit::Tokens | Unit::Usd, _) => "",
+        (Unit::Seconds | Unit::Tokens | Unit::Usd | Unit::UsdMean, _) => "",
     }
 }
 
@@ -196,6 +197,7 @@ mod tests {
             adjusted: None,
             judge: None,
             tool: tool.map(str::to_owned),
+            tail: None,
         }
     }
 

@@ -17,4 +17,5 @@ pub mod ratings;
 pub mod saddlepoint;
 pub mod spending;
 pub mod stream;
+pub mod student;
 pub mod variance;

@@ -20,7 +20,7 @@ mod sampling;
 mod slices;
 
 pub use calibration::{
-    CALIBRATION_FORMAT, Calibration, CalibrationDecisions, CalibrationMetric, CostForecast,
+    CALIBRATION_FORMAT, Calibration, CalibrationDecisions, CalibrationMetric, CostForecast, RunShifts,
 };
 pub use decision::{Decision, Reason, ReasonCode};
 pub use drift::{Drift, DriftEffect, DriftStatistic, DriftedCase, PermutationUnit, ToolRate};

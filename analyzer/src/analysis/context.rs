@@ -100,9 +100,17 @@ impl<'a> AnalysisContext<'a> {
         measurement
     }
 
-    pub(super) fn tests<'r>(&self, ranks: &'r [usize], units: &'r CaseUnits) -> Tests<'r> {
+    pub(super) fn tests<'r>(&'r self, ranks: &'r [usize], units: &'r CaseUnits) -> Tests<'r> {
         let Policy { alpha, strict, ref drift, .. } = *self.request.policy;
-        Tests { alpha, seed: self.request.seed, strict, ranks, units, shared_state: drift.shared_state }
+        Tests {
+            alpha,
+            seed: self.request.seed,
+            strict,
+            ranks,
+            units,
+            shared_state: drift.shared_state,
+            calibration: self.request.calibration,
+        }
     }
 
     /// Whether the sessions of either run were selected by their outcome.

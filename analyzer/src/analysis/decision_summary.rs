@@ -30,6 +30,10 @@ pub(crate) struct MetricDecisionSummary {
     pub(crate) margin: f64,
     /// Variance of the contrasts.
     pub(crate) variance: f64,
+    /// Mean contrast.
+    pub(crate) effect: f64,
+    /// P-value of the block test, uncorrected.
+    pub(crate) p_block: f64,
     /// Whether the corrected block test rejected.
     pub(crate) alarm: bool,
 }
@@ -49,6 +53,8 @@ pub(crate) fn decide_pairs(request: AnalysisRequest<'_>, pairs: Pairs<'_>) -> De
             low: metric.low,
             margin: metric.margin,
             variance: variance(&contrasts),
+            effect: test.effect,
+            p_block: test.p_block,
             alarm: test.p_block_adjusted.unwrap_or(test.p_block) <= request.policy.alpha,
         }
     };

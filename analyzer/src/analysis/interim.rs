@@ -17,6 +17,7 @@ use crate::decide::{self, Bounds, MissingDataScenario, Tested, Tests};
 use crate::metrics::{Measured, Measurement};
 use crate::pairs::Pairs;
 use crate::stats::betting::{Side, p_of};
+use crate::stats::gaffke::UnitMean;
 use crate::stats::normal;
 use crate::stats::spending::{Schedule, boundaries, spent};
 use crate::stats::variance::float;
@@ -63,7 +64,7 @@ impl<'a> Look<'a> {
         }
     }
 
-    pub(super) fn tests<'l>(&'l self, context: &AnalysisContext<'_>) -> Tests<'l> {
+    pub(super) fn tests<'l>(&'l self, context: &'l AnalysisContext<'_>) -> Tests<'l> {
         context.tests(&self.ranks, &self.units)
     }
 
@@ -171,7 +172,10 @@ impl SequentialPValues {
             // Bets know no correction of a judge's errors.
             if self.share < 1.0 && metric.correction.is_none() && metric.has_enough_cases(test.cases) {
                 let bets = tests.bets(metric, scenario);
-                block = block.min(bets.p_value(0.0, Side::Below) / (1.0 - self.share));
+                let worse = bets.p_value(0.0, Side::Below) / (1.0 - self.share);
+                let ordered = tests.ordered(decide::tables(metric, scenario));
+                let means: Vec<UnitMean> = ordered.iter().map(|(_, unit)| unit.mean()).collect();
+                block = block.min(tests.beyond_runs(metric, &means, worse));
                 approve = approve.min(bets.p_value(-metric.margin, Side::Above) / (1.0 - self.share));
             }
             test.p_block = block.min(1.0);
@@ -281,6 +285,8 @@ struct EvidencePath {
     block: Vec<f64>,
     approve: Vec<f64>,
     floor: u64,
+    /// P-value of the shifts between runs of one build, after each unit.
+    shifts: Vec<f64>,
 }
 
 impl EvidencePath {
@@ -301,6 +307,12 @@ impl EvidencePath {
         Self {
             block: running(bets.against(0.0, Side::Below)),
             approve: running(bets.against(-metric.margin, Side::Above)),
+            shifts: (1..=ordered.len())
+                .map(|units| {
+                    let known: Vec<UnitMean> = ordered[..units].iter().map(|(_, unit)| unit.mean()).collect();
+                    tests.beyond_runs(metric, &known, 0.0)
+                })
+                .collect(),
             ranks: ordered.iter().map(|(rank, _)| *rank).collect(),
             units: ordered.iter().map(|(_, unit)| (unit.cases.len(), unit.weight, unit.sum)).collect(),
             floor: crate::stats::gaffke::floor(tests.alpha, metric.margin, metric.low),
@@ -321,7 +333,7 @@ impl EvidencePath {
             cases,
             units: decide::effective(&weights, metric),
             effect: if weight > 0.0 { sum / weight } else { 0.0 },
-            p_block: p(&self.block),
+            p_block: p(&self.block).max(units.len().checked_sub(1).map_or(0.0, |last| self.shifts[last])),
             p_block_adjusted: None,
             p_approve: p(&self.approve),
             floor: self.floor,

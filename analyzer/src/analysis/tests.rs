@@ -463,6 +463,7 @@ fn identical_builds_are_blocked_no_more_often_than_alpha() {
             ranks: &[],
             units: &crate::units::CaseUnits::CASES,
             shared_state: false,
+            calibration: None,
         };
         let tested = decide::test(&measured, MissingDataScenario::Observed, &tests);
         blocked += u64::from(decide::answer(&measured, &tested) == Decision::Block);

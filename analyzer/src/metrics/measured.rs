@@ -48,6 +48,8 @@ pub(crate) struct Measured {
     pub(crate) slice: Option<SliceOf>,
     /// Errors of the judges that decide cases; the tests then use the corrected mean.
     pub(crate) correction: Option<Correction>,
+    /// Share of the sum of all values in the largest values of each lane; of `cost_mean` alone.
+    pub(crate) tail: Option<[f64; 2]>,
 }
 
 /// Smallest number of cases with which a slice is tested.
@@ -102,14 +104,16 @@ impl Setting<'_> {
         let margin = self.policy.settings(spec.name).margin.unwrap_or(spec.margin);
         let margin = match margin {
             Margin::Difference(share) | Margin::OfDispersion(share) => share,
-            Margin::Ratio(ratio) => ratio.ln() / RATIO_RANGE_LN,
+            Margin::Ratio(ratio) if unit.is_ratio() => ratio.ln() / RATIO_RANGE_LN,
+            Margin::Ratio(ratio) => ratio - 1.0,
         };
+        let (decides, required) = self.policy.roles(spec);
         Measured {
             name: spec.name.to_owned(),
             family: spec.family,
             unit,
-            decides: self.policy.decides(spec.name, spec.decides),
-            required: self.policy.requires(spec.name, spec.required),
+            decides,
+            required,
             margin,
             low: -1.0,
             high: 1.0,
@@ -122,6 +126,7 @@ impl Setting<'_> {
             mirrored: true,
             slice: None,
             correction: None,
+            tail: None,
         }
     }
 }

@@ -130,6 +130,7 @@ pub(crate) fn measure(setting: Setting<'_>, measurement: &mut Measurement) {
         functional,
         more_is_better: true,
         scale: 1.0,
+        most: 1.0,
         bounded: functional != Functional::Agreement,
     };
     let k = setting.policy.settings("pass_k").k.unwrap_or(DEFAULT_K);
@@ -273,6 +274,7 @@ pub(crate) fn unscorable(setting: Setting<'_>) -> Result<Measured, String> {
         functional: Functional::Mean,
         more_is_better: false,
         scale: 1.0,
+        most: 1.0,
         bounded: true,
     };
     scalar::measure(setting, setting.start(spec("unscorable"), Unit::Share), scalar)

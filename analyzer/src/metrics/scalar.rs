@@ -67,9 +67,11 @@ pub(crate) struct Scalar<F> {
     pub(crate) functional: Functional,
     /// Whether larger values are better.
     pub(crate) more_is_better: bool,
-    /// Divisor of a contrast before it is clipped to [-1, 1].
+    /// Divisor of a contrast.
     pub(crate) scale: f64,
-    /// Whether missing trials have bounds, which only values between 0 and 1 have.
+    /// Largest difference of two values; larger ones are clipped to it.
+    pub(crate) most: f64,
+    /// Whether missing trials have bounds, which only values between 0 and `most` have.
     pub(crate) bounded: bool,
 }
 
@@ -138,7 +140,7 @@ where
     if !scalar.bounded {
         measured.left_out = missing;
     } else if missing > 0 {
-        let bad = if scalar.more_is_better { 0.0 } else { 1.0 };
+        let bad = if scalar.more_is_better { 0.0 } else { scalar.most };
         let mut fill = |baseline_fill: f64, candidate_fill: f64| {
             let filled = cases.iter().map(|(place, baseline, candidate)| {
                 (*place, baseline.filled(baseline_fill), candidate.filled(candidate_fill))
@@ -154,7 +156,7 @@ where
             };
             tables.into_iter().flat_map(repeated).collect()
         };
-        measured.bounds = Some(Bounds { worst: fill(1.0 - bad, bad), best: fill(bad, 1.0 - bad) });
+        measured.bounds = Some(Bounds { worst: fill(scalar.most - bad, bad), best: fill(bad, scalar.most - bad) });
     }
     if scalar.functional == Functional::Mean {
         let oriented = |values: &[f64]| values.iter().map(|value| value / scalar.scale).collect::<Vec<_>>();
@@ -220,26 +222,27 @@ fn contrast<F>(
     };
     let constant = pooled.iter().all(|value| value.total_cmp(&pooled[0]).is_eq());
     let observed = raw(before, after);
+    let limit = scalar.most / scalar.scale;
     let contrasts = if constant {
-        vec![observed.clamp(-1.0, 1.0)]
+        vec![observed.clamp(-limit, limit)]
     } else if let Some(relabeller) = relabeller {
         let labels = relabeller.of(place, before.len(), after.len());
         let mut table = Vec::with_capacity(labels.len());
         let (mut left, mut right) = (vec![0.0; before.len() + 1], vec![0.0; after.len() + 1]);
         for chosen in labels.iter() {
             split(&pooled, chosen, &mut left, &mut right);
-            table.push(raw(&left[..before.len()], &right[..after.len()]).clamp(-1.0, 1.0));
+            table.push(raw(&left[..before.len()], &right[..after.len()]).clamp(-limit, limit));
         }
         table
     } else {
-        vec![observed.clamp(-1.0, 1.0), -observed.clamp(-1.0, 1.0)]
+        vec![observed.clamp(-limit, limit), -observed.clamp(-limit, limit)]
     };
     let shown = |values: &[f64]| {
         let value = scalar.functional.of(values);
         if unit.is_ratio() { value.exp() } else { value }
     };
     let table = CaseTable { place, baseline: shown(before), candidate: shown(after), contrasts };
-    (table, observed.abs() > 1.0)
+    (table, observed.abs() > limit * (1.0 + 1e-12))
 }
 
 /// Divides the pooled values by the labels; `chosen` is ascending. Both parts need room for one value more: each value

@@ -68,7 +68,7 @@ const MAX_RATE_HELP: &str =
 const RATE: KeyType = KeyType::Number(0.000_001, 0.9999);
 
 /// Every key, by table.
-pub const POLICY_KEYS: [PolicyKey; 56] = [
+pub const POLICY_KEYS: [PolicyKey; 57] = [
     key("", "policy", KeyType::Integer(1, 1), "", "1", "version of the policy format"),
     key(
         "",
@@ -121,6 +121,14 @@ pub const POLICY_KEYS: [PolicyKey; 56] = [
         "milliseconds",
         "95th percentile of both lanes",
         "`tail_latency` only: duration above which a trial counts as slow",
+    ),
+    key(
+        "metric.NAME",
+        "cap-usd",
+        KeyType::Number(1e-6, 1e9),
+        "US dollars",
+        "dearest trial of both lanes",
+        "`cost_mean` only: a trial that costs more counts as this much",
     ),
     key(
         "argument.TOOL",

@@ -40,7 +40,7 @@ const fn spec(
 }
 
 /// Every metric, in the order of a verdict.
-pub const METRICS: [MetricSpec; 17] = [
+pub const METRICS: [MetricSpec; 18] = [
     spec("success", "outcome", Margin::Difference(0.05), true, true),
     spec("pass_k", "outcome", Margin::Difference(0.10), true, true),
     spec("agreement", "outcome", Margin::Difference(0.10), false, false),
@@ -58,6 +58,7 @@ pub const METRICS: [MetricSpec; 17] = [
     spec("tail_latency", "cost", Margin::Difference(0.02), false, false),
     spec("tokens", "cost", Margin::Ratio(1.10), false, false),
     spec("cost", "cost", Margin::Ratio(1.10), false, false),
+    spec("cost_mean", "cost", Margin::Ratio(1.10), false, false),
 ];
 
 /// Default of `metric.pass_k.k`.
@@ -85,4 +86,6 @@ pub struct MetricSettings {
     pub k: Option<usize>,
     /// `tail_latency`: bound, milliseconds; by default the 95th percentile of both lanes together.
     pub bound_ms: Option<u64>,
+    /// `cost_mean`: cap of a trial's cost, US dollars; by default the dearest trial of both lanes.
+    pub cap_usd: Option<f64>,
 }

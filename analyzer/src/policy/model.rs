@@ -141,6 +141,20 @@ impl Policy {
         }
     }
 
+    /// Whether a metric can block, and whether approval needs it. `cost_mean` has the roles of `cost` unless the policy
+    /// sets its own: whoever requires the cost means what is paid.
+    pub(crate) fn roles(&self, spec: &MetricSpec) -> (bool, bool) {
+        let own = (self.decides(spec.name, spec.decides), self.requires(spec.name, spec.required));
+        if spec.name != "cost_mean" {
+            return own;
+        }
+        let settings = self.settings(spec.name);
+        (
+            settings.decides.unwrap_or(own.0 || self.decides("cost", false)),
+            settings.required.unwrap_or(own.1 || self.requires("cost", false)),
+        )
+    }
+
     /// Floor of each metric that approval needs: the smallest number of cases that can show its margin, with this many
     /// trials per case and lane.
     #[must_use]

@@ -164,6 +164,7 @@ fn metric_settings(table: &Table, path: &str, name: &str) -> Result<MetricSettin
         "margin" => !is_ratio,
         "k" => name == "pass_k",
         "bound-ms" => name == "tail_latency",
+        "cap-usd" => name == "cost_mean",
         _ => true,
     };
     let allowed: Vec<&str> = keys::allowed("metric.NAME").into_iter().filter(applies).collect();
@@ -181,6 +182,7 @@ fn metric_settings(table: &Table, path: &str, name: &str) -> Result<MetricSettin
         required: section.flag("required")?,
         k: section.integer("k")?.map(|k| usize::try_from(k).unwrap_or(2)),
         bound_ms: section.integer("bound-ms")?,
+        cap_usd: section.number("cap-usd")?,
     })
 }
 
@@ -326,6 +328,7 @@ mod tests {
                 "margin-ratio" => "latency",
                 "k" => "pass_k",
                 "bound-ms" => "tail_latency",
+                "cap-usd" => "cost_mean",
                 _ => "success",
             };
             let table = known.table.replace("metric.NAME", &format!("metric.{metric}"));

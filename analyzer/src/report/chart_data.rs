@@ -175,7 +175,7 @@ fn direction_counts(metric: &MetricResult, detail: &MetricDetail) -> DirectionCo
     // A share differs or does not. A measured value counts as changed beyond the margin only.
     let least = match metric.unit {
         Unit::Share => 0.0,
-        Unit::Distance | Unit::Seconds | Unit::Tokens | Unit::Usd => metric.margin,
+        Unit::Distance | Unit::Seconds | Unit::Tokens | Unit::Usd | Unit::UsdMean => metric.margin,
     };
     let worse = detail.contrasts.iter().filter(|case| case.effect < -least).count();
     let better = detail.contrasts.iter().filter(|case| case.effect > least).count();

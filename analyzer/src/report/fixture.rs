@@ -202,6 +202,7 @@ fn metric(name: &str, family: &str, unit: Unit, effect: f64, state: MetricState)
         adjusted: None,
         judge: None,
         tool: None,
+        tail: None,
     }
 }
 
@@ -524,6 +525,7 @@ fn calibration() -> Calibration {
         decisions: CalibrationDecisions { approve: 900, block: 40, inconclusive: 60 },
         false_block: 0.04,
         false_block_interval: [0.029, 0.054],
+        against: Vec::new(),
         metrics: vec![CalibrationMetric {
             name: "success".to_owned(),
             unit: Unit::Share,
@@ -537,6 +539,7 @@ fn calibration() -> Calibration {
             detectable_text: "12.0 points".to_owned(),
             approvable_margin: 0.08,
             cases_to_approve: 240,
+            between: None,
         }],
         cost: CostForecast {
             trials: 12,

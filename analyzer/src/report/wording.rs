@@ -236,6 +236,7 @@ pub(super) fn meaning(metric: &str) -> &'static str {
         "tail_latency" => "share of trials slower than the bound",
         "tokens" => "tokens per trial, geometric mean",
         "cost" => "US dollars per trial, geometric mean",
+        "cost_mean" => "US dollars per trial, arithmetic mean up to the cap",
         other if other.starts_with("invariant.") => {
             "share of trials that break an invariant which the baseline breaks too"
         }

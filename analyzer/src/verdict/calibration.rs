@@ -36,6 +36,9 @@ pub struct Calibration {
     /// 95 % interval of that share (Clopper and Pearson 1934) over the splits. The splits share the sessions, so it
     /// bounds the rate on these sessions.
     pub false_block_interval: [f64; 2],
+    /// Other runs of the same build, made apart.
+    #[serde(default)]
+    pub against: Vec<String>,
     /// Calibration of each metric.
     pub metrics: Vec<CalibrationMetric>,
     /// Cost of a decision of this size.
@@ -94,6 +97,30 @@ pub struct CalibrationMetric {
     pub approvable_margin: f64,
     /// Number of cases with which identical builds reach the margin with probability 0.8.
     pub cases_to_approve: u64,
+    /// Shifts between runs of the same build made apart; absent without `--against`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub between: Option<RunShifts>,
+}
+
+/// Shifts of a metric between runs of the same build that were made apart (empirical null, Schuemie and others 2018).
+///
+/// Splits of one run share its time, its provider and its load, so they cannot show what differs between runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RunShifts {
+    /// Mean contrast of each other run against the calibrated one, on the scale of effects.
+    pub shifts: Vec<f64>,
+    /// Standard deviation of a shift between two runs of one build.
+    pub deviation: f64,
+    /// Standard error that the trials within the runs explain.
+    pub within: f64,
+    /// Degrees of freedom of the deviation: number of other runs. A block must exceed the deviation times the quantile
+    /// of Student's t with these.
+    pub freedom: u64,
+    /// Two-sided p of "a run and the calibrated one differ by their trials alone": the smallest over the other runs, times
+    /// their number.
+    pub p: f64,
+    /// Whether that is rejected at the policy's alpha: the metric drifts between runs of one build.
+    pub drifts: bool,
 }
 
 /// Cost of a decision.

@@ -42,6 +42,9 @@ pub enum Unit {
     Tokens,
     /// US dollars (geometric mean); as for seconds.
     Usd,
+    /// US dollars (arithmetic mean, each trial up to the cap); effect, interval and margin are shares of the baseline's
+    /// mean.
+    UsdMean,
 }
 
 impl Unit {
@@ -49,7 +52,7 @@ impl Unit {
     #[must_use]
     pub fn is_ratio(self) -> bool {
         match self {
-            Self::Share | Self::Distance => false,
+            Self::Share | Self::Distance | Self::UsdMean => false,
             Self::Seconds | Self::Tokens | Self::Usd => true,
         }
     }
@@ -113,6 +116,10 @@ pub struct MetricResult {
     /// does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool: Option<String>,
+    /// Share of the cost that the dearest 5 % of the trials carry, of the baseline and of the candidate; of `cost_mean`
+    /// alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tail: Option<[f64; 2]>,
 }
 
 /// Correction of an effect for the errors of the judges that scored it.

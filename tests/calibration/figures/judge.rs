@@ -94,7 +94,7 @@ fn at_most(figure: &str, rate: Rate) -> Row {
 
 /// Wrong decisions on the scores of judges, and judges that can vote.
 pub(crate) fn judges(scale: Scale) -> Vec<Row> {
-    let times = scale.times(1000, 20);
+    let times = scale.times(1000, 8);
     let approved = |verdict: &Verdict| verdict.verdict == Decision::Approve;
     let blocked = |verdict: &Verdict| verdict.verdict == Decision::Block;
     let votes = |verdict: &Verdict| {

@@ -22,6 +22,10 @@ pub(crate) struct Args {
     /// Run of the current build with at least two trials of each session.
     #[arg(long, value_name = "RUN")]
     run: String,
+    /// Another run of the same build, made at another time; measures what differs between runs. Can be given several
+    /// times; four or more give useful bounds.
+    #[arg(long, value_name = "RUN")]
+    against: Vec<String>,
     /// Policy of the later decisions [default: the documented policy].
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
@@ -43,10 +47,15 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Failure> {
     let policy = decision::read_policy(args.policy.as_deref())?;
     let mut run = decision::read_run(&args.run, &context.key_ring()?, &policy.invariant).await?;
-    analyzer::compare_arguments(&policy, &mut run, &mut []);
+    let mut others = Vec::new();
+    for location in &args.against {
+        others.push(decision::read_run(location, &context.key_ring()?, &policy.invariant).await?);
+    }
+    analyzer::compare_arguments(&policy, &mut run, &mut others.iter_mut().collect::<Vec<_>>());
     let Args { splits, looks, seed, out, .. } = args;
     let calibrated = tokio::task::spawn_blocking(move || {
-        calibrate(&CalibrateRequest { policy: &policy, run: &run, seed, splits, looks })
+        let against: Vec<&analyzer::Run> = others.iter().collect();
+        calibrate(&CalibrateRequest { policy: &policy, run: &run, against: &against, seed, splits, looks })
     });
     let calibrated = calibrated
         .await
@@ -64,6 +73,22 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Fai
     }
     context.console.result(&calibration);
     Ok(Status::Success)
+}
+
+/// Shifts of each metric between runs of the build.
+fn show_shifts(calibration: &Calibration, console: &Console) {
+    if calibration.against.is_empty() {
+        return;
+    }
+    console.line(format!("\nbetween runs of this build ({}):", count_u64(calibration.against.len() as u64, "other run")));
+    for metric in &calibration.metrics {
+        let Some(shifts) = &metric.between else { continue };
+        let drifts = if shifts.drifts { "drifts between runs" } else { "no drift shown" };
+        console.line(format!(
+            "  {:<24} deviation {:.4}, {:.4} of it by trials, p {:.3}: {drifts}",
+            metric.name, shifts.deviation, shifts.within, shifts.p
+        ));
+    }
 }
 
 fn show(calibration: &Calibration, console: &Console) {
@@ -100,6 +125,7 @@ fn show(calibration: &Calibration, console: &Console) {
             metric.margin
         ));
     }
+    show_shifts(calibration, console);
     console.line("");
     let mut costs = vec![format!("cost of a decision of this size: {} trials", cost.trials)];
     costs.extend(cost.tokens.map(|tokens| format!("{tokens:.0} tokens")));
