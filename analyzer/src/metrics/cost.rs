@@ -47,7 +47,7 @@ fn mean_cost(setting: Setting<'_>) -> Result<Measured, String> {
     }
     let score = |_: &PairedCase<'_>, record: &TrialRecord| match usd(&record.trial) {
         Some(cost) => Score::Known(cost.min(cap)),
-        None => unknown(&record.trial),
+        None => Score::Missing,
     };
     let scalar =
         Scalar { score, functional: Functional::Mean, more_is_better: false, scale, most: cap, bounded: true };
