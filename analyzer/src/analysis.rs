@@ -130,6 +130,7 @@ pub fn analyze(request: &AnalysisRequest<'_>) -> Result<Analysis, AnalyzeError> 
         absent: look.measurement.absent.clone(),
         outcome: look.measurement.outcome.clone(),
         fidelity: context.fidelity.counts,
+        misses: context.fidelity.misses.clone(),
         slices: secondary::slices(&context, &look),
         review,
         need,

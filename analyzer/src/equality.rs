@@ -193,7 +193,11 @@ fn compare_trial(record: &mut TrialRecord, rules: &BTreeMap<String, BTreeMap<Str
                 *count += 1;
                 (home.clone(), *count)
             });
-            if *first == home { format!("⟨generated {number}⟩") } else { format!("⟨generated {first} {number}⟩") }
+            if *first == home {
+                format!("⟨generated {number}⟩")
+            } else {
+                format!("⟨generated {first} {number}⟩")
+            }
         });
         call.compared = Some(ComparedArguments::new(call, value.to_string()));
     }
@@ -237,7 +241,9 @@ mod tests {
     fn a_value_drawn_for_each_trial_is_learned_and_shown() {
         let of = |lane: &'static str| {
             move |case: u32, number: u32| {
-                vec![format!("{{\"id\":\"{lane}-{case}-{number}\",\"order\":\"W{case}\",\"amount\":{number}}}")]
+                vec![format!(
+                    "{{\"id\":\"{lane}-{case}-{number}\",\"order\":\"W{case}\",\"amount\":{number}}}"
+                )]
             }
         };
         let mut baseline = lane(Lane::Baseline, 8, of("b"));
@@ -277,9 +283,7 @@ mod tests {
         let mut candidate = lane(Lane::Candidate, 6, |_, _| vec!["{\"id\":\"y\"}".to_owned()]);
         compared("", &mut baseline, &mut candidate);
         // Three of six vary. A varying case sees two of five others vary, a constant one three of five.
-        let is_learned = |record: &TrialRecord| {
-            record.calls[0].compared_text().contains("generated")
-        };
+        let is_learned = |record: &TrialRecord| record.calls[0].compared_text().contains("generated");
         assert!(!is_learned(&candidate.trials[0]) && is_learned(&candidate.trials[17]));
         assert!(!is_learned(&baseline.trials[0]) && is_learned(&baseline.trials[17]));
     }
@@ -288,7 +292,8 @@ mod tests {
     fn generated_values_stay_equal_or_distinct_within_a_trial() {
         let policy = "[argument.refund]\n\"/id\" = \"generated\"\n[argument.note]\n\"/of\" = \"generated\"";
         let of = |ids: [&str; 3], noted: &str| {
-            let refund = |order: u32, id: &str| write("refund", &format!("{{\"id\":\"{id}\",\"order\":{order}}}"));
+            let refund =
+                |order: u32, id: &str| write("refund", &format!("{{\"id\":\"{id}\",\"order\":{order}}}"));
             let note = write("note", &format!("{{\"of\":\"{noted}\"}}"));
             let mut one = record("c", 0, vec![refund(1, ids[0]), refund(2, ids[1]), refund(2, ids[2]), note]);
             one.trial.lane = Lane::Baseline;

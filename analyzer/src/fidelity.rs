@@ -1,35 +1,56 @@
 //! Replay fidelity: the share of answers that the recordings lack, and whether the re-run baseline matches the
 //! recording.
 
+use std::collections::BTreeMap;
+
 use schemas::trial::Fidelity;
 
 use crate::pairs::Pairs;
 use crate::policy::{METRICS, Margin, Policy};
 use crate::run::TrialRecord;
 use crate::stats::gaffke::Sample;
+use crate::stats::labels::Relabeller;
 use crate::stats::permutation::Tables;
 use crate::stats::stream::StreamKey;
 use crate::stats::variance::{float, mean};
-use crate::verdict::FidelityCounts;
+use crate::verdict::{FidelityCounts, LaneMisses, MissedCalls, ReplayMisses};
+
+/// Largest number of groups of missed calls that a sentence names.
+const NAMED: usize = 3;
+
+/// Largest number of groups of missed calls that the verdict lists.
+const LISTED: usize = 100;
 
 /// Result of the fidelity check.
 #[derive(Debug, Default)]
 pub(crate) struct FidelityCheck {
     /// Counts of both lanes together; absent if nothing was replayed.
     pub(crate) counts: Option<FidelityCounts>,
+    /// Calls without an answer; absent if nothing was replayed.
+    pub(crate) misses: Option<ReplayMisses>,
+    /// The missed calls of the candidate and the remedy, if it misses answers more often than the baseline does.
+    pub(crate) left_recording: Option<LeftRecording>,
     /// Reasons why the replay is not faithful; empty if it is faithful or the runs were imported.
     pub(crate) failures: Vec<String>,
     /// Other facts for the reader.
     pub(crate) notes: Vec<String>,
 }
 
+/// The candidate asks for what the recordings do not hold.
+#[derive(Debug)]
+pub(crate) struct LeftRecording {
+    /// The calls.
+    pub(crate) calls: String,
+    /// What would help.
+    pub(crate) remedy: String,
+    /// Whether the candidate's share of missed calls is above the policy's limit.
+    pub(crate) above_limit: bool,
+}
+
 /// Checks both lanes.
 pub(crate) fn judge(policy: &Policy, pairs: &Pairs<'_>, selected: bool, seed: u64) -> FidelityCheck {
     let mut fidelity = FidelityCheck::default();
-    let baseline = pairs.paired().flat_map(|case| &case.baseline.trials);
-    judge_lane(policy, "baseline", baseline.copied(), &mut fidelity);
-    let candidate = pairs.paired().flat_map(|case| &case.candidate.trials);
-    judge_lane(policy, "candidate", candidate.copied(), &mut fidelity);
+    judge_misses(policy, pairs, seed, &mut fidelity);
     // A recording selected by its outcome differs from any re-run through regression to the mean alone.
     if !selected {
         compare_with_recording(policy, pairs, seed, &mut fidelity);
@@ -37,27 +58,198 @@ pub(crate) fn judge(policy: &Policy, pairs: &Pairs<'_>, selected: bool, seed: u6
     fidelity
 }
 
-fn judge_lane<'a>(
-    policy: &Policy,
-    lane: &str,
-    trials: impl Iterator<Item = &'a TrialRecord>,
-    fidelity: &mut FidelityCheck,
-) {
-    let (mut missed, mut total) = (0, 0);
-    for counts in trials.filter_map(|record| record.trial.fidelity) {
+fn judge_misses(policy: &Policy, pairs: &Pairs<'_>, seed: u64, fidelity: &mut FidelityCheck) {
+    for counts in pairs.trials().filter_map(|record| record.trial.fidelity) {
         add(fidelity.counts.get_or_insert_default(), &counts);
-        missed += u64::from(counts.missed);
-        total += u64::from(counts.total());
     }
-    let share = crate::cast::to_f64(missed) / crate::cast::to_f64(total.max(1));
-    if share > policy.fidelity.max_missed {
-        fidelity.failures.push(format!(
-            "the recordings lack {missed} of {total} answers to the {lane} ({:.1} %, the policy allows {:.1} %); record more \
-             sessions, or allow live reads",
-            100.0 * share,
-            100.0 * policy.fidelity.max_missed
+    if fidelity.counts.is_none() {
+        return;
+    }
+    let baseline: Vec<&TrialRecord> =
+        pairs.paired().flat_map(|case| &case.baseline.trials).copied().collect();
+    let candidate: Vec<&TrialRecord> =
+        pairs.paired().flat_map(|case| &case.candidate.trials).copied().collect();
+    let lanes = vec![lane_misses("baseline", &baseline), lane_misses("candidate", &candidate)];
+    let mut calls = missed_calls("baseline", &baseline);
+    calls.extend(missed_calls("candidate", &candidate));
+    // The sort is stable: ties stay in the order of lane, tool and argument.
+    calls.sort_by_key(|group| std::cmp::Reverse(group.calls));
+    let [more, fewer] = p_lanes(pairs, seed);
+    let any = lanes.iter().any(|lane| lane.trials_missed > 0);
+    let limit = policy.fidelity.max_missed;
+    for lane in &lanes {
+        fidelity.notes.extend(lane_note(lane, &calls));
+        let failures = lane_failures(lane, limit);
+        let own: Vec<&MissedCalls> = calls.iter().filter(|group| group.lane == lane.lane).collect();
+        if lane.lane == "candidate" && lane.trials_missed > 0 && more <= policy.alpha {
+            fidelity.left_recording = Some(LeftRecording {
+                calls: format!("{} in {} trials", named(&own), lane.trials_missed),
+                remedy: remedy(&own),
+                above_limit: !failures.is_empty(),
+            });
+        } else {
+            fidelity.failures.extend(
+                failures.into_iter().map(|failure| format!("{failure}: {}; {}", named(&own), remedy(&own))),
+            );
+        }
+    }
+    let p_lanes = any.then(|| (2.0 * more.min(fewer)).min(1.0));
+    if let Some(p) = p_lanes {
+        let share = |lane: &LaneMisses| {
+            100.0 * crate::cast::to_f64(lane.trials_missed) / crate::cast::to_f64(lane.trials.max(1))
+        };
+        fidelity.notes.push(format!(
+            "{:.1} % of baseline and {:.1} % of candidate trials have a call that the recording could not answer (p {} for equal \
+             shares); these trials count as missing, once against the candidate and once for it",
+            share(&lanes[0]),
+            share(&lanes[1]),
+            crate::format::p_value(p)
         ));
     }
+    calls.truncate(LISTED);
+    fidelity.misses = Some(ReplayMisses { lanes, calls, p_lanes });
+}
+
+/// Counts the calls of a lane. Where model calls are not counted apart, all are tool calls.
+fn lane_misses(lane: &str, trials: &[&TrialRecord]) -> LaneMisses {
+    let mut misses = LaneMisses { lane: lane.to_owned(), ..LaneMisses::default() };
+    for record in trials {
+        let Some(all) = record.trial.fidelity else { continue };
+        let model = record.trial.model_fidelity.unwrap_or_default();
+        misses.tool_calls += u64::from(all.total().saturating_sub(model.total()));
+        misses.tool_calls_missed += u64::from(all.missed.saturating_sub(model.missed));
+        misses.model_calls += u64::from(model.total());
+        misses.model_calls_missed += u64::from(model.missed);
+        misses.trials += 1;
+        misses.trials_missed += u64::from(all.missed > 0);
+    }
+    misses
+}
+
+fn missed_calls(lane: &str, trials: &[&TrialRecord]) -> Vec<MissedCalls> {
+    type Group<'a> = (&'a str, Option<&'a str>, Option<&'a str>, Option<&'a str>);
+    let mut groups: BTreeMap<Group<'_>, (u64, u64)> = BTreeMap::new();
+    for record in trials.iter().filter(|record| record.first_miss().is_some()) {
+        let mut own: BTreeMap<Group<'_>, u64> = BTreeMap::new();
+        for miss in &record.trial.divergences {
+            if miss.kind.ends_with("_missed") || miss.kind == "request_refused" {
+                let parts = (miss.tool.as_deref(), miss.path.as_deref(), miss.argument.as_deref());
+                *own.entry((&miss.kind, parts.0, parts.1, parts.2)).or_default() += 1;
+            }
+        }
+        for (group, calls) in own {
+            let count = groups.entry(group).or_default();
+            (count.0, count.1) = (count.0 + calls, count.1 + 1);
+        }
+    }
+    let text = |part: Option<&str>| part.map(str::to_owned);
+    let listed = groups.into_iter().map(|((kind, tool, path, argument), (calls, trials))| MissedCalls {
+        lane: lane.to_owned(),
+        kind: kind.to_owned(),
+        tool: text(tool),
+        path: text(path),
+        argument: text(argument),
+        calls,
+        trials,
+    });
+    listed.collect()
+}
+
+/// The groups with most calls in words: `tool refund, argument /request_id, 290 calls`.
+fn named(groups: &[&MissedCalls]) -> String {
+    let one = |group: &&MissedCalls| {
+        let what = match (&group.tool, &group.path) {
+            (Some(tool), _) => format!("tool {tool}"),
+            (None, Some(path)) => format!("request {path}"),
+            (None, None) => group.kind.replace('_', " "),
+        };
+        let argument = group.argument.as_ref().map_or_else(String::new, |at| format!(", argument {at}"));
+        format!("{what}{argument}, {} calls", group.calls)
+    };
+    let words: Vec<String> = groups.iter().take(NAMED).map(one).collect();
+    let rest: u64 = groups.iter().skip(NAMED).map(|group| group.calls).sum();
+    let rest = if rest > 0 { format!("; {rest} other calls") } else { String::new() };
+    format!("{}{rest}", words.join("; "))
+}
+
+/// What helps against these misses. Only an argument that makes no difference can be declared; nothing else answers a call
+/// that was never recorded, and more sessions hold it no more than these.
+fn remedy(groups: &[&MissedCalls]) -> String {
+    let declared = groups.iter().find_map(|group| Some((group.tool.as_ref()?, group.argument.as_ref()?)));
+    match declared {
+        Some((tool, argument)) => format!(
+            "if {argument} makes no difference to {tool}, declare it in the policy under [argument.{tool}] as \"{argument}\" = \
+             \"generated\" (or \"ignore\") and replay both lanes with --policy; otherwise this recording cannot judge the \
+             change, and more sessions of its kind cannot either"
+        ),
+        None => "these requests are not in the recordings, so replay cannot judge them, and more sessions of the kind cannot \
+                 either"
+            .to_owned(),
+    }
+}
+
+fn lane_failures(lane: &LaneMisses, limit: f64) -> Vec<String> {
+    let calls = [
+        ("tool", lane.tool_calls_missed, lane.tool_calls),
+        ("model", lane.model_calls_missed, lane.model_calls),
+    ];
+    let share = |missed: u64, total: u64| crate::cast::to_f64(missed) / crate::cast::to_f64(total.max(1));
+    let above = calls.into_iter().filter(|(_, missed, total)| share(*missed, *total) > limit);
+    let say = |(what, missed, total): (&str, u64, u64)| {
+        format!(
+            "the recordings lack the answers to {missed} of {total} {what} calls of the {} ({:.1} %, the policy allows {:.1} %)",
+            lane.lane,
+            100.0 * share(missed, total),
+            100.0 * limit
+        )
+    };
+    above.map(say).collect()
+}
+
+/// Note on the misses of a lane, if it has any.
+fn lane_note(lane: &LaneMisses, calls: &[MissedCalls]) -> Option<String> {
+    let own: Vec<&MissedCalls> = calls.iter().filter(|group| group.lane == lane.lane).collect();
+    let groups = if own.is_empty() { String::new() } else { format!(": {}", named(&own)) };
+    (lane.trials_missed > 0).then(|| {
+        format!(
+            "the recording could not answer {} of {} tool calls and {} of {} model calls of the {}{groups}",
+            lane.tool_calls_missed, lane.tool_calls, lane.model_calls_missed, lane.model_calls, lane.lane
+        )
+    })
+}
+
+/// One-sided p-values of "the candidate has more trials with a miss" and of "fewer", by permutation within sessions.
+fn p_lanes(pairs: &Pairs<'_>, seed: u64) -> [f64; 2] {
+    let mut relabeller = Relabeller::new(StreamKey::new(seed, "relabel missed"));
+    let mut tables: Vec<Vec<f64>> = Vec::new();
+    for (place, case) in pairs.paired().enumerate() {
+        // Ascending within an arm, so that the numbers of the trials do not matter.
+        let arm = |trials: &[&TrialRecord]| {
+            let mut missed: Vec<f64> =
+                trials.iter().map(|record| f64::from(u8::from(record.first_miss().is_some()))).collect();
+            missed.sort_by(f64::total_cmp);
+            missed
+        };
+        let (before, after) = (arm(&case.baseline.trials), arm(&case.candidate.trials));
+        let pooled = [before.clone(), after.clone()].concat();
+        let total: f64 = pooled.iter().sum();
+        let contrast = |chosen: &[usize]| {
+            let inside: f64 = chosen.iter().map(|trial| pooled[*trial]).sum();
+            (total - inside) / float(before.len()) - inside / float(after.len())
+        };
+        tables.push(if total == 0.0 || total >= float(pooled.len()) {
+            vec![0.0]
+        } else {
+            relabeller.labels(place, before.len(), after.len()).iter().map(contrast).collect()
+        });
+    }
+    let p = |tables: &[Vec<f64>], side: &str| {
+        let key = StreamKey::new(seed, &format!("missed {side}"));
+        Tables::new(tables.iter().map(Vec::as_slice)).p_value(key)
+    };
+    let more = p(&tables, "more");
+    tables.iter_mut().flatten().for_each(|value| *value = -*value);
+    [more, p(&tables, "fewer")]
 }
 
 fn add(counts: &mut FidelityCounts, trial: &Fidelity) {

@@ -176,6 +176,30 @@ impl TrialRecord {
         }
     }
 
+    /// Number of the first exchange that the recording could not answer; absent if it answered all, or the trial was imported.
+    ///
+    /// What follows it answers the world's error and not the recorded situation, so it shows nothing about the build.
+    #[must_use]
+    pub fn first_miss(&self) -> Option<u32> {
+        let missed = self.trial.fidelity.is_some_and(|fidelity| fidelity.missed > 0);
+        let is_miss = |kind: &str| kind.ends_with("_missed") || kind == "request_refused";
+        let first = self.trial.divergences.iter().filter(|one| is_miss(&one.kind)).map(|one| one.seq).min();
+        missed.then(|| first.unwrap_or(0))
+    }
+
+    /// The trial up to its first miss, with the call that missed and without an answer; the trial itself if there is none.
+    #[must_use]
+    pub(crate) fn until_miss(&self) -> Cow<'_, Self> {
+        let Some(seq) = self.first_miss() else { return Cow::Borrowed(self) };
+        let mut cut = self.clone();
+        cut.calls.retain(|call| call.seq <= seq);
+        let kept = cut.calls.len();
+        cut.user_turns.retain(|turn| turn.calls_before <= kept);
+        cut.turns_us.clear();
+        (cut.trial.answer, cut.trial.duration_us) = (None, None);
+        Cow::Owned(cut)
+    }
+
     /// Whether exchanges of the trial were lost. An incomplete trial counts as missing.
     #[must_use]
     pub fn is_incomplete(&self) -> bool {

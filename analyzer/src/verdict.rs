@@ -24,7 +24,9 @@ pub use calibration::{
 };
 pub use decision::{Decision, Reason, ReasonCode};
 pub use drift::{Drift, DriftEffect, DriftStatistic, DriftedCase, PermutationUnit, ToolRate};
-pub use inputs::{FidelityCounts, NoOutcome, PairCounts, RunIdentity};
+pub use inputs::{
+    FidelityCounts, LaneMisses, MissedCalls, NoOutcome, PairCounts, ReplayMisses, RunIdentity,
+};
 pub use invariants::{
     EnvelopeIdentity, InvariantResult, InvariantState, LaneCheck, MutationCheck, ViolationExample,
 };
@@ -74,6 +76,9 @@ pub struct Verdict {
     pub outcome: OutcomeResult,
     /// Counts of replayed answers by how they were found; absent for imported runs, whose fidelity is unknown.
     pub fidelity: Option<FidelityCounts>,
+    /// Calls that the world had no answer to; absent for imported runs.
+    #[serde(default)]
+    pub misses: Option<ReplayMisses>,
     /// Slices that the policy declares, in the policy's order, by metric.
     #[serde(default)]
     pub slices: Vec<SliceResult>,

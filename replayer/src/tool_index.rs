@@ -281,10 +281,7 @@ mod tests {
 
     fn effects() -> BTreeMap<String, ToolEffects> {
         let tool = |effect| ToolEffects { effect, ..ToolEffects::default() };
-        BTreeMap::from([
-            ("read".to_owned(), tool(Effect::Read)),
-            ("write".to_owned(), tool(Effect::Write)),
-        ])
+        BTreeMap::from([("read".to_owned(), tool(Effect::Read)), ("write".to_owned(), tool(Effect::Write))])
     }
 
     fn reading(calls: Vec<RecordedToolCall>) -> ToolIndex {
@@ -300,7 +297,10 @@ mod tests {
         ]);
         let kind = |arguments: &str| ask(&index, &mut ToolMatcher::default(), "read", arguments).1;
         let text = |arguments: &str| ask(&index, &mut ToolMatcher::default(), "read", arguments).0;
-        assert_eq!((text(r#"{"path":"/Etc"}"#), text(r#"{"path":"/etc"}"#)), ("upper".into(), "lower".into()));
+        assert_eq!(
+            (text(r#"{"path":"/Etc"}"#), text(r#"{"path":"/etc"}"#)),
+            ("upper".into(), "lower".into())
+        );
         assert_eq!(kind(r#"{"path":"/ETC"}"#), None, "two recorded calls differ in case alone");
         assert_eq!(kind(r#"{"n":18446744073709551617}"#), None, "a double would make them equal");
         assert_eq!(kind(r#"{"n":"18446744073709551616","limit":null}"#), Some(MatchKind::Normalised));

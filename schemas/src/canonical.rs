@@ -122,7 +122,8 @@ mod tests {
             r#"{"a":1,"a":2}"#,
             r#"{"a":2}"#,
         ];
-        let texts: std::collections::BTreeSet<_> = different.iter().map(|text| canonical_text(text)).collect();
+        let texts: std::collections::BTreeSet<_> =
+            different.iter().map(|text| canonical_text(text)).collect();
         assert_eq!(texts.len(), different.len());
         let body = br#"{"params":{"arguments":{"n":18446744073709551617}}}"#;
         let found = canonical_at(body, "/params/arguments");

@@ -211,7 +211,12 @@ mod tests {
         assert!(equal("/t", Text, r#"{"t":"Hello"}"#, r#"{"t":"Dear"}"#));
         assert!(!equal("/t", Text, r#"{"t":"Hello"}"#, r#"{"t":" "}"#));
         assert!(!equal("/t", Exact, r#"{"t":"Hello"}"#, r#"{"t":"Dear"}"#));
-        assert!(equal("/items/*/key", Ignore, r#"{"items":[{"key":1},{"key":2}]}"#, r#"{"items":[{},{"key":5}]}"#));
+        assert!(equal(
+            "/items/*/key",
+            Ignore,
+            r#"{"items":[{"key":1},{"key":2}]}"#,
+            r#"{"items":[{},{"key":5}]}"#
+        ));
         assert!(!ArgumentRules::default().declare("t", "id", Ignore));
         assert_eq!(ArgumentRules::default().compared("t", "{}"), None);
     }
@@ -220,6 +225,8 @@ mod tests {
     fn rules_have_kebab_case_names() {
         let names = ["exact", "ignore", "case-insensitive", "unordered", "generated", "text"];
         assert_eq!(ArgumentRule::names(), names);
-        assert!(names.iter().all(|name| name.parse::<ArgumentRule>().is_ok_and(|rule| rule.as_str() == *name)));
+        assert!(
+            names.iter().all(|name| name.parse::<ArgumentRule>().is_ok_and(|rule| rule.as_str() == *name))
+        );
     }
 }

@@ -52,7 +52,9 @@ impl Json {
         for part in pointer.split('/').skip(1) {
             let key = part.replace("~1", "/").replace("~0", "~");
             here = match here {
-                Self::Object(entries) => entries.iter().rev().find(|(name, _)| *name == key).map(|(_, v)| v)?,
+                Self::Object(entries) => {
+                    entries.iter().rev().find(|(name, _)| *name == key).map(|(_, v)| v)?
+                }
                 Self::Array(items) => items.get(key.parse::<usize>().ok()?)?,
                 Self::Null | Self::Bool(_) | Self::Number(_) | Self::Text(_) => return None,
             };
@@ -324,7 +326,9 @@ mod tests {
 
     #[test]
     fn text_that_is_not_json_is_refused() {
-        for wrong in ["", "{", "[1,]", "{\"a\" 1}", "{'a':1}", "\"\\ud800\"", "\"\u{1}\"", "nul", "\"a", "\"\\"] {
+        for wrong in
+            ["", "{", "[1,]", "{\"a\" 1}", "{'a':1}", "\"\\ud800\"", "\"\u{1}\"", "nul", "\"a", "\"\\"]
+        {
             assert_eq!(text(wrong), None, "{wrong}");
         }
         assert!(text(&format!("{}{}", "[".repeat(100), "]".repeat(100))).is_some());

@@ -55,9 +55,19 @@ pub(super) fn list(
         Decision::Block => blocking(evidence, results),
         Decision::Approve => approving(evidence, results),
         Decision::Inconclusive => {
-            let mut reasons = forbidden(evidence);
-            reasons.extend(missing(evidence));
-            reasons.extend(undecided(evidence, need, results));
+            let left = left_recording(evidence);
+            let is_left = left.is_some();
+            let mut reasons: Vec<Reason> = left.into_iter().collect();
+            // Already said of a candidate that left the recording.
+            reasons.extend(
+                forbidden(evidence)
+                    .into_iter()
+                    .filter(|reason| !is_left || reason.code != ReasonCode::ReplayLeftRecording),
+            );
+            reasons.extend(missing(evidence).filter(|_| !is_left));
+            if !is_left {
+                reasons.extend(undecided(evidence, need, results));
+            }
             reasons
         }
     };
@@ -253,6 +263,10 @@ fn forbidden(evidence: &Evidence<'_>) -> Vec<Reason> {
         );
         reasons.push(reason(ReasonCode::TrafficUncovered, None, detail));
     }
+    if let Some(left) = evidence.fidelity.left_recording.as_ref().filter(|left| left.above_limit) {
+        let detail = format!("the candidate asks for what the recording does not hold: {}", left.calls);
+        reasons.push(reason(ReasonCode::ReplayLeftRecording, None, detail));
+    }
     for failure in &evidence.fidelity.failures {
         reasons.push(reason(ReasonCode::ReplayUnfaithful, None, failure.clone()));
     }
@@ -262,6 +276,32 @@ fn forbidden(evidence: &Evidence<'_>) -> Vec<Reason> {
 fn why_absent(evidence: &Evidence<'_>, name: &str) -> String {
     let absent = evidence.measurement.absent.iter().find(|absent| absent.name == name);
     absent.map_or_else(String::new, |absent| format!("; {name}: {}", absent.reason))
+}
+
+/// Reason that the candidate asks for what the recordings do not hold, where the decision hangs on that.
+pub(super) fn left_recording(evidence: &Evidence<'_>) -> Option<Reason> {
+    let left = evidence.fidelity.left_recording.as_ref()?;
+    let hangs = evidence.bounds.is_some_and(|(worst, best)| worst != best);
+    if !hangs && !left.above_limit {
+        return None;
+    }
+    let worse: Vec<&str> = tested(evidence)
+        .filter(|(metric, test, _)| metric.decides && test.state == MetricState::Deteriorated)
+        .map(|(metric, ..)| metric.name.as_str())
+        .collect();
+    let others = if worse.is_empty() {
+        "the trials without such a call do not differ from the baseline's".to_owned()
+    } else {
+        format!(
+            "the trials without such a call got worse too ({}), but the others could outweigh it",
+            worse.join(", ")
+        )
+    };
+    let detail = format!(
+        "the candidate asks for what the recording does not hold: {}; {others}; {}",
+        left.calls, left.remedy
+    );
+    Some(reason(ReasonCode::ReplayLeftRecording, None, detail))
 }
 
 fn missing(evidence: &Evidence<'_>) -> Option<Reason> {

@@ -6,7 +6,9 @@ use crate::decide::Tested;
 use crate::metrics::{self, Measured};
 use crate::stats::{corrected, discovery};
 use crate::subgroup_search;
-use crate::verdict::{Adjusted, ExchangeabilityResult, JudgeCorrection, MetricState, SliceResult, SubgroupSearch};
+use crate::verdict::{
+    Adjusted, ExchangeabilityResult, JudgeCorrection, MetricState, SliceResult, SubgroupSearch,
+};
 
 /// Smallest number of cases with a labelled recording for an adjusted effect.
 const LEAST_RECORDINGS: usize = 20;
@@ -107,7 +109,8 @@ pub(super) fn judge(look: &Look<'_>, metric: &Measured) -> Option<JudgeCorrectio
     let mut result = metric.correction.as_ref()?.result(&metric.observed, &look.units);
     if metric.name == "success" {
         let rates = metrics::means(metric, &look.units);
-        let lanes = look.measurement.outcome.evaluators.iter().find(|one| one.kind == "judge" && one.qualified);
+        let lanes =
+            look.measurement.outcome.evaluators.iter().find(|one| one.kind == "judge" && one.qualified);
         let corrected: Vec<f64> = lanes
             .map(|one| &one.overall.lanes)
             .into_iter()

@@ -1,5 +1,6 @@
 //! Whole decisions on synthetic runs whose truth is known.
 
+mod misses;
 mod procedure;
 
 use rand_chacha::ChaCha8Rng;
@@ -379,7 +380,7 @@ fn a_replay_that_misses_too_much_is_not_approved() {
     let verdict = default(&before, &after);
     assert_eq!(
         (verdict.verdict, codes(&verdict)),
-        (Decision::Inconclusive, vec![ReasonCode::ReplayUnfaithful])
+        (Decision::Inconclusive, vec![ReasonCode::ReplayLeftRecording])
     );
 }
 

@@ -3,6 +3,8 @@
 //!
 //! Trials of one session are not independent, so bounds count sessions.
 
+use std::borrow::Cow;
+
 use statrs::function::beta::beta_reg;
 
 use super::{Check, Invariant, InvariantViolation, envelope_check, mutation_check};
@@ -98,10 +100,12 @@ fn check_one(
     let name = invariant.name();
     let mut result = InvariantResult { name: name.to_owned(), ..InvariantResult::default() };
     let mut lanes = [LaneCheck::default(); 3];
+    let mut after_miss = 0_u64;
     for case in &pairs.cases {
         let mut candidate = Vec::with_capacity(case.candidate.trials.len());
         for record in &case.candidate.trials {
-            let check = invariant.check(record);
+            let (check, record) = until_miss(invariant, record, &mut after_miss);
+            let record = &*record;
             match check {
                 Check::Broken(violations) if !confirmed(again, record, &violations) => {
                     result.unconfirmed += 1
@@ -117,7 +121,7 @@ fn check_one(
                 Check::Unchecked => candidate.push(None),
             }
         }
-        let state = |record: &&TrialRecord| match invariant.check(record) {
+        let state = |record: &&TrialRecord| match until_miss(invariant, record, &mut 0).0 {
             Check::Broken(_) => Some(true),
             Check::Kept => Some(false),
             Check::Unchecked => None,
@@ -139,7 +143,30 @@ fn check_one(
     result.max_rate = policy.invariant.max_rate.get(name).copied();
     result.mutation_check = Some(live(invariant, &result, pairs, seed));
     judge(name, &mut result, checked);
+    if after_miss > 0 {
+        let detail = format!(
+            "{after_miss} candidate trials break invariant {name} only after a call that the recording could not answer, \
+             which shows nothing about the build; replay them with an answer to that call"
+        );
+        checked.caveats.push(Caveat { name, why: CaveatKind::Unchecked, detail });
+    }
     checked.results.push(result);
+}
+
+/// Checks a trial up to its first miss. A violation before it is a fact. A later one can be caused by the world's error: it is
+/// counted in `after_miss` and does not block. Without a violation, a trial with a miss shows nothing.
+fn until_miss<'r>(
+    invariant: &Invariant<'_>,
+    record: &'r TrialRecord,
+    after_miss: &mut u64,
+) -> (Check, Cow<'r, TrialRecord>) {
+    let cut = record.until_miss();
+    let check = invariant.check(&cut);
+    if matches!(cut, Cow::Borrowed(_)) || matches!(check, Check::Broken(_)) {
+        return (check, cut);
+    }
+    *after_miss += u64::from(matches!(invariant.check(record), Check::Broken(_)));
+    (Check::Unchecked, cut)
 }
 
 /// Counts the trials of a case: `Some(true)` breaks the invariant, `Some(false)` keeps it, `None` does not apply.

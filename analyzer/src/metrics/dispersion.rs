@@ -52,7 +52,11 @@ pub(crate) fn measure<T: PartialOrd>(
     measured.left_out = setting.pairs.unseen.trials() + lacking.sum::<usize>();
     for (place, case) in setting.pairs.cases.iter().enumerate() {
         let of = |trials: &[&TrialRecord]| {
-            let mut described: Vec<T> = trials.iter().filter_map(|record| describe(record)).collect();
+            let mut described: Vec<T> = trials
+                .iter()
+                .filter(|record| record.first_miss().is_none())
+                .filter_map(|record| describe(record))
+                .collect();
             // Sorted by content, so that the numbers of the trials do not matter.
             described.sort_by(|a, b| a.partial_cmp(b).unwrap_or(Ordering::Equal));
             described

@@ -82,8 +82,9 @@ fn readable(record: &TrialRecord) -> Result<(), Score> {
 fn duplicated(setting: Setting<'_>) -> Result<Measured, String> {
     let score = |_: &PairedCase<'_>, record: &TrialRecord| {
         // A repetition counts even if the trial was cut off later.
-        if writes::repeated(record, &[]).is_some() {
-            return Score::Known(1.0);
+        // A repetition after a miss can be a retry of what the recording could not answer.
+        if writes::repeated(&record.until_miss(), &[]).is_some() {
+            return Score::Fact(1.0);
         }
         readable(record).map_or_else(|score| score, |()| Score::Known(0.0))
     };
@@ -129,8 +130,13 @@ pub(crate) fn demoted(setting: Setting<'_>, name: &str) -> Result<Measured, Stri
     start.decides = setting.policy.decides(&full, true);
     start.required = setting.policy.requires(&full, false);
     start.name = full;
-    let score = |_: &PairedCase<'_>, record: &TrialRecord| match invariants::broken_share(invariant, record) {
+    let score = |_: &PairedCase<'_>, record: &TrialRecord| match invariants::broken_share(
+        invariant,
+        &record.until_miss(),
+    ) {
+        Some(share) if share > 0.0 => Score::Fact(share),
         Some(share) => Score::Known(share),
+        None if record.first_miss().is_some() => Score::Missing,
         None => Score::Absent,
     };
     scalar::measure(setting, start, harm(score))

@@ -107,7 +107,8 @@ impl Correction {
     pub(crate) fn result(&self, tables: &[CaseTable], units: &CaseUnits) -> JudgeCorrection {
         let sessions = self.sessions(tables, units);
         let judged = sessions.iter().filter(|one| one.group.is_some()).count();
-        let scores = crate::stats::variance::mean(&sessions.iter().map(|one| one.contrast).collect::<Vec<_>>());
+        let scores =
+            crate::stats::variance::mean(&sessions.iter().map(|one| one.contrast).collect::<Vec<_>>());
         let mut correction = 0.0;
         let labelled: [BTreeSet<usize>; 2] = [0, 1].map(|lane| {
             let of = |one: &&Session| one.errors.iter().any(|(_, lanes)| lanes[lane].is_some());
@@ -115,7 +116,8 @@ impl Correction {
         });
         for group in 0..self.groups {
             let cases = sessions.iter().filter(|one| one.group == Some(group)).count();
-            let share = crate::stats::variance::float(cases) / crate::stats::variance::float(sessions.len().max(1));
+            let share =
+                crate::stats::variance::float(cases) / crate::stats::variance::float(sessions.len().max(1));
             let [baseline, candidate] = corrected::mean_errors(&sessions, group);
             correction += share * (candidate.0 - baseline.0);
         }

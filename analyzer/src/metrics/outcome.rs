@@ -155,8 +155,10 @@ pub(crate) fn succeeded(setting: Setting<'_>) -> impl Fn(&PairedCase<'_>, &Trial
     let (scoring, possible) = Judged::new(setting);
     let is_possible = possible.is_ok();
     move |case, record| match scoring.score(case, record) {
-        Score::Known(value) if is_possible => Some(value > 0.5),
-        Score::Known(_) | Score::Missing | Score::Absent => None,
+        Score::Known(value) | Score::Fact(value) if is_possible && record.first_miss().is_none() => {
+            Some(value > 0.5)
+        }
+        Score::Known(_) | Score::Fact(_) | Score::Missing | Score::Absent => None,
     }
 }
 
@@ -268,8 +270,8 @@ pub(crate) fn unscorable(setting: Setting<'_>) -> Result<Measured, String> {
     let scalar = Scalar {
         score: |_: &PairedCase<'_>, record: &TrialRecord| match record.trial.ending {
             TrialEnding::Infrastructure => Score::Missing,
-            TrialEnding::Truncated => Score::Known(1.0),
-            TrialEnding::Complete | TrialEnding::Failed | TrialEnding::TimedOut => Score::Known(0.0),
+            TrialEnding::Truncated => Score::Fact(1.0),
+            TrialEnding::Complete | TrialEnding::Failed | TrialEnding::TimedOut => Score::Fact(0.0),
         },
         functional: Functional::Mean,
         more_is_better: false,

@@ -13,8 +13,10 @@ use crate::verdict::Unit;
 /// Value of a trial.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Score {
-    /// The value is known.
+    /// The value is known, if the recording answered the whole trial; otherwise it is missing.
     Known(f64),
+    /// The value is known whatever the recording could not answer.
+    Fact(f64),
     /// The value is missing: it counts as the worst and as the best.
     Missing,
     /// The metric does not apply to this trial.
@@ -174,7 +176,8 @@ where
     let mut applies = arm.trials.is_empty();
     for record in &arm.trials {
         match (scalar.score)(case, record) {
-            Score::Known(value) => values.known.push(value),
+            Score::Known(_) if record.first_miss().is_some() => values.missing += 1,
+            Score::Known(value) | Score::Fact(value) => values.known.push(value),
             Score::Missing => values.missing += 1,
             Score::Absent => continue,
         }

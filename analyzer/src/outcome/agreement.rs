@@ -200,7 +200,8 @@ impl Agreement {
             let lower = self::kappa(successes, successes * passed, failures, failures * caught)?;
             Some(lower.min(estimate))
         });
-        let lanes: Vec<[Confusion; 2]> = counts.values().map(|[before, after, _]| [*before, *after]).collect();
+        let lanes: Vec<[Confusion; 2]> =
+            counts.values().map(|[before, after, _]| [*before, *after]).collect();
         let key = |purpose: &str| StreamKey::new(0, &format!("{purpose} {}", slice.unwrap_or_default()));
         let mut measured = Self {
             slice: slice.map(str::to_owned),
@@ -218,7 +219,11 @@ impl Agreement {
             ac1_lower: agreement_lower.and_then(|lower| sum.ac1(lower)),
             discrimination: sum.discrimination(),
             discrimination_p: sum.discrimination().map(|_| association(&cases, key("discrimination"))),
-            lanes: ["baseline", "candidate"].into_iter().enumerate().map(|(at, lane)| lane_of(lane, at, &lanes)).collect(),
+            lanes: ["baseline", "candidate"]
+                .into_iter()
+                .enumerate()
+                .map(|(at, lane)| lane_of(lane, at, &lanes))
+                .collect(),
             equal_error_p: ratings::equal_errors(&lanes, key("equal errors")),
             qualified: false,
             reason: String::new(),

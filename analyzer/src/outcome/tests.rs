@@ -108,14 +108,23 @@ fn a_judge_that_is_shown_to_agree_decides_only_with_labels_in_both_lanes() {
     let success = analysis.verdict.metrics.iter().find(|metric| metric.name == "success").expect("measured");
     assert_eq!((success.baseline, success.candidate), (0.51, 0.51), "both lanes by the judge");
     let correction = success.judge.expect("a judge decides");
-    assert_eq!((correction.judged, correction.labelled_baseline, correction.labelled_candidate), (100, 100, 100));
-    assert!(success.effect.abs() < 1e-12 && correction.rogan_gladen.is_some_and(|effect| effect.abs() < 1e-12));
+    assert_eq!(
+        (correction.judged, correction.labelled_baseline, correction.labelled_candidate),
+        (100, 100, 100)
+    );
+    assert!(
+        success.effect.abs() < 1e-12 && correction.rogan_gladen.is_some_and(|effect| effect.abs() < 1e-12)
+    );
     assert_eq!(found.overall.equal_error_p, Some(1.0), "the same errors in both lanes");
     // The same labels of the baseline alone say nothing about its errors on the candidate.
     let (baseline, candidate) = labelled_in(&judge, &cells, [true, false]);
     let analysis = decide(&baseline, &candidate);
     let found = &analysis.verdict.outcome.evaluators[0].overall;
-    assert!(!found.qualified && found.reason.starts_with("0 labelled cases of the candidate"), "{}", found.reason);
+    assert!(
+        !found.qualified && found.reason.starts_with("0 labelled cases of the candidate"),
+        "{}",
+        found.reason
+    );
     assert_eq!(counts(&analysis), BTreeMap::from([("label", 100)]));
 }
 
@@ -126,7 +135,10 @@ fn a_perfect_judge_of_rare_failures_qualifies_and_its_labels_bound_what_it_can_s
     let analysis = decide(&baseline, &candidate);
     let found = &analysis.verdict.outcome.evaluators[0].overall;
     assert!(found.qualified, "{}", found.reason);
-    assert!(found.kappa_lower.is_some_and(|lower| lower < 0.4) && found.ac1_lower.is_some_and(|lower| lower > 0.9));
+    assert!(
+        found.kappa_lower.is_some_and(|lower| lower < 0.4)
+            && found.ac1_lower.is_some_and(|lower| lower > 0.9)
+    );
     assert_eq!(counts(&analysis), BTreeMap::from([("judge:perfect", 60)]));
     // Sixty cases without an error leave room for errors in 5 % of the sessions of each lane.
     assert_eq!(analysis.verdict.verdict, crate::Decision::Inconclusive);

@@ -296,7 +296,8 @@ mod tests {
         ];
         assert_eq!(rules, expected);
         assert_ne!(policy.digest(), Policy::default().digest());
-        let error = Policy::parse("[argument.refund]\n\"/a\" = \"generate\"").expect_err("a typo").to_string();
+        let error =
+            Policy::parse("[argument.refund]\n\"/a\" = \"generate\"").expect_err("a typo").to_string();
         assert!(error.contains("line 2") && error.contains("argument.refund./a"), "{error}");
         assert!(error.contains("\"generated\""), "{error}");
         let error = Policy::parse("[argument.refund]\na = \"text\"").expect_err("no pointer").to_string();

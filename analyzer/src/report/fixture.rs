@@ -361,6 +361,7 @@ fn verdict(
         metrics,
         outcome: OutcomeResult::default(),
         absent: vec![AbsentMetric { name: "pass_k".to_owned(), reason: "fewer than 3 trials".to_owned() }],
+        misses: None,
         fidelity: Some(FidelityCounts { exact: 10, missed: 1, ..FidelityCounts::default() }),
         need: Need { cases: 300, trials: 2, predicted_approve: 0.8, reachable: true, ..Need::default() },
         notes: vec![text.to_owned()],

@@ -261,6 +261,7 @@ pub(super) fn short_reason(code: ReasonCode) -> &'static str {
         ReasonCode::AnswersChanged => "answers changed",
         ReasonCode::DiffersFromRecording => "unlike the recording",
         ReasonCode::SliceStandsOut => "some slices stand out",
+        ReasonCode::ReplayLeftRecording => "left the recording",
         ReasonCode::ReplayUnfaithful
         | ReasonCode::ModelInputChanged
         | ReasonCode::CorpusSelected
@@ -300,6 +301,9 @@ pub(super) fn advice(code: ReasonCode, need: &Need) -> &'static str {
         },
         ReasonCode::BelowFloor => {
             "Replay more sessions. With so few cases no test can prove that the margin is kept, however good the candidate is."
+        }
+        ReasonCode::ReplayLeftRecording => {
+            "Look at the calls that the recording does not hold. Where an argument makes no difference to the tool, declare it in the policy and replay again; otherwise replay cannot judge this change."
         }
         ReasonCode::ReplayUnfaithful => {
             "Fidelity lists what the replay could not answer or answered otherwise than the recording. More sessions of the same kind will not change that."
@@ -360,6 +364,7 @@ pub(super) fn reason_severity(code: ReasonCode) -> Severity {
         | ReasonCode::SliceStandsOut => Severity::Warning,
         ReasonCode::Underpowered
         | ReasonCode::BelowFloor
+        | ReasonCode::ReplayLeftRecording
         | ReasonCode::ReplayUnfaithful
         | ReasonCode::ModelInputChanged
         | ReasonCode::TooManyUnscorable

@@ -71,7 +71,10 @@ impl CorrectedMean {
         let used: Vec<usize> =
             (0..groups).filter(|group| sessions.iter().any(|one| one.group == Some(*group))).collect();
         let has = |group: usize, lane: usize| {
-            sessions.iter().flat_map(|one| &one.errors).any(|(of, lanes)| *of == group && lanes[lane].is_some())
+            sessions
+                .iter()
+                .flat_map(|one| &one.errors)
+                .any(|(of, lanes)| *of == group && lanes[lane].is_some())
         };
         let units = sessions.iter().map(|one| one.unit + 1).max().unwrap_or(0);
         let equal = vec![1.0; units];
@@ -152,7 +155,8 @@ fn weighted(
             }
         }
     }
-    let shares: Vec<f64> = scored.iter().map(|scored| scored / contrasts.weight.max(f64::MIN_POSITIVE)).collect();
+    let shares: Vec<f64> =
+        scored.iter().map(|scored| scored / contrasts.weight.max(f64::MIN_POSITIVE)).collect();
     contrasts.add(extra[0], contrast);
     let mut total = contrasts.value();
     for (place, [baseline, candidate]) in errors.iter_mut().enumerate() {

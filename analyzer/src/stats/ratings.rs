@@ -88,7 +88,8 @@ impl Confusion {
 /// its share of passing scores; the scores are permuted between sessions.
 #[must_use]
 pub fn association(sessions: &[(f64, f64)], key: StreamKey) -> f64 {
-    let product = |scores: &[f64]| sessions.iter().zip(scores).map(|(pair, score)| pair.0 * score).sum::<f64>();
+    let product =
+        |scores: &[f64]| sessions.iter().zip(scores).map(|(pair, score)| pair.0 * score).sum::<f64>();
     let mut scores: Vec<f64> = sessions.iter().map(|pair| pair.1).collect();
     let observed = product(&scores);
     let mut stream = key.stream(0);
@@ -131,7 +132,8 @@ pub fn equal_errors(sessions: &[[Confusion; 2]], key: StreamKey) -> Option<f64> 
                 lanes.swap(0, 1);
             }
         }
-        let mut in_candidate: Vec<bool> = single.iter().map(|place| sessions[*place][1].labels() > 0).collect();
+        let mut in_candidate: Vec<bool> =
+            single.iter().map(|place| sessions[*place][1].labels() > 0).collect();
         shuffle(&mut in_candidate, |below| stream.below(below));
         for (place, candidate) in single.iter().zip(in_candidate) {
             let mut sum = sessions[*place][0];
@@ -141,7 +143,8 @@ pub fn equal_errors(sessions: &[[Confusion; 2]], key: StreamKey) -> Option<f64> 
         }
         for ((count, gap), observed) in reached.iter_mut().zip(gaps(&drawn)).zip(observed) {
             // A relabelling without labels of this kind in one lane says nothing against equal errors.
-            *count += usize::from(observed.is_none_or(|observed| gap.is_none_or(|gap| gap >= observed - TIE)));
+            *count +=
+                usize::from(observed.is_none_or(|observed| gap.is_none_or(|gap| gap >= observed - TIE)));
         }
     }
     let p = |place: usize| float(reached[place]) / float(PERMUTATIONS + 1);

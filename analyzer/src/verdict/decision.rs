@@ -57,6 +57,8 @@ pub enum ReasonCode {
     Underpowered,
     /// Inconclusive: fewer cases than any method needs at this margin.
     BelowFloor,
+    /// Inconclusive: the candidate asks for what the recordings do not hold, and the decision hangs on these trials.
+    ReplayLeftRecording,
     /// Inconclusive: the recordings lack too many answers, or the re-run baseline differs from the recording.
     ReplayUnfaithful,
     /// Inconclusive: with a recorded model, the model requests of one lane differ from the recording's, so the recorded
@@ -110,6 +112,7 @@ impl ReasonCode {
             | Self::Deteriorated
             | Self::NonInferior
             | Self::DeterioratedWithinMargin
+            | Self::ReplayLeftRecording
             | Self::ReplayUnfaithful
             | Self::ModelInputChanged
             | Self::TooManyUnscorable

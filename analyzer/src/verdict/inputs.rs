@@ -129,6 +129,56 @@ impl PairCounts {
     }
 }
 
+/// Calls that the world had no answer to, over both lanes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ReplayMisses {
+    /// Shares of the baseline, then of the candidate.
+    pub lanes: Vec<LaneMisses>,
+    /// Missed calls by lane, tool or path, and argument; most calls first.
+    pub calls: Vec<MissedCalls>,
+    /// Two-sided p-value of equal shares of trials with a miss, by permutation within sessions; absent if no trial of a paired
+    /// case has one.
+    pub p_lanes: Option<f64>,
+}
+
+/// Misses of a lane.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LaneMisses {
+    /// `baseline` or `candidate`.
+    pub lane: String,
+    /// Tool calls.
+    pub tool_calls: u64,
+    /// Tool calls without an answer.
+    pub tool_calls_missed: u64,
+    /// Model calls; 0 if the run does not count them apart.
+    pub model_calls: u64,
+    /// Model calls without an answer.
+    pub model_calls_missed: u64,
+    /// Replayed trials.
+    pub trials: u64,
+    /// Trials with at least one miss. They count as missing: once against the candidate and once for it.
+    pub trials_missed: u64,
+}
+
+/// Missed calls that differ from the recording in the same way.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MissedCalls {
+    /// `baseline` or `candidate`.
+    pub lane: String,
+    /// `tool_missed`, `model_missed` or `request_refused`.
+    pub kind: String,
+    /// The tool, for a tool call.
+    pub tool: Option<String>,
+    /// The request, where it is no tool call.
+    pub path: Option<String>,
+    /// JSON pointer of the first argument that differs from the nearest recorded call; absent if there is no such call.
+    pub argument: Option<String>,
+    /// Number of calls.
+    pub calls: u64,
+    /// Number of trials that make them.
+    pub trials: u64,
+}
+
 /// Replayed answers of both lanes by how they were found.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FidelityCounts {
