@@ -296,11 +296,14 @@ fn count(cases: &[PairedCase<'_>], unseen: UnseenCases) -> PairCounts {
 /// Trials of an arm that have no outcome, whatever scores them.
 fn lost(arm: &Arm<'_>) -> NoOutcome {
     let ended = |ending| arm.trials.iter().filter(|record| record.trial.ending == ending).count();
+    let missed = arm.trials.iter().filter(|record| record.ended_by_itself() && record.first_miss().is_some());
+    let missed = missed.count();
     NoOutcome {
         not_written: crate::cast::to_u64(arm.missing - arm.incomplete),
         incomplete: crate::cast::to_u64(arm.incomplete),
         diverged: crate::cast::to_u64(ended(TrialEnding::Truncated)),
         infrastructure: crate::cast::to_u64(ended(TrialEnding::Infrastructure)),
+        missed_answer: crate::cast::to_u64(missed),
         ..NoOutcome::default()
     }
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use schemas::canonical::canonical_text;
 use schemas::exchange::{Effect, Ending};
-use schemas::trial::{ImportRecord, Lane, RunManifest, Trial};
+use schemas::trial::{ImportRecord, Lane, RunManifest, Trial, TrialEnding};
 
 use crate::embedding::AnswerEmbedding;
 use crate::scores::TrialScore;
@@ -173,6 +173,15 @@ impl TrialRecord {
             embedding: None,
             user_turns: Vec::new(),
             scores: Vec::new(),
+        }
+    }
+
+    /// Whether the trial ended without being cut off, so that it has an outcome if anything scores it.
+    #[must_use]
+    pub(crate) fn ended_by_itself(&self) -> bool {
+        match self.trial.ending {
+            TrialEnding::Truncated | TrialEnding::Infrastructure => false,
+            TrialEnding::Complete | TrialEnding::Failed | TrialEnding::TimedOut => true,
         }
     }
 

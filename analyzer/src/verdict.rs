@@ -24,9 +24,7 @@ pub use calibration::{
 };
 pub use decision::{Decision, Reason, ReasonCode};
 pub use drift::{Drift, DriftEffect, DriftStatistic, DriftedCase, PermutationUnit, ToolRate};
-pub use inputs::{
-    FidelityCounts, LaneMisses, MissedCalls, NoOutcome, PairCounts, ReplayMisses, RunIdentity,
-};
+pub use inputs::{FidelityCounts, LaneMisses, MissedCalls, NoOutcome, PairCounts, ReplayMisses, RunIdentity};
 pub use invariants::{
     EnvelopeIdentity, InvariantResult, InvariantState, LaneCheck, MutationCheck, ViolationExample,
 };

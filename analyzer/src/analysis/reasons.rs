@@ -10,7 +10,7 @@ use crate::model_inputs;
 use crate::plain;
 use crate::policy::RunsApart;
 use crate::verdict::{
-    Decision, ExchangeabilityResult, MetricResult, MetricState, Need, Reason, ReasonCode, Review, RunTiming,
+    Decision, ExchangeabilityResult, MetricResult, MetricState, Need, NoOutcome, Reason, ReasonCode, Review, RunTiming,
 };
 
 /// Decides: invariants first, then the metrics, then the other conditions of approval.
@@ -307,13 +307,10 @@ pub(super) fn left_recording(evidence: &Evidence<'_>) -> Option<Reason> {
 fn missing(evidence: &Evidence<'_>) -> Option<Reason> {
     let (worst, best) = evidence.bounds.filter(|(worst, best)| worst != best)?;
     let counts = evidence.counts;
-    let truncated = evidence
-        .pairs
-        .trials()
-        .filter(|record| record.trial.ending == schemas::trial::TrialEnding::Truncated)
-        .count();
+    let left = |lane: &NoOutcome| lane.diverged + lane.missed_answer;
+    let left = left(&counts.no_outcome_baseline) + left(&counts.no_outcome_candidate);
     let total = counts.missing_baseline + counts.missing_candidate;
-    let code = if 2 * crate::cast::to_u64(truncated) > total {
+    let code = if 2 * left > total {
         ReasonCode::TooManyUnscorable
     } else {
         ReasonCode::MissingTrials

@@ -65,7 +65,14 @@ pub(crate) fn distances(trials: &[&TrialRecord]) -> Option<Vec<f64>> {
 }
 
 fn harm<F>(score: F) -> Scalar<F> {
-    Scalar { score, functional: Functional::Mean, more_is_better: false, scale: 1.0, most: 1.0, bounded: true }
+    Scalar {
+        score,
+        functional: Functional::Mean,
+        more_is_better: false,
+        scale: 1.0,
+        most: 1.0,
+        bounded: true,
+    }
 }
 
 /// Whether the writes of the trial are known completely.

@@ -59,7 +59,9 @@ impl<'a> Judged<'a> {
     /// Trials of both lanes that ended and have no outcome, by cause.
     fn unscored(&self, pairs: &Pairs<'_>) -> [NoOutcome; 2] {
         let of = |case: &PairedCase<'_>, arm: &Arm<'_>, counts: &mut NoOutcome| {
-            for record in arm.trials.iter().filter(|record| ended_by_itself(record)) {
+            for record in
+                arm.trials.iter().filter(|record| record.ended_by_itself() && record.first_miss().is_none())
+            {
                 if matches!(self.score(case, record), Score::Known(_)) {
                     continue;
                 }
@@ -102,14 +104,6 @@ impl<'a> Judged<'a> {
 
 fn has_unreadable_label(record: &TrialRecord) -> bool {
     record.trial.outcome_missing.as_deref() == Some(UNREADABLE_LABEL)
-}
-
-/// Whether the trial ended without being cut off, so that it has an outcome if anything scores it.
-fn ended_by_itself(record: &TrialRecord) -> bool {
-    match record.trial.ending {
-        TrialEnding::Truncated | TrialEnding::Infrastructure => false,
-        TrialEnding::Complete | TrialEnding::Failed | TrialEnding::TimedOut => true,
-    }
 }
 
 /// Measures success, pass_k and agreement.

@@ -158,7 +158,8 @@ where
             };
             tables.into_iter().flat_map(repeated).collect()
         };
-        measured.bounds = Some(Bounds { worst: fill(scalar.most - bad, bad), best: fill(bad, scalar.most - bad) });
+        measured.bounds =
+            Some(Bounds { worst: fill(scalar.most - bad, bad), best: fill(bad, scalar.most - bad) });
     }
     if scalar.functional == Functional::Mean {
         let oriented = |values: &[f64]| values.iter().map(|value| value / scalar.scale).collect::<Vec<_>>();

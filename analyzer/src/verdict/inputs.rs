@@ -61,6 +61,9 @@ pub struct NoOutcome {
     pub incomplete: u64,
     /// Trials that left their recording and stopped there.
     pub diverged: u64,
+    /// Trials that went on after a call that the recording could not answer.
+    #[serde(default)]
+    pub missed_answer: u64,
     /// Trials in which the harness, its environment or the model provider failed.
     pub infrastructure: u64,
 }
@@ -74,7 +77,7 @@ impl NoOutcome {
 
     /// The numbers with their causes in words that complete "trials without an outcome: 3 …".
     #[must_use]
-    pub fn causes(&self) -> [(u64, &'static str); 8] {
+    pub fn causes(&self) -> [(u64, &'static str); 9] {
         let Self {
             not_written,
             unattributed,
@@ -83,6 +86,7 @@ impl NoOutcome {
             not_scored,
             incomplete,
             diverged,
+            missed_answer,
             infrastructure,
         } = *self;
         [
@@ -93,6 +97,7 @@ impl NoOutcome {
             (not_scored, "not scored"),
             (incomplete, "incomplete"),
             (diverged, "diverged from the recording"),
+            (missed_answer, "with a call that the recording could not answer"),
             (infrastructure, "failed by the infrastructure"),
         ]
     }
@@ -114,6 +119,7 @@ impl NoOutcome {
         self.not_scored += other.not_scored;
         self.incomplete += other.incomplete;
         self.diverged += other.diverged;
+        self.missed_answer += other.missed_answer;
         self.infrastructure += other.infrastructure;
     }
 }
