@@ -5,6 +5,7 @@ mod encrypted;
 mod gate;
 mod invariants;
 mod real_data;
+mod sampling;
 mod score;
 mod snapshots;
 mod store;

@@ -13,14 +13,14 @@ use crate::verdict::RunTiming;
 /// Largest share of trials in batches of one lane only with which the lanes count as interleaved.
 const ALONE: f64 = 0.10;
 
-/// Compares the batches of the lanes, else the times of their trials.
+/// Compares the times of the lanes' trials, else their batches.
 pub(super) fn judge(pairs: &Pairs<'_>) -> RunTiming {
     let lane = |candidate: bool| -> Vec<&TrialRecord> {
         let arms = pairs.paired().map(|case| if candidate { &case.candidate } else { &case.baseline });
         arms.flat_map(|arm| arm.trials.iter().copied()).collect()
     };
     let lanes = [lane(false), lane(true)];
-    by_batch(&lanes).or_else(|| by_time(&lanes)).unwrap_or(RunTiming::Unknown)
+    by_time(&lanes).or_else(|| by_batch(&lanes)).unwrap_or(RunTiming::Unknown)
 }
 
 fn by_batch(lanes: &[Vec<&TrialRecord>; 2]) -> Option<RunTiming> {

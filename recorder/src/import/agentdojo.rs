@@ -110,6 +110,7 @@ fn transcript(
         slices,
         cluster: None,
         weight: None,
+        batch: None,
         warnings,
     })
 }

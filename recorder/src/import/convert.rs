@@ -290,7 +290,7 @@ impl SessionAssembler<'_, '_> {
             provider_failures: None,
             cluster: transcript.cluster.clone(),
             weight: transcript.weight,
-            batch: None,
+            batch: transcript.batch.clone(),
             outcome_missing: outcome_missing(transcript).map(str::to_owned),
             tenant: self.converter.plan.tenant.clone(),
             agent: self.names.agent.clone(),

@@ -1,7 +1,7 @@
 //! Outcome tables: trials without transcripts, in CSV or Parquet.
 //!
 //! Required columns: `case`, `trial`, `success`. Optional ones: `seconds`, `input_tokens`, `output_tokens`, `cost`, `error`,
-//! `answer`, `cluster`, `weight`, `slice.NAME` for each slice, and in Parquet `embedding`. Other columns are ignored and listed.
+//! `answer`, `cluster`, `weight`, `batch`, `slice.NAME` for each slice, and in Parquet `embedding`. Other columns are ignored and listed.
 
 mod cell;
 mod columns;
@@ -164,11 +164,14 @@ mod tests {
 
     #[test]
     fn cluster_and_weight_are_read_and_a_bad_weight_refuses_the_table() {
-        let text = "case,trial,success,user_id,weight\na,0,1,u1,2.5\nb,0,1,,1\n";
+        let text = "case,trial,success,user_id,weight,batch\na,0,1,u1,2.5,monday\nb,0,1,,1,\n";
         let parsed = parse(text, &["cluster=user_id"]).expect("all columns are present");
-        let read: Vec<_> =
-            parsed.transcripts.iter().map(|one| (one.cluster.as_deref(), one.weight)).collect();
-        assert_eq!(read, [(Some("u1"), Some(2.5)), (None, Some(1.0))]);
+        let read: Vec<_> = parsed
+            .transcripts
+            .iter()
+            .map(|one| (one.cluster.as_deref(), one.weight, one.batch.as_deref()))
+            .collect();
+        assert_eq!(read, [(Some("u1"), Some(2.5), Some("monday")), (None, Some(1.0), None)]);
         for bad in ["", "0", "-1", "nan", "inf", "many"] {
             let text = format!("case,trial,success,weight\na,0,1,1\na,1,1,{bad}\n");
             let error = parse(&text, &[]).expect_err("a weight is missing").to_string();

@@ -202,6 +202,7 @@ fn transcript(
         slices: BTreeMap::from_iter(domain.map(|domain| ("domain".to_owned(), domain))),
         cluster: None,
         weight: None,
+        batch: None,
         warnings,
     })
 }

@@ -107,6 +107,7 @@ fn transcript(
         slices: BTreeMap::from_iter(domain.map(|domain| ("domain".to_owned(), domain.to_owned()))),
         cluster: None,
         weight: None,
+        batch: None,
         warnings,
     })
 }

@@ -115,6 +115,8 @@ pub struct Transcript {
     pub cluster: Option<String>,
     /// Sampling weight of the case: finite, above 0.
     pub weight: Option<f64>,
+    /// Batch of trials that ran together; absent if unknown.
+    pub batch: Option<String>,
     /// Repairs made while parsing.
     pub warnings: Vec<ImportWarning>,
 }

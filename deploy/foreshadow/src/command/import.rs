@@ -102,7 +102,7 @@ enum FormatName {
     #[value(name = "agentdojo")]
     AgentDojo,
     /// CSV or Parquet table of trials: case, trial, success and optionally seconds, input_tokens, output_tokens, cost, error,
-    /// answer, cluster, weight, slice.NAME; in Parquet also embedding, a list of numbers.
+    /// answer, cluster, weight, batch, slice.NAME; in Parquet also embedding, a list of numbers.
     Outcomes,
 }
 

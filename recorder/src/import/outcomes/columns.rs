@@ -11,8 +11,8 @@ use crate::import::file::ImportFile;
 const REQUIRED: [&str; 3] = ["case", "trial", "success"];
 
 /// Values that a table may have.
-const OPTIONAL: [&str; 8] =
-    ["seconds", "input_tokens", "output_tokens", "cost", "error", "answer", "cluster", "weight"];
+const OPTIONAL: [&str; 9] =
+    ["seconds", "input_tokens", "output_tokens", "cost", "error", "answer", "cluster", "weight", "batch"];
 
 /// Prefix of the columns of slices.
 const SLICE_PREFIX: &str = "slice.";
@@ -84,7 +84,7 @@ pub enum OutcomeTableError {
     },
     /// The argument of `--column` cannot be parsed.
     #[error(
-        "column {text:?}: expected NAME=COLUMN or NAME=COLUMN+COLUMN, NAME one of case, trial, success, seconds, input_tokens, output_tokens, cost, error, answer, cluster, weight, slice.NAME"
+        "column {text:?}: expected NAME=COLUMN or NAME=COLUMN+COLUMN, NAME one of case, trial, success, seconds, input_tokens, output_tokens, cost, error, answer, cluster, weight, batch, slice.NAME"
     )]
     Mapping {
         /// Argument as given.

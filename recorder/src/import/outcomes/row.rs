@@ -164,6 +164,7 @@ impl OutcomeRow<'_> {
             ending_detail: error,
             slices: slices.filter(|(_, value)| !value.is_empty()).collect(),
             cluster: self.text("cluster"),
+            batch: self.text("batch"),
             weight: None,
             warnings: Vec::new(),
         })
