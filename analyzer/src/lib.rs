@@ -53,5 +53,5 @@ pub use format::{escape_control, format_effect, metric_cells, verdict_sentence};
 pub use plain::comparison_lines;
 pub use policy::{Policy, PolicyError};
 pub use run::{ComparedArguments, Run, ToolCall, TrialRecord, UserTurn, unify_effects};
-pub use schedule::seeded_order;
+pub use schedule::{planned_order, seeded_order};
 pub use verdict::{Decision, Verdict};

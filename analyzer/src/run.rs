@@ -78,7 +78,7 @@ pub struct TrialRecord {
     pub turns_us: Vec<u64>,
     /// Embedding of the answers; absent if they were not embedded.
     pub embedding: Option<AnswerEmbedding>,
-    /// User turns in order; empty if no invariant reads them.
+    /// User turns in order; empty without a transcript.
     pub user_turns: Vec<UserTurn>,
     /// Scores by evaluator, in the evaluators' order.
     pub scores: Vec<TrialScore>,

@@ -1,9 +1,10 @@
 //! Order in which cases are looked at: seeded and stratified by slices, so that each look resembles the whole corpus.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemas::id::CaseId;
 
+use crate::policy::{ClusterKey, Policy};
 use crate::stats::stream::StreamKey;
 
 /// Cases of one stratum, each after the number drawn for it.
@@ -35,6 +36,27 @@ where
     }
     placed.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)).then(a.2.cmp(b.2)));
     placed.into_iter().map(|(_, _, case)| case.clone()).collect()
+}
+
+/// Order of the cases before any trial, as [`seeded_order`]; where the policy names the clusters by a slice, the cases
+/// of a cluster follow each other. With the order comes the number of clusters, or of cases where no slice names them.
+#[must_use]
+pub fn planned_order<'a>(
+    policy: &Policy,
+    cases: &[(&'a CaseId, Vec<(&'a str, &'a str)>)],
+    seed: u64,
+) -> (Vec<CaseId>, usize) {
+    let all = cases.iter().map(|(case, slices)| (*case, slices.clone()));
+    let ClusterKey::Slice(name) = &policy.sampling.cluster else {
+        return (seeded_order(all, seed), cases.len());
+    };
+    let value =
+        |slices: &[(&'a str, &'a str)]| slices.iter().find(|(key, _)| key == name).map(|(_, value)| *value);
+    let clusters: BTreeMap<&CaseId, &str> =
+        cases.iter().filter_map(|(case, slices)| Some((*case, value(slices)?))).collect();
+    let distinct: BTreeSet<&str> = clusters.values().copied().collect();
+    let order = clustered_order(all, |case| clusters.get(case).copied(), seed);
+    (order, distinct.len() + cases.len() - clusters.len())
 }
 
 /// As [`seeded_order`], but the cases of a cluster follow each other: the clusters are ordered by their first case. A
@@ -92,6 +114,24 @@ mod tests {
             let count = part.iter().filter(|case| rare(case)).count();
             assert!((9..=11).contains(&count), "{count} of 100 are rare");
         }
+    }
+
+    #[test]
+    fn the_cases_of_a_cluster_follow_each_other() {
+        let cases = cases(60);
+        let users: Vec<String> = (0..60).map(|number| format!("user-{}", number % 12)).collect();
+        let sliced: Vec<(&CaseId, Vec<(&str, &str)>)> =
+            cases.iter().zip(&users).map(|((case, _), user)| (case, vec![("user", user.as_str())])).collect();
+        let policy = Policy::parse("[sampling]\ncluster = \"slice:user\"").expect("a policy");
+        let (order, clusters) = planned_order(&policy, &sliced, 3);
+        assert_eq!((order.len(), clusters), (60, 12));
+        let user = |case: &CaseId| {
+            let place = cases.iter().position(|(held, _)| held == case).expect("a case");
+            users[place].clone()
+        };
+        let changes = order.windows(2).filter(|pair| user(&pair[0]) != user(&pair[1])).count();
+        assert_eq!(changes, 11);
+        assert_eq!(planned_order(&Policy::default(), &sliced, 3).1, 60);
     }
 
     #[test]

@@ -107,12 +107,6 @@ impl InvariantPolicy {
     pub fn needs_results(&self) -> bool {
         self.enabled_envelope().is_some_and(Envelope::needs_results)
     }
-
-    /// Whether an invariant reads the user's messages.
-    #[must_use]
-    pub fn needs_turns(&self) -> bool {
-        self.enabled_envelope().is_some_and(Envelope::needs_turns)
-    }
 }
 
 /// A write never repeats after another write, and writes keep the declared order.

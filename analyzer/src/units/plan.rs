@@ -13,6 +13,9 @@ use crate::run::TrialRecord;
 use crate::stats::variance::float;
 use crate::verdict::{RunTiming, Sampling, SamplingUnit};
 
+/// Share of cases with a repeated opening above which the verdict says so.
+const REPEATED: f64 = 0.05;
+
 /// Sampling units of all cases of an analysis.
 #[derive(Debug)]
 pub(crate) struct SamplingUnits<'a> {
@@ -125,8 +128,32 @@ fn clusters(policy: &Policy, pairs: &Pairs<'_>, notes: &mut Vec<String>) -> Vec<
     }
     if policy.sampling.cluster != ClusterKey::None {
         join_copies(pairs, &mut joined, notes);
+        notes.extend(repeated_openings(pairs, &joined));
     }
     (0..pairs.cases.len()).map(|place| joined.root(place)).collect()
+}
+
+/// Note that independent cases open with the same words. Traffic repeats itself, so this alone makes no cluster.
+fn repeated_openings(pairs: &Pairs<'_>, joined: &Joined) -> Option<String> {
+    let mut units: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
+    let mut cases = 0;
+    for (place, case) in pairs.cases.iter().enumerate() {
+        let texts: BTreeSet<&str> = trials(case)
+            .filter_map(|record| record.user_turns.first())
+            .map(|turn| turn.text.as_str())
+            .collect();
+        if let [text] = Vec::from_iter(texts)[..] {
+            cases += 1;
+            units.entry(text).or_default().insert(joined.root(place));
+        }
+    }
+    let repeated: usize = units.values().map(|units| units.len() - 1).sum();
+    (float(repeated) > REPEATED * float(cases)).then(|| {
+        format!(
+            "{repeated} of {cases} cases open with the same user turn as another case and count as independent; if they are copies \
+             or versions of one task, name what they share: sampling.cluster = \"opening\", or a cluster of each case"
+        )
+    })
 }
 
 fn join_copies(pairs: &Pairs<'_>, joined: &mut Joined, notes: &mut Vec<String>) {

@@ -18,7 +18,7 @@ use crate::error::DecisionError;
 mod embeddings;
 
 /// Columns read of every exchange.
-const COLUMNS: [&str; 14] = [
+const COLUMNS: [&str; 15] = [
     "session",
     "seq",
     "edge",
@@ -33,10 +33,8 @@ const COLUMNS: [&str; 14] = [
     "operation.is_error",
     "operation.reversible",
     "operation.idempotent",
+    "operation.input",
 ];
-
-/// Text of the user; read only if an invariant uses it.
-const INPUT: &str = "operation.input";
 
 /// Result of a tool; read only if an invariant uses it.
 const RESULT: &str = "operation.result";
@@ -91,7 +89,6 @@ pub async fn read_run(
     let mut trials: Vec<Trial> = store.read_table(&snapshot, Table::Trials, None).await?;
     let repeated = if manifest.source == "replay" { schemas::trial::supersede(&mut trials) } else { 0 };
     let mut columns = COLUMNS.to_vec();
-    columns.extend(invariants.needs_turns().then_some(INPUT));
     columns.extend(invariants.needs_results().then_some(RESULT));
     let mut exchanges: Vec<ExchangeRow> = if trials.iter().any(|trial| trial.has_transcript) {
         store.read_table(&snapshot, Table::Exchanges, Some(&columns)).await?

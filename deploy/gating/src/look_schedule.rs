@@ -36,13 +36,15 @@ impl LookSchedule {
         let slices = corpus.cases().map(|(case, slices)| {
             (case, slices.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect::<Vec<_>>())
         });
-        let order: Arc<[CaseId]> = analyzer::seeded_order(slices, config.seed).into();
+        let (order, clusters) = analyzer::planned_order(policy, &slices.collect::<Vec<_>>(), config.seed);
+        let order: Arc<[CaseId]> = order.into();
         let planned = config.sessions.unwrap_or(order.len()).min(order.len());
-        let reachable = if extension { order.len() } else { planned } as u64;
+        let reachable = if extension { order.len() } else { planned }.min(clusters) as u64;
+        let unit = if clusters < order.len() { "clusters of sessions" } else { "sessions" };
         let floors = policy.floors(config.trials);
         if let Some((metric, floor)) = floors.iter().find(|(_, floor)| *floor > reachable) {
             bail!(
-                "metric {metric} needs at least {floor} sessions, the gate has {reachable}: no candidate can be approved; \
+                "metric {metric} needs at least {floor} {unit}, the gate has {reachable}: no candidate can be approved; \
                  record more sessions, or widen the margin in the policy if the business tolerates it; no trial was run"
             );
         }

@@ -234,12 +234,6 @@ impl Envelope {
         self.tools.keys().any(|tool| self.needs_result_of(tool))
     }
 
-    /// Whether a rule reads the caller's text.
-    #[must_use]
-    pub fn needs_turns(&self) -> bool {
-        self.sources().any(|source| matches!(source, SetSource::Turn { .. }))
-    }
-
     fn sources(&self) -> impl Iterator<Item = &SetSource> {
         self.sets.values().flatten()
     }
