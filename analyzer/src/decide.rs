@@ -91,17 +91,44 @@ impl Tests<'_> {
     /// The deviation between runs is known with as many degrees of freedom as there were other runs, so the effect is
     /// compared with Student's t. It never counts as smaller than the standard error of this comparison.
     pub(crate) fn beyond_runs(&self, metric: &Measured, units: &[UnitMean], p_block: f64) -> f64 {
+        let Some([effect, deviation, freedom]) = self.between_runs(metric, units) else { return p_block };
+        let t = if effect < 0.0 { effect / deviation } else { 0.0 };
+        p_block.max(student::cdf(t, freedom))
+    }
+
+    /// Upper bound of the effect that inverts [`Self::beyond_runs`] at this level; minus infinity without a calibration.
+    fn upper_bound_beyond_runs(&self, metric: &Measured, units: &[UnitMean], level: f64) -> f64 {
+        let Some([effect, deviation, freedom]) = self.between_runs(metric, units) else {
+            return f64::NEG_INFINITY;
+        };
+        // The quantile of Student's t by bisection; with one degree of freedom it is far out.
+        let (mut low, mut high) = (-1e6, 0.0);
+        for _ in 0..80 {
+            let middle = 0.5 * (low + high);
+            if student::cdf(middle, freedom) <= level { low = middle } else { high = middle }
+        }
+        effect - low * deviation
+    }
+
+    /// Effect, its deviation between runs of one build, and the degrees of freedom of that deviation; absent without a
+    /// calibration against other runs.
+    fn between_runs(&self, metric: &Measured, units: &[UnitMean]) -> Option<[f64; 3]> {
         let name = metric.slice.as_ref().map_or(&metric.name, |slice| &slice.metric);
         let all = self.calibration.map(|calibration| calibration.metrics.as_slice()).unwrap_or_default();
-        let Some(shifts) = all.iter().find(|one| one.name == *name).and_then(|one| one.between.as_ref()) else {
-            return p_block;
-        };
+        let shifts = all.iter().find(|one| one.name == *name)?.between.as_ref()?;
         let total: f64 = units.iter().map(|unit| unit.weight).sum();
         let effect = units.iter().map(|unit| unit.weight * unit.mean).sum::<f64>() / total;
         let squares = units.iter().map(|unit| (unit.weight * (unit.mean - effect)).powi(2));
         let error = squares.sum::<f64>().sqrt() / total;
-        let t = if effect < 0.0 { effect / shifts.deviation.max(error) } else { 0.0 };
-        p_block.max(student::cdf(t, crate::cast::to_f64(shifts.freedom.max(1))))
+        Some([effect, shifts.deviation.max(error), crate::cast::to_f64(shifts.freedom.max(1))])
+    }
+
+    fn design(&self, metric: &Measured) -> Design {
+        Design {
+            clustered: self.units.clustered,
+            shared_state: self.shared_state,
+            mirrored: metric.mirrored,
+        }
     }
 
     /// Units of a metric as betting sequence.
@@ -178,12 +205,7 @@ fn test_one(metric: &Measured, scenario: MissingDataScenario, tests: &Tests<'_>)
     } else {
         Sample::of_units(&Unit::means(&units), metric.low).p_value(metric.margin)
     };
-    let design = Design {
-        clustered: tests.units.clustered,
-        shared_state: tests.shared_state,
-        mirrored: metric.mirrored,
-    };
-    let p_block = units::p_block(&units, design, tests.seed, &metric.name);
+    let p_block = units::p_block(&units, tests.design(metric), tests.seed, &metric.name);
     let p_block = tests.beyond_runs(metric, &Unit::means(&units), p_block);
     Tested { p_block, p_approve, ..undecided }
 }
@@ -204,28 +226,88 @@ pub(crate) enum Bounds {
     None,
 }
 
-/// One-sided bounds of the mean contrast.
-pub(crate) fn interval(metric: &Measured, bounds: Bounds, tests: &Tests<'_>) -> [f64; 2] {
-    match bounds {
-        Bounds::At(alpha) if let Some(correction) = &metric.correction => {
-            let key = StreamKey::new(tests.seed, &format!("block {}", metric.name));
-            correction.mean(&metric.observed, tests.units, [metric.low, metric.high], key).bounds(alpha)
+/// Level at which Holm's correction tested the metric: its p is at most this level exactly where the adjusted p is at
+/// most `alpha`.
+pub(crate) fn block_level(test: &Tested, alpha: f64, deciding: usize) -> f64 {
+    let strictest = 1.0 / crate::stats::variance::float(deciding.max(1));
+    match test.p_block_adjusted {
+        Some(adjusted) if adjusted > 0.0 => alpha * (test.p_block / adjusted).clamp(strictest, 1.0),
+        Some(_) => alpha * strictest,
+        None => alpha,
+    }
+}
+
+/// One-sided bounds of the mean contrast: the lower one inverts the approve test, the upper one the block test, each at
+/// the level at which it decided. So the upper bound is below 0 exactly where the metric is shown to be worse, and a
+/// bound never denies the state beside it.
+pub(crate) fn interval(metric: &Measured, test: &Tested, bounds: [Bounds; 2], tests: &Tests<'_>) -> [f64; 2] {
+    let is_worse = test.p_block_adjusted.unwrap_or(test.p_block) <= tests.alpha;
+    let low = lower_bound(metric, bounds[0], tests);
+    let exact = upper_bound(metric, bounds[1], tests);
+    let high = match bounds[1] {
+        // Gaffke's bound needs no symmetry. It is printed unless it would deny what the block test shows.
+        Bounds::At(level) if metric.correction.is_none() => {
+            let inverted = block_bound(metric, level, tests);
+            if is_worse && exact >= 0.0 { inverted } else { inverted.max(exact).min(metric.high) }
         }
+        Bounds::At(_) | Bounds::Bets(_) | Bounds::None => exact,
+    };
+    // A sequential p counts a boundary crossed at an earlier look, and a sampled p has a sampling error. The state is
+    // that of the p, so are the bounds.
+    let high = if is_worse { high.min(JUST_BELOW_ZERO) } else { high.max(0.0) };
+    let low = if test.p_approve <= tests.alpha { low.max(-metric.margin) } else { low };
+    [low, high.max(low)]
+}
+
+/// Upper bound of an effect that is shown to be below 0 by an earlier look only.
+const JUST_BELOW_ZERO: f64 = -1e-9;
+
+fn lower_bound(metric: &Measured, bounds: Bounds, tests: &Tests<'_>) -> f64 {
+    match bounds {
+        Bounds::At(alpha) if metric.correction.is_some() => corrected_bounds(metric, alpha, tests)[0],
         // No corrected mean is valid at any stopping time.
-        Bounds::Bets(_) if metric.correction.is_some() => [metric.low, metric.high],
-        Bounds::At(alpha) if !tests.strict => {
+        Bounds::Bets(_) if metric.correction.is_some() => metric.low,
+        // Bets need no correction for looks.
+        Bounds::At(_) | Bounds::Bets(_) if tests.strict => {
+            tests.bets(metric, MissingDataScenario::Observed).bound(tests.alpha, Side::Above)
+        }
+        Bounds::At(alpha) => {
+            let means = Unit::means(&tests.units.group(&metric.observed));
+            Sample::of_units(&means, metric.low).lower_bound(alpha)
+        }
+        Bounds::Bets(alpha) => tests.bets(metric, MissingDataScenario::Observed).bound(alpha, Side::Above),
+        Bounds::None => metric.low,
+    }
+}
+
+fn upper_bound(metric: &Measured, bounds: Bounds, tests: &Tests<'_>) -> f64 {
+    match bounds {
+        Bounds::At(alpha) if metric.correction.is_some() => corrected_bounds(metric, alpha, tests)[1],
+        Bounds::Bets(_) if metric.correction.is_some() => metric.high,
+        Bounds::At(alpha) => {
             let means = Unit::means(&tests.units.group(&metric.observed));
             let mirrored: Vec<UnitMean> =
                 means.iter().map(|unit| UnitMean { mean: -unit.mean, ..*unit }).collect();
-            let low = Sample::of_units(&means, metric.low).lower_bound(alpha);
-            [low, -Sample::of_units(&mirrored, -metric.high).lower_bound(alpha)]
+            -Sample::of_units(&mirrored, -metric.high).lower_bound(alpha)
         }
-        Bounds::At(alpha) | Bounds::Bets(alpha) => {
-            let bets = tests.bets(metric, MissingDataScenario::Observed);
-            [bets.bound(alpha, Side::Above), bets.bound(alpha, Side::Below)]
-        }
-        Bounds::None => [metric.low, metric.high],
+        Bounds::Bets(alpha) => tests.bets(metric, MissingDataScenario::Observed).bound(alpha, Side::Below),
+        Bounds::None => metric.high,
     }
+}
+
+fn corrected_bounds(metric: &Measured, alpha: f64, tests: &Tests<'_>) -> [f64; 2] {
+    let Some(correction) = &metric.correction else { return [metric.low, metric.high] };
+    let key = StreamKey::new(tests.seed, &format!("block {}", metric.name));
+    correction.mean(&metric.observed, tests.units, [metric.low, metric.high], key).bounds(alpha)
+}
+
+fn block_bound(metric: &Measured, level: f64, tests: &Tests<'_>) -> f64 {
+    let units = tests.units.group(&metric.observed);
+    if units.is_empty() {
+        return metric.high;
+    }
+    let inverted = units::upper_bound(&units, tests.design(metric), level, tests.seed, &metric.name);
+    inverted.max(tests.upper_bound_beyond_runs(metric, &Unit::means(&units), level)).min(metric.high)
 }
 
 /// Decision that follows from the metrics alone.

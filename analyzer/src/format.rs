@@ -39,6 +39,12 @@ pub(crate) fn value(unit: Unit, value: f64) -> String {
     }
 }
 
+/// Formats both bounds of an effect; the unit stands once.
+pub(crate) fn bounds(unit: Unit, interval: [f64; 2]) -> String {
+    let [low, high] = interval.map(|bound| effect(unit, bound));
+    format!("{} to {high}", low.strip_suffix(" points").unwrap_or(&low))
+}
+
 /// Formats a p-value, as `0.043` or `2.5e-4`. Digits of smaller values mean nothing to a reader: `< 1e-6`.
 pub(crate) fn p_value(p: f64) -> String {
     if p < 1e-6 {
@@ -70,7 +76,7 @@ pub fn metric_cells(metric: &MetricResult) -> [String; 6] {
         value(metric.unit, metric.baseline),
         value(metric.unit, metric.candidate),
         of(metric.effect),
-        format!("{} to {}", of(metric.interval[0]), of(metric.interval[1])),
+        bounds(metric.unit, metric.interval),
         of(-metric.margin),
         state.to_owned(),
     ]

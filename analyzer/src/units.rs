@@ -10,6 +10,6 @@ mod group;
 mod plan;
 mod timing;
 
-pub(crate) use block::{Design, p_block};
+pub(crate) use block::{Design, p_block, upper_bound};
 pub(crate) use group::{CaseUnits, Unit};
 pub(crate) use plan::SamplingUnits;

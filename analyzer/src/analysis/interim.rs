@@ -39,11 +39,36 @@ pub(super) struct Look<'a> {
     pub(super) tested: Vec<Tested>,
     /// Bounds of the metrics' effects; empty until [`Self::bound`] is called.
     pub(super) intervals: Vec<[f64; 2]>,
-    /// Kind and level of the bounds.
-    level: Bounds,
+    /// Levels of the bounds.
+    level: LookLevel,
     /// Decisions over the metrics with missing trials counted against the candidate, and for it.
     pub(super) bounds: Option<(Decision, Decision)>,
     pub(super) look_history: Option<LookHistory>,
+}
+
+/// Levels of the bounds at a look.
+#[derive(Debug, Clone, PartialEq)]
+enum LookLevel {
+    /// The only look.
+    Single,
+    /// The last look of a plan at these information fractions, which has this share of alpha.
+    Planned { fractions: Vec<f64>, share: f64 },
+    /// By betting, with this share of alpha.
+    Bets { share: f64 },
+}
+
+impl LookLevel {
+    /// Bound of a test that has `alpha` over all looks (a repeated confidence bound, Jennison and Turnbull 1989).
+    fn bounds(&self, alpha: f64) -> Bounds {
+        match self {
+            Self::Single => Bounds::At(alpha),
+            Self::Planned { fractions, share } => match boundaries(alpha * share, fractions).last() {
+                Some(limit) if limit.is_finite() => Bounds::At(normal::cdf(-limit)),
+                Some(_) | None => Bounds::None,
+            },
+            Self::Bets { share } => Bounds::Bets(alpha * share),
+        }
+    }
 }
 
 impl<'a> Look<'a> {
@@ -58,7 +83,7 @@ impl<'a> Look<'a> {
             units,
             tested: Vec::new(),
             intervals: Vec::new(),
-            level: Bounds::At(context.request.policy.alpha),
+            level: LookLevel::Single,
             bounds: None,
             look_history: None,
         }
@@ -82,8 +107,14 @@ impl<'a> Look<'a> {
     /// Bounds the metrics' effects at the level of this look.
     pub(super) fn bound(&mut self, context: &AnalysisContext<'_>) {
         let tests = self.tests(context);
-        let all = self.measurement.metrics.par_iter();
-        self.intervals = all.map(|metric| decide::interval(metric, self.level, &tests)).collect();
+        let alpha = context.request.policy.alpha;
+        let deciding = self.measurement.metrics.iter().filter(|metric| metric.decides).count();
+        let all = self.measurement.metrics.par_iter().zip(&self.tested);
+        let of = |(metric, test): (&Measured, &Tested)| {
+            let levels = [alpha, decide::block_level(test, alpha, deciding)];
+            decide::interval(metric, test, levels.map(|level| self.level.bounds(level)), &tests)
+        };
+        self.intervals = all.map(of).collect();
     }
 
     /// Numbers of cases and trials, with those that have no outcome.
@@ -249,9 +280,11 @@ fn planned<'a>(
     let Some((mut look, limit)) = last else { return once(context) };
     history.planned_looks = u32::try_from(inside.len()).unwrap_or(u32::MAX);
     look.level = match limit {
-        Some(limit) if limit.is_finite() => Bounds::At(normal::cdf(-limit)),
-        Some(_) => Bounds::None,
-        None => Bounds::Bets(context.request.policy.alpha - alpha),
+        Some(_) => {
+            let done = history.looks.len().min(inside.len());
+            LookLevel::Planned { fractions: inside[..done].to_vec(), share }
+        }
+        None => LookLevel::Bets { share: 1.0 - share },
     };
     look.look_history = Some(history);
     look
@@ -384,7 +417,7 @@ fn anytime<'a>(context: &'a AnalysisContext<'a>) -> Look<'a> {
         decide::conclude(metrics, &mut tested, alpha);
         tested
     });
-    look.level = Bounds::Bets(alpha);
+    look.level = LookLevel::Bets { share: 1.0 };
     look.look_history = Some(LookHistory {
         kind: MonitoringKind::Anytime,
         planned_looks: 0,

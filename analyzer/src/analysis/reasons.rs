@@ -155,12 +155,11 @@ fn plain_words(metric: &Measured, results: &[MetricResult]) -> String {
 fn numbers(evidence: &Evidence<'_>, metric: &Measured, test: &Tested, interval: [f64; 2]) -> String {
     let of = |effect| format::effect(metric.unit, effect);
     format!(
-        "effect {} over {} cases, {:.0} % bounds {} to {}, tolerated {}",
+        "effect {} over {} cases, {:.0} % bounds {}, tolerated {}",
         of(test.effect),
         test.cases,
         100.0 * (1.0 - evidence.policy.alpha),
-        of(interval[0]),
-        of(interval[1]),
+        format::bounds(metric.unit, interval),
         of(-metric.margin)
     )
 }

@@ -127,11 +127,7 @@ pub(super) fn interval(metric: &MetricResult) -> String {
 
 /// Both bounds of an interval of effects; the unit stands once.
 pub(super) fn bounds(unit: Unit, interval: [f64; 2]) -> String {
-    let [low, high] = interval.map(|bound| format::effect(unit, bound));
-    match low.strip_suffix(" points") {
-        Some(low) => format!("{low} to {high}"),
-        None => format!("{low} to {high}"),
-    }
+    format::bounds(unit, interval)
 }
 
 /// The worst effect that the policy tolerates.

@@ -78,26 +78,77 @@ impl Tables {
     pub fn p_value(&self, key: StreamKey) -> f64 {
         let observed = self.statistic(|_| 0);
         let bar = observed + TIE * observed.abs().max(1.0);
-        let all = self.spans.iter().try_fold(1_u64, |all, (_, length)| {
-            all.checked_mul(u64::from(*length)).filter(|all| *all <= ENUMERATED)
-        });
-        match all {
+        match self.number() {
             Some(all) => self.enumerate(all, bar),
             None => self.sample(key, bar),
         }
     }
 
-    fn enumerate(&self, all: u64, bar: f64) -> f64 {
-        let as_bad = (0..all).into_par_iter().filter(|number| {
-            let mut rest = *number;
-            let statistic = self.statistic(|length| {
-                let digit = rest % u64::from(length);
-                rest /= u64::from(length);
-                u32::try_from(digit).expect("a remainder by a 32 bit number fits 32 bits")
-            });
-            statistic <= bar
+    /// Number of relabellings, if they are enumerated.
+    fn number(&self) -> Option<u64> {
+        self.spans.iter().try_fold(1_u64, |all, (_, length)| {
+            all.checked_mul(u64::from(*length)).filter(|all| *all <= ENUMERATED)
+        })
+    }
+
+    /// Least statistic that is not significant at `level`: the block test rejects exactly what lies below it. Minus
+    /// infinity if nothing does, for example with few relabellings.
+    #[must_use]
+    pub fn critical(&self, key: StreamKey, level: f64) -> f64 {
+        match self.number() {
+            Some(all) => {
+                let mut statistics: Vec<f64> =
+                    (0..all).into_par_iter().map(|number| self.numbered(number)).collect();
+                statistics.sort_by(f64::total_cmp);
+                let allowed = crate::cast::round((level * crate::cast::to_f64(all) + 1e-9).floor());
+                let place = usize::try_from(allowed).unwrap_or(usize::MAX);
+                // With a level of nothing the least statistic of all is not significant either.
+                if allowed == 0 { f64::NEG_INFINITY } else { statistics.get(place).copied().unwrap_or(0.0) }
+            }
+            None => self.sampled_critical(key, level),
+        }
+    }
+
+    /// Estimates [`Self::critical`] from relabellings drawn near it.
+    fn sampled_critical(&self, key: StreamKey, level: f64) -> f64 {
+        let tables = || self.spans.iter().map(|(start, length)| &self.values[*start..*start + *length as usize]);
+        let (mut middle, mut variance) = (0.0, 0.0);
+        for table in tables() {
+            let average = super::variance::mean(table);
+            middle += average;
+            variance += super::variance::mean(
+                &table.iter().map(|value| (value - average).powi(2)).collect::<Vec<_>>(),
+            );
+        }
+        let target = middle + super::normal::quantile(level.clamp(1e-12, 0.5)) * variance.sqrt();
+        let tilted = Tilted::new(tables(), Some(target));
+        let streams = (0..FIRST).map(|number| key.stream(u64::from(FIRST + PERMUTATIONS + number)));
+        let statistic =
+            |drawn: &Drawn| studentised(self.fixed_sum + drawn.sum, self.fixed_squares + drawn.squares);
+        let mut drawn: Vec<(f64, f64)> =
+            tilted.draw(streams).iter().map(|drawn| (statistic(drawn), drawn.weight())).collect();
+        drawn.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let mut below = 0.0;
+        let reached = drawn.iter().find(|(_, weight)| {
+            below += weight / f64::from(FIRST);
+            below > level
         });
+        reached.or(drawn.last()).map_or(f64::NEG_INFINITY, |(statistic, _)| *statistic)
+    }
+
+    fn enumerate(&self, all: u64, bar: f64) -> f64 {
+        let as_bad = (0..all).into_par_iter().filter(|number| self.numbered(*number) <= bar);
         ratio(as_bad.count(), usize::try_from(all).unwrap_or(usize::MAX))
+    }
+
+    /// Statistic of the relabelling with this number.
+    fn numbered(&self, number: u64) -> f64 {
+        let mut rest = number;
+        self.statistic(|length| {
+            let digit = rest % u64::from(length);
+            rest /= u64::from(length);
+            u32::try_from(digit).expect("a remainder by a 32 bit number fits 32 bits")
+        })
     }
 
     fn sample(&self, key: StreamKey, bar: f64) -> f64 {
@@ -133,7 +184,7 @@ impl Tables {
     /// P-value from permutations drawn near the observed statistic, without the earlier draws.
     fn tail(&self, key: StreamKey, bar: f64) -> f64 {
         let tables = self.spans.iter().map(|(start, length)| &self.values[*start..*start + *length as usize]);
-        let tilted = Tilted::new(tables);
+        let tilted = Tilted::new(tables, None);
         let block = |block: u32| {
             let end = PERMUTATIONS.min((block + 1) * BLOCK);
             let streams = (block * BLOCK..end).map(|number| key.stream(u64::from(FIRST + number)));
@@ -176,6 +227,24 @@ mod tests {
         // scipy.stats.permutation_test(permutation_type="samples", alternative="less"), see tests/calibration/reference.py.
         let p = p_of(&[-0.4, -0.1, 0.2, -0.7, 0.05, -0.3, -0.25, 0.1, -0.6, -0.15]);
         assert!((p - 0.027_343_75).abs() < 1e-12, "{p}");
+    }
+
+    #[test]
+    fn the_critical_value_is_the_quantile_of_the_statistic() {
+        // Sign changes of 200 contrasts are close to normal: -1.645, -2.326 and -3.719.
+        let contrasts: Vec<f64> = (0..200).map(|k| 0.01 * f64::from((k * 37) % 19 - 9)).collect();
+        let tables = flips(&contrasts);
+        let tables = Tables::new(tables.iter().map(<[f64; 2]>::as_slice));
+        for (level, wanted) in [(0.05, -1.645), (0.01, -2.326), (1e-4, -3.719)] {
+            let found = tables.critical(StreamKey::new(7, "test"), level);
+            assert!((found - wanted).abs() < 0.1, "{level}: {found}");
+        }
+        // Enumerated: with five contrasts and a level of 1/32 only the least statistic is significant.
+        let few = flips(&[-0.4, -0.1, -0.2, -0.7, -0.05]);
+        let few = Tables::new(few.iter().map(<[f64; 2]>::as_slice));
+        let observed = few.statistic(|_| 0);
+        assert!(few.critical(StreamKey::new(7, "test"), 1.0 / 32.0) > observed);
+        assert!(few.critical(StreamKey::new(7, "test"), 0.03) <= observed);
     }
 
     #[test]

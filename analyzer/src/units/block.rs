@@ -31,20 +31,51 @@ pub(crate) struct Design {
 /// One-sided p of "no deterioration".
 pub(crate) fn p_block(units: &[Unit<'_>], design: Design, seed: u64, metric: &str) -> f64 {
     let key = StreamKey::new(seed, &format!("block {metric}"));
+    let references = references(units, design, seed, metric);
+    let p_values = references.iter().map(|tables| tables.p_value(key));
+    p_values.reduce(f64::max).unwrap_or(1.0)
+}
+
+/// Upper bound of the weighted mean contrast that inverts the block test at this level: the effects whose studentised
+/// distance from the observed mean is not extreme among the references (Janssen 1997). At 0 this is the test itself, so
+/// the bound is below 0 where the test rejects. Infinite if the test could reject nothing.
+pub(crate) fn upper_bound(units: &[Unit<'_>], design: Design, level: f64, seed: u64, metric: &str) -> f64 {
+    let key = StreamKey::new(seed, &format!("block {metric}"));
+    let references = references(units, design, seed, metric);
+    let critical = references.iter().map(|tables| tables.critical(key, level)).reduce(f64::min);
+    // (S - W e) / root of the sum of (s - w e)^2 equals the critical value c at the bound e.
+    let mut sums = [0.0; 5];
+    for Unit { sum, weight, .. } in units {
+        for (total, part) in sums.iter_mut().zip([*sum, *weight, sum * sum, sum * weight, weight * weight]) {
+            *total += part;
+        }
+    }
+    let [sum, weight, squares, mixed, weights] = sums;
+    let c = critical.unwrap_or(f64::NEG_INFINITY).min(0.0);
+    let steepness = weight * weight - c * c * weights;
+    if !c.is_finite() || steepness <= 1e-12 * weight * weight {
+        return f64::INFINITY;
+    }
+    let half = sum * weight - c * c * mixed;
+    let rest = half * half - steepness * (sum * sum - c * c * squares);
+    (half + rest.max(0.0).sqrt()) / steepness
+}
+
+/// Reference distributions among all of which the statistic must be extreme; none if no permissible relabelling changes
+/// the contrast.
+fn references(units: &[Unit<'_>], design: Design, seed: u64, metric: &str) -> Vec<Tables> {
     if !design.clustered {
-        return relabelled(units, seed, metric).p_value(key);
+        return vec![relabelled(units, seed, metric)];
     }
     let swapped = || {
         let flips: Vec<[f64; 2]> = units.iter().map(|unit| [unit.sum, -unit.sum]).collect();
-        Tables::new(flips.iter().map(<[f64; 2]>::as_slice)).p_value(key)
+        Tables::new(flips.iter().map(<[f64; 2]>::as_slice))
     };
-    let relabelled = || relabelled(units, seed, metric).p_value(key);
     match (design.mirrored, design.shared_state) {
-        (true, true) => swapped(),
-        (true, false) => swapped().max(relabelled()),
-        (false, false) => relabelled(),
-        // No permissible relabelling changes the contrast.
-        (false, true) => 1.0,
+        (true, true) => vec![swapped()],
+        (true, false) => vec![swapped(), relabelled(units, seed, metric)],
+        (false, false) => vec![relabelled(units, seed, metric)],
+        (false, true) => Vec::new(),
     }
 }
 

@@ -8,6 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use crate::exit::Failure;
+use crate::format::wrap;
 
 /// When the output has colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -59,8 +60,18 @@ impl Console {
         self.json
     }
 
-    /// Prints a line of the result; prints nothing with `--json`.
+    /// Prints a line of the result, broken between words at 80 columns; prints nothing with `--json`.
     pub(crate) fn line(&self, text: impl AsRef<str>) {
+        self.verbatim(wrap(text.as_ref(), None));
+    }
+
+    /// Prints a line like [`Self::line`], with this indent of its continuations.
+    pub(crate) fn hanging(&self, text: impl AsRef<str>, indent: usize) {
+        self.verbatim(wrap(text.as_ref(), Some(indent)));
+    }
+
+    /// Prints a line of the result as it is, for example a command to copy; prints nothing with `--json`.
+    pub(crate) fn verbatim(&self, text: impl AsRef<str>) {
         if !self.json {
             write_stdout(text.as_ref());
         }
@@ -76,21 +87,26 @@ impl Console {
         }
     }
 
-    /// Prints a note to stderr.
+    /// Prints a note to stderr, broken between words at 80 columns.
     pub(crate) fn note(&self, text: impl AsRef<str>) {
-        // A closed stderr has no reader, and no other channel exists.
-        let _ = writeln!(std::io::stderr(), "{}", text.as_ref());
+        write_stderr(&wrap(text.as_ref(), None));
+    }
+
+    /// Prints a note to stderr as it is, for programs that read it.
+    pub(crate) fn verbatim_note(&self, text: impl AsRef<str>) {
+        write_stderr(text.as_ref());
     }
 
     /// Prints an error with each cause on a line of its own.
     pub(crate) fn failure(&self, failure: &Failure) {
         let error = failure.error();
         let mut printed = error.to_string();
-        self.note(format!("{} {printed}", self.paint("error:", "1;31")));
+        // Not broken into lines: scripts search errors, and they may quote lines of a file.
+        write_stderr(&format!("{} {printed}", self.paint("error:", "1;31")));
         // Some errors contain the text of their cause.
         for cause in error.chain().skip(1).map(ToString::to_string) {
             if !printed.contains(&cause) {
-                self.note(format!("  because: {cause}"));
+                write_stderr(&format!("  because: {cause}"));
                 printed = cause;
             }
         }
@@ -113,6 +129,11 @@ impl Console {
         bar.enable_steady_tick(Duration::from_millis(200));
         bar
     }
+}
+
+fn write_stderr(text: &str) {
+    // A closed stderr has no reader, and no other channel exists.
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 fn write_stdout(text: &str) {

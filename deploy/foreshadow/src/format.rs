@@ -65,6 +65,67 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
         .map_err(|error| format!("expected a duration such as 500ms, 10s or 90days ({error})"))
 }
 
+/// Columns of the terminal that every text must fit.
+pub(crate) const COLUMNS: usize = 80;
+
+/// Breaks each line between words so that it fits [`COLUMNS`]. Continuations are indented by `hanging` columns, or by
+/// two more than their line. A word that is longer, for example a path, stays in one piece.
+pub(crate) fn wrap(text: &str, hanging: Option<usize>) -> String {
+    let lines: Vec<String> = text.split('\n').map(|line| wrap_line(line, hanging)).collect();
+    lines.join("\n")
+}
+
+fn wrap_line(line: &str, hanging: Option<usize>) -> String {
+    if columns(line) <= COLUMNS {
+        return line.to_owned();
+    }
+    let words = line.trim_start_matches(' ');
+    let own = line.len() - words.len();
+    let indent = hanging.unwrap_or(own + 2).min(COLUMNS / 2);
+    let mut out = line[..own].to_owned();
+    let mut used = own;
+    let mut is_first = true;
+    // Spaces inside a line align columns, so they stay unless the line breaks there.
+    let mut gap = 0;
+    for word in words.split(' ') {
+        let width = columns(word);
+        if word.is_empty() && !is_first {
+            gap += 1;
+        } else if !is_first && used + gap + width > COLUMNS {
+            out.push('\n');
+            out.push_str(&" ".repeat(indent));
+            out.push_str(word);
+            (used, gap) = (indent + width, 1);
+        } else {
+            let space = if is_first { 0 } else { gap };
+            out.push_str(&" ".repeat(space));
+            out.push_str(word);
+            (used, gap) = (used + space + width, 1);
+        }
+        is_first = false;
+    }
+    out
+}
+
+/// Columns of a text: without colour codes, and two for each wide character of East Asia.
+pub(crate) fn columns(text: &str) -> usize {
+    let mut columns = 0;
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        if letter == '\u{1b}' {
+            letters.by_ref().find(|end| *end == 'm');
+            continue;
+        }
+        let wide = matches!(
+            u32::from(letter),
+            0x1100..=0x115f | 0x2e80..=0xa4cf | 0xac00..=0xd7a3 | 0xf900..=0xfaff | 0xfe30..=0xfe6f
+                | 0xff00..=0xff60 | 0xffe0..=0xffe6 | 0x1f300..=0x1faff | 0x20000..=0x3fffd
+        );
+        columns += if wide { 2 } else { 1 };
+    }
+    columns
+}
+
 /// Printed part of a recorded text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Length {
@@ -111,6 +172,24 @@ mod tests {
         assert_eq!(recorded(&long, Length::Short, ""), format!("{}… (+40)", "é".repeat(160)));
         assert_eq!(recorded("a\n\u{1b}[31mb", Length::Short, ""), "a \\u{1b}[31mb");
         assert_eq!(recorded("a\r\n\u{7}b", Length::Full, "  "), "a\n  \\u{7}b");
+    }
+
+    #[test]
+    fn long_lines_break_between_words() {
+        let text = format!("  run: {} and more words that do not fit the first line", "x".repeat(60));
+        let wrapped = wrap(&text, None);
+        assert_eq!(
+            wrapped,
+            format!("  run: {} and more\n    words that do not fit the first line", "x".repeat(60))
+        );
+        // A path stays in one piece, colours take no columns, and short lines keep their alignment.
+        let path = format!("written to /{}", "a".repeat(90));
+        assert_eq!(wrap(&path, None), format!("written to\n  /{}", "a".repeat(90)));
+        assert_eq!(columns("\u{1b}[1;32mok\u{1b}[0m 試"), 5);
+        assert_eq!(wrap("a    b", None), "a    b");
+        let wrapped = wrap(&"word ".repeat(50), Some(20));
+        assert!(wrapped.lines().all(|line| columns(line) <= COLUMNS), "{wrapped}");
+        assert!(wrapped.lines().nth(1).is_some_and(|line| line.starts_with(&" ".repeat(20))), "{wrapped}");
     }
 
     #[test]

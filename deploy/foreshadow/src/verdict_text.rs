@@ -1,56 +1,85 @@
-//! The verdict as text for a terminal.
+//! The verdict as text for a terminal of 80 columns. The verdict itself is the last thing on the screen.
 
-use analyzer::verdict::{MetricResult, MetricState};
-use analyzer::{Analysis, Decision, escape_control, metric_cells, verdict_sentence};
+use std::path::Path;
+
+use analyzer::verdict::{MetricResult, MetricState, Verdict};
+use analyzer::{
+    Analysis, Decision, Finding, comparison_lines, escape_control, metric_cells, verdict_sentence,
+};
 
 use crate::console::Console;
+use crate::format::columns;
 
 /// Findings on the terminal; the output files contain all.
 const MAX_FINDINGS: usize = 5;
 
-/// Prints the verdict, its reasons and its numbers; prints nothing with `--json`.
-pub(crate) fn show(analysis: &Analysis, console: &Console) {
+/// Columns of the name of a metric.
+const NAME_COLUMNS: usize = 34;
+
+/// Columns of a lane's value.
+const VALUE_COLUMNS: usize = 12;
+
+/// Prints everything but the verdict: what was compared, the numbers, cases to read, the reasons and where the files are.
+/// Prints nothing with `--json`.
+pub(crate) fn show(analysis: &Analysis, out: &Path, console: &Console) {
     let verdict = &analysis.verdict;
-    let color = match verdict.verdict {
-        Decision::Approve => "1;32",
-        Decision::Block => "1;31",
-        Decision::Inconclusive => "1;33",
-    };
-    console.line(console.paint(&escape_control(&verdict_sentence(verdict)), color));
-    for reason in verdict.reasons.iter().skip(1) {
-        console.line(format!("  also {}: {}", reason.code.as_str(), escape_control(&reason.detail)));
+    for line in comparison_lines(verdict) {
+        console.line(escape_control(&line));
     }
-    let pairs = &verdict.pairs;
-    console.line(format!(
-        "\n{} of {} cases are paired; {} baseline trials, {} candidate trials, {} incomplete trials",
-        pairs.paired, pairs.cases, pairs.trials_baseline, pairs.trials_candidate, pairs.incomplete
-    ));
+    table(&verdict.metrics, console);
     for result in &verdict.invariants {
-        console.line(format!(
+        console.line(escape_control(&format!(
             "invariant {}: {} violations on {} cases (at most {:.2} % of cases), {} on the baseline",
             result.name,
             result.violations,
             result.cases,
             100.0 * result.upper_bound,
             result.violations_baseline
-        ));
-    }
-    table(&verdict.metrics, console);
-    for finding in analysis.findings.iter().take(MAX_FINDINGS) {
-        let line = format!("see {} in case {}: {}", finding.subject, finding.case, finding.detail);
-        console.line(escape_control(&line));
+        )));
     }
     for note in &verdict.notes {
         console.line(format!("note: {}", escape_control(note)));
     }
+    console.line("");
+    for reason in &verdict.reasons {
+        console.line(format!("{}: {}", reason.code.as_str(), escape_control(&reason.detail)));
+        let subject = reason.metric.as_deref().unwrap_or_default();
+        for finding in of_reason(analysis, subject) {
+            let line = format!("  see case {}: {}", finding.case, finding.detail);
+            console.line(escape_control(&line));
+        }
+    }
+    console.line(format!("written to {}", out.display()));
 }
 
+/// Prints the verdict in one sentence.
+pub(crate) fn conclude(verdict: &Verdict, console: &Console) {
+    let color = match verdict.verdict {
+        Decision::Approve => "1;32",
+        Decision::Block => "1;31",
+        Decision::Inconclusive => "1;33",
+    };
+    console.line(format!("\n{}", console.paint(&escape_control(&verdict_sentence(verdict)), color)));
+}
+
+/// The worst cases of a reason, none of which speaks for another reason.
+fn of_reason<'a>(analysis: &'a Analysis, subject: &'a str) -> impl Iterator<Item = &'a Finding> {
+    let shown = if subject.is_empty() { 0 } else { MAX_FINDINGS };
+    analysis.findings.iter().filter(move |finding| finding.subject == subject).take(shown)
+}
+
+/// The metrics in two lines each: values and effect, then the test.
 fn table(metrics: &[MetricResult], console: &Console) {
     if metrics.is_empty() {
         return;
     }
-    let head = ["metric", "cases", "baseline", "candidate", "effect", "bounds", "tolerated", "state"];
-    let mut rows = vec![head.map(str::to_owned)];
+    let row = |name: &str, cells: [&str; 3]| {
+        let pad = |text: &str, width: usize| " ".repeat(width.saturating_sub(columns(text)));
+        let [baseline, candidate, effect] = cells.map(|cell| format!("{}{cell}", pad(cell, VALUE_COLUMNS)));
+        format!("{name}{}  {baseline}  {candidate}  {effect}", pad(name, NAME_COLUMNS))
+    };
+    console.line("");
+    console.line(console.paint(&row("metric", ["baseline", "candidate", "effect"]), "1"));
     for metric in metrics {
         let [baseline, candidate, effect, bounds, margin, state] = metric_cells(metric);
         let role = match (metric.required, metric.decides) {
@@ -58,39 +87,11 @@ fn table(metrics: &[MetricResult], console: &Console) {
             (false, true) => "",
             (false, false) => " (reported)",
         };
-        let cases = metric.cases.to_string();
-        rows.push([
-            format!("{}{role}", metric.name),
-            cases,
-            baseline,
-            candidate,
-            effect,
-            bounds,
-            margin,
-            state,
-        ]);
-    }
-    let widths: Vec<usize> = (0..head.len())
-        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
-        .collect();
-    console.line("");
-    for (number, row) in rows.iter().enumerate() {
-        let mut line = String::new();
-        for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
-            let pad = " ".repeat(width - cell.chars().count());
-            // Text columns are aligned left, number columns right.
-            let cell = if column == 0 || column == head.len() - 1 {
-                format!("{cell}{pad}")
-            } else {
-                format!("{pad}{cell}")
-            };
-            line.push_str(&cell);
-            line.push_str("  ");
-        }
-        let worse = number > 0 && metrics[number - 1].state == MetricState::Deteriorated;
-        let line = line.trim_end();
-        let code = if number == 0 { "1" } else { "31" };
-        console.line(if number == 0 || worse { console.paint(line, code) } else { line.to_owned() });
+        let name = format!("{}{role}", metric.name);
+        let line = row(&escape_control(&name), [&baseline, &candidate, &effect]);
+        let is_worse = metric.state == MetricState::Deteriorated;
+        console.line(if is_worse { console.paint(&line, "31") } else { line });
+        console.line(format!("  {state}: bounds {bounds}, tolerated {margin}, {} cases", metric.cases));
     }
     console.line("");
 }

@@ -215,3 +215,42 @@ fn the_price_is_a_table_and_knows_the_corpus() {
     let need = analyze(&small).expect("two runs").verdict.need;
     assert!(!need.reachable && need.detail.contains("corpus of 61"), "{}", need.detail);
 }
+
+#[test]
+fn bounds_never_deny_the_state_beside_them() {
+    let plans = [
+        MonitoringPlan::SingleLook,
+        MonitoringPlan::PlannedLooks(2),
+        MonitoringPlan::PlannedLooks(5),
+        MonitoringPlan::Anytime,
+    ];
+    let (mut worse, mut early) = (0, 0);
+    for seed in 0..6_u64 {
+        let mut stream = crate::stats::stream::StreamKey::new(seed, "bounds").stream(0);
+        let bad = 3 + 6 * u32::try_from(seed).expect("small");
+        let mut run = |failing: u32| -> Vec<Vec<bool>> {
+            (0..40).map(|_| (0..3).map(|_| stream.below(100) >= failing).collect()).collect()
+        };
+        let runs = (labelled(Lane::Baseline, &run(5)), labelled(Lane::Candidate, &run(5 + bad)));
+        for plan in plans {
+            let verdict = asked(&Policy::default(), &runs, plan);
+            for metric in &verdict.metrics {
+                let [low, high] = metric.interval;
+                let is_worse = matches!(
+                    metric.state,
+                    MetricState::Deteriorated | MetricState::DeterioratedWithinMargin
+                );
+                assert_eq!(high < 0.0, is_worse, "seed {seed}, {plan:?}: {metric:?}");
+                let is_within = matches!(
+                    metric.state,
+                    MetricState::NonInferior | MetricState::DeterioratedWithinMargin
+                );
+                assert!(!is_within || low >= -metric.margin - 1e-9, "seed {seed}, {plan:?}: {metric:?}");
+                assert!(low <= metric.effect + 1e-9, "seed {seed}, {plan:?}: {metric:?}");
+                worse += usize::from(is_worse);
+                early += usize::from(is_worse && verdict.looks > 1);
+            }
+        }
+    }
+    assert!(worse > 20 && early > 0, "{worse} {early}");
+}

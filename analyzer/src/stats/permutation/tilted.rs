@@ -60,8 +60,8 @@ impl Drawn {
 }
 
 impl Tilted {
-    /// Tilts the tables towards the sum of their first entries.
-    pub(super) fn new<'a>(tables: impl Iterator<Item = &'a [f64]>) -> Self {
+    /// Tilts the tables towards the sum of their first entries, or towards `target`.
+    pub(super) fn new<'a>(tables: impl Iterator<Item = &'a [f64]>, target: Option<f64>) -> Self {
         let mut tilted =
             Self { entries: Vec::new(), spans: Vec::new(), guides: Vec::new(), observed_weight: 1.0 };
         let mut observed = Vec::new();
@@ -78,7 +78,7 @@ impl Tilted {
             tilted.spans.push((first, tilted.entries.len()));
             observed.push(table[0]);
         }
-        let tilt = tilted.saddlepoint(observed.iter().sum());
+        let tilt = tilted.saddlepoint(target.unwrap_or_else(|| observed.iter().sum()));
         tilted.tilt(tilt);
         tilted.guides = tilted.tables().map(guide).collect();
         tilted.observed_weight = tilted.weight_of(&observed).exp();

@@ -90,8 +90,7 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Fai
         clock: clock::now_micros,
     };
     let analysis = decision::decide(&request).await?;
-    verdict_text::show(&analysis, context.console);
-    context.console.line(format!("\nwritten to {}", request.out.display()));
+    verdict_text::show(&analysis, &request.out, context.console);
     if let Some(collector) = collector {
         let events = request.out.join("otlp.json");
         let sent =
@@ -104,6 +103,7 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Fai
             context.console.note(note);
         }
     }
+    verdict_text::conclude(&analysis.verdict, context.console);
     context.console.result(&analysis.verdict);
     Ok(Status::of_verdict(&analysis.verdict))
 }

@@ -113,16 +113,18 @@ fn show(calibration: &Calibration, console: &Console) {
         count_u64(u64::from(calibration.looks), "look")
     ));
     console.line("");
-    console.line("metric                    false alarms    detectable change   cases to approve (margin)");
+    console.line(format!(
+        "{:<34}  {:>12}  {:>13}  {:>12}",
+        "metric", "false alarms", "detectable", "cases needed"
+    ));
     for metric in &calibration.metrics {
         let role = if metric.decides { "" } else { " (reported)" };
         console.line(format!(
-            "{:<28} {:>6.1} %   {:>20}   {:>16} ({:.3})",
+            "{:<34}  {:>10.1} %  {:>13}  {:>12}",
             format!("{}{role}", metric.name),
             100.0 * metric.false_alarm,
             metric.detectable_text,
-            metric.cases_to_approve,
-            metric.margin
+            metric.cases_to_approve
         ));
     }
     show_shifts(calibration, console);

@@ -50,8 +50,8 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Fai
         cancel_on_signal(cancel, Box::pin(gating::run(&request, &mut |event| progress.show(event)))).await;
     progress.clear();
     let analysis = decided?;
-    verdict_text::show(&analysis, context.console);
-    context.console.line(format!("\nwritten to {}", out.display()));
+    verdict_text::show(&analysis, &out, context.console);
+    verdict_text::conclude(&analysis.verdict, context.console);
     context.console.result(&analysis.verdict);
     Ok(Status::of_verdict(&analysis.verdict))
 }

@@ -74,9 +74,9 @@ fn announce(recorder: &Recorder, console: &Console) {
     for route in recorder.routes() {
         let open = OpenRoute { name: &route.name, edge: route.edge_name(), url: route.url() };
         if console.json() {
-            console.note(serde_json::to_string(&open).unwrap_or_default());
+            console.verbatim_note(serde_json::to_string(&open).unwrap_or_default());
         } else {
-            console.note(format!("{} ({}) listens on {}", open.name, open.edge, open.url));
+            console.verbatim_note(format!("{} ({}) listens on {}", open.name, open.edge, open.url));
         }
     }
     if let Some(address) = recorder.metrics_address()

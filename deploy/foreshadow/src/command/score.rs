@@ -53,7 +53,7 @@ Example:
 pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Failure> {
     let console = context.console;
     if args.template {
-        console.line(TEMPLATE.trim_end());
+        console.verbatim(TEMPLATE.trim_end());
         console.result(&Template { template: TEMPLATE });
         return Ok(Status::Success);
     }

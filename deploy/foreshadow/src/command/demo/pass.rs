@@ -142,24 +142,22 @@ fn replay_text(summary: &Summary, model_calls: u64) -> String {
     )
 }
 
-/// Prints both verdicts with their reasons.
+/// Prints the reasons of both verdicts, then the verdicts.
 fn show_verdicts(result: &ScenarioResult, console: &Console) {
     for change in &result.decided {
         let DecidedChange { name, what, analysis, folder, .. } = change;
         console.line(String::new());
         console.line(format!("{} {what}", console.paint(&format!("The {name} change:"), "1")));
-        let color = if change.is_correct() { "1;32" } else { "1;31" };
-        let sentence = analyzer::verdict_sentence(&analysis.verdict);
-        console.line(format!("  {}", console.paint(&sentence, color)));
-        for reason in &analysis.verdict.reasons {
-            let detail = analyzer::escape_control(&reason.detail);
-            // The sentence contains the first reason.
-            if !sentence.contains(&detail) {
-                console.line(format!("    - {detail}"));
-            }
+        for line in analyzer::comparison_lines(&analysis.verdict) {
+            console.line(format!("  {}", analyzer::escape_control(&line)));
         }
-        console.line(format!("  report:  {folder}/report.html"));
-        console.line(format!("  also:    {folder}/summary.md, {folder}/verdict.json, {folder}/junit.xml"));
+        for reason in &analysis.verdict.reasons {
+            console.line(format!("  - {}", analyzer::escape_control(&reason.detail)));
+        }
+        console.line(format!("  files: {folder}/ with report.html, summary.md, verdict.json, junit.xml"));
+        let color = if change.is_correct() { "1;32" } else { "1;31" };
+        let sentence = analyzer::escape_control(&analyzer::verdict_sentence(&analysis.verdict));
+        console.line(format!("  {}", console.paint(&sentence, color)));
     }
 }
 
@@ -172,14 +170,14 @@ fn conclude(folder: &OutputFolder, results: &[ScenarioResult], started: Instant,
         console.line(format!("Correct verdicts for {held} of {} seeds, in {seconds:.1} s.", results.len()));
         return;
     }
+    console.line("Next: open the reports, then look at the recorded sessions:");
+    let store = folder.location("store");
+    console.verbatim(format!("  foreshadow sessions list --store {store} --limit 10"));
+    console.verbatim(format!("  foreshadow sessions show chat-0000 --store {store}"));
+    console.line(format!("The files in {} are examples for your own gateway.", folder.location("")));
     if held == 1 {
         let text =
             "The harmless change may roll out and the regressed one may not: both verdicts are correct.";
-        console.line(format!("{} ({seconds:.1} s)", console.paint(text, "1")));
+        console.line(format!("\n{} ({seconds:.1} s)", console.paint(text, "1")));
     }
-    console.line("Next: open the reports, then look at the recorded sessions:");
-    let store = folder.location("store");
-    console.line(format!("  foreshadow sessions list --store {store} --limit 10"));
-    console.line(format!("  foreshadow sessions show chat-0000 --store {store}"));
-    console.line(format!("The files in {} are examples for your own gateway.", folder.location("")));
 }

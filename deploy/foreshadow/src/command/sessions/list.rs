@@ -7,7 +7,7 @@ use crate::command::sessions::overview::{self, Overview, State};
 use crate::console::Console;
 use crate::context::Context;
 use crate::exit::{Failure, Status};
-use crate::format::{self, escape_control};
+use crate::format::{self, COLUMNS, columns, escape_control};
 
 const AFTER_HELP: &str = "\
 Example:
@@ -75,25 +75,54 @@ pub(super) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Fai
 }
 
 fn table(console: &Console, sessions: &[Overview]) {
-    let header = ["SESSION", "AGENT", "BUILD", "STARTED", "TURNS", "MODEL", "TOOL", "STATE", "SUCCESS"];
-    let rows: Vec<[String; 9]> = sessions.iter().map(row).collect();
-    let mut widths = header.map(|name| name.chars().count());
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
+    let mut header = ["SESSION", "AGENT", "BUILD", "STARTED", "TURNS", "MODEL", "TOOL", "STATE", "SUCCESS"]
+        .map(str::to_owned)
+        .to_vec();
+    let mut rows: Vec<Vec<String>> = sessions.iter().map(|one| row(one).to_vec()).collect();
+    let Some(first) = rows.first().cloned() else { return };
+    // What is the same in every row is printed once if the table would be too wide.
+    let wide = |header: &[String], rows: &[Vec<String>]| {
+        widths(header, rows).iter().map(|width| width + 2).sum::<usize>() > COLUMNS + 2
+    };
+    for column in [2, 1] {
+        if wide(&header, &rows) && rows.iter().all(|row| row[column] == first[column]) {
+            console.line(format!("{} {}", header[column].to_lowercase(), first[column]));
+            header.remove(column);
+            rows.iter_mut().for_each(|row| drop(row.remove(column)));
         }
     }
-    if !rows.is_empty() {
-        console.line(console.paint(&line(&header.map(str::to_owned), &widths), "1"));
+    // The session then has a line of its own, so that a long name moves nothing.
+    let apart = wide(&header, &rows);
+    let inner = usize::from(apart);
+    let rest: Vec<Vec<String>> = rows.iter().map(|row| row[inner..].to_vec()).collect();
+    let widths = widths(&header[inner..], &rest);
+    let indent = if apart { "  " } else { "" };
+    if apart {
+        console.line(console.paint(&header[0], "1"));
     }
-    for (row, one) in rows.iter().zip(sessions) {
-        let text = line(row, &widths);
-        console.line(if one.complete { text } else { console.paint(&text, "33") });
+    console.line(console.paint(&format!("{indent}{}", line(&header[inner..], &widths)), "1"));
+    for ((cells, one), whole) in rest.iter().zip(sessions).zip(&rows) {
+        let paint = |text: String| if one.complete { text } else { console.paint(&text, "33") };
+        if apart {
+            console.line(paint(whole[0].clone()));
+        }
+        console.line(paint(format!("{indent}{}", line(cells, &widths))));
     }
 }
 
-fn line(cells: &[String; 9], widths: &[usize; 9]) -> String {
-    let padded = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
+fn widths(header: &[String], rows: &[Vec<String>]) -> Vec<usize> {
+    let mut widths: Vec<usize> = header.iter().map(|name| columns(name)).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(columns(cell));
+        }
+    }
+    widths
+}
+
+fn line(cells: &[String], widths: &[usize]) -> String {
+    let padded =
+        cells.iter().zip(widths).map(|(cell, width)| format!("{cell}{}", " ".repeat(width - columns(cell))));
     padded.collect::<Vec<_>>().join("  ").trim_end().to_owned()
 }
 

@@ -85,7 +85,7 @@ pub(super) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Fai
     context.console.result(&view::session(&session, trial.as_deref(), store.read_stats()));
     let length = if args.full { Length::Full } else { Length::Short };
     for line in trace::lines(&session, trial.as_deref(), length, context.verbose > 0, context.console) {
-        context.console.line(line);
+        context.console.hanging(line, trace::INDENT.len());
     }
     if context.verbose > 0 {
         let stats = store.read_stats();

@@ -12,7 +12,7 @@ use crate::format::escape_control;
 use crate::format::{self, Length, recorded};
 
 /// Indentation of the further lines of a text.
-const INDENT: &str = "                      ";
+pub(super) const INDENT: &str = "                      ";
 
 /// Formats the trace; `details` adds links, identifiers and headers.
 pub(super) fn lines(
