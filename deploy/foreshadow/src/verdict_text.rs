@@ -1,5 +1,6 @@
 //! The verdict as text for a terminal of 80 columns. The verdict itself is the last thing on the screen.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use analyzer::verdict::{MetricResult, MetricState, Verdict};
@@ -10,8 +11,8 @@ use analyzer::{
 use crate::console::Console;
 use crate::format::columns;
 
-/// Findings on the terminal; the output files contain all.
-const MAX_FINDINGS: usize = 5;
+/// Cases named under a reason; the output files contain all.
+const MAX_FINDINGS: usize = 3;
 
 /// Columns of the name of a metric.
 const NAME_COLUMNS: usize = 34;
@@ -37,16 +38,20 @@ pub(crate) fn show(analysis: &Analysis, out: &Path, console: &Console) {
             result.violations_baseline
         )));
     }
-    for note in &verdict.notes {
+    // The first line says where success comes from.
+    for note in verdict.notes.iter().filter(|note| !note.starts_with("success comes from: ")) {
         console.line(format!("note: {}", escape_control(note)));
     }
     console.line("");
+    let mut shown = BTreeSet::new();
     for reason in &verdict.reasons {
         console.line(format!("{}: {}", reason.code.as_str(), escape_control(&reason.detail)));
-        let subject = reason.metric.as_deref().unwrap_or_default();
-        for finding in of_reason(analysis, subject) {
-            let line = format!("  see case {}: {}", finding.case, finding.detail);
-            console.line(escape_control(&line));
+        let of_reason =
+            analysis.findings.iter().filter(|finding| Some(&finding.subject) == reason.metric.as_ref());
+        // A case stands under the first reason that it shows.
+        let new = of_reason.filter(|finding| shown.insert(finding.case.as_str()));
+        for Finding { case, detail, .. } in new.take(MAX_FINDINGS) {
+            console.line(escape_control(&format!("  see case {case}: {detail}")));
         }
     }
     console.line(format!("written to {}", out.display()));
@@ -60,12 +65,6 @@ pub(crate) fn conclude(verdict: &Verdict, console: &Console) {
         Decision::Inconclusive => "1;33",
     };
     console.line(format!("\n{}", console.paint(&escape_control(&verdict_sentence(verdict)), color)));
-}
-
-/// The worst cases of a reason, none of which speaks for another reason.
-fn of_reason<'a>(analysis: &'a Analysis, subject: &'a str) -> impl Iterator<Item = &'a Finding> {
-    let shown = if subject.is_empty() { 0 } else { MAX_FINDINGS };
-    analysis.findings.iter().filter(move |finding| finding.subject == subject).take(shown)
 }
 
 /// The metrics in two lines each: values and effect, then the test.
