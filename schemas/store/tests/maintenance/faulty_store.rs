@@ -1,4 +1,4 @@
-//! An object store in memory that stops at a chosen write, and yields to other tasks at each operation.
+//! An object store in memory that stops or pauses at a chosen write, and yields to other tasks at each operation.
 
 use std::fmt;
 use std::ops::Range;
@@ -14,6 +14,7 @@ use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
+use tokio::sync::Notify;
 
 /// Effect of the operation at which the store stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +25,15 @@ pub(crate) enum Stop {
     After,
 }
 
+/// A pause at a put: the store reports that it is reached, and waits until it may go on.
+#[derive(Debug, Default)]
+pub(crate) struct Pause {
+    /// Notified when the store reaches the put, before it is done.
+    pub(crate) reached: Notify,
+    /// Lets the put happen.
+    pub(crate) resume: Notify,
+}
+
 /// The store. Clones of the inner one share what is stored.
 #[derive(Debug)]
 pub(crate) struct FaultyStore {
@@ -31,12 +41,22 @@ pub(crate) struct FaultyStore {
     /// Writes left before the stop.
     left: Arc<AtomicI64>,
     stop: Stop,
+    /// Puts left before the pause.
+    puts_left: AtomicI64,
+    pause: Option<Arc<Pause>>,
 }
 
 impl FaultyStore {
     /// A store that stops at its n-th write (put or delete), from 0.
     pub(crate) fn stopping(inner: &Arc<InMemory>, at: i64, stop: Stop) -> Self {
-        Self { inner: Arc::clone(inner), left: Arc::new(AtomicI64::new(at)), stop }
+        let left = Arc::new(AtomicI64::new(at));
+        Self { inner: Arc::clone(inner), left, stop, puts_left: AtomicI64::new(i64::MAX), pause: None }
+    }
+
+    /// A store that pauses at its n-th put, from 0, and never stops.
+    pub(crate) fn pausing(inner: &Arc<InMemory>, at: i64, pause: &Arc<Pause>) -> Self {
+        let puts_left = AtomicI64::new(at);
+        Self { puts_left, pause: Some(Arc::clone(pause)), ..Self::lasting(inner) }
     }
 
     /// A store that never stops.
@@ -80,6 +100,12 @@ impl ObjectStore for FaultyStore {
         let last = take(&self.left)?;
         if last && self.stop == Stop::Before {
             return Err(dead());
+        }
+        if let Some(pause) = &self.pause
+            && self.puts_left.fetch_sub(1, Ordering::SeqCst) == 0
+        {
+            pause.reached.notify_one();
+            pause.resume.notified().await;
         }
         let done = self.inner.put_opts(location, payload, opts).await;
         if last { Err(dead()) } else { done }
