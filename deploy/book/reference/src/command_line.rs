@@ -54,6 +54,12 @@ fn arguments(command: &Command, is_wanted: impl Fn(&Arg) -> bool) -> String {
     if rows.is_empty() { String::new() } else { table(&["argument", "default", "meaning"], &rows) }
 }
 
+/// Ends a help text with a full stop, which clap leaves out at the end of a short help.
+fn sentence(help: &str) -> String {
+    let help = help.trim_end();
+    if help.is_empty() || help.ends_with(['.', ':', '?', '!']) { help.to_owned() } else { format!("{help}.") }
+}
+
 fn row(argument: &Arg) -> Vec<String> {
     let takes_value = argument.get_action().takes_values();
     let value = argument.get_value_names().unwrap_or_default().iter().map(|name| format!("<{name}>"));
@@ -73,7 +79,7 @@ fn row(argument: &Arg) -> Vec<String> {
         "required".clone_into(&mut default);
     }
     let help = argument.get_long_help().or_else(|| argument.get_help());
-    let mut meaning = help.map(ToString::to_string).unwrap_or_default();
+    let mut meaning = sentence(&help.map(ToString::to_string).unwrap_or_default());
     let values = argument.get_possible_values();
     if takes_value && !values.is_empty() {
         let listed = values.iter().filter(|value| !value.is_hide_set()).map(|value| {
