@@ -17,6 +17,7 @@ pub(crate) mod counts;
 mod detect;
 mod headers;
 mod stream;
+mod strings;
 
 /// Finds and replaces the secrets of one tenant. Equal secrets of a tenant get equal tokens.
 #[derive(Debug)]
