@@ -11,7 +11,9 @@ use hyper::{HeaderMap, Method, StatusCode};
 use schemas::exchange::Ending;
 
 use self::accounts::CaptureAccounts;
-use self::exchange::{BodyBuffer, CapturedExchange, CapturedRequest, CapturedResponse, RequestEnd, Timing};
+use self::exchange::{
+    BodyBuffer, CapturedExchange, CapturedRequest, CapturedResponse, RequestEnd, Timing, header_bytes,
+};
 use self::queue::JournalQueue;
 use crate::config::{Route, SessionConfig};
 use crate::encode::redact::Redactor;
@@ -24,6 +26,9 @@ pub(crate) mod sessions;
 
 /// Frame gaps that one stream keeps.
 const MAX_FRAME_GAPS: usize = 16_384;
+
+/// Frame gaps by which their buffer grows.
+const GAPS_STEP: usize = 1024;
 
 /// Request bodies above this size, in bytes, are not searched for a session name.
 const MAX_SEARCHED_BYTES: usize = 256 * 1024;
@@ -98,10 +103,13 @@ impl Recording {
                 frame_gaps_us: Vec::new(),
                 duration_us: 0,
             },
+            head_bytes: 0,
         });
         let known = hints::session_known_from_head(&exchange.route, &exchange.hints);
         let keep = !known || context.assign_seq(&mut exchange);
-        Arc::new(Self { context: Arc::clone(context), state: Mutex::new(keep.then_some(exchange)) })
+        let recording = Self { context: Arc::clone(context), state: Mutex::new(keep.then_some(exchange)) };
+        recording.update(|context, exchange| context.charge_head(exchange, exchange.request.head_bytes()));
+        Arc::new(recording)
     }
 
     /// Copies a frame of the request body.
@@ -148,6 +156,7 @@ impl Recording {
             response.ending_detail =
                 Some("the client disconnected before the response was complete".to_owned());
             exchange.hints.extend(hints::from_response_head(headers));
+            context.charge_head(exchange, header_bytes(headers))?;
             if exchange.seq.is_none() && exchange.request.body.done && !context.assign_seq(exchange) {
                 return Err(Refused::Counted);
             }
@@ -164,6 +173,10 @@ impl Recording {
                 timing.first_byte_us = Some(micros(now - timing.start));
             } else if timing.frame_gaps_us.len() < MAX_FRAME_GAPS && response.is_event_stream() {
                 let gap = (now - timing.last_frame).as_micros();
+                if timing.frame_gaps_us.len() == timing.frame_gaps_us.capacity() {
+                    context.accounts.charge(GAPS_STEP * size_of::<u32>()).map_err(Refused::Shed)?;
+                    timing.frame_gaps_us.reserve_exact(GAPS_STEP);
+                }
                 timing.frame_gaps_us.push(u32::try_from(gap).unwrap_or(u32::MAX));
             }
             timing.last_frame = now;
@@ -232,6 +245,13 @@ impl Drop for Recording {
 }
 
 impl CaptureContext {
+    /// Charges a head to the memory of all exchanges.
+    fn charge_head(&self, exchange: &mut CapturedExchange, bytes: usize) -> Result<(), Refused> {
+        self.accounts.charge(bytes).map_err(Refused::Shed)?;
+        exchange.head_bytes += bytes;
+        Ok(())
+    }
+
     /// Assigns a sequence number where a hint names the session; `false` where that session is shed. The registry has
     /// counted a shed exchange.
     fn assign_seq(&self, exchange: &mut CapturedExchange) -> bool {

@@ -145,8 +145,10 @@ pub struct Limits {
     pub body_bytes: ByteSize,
     /// Finished exchanges that wait for the journal at most.
     pub queue: usize,
-    /// Bytes of bodies in memory at most, over all exchanges.
+    /// Bytes of exchanges in memory at most, over all of them: bodies, heads, and the work of encoding one.
     pub memory_bytes: ByteSize,
+    /// Largest decompressed body that the recorder keeps. It stores an exchange with a larger one without that body.
+    pub unpacked_bytes: ByteSize,
     /// Bytes of the journal on disk at most. A full journal sheds whole sessions.
     pub journal_bytes: ByteSize,
 }
@@ -157,6 +159,7 @@ impl Default for Limits {
             body_bytes: ByteSize(8 << 20),
             queue: 4096,
             memory_bytes: ByteSize(256 << 20),
+            unpacked_bytes: ByteSize(32 << 20),
             journal_bytes: ByteSize(1 << 30),
         }
     }

@@ -8,6 +8,7 @@
 //! Encoding is plain computation on the journal thread and performs no I/O.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use codec::Record;
 use schemas::exchange::{Ending, Exchange, Header, Operation};
@@ -19,25 +20,32 @@ use self::chunk::Chunker;
 use self::decode::decoded::{DecodeInput, Decoded};
 use self::decompress::decompress;
 use self::link::SessionLinker;
+use self::memory::{EncodeMemory, Extent};
 use self::redact::Redactor;
 use self::redact::counts::RedactionCounts;
+use crate::capture::accounts::CaptureAccounts;
 use crate::capture::exchange::{CapturedExchange, RequestEnd};
-use crate::capture::sessions::{SeqAssignment, SessionRegistry};
+use crate::capture::sessions::SeqAssignment;
 
 mod chunk;
 mod decode;
 mod decompress;
 mod link;
+mod memory;
 pub(crate) mod redact;
 
-/// Bytes of decompressed body for each buffered byte, and spare bytes for small bodies: bounds a decompression bomb.
-const MAX_EXPANSION: usize = 8;
-const SPARE_BYTES: usize = 1 << 20;
+/// Names of the bodies in notes and redaction counts.
+const REQUEST_BODY: &str = "request body";
+const RESPONSE_BODY: &str = "response body";
+
+/// Longest time to redact the bodies of one exchange. Past it the exchange is stored without the bodies that are not redacted
+/// yet, so that one exchange cannot hold up the others.
+const MAX_REDACT_TIME: Duration = Duration::from_secs(2);
 
 /// Turns captured exchanges into records. Keeps the linkable parts and the stored chunks of the open sessions.
 #[derive(Debug)]
 pub(crate) struct ExchangeEncoder {
-    sessions: Arc<SessionRegistry>,
+    accounts: Arc<CaptureAccounts>,
     redactor: Arc<Redactor>,
     keys: TenantKeys,
     catalog: ToolCatalog,
@@ -46,6 +54,17 @@ pub(crate) struct ExchangeEncoder {
     incarnation: String,
     /// Anonymous sessions so far.
     anonymous: u64,
+    /// Bodies without a place since the last [`Self::take_losses`].
+    losses: BodyLosses,
+}
+
+/// Numbers of bodies that are missing in stored exchanges, or that no decoder has seen.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct BodyLosses {
+    /// Bodies that are not stored.
+    pub(crate) not_stored: u64,
+    /// Exchanges whose bodies are stored and not decoded, because their values need too much memory.
+    pub(crate) not_decoded: u64,
 }
 
 /// Redacted parts of an exchange.
@@ -56,21 +75,23 @@ struct Redacted {
     request_headers: Vec<Header>,
     response_headers: Vec<Header>,
     counts: RedactionCounts,
-    /// Bodies that cannot be stored, for the ending detail.
+    extent: Extent,
+    losses: BodyLosses,
+    /// Bodies that cannot be stored or decoded, for the ending detail.
     notes: Vec<String>,
 }
 
 impl ExchangeEncoder {
     /// `incarnation` names this run of the recorder; the ids of anonymous sessions contain it.
     pub(crate) fn new(
-        sessions: Arc<SessionRegistry>,
+        accounts: Arc<CaptureAccounts>,
         redactor: Arc<Redactor>,
         keys: TenantKeys,
         catalog: ToolCatalog,
         incarnation: &str,
     ) -> Self {
         Self {
-            sessions,
+            accounts,
             redactor,
             chunker: Chunker::new(keys.clone()),
             keys,
@@ -78,7 +99,13 @@ impl ExchangeEncoder {
             linker: SessionLinker::default(),
             incarnation: incarnation.to_owned(),
             anonymous: 0,
+            losses: BodyLosses::default(),
         }
+    }
+
+    /// Returns the losses since the last call.
+    pub(crate) fn take_losses(&mut self) -> BodyLosses {
+        std::mem::take(&mut self.losses)
     }
 
     /// The records of one exchange: the chunks that its session does not have yet, then the exchange. Takes the bodies
@@ -86,8 +113,15 @@ impl ExchangeEncoder {
     ///
     /// Returns `None` for an exchange of a shed session; the registry has counted it.
     pub(crate) fn encode(&mut self, captured: &mut CapturedExchange) -> Option<(SeqAssignment, Vec<Record>)> {
-        let mut redacted = decompress_and_redact(captured, &self.redactor);
-        let mut decoded = decode::decode(&decode_input(captured, &redacted), &self.catalog, &self.keys);
+        let accounts = Arc::clone(&self.accounts);
+        let mut memory = EncodeMemory::new(&accounts);
+        let mut redacted = decompress_and_redact(captured, &self.redactor, &mut memory);
+        self.losses.not_stored += redacted.losses.not_stored;
+        self.losses.not_decoded += redacted.losses.not_decoded;
+        let mut decoded = match redacted.extent {
+            Extent::Decoded => decode::decode(&decode_input(captured, &redacted), &self.catalog, &self.keys),
+            Extent::Stored | Extent::Dropped => Decoded::opaque(),
+        };
         if decoded.joins_events {
             redact_joined(&self.redactor, &mut decoded.operation);
         }
@@ -106,7 +140,7 @@ impl ExchangeEncoder {
         let detail = detail.map(|text| self.redactor.text(&text, "ending detail", &mut redacted.counts));
         let hints = captured.hints.drain(..).chain(decoded.hints);
         let identifiers = hints.map(|hint| hint.into_identifier(&self.redactor)).collect();
-        let scope = self.sessions.scope();
+        let scope = self.accounts.sessions.scope();
         let row = Exchange {
             exchange,
             tenant: scope.tenant.clone(),
@@ -162,36 +196,65 @@ impl ExchangeEncoder {
                 SessionId::parse(&format!("anonymous-{}-{}", self.incarnation, self.anonymous)).ok()?
             }
         };
-        let assigned = self.sessions.assign_seq(&session, started_at);
+        let assigned = self.accounts.sessions.assign_seq(&session, started_at);
         if standalone {
-            self.sessions.mark_standalone(&session);
+            self.accounts.sessions.mark_standalone(&session);
         }
         assigned
     }
 }
 
 /// Decompresses both bodies and redacts everything of the exchange that will be stored.
-fn decompress_and_redact(captured: &mut CapturedExchange, redactor: &Redactor) -> Redacted {
-    let bound = MAX_EXPANSION * (captured.buffered_bytes() + SPARE_BYTES);
+fn decompress_and_redact(
+    captured: &mut CapturedExchange,
+    redactor: &Redactor,
+    memory: &mut EncodeMemory<'_>,
+) -> Redacted {
     let is_event_stream = captured.response.is_event_stream();
     let (request, response) = (&mut captured.request, &mut captured.response);
-    let mut notes = Vec::new();
-    let mut plain = |headers: &hyper::HeaderMap, body: &mut Vec<u8>, which: &str| {
-        decompress(headers, std::mem::take(body), bound).unwrap_or_else(|problem| {
-            notes.push(format!("the {which} body is not stored: {problem}"));
-            Vec::new()
-        })
+    let (mut notes, mut losses) = (Vec::new(), BodyLosses::default());
+    let mut drop_body = |which: &str, problem: &str| {
+        losses.not_stored += 1;
+        notes.push(format!("the {which} is not stored: {problem}"));
+        Vec::new()
     };
-    let request_body = plain(&request.headers, &mut request.body.bytes, "request");
-    let response_body = plain(&response.headers, &mut response.body.bytes, "response");
+    let mut plain = |headers: &hyper::HeaderMap, body: &mut Vec<u8>, which: &str| {
+        decompress(headers, std::mem::take(body), memory).unwrap_or_else(|problem| drop_body(which, &problem))
+    };
+    let mut bodies = [
+        plain(&request.headers, &mut request.body.bytes, REQUEST_BODY),
+        plain(&response.headers, &mut response.body.bytes, RESPONSE_BODY),
+    ];
+    let extent = memory.charge_work([&bodies[0], &bodies[1]], is_event_stream);
+    if extent == Extent::Dropped {
+        for (body, which) in
+            bodies.iter_mut().zip([REQUEST_BODY, RESPONSE_BODY]).filter(|(body, _)| !body.is_empty())
+        {
+            *body = drop_body(which, "limits.memory-bytes has no room to redact it");
+        }
+    }
     let mut counts = RedactionCounts::default();
+    let started = Instant::now();
+    let [request_body, response_body] = bodies;
+    let request_body = redactor.body(request_body, false, REQUEST_BODY, &mut counts);
+    let response_body = if started.elapsed() > MAX_REDACT_TIME && !response_body.is_empty() {
+        drop_body(RESPONSE_BODY, "redacting the request body took too long")
+    } else {
+        redactor.body(response_body, is_event_stream, RESPONSE_BODY, &mut counts)
+    };
+    if extent == Extent::Stored {
+        losses.not_decoded += 1;
+        notes.push("the bodies are not decoded: limits.memory-bytes has no room for their values".to_owned());
+    }
     Redacted {
         path: redactor.path(&request.path, &mut counts),
-        request: redactor.body(request_body, false, "request body", &mut counts),
-        response: redactor.body(response_body, is_event_stream, "response body", &mut counts),
+        request: request_body,
+        response: response_body,
         request_headers: redactor.headers(&request.headers, "request header", &mut counts),
         response_headers: redactor.headers(&response.headers, "response header", &mut counts),
         counts,
+        extent,
+        losses,
         notes,
     }
 }

@@ -142,6 +142,7 @@ impl Journal {
         let encoder = &mut self.encoder;
         // A panic while one exchange is encoded must not end the recording of the others.
         let encoded = std::panic::catch_unwind(AssertUnwindSafe(|| encoder.encode(&mut captured)));
+        self.gauges.add_body_losses(encoder.take_losses());
         self.accounts.dequeued();
         // The encoder took the bodies; `shed` releases the rest.
         self.accounts.release(buffered.saturating_sub(captured.buffered_bytes()));
@@ -265,9 +266,9 @@ mod tests {
         let hour = Duration::from_secs(3600);
         let sessions = Arc::new(SessionRegistry::new(scope, "i".to_owned(), hour, hour));
         let redactor = Arc::new(Redactor::new(keys.clone(), vec![]));
-        let encoder =
-            ExchangeEncoder::new(Arc::clone(&sessions), redactor, keys, ToolCatalog::default(), "i");
         let accounts = Arc::new(CaptureAccounts::new(sessions, Limits::default(), Arc::new(|| 0)));
+        let encoder =
+            ExchangeEncoder::new(Arc::clone(&accounts), redactor, keys, ToolCatalog::default(), "i");
         let writer = LogWriter::open(folder, LogOptions::default()).expect("opens");
         Journal::new(writer, 1 << 20, encoder, accounts, watch::channel(0).0, Arc::default())
     }

@@ -208,7 +208,7 @@ pub async fn start(config: Config, root: RootKey, clock: Clock) -> Result<Record
         checkpoint,
     };
     let (durable, durable_position) = watch::channel(writer.next_position());
-    let encoder = ExchangeEncoder::new(Arc::clone(&sessions), redactor, keys, config.catalog(), &incarnation);
+    let encoder = ExchangeEncoder::new(Arc::clone(&accounts), redactor, keys, config.catalog(), &incarnation);
     let max_bytes = config.limits.journal_bytes.0;
     let journal = Journal::new(writer, max_bytes, encoder, accounts, durable, Arc::clone(&gauges));
     let journal_thread = spawn("journal", move || journal.run(&inbox))?;

@@ -202,17 +202,14 @@ fn chunk_spans(bytes: &[u8]) -> Vec<std::ops::Range<usize>> {
     if u32::try_from(bytes.len()).is_err() {
         return Vec::new();
     }
-    let mut spans: Vec<_> = element_spans(bytes)
-        .unwrap_or_default()
-        .into_iter()
-        .filter(|span| span.len() >= MIN_CHUNK_BYTES)
-        .collect();
+    let mut spans = element_spans(bytes).unwrap_or_default();
     if spans.is_empty() && bytes.len() >= MIN_CHUNK_BYTES {
         spans.push(0..bytes.len());
     }
     spans
 }
 
+/// Spans of the elements of at least [`MIN_CHUNK_BYTES`]; an array of millions of short ones takes no memory.
 fn element_spans(bytes: &[u8]) -> Option<Vec<std::ops::Range<usize>>> {
     let text = std::str::from_utf8(bytes).ok()?;
     if !text.trim_start().starts_with('{') {
@@ -221,8 +218,8 @@ fn element_spans(bytes: &[u8]) -> Option<Vec<std::ops::Range<usize>>> {
     let fields: Fields<'_> = serde_json::from_str(text).ok()?;
     let mut spans = Vec::new();
     for array in fields.0 {
-        let elements: Vec<&RawValue> = serde_json::from_str(array.get()).unwrap_or_default();
-        for element in elements {
+        let elements: LongElements<'_> = serde_json::from_str(array.get()).unwrap_or_default();
+        for element in elements.0 {
             // A raw value borrows from `text`, so its address gives its offset.
             let start = (element.get().as_ptr() as usize).checked_sub(bytes.as_ptr() as usize)?;
             spans.push(start..start + element.get().len());
@@ -230,6 +227,32 @@ fn element_spans(bytes: &[u8]) -> Option<Vec<std::ops::Range<usize>>> {
     }
     spans.sort_by_key(|span| span.start);
     Some(spans)
+}
+
+/// The raw elements of an array that are at least [`MIN_CHUNK_BYTES`] long.
+#[derive(Default)]
+struct LongElements<'a>(Vec<&'a RawValue>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for LongElements<'a> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Vec<&'de RawValue>;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a JSON array")
+            }
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut found = Vec::new();
+                while let Some(element) = seq.next_element::<&'de RawValue>()? {
+                    if element.get().len() >= MIN_CHUNK_BYTES {
+                        found.push(element);
+                    }
+                }
+                Ok(found)
+            }
+        }
+        deserializer.deserialize_seq(Visitor).map(LongElements)
+    }
 }
 
 /// The raw values of the top-level keys in [`CHUNKED_KEYS`], repeated keys included.

@@ -18,7 +18,7 @@ pub(crate) struct CaptureAccounts {
     pub(crate) sessions: Arc<SessionRegistry>,
     limits: Limits,
     clock: Clock,
-    /// Body bytes in memory, over all exchanges.
+    /// Bytes of exchanges in memory, over all of them.
     buffered_bytes: AtomicUsize,
     /// Exchanges in the journal queue.
     queued: AtomicUsize,
@@ -54,15 +54,42 @@ impl CaptureAccounts {
     /// # Errors
     /// The shed reason: the body or the memory of all bodies is over its bound.
     pub(super) fn append_bounded(&self, body: &mut Vec<u8>, frame: &[u8]) -> Result<(), &'static str> {
-        if body.len() + frame.len() > self.limits.body_bytes.as_len() {
+        let (largest, needed) = (self.limits.body_bytes.as_len(), body.len() + frame.len());
+        if needed > largest {
             return Err("body too large");
         }
-        let buffered = self.buffered_bytes.fetch_add(frame.len(), Ordering::Relaxed) + frame.len();
+        if needed > body.capacity() {
+            // A buffer grows by half, but not past the bound. While it grows, the old one exists too.
+            let (before, wanted) =
+                (body.capacity(), needed.max((body.capacity() + body.capacity() / 2).min(largest)));
+            self.charge(wanted)?;
+            body.reserve_exact(wanted - body.len());
+            self.buffered_bytes.fetch_add(body.capacity().saturating_sub(wanted), Ordering::Relaxed);
+            self.release(before);
+        }
         body.extend_from_slice(frame);
-        if buffered > self.limits.memory_bytes.as_len() { Err("memory full") } else { Ok(()) }
+        Ok(())
     }
 
-    /// Gives back memory of [`Self::append_bounded`].
+    /// Charges bytes to the memory of all exchanges.
+    ///
+    /// # Errors
+    /// The shed reason: the memory is full. Nothing is charged then.
+    pub(crate) fn charge(&self, bytes: usize) -> Result<(), &'static str> {
+        let buffered = self.buffered_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if buffered > self.limits.memory_bytes.as_len() {
+            self.release(bytes);
+            return Err("memory full");
+        }
+        Ok(())
+    }
+
+    /// Largest decompressed body to keep, bytes.
+    pub(crate) fn unpacked_bytes(&self) -> usize {
+        self.limits.unpacked_bytes.as_len()
+    }
+
+    /// Gives back memory of [`Self::append_bounded`] or [`Self::charge`].
     pub(crate) fn release(&self, bytes: usize) {
         self.buffered_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
@@ -100,5 +127,31 @@ impl CaptureAccounts {
             Some(assigned) => self.sessions.shed(&assigned.session, reason, self.now()),
             None => self.sessions.shed_anonymous(reason),
         }
+    }
+}
+
+#[cfg(test)]
+impl CaptureAccounts {
+    /// Accounts with these values of `limits.unpacked-bytes` and `limits.memory-bytes`.
+    pub(crate) fn for_tests(unpacked: u64, memory: u64) -> Self {
+        use crate::config::values::ByteSize;
+        let scope = super::sessions::SessionScope {
+            tenant: schemas::id::TenantId::parse("t").expect("id"),
+            agent: schemas::id::AgentId::parse("a").expect("id"),
+            build: None,
+        };
+        let hour = std::time::Duration::from_secs(3600);
+        let sessions = Arc::new(SessionRegistry::new(scope, "i".to_owned(), hour, hour));
+        let limits = Limits {
+            unpacked_bytes: ByteSize(unpacked),
+            memory_bytes: ByteSize(memory),
+            ..Limits::default()
+        };
+        Self::new(sessions, limits, Arc::new(|| 0))
+    }
+
+    /// Charged bytes.
+    pub(crate) fn buffered(&self) -> usize {
+        self.buffered_bytes.load(Ordering::Relaxed)
     }
 }

@@ -80,13 +80,36 @@ pub(crate) struct CapturedExchange {
     pub(crate) request: CapturedRequest,
     pub(crate) response: CapturedResponse,
     pub(crate) timing: Timing,
+    /// Bytes of the heads and of this value itself.
+    pub(super) head_bytes: usize,
 }
 
+/// Bytes that a captured exchange takes besides its heads and bodies: the value itself, its identifiers and its timing.
+const BASE_BYTES: usize = 2048;
+
+/// Bytes that a header takes in a map besides its name and value.
+const HEADER_BYTES: usize = 100;
+
 impl CapturedExchange {
-    /// Body bytes in memory.
+    /// Bytes in memory that the accounts have charged: what the buffers have allocated, and the heads.
     pub(crate) fn buffered_bytes(&self) -> usize {
-        self.request.body.bytes.len() + self.response.body.bytes.len()
+        self.request.body.bytes.capacity()
+            + self.response.body.bytes.capacity()
+            + self.timing.frame_gaps_us.capacity() * size_of::<u32>()
+            + self.head_bytes
     }
+}
+
+impl CapturedRequest {
+    /// Bytes of the head, and of an exchange before its head.
+    pub(super) fn head_bytes(&self) -> usize {
+        BASE_BYTES + self.path.len() + header_bytes(&self.headers)
+    }
+}
+
+/// Bytes of a head in memory.
+pub(super) fn header_bytes(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| HEADER_BYTES + name.as_str().len() + value.len()).sum()
 }
 
 impl CapturedResponse {

@@ -29,6 +29,10 @@ pub(crate) struct Redactor {
     keep_headers: Vec<String>,
 }
 
+/// Levels of JSON within strings that are searched. A text that is nested more deeply becomes a token: each level takes a copy
+/// of the body.
+const MAX_NESTING: usize = 8;
+
 impl Redactor {
     /// `keep_headers` are lower-case header names that are kept in addition to the built-in list.
     pub(crate) fn new(keys: TenantKeys, keep_headers: Vec<String>) -> Self {
@@ -54,7 +58,7 @@ impl Redactor {
             body
         };
         // Escaped strings come before plain bytes for the same reason: `\/` splits a key in two.
-        let body = match self.escaped(&body, location, counts) {
+        let body = match self.escaped(&body, location, counts, 0) {
             Cow::Borrowed(_) => body,
             Cow::Owned(replaced) => replaced,
         };
@@ -142,6 +146,7 @@ impl Redactor {
         body: &'a [u8],
         location: &'static str,
         counts: &mut RedactionCounts,
+        level: usize,
     ) -> Cow<'a, [u8]> {
         if !body.contains(&b'\\') {
             return Cow::Borrowed(body);
@@ -152,7 +157,7 @@ impl Redactor {
             let text =
                 literal.contains(&b'\\').then(|| serde_json::from_slice::<String>(literal).ok()).flatten();
             let Some(text) = text else { return literal.to_vec() };
-            let Some(safe) = self.unescaped(&text, location, counts) else { return literal.to_vec() };
+            let Some(safe) = self.unescaped(&text, location, counts, level) else { return literal.to_vec() };
             changed = true;
             serde_json::to_vec(&safe).unwrap_or_else(|_| b"\"\"".to_vec())
         });
@@ -160,15 +165,25 @@ impl Redactor {
     }
 
     /// The text with its secrets replaced; absent if it has none. Searches JSON within the string (tool arguments) too.
-    fn unescaped(&self, text: &str, location: &'static str, counts: &mut RedactionCounts) -> Option<String> {
+    fn unescaped(
+        &self,
+        text: &str,
+        location: &'static str,
+        counts: &mut RedactionCounts,
+        level: usize,
+    ) -> Option<String> {
+        if level == MAX_NESTING {
+            counts.add("deeply_nested", location);
+            return Some(self.keys.token("deeply_nested", text.as_bytes()));
+        }
         let Cow::Owned(once) = self.bytes(text.as_bytes(), location, counts) else {
-            return match self.nested(text, location, counts) {
+            return match self.nested(text, location, counts, level) {
                 Cow::Owned(inner) => Some(String::from_utf8_lossy(&inner).into_owned()),
                 Cow::Borrowed(_) => None,
             };
         };
         let once = String::from_utf8_lossy(&once).into_owned();
-        Some(match self.nested(&once, location, counts) {
+        Some(match self.nested(&once, location, counts, level) {
             Cow::Owned(inner) => String::from_utf8_lossy(&inner).into_owned(),
             Cow::Borrowed(_) => once.clone(),
         })
@@ -179,10 +194,11 @@ impl Redactor {
         text: &'a str,
         location: &'static str,
         counts: &mut RedactionCounts,
+        level: usize,
     ) -> Cow<'a, [u8]> {
         // Each level removes one layer of escapes, so the recursion ends.
         if text.contains('\\') {
-            self.escaped(text.as_bytes(), location, counts)
+            self.escaped(text.as_bytes(), location, counts, level + 1)
         } else {
             Cow::Borrowed(text.as_bytes())
         }

@@ -6,6 +6,8 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::encode::BodyLosses;
+
 /// Gauges of one recorder. One thread sets each value.
 #[derive(Debug, Default)]
 pub(crate) struct JournalGauges {
@@ -19,6 +21,8 @@ pub(crate) struct JournalGauges {
     skipped: AtomicU64,
     resent: AtomicU64,
     brokers_lost: AtomicBool,
+    bodies_not_stored: AtomicU64,
+    bodies_not_decoded: AtomicU64,
 }
 
 impl JournalGauges {
@@ -41,6 +45,20 @@ impl JournalGauges {
     /// Counts journal records that cannot be read.
     pub(crate) fn add_skipped(&self, records: u64) {
         self.skipped.fetch_add(records, Ordering::Relaxed);
+    }
+
+    /// Counts bodies that stored exchanges lack, or that are stored and not decoded.
+    pub(crate) fn add_body_losses(&self, losses: BodyLosses) {
+        self.bodies_not_stored.fetch_add(losses.not_stored, Ordering::Relaxed);
+        self.bodies_not_decoded.fetch_add(losses.not_decoded, Ordering::Relaxed);
+    }
+
+    /// Bodies that stored exchanges lack, and exchanges whose bodies are stored and not decoded.
+    pub(crate) fn body_losses(&self) -> BodyLosses {
+        BodyLosses {
+            not_stored: self.bodies_not_stored.load(Ordering::Relaxed),
+            not_decoded: self.bodies_not_decoded.load(Ordering::Relaxed),
+        }
     }
 
     /// Counts exchanges and close rows that are sent to Kafka again.

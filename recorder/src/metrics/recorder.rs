@@ -59,6 +59,17 @@ impl Collector for RecorderMetrics {
             "Upgraded connections that were forwarded without a recording",
             &counts.upgraded,
         )?;
+        let losses = gauges.body_losses();
+        page.counter(
+            "bodies_not_stored",
+            "Bodies that stored exchanges lack: not decompressed, too large, or no memory to redact them",
+            &losses.not_stored,
+        )?;
+        page.counter(
+            "bodies_not_decoded",
+            "Exchanges whose bodies are stored and not decoded, because their values need too much memory",
+            &losses.not_decoded,
+        )?;
         page.counter("records_skipped", "Journal records that cannot be decoded", &gauges.skipped())?;
         page.gauge("journal_bytes", "Bytes of the journal on disk", &gauges.journal_bytes())?;
         page.gauge("journal_limit_bytes", "Upper bound of the journal on disk", &self.journal_limit)?;

@@ -57,7 +57,7 @@ impl Decoded {
         }
     }
 
-    pub(super) fn opaque() -> Self {
+    pub(crate) fn opaque() -> Self {
         Self::new(Protocol::Opaque, OperationKind::Opaque)
     }
 }

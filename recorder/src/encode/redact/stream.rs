@@ -166,7 +166,9 @@ mod tests {
 
     #[test]
     fn repeated_names_hide_no_secret() {
-        let out = redacted("data: {\"a\":\"sk-proj-Abcdefgh12345678ijkl\",\"a\":\"sk-proj-Zbcdefgh12345678ijkl\"}\n\n");
+        let out = redacted(
+            "data: {\"a\":\"sk-proj-Abcdefgh12345678ijkl\",\"a\":\"sk-proj-Zbcdefgh12345678ijkl\"}\n\n",
+        );
         assert!(!out.contains("Abcdefgh") && !out.contains("Zbcdefgh"), "{out}");
         let data = out.trim_start_matches("data: ").trim_end();
         serde_json::from_str::<Value>(data).expect("still JSON");
@@ -192,7 +194,8 @@ mod tests {
     fn many_secrets_in_many_strings_and_long_names_need_linear_time_and_memory() {
         // Time and memory of a quadratic pass would end the test run: 40,000 strings with a secret each in one event,
         // and as many strings below a name of a megabyte.
-        let secrets = (0..40_000).map(|n| format!("\"sk-proj-Abcdefgh{n:08}\"")).collect::<Vec<_>>().join(",");
+        let secrets =
+            (0..40_000).map(|n| format!("\"sk-proj-Abcdefgh{n:08}\"")).collect::<Vec<_>>().join(",");
         let out = redacted(&format!("data: [{secrets}]\n\n"));
         assert!(!out.contains("Abcdefgh"));
         let strings = vec!["\"a\""; 40_000].join(",");

@@ -150,7 +150,12 @@ impl Search<'_> {
         }
         let place = |container: usize, step: u64| self.hasher.hash_one((places[container], step));
         let strings = self.strings.iter();
-        strings.map(|(container, step, literal)| FoundString { literal: literal.clone(), place: place(*container, *step) }).collect()
+        strings
+            .map(|(container, step, literal)| FoundString {
+                literal: literal.clone(),
+                place: place(*container, *step),
+            })
+            .collect()
     }
 }
 
