@@ -33,7 +33,7 @@ pub use clock::Clock;
 pub use corpus::{IncompleteSession, UnusableSession};
 pub use faults::{FaultKind, FaultRules, FaultsError};
 pub use plan::{ModelMode, Plan, trial_seed};
-pub use run::{Prepared, Progress, ProgressFn, ReplayError, Waves, replay};
+pub use run::{Prepared, Progress, ProgressFn, ReplayError, Waves, replay, run_both};
 pub use summary::{Endings, MissCount, Summary};
 pub use trial_log::TrialLogError;
 pub use world::{World, WorldError};

@@ -9,6 +9,7 @@ use crate::world::World;
 mod cases;
 mod dispatcher;
 mod error;
+mod interleaving;
 mod preflight;
 mod progress;
 mod recordings;
@@ -16,7 +17,7 @@ mod waves;
 
 pub use error::ReplayError;
 pub use progress::{Progress, ProgressFn};
-pub use waves::{Prepared, Waves};
+pub use waves::{Prepared, Waves, run_both};
 
 /// Replays all selected sessions. On cancellation, finished trials are kept and the rest can be resumed.
 ///

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use analyzer::{Analysis, Decision, Policy};
 use anyhow::anyhow;
 use decision::{DecisionRequest, LookPlan, WaveState};
-use replayer::{Plan, Prepared, Progress, Waves, World};
+use replayer::{Plan, Prepared, Progress, ProgressFn, Waves, World, run_both};
 use schemas::id::CaseId;
 use schemas::trial::Lane;
 use scoring::ScoreRequest;
@@ -239,7 +239,7 @@ fn report(events: &Events<'_>, event: GateEvent) {
     callback(event);
 }
 
-/// Replays the missing trials of these cases on both lanes at the same time.
+/// Replays the missing trials of these cases in both lanes, interleaved at random.
 async fn replay_wave(
     lanes: &mut [Waves; 2],
     wave: &BTreeSet<&CaseId>,
@@ -247,13 +247,14 @@ async fn replay_wave(
     on_event: &mut (dyn FnMut(GateEvent) + Send),
 ) -> Result<(), GateError> {
     let events: Events<'_> = Mutex::new(&mut *on_event);
-    let [baseline, candidate] = lanes;
-    let (first, second) = tokio::join!(
-        Box::pin(replay_lane(baseline, "baseline", wave, cancel, &events)),
-        Box::pin(replay_lane(candidate, "candidate", wave, cancel, &events)),
-    );
+    let (mut of_baseline, mut of_candidate) = (lane_events(&events), lane_events(&events));
+    let is_wanted = |case: &CaseId| wave.contains(case);
+    let on_progress: [&mut ProgressFn<'_>; 2] = [&mut of_baseline, &mut of_candidate];
+    let replayed = Box::pin(run_both(lanes, is_wanted, on_progress, cancel)).await;
     report(&events, GateEvent::WaveFinished);
-    first.and(second)?;
+    for (replayed, lane) in replayed.into_iter().zip(["baseline", "candidate"]) {
+        replayed.map_err(|source| GateError::Replay { lane, source })?;
+    }
     let down = lanes.iter().zip(["baseline", "candidate"]).find_map(|(lane, name)| {
         let summary = lane.summary();
         let reason = summary.provider_down.as_ref()?;
@@ -273,26 +274,15 @@ async fn replay_wave(
     Ok(())
 }
 
-async fn replay_lane(
-    lane: &mut Waves,
-    name: &'static str,
-    wave: &BTreeSet<&CaseId>,
-    cancel: &CancellationToken,
-    events: &Events<'_>,
-) -> Result<(), GateError> {
-    let mut on_progress = |progress: Progress| match progress {
+/// Reports the progress of a lane as events of the gate.
+fn lane_events<'a>(events: &'a Events<'_>) -> impl FnMut(Progress) + Send + 'a {
+    move |progress| match progress {
         Progress::Planned { trials, already } => {
             report(events, GateEvent::TrialsPlanned(trials - already));
         }
         Progress::Finished { .. } => report(events, GateEvent::TrialFinished),
         Progress::Corpus { .. } | Progress::Probed => {}
-    };
-    let replayed = lane.run(|case| wave.contains(case), &mut on_progress, cancel).await;
-    if replayed.is_err() || lane.summary().provider_down.is_some() {
-        // A verdict needs both lanes, so the other lane stops too; its finished trials are kept.
-        cancel.cancel();
     }
-    replayed.map_err(|source| GateError::Replay { lane: name, source })
 }
 
 /// Scores the trials that both lanes have by now; trials with a score are skipped.

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cases::Cases;
 use super::error::ReplayError;
+use super::interleaving::Pace;
 use super::progress::{Progress, ProgressFn};
 use crate::plan::PlannedTrial;
 use crate::summary::Summary;
@@ -30,29 +31,37 @@ impl Dispatcher {
         mut planned: VecDeque<PlannedTrial>,
         summary: &mut Summary,
         on_progress: &mut ProgressFn<'_>,
+        mut pace: Pace,
         cancel: &CancellationToken,
     ) -> Result<(), ReplayError> {
         let mut running: JoinSet<FinishedTrial> = JoinSet::new();
         let down = self.context.settings.provider_health.down().clone();
         loop {
-            while running.len() < self.concurrency && !cancel.is_cancelled() && !down.is_cancelled() {
+            let has_room = |running: &JoinSet<FinishedTrial>, planned: &VecDeque<PlannedTrial>| {
+                let is_stopped = cancel.is_cancelled() || down.is_cancelled();
+                running.len() < self.concurrency && !planned.is_empty() && !is_stopped
+            };
+            while has_room(&running, &planned) && pace.try_start() {
                 let Some(trial) = planned.pop_front() else { break };
                 self.start(&mut running, trial);
             }
-            // `join_next` is cancel-safe.
+            let waits_for_turn = has_room(&running, &planned);
+            // `join_next`, `changed` and `cancelled` are cancel-safe.
             let joined = tokio::select! {
-                joined = running.join_next() => joined,
-                () = cancel.cancelled(), if !running.is_empty() && !summary.interrupted => {
+                joined = running.join_next(), if !running.is_empty() => joined,
+                () = pace.changed(), if waits_for_turn => continue,
+                () = cancel.cancelled(), if (waits_for_turn || !running.is_empty()) && !summary.interrupted => {
                     summary.interrupted = true;
                     running.abort_all();
                     continue;
                 }
                 // Every trial that runs now would be lost too; a resumed run repeats it.
-                () = down.cancelled(), if !running.is_empty() && !summary.interrupted => {
+                () = down.cancelled(), if (waits_for_turn || !running.is_empty()) && !summary.interrupted => {
                     summary.interrupted = true;
                     running.abort_all();
                     continue;
                 }
+                else => None,
             };
             let Some(joined) = joined else { break };
             let mut ready = vec![joined];

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::cases::{Cases, prepare};
 use super::dispatcher::Dispatcher;
 use super::error::ReplayError;
+use super::interleaving::{Pace, interleave};
 use super::preflight;
 use super::progress::{Progress, ProgressFn};
 use super::recordings::copy_recordings;
@@ -149,6 +150,16 @@ impl Waves {
         on_progress: &mut ProgressFn<'_>,
         cancel: &CancellationToken,
     ) -> Result<(), ReplayError> {
+        let open = self.plan_wave(is_wanted, on_progress);
+        self.dispatcher.run(open, &mut self.summary, on_progress, Pace::free(), cancel).await
+    }
+
+    /// Adds the wanted cases that no earlier wave covered, and returns their trials that are not finished.
+    fn plan_wave(
+        &mut self,
+        is_wanted: impl Fn(&CaseId) -> bool,
+        on_progress: &mut ProgressFn<'_>,
+    ) -> VecDeque<PlannedTrial> {
         let is_new = |trial: &&PlannedTrial| is_wanted(&trial.case) && !self.covered.contains(&trial.case);
         let wave: Vec<PlannedTrial> = self.planned.iter().filter(is_new).cloned().collect();
         let trial_log = &self.dispatcher.trial_log;
@@ -168,7 +179,7 @@ impl Waves {
             trials: self.summary.planned,
             already: self.summary.planned - open.len(),
         });
-        self.dispatcher.run(open, &mut self.summary, on_progress, cancel).await
+        open
     }
 
     /// Totals of the waves so far.
@@ -187,6 +198,32 @@ impl Waves {
         self.summary.elapsed_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.summary
     }
+}
+
+/// Runs a wave in both lanes at once: trials start in one random order, so that a shift in time meets both lanes alike.
+///
+/// If one lane fails, the other one stops as on a cancellation, because a comparison needs both.
+pub async fn run_both(
+    lanes: &mut [Waves; 2],
+    is_wanted: impl Fn(&CaseId) -> bool,
+    on_progress: [&mut ProgressFn<'_>; 2],
+    cancel: &CancellationToken,
+) -> [Result<(), ReplayError>; 2] {
+    let [baseline, candidate] = lanes;
+    let [of_baseline, of_candidate] = on_progress;
+    let open = [baseline.plan_wave(&is_wanted, of_baseline), candidate.plan_wave(&is_wanted, of_candidate)];
+    let paces = interleave([&open[0], &open[1]], baseline.dispatcher.context.settings.run_seed);
+    let ([first, second], [pace, other]) = (open, paces);
+    let run = async |lane: &mut Waves, open, pace, on_progress: &mut ProgressFn<'_>| {
+        let ended = Box::pin(lane.dispatcher.run(open, &mut lane.summary, on_progress, pace, cancel)).await;
+        if ended.is_err() || lane.summary.provider_down.is_some() {
+            cancel.cancel();
+        }
+        ended
+    };
+    let (first, second) =
+        tokio::join!(run(baseline, first, pace, of_baseline), run(candidate, second, other, of_candidate));
+    [first, second]
 }
 
 fn manifest(plan: &Plan, corpus: &Corpus) -> RunManifest {

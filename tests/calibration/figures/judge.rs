@@ -50,8 +50,7 @@ fn judged(rng: &mut SimulationRng, lane: Lane, table: &Table, judge: Judge, labe
         }
         last = Some(record.trial.case.clone());
         let truth = record.trial.success.unwrap_or(false);
-        let errs =
-            rng.happens(if truth { judge.fails_success[place] } else { judge.passes_failure[place] });
+        let errs = rng.happens(if truth { judge.fails_success[place] } else { judge.passes_failure[place] });
         let score = TrialScore { evaluator: evaluator.clone(), success: Some(truth != errs), slice: None };
         record.scores = vec![score];
         if session >= labels.sessions[place] || record.trial.trial as usize >= labels.trials {
@@ -61,7 +60,13 @@ fn judged(rng: &mut SimulationRng, lane: Lane, table: &Table, judge: Judge, labe
     run
 }
 
-fn decide(rng: &mut SimulationRng, sessions: Sessions, change: Change, judge: Judge, labels: Labels) -> Verdict {
+fn decide(
+    rng: &mut SimulationRng,
+    sessions: Sessions,
+    change: Change,
+    judge: Judge,
+    labels: Labels,
+) -> Verdict {
     let (before, after) = draw(rng, &sessions, change, Extras::None);
     let baseline = judged(rng, Lane::Baseline, &before, judge, labels);
     let candidate = judged(rng, Lane::Candidate, &after, judge, labels);
@@ -154,7 +159,8 @@ pub(crate) fn judges(scale: Scale) -> Vec<Row> {
             let hit = |verdict: &Verdict| {
                 if change == Change::None { approved(verdict) } else { blocked(verdict) }
             };
-            let found = rate(&format!("{figure} {labelled}"), times, (SESSIONS, change, PERFECT, labels), hit);
+            let found =
+                rate(&format!("{figure} {labelled}"), times, (SESSIONS, change, PERFECT, labels), hit);
             rows.push(Row {
                 id: "judge",
                 figure: format!("{figure}, {labelled} labelled sessions"),

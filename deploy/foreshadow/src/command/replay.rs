@@ -1,4 +1,6 @@
-//! `foreshadow replay`: replays recorded sessions against one candidate.
+//! `foreshadow replay`: replays recorded sessions against one candidate, or against two builds at once.
+
+mod both;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -26,7 +28,9 @@ const LINE_EVERY: usize = 100;
 const AFTER_HELP: &str = "\
 Example:
   foreshadow replay --store foreshadow-demo/store --candidate candidate.toml \\
-    --run runs/candidate --sessions 20";
+    --run runs/candidate --sessions 20
+  foreshadow replay --store foreshadow-demo/store --baseline current.toml \\
+    --candidate candidate.toml --run runs";
 
 /// Arguments of `foreshadow replay`.
 #[derive(Debug, clap::Args)]
@@ -38,6 +42,10 @@ pub(crate) struct Args {
     /// Candidate file (TOML): how to call the build under test.
     #[arg(long, value_name = "FILE")]
     candidate: PathBuf,
+    /// Candidate file of the current build: replays both builds at once, with the trials interleaved at random, into the runs
+    /// RUN/baseline and RUN/candidate.
+    #[arg(long, value_name = "FILE", conflicts_with = "lane")]
+    baseline: Option<PathBuf>,
     /// Run that receives the trials; must not exist yet, except with --resume.
     #[arg(long, value_name = "RUN")]
     run: String,
@@ -113,6 +121,10 @@ enum ModelName {
 
 /// Runs `foreshadow replay`.
 pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Failure> {
+    if let Some(baseline) = args.baseline.clone() {
+        let summaries = Box::pin(both::run(request(args), &baseline, context)).await?;
+        return both::conclude(summaries, context.console);
+    }
     let plan = request(args).into_plan(&resources(context)?).map_err(Failure::usage)?;
     let world = World::bind(plan.candidate.listen()).await.map_err(Failure::usage)?;
     let cancel = CancellationToken::new();
@@ -164,9 +176,7 @@ struct ReplayProgress<'a> {
 impl ReplayProgress<'_> {
     fn show(&mut self, progress: Progress) {
         match progress {
-            Progress::Corpus { complete, incomplete, unusable, selected } => self.console.note(format!(
-                "{selected} of {complete} complete sessions selected; excluded: {incomplete} incomplete, {unusable} without a turn to replay"
-            )),
+            Progress::Corpus { .. } => show_corpus(self.console, &progress),
             Progress::Probed => self.console.note("the candidate responds"),
             Progress::Planned { trials, already } => {
                 if already > 0 {
@@ -196,11 +206,25 @@ impl ReplayProgress<'_> {
     }
 }
 
+/// Prints how many sessions were selected.
+fn show_corpus(console: &Console, progress: &Progress) {
+    if let Progress::Corpus { complete, incomplete, unusable, selected } = progress {
+        console.note(format!(
+            "{selected} of {complete} complete sessions selected; excluded: {incomplete} incomplete, {unusable} without a turn to replay"
+        ));
+    }
+}
+
 fn conclude(summary: &Summary, console: &Console) -> Result<Status, Failure> {
     console.result(summary);
     for line in lines(summary) {
         console.line(line);
     }
+    ended(summary)
+}
+
+/// The end of a replay: an error if trials are left to run.
+fn ended(summary: &Summary) -> Result<Status, Failure> {
     if let Some(reason) = &summary.provider_down {
         let (done, all) = (summary.already + summary.ran, summary.planned);
         return Err(Failure::work(anyhow::anyhow!(
