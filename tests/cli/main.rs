@@ -5,6 +5,7 @@ mod encrypted;
 mod gate;
 mod invariants;
 mod real_data;
+mod replay;
 mod sampling;
 mod score;
 mod snapshots;
