@@ -105,8 +105,20 @@ fn unreadable_rows_are_skipped_and_named() {
     let folder = tempfile::tempdir().expect("temp");
     std::fs::write(folder.path().join("t.csv"), "case,trial,success\na,0,1\nb,zero,1\nc,0,maybe\n")
         .expect("writes");
-    let args =
-        ["import", "--format", "outcomes", "t.csv", "--run", "r", "--build", "b", "--lane", "baseline"];
+    let args = [
+        "import",
+        "--format",
+        "outcomes",
+        "t.csv",
+        "--run",
+        "r",
+        "--build",
+        "b",
+        "--lane",
+        "baseline",
+        "--max-skipped",
+        "2",
+    ];
     let output = binary::run(folder.path(), &args);
     assert!(output.status.success(), "{}", printed(&output));
     let stderr = printed(&output);

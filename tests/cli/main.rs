@@ -3,6 +3,7 @@
 mod bad_input;
 mod encrypted;
 mod gate;
+mod imports;
 mod invariants;
 mod real_data;
 mod replay;

@@ -154,11 +154,12 @@ mod tests {
     fn infrastructure_failures_are_recognized_by_their_text() {
         let mut columns = OutcomeColumns::default();
         columns.infrastructure("502");
-        let text = "case,trial,success,error\na,0,0,HTTP 502\na,1,0,too long\na,-1,1,\n";
+        let text = "case,trial,success,error\na,0,error,HTTP 502\na,1,0,too long\na,-1,1,\n";
         let file = ImportFile::decompress("t.csv", text.as_bytes().to_vec()).expect("reads");
         let parsed = read(&file, &columns).expect("the header is complete");
         let endings: Vec<_> = parsed.transcripts.iter().map(|one| one.ending).collect();
         assert_eq!(endings, [TrialEnding::Infrastructure, TrialEnding::Failed]);
+        assert!(!parsed.transcripts[0].has_lost_outcome(), "it is missing by rule");
         assert_eq!((parsed.skipped.len(), parsed.skipped[0].line), (1, 4));
     }
 

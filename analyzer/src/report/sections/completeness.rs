@@ -97,7 +97,12 @@ fn lanes(verdict: &Verdict, input: &ReportInput<'_>) -> Vec<[String; 3]> {
     let pairs = &verdict.pairs;
     let without_outcome = [pairs.missing_baseline, pairs.missing_candidate].map(number::count);
     let unpaired = [pairs.unpaired_baseline, pairs.unpaired_candidate].map(number::count);
-    vec![
+    let causes = pairs.no_outcome_baseline.causes().into_iter().zip(pairs.no_outcome_candidate.causes());
+    let causes = causes.filter(|((baseline, _), (candidate, _))| baseline + candidate > 0);
+    let causes = causes.map(|((baseline, cause), (candidate, _))| {
+        labelled(&format!("… {cause}"), [baseline, candidate].map(number::count))
+    });
+    let before = vec![
         row("Run", &|run| escape::name(&run.name)),
         row("Build", &|run| escape::name(run.manifest.build.as_str())),
         row("Source", &|run| escape::name(&run.manifest.source)),
@@ -110,8 +115,9 @@ fn lanes(verdict: &Verdict, input: &ReportInput<'_>) -> Vec<[String; 3]> {
         labelled("… incomplete session, not counted", count(&|record| record.is_incomplete())),
         labelled("… without a transcript", count(&|record| !record.trial.has_transcript)),
         labelled("Trials without an outcome, tested as success and as failure", without_outcome),
-        labelled("Cases in this run only", unpaired),
-    ]
+    ];
+    let after = labelled("Cases in this run only", unpaired);
+    before.into_iter().chain(causes).chain([after]).collect()
 }
 
 fn pairs(verdict: &Verdict) -> Vec<[String; 2]> {

@@ -1,6 +1,7 @@
 //! Rows of an outcome table, as cells of text, converted to transcripts.
 
 use schemas::exchange::Usage;
+use schemas::trial::TrialEnding;
 
 use super::cell::{self, DecimalMark};
 use super::columns::{ColumnMap, OutcomeColumns, OutcomeTableError};
@@ -134,6 +135,7 @@ impl OutcomeRow<'_> {
         })?;
         let label = self.success();
         let error = self.text("error");
+        let ending = self.columns.ending(error.as_deref());
         let mut unreadable = Vec::new();
         let seconds = self.number("seconds", &mut unreadable);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates")]
@@ -157,10 +159,11 @@ impl OutcomeRow<'_> {
             reported: ReportedTotals { duration_us, usage, answer: self.text("answer"), embedding },
             started_at: None,
             success: label.as_ref().ok().copied().flatten(),
-            unreadable_label: label.err(),
+            // The outcome of a trial that the infrastructure failed is missing by rule, whatever its label.
+            unreadable_label: label.err().filter(|_| ending != TrialEnding::Infrastructure),
             lost_messages: None,
             unreadable_cells: unreadable,
-            ending: self.columns.ending(error.as_deref()),
+            ending,
             ending_detail: error,
             slices: slices.filter(|(_, value)| !value.is_empty()).collect(),
             cluster: self.text("cluster"),
