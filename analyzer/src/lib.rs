@@ -21,6 +21,7 @@ mod finding;
 #[cfg(test)]
 mod fixture;
 mod format;
+mod infrastructure;
 mod invariants;
 mod metrics;
 mod model_inputs;

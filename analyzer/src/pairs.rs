@@ -14,9 +14,11 @@ use crate::verdict::{NoOutcome, PairCounts};
 /// Trials of one case in one run.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Arm<'a> {
-    /// Complete trials.
+    /// Complete trials that the infrastructure did not fail.
     pub(crate) trials: Vec<&'a TrialRecord>,
-    /// Number of trials that are expected but not usable: incomplete, or expected of every case of the run and not there.
+    /// Complete trials that the model provider or the infrastructure failed. They are missing, whatever the build made of it.
+    pub(crate) lost: Vec<&'a TrialRecord>,
+    /// Number of trials that are expected but not usable: lost, incomplete, or expected of every case of the run and not there.
     pub(crate) missing: usize,
     /// Number of the missing trials that exist but are incomplete.
     pub(crate) incomplete: usize,
@@ -24,8 +26,8 @@ pub(crate) struct Arm<'a> {
 
 impl Arm<'_> {
     /// Number of trials that exist, complete or not.
-    fn present(&self) -> usize {
-        self.trials.len() + self.incomplete
+    pub(crate) fn present(&self) -> usize {
+        self.trials.len() + self.lost.len() + self.incomplete
     }
 }
 
@@ -188,7 +190,8 @@ impl<'a> Pairs<'a> {
     ///
     /// The run is empty or contains a trial twice.
     pub(crate) fn split(run: &'a Run, key: &StreamKey, number: u64) -> Result<Self, PairError> {
-        let own = group(run, run.own().filter(|record| !record.is_incomplete()))?;
+        let usable = |record: &&TrialRecord| !record.is_incomplete() && !is_lost(record);
+        let own = group(run, run.own().filter(usable))?;
         if own.is_empty() {
             return Err(PairError::Empty { run: run.name.clone(), lane: run.manifest.lane.as_str() });
         }
@@ -205,7 +208,7 @@ impl<'a> Pairs<'a> {
                 trials.swap(place, place + stream.below(left) as usize);
             }
             let candidate = trials.split_off(trials.len() / 2);
-            let arm = |trials| Arm { trials, missing: 0, incomplete: 0 };
+            let arm = |trials| Arm { trials, ..Arm::default() };
             let (baseline, candidate) = (arm(trials), arm(candidate));
             let recorded_any = recordings.get(case).and_then(|trials| trials.values().next().copied());
             let recorded = recorded_any.filter(|record| did_not_fail(record));
@@ -299,10 +302,10 @@ fn lost(arm: &Arm<'_>) -> NoOutcome {
     let missed = arm.trials.iter().filter(|record| record.ended_by_itself() && record.first_miss().is_some());
     let missed = missed.count();
     NoOutcome {
-        not_written: crate::cast::to_u64(arm.missing - arm.incomplete),
+        not_written: crate::cast::to_u64(arm.missing - arm.incomplete - arm.lost.len()),
         incomplete: crate::cast::to_u64(arm.incomplete),
         diverged: crate::cast::to_u64(ended(TrialEnding::Truncated)),
-        infrastructure: crate::cast::to_u64(ended(TrialEnding::Infrastructure)),
+        infrastructure: crate::cast::to_u64(arm.lost.len()),
         missed_answer: crate::cast::to_u64(missed),
         ..NoOutcome::default()
     }
@@ -332,10 +335,11 @@ fn slices<'a>(
 /// Trials that a run has of a case, and the number it lacks of those expected.
 fn arm<'a>(trials: Option<&BTreeMap<u32, &'a TrialRecord>>, expected: usize) -> Arm<'a> {
     let existing: Vec<&TrialRecord> = trials.into_iter().flat_map(BTreeMap::values).copied().collect();
-    let complete: Vec<&TrialRecord> =
-        existing.iter().filter(|record| !record.is_incomplete()).copied().collect();
-    let incomplete = existing.len() - complete.len();
-    Arm { missing: incomplete + expected.saturating_sub(existing.len()), trials: complete, incomplete }
+    let complete = existing.iter().filter(|record| !record.is_incomplete()).copied();
+    let (lost, usable): (Vec<&TrialRecord>, Vec<&TrialRecord>) = complete.partition(|record| is_lost(record));
+    let incomplete = existing.len() - lost.len() - usable.len();
+    let missing = lost.len() + incomplete + expected.saturating_sub(existing.len());
+    Arm { missing, trials: usable, lost, incomplete }
 }
 
 /// Number of trials that a run should have of every case: the planned number, else the usual one.
@@ -361,6 +365,10 @@ fn unseen(baseline: &Run, candidate: &Run, seen: usize, expected: [usize; 2]) ->
     let planned = [baseline, candidate].into_iter().filter_map(|run| run.manifest.planned_cases).max();
     let cases = planned.map_or(0, |number| (number as usize).saturating_sub(seen));
     UnseenCases { cases, planned: cases, baseline: expected[0], candidate: expected[1], unattributed: [0; 2] }
+}
+
+fn is_lost(record: &TrialRecord) -> bool {
+    record.trial.ending == TrialEnding::Infrastructure
 }
 
 fn did_not_fail(record: &TrialRecord) -> bool {

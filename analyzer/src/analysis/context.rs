@@ -8,6 +8,7 @@ use super::request::{AnalysisRequest, MonitoringPlan};
 use crate::decide::Tests;
 use crate::drift;
 use crate::fidelity::{self, FidelityCheck};
+use crate::infrastructure;
 use crate::invariants::{self, Checked};
 use crate::metrics::{self, Measurement, Setting};
 use crate::pairs::{PairedCase, Pairs};
@@ -21,6 +22,8 @@ pub(super) struct AnalysisContext<'a> {
     pub(super) pairs: Pairs<'a>,
     pub(super) checked: Checked,
     pub(super) fidelity: FidelityCheck,
+    /// Lanes of which the infrastructure failed too many trials, in words.
+    pub(super) infrastructure: Vec<String>,
     /// Reason why mean tests do not apply to these runs, if they do not.
     pub(super) mean_tests_disabled: Option<MeanTestsDisabled>,
     /// Drift test; absent if the answers could not be tested.
@@ -52,7 +55,18 @@ impl<'a> AnalysisContext<'a> {
         };
         let checked = invariants::check(policy, &pairs, seed);
         let fidelity = fidelity::judge(policy, &pairs, mean_tests_disabled.is_some(), seed);
-        Self { request, pairs, checked, fidelity, mean_tests_disabled, drift: None, units, order }
+        let infrastructure = infrastructure::judge(policy, &pairs);
+        Self {
+            request,
+            pairs,
+            checked,
+            fidelity,
+            infrastructure,
+            mean_tests_disabled,
+            drift: None,
+            units,
+            order,
+        }
     }
 
     /// The end of a look that does not divide a cluster: at least `end`, in cases of the order.

@@ -22,6 +22,8 @@ pub(super) struct Evidence<'a> {
     pub(super) tested: &'a [Tested],
     pub(super) intervals: &'a [[f64; 2]],
     pub(super) fidelity: &'a FidelityCheck,
+    /// Lanes of which the infrastructure failed too many trials, in words.
+    pub(super) infrastructure: &'a [String],
     /// Drift test, if it was possible.
     pub(super) drift: Option<&'a Drift>,
     /// Reason why mean tests do not apply to these runs, if they do not.

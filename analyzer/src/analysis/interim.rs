@@ -133,6 +133,7 @@ impl<'a> Look<'a> {
             tested: &self.tested,
             intervals: &self.intervals,
             fidelity: &context.fidelity,
+            infrastructure: &context.infrastructure,
             drift: context.drift.as_ref().map(|found| &found.drift),
             mean_tests_disabled: context.mean_tests_disabled,
             bounds: self.bounds,

@@ -192,8 +192,13 @@ fn approving(evidence: &Evidence<'_>, results: &[MetricResult]) -> Vec<Reason> {
 
 /// Conditions of approval that are not met, apart from the metrics.
 fn forbidden(evidence: &Evidence<'_>) -> Vec<Reason> {
-    let mut reasons = Vec::new();
+    let failed = evidence.infrastructure.iter().cloned();
+    let mut reasons: Vec<Reason> =
+        failed.map(|detail| reason(ReasonCode::ProviderFailures, None, detail)).collect();
     if evidence.pairs.counts.paired == 0 {
+        if !reasons.is_empty() {
+            return reasons;
+        }
         let detail =
             "the runs have no case in common; replay or import both from the same sessions".to_owned();
         reasons.push(reason(ReasonCode::NoPairs, None, detail));

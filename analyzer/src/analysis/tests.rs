@@ -130,6 +130,76 @@ fn missing_trials_are_read_both_ways() {
     assert_eq!(default(&before, &after).verdict, Decision::Block);
 }
 
+/// Marks the trials of a run as lost to the provider, with an answer that would count as a failure.
+fn lose(run: &mut Run, wanted: impl Fn(usize) -> bool) {
+    for (number, record) in run.trials.iter_mut().enumerate().filter(|(number, _)| wanted(*number)) {
+        record.trial.ending = TrialEnding::Infrastructure;
+        record.trial.provider_failures = Some(1);
+        record.trial.success = Some(number % 2 == 0);
+        record.trial.answer = Some("Sorry".to_owned());
+        record.trial.duration_us = Some(60_000_000);
+    }
+}
+
+#[test]
+fn trials_that_the_provider_failed_neither_block_nor_approve() {
+    let policy = "[invariant.answer-schema]\nschema = { enum = [\"fine\"] }\n[metric.latency]\ndecides = true";
+    let policy = Policy::parse(policy).expect("a policy");
+    let (mut before, mut after) = pair(&outcomes(300, 1, 0), &outcomes(300, 1, 0));
+    for record in before.trials.iter_mut().chain(&mut after.trials) {
+        record.trial.answer = Some("fine".to_owned());
+        record.trial.duration_us = Some(1_000);
+    }
+    // Three in ten trials of one lane, whose agent says "Sorry" after a minute.
+    let mut lossy = after.clone();
+    lose(&mut lossy, |number| number % 10 < 3);
+    let verdict = decide(&policy, &before, &lossy);
+    assert_eq!((verdict.verdict, codes(&verdict)[0]), (Decision::Inconclusive, ReasonCode::ProviderFailures));
+    let detail = &verdict.reasons[0].detail;
+    assert!(detail.contains("90 of 300 trials of the candidate (30.0 %, 90 of them"), "{detail}");
+    let lost = [verdict.pairs.no_outcome_baseline, verdict.pairs.no_outcome_candidate];
+    assert_eq!(lost.map(|lane| lane.infrastructure), [0, 90]);
+    assert_eq!((verdict.pairs.missing_candidate, verdict.invariants[0].violations), (90, 0));
+    // In the other lane.
+    let mut lossy = before.clone();
+    lose(&mut lossy, |number| number % 10 < 3);
+    let verdict = decide(&policy, &lossy, &after);
+    assert_eq!((verdict.verdict, codes(&verdict)[0]), (Decision::Inconclusive, ReasonCode::ProviderFailures));
+    // All trials of both lanes: the cause is named, not its effect that no case is left.
+    lose(&mut before, |_| true);
+    let mut lossy = after.clone();
+    lose(&mut lossy, |_| true);
+    let verdict = decide(&policy, &before, &lossy);
+    assert_eq!(verdict.verdict, Decision::Inconclusive);
+    assert!(codes(&verdict).starts_with(&[ReasonCode::ProviderFailures; 2]), "{:?}", codes(&verdict));
+}
+
+#[test]
+fn a_few_trials_that_the_provider_failed_are_tolerated_and_harm_done_before_still_blocks() {
+    let (before, mut after) = pair(&outcomes(300, 1, 0), &outcomes(300, 1, 0));
+    lose(&mut after, |number| number < 3);
+    let verdict = default(&before, &after);
+    assert_eq!((verdict.verdict, verdict.pairs.no_outcome_candidate.infrastructure), (Decision::Approve, 3));
+    let strict = Policy::parse("[fidelity]\nmax-provider-failures = 0.005").expect("a policy");
+    let verdict = decide(&strict, &before, &after);
+    assert_eq!((verdict.verdict, codes(&verdict)[0]), (Decision::Inconclusive, ReasonCode::ProviderFailures));
+    // What a lost trial called, it called; what it repeated may come from the failure.
+    let lost = |text: &str, calls: Vec<ToolCall>| {
+        let policy = Policy::parse(text).expect("a policy");
+        let before = replayed(Lane::Baseline, 80, refund);
+        let mut after = replayed(Lane::Candidate, 80, refund);
+        let own = after.trials.iter_mut().find(|record| record.trial.lane == Lane::Candidate).expect("a trial");
+        own.calls = calls;
+        own.trial.ending = TrialEnding::Infrastructure;
+        decide(&policy, &before, &after)
+    };
+    let evil = vec![write("refund", r#"{"note":"evil"}"#)];
+    let verdict = lost("[invariant.forbidden]\nliterals = [\"evil\"]", evil);
+    assert_eq!((verdict.verdict, codes(&verdict)[0]), (Decision::Block, ReasonCode::InvariantViolated));
+    let verdict = lost("[invariant.idempotency]\ntools = [\"refund\"]", refund_twice(0));
+    assert_ne!(verdict.verdict, Decision::Block, "{:?}", verdict.reasons);
+}
+
 #[test]
 fn cases_of_one_run_only_are_missing_in_the_other() {
     // Half of the cases are missing, and the remaining ones all succeed.

@@ -9,7 +9,7 @@ use statrs::function::beta::beta_reg;
 
 use super::{Check, Invariant, InvariantViolation, envelope_check, mutation_check};
 use crate::cast::to_f64;
-use crate::pairs::{PairedCase, Pairs};
+use crate::pairs::{Arm, PairedCase, Pairs};
 use crate::policy::Policy;
 use crate::run::TrialRecord;
 use crate::verdict::{
@@ -103,7 +103,8 @@ fn check_one(
     let mut after_miss = 0_u64;
     for case in &pairs.cases {
         let mut candidate = Vec::with_capacity(case.candidate.trials.len());
-        for record in &case.candidate.trials {
+        let lost = [violating_lost(invariant, &case.baseline), violating_lost(invariant, &case.candidate)];
+        for record in case.candidate.trials.iter().copied().chain(lost[1].iter().copied()) {
             let (check, record) = until_miss(invariant, record, &mut after_miss);
             let record = &*record;
             match check {
@@ -121,14 +122,14 @@ fn check_one(
                 Check::Unchecked => candidate.push(None),
             }
         }
-        let state = |record: &&TrialRecord| match until_miss(invariant, record, &mut 0).0 {
+        let state = |record: &TrialRecord| match until_miss(invariant, record, &mut 0).0 {
             Check::Broken(_) => Some(true),
             Check::Kept => Some(false),
             Check::Unchecked => None,
         };
         add(&mut lanes[0], candidate.into_iter());
-        add(&mut lanes[1], case.baseline.trials.iter().map(state));
-        add(&mut lanes[2], case.recorded_any.iter().map(state));
+        add(&mut lanes[1], case.baseline.trials.iter().copied().chain(lost[0].iter().copied()).map(state));
+        add(&mut lanes[2], case.recorded_any.iter().copied().map(state));
     }
     for lane in &mut lanes {
         lane.rate = if lane.cases == 0 { 0.0 } else { to_f64(lane.violating_cases) / to_f64(lane.cases) };
@@ -167,6 +168,17 @@ fn until_miss<'r>(
     }
     *after_miss += u64::from(matches!(invariant.check(record), Check::Broken(_)));
     (Check::Unchecked, cut)
+}
+
+/// Trials that the infrastructure failed and one of whose calls breaks an invariant by itself. What a trial called, it
+/// called. Its answer, its time, and what it repeated or left out may come from the failure and show nothing, and neither
+/// does a trial without a violation.
+fn violating_lost<'a>(invariant: &Invariant<'_>, arm: &Arm<'a>) -> Vec<&'a TrialRecord> {
+    if !matches!(invariant.name(), "envelope" | "forbidden" | "tool-arguments") {
+        return Vec::new();
+    }
+    let broken = |record: &&TrialRecord| matches!(invariant.check(&record.until_miss()), Check::Broken(_));
+    arm.lost.iter().copied().filter(broken).collect()
 }
 
 /// Counts the trials of a case: `Some(true)` breaks the invariant, `Some(false)` keeps it, `None` does not apply.

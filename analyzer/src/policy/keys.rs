@@ -248,6 +248,14 @@ pub const POLICY_KEYS: [PolicyKey; 57] = [
     ),
     key(
         "fidelity",
+        "max-provider-failures",
+        KeyType::Number(0.0, 1.0),
+        "share of trials",
+        "0.05",
+        "share of trials per lane that the model provider or the infrastructure may have failed",
+    ),
+    key(
+        "fidelity",
         "equivalence",
         KeyType::Bool,
         "",

@@ -19,11 +19,16 @@ pub const DEFAULT_ALPHA: f64 = 0.05;
 /// Default share of answers that a faithful replay can miss.
 pub const DEFAULT_MAX_MISSED: f64 = 0.05;
 
+/// Default share of trials that the model provider or the infrastructure may have failed.
+pub const DEFAULT_MAX_PROVIDER_FAILURES: f64 = 0.05;
+
 /// Fidelity that approval needs of a replay.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct FidelityPolicy {
     /// Largest share of answers per lane that the recordings lack.
     pub max_missed: f64,
+    /// Largest share of trials per lane that the model provider or the infrastructure failed.
+    pub max_provider_failures: f64,
     /// Whether the re-run baseline must be shown to equal the recording within half the margin of `success`; otherwise
     /// only a proven difference beyond that fails.
     pub equivalence: bool,
@@ -108,7 +113,11 @@ impl Default for Policy {
             invariant: InvariantPolicy::default(),
             argument: ArgumentRules::default(),
             slice: BTreeMap::new(),
-            fidelity: FidelityPolicy { max_missed: DEFAULT_MAX_MISSED, equivalence: false },
+            fidelity: FidelityPolicy {
+                max_missed: DEFAULT_MAX_MISSED,
+                max_provider_failures: DEFAULT_MAX_PROVIDER_FAILURES,
+                equivalence: false,
+            },
             drift: DriftPolicy::default(),
             sampling: SamplingPolicy::default(),
             traffic: None,

@@ -66,6 +66,8 @@ fn parse(text: &str) -> Result<Policy> {
         let section = Section::new(value, "fidelity", "fidelity")?;
         let fidelity = &mut policy.fidelity;
         fidelity.max_missed = section.number("max-missed")?.unwrap_or(fidelity.max_missed);
+        fidelity.max_provider_failures =
+            section.number("max-provider-failures")?.unwrap_or(fidelity.max_provider_failures);
         fidelity.equivalence = section.flag("equivalence")?.unwrap_or(fidelity.equivalence);
     }
     if let Some(value) = table.get("drift") {

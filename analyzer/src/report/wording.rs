@@ -264,6 +264,7 @@ pub(super) fn short_reason(code: ReasonCode) -> &'static str {
         | ReasonCode::BaselineIsRecording
         | ReasonCode::NoRequiredMetric
         | ReasonCode::NoPairs
+        | ReasonCode::ProviderFailures
         | ReasonCode::RunsApart
         | ReasonCode::TrafficUncovered => "not judged",
     }
@@ -332,6 +333,9 @@ pub(super) fn advice(code: ReasonCode, need: &Need) -> &'static str {
         ReasonCode::AnswersChanged => {
             "A change is not harm. Read the answers of the cases that moved most, and inform the agent's owner."
         }
+        ReasonCode::ProviderFailures => {
+            "Mend the provider, its limits or the network, repeat the replay with --resume, which runs the failed trials again, then analyze again."
+        }
         ReasonCode::RunsApart => {
             "Replay both lanes at once, with `foreshadow replay --baseline --candidate` or `foreshadow gate`."
         }
@@ -371,6 +375,7 @@ pub(super) fn reason_severity(code: ReasonCode) -> Severity {
         | ReasonCode::MetricAbsent
         | ReasonCode::InvariantUnchecked
         | ReasonCode::NoPairs
+        | ReasonCode::ProviderFailures
         | ReasonCode::RunsApart
         | ReasonCode::TrafficUncovered => Severity::Neutral,
     }

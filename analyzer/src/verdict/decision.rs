@@ -70,6 +70,8 @@ pub enum ReasonCode {
     MissingTrials,
     /// Remark: the baseline itself breaks a declared invariant, so the invariant is compared as a rate.
     BaselineViolatesInvariant,
+    /// Inconclusive: the model provider or the infrastructure failed more trials of a lane than the policy allows.
+    ProviderFailures,
     /// Inconclusive: the sessions were selected by their outcome, so means regress and show nothing.
     CorpusSelected,
     /// Inconclusive: the baseline is the recording itself, without re-runs.
@@ -127,6 +129,7 @@ impl ReasonCode {
             | Self::AnswersChanged
             | Self::DiffersFromRecording
             | Self::SliceStandsOut
+            | Self::ProviderFailures
             | Self::RunsApart
             | Self::TrafficUncovered => false,
         }
