@@ -20,7 +20,7 @@ pub const DEFAULT_ALPHA: f64 = 0.05;
 pub const DEFAULT_MAX_MISSED: f64 = 0.05;
 
 /// Default share of trials that the model provider or the infrastructure may have failed.
-pub const DEFAULT_MAX_PROVIDER_FAILURES: f64 = 0.05;
+const DEFAULT_MAX_PROVIDER_FAILURES: f64 = 0.05;
 
 /// Fidelity that approval needs of a replay.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
