@@ -5,6 +5,7 @@ mod encrypted;
 mod gate;
 mod imports;
 mod invariants;
+mod provider;
 mod real_data;
 mod replay;
 mod sampling;

@@ -31,6 +31,7 @@ pub(crate) fn check(baseline: &mut Run, candidate: &mut Run) -> anyhow::Result<(
             candidate.name
         );
     }
+    candidate.notes.extend(unlike_settings(baseline, candidate));
     let contradicted =
         [(&*baseline, "baseline", Lane::Candidate), (&*candidate, "candidate", Lane::Baseline)];
     let notes: Vec<String> = contradicted
@@ -40,4 +41,26 @@ pub(crate) fn check(baseline: &mut Run, candidate: &mut Run) -> anyhow::Result<(
         .collect();
     candidate.notes.extend(notes);
     Ok(())
+}
+
+/// Notes on settings by which a lane loses or repeats more than the other.
+fn unlike_settings(baseline: &Run, candidate: &Run) -> Vec<String> {
+    let mut notes = Vec::new();
+    let (before, after) = (&baseline.manifest, &candidate.manifest);
+    if before.infrastructure != after.infrastructure {
+        notes.push(format!(
+            "the runs know different texts of --infrastructure ({:?} and {:?}), so an error can be missing in one lane and a failure \
+             in the other; replay or import both with the same texts",
+            before.infrastructure, after.infrastructure
+        ));
+    }
+    if let (Some(of_baseline), Some(of_candidate)) = (&before.model_retry, &after.model_retry)
+        && of_baseline != of_candidate
+    {
+        notes.push(format!(
+            "failed model calls were repeated differently: {of_baseline} in the baseline, {of_candidate} in the candidate; write the \
+             same [model] retry in both candidate files"
+        ));
+    }
+    notes
 }

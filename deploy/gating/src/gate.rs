@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use analyzer::{Analysis, Decision, Policy};
 use anyhow::anyhow;
 use decision::{DecisionRequest, LookPlan, WaveState};
-use replayer::{Plan, Prepared, Progress, ProgressFn, Waves, World, run_both};
+use replayer::{ModelMode, Plan, Prepared, Progress, ProgressFn, Waves, World, run_both};
 use schemas::id::CaseId;
 use schemas::trial::Lane;
 use scoring::ScoreRequest;
@@ -87,6 +87,8 @@ pub enum GateEvent {
 struct PreparedLane {
     prepared: Prepared,
     listen: SocketAddr,
+    /// Retries of live model calls in words.
+    model_retry: Option<String>,
 }
 
 /// Runs a gate.
@@ -136,6 +138,16 @@ async fn prepare(
             request.config.store
         )));
     }
+    if let (Some(before), Some(after)) = (&baseline.model_retry, &candidate.model_retry)
+        && before != after
+    {
+        return Err(GateError::config(anyhow!(
+            "failed model calls would be repeated differently in the two lanes: {before} for {}, {after} for {}; write the same \
+             [model] retry in both candidate files",
+            request.config.baseline.display(),
+            request.config.candidate.display()
+        )));
+    }
     Ok([baseline, candidate])
 }
 
@@ -150,6 +162,7 @@ async fn prepare_lane(
     let plan: Plan =
         config.replay(lane, sessions, resume).into_plan(&request.resources).map_err(GateError::Config)?;
     let listen = plan.candidate.listen();
+    let model_retry = plan.candidate.model_retry().filter(|_| plan.model == ModelMode::Live);
     let mut on_progress = |progress: Progress| {
         if let Progress::Corpus { complete, incomplete, unusable, selected } = progress {
             on_event(GateEvent::Corpus { complete, incomplete, unusable, chosen: selected });
@@ -157,7 +170,7 @@ async fn prepare_lane(
     };
     let prepared = Prepared::read(plan, &mut on_progress).await;
     let prepared = prepared.map_err(|source| GateError::Replay { lane: lane.as_str(), source })?;
-    Ok(PreparedLane { prepared, listen })
+    Ok(PreparedLane { prepared, listen, model_retry })
 }
 
 async fn bind(listen: SocketAddr, candidate_file: &Path) -> Result<World, GateError> {

@@ -94,8 +94,10 @@ impl Destination {
         into: &ImportInto,
         selected: bool,
         planned_trials: Option<u32>,
+        infrastructure: &[String],
         format: ImportFormat,
     ) -> Result<Self, Failure> {
+        let infrastructure = sorted(infrastructure);
         let snapshot = store.snapshot().await.map_err(Failure::work)?;
         let found = store.manifest().await.map_err(Failure::work)?;
         let location = store.location().to_owned();
@@ -124,11 +126,12 @@ impl Destination {
                 seed: None,
                 corpus_digest: None,
                 plan_digest: None,
-                infrastructure: Vec::new(),
+                infrastructure,
                 model_retry: None,
             }),
             (ImportInto::Run { build, lane }, Some(found)) => {
                 check_agreement(&location, &found, build.as_str(), *lane, selected, planned_trials)?;
+                check_infrastructure(&location, &found, &infrastructure)?;
                 None
             }
         };
@@ -213,6 +216,25 @@ impl Destination {
             Err(error) => Err(Failure::work(error)),
         }
     }
+}
+
+/// Texts in an order of their own: that on the command line means nothing.
+fn sorted(texts: &[String]) -> Vec<String> {
+    let mut texts = texts.to_vec();
+    texts.sort();
+    texts.dedup();
+    texts
+}
+
+/// Refuses a file whose errors would be told apart by other texts than those of the run.
+fn check_infrastructure(location: &str, found: &RunManifest, texts: &[String]) -> Result<(), Failure> {
+    if found.infrastructure == texts {
+        return Ok(());
+    }
+    Err(Failure::usage(anyhow!(
+        "{location} is a run with --infrastructure {:?}, not {texts:?}; use the same texts or another folder",
+        found.infrastructure
+    )))
 }
 
 fn check_agreement(
