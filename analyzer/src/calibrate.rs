@@ -297,7 +297,8 @@ mod tests {
         assert!(shifts.drifts && shifts.freedom == 1 && shifts.shifts[0] < -0.1, "{shifts:?}");
         assert!((shifts.deviation - shifts.shifts[0].abs()).abs() < 1e-12, "{shifts:?}");
         let candidate = shifted("runs/candidate", Lane::Candidate, 4);
-        let plain = AnalysisRequest { forecast: false, ..AnalysisRequest::new(&policy, &first, &candidate, 1) };
+        let plain =
+            AnalysisRequest { forecast: false, ..AnalysisRequest::new(&policy, &first, &candidate, 1) };
         let decide = |ask: &AnalysisRequest<'_>| crate::analyze(ask).expect("two runs").verdict.verdict;
         assert_eq!(decide(&plain), Decision::Block);
         assert_eq!(decide(&AnalysisRequest { calibration: Some(&found), ..plain }), Decision::Inconclusive);

@@ -124,11 +124,7 @@ impl Tests<'_> {
     }
 
     fn design(&self, metric: &Measured) -> Design {
-        Design {
-            clustered: self.units.clustered,
-            shared_state: self.shared_state,
-            mirrored: metric.mirrored,
-        }
+        Design { clustered: self.units.clustered, shared_state: self.shared_state, mirrored: metric.mirrored }
     }
 
     /// Units of a metric as betting sequence.

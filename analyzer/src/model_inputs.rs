@@ -19,6 +19,8 @@ pub(crate) struct ModelInputsCheck {
     shared: Option<String>,
     /// Cases with a difference of one lane only.
     changed_cases: usize,
+    /// Cases in which only this lane, baseline or candidate, continued a history that was not recorded.
+    own_history: [u32; 2],
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -43,6 +45,9 @@ pub(crate) fn judge(pairs: &Pairs<'_>) -> ModelInputsCheck {
         let removed = before.difference(&after).next().filter(|_| is_comparable);
         let found = added.or(removed.map(|change| ("baseline", *change)));
         check.changed_cases += usize::from(found.is_some());
+        let histories = [leaves_history(&case.baseline), leaves_history(&case.candidate)];
+        check.own_history[0] += u32::from(histories == [true, false]);
+        check.own_history[1] += u32::from(histories == [false, true]);
         check.first = check.first.take().or(found.map(|(lane, change)| (lane, change.to_owned())));
         check.shared = check.shared.take().or(before.intersection(&after).next().map(ToString::to_string));
     }
@@ -71,7 +76,39 @@ fn longest(arm: &Arm<'_>) -> u32 {
     inputs.map(|inputs| inputs.compared).max().unwrap_or(0)
 }
 
+/// Whether a recorded answer was given to a history that was not recorded, by its number in the trial alone.
+fn leaves_history(arm: &Arm<'_>) -> bool {
+    let recorded = arm.trials.iter().filter(|record| record.trial.model_inputs.is_some());
+    recorded.filter_map(|record| record.trial.model_fidelity).any(|counts| counts.derived > 0)
+}
+
+/// P(at least `count` of `total`) for a fair coin.
+fn at_least_half(count: u32, total: u32) -> f64 {
+    // Logarithms, because the probability of one outcome underflows beyond a thousand cases.
+    let mut log_term = -f64::from(total) * std::f64::consts::LN_2;
+    let mut tail = 0.0;
+    for heads in 0..=total {
+        tail += if heads >= count { log_term.exp() } else { 0.0 };
+        log_term += f64::from(total - heads).ln() - f64::from(heads + 1).ln();
+    }
+    tail
+}
+
 impl ModelInputsCheck {
+    /// Why approval does not follow, if the candidate's histories leave the recording in more cases than the baseline's.
+    ///
+    /// Harm can still be shown: what the candidate did before and besides is its own doing. Equal builds leave the recording
+    /// equally often, so a case in which only one lane does is a fair coin (sign test).
+    pub(crate) fn history_failure(&self, alpha: f64) -> Option<String> {
+        let [baseline, candidate] = self.own_history;
+        let differs = candidate > baseline && at_least_half(candidate, baseline + candidate) <= alpha;
+        differs.then(|| {
+            format!(
+                "in {candidate} case(s) only the candidate's model requests continue a history that was not recorded (only the                  baseline's in {baseline}), because its tool calls, their results as it passes them on, or its own messages                  differ. The recorded answers belong to other histories, so they do not show that the candidate is as good;                  replay both builds with --model live"
+            )
+        })
+    }
+
     /// Why neither approval nor a block follows from the metrics, if the lanes' requests differ.
     pub(crate) fn failure(&self) -> Option<String> {
         let (lane, change) = self.first.as_ref()?;
@@ -166,5 +203,17 @@ mod tests {
         assert!(note.contains("not about prompt"), "{note}");
         let none = check(&[(0, &[])], &[(0, &[])]).note().expect("a note");
         assert!(none.contains("the candidate made none that it answered"), "{none}");
+    }
+
+    #[test]
+    fn a_candidate_whose_histories_were_not_recorded_is_not_approved() {
+        let of = |own_history| {
+            ModelInputsCheck { own_history, ..ModelInputsCheck::default() }.history_failure(0.05)
+        };
+        assert!(of([0, 5]).is_some() && of([3, 20]).is_some());
+        assert_eq!([of([0, 4]), of([0, 0]), of([9, 12]), of([20, 0])], [None, None, None, None]);
+        assert!((at_least_half(5, 5) - 1.0 / 32.0).abs() < 1e-12);
+        assert!((at_least_half(2, 3) - 0.5).abs() < 1e-12);
+        assert!(at_least_half(2_001, 4_000) > 0.4);
     }
 }

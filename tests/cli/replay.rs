@@ -132,6 +132,32 @@ fn compare(policy: &str, agents: [Agent; 2]) -> (Value, i32, Value) {
     (summaries, decided.status.code().expect("was not killed"), verdict)
 }
 
+#[test]
+fn a_session_without_a_recorded_call_is_refused_before_the_first_trial() {
+    let folder = tempfile::tempdir().expect("temp");
+    let folder = folder.path();
+    let session = json!({"task_id": 1, "trial": 0, "reward": 1.0, "info": {}, "traj": [{"role": "user", "content": "hi"}]});
+    std::fs::write(folder.join("sessions.jsonl"), format!("{session}\n")).expect("writes");
+    let args = ["import", "--format", "tau-bench", "sessions.jsonl", "--store", "store"];
+    let output = binary::run(folder, &args);
+    assert!(output.status.success(), "{}", binary::printed(&output));
+    let candidate = "candidate = 1\nkind = \"command\"\nbuild = \"next\"\n[command]\nargv = [\"sh\", \"-c\", \"cat >/dev/null; touch started; echo fine\"]\n";
+    std::fs::write(folder.join("next.toml"), candidate).expect("writes");
+    let args =
+        ["replay", "--store", "store", "--candidate", "next.toml", "--run", "run", "--allow-open-egress"];
+    let refused = binary::run(folder, &args);
+    let printed = binary::printed(&refused);
+    assert_eq!(refused.status.code(), Some(2), "{printed}");
+    assert!(printed.contains("1 of the 1 selected sessions of store store cannot be replayed"), "{printed}");
+    assert!(printed.contains("only the turns were") && printed.contains("--allow-undecoded"), "{printed}");
+    assert!(!folder.join("run").exists() && !folder.join("started").exists(), "not even a probe ran");
+    let verified = binary::run(folder, &["sessions", "verify", "--store", "store"]);
+    let printed = binary::printed(&verified);
+    assert!(printed.contains("1 session has turns and no decoded model or tool call"), "{printed}");
+    let allowed = binary::run(folder, &[&args[..], &["--allow-undecoded"]].concat());
+    assert_eq!(allowed.status.code(), Some(0), "{}", binary::printed(&allowed));
+}
+
 const SUCCESS: &str = "metrics = [\"success\"]\n";
 
 fn codes(verdict: &Value) -> Vec<&str> {

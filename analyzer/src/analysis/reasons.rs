@@ -10,7 +10,8 @@ use crate::model_inputs;
 use crate::plain;
 use crate::policy::RunsApart;
 use crate::verdict::{
-    Decision, ExchangeabilityResult, MetricResult, MetricState, Need, NoOutcome, Reason, ReasonCode, Review, RunTiming,
+    Decision, ExchangeabilityResult, MetricResult, MetricState, Need, NoOutcome, Reason, ReasonCode, Review,
+    RunTiming,
 };
 
 /// Decides: invariants first, then the metrics, then the other conditions of approval.
@@ -206,6 +207,8 @@ fn forbidden(evidence: &Evidence<'_>) -> Vec<Reason> {
     }
     if let Some(detail) = model_inputs::judge(evidence.pairs).failure() {
         reasons.push(reason(ReasonCode::ModelInputChanged, None, detail));
+    } else if let Some(detail) = model_inputs::judge(evidence.pairs).history_failure(evidence.policy.alpha) {
+        reasons.push(reason(ReasonCode::ModelInputChanged, None, detail));
     }
     match evidence.mean_tests_disabled {
         Some(MeanTestsDisabled::Selected) => reasons.push(reason(
@@ -314,11 +317,7 @@ fn missing(evidence: &Evidence<'_>) -> Option<Reason> {
     let left = |lane: &NoOutcome| lane.diverged + lane.missed_answer;
     let left = left(&counts.no_outcome_baseline) + left(&counts.no_outcome_candidate);
     let total = counts.missing_baseline + counts.missing_candidate;
-    let code = if 2 * left > total {
-        ReasonCode::TooManyUnscorable
-    } else {
-        ReasonCode::MissingTrials
-    };
+    let code = if 2 * left > total { ReasonCode::TooManyUnscorable } else { ReasonCode::MissingTrials };
     let detail = format!(
         "trials without an outcome: baseline {}, candidate {}; counted against the candidate the decision is {}, counted for it \
          {}",

@@ -49,8 +49,14 @@ fn mean_cost(setting: Setting<'_>) -> Result<Measured, String> {
         Some(cost) => Score::Known(cost.min(cap)),
         None => Score::Missing,
     };
-    let scalar =
-        Scalar { score, functional: Functional::Mean, more_is_better: false, scale, most: cap, bounded: true };
+    let scalar = Scalar {
+        score,
+        functional: Functional::Mean,
+        more_is_better: false,
+        scale,
+        most: cap,
+        bounded: true,
+    };
     let mut start = setting.start(spec("cost_mean"), Unit::UsdMean);
     (start.low, start.high) = (-cap / scale, cap / scale);
     let measured = scalar::measure(setting, start, scalar)?;

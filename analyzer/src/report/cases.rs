@@ -300,7 +300,9 @@ fn case_metric_view(contrast: &Contrast<'_>) -> Option<CaseMetricView> {
     let Contrast { metric, baseline, candidate, effect } = *contrast;
     let is_listed = match metric.unit {
         Unit::Share => effect != 0.0,
-        Unit::Distance | Unit::Seconds | Unit::Tokens | Unit::Usd | Unit::UsdMean => effect.abs() > metric.margin,
+        Unit::Distance | Unit::Seconds | Unit::Tokens | Unit::Usd | Unit::UsdMean => {
+            effect.abs() > metric.margin
+        }
     };
     is_listed.then(|| CaseMetricView {
         name: escape::name(&metric.name),

@@ -111,7 +111,8 @@ impl Tables {
 
     /// Estimates [`Self::critical`] from relabellings drawn near it.
     fn sampled_critical(&self, key: StreamKey, level: f64) -> f64 {
-        let tables = || self.spans.iter().map(|(start, length)| &self.values[*start..*start + *length as usize]);
+        let tables =
+            || self.spans.iter().map(|(start, length)| &self.values[*start..*start + *length as usize]);
         let (mut middle, mut variance) = (0.0, 0.0);
         for table in tables() {
             let average = super::variance::mean(table);

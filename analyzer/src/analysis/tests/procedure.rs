@@ -236,15 +236,11 @@ fn bounds_never_deny_the_state_beside_them() {
             let verdict = asked(&Policy::default(), &runs, plan);
             for metric in &verdict.metrics {
                 let [low, high] = metric.interval;
-                let is_worse = matches!(
-                    metric.state,
-                    MetricState::Deteriorated | MetricState::DeterioratedWithinMargin
-                );
+                let is_worse =
+                    matches!(metric.state, MetricState::Deteriorated | MetricState::DeterioratedWithinMargin);
                 assert_eq!(high < 0.0, is_worse, "seed {seed}, {plan:?}: {metric:?}");
-                let is_within = matches!(
-                    metric.state,
-                    MetricState::NonInferior | MetricState::DeterioratedWithinMargin
-                );
+                let is_within =
+                    matches!(metric.state, MetricState::NonInferior | MetricState::DeterioratedWithinMargin);
                 assert!(!is_within || low >= -metric.margin - 1e-9, "seed {seed}, {plan:?}: {metric:?}");
                 assert!(low <= metric.effect + 1e-9, "seed {seed}, {plan:?}: {metric:?}");
                 worse += usize::from(is_worse);

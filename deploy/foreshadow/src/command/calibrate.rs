@@ -80,7 +80,10 @@ fn show_shifts(calibration: &Calibration, console: &Console) {
     if calibration.against.is_empty() {
         return;
     }
-    console.line(format!("\nbetween runs of this build ({}):", count_u64(calibration.against.len() as u64, "other run")));
+    console.line(format!(
+        "\nbetween runs of this build ({}):",
+        count_u64(calibration.against.len() as u64, "other run")
+    ));
     for metric in &calibration.metrics {
         let Some(shifts) = &metric.between else { continue };
         let drifts = if shifts.drifts { "drifts between runs" } else { "no drift shown" };

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use anyhow::anyhow;
+use schemas::exchange::{Edge, Exchange, OperationKind};
 use schemas::id::SessionId;
 use serde::{Deserialize, Serialize};
 use store::table::Table;
-use store::{SessionGroup, Snapshot, Store, StoreError};
+use store::{SessionGroup, Snapshot, Store, StoreError, StoredSession};
 
 use crate::command::sessions::overview::State;
 use crate::context::Context;
@@ -49,6 +50,8 @@ struct Verification<'a> {
     incomplete: Vec<SessionGaps>,
     /// Sessions without a close row and without any other gap.
     open: Vec<SessionGaps>,
+    /// Sessions with turns of which no model or tool call was decoded; a replay refuses them.
+    undecoded: Vec<SessionId>,
 }
 
 #[derive(Deserialize)]
@@ -77,11 +80,15 @@ pub(super) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Fai
         without_transcript: plan.without_transcript,
         incomplete: Vec::new(),
         open: Vec::new(),
+        undecoded: Vec::new(),
     };
     for group in &plan.groups {
         for session in store.load_group(&mut plan.snapshot, group).await.map_err(Failure::work)? {
             bar.inc(1);
             found.exchanges += session.exchanges.len();
+            if !plan.is_run && is_undecoded(&session) {
+                found.undecoded.push(session.session.clone());
+            }
             let tears = session.gaps();
             let state = State::of(&tears);
             let gaps = tears.iter().map(ToString::to_string).collect();
@@ -94,6 +101,7 @@ pub(super) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Fai
     }
     found.incomplete.sort_by(|a, b| a.session.cmp(&b.session));
     found.open.sort_by(|a, b| a.session.cmp(&b.session));
+    found.undecoded.sort();
     bar.finish_and_clear();
     show(&found, context);
     match (found.incomplete.len(), found.open.len()) {
@@ -107,23 +115,35 @@ pub(super) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Fai
     }
 }
 
+/// Whether the session has a turn, and no model or tool call that a replay could answer.
+fn is_undecoded(session: &StoredSession) -> bool {
+    let is_call = |exchange: &Exchange| {
+        matches!(exchange.operation.kind, OperationKind::Chat | OperationKind::CallTool)
+    };
+    session.exchanges.iter().any(|exchange| exchange.edge == Edge::Turn)
+        && !session.exchanges.iter().any(is_call)
+}
+
 /// The sessions to verify, in groups.
 struct Plan {
     snapshot: Snapshot,
     groups: Vec<SessionGroup>,
+    /// The sessions are trials, which no replay reads.
+    is_run: bool,
     without_transcript: usize,
 }
 
 async fn plan(store: &Store, snapshot: &Snapshot) -> Result<Plan, StoreError> {
     let groups = store.session_groups(snapshot, GROUP_SESSIONS).await?;
-    let mut without_transcript = 0;
+    let (mut without_transcript, mut is_run) = (0, false);
     for file in snapshot.files(Table::Trials) {
+        is_run = true;
         let count = |rows: Vec<TrialRow>| {
             without_transcript += rows.iter().filter(|trial| !trial.has_transcript).count();
         };
         store.read_each(file, Some(&["has_transcript"]), count).await?;
     }
-    Ok(Plan { snapshot: snapshot.clone(), groups, without_transcript })
+    Ok(Plan { snapshot: snapshot.clone(), groups, is_run, without_transcript })
 }
 
 fn show(found: &Verification<'_>, context: &Context<'_>) {
@@ -153,6 +173,14 @@ fn show(found: &Verification<'_>, context: &Context<'_>) {
         found.incomplete.len(),
         found.open.len()
     ));
+    if let Some(first) = found.undecoded.first() {
+        let has = if found.undecoded.len() == 1 { "has" } else { "have" };
+        console.line(format!(
+            "{} {has} turns and no decoded model or tool call, such as {}: `replay` refuses them without --allow-undecoded",
+            format::count(found.undecoded.len(), "session"),
+            escape_control(first.as_str())
+        ));
+    }
     console.result(found);
 }
 
