@@ -8,6 +8,7 @@ use crate::metrics::{CaseTable, Measured};
 use crate::stats::betting::{Bets, Side};
 use crate::stats::gaffke::{self, Sample, UnitMean};
 use crate::stats::holm;
+use crate::stats::session_rates::{self, SessionCounts};
 use crate::stats::stream::StreamKey;
 use crate::stats::student;
 use crate::units::{self, CaseUnits, Design, Unit};
@@ -201,7 +202,13 @@ fn test_one(metric: &Measured, scenario: MissingDataScenario, tests: &Tests<'_>)
     } else {
         Sample::of_units(&Unit::means(&units), metric.low).p_value(metric.margin)
     };
-    let p_block = units::p_block(&units, tests.design(metric), tests.seed, &metric.name);
+    let design = tests.design(metric);
+    // Trials that depend on each other across a session, or sessions of one unit, are relabelled as a whole.
+    let counts = violation_counts(metric, scenario).filter(|_| !design.clustered && !design.shared_state);
+    let p_block = match counts {
+        Some(sessions) => session_rates::p_value(&sessions),
+        None => units::p_block(&units, design, tests.seed, &metric.name),
+    };
     let p_block = tests.beyond_runs(metric, &Unit::means(&units), p_block);
     Tested { p_block, p_approve, ..undecided }
 }
@@ -209,6 +216,21 @@ fn test_one(metric: &Measured, scenario: MissingDataScenario, tests: &Tests<'_>)
 /// Number of units that units of these weights count as for the floor of the metric.
 pub(crate) fn effective(weights: &[f64], metric: &Measured) -> u64 {
     crate::cast::round((gaffke::effective_units(weights, metric.margin, metric.low) + 1e-9).floor())
+}
+
+/// Violating trials by session, for an invariant that is compared as a rate; its block test is exact. In the extreme
+/// scenarios of missing trials only the contrasts are known.
+fn violation_counts(metric: &Measured, scenario: MissingDataScenario) -> Option<Vec<SessionCounts>> {
+    let observed = metric.bounds.is_none() || scenario == MissingDataScenario::Observed;
+    let arms = metric.arms.as_ref().filter(|_| metric.family == "invariant" && observed)?;
+    let count = |values: &[f64]| crate::cast::to_u64(values.iter().filter(|value| **value > 0.5).count());
+    let session = |(before, after): &(Vec<f64>, Vec<f64>)| SessionCounts {
+        trials: crate::cast::to_u64(before.len() + after.len()),
+        candidate: crate::cast::to_u64(after.len()),
+        violations: count(before) + count(after),
+        of_candidate: count(after),
+    };
+    Some(arms.iter().map(session).collect())
 }
 
 /// Kind of the bounds of an effect.

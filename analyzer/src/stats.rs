@@ -15,6 +15,7 @@ pub mod pairwise;
 pub mod permutation;
 pub mod ratings;
 pub mod saddlepoint;
+pub(crate) mod session_rates;
 pub mod spending;
 pub mod stream;
 pub mod student;

@@ -116,7 +116,8 @@ fn against_recording(
     scalar::measure(setting, setting.start(spec(name), Unit::Share), harm(score))
 }
 
-/// Share of trials that break an invariant which the baseline breaks too.
+/// Share of trials that break an invariant which the baseline breaks too. It decides and is required whatever metrics
+/// the policy lists: the policy declared the invariant, and one violation by the baseline must not switch it off.
 ///
 /// # Errors
 ///
@@ -131,11 +132,10 @@ pub(crate) fn demoted(setting: Setting<'_>, name: &str) -> Result<Measured, Stri
         family: "invariant",
         margin: Margin::Difference(DEMOTED_MARGIN),
         decides: true,
-        required: false,
+        required: true,
     };
     let mut start = setting.start(&rate, Unit::Share);
-    start.decides = setting.policy.decides(&full, true);
-    start.required = setting.policy.requires(&full, false);
+    (start.decides, start.required) = (rate.decides, rate.required);
     start.name = full;
     let score = |_: &PairedCase<'_>, record: &TrialRecord| match invariants::broken_share(
         invariant,
