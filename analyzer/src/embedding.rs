@@ -4,6 +4,9 @@
 
 use std::sync::Arc;
 
+/// Number of parallel sums of a distance.
+const LANES: usize = 8;
+
 /// Norm below which a mean of directions has no direction, because the turns cancel each other.
 const LEAST_LENGTH: f64 = 1e-6;
 
@@ -83,6 +86,16 @@ impl AnswerEmbedding {
         &self.model
     }
 
+    /// Whether both were computed by one model.
+    pub(crate) fn is_comparable(&self, other: &Self) -> bool {
+        self.model == other.model && self.vector.len() == other.vector.len()
+    }
+
+    /// Cosine distance to another embedding of the same model.
+    pub(crate) fn distance(&self, other: &Self) -> f64 {
+        cosine_distance(&self.vector, &other.vector)
+    }
+
     /// The vector, shared.
     pub(crate) fn shared(&self) -> Arc<[f32]> {
         Arc::clone(&self.vector)
@@ -93,6 +106,23 @@ impl AnswerEmbedding {
     pub fn vector(&self) -> &[f32] {
         &self.vector
     }
+}
+
+/// Cosine distance of two vectors of length 1: half the squared Euclidean distance, so that equal vectors have
+/// distance exactly 0.
+pub(crate) fn cosine_distance(a: &[f32], b: &[f32]) -> f64 {
+    // Parallel sums; a single running sum would take four times as long.
+    let (left, left_rest) = a.as_chunks::<LANES>();
+    let (right, right_rest) = b.as_chunks::<LANES>();
+    let mut lanes = [0.0; LANES];
+    for (x, y) in left.iter().zip(right) {
+        for lane in 0..LANES {
+            let apart = f64::from(x[lane] - y[lane]);
+            lanes[lane] += apart * apart;
+        }
+    }
+    let rest = left_rest.iter().zip(right_rest).map(|(x, y)| f64::from(x - y) * f64::from(x - y));
+    (0.5 * (lanes.iter().sum::<f64>() + rest.sum::<f64>())).min(2.0)
 }
 
 fn length(values: impl Iterator<Item = f64>) -> f64 {

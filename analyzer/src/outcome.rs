@@ -17,6 +17,7 @@ use crate::run::TrialRecord;
 
 mod agreement;
 mod attach;
+pub(crate) mod end_state;
 
 pub use crate::scores::{Evaluator, TrialScore};
 pub use crate::verdict::{Agreement, EvaluatorResult, LaneAgreement, OutcomeResult, SourceCount};

@@ -205,6 +205,8 @@ fn forbidden(evidence: &Evidence<'_>) -> Vec<Reason> {
         reasons.push(reason(ReasonCode::NoPairs, None, detail));
         return reasons;
     }
+    reasons.extend(baseline_fails(evidence));
+    reasons.extend(check_vacuous(evidence));
     if let Some(detail) = model_inputs::judge(evidence.pairs).failure() {
         reasons.push(reason(ReasonCode::ModelInputChanged, None, detail));
     } else if let Some(detail) = model_inputs::judge(evidence.pairs).history_failure(evidence.policy.alpha) {
@@ -278,6 +280,43 @@ fn forbidden(evidence: &Evidence<'_>) -> Vec<Reason> {
         reasons.push(reason(ReasonCode::ReplayUnfaithful, None, failure.clone()));
     }
     reasons
+}
+
+/// A baseline that fails is no standard: a build can be as good as nothing without being good.
+fn baseline_fails(evidence: &Evidence<'_>) -> Option<Reason> {
+    let least = evidence.policy.least_baseline_success;
+    let own = |metric: &&Measured| metric.name == "success" && metric.slice.is_none();
+    let metric = evidence.measurement.metrics.iter().find(own)?;
+    let [baseline, candidate] = crate::metrics::means(metric);
+    if evidence.mean_tests_disabled.is_some() || baseline >= least {
+        return None;
+    }
+    let trials: usize = metric.arms.iter().flatten().map(|(before, _)| before.len()).sum();
+    let detail = format!(
+        "the baseline fails: success {:.1} % of {trials} trials (candidate {:.1} %), and the policy demands at least {:.0} % \
+         (least-baseline-success); not being worse than a build that fails shows nothing",
+        100.0 * baseline,
+        100.0 * candidate,
+        100.0 * least
+    );
+    Some(reason(ReasonCode::BaselineFails, Some("success"), detail))
+}
+
+/// Cases in which the success check cannot fail do not count; with too few others nothing is shown.
+fn check_vacuous(evidence: &Evidence<'_>) -> Option<Reason> {
+    let vacuous = evidence.measurement.outcome.vacuous_cases;
+    let own = |metric: &(&Measured, &Tested)| metric.0.name == "success" && metric.0.slice.is_none();
+    let success = evidence.measurement.metrics.iter().zip(evidence.tested).find(own);
+    let (left, floor) = success.map_or((0, 0), |(_, test)| (crate::cast::to_u64(test.cases), test.floor));
+    let enough = success.is_some_and(|(metric, _)| !metric.required || left >= floor);
+    (vacuous > 0 && !enough).then(|| {
+        let why = evidence.measurement.notes.iter().find_map(|note| note.split_once("does not score: "));
+        let detail = format!(
+            "the built-in success check cannot fail in {vacuous} cases, and {left} others are too few to approve{}",
+            why.map_or_else(String::new, |(_, why)| format!(": {why}"))
+        );
+        reason(ReasonCode::SuccessCheckVacuous, Some("success"), detail)
+    })
 }
 
 fn why_absent(evidence: &Evidence<'_>, name: &str) -> String {
@@ -378,8 +417,14 @@ fn remarks(evidence: &Evidence<'_>, results: &[MetricResult]) -> Vec<Reason> {
     for result in &evidence.checked.results {
         if evidence.checked.demoted.contains(&result.name.as_str()) {
             let detail = format!(
-                "the baseline breaks invariant {} in {} trial(s), so it is compared as a rate, invariant.{}",
-                result.name, result.violations_baseline, result.name
+                "the baseline breaks invariant {} in {} of {} trials, the candidate in {} of {}: it is compared as a rate, \
+                 invariant.{}, which decides and which approval needs",
+                result.name,
+                result.violations_baseline,
+                result.baseline.trials,
+                result.violations,
+                result.candidate.trials,
+                result.name
             );
             reasons.push(reason(ReasonCode::BaselineViolatesInvariant, Some(&result.name), detail));
         }

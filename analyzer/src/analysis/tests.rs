@@ -52,11 +52,55 @@ fn a_regression_is_blocked_and_identical_builds_are_approved() {
 fn below_the_floor_nothing_is_approved_and_harm_still_blocks() {
     // 28 cases that all improve pass the test itself; the floor still forbids approval.
     let (before, after) = pair(&outcomes(28, 3, 28), &outcomes(28, 3, 0));
-    let verdict = default(&before, &after);
+    let any_baseline = Policy::parse("least-baseline-success = 0").expect("a policy");
+    let verdict = decide(&any_baseline, &before, &after);
     assert!(verdict.metrics[0].p_approve < 0.001);
     assert_eq!((verdict.verdict, codes(&verdict)[0]), (Decision::Inconclusive, ReasonCode::BelowFloor));
     let (before, after) = pair(&outcomes(28, 3, 0), &outcomes(28, 3, 28));
     assert_eq!(default(&before, &after).verdict, Decision::Block);
+}
+
+#[test]
+fn nothing_is_approved_against_a_baseline_that_fails() {
+    let (before, after) = pair(&outcomes(200, 3, 200), &outcomes(200, 3, 200));
+    let verdict = default(&before, &after);
+    assert_eq!((verdict.verdict, codes(&verdict)[0]), (Decision::Inconclusive, ReasonCode::BaselineFails));
+    let detail = &verdict.reasons[0].detail;
+    assert!(detail.starts_with("the baseline fails: success 0.0 % of 600 trials"), "{detail}");
+    // The bound is the policy's: 15 % are too few by default.
+    let (before, after) = pair(&outcomes(200, 3, 170), &outcomes(200, 3, 170));
+    assert_eq!(codes(&default(&before, &after))[0], ReasonCode::BaselineFails);
+    let lower = Policy::parse("least-baseline-success = 0.15").expect("a policy");
+    assert_eq!(decide(&lower, &before, &after).verdict, Decision::Approve);
+    // Other required metrics do not hide it, and labels that every trial has are legitimate.
+    let other = Policy::parse("metrics = [\"pass_k\"]").expect("a policy");
+    assert_eq!(codes(&decide(&other, &before, &after))[0], ReasonCode::BaselineFails);
+    let (before, after) = pair(&outcomes(200, 3, 0), &outcomes(200, 3, 0));
+    assert_eq!(default(&before, &after).verdict, Decision::Approve);
+}
+
+#[test]
+fn an_invariant_that_the_baseline_breaks_once_still_blocks_whatever_metrics_are_listed() {
+    let lane = |lane: Lane, breaks: &dyn Fn(usize, u32) -> bool| {
+        let records = (0..200).flat_map(|case| (0..5).map(move |number| (case, number)));
+        let records = records.map(|(case, number)| {
+            let times = if breaks(case, number) { 2 } else { 1 };
+            let mut record = record(&format!("case-{case:03}"), number, vec![write("refund", "{}"); times]);
+            record.trial.success = Some(true);
+            record
+        });
+        run(lane, records.collect())
+    };
+    let before = lane(Lane::Baseline, &|case, number| case == 199 && number == 0);
+    let after = lane(Lane::Candidate, &|case, number| case < 40 && number == 0);
+    let policy = Policy::parse("metrics = [\"success\"]\n[invariant.idempotency]").expect("a policy");
+    let verdict = decide(&policy, &before, &after);
+    let metric = verdict.metrics.iter().find(|metric| metric.name == "invariant.idempotency").expect("rate");
+    assert!(metric.p_block < 3e-11 && metric.decides && metric.required, "{metric:?}");
+    assert_eq!((verdict.verdict, codes(&verdict)[0]), (Decision::Block, ReasonCode::Deteriorated));
+    assert_eq!(verdict.reasons[0].metric.as_deref(), Some("invariant.idempotency"));
+    // The same rate in both lanes is no reason to block, and 200 sessions show it within the margin.
+    assert_eq!(decide(&policy, &before, &lane(Lane::Candidate, &|case, number| case + 1 == 200 - 1 && number == 0)).verdict, Decision::Approve);
 }
 
 #[test]

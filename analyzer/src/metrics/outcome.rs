@@ -1,58 +1,58 @@
 //! Outcome of trials: success, all-of-k success, agreement between trials, and unscorable trials.
 //!
 //! `success` comes from a label, an evaluator or a qualified judge ([`crate::outcome`]), else from the built-in
-//! end-state check.
+//! end-state check ([`crate::outcome::end_state`]).
 
 use schemas::exchange::Effect;
 use schemas::score::ScoreKind;
 use schemas::trial::{BLANK_LABEL, TrialEnding, UNREADABLE_LABEL};
 
-use crate::invariants::{self, Invariant};
 use crate::metrics::measured::spec;
 use crate::metrics::scalar::{self, Functional, Scalar, Score};
 use crate::metrics::{Correction, Measured, Measurement, Setting};
+use crate::outcome::end_state::{self, EndState};
 use crate::outcome::{EvaluatorResult, OutcomeResult, Sources};
 use crate::pairs::{Arm, PairedCase, Pairs};
 use crate::policy::DEFAULT_K;
 use crate::run::TrialRecord;
 use crate::verdict::{NoOutcome, Unit};
-use crate::writes;
 
 /// Sources of success on these runs.
 struct Judged<'a> {
     sources: Sources<'a>,
-    /// Whether the end-state check applies to cases without another source.
-    end_state: bool,
-    invariants: Vec<Invariant<'a>>,
+    /// The end-state check, if it applies to cases without another source.
+    end_state: Option<EndState<'a>>,
 }
 
 impl<'a> Judged<'a> {
     /// Finds the sources, or the reason why nothing can be scored.
     fn new(setting: Setting<'a>) -> (Self, Result<(), String>) {
         let sources = Sources::new(setting.policy, setting.pairs);
-        let invariants = Invariant::declared(&setting.policy.invariant);
         let possible = end_state_possible(setting);
         // A case that labels or evaluators could have scored and did not is missing; its end state is not used.
-        let end_state = sources.only_judges() && possible.is_ok();
+        let applies = sources.only_judges() && possible.is_ok();
+        let end_state = applies.then(|| EndState::new(setting.policy, setting.pairs));
         let unscorable = if sources.is_empty() { possible } else { Ok(()) };
-        (Self { sources, end_state, invariants }, unscorable)
+        (Self { sources, end_state }, unscorable)
     }
 
     fn score(&self, case: &PairedCase<'_>, record: &TrialRecord) -> Score {
-        match record.trial.ending {
-            TrialEnding::Truncated | TrialEnding::Infrastructure => return Score::Missing,
-            TrialEnding::Complete | TrialEnding::Failed | TrialEnding::TimedOut => {}
+        let source = self.sources.of(case);
+        // The table has an outcome that cannot be read: nothing else may stand in for it.
+        if source.is_none() && has_unreadable_label(record) {
+            return Score::Missing;
         }
-        match self.sources.of(case) {
-            // The table has an outcome that cannot be read: nothing else may stand in for it.
-            None if has_unreadable_label(record) => Score::Missing,
-            None if self.end_state => self.end_state(case, record),
-            source => match (source.and_then(|source| source.score_of(record)), record.trial.ending) {
-                (Some(success), _) => Score::Known(f64::from(u8::from(success))),
-                (None, TrialEnding::Complete) => Score::Missing,
-                (None, _) if has_unreadable_label(record) => Score::Missing,
-                (None, _) => Score::Known(0.0),
-            },
+        if let (None, Some(check)) = (source, &self.end_state) {
+            return end_state(check, case, record);
+        }
+        if !ended_by_itself(record) {
+            return Score::Missing;
+        }
+        match (source.and_then(|source| source.score_of(record)), record.trial.ending) {
+            (Some(success), _) => Score::Known(f64::from(u8::from(success))),
+            (None, TrialEnding::Complete) => Score::Missing,
+            (None, _) if has_unreadable_label(record) => Score::Missing,
+            (None, _) => Score::Known(0.0),
         }
     }
 
@@ -80,25 +80,35 @@ impl<'a> Judged<'a> {
         counts
     }
 
-    /// Whether the trial is complete, keeps the declared invariants, and made exactly the recorded writes.
-    fn end_state(&self, case: &PairedCase<'_>, record: &TrialRecord) -> Score {
-        let Some(recorded) = case.recorded.filter(|recorded| recorded.trial.has_transcript) else {
-            return Score::Absent;
-        };
-        let good = record.trial.ending == TrialEnding::Complete
-            && invariants::keeps_all(&self.invariants, record)
-            && writes::distinct(record) == writes::distinct(recorded);
-        Score::Known(f64::from(u8::from(good)))
-    }
-
     /// Number of cases by source.
     fn result(&self, pairs: &Pairs<'_>) -> OutcomeResult {
         let fallback = |case: &PairedCase<'_>| {
-            let recorded = case.recorded.is_some_and(|recorded| recorded.trial.has_transcript);
-            if self.end_state && recorded { "end_state" } else { "none" }
+            let check = self.end_state.as_ref().filter(|_| end_state::reference(case).is_some());
+            match check {
+                Some(check) if check.vacuity_of(case).is_none() => "end_state",
+                Some(_) | None => "none",
+            }
         };
         let decided_by = self.sources.counts(pairs, fallback);
-        OutcomeResult { decided_by, evaluators: self.sources.evaluators.clone() }
+        let used = |case: &PairedCase<'_>| self.sources.of(case).is_none();
+        let vacuous = self.end_state.iter().flat_map(|check| {
+            pairs.paired().filter(|case| used(case) && check.vacuity_of(case).is_some())
+        });
+        OutcomeResult {
+            decided_by,
+            evaluators: self.sources.evaluators.clone(),
+            vacuous_cases: crate::cast::to_u64(vacuous.count()),
+        }
+    }
+}
+
+/// Outcome by the end-state check. Cases in which it cannot fail have none.
+fn end_state(check: &EndState<'_>, case: &PairedCase<'_>, record: &TrialRecord) -> Score {
+    let recorded = end_state::reference(case).filter(|_| check.vacuity_of(case).is_none());
+    let Some(recorded) = recorded else { return Score::Absent };
+    match check.passes(recorded, record).filter(|_| ended_by_itself(record)) {
+        None => Score::Missing,
+        Some(good) => Score::Known(f64::from(u8::from(good))),
     }
 }
 
@@ -112,6 +122,7 @@ pub(crate) fn measure(setting: Setting<'_>, measurement: &mut Measurement) {
     measurement.outcome = scoring.result(setting.pairs);
     measurement.unscored = scoring.unscored(setting.pairs);
     note_evaluators(&measurement.outcome.evaluators, &mut measurement.notes);
+    note_reads(setting.pairs, &mut measurement.notes);
     if let Err(why) = possible {
         for name in ["success", "pass_k", "agreement"] {
             measurement.take(name, Err(why.clone()));
@@ -189,10 +200,16 @@ fn end_state_possible(setting: Setting<'_>) -> Result<(), String> {
 /// Notes on the sources of success and on what is left out of it.
 fn note_sources(setting: Setting<'_>, scoring: &Judged<'_>, measurement: &mut Measurement) {
     let notes = &mut measurement.notes;
+    for (why, cases) in scoring.end_state.iter().flat_map(EndState::vacuous_cases) {
+        notes.push(format!(
+            "the end-state check cannot fail in {cases} cases, which it does not score: {}",
+            why.words()
+        ));
+    }
     if scoring.sources.is_empty() {
         notes.push(
             "no trial has a label, so success is the built-in end-state check: trial complete, declared invariants kept, exactly \
-             the recorded writes made"
+             the recorded writes made, an answer given, and in sessions that only read an answer near the recorded one"
                 .to_owned(),
         );
         let left_out = setting.pairs.paired().filter(|case| case.recorded.is_none()).count();
@@ -215,6 +232,18 @@ fn note_sources(setting: Setting<'_>, scoring: &Judged<'_>, measurement: &mut Me
         .collect();
     if !counts.is_empty() {
         notes.push(format!("success comes from: {}", counts.join(", ")));
+    }
+}
+
+/// Notes on reads that every baseline trial of a case makes and candidate trials do not.
+fn note_reads(pairs: &Pairs<'_>, notes: &mut Vec<String>) {
+    for (tool, count) in end_state::expected_reads(pairs) {
+        if count.without > 0 {
+            notes.push(format!(
+                "every baseline trial of {} cases calls {tool}, which only reads; {} of {} candidate trials of these cases do not",
+                count.cases, count.without, count.trials
+            ));
+        }
     }
 }
 
@@ -253,10 +282,7 @@ pub(crate) fn unscorable(setting: Setting<'_>) -> Result<Measured, String> {
         );
     }
     // Both lanes together, so that the result does not depend on which trials are the candidate's.
-    let broke_off = |record: &TrialRecord| {
-        matches!(record.trial.ending, TrialEnding::Truncated | TrialEnding::Infrastructure)
-    };
-    if !setting.pairs.trials().any(broke_off) {
+    if !setting.pairs.trials().any(|record| !ended_by_itself(record)) {
         return Err("no trial was cut off for diverging from its recording; fidelity.max-missed limits the missing answers \
                     instead"
             .to_owned());

@@ -5,15 +5,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::embedding::cosine_distance;
 use crate::metrics::dispersion::{self, Form};
 use crate::metrics::measured::spec;
 use crate::metrics::{Measurement, Setting};
 use crate::pairs::Pairs;
 use crate::run::TrialRecord;
 use crate::verdict::Unit;
-
-/// Number of parallel sums.
-const LANES: usize = 8;
 
 /// Measures the family.
 pub(crate) fn measure(setting: Setting<'_>, measurement: &mut Measurement) {
@@ -61,21 +59,8 @@ fn direction(record: &TrialRecord) -> Option<Arc<[f32]>> {
     record.embedding.as_ref().map(crate::embedding::AnswerEmbedding::shared)
 }
 
-/// Cosine distance of two vectors of length 1: half the squared Euclidean distance, so that equal vectors have
-/// distance exactly 0.
 fn distance(a: &Arc<[f32]>, b: &Arc<[f32]>) -> f64 {
-    // Parallel sums; a single running sum would take four times as long.
-    let (left, left_rest) = a.as_chunks::<LANES>();
-    let (right, right_rest) = b.as_chunks::<LANES>();
-    let mut lanes = [0.0; LANES];
-    for (x, y) in left.iter().zip(right) {
-        for lane in 0..LANES {
-            let apart = f64::from(x[lane] - y[lane]);
-            lanes[lane] += apart * apart;
-        }
-    }
-    let rest = left_rest.iter().zip(right_rest).map(|(x, y)| f64::from(x - y) * f64::from(x - y));
-    (0.5 * (lanes.iter().sum::<f64>() + rest.sum::<f64>())).min(2.0)
+    cosine_distance(a, b)
 }
 
 #[cfg(test)]

@@ -87,7 +87,22 @@ pub const POLICY_KEYS: [PolicyKey; 58] = [
         "false",
         "approve by betting, proven for every distribution, instead of by Gaffke's bound",
     ),
-    key("", "metrics", KeyType::Metrics, "", "all", "the only metrics that decide; the others are reported"),
+    key(
+        "",
+        "least-baseline-success",
+        KeyType::Number(0.0, 1.0),
+        "share of trials",
+        "0.20",
+        "approval needs at least this success rate of the baseline, because a build that fails is no standard",
+    ),
+    key(
+        "",
+        "metrics",
+        KeyType::Metrics,
+        "",
+        "all",
+        "the only metrics that decide; the others are reported. Invariants that the baseline breaks too decide in any case",
+    ),
     key(
         "metric.NAME",
         "margin",

@@ -21,6 +21,8 @@ pub const DEFAULT_MAX_MISSED: f64 = 0.05;
 
 /// Default share of trials that the model provider or the infrastructure may have failed.
 const DEFAULT_MAX_PROVIDER_FAILURES: f64 = 0.05;
+/// Default of the smallest success rate of the baseline that a comparison needs.
+pub const DEFAULT_LEAST_BASELINE_SUCCESS: f64 = 0.20;
 
 /// Fidelity that approval needs of a replay.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -77,7 +79,10 @@ pub struct Policy {
     /// Whether the approve test bets on the contrasts in their seeded order, which is proven for every distribution,
     /// instead of using Gaffke's bound, which is more powerful and whose general validity is a conjecture.
     pub strict: bool,
-    /// The only metrics that decide, if given.
+    /// Smallest success rate of the baseline with which a candidate can be approved: not being worse than a build that
+    /// fails shows nothing.
+    pub least_baseline_success: f64,
+    /// The only metrics that decide, if given. Invariants that the baseline breaks too decide in any case.
     pub metrics: Option<Vec<String>>,
     /// Settings by metric.
     pub metric: BTreeMap<String, MetricSettings>,
@@ -108,6 +113,7 @@ impl Default for Policy {
             alpha: DEFAULT_ALPHA,
             looks: 4,
             strict: false,
+            least_baseline_success: DEFAULT_LEAST_BASELINE_SUCCESS,
             metrics: None,
             metric: BTreeMap::new(),
             invariant: InvariantPolicy::default(),

@@ -47,6 +47,8 @@ fn parse(text: &str) -> Result<Policy> {
         policy.looks = u32::try_from(looks).unwrap_or(1);
     }
     policy.strict = top.flag("strict")?.unwrap_or(policy.strict);
+    policy.least_baseline_success =
+        top.number("least-baseline-success")?.unwrap_or(policy.least_baseline_success);
     policy.metrics = metric_list(&top)?;
     if let Some(value) = table.get("metric") {
         collect_metrics(table_at(value, "metric")?, "", &mut policy)?;

@@ -478,6 +478,7 @@ fn drift() -> Drift {
 
 fn outcome() -> OutcomeResult {
     OutcomeResult {
+        vacuous_cases: 0,
         decided_by: vec![SourceCount { source: "label".to_owned(), cases: 3 }],
         evaluators: vec![EvaluatorResult {
             name: "judge".to_owned(),

@@ -247,6 +247,8 @@ pub(super) fn short_reason(code: ReasonCode) -> &'static str {
         ReasonCode::Deteriorated => "worse",
         ReasonCode::NonInferior => "within margin",
         ReasonCode::DeterioratedWithinMargin => "worse within margin",
+        ReasonCode::BaselineFails => "the baseline fails",
+        ReasonCode::SuccessCheckVacuous => "the success check cannot fail",
         ReasonCode::Underpowered => "undecided",
         ReasonCode::BelowFloor => "too few cases",
         ReasonCode::TooManyUnscorable => "too many unscorable trials",
@@ -296,6 +298,12 @@ pub(super) fn advice(code: ReasonCode, need: &Need) -> &'static str {
             }
             None => "Replay more sessions, as many as the sample size says.",
         },
+        ReasonCode::BaselineFails => {
+            "Open the baseline's failures first: a provider that refused, a scorer that fails everybody, a broken build. Mend that and run both lanes again."
+        }
+        ReasonCode::SuccessCheckVacuous => {
+            "Add labels or an evaluator, or embed the answers of both runs (foreshadow score), so that a wrong answer can fail."
+        }
         ReasonCode::BelowFloor => {
             "Replay more sessions. With so few cases no test can prove that the margin is kept, however good the candidate is."
         }
@@ -313,7 +321,7 @@ pub(super) fn advice(code: ReasonCode, need: &Need) -> &'static str {
         }
         ReasonCode::MissingTrials => "Finish the runs (replay with --resume), then analyze again.",
         ReasonCode::BaselineViolatesInvariant => {
-            "Fix the baseline or the invariant. As long as the baseline violates it too, it is compared as a rate and does not block by itself."
+            "Fix the baseline or the invariant. As long as the baseline violates it too, one violation does not block; a higher rate of the candidate does, and approval needs the rate to stay within its margin."
         }
         ReasonCode::CorpusSelected => {
             "Replay the baseline on sessions that were not selected by their outcome. Selected sessions regress to the mean."
@@ -363,6 +371,8 @@ pub(super) fn reason_severity(code: ReasonCode) -> Severity {
         | ReasonCode::DiffersFromRecording
         | ReasonCode::SliceStandsOut => Severity::Warning,
         ReasonCode::Underpowered
+        | ReasonCode::BaselineFails
+        | ReasonCode::SuccessCheckVacuous
         | ReasonCode::BelowFloor
         | ReasonCode::ReplayLeftRecording
         | ReasonCode::ReplayUnfaithful

@@ -53,6 +53,10 @@ pub enum ReasonCode {
     NonInferior,
     /// Remark: a metric got worse, proven, but is shown to stay within its margin.
     DeterioratedWithinMargin,
+    /// Inconclusive: the baseline succeeds in fewer trials than the policy demands, so a comparison with it shows nothing.
+    BaselineFails,
+    /// Inconclusive: the built-in success check can fail in too few cases.
+    SuccessCheckVacuous,
     /// Inconclusive: a required metric is not shown to stay within its margin; more sessions are needed.
     Underpowered,
     /// Inconclusive: fewer cases than any method needs at this margin.

@@ -19,6 +19,9 @@ pub struct OutcomeResult {
     pub decided_by: Vec<SourceCount>,
     /// Evaluators with their measured agreement with labels.
     pub evaluators: Vec<EvaluatorResult>,
+    /// Paired cases that nothing scores because the built-in end-state check cannot fail there.
+    #[serde(default)]
+    pub vacuous_cases: u64,
 }
 
 /// Agreement of an evaluator with labels, in one slice or over all trials.
