@@ -144,7 +144,30 @@ pub fn analyze(request: &AnalysisRequest<'_>) -> Result<Analysis, AnalyzeError> 
     };
     let details = details(&look.pairs, metrics);
     let drift_map = context.drift.as_ref().map(|found| found.map.clone());
-    Ok(Analysis { verdict, findings, details, drift_map })
+    let mut analysis = Analysis { verdict, findings, details, drift_map };
+    if let Some(hider) = invariants::Hider::new(&policy.invariant) {
+        hide_forbidden(&mut analysis, &hider);
+    }
+    Ok(analysis)
+}
+
+/// Replaces forbidden texts by tokens in everything that quotes a trial. The verdict goes where the trial never should: to
+/// build logs, pull requests and tracing backends.
+fn hide_forbidden(analysis: &mut Analysis, hider: &invariants::Hider) {
+    let verdict = &mut analysis.verdict;
+    verdict.reasons.iter_mut().for_each(|reason| hider.hide(&mut reason.detail));
+    verdict.notes.iter_mut().for_each(|note| hider.hide(note));
+    for invariant in &mut verdict.invariants {
+        invariant.details.iter_mut().for_each(|detail| hider.hide(detail));
+        for example in &mut invariant.violation_examples {
+            hider.hide(&mut example.detail);
+            hider.hide(&mut example.pointer);
+        }
+    }
+    for finding in &mut analysis.findings {
+        hider.hide(&mut finding.detail);
+        finding.examples.iter_mut().for_each(|example| hider.hide(&mut example.detail));
+    }
 }
 
 fn mean_tests_disabled(baseline: &Run, candidate: &Run) -> Option<MeanTestsDisabled> {

@@ -9,13 +9,16 @@ mod declared;
 mod envelope_check;
 mod evaluate;
 mod forbidden;
+mod hiding;
 mod mutants;
 mod mutation_check;
 mod precedence;
+mod redacted;
 mod sample;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use check::{Check, InvariantViolation};
 pub(crate) use declared::{Invariant, broken_share, keeps_all};
+pub(crate) use hiding::Hider;
 pub(crate) use evaluate::{CaveatKind, Checked, check, envelope_name};

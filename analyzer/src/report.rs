@@ -13,6 +13,7 @@ mod error;
 mod escape;
 #[cfg(test)]
 mod fixture;
+mod forbidden;
 mod input;
 mod junit;
 mod number;
@@ -29,6 +30,7 @@ mod write_changes;
 
 pub use cases::transcript_sessions;
 pub use error::ReportError;
+pub use forbidden::hide_forbidden;
 pub use input::{ReportInput, ReportMeta};
 pub use junit::junit_xml;
 pub use otlp::otlp_json;

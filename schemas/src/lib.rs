@@ -14,6 +14,7 @@ pub mod id;
 pub mod json;
 pub mod keys;
 pub mod score;
+pub mod secrets;
 pub mod session;
 pub mod tools;
 pub mod trial;

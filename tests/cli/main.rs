@@ -12,3 +12,4 @@ mod sampling;
 mod score;
 mod snapshots;
 mod store;
+mod vacuity;

@@ -7,7 +7,7 @@ use crate::invariants::Checked;
 use crate::metrics::Measurement;
 use crate::pairs::Pairs;
 use crate::policy::Policy;
-use crate::units::SamplingUnits;
+use crate::units::{CaseUnits, SamplingUnits};
 use crate::verdict::{Decision, Drift, PairCounts};
 
 /// Evidence of one look.
@@ -17,6 +17,8 @@ pub(super) struct Evidence<'a> {
     /// Sampling units and weights of all cases.
     pub(super) units: &'a SamplingUnits<'a>,
     pub(super) counts: PairCounts,
+    /// Sampling units and weights of the cases of this look.
+    pub(super) case_units: &'a CaseUnits,
     pub(super) checked: &'a Checked,
     pub(super) measurement: &'a Measurement,
     pub(super) tested: &'a [Tested],

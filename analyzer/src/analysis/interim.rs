@@ -128,6 +128,7 @@ impl<'a> Look<'a> {
             pairs: &self.pairs,
             units: &context.units,
             counts: self.counts(),
+            case_units: &self.units,
             checked: &context.checked,
             measurement: &self.measurement,
             tested: &self.tested,

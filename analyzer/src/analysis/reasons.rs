@@ -287,7 +287,7 @@ fn baseline_fails(evidence: &Evidence<'_>) -> Option<Reason> {
     let least = evidence.policy.least_baseline_success;
     let own = |metric: &&Measured| metric.name == "success" && metric.slice.is_none();
     let metric = evidence.measurement.metrics.iter().find(own)?;
-    let [baseline, candidate] = crate::metrics::means(metric);
+    let [baseline, candidate] = crate::metrics::means(metric, evidence.case_units);
     if evidence.mean_tests_disabled.is_some() || baseline >= least {
         return None;
     }

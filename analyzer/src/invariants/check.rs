@@ -9,6 +9,8 @@ pub(crate) enum Check {
     Kept,
     /// The trial breaks the invariant, at least once.
     Broken(Vec<InvariantViolation>),
+    /// The trial is not seen to break the invariant, but holds redacted values of these kinds, which cannot be checked.
+    Redacted(Vec<String>),
     /// The invariant does not apply to the trial.
     Unchecked,
 }

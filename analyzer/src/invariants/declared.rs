@@ -43,7 +43,8 @@ impl<'p> Invariant<'p> {
             policy
                 .forbidden
                 .as_ref()
-                .map(|forbidden| Self::Forbidden(Box::new(ForbiddenPatterns::new(forbidden)))),
+                .map(|forbidden| ForbiddenPatterns::new(forbidden, policy.token_key.as_ref()))
+                .map(|patterns| Self::Forbidden(Box::new(patterns))),
             policy.order.as_ref().map(|rules| Self::Order(rules.iter().map(Precedence::new).collect())),
             policy.enabled_envelope().map(Self::Envelope),
         ];
@@ -115,6 +116,6 @@ pub(crate) fn broken_share(invariant: &Invariant<'_>, record: &TrialRecord) -> O
     match invariant.check(record) {
         Check::Kept => Some(0.0),
         Check::Broken(_) => Some(1.0),
-        Check::Unchecked => None,
+        Check::Redacted(_) | Check::Unchecked => None,
     }
 }

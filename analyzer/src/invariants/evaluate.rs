@@ -4,6 +4,7 @@
 //! Trials of one session are not independent, so bounds count sessions.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use statrs::function::beta::beta_reg;
 
@@ -101,6 +102,8 @@ fn check_one(
     let mut result = InvariantResult { name: name.to_owned(), ..InvariantResult::default() };
     let mut lanes = [LaneCheck::default(); 3];
     let mut after_miss = 0_u64;
+    // Candidate trials with redacted values that cannot be checked, and the kinds of the values.
+    let mut redacted: (u64, BTreeSet<String>) = (0, BTreeSet::new());
     for case in &pairs.cases {
         let mut candidate = Vec::with_capacity(case.candidate.trials.len());
         let lost = [violating_lost(invariant, &case.baseline), violating_lost(invariant, &case.candidate)];
@@ -119,13 +122,18 @@ fn check_one(
                     candidate.push(Some(true));
                 }
                 Check::Kept => candidate.push(Some(false)),
+                Check::Redacted(kinds) => {
+                    redacted.0 += 1;
+                    redacted.1.extend(kinds);
+                    candidate.push(None);
+                }
                 Check::Unchecked => candidate.push(None),
             }
         }
         let state = |record: &TrialRecord| match until_miss(invariant, record, &mut 0).0 {
             Check::Broken(_) => Some(true),
             Check::Kept => Some(false),
-            Check::Unchecked => None,
+            Check::Redacted(_) | Check::Unchecked => None,
         };
         add(&mut lanes[0], candidate.into_iter());
         add(&mut lanes[1], case.baseline.trials.iter().copied().chain(lost[0].iter().copied()).map(state));
@@ -143,6 +151,7 @@ fn check_one(
     result.violations_baseline = result.baseline.violations;
     result.max_rate = policy.invariant.max_rate.get(name).copied();
     result.mutation_check = Some(live(invariant, &result, pairs, seed));
+    result.redacted = redacted.0;
     judge(name, &mut result, checked);
     if after_miss > 0 {
         let detail = format!(
@@ -151,6 +160,7 @@ fn check_one(
         );
         checked.caveats.push(Caveat { name, why: CaveatKind::Unchecked, detail });
     }
+    judge_redacted(name, &mut result, redacted.1, checked);
     checked.results.push(result);
 }
 
@@ -163,7 +173,7 @@ fn until_miss<'r>(
 ) -> (Check, Cow<'r, TrialRecord>) {
     let cut = record.until_miss();
     let check = invariant.check(&cut);
-    if matches!(cut, Cow::Borrowed(_)) || matches!(check, Check::Broken(_)) {
+    if matches!(cut, Cow::Borrowed(_)) || matches!(check, Check::Broken(_) | Check::Redacted(_)) {
         return (check, cut);
     }
     *after_miss += u64::from(matches!(invariant.check(record), Check::Broken(_)));
@@ -274,6 +284,30 @@ fn judge(name: &'static str, result: &mut InvariantResult, checked: &mut Checked
         }
     }
     notes(name, result, &mut checked.notes);
+}
+
+/// A value that redaction replaced cannot be searched any more: the invariant is unchecked in these trials.
+fn judge_redacted(
+    name: &'static str,
+    result: &mut InvariantResult,
+    kinds: BTreeSet<String>,
+    checked: &mut Checked,
+) {
+    if kinds.is_empty() {
+        return;
+    }
+    let kinds: Vec<String> = kinds.into_iter().collect();
+    let detail = format!(
+        "invariant {name} cannot be checked in {} candidate trials: they hold redacted values ({}) that a rule might have \
+         matched; to forbid every value of a kind, add the pattern '⟦{}:'",
+        result.redacted,
+        kinds.join(", "),
+        kinds[0]
+    );
+    checked.caveats.push(Caveat { name, why: CaveatKind::Unchecked, detail });
+    if result.state == InvariantState::Kept {
+        result.state = InvariantState::Unchecked;
+    }
 }
 
 fn too_few(name: &str, result: &InvariantResult, max_rate: f64) -> String {

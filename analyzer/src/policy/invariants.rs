@@ -30,6 +30,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use envelope::Envelope;
+use schemas::id::TenantId;
+use schemas::keys::{RootKey, TenantKeys};
 use serde::Serialize;
 
 /// Every invariant by its key in the policy.
@@ -68,6 +70,40 @@ pub struct InvariantPolicy {
     /// The envelope itself. The verdict contains the envelope's own digest, so the policy's digest leaves it out.
     #[serde(skip)]
     pub declared_envelope: Option<DeclaredEnvelope>,
+    /// Key of the tokens that stand for forbidden texts in every output; without it the tokens carry no digest.
+    #[serde(skip)]
+    pub token_key: Option<TokenKey>,
+}
+
+/// Key of the tokens that stand for forbidden texts. A plain digest of a card number could be reversed by trying all.
+#[derive(Debug, Clone)]
+pub struct TokenKey(TenantKeys);
+
+impl TokenKey {
+    /// Kind of the tokens.
+    pub const KIND: &'static str = "forbidden";
+
+    /// Derives the key from the root key of the deployment.
+    ///
+    /// # Panics
+    /// Never; the name of the derivation is a valid identifier.
+    #[must_use]
+    pub fn new(root: &RootKey) -> Self {
+        Self(root.tenant(&TenantId::parse(Self::KIND).expect("is a valid identifier")))
+    }
+
+    /// The token of a text; equal texts have equal tokens.
+    #[must_use]
+    pub fn token(&self, text: &str) -> String {
+        self.0.token(Self::KIND, text.as_bytes())
+    }
+}
+
+/// A key is no setting: policies that differ in it decide alike.
+impl PartialEq for TokenKey {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 /// Envelope of `--envelope`.

@@ -119,6 +119,8 @@ impl ReasonCode {
             | Self::NonInferior
             | Self::DeterioratedWithinMargin
             | Self::ReplayLeftRecording
+            | Self::BaselineFails
+            | Self::SuccessCheckVacuous
             | Self::ReplayUnfaithful
             | Self::ModelInputChanged
             | Self::TooManyUnscorable

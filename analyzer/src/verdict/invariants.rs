@@ -43,6 +43,9 @@ pub struct InvariantResult {
     /// Candidate violations that a second evaluation did not confirm; they do not block.
     #[serde(default)]
     pub unconfirmed: u64,
+    /// Candidate trials with redacted values that the invariant cannot be checked on; above 0, approval is forbidden.
+    #[serde(default)]
+    pub redacted: u64,
     /// Mutation check of the invariant; absent if it was not run.
     #[serde(default)]
     pub mutation_check: Option<MutationCheck>,
@@ -62,7 +65,7 @@ pub enum InvariantState {
     Violated,
     /// The baseline breaks the invariant too: compared as a rate, the metric `invariant.NAME`.
     Demoted,
-    /// The invariant applies to no candidate trial: forbids approval.
+    /// The invariant applies to no candidate trial, or redaction hides what it would check: forbids approval.
     Unchecked,
     /// No changed baseline trial breaks the invariant: forbids approval.
     Vacuous,

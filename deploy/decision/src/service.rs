@@ -1,6 +1,6 @@
 //! The entry point: reads both runs, decides, writes the output files.
 
-use analyzer::report::{ReportInput, ReportMeta, Transcripts, transcript_sessions};
+use analyzer::report::{ReportInput, ReportMeta, Transcripts, hide_forbidden, transcript_sessions};
 use analyzer::{Analysis, Policy, Run};
 
 use crate::error::DecisionError;
@@ -54,6 +54,13 @@ struct Decided {
 }
 
 impl Decided {
+    /// Hides what the policy forbids from everything that the report shows.
+    fn hide_forbidden(&mut self, transcripts: &mut Transcripts) {
+        let mut runs = vec![&mut self.baseline, &mut self.candidate];
+        runs.extend(self.recorded.as_mut());
+        hide_forbidden(&self.policy, &mut runs, transcripts);
+    }
+
     fn report_input<'a>(&'a self, transcripts: &'a Transcripts) -> ReportInput<'a> {
         ReportInput {
             baseline: &self.baseline,
@@ -66,13 +73,14 @@ impl Decided {
 }
 
 /// Writes the output files with the transcripts of the sessions that the report shows.
-async fn write(decided: Decided, request: &DecisionRequest) -> Result<Analysis, DecisionError> {
+async fn write(mut decided: Decided, request: &DecisionRequest) -> Result<Analysis, DecisionError> {
     let sessions = transcript_sessions(&decided.analysis, &decided.report_input(&Transcripts::new()))
         .map_err(DecisionError::failed)?;
-    let transcripts = transcripts::read(request, &sessions).await?;
+    let mut transcripts = transcripts::read(request, &sessions).await?;
     let meta = ReportMeta { title: String::new(), commands: vec![command_line(request)] };
     let (out, clock) = (request.out.clone(), request.clock);
     let written = tokio::task::spawn_blocking(move || {
+        decided.hide_forbidden(&mut transcripts);
         output_files::write(&out, &decided.analysis, &decided.report_input(&transcripts), &meta, clock())
             .map_err(DecisionError::Failed)?;
         Ok(decided.analysis)

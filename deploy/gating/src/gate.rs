@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use analyzer::policy::TokenKey;
 use analyzer::{Analysis, Decision, Policy};
 use anyhow::anyhow;
 use decision::{DecisionRequest, LookPlan, WaveState};
@@ -102,6 +103,7 @@ pub async fn run(
     let config = &request.config;
     // An unusable policy is refused before any session is read.
     let mut policy = decision::read_policy(config.policy.as_deref())?;
+    policy.invariant.token_key = Some(TokenKey::new(&request.resources.root_key));
     if let Some(path) = &config.envelope {
         policy.invariant.declared_envelope = Some(decision::read_envelope(path)?);
     }

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::invariants::Hider;
 use crate::policy::Policy;
 use crate::report::escape;
 use crate::report::input::ReportMeta;
@@ -21,8 +22,11 @@ pub(in crate::report) fn reproduction(
     policy: &Policy,
     meta: &ReportMeta,
 ) -> ReproductionSection {
-    let policy =
+    let hider = Hider::new(&policy.invariant);
+    let mut policy =
         serde_json::to_string_pretty(policy).expect("a policy holds only finite numbers and text keys");
+    // Forbidden literals are the texts that must not be seen.
+    hider.iter().for_each(|hider| hider.hide(&mut policy));
     ReproductionSection {
         commands: meta.commands.iter().map(|command| escape::visible(command)).collect(),
         identity: identity(verdict),

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use analyzer::policy::TokenKey;
 use anyhow::Context as _;
 use decision::{Collector, DecisionRequest, LookPlan};
 
@@ -66,6 +67,9 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Fai
     let mut policy = decision::read_policy(args.policy.as_deref())?;
     if let Some(path) = &args.envelope {
         policy.invariant.declared_envelope = Some(decision::read_envelope(path)?);
+    }
+    if policy.invariant.forbidden.is_some() {
+        policy.invariant.token_key = Some(TokenKey::new(&context.root_key()?));
     }
     let collector = match &args.otlp {
         Some(address) => {

@@ -5,11 +5,12 @@
 use std::ops::Range;
 
 use regex::bytes::Regex;
+use schemas::secrets::{SHAPES, SecretShape};
 
 /// One detected secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Finding {
-    /// Kind of its shape, as in [`SHAPES`].
+    /// Kind of its shape, as in [`schemas::secrets::SHAPES`].
     pub(crate) kind: &'static str,
     /// Byte range in the searched bytes.
     pub(crate) span: Range<usize>,
@@ -18,27 +19,6 @@ pub(crate) struct Finding {
 /// Required before a shape that begins a word: a word boundary, or an escape whose last letter runs into the shape
 /// (`\n`, `\u000a` in a JSON string at any depth, `%20` in a URL).
 const EDGE: &str = r"(?:\b|\\(?:[nrtbf]|u[0-9A-Fa-f]{4})|%[0-9A-Fa-f]{2})";
-
-/// Kind and expression. A leading `\b` stands for [`EDGE`]. If an expression has a group, the group is the secret, else
-/// the complete match. Of shapes that begin at the same byte the first one wins.
-const SHAPES: [(&str, &str); 13] = [
-    (
-        "private_key",
-        r"(?s)-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----.*?(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY-----|\z)",
-    ),
-    ("anthropic_key", r"\bsk-ant-[A-Za-z0-9_\-]{12,}"),
-    ("openai_key", r"\bsk-[A-Za-z0-9_\-]{16,}"),
-    ("aws_key", r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"),
-    ("github_token", r"\b(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,})"),
-    ("slack_token", r"\bxox[abeoprs]-[A-Za-z0-9\-]{10,}"),
-    ("google_key", r"\bAIza[0-9A-Za-z_\-]{35}"),
-    ("stripe_key", r"\b[rs]k_(?:live|test)_[A-Za-z0-9]{16,}"),
-    ("gitlab_token", r"\bglpat-[A-Za-z0-9_\-]{20,}"),
-    ("huggingface_token", r"\bhf_[A-Za-z0-9]{30,}"),
-    ("jwt", r"\beyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-]{8,}"),
-    ("bearer", r"\b(?i:bearer)[ \t]{1,4}([A-Za-z0-9._~+/=\-]{16,})"),
-    ("basic_auth", r"\b(?i:basic)[ \t]{1,4}([A-Za-z0-9+/]{16,}={0,2})"),
-];
 
 /// All shapes in one expression, so that one scan of a body finds them all.
 #[derive(Debug)]
@@ -50,9 +30,9 @@ pub(crate) struct Detector {
 
 impl Detector {
     pub(crate) fn new() -> Self {
-        let part = |(position, (_, shape)): (usize, &(&str, &str))| match shape.strip_prefix(r"\b") {
+        let part = |(position, shape): (usize, &SecretShape)| match shape.expression.strip_prefix(r"\b") {
             Some(word) => format!("(?P<s{position}>{EDGE}({word}))"),
-            None => format!("(?P<s{position}>{shape})"),
+            None => format!("(?P<s{position}>{})", shape.expression),
         };
         let parts: Vec<String> = SHAPES.iter().enumerate().map(part).collect();
         let shapes =
@@ -62,7 +42,7 @@ impl Detector {
         for name in shapes.capture_names() {
             let outer = name.and_then(|name| name.strip_prefix('s')?.parse::<usize>().ok());
             if let Some(position) = outer {
-                current = SHAPES[position].0;
+                current = SHAPES[position].kind;
             }
             groups.push((!current.is_empty()).then_some((current, outer.is_none())));
         }
@@ -93,6 +73,19 @@ impl Detector {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_example_of_a_shape_is_found_as_a_secret() {
+        let detector = Detector::new();
+        for shape in &SHAPES {
+            for example in shape.examples {
+                let text = format!("say {}{example} now", shape.lead);
+                let found = detector.find(text.as_bytes());
+                assert_eq!(found.len(), 1, "{text}");
+                assert_eq!((found[0].kind, &text[found[0].span.clone()]), (shape.kind, *example));
+            }
+        }
+    }
 
     #[test]
     fn finds_every_shape_and_nothing_in_prose() {
