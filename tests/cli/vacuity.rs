@@ -1,9 +1,9 @@
 //! Comparisons that show nothing: a baseline that fails, a success check that cannot fail, an invariant that cannot see.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::binary;
 
 const KEY: &str = "AKIAIOSFODNN7EXAMPLE";
@@ -119,6 +119,61 @@ fn what_is_forbidden_is_in_no_output() {
         assert!(example["detail"].as_str().is_some_and(|text| text.contains("⟦forbidden:")), "{example:#}");
         assert_eq!((&example["case"], &example["rule"]), (&"c0".into(), &"literal 1".into()));
     }
+}
+
+/// Imports 70 unlabelled sessions that only read and then answer; tau-bench transcripts without a reward.
+fn sessions(folder: &Path, run: &str, lane: &str, looks: bool, answer: impl Fn(usize) -> String) {
+    let mut text = String::new();
+    for case in 0..70 {
+        let order = json!({"order_id": format!("#W{case:07}")}).to_string();
+        let call = json!({"id": "call_1", "type": "function", "function": {"name": "get_order_details", "arguments": order}});
+        let mut messages = vec![
+            json!({"role": "system", "content": "You serve a shop."}),
+            json!({"role": "user", "content": format!("Where is order #W{case:07}?")}),
+        ];
+        if looks {
+            messages.push(json!({"role": "assistant", "content": null, "tool_calls": [call]}));
+            messages.push(json!({"role": "tool", "tool_call_id": "call_1", "name": "get_order_details", "content": "{}"}));
+        }
+        messages.push(json!({"role": "assistant", "content": answer(case)}));
+        let _ = writeln!(text, "{}", json!({"task_id": case, "trial": 0, "traj": messages}));
+    }
+    let (file, tools) = (format!("{run}.jsonl"), data("tools.retail.json"));
+    std::fs::write(folder.join(&file), text).expect("writes");
+    let tools = tools.to_string_lossy();
+    let args = ["import", "--format", "tau-bench", &file, "--run", run, "--build", run, "--lane", lane];
+    run_ok(folder, &[&args[..], &["--tools", &tools]].concat());
+}
+
+#[test]
+fn a_candidate_that_says_nothing_is_not_approved_where_sessions_only_read() {
+    let folder = tempfile::tempdir().expect("temp");
+    let folder = folder.path();
+    let good = |case: usize| format!("Order {case} left the warehouse and arrives in {} days.", case % 9 + 1);
+    sessions(folder, "rec", "recorded", true, good);
+    sessions(folder, "base", "baseline", true, good);
+    let args = ["--json", "analyze", "--baseline", "base", "--candidate", "cand", "--recorded", "rec", "--out", "out"];
+    let of = |looks: bool, answer: &dyn Fn(usize) -> String| {
+        let _ = std::fs::remove_dir_all(folder.join("cand"));
+        sessions(folder, "cand", "candidate", looks, answer);
+        let output = binary::run(folder, &args);
+        let verdict: Value = serde_json::from_slice(&output.stdout).expect("prints JSON");
+        (output.status.code(), verdict)
+    };
+    for (looks, text) in [(true, ""), (false, "Lorem ipsum"), (true, "Lorem ipsum")] {
+        let (code, verdict) = of(looks, &|_| text.to_owned());
+        assert_eq!(code, Some(4), "{text:?}: {:#}", verdict["reasons"]);
+        assert_eq!(codes(&verdict)[0], "success_check_vacuous", "{:#}", verdict["reasons"]);
+        assert_eq!(verdict["outcome"]["vacuous_cases"], 70);
+        let notes = verdict["notes"].to_string();
+        assert!(looks || notes.contains("every baseline trial of 70 cases calls get_order_details"), "{notes}");
+    }
+    // The baseline's own answers show no more: without vectors nobody looked at them.
+    assert_eq!(of(true, &good).0, Some(4));
+}
+
+fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("data/tau-bench-retail-variants").join(name)
 }
 
 /// Texts that the page holds compressed: base64 of gzip or deflate.

@@ -212,28 +212,7 @@ fn forbidden(evidence: &Evidence<'_>) -> Vec<Reason> {
     } else if let Some(detail) = model_inputs::judge(evidence.pairs).history_failure(evidence.policy.alpha) {
         reasons.push(reason(ReasonCode::ModelInputChanged, None, detail));
     }
-    match evidence.mean_tests_disabled {
-        Some(MeanTestsDisabled::Selected) => reasons.push(reason(
-            ReasonCode::CorpusSelected,
-            None,
-            "the sessions were selected by their outcome, so any re-run regresses to the mean; replay the current build too \
-             (--lane baseline), on sessions sampled regardless of outcome"
-                .to_owned(),
-        )),
-        Some(MeanTestsDisabled::BaselineIsRecording) => reasons.push(reason(
-            ReasonCode::BaselineIsRecording,
-            None,
-            "the baseline is the recording itself, so a difference can come from the replay; replay the current build too \
-             (--lane baseline)"
-                .to_owned(),
-        )),
-        None if !evidence.measurement.metrics.iter().any(|metric| metric.required) => reasons.push(reason(
-            ReasonCode::NoRequiredMetric,
-            None,
-            format!("no metric that approval needs could be computed{}", why_absent(evidence, "success")),
-        )),
-        None => {}
-    }
+    reasons.extend(nothing_decides(evidence));
     for absent in &evidence.measurement.absent {
         if evidence.policy.settings(&absent.name).required == Some(true) {
             let detail = format!(
@@ -280,6 +259,32 @@ fn forbidden(evidence: &Evidence<'_>) -> Vec<Reason> {
         reasons.push(reason(ReasonCode::ReplayUnfaithful, None, failure.clone()));
     }
     reasons
+}
+
+/// Reason why no metric decides on these runs.
+fn nothing_decides(evidence: &Evidence<'_>) -> Option<Reason> {
+    match evidence.mean_tests_disabled {
+        Some(MeanTestsDisabled::Selected) => Some(reason(
+            ReasonCode::CorpusSelected,
+            None,
+            "the sessions were selected by their outcome, so any re-run regresses to the mean; replay the current build too \
+             (--lane baseline), on sessions sampled regardless of outcome"
+                .to_owned(),
+        )),
+        Some(MeanTestsDisabled::BaselineIsRecording) => Some(reason(
+            ReasonCode::BaselineIsRecording,
+            None,
+            "the baseline is the recording itself, so a difference can come from the replay; replay the current build too \
+             (--lane baseline)"
+                .to_owned(),
+        )),
+        None if !evidence.measurement.metrics.iter().any(|metric| metric.required) => Some(reason(
+            ReasonCode::NoRequiredMetric,
+            None,
+            format!("no metric that approval needs could be computed{}", why_absent(evidence, "success")),
+        )),
+        None => None
+    }
 }
 
 /// A baseline that fails is no standard: a build can be as good as nothing without being good.
