@@ -45,7 +45,7 @@ impl<'a> Judged<'a> {
         if let (None, Some(check)) = (source, &self.end_state) {
             return end_state(check, case, record);
         }
-        if !ended_by_itself(record) {
+        if !record.ended_by_itself() {
             return Score::Missing;
         }
         match (source.and_then(|source| source.score_of(record)), record.trial.ending) {
@@ -106,7 +106,7 @@ impl<'a> Judged<'a> {
 fn end_state(check: &EndState<'_>, case: &PairedCase<'_>, record: &TrialRecord) -> Score {
     let recorded = end_state::reference(case).filter(|_| check.vacuity_of(case).is_none());
     let Some(recorded) = recorded else { return Score::Absent };
-    match check.passes(recorded, record).filter(|_| ended_by_itself(record)) {
+    match check.passes(recorded, record).filter(|_| record.ended_by_itself()) {
         None => Score::Missing,
         Some(good) => Score::Known(f64::from(u8::from(good))),
     }
@@ -282,7 +282,7 @@ pub(crate) fn unscorable(setting: Setting<'_>) -> Result<Measured, String> {
         );
     }
     // Both lanes together, so that the result does not depend on which trials are the candidate's.
-    if !setting.pairs.trials().any(|record| !ended_by_itself(record)) {
+    if !setting.pairs.trials().any(|record| !record.ended_by_itself()) {
         return Err("no trial was cut off for diverging from its recording; fidelity.max-missed limits the missing answers \
                     instead"
             .to_owned());
