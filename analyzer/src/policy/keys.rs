@@ -68,7 +68,7 @@ const MAX_RATE_HELP: &str =
 const RATE: KeyType = KeyType::Number(0.000_001, 0.9999);
 
 /// Every key, by table.
-pub const POLICY_KEYS: [PolicyKey; 58] = [
+pub const POLICY_KEYS: [PolicyKey; 59] = [
     key("", "policy", KeyType::Integer(1, 1), "", "1", "version of the policy format"),
     key(
         "",
