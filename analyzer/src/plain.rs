@@ -125,20 +125,10 @@ fn missing(verdict: &Verdict) -> String {
     if pairs.missing_baseline + pairs.missing_candidate == 0 {
         return "Missing: no trial".to_owned();
     }
-    let causes = [
-        (pairs.unpaired_baseline, "cases only in the baseline"),
-        (pairs.unpaired_candidate, "cases only in the candidate"),
-        (pairs.incomplete, "trials with lost exchanges"),
-    ];
-    let causes: Vec<String> = causes
-        .into_iter()
-        .filter(|(number, _)| *number > 0)
-        .map(|(number, what)| format!("{number} {what}"))
-        .collect();
-    let why = if causes.is_empty() { String::new() } else { format!(": {}", causes.join(", ")) };
     format!(
-        "Missing: {} baseline and {} candidate trials have no outcome{why}",
-        pairs.missing_baseline, pairs.missing_candidate
+        "Missing: trials without an outcome: baseline {}, candidate {}",
+        pairs.no_outcome_baseline.in_words(),
+        pairs.no_outcome_candidate.in_words()
     )
 }
 
