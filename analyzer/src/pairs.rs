@@ -73,7 +73,7 @@ impl UnseenCases {
 
     /// The part with this many cases, planned and other ones in proportion.
     fn part(&self, cases: usize) -> Self {
-        let share = |number: usize| if self.cases == 0 { cases } else { number * cases / self.cases };
+        let share = |number: usize| (number * cases).checked_div(self.cases).unwrap_or(cases);
         let unattributed = self.unattributed.map(|rows| (rows * cases).checked_div(self.cases).unwrap_or(0));
         Self { cases, planned: share(self.planned), unattributed, ..*self }
     }
