@@ -1,7 +1,7 @@
 //! Sample size that approval of a build like the candidate would need (DECISION 1.6).
 //!
-//! A normal approximation gives the first guess. A bootstrap corrects it: it adds cases drawn from the observed ones
-//! and runs the real tests. The observed cases stay as they are.
+//! A normal approximation gives the first guess. The forecast corrects it: it adds cases from populations that the
+//! observed ones allow, and runs the real tests of all metrics together. The observed cases stay as they are.
 
 use crate::decide::Tests;
 use crate::metrics::Measured;
@@ -13,10 +13,16 @@ use crate::verdict::{Need, NeedAdvice, NeedOption, NeedRow};
 
 mod forecast;
 
-use forecast::{Forecast, Planned, required};
+use forecast::{Forecast, Planned, relevant};
 
-/// Planned probability of approval.
+/// Planned probability of approval, if the cases so far allow it.
 const POWER: f64 = 0.80;
+
+/// Below this probability of approval with any number of cases, none is proposed.
+const LEAST_LIMIT: f64 = 0.50;
+
+/// Share of the largest possible probability of approval that is planned where that probability is below [`POWER`].
+const PART_OF_LIMIT: f64 = 0.90;
 
 /// Largest number of cases considered; above it, approval is not reachable.
 const MOST_CASES: u64 = 50_000;
@@ -49,26 +55,34 @@ pub(crate) struct Supply {
 pub(crate) fn plan(metrics: &[Measured], tests: &Tests<'_>, supply: &Supply) -> Need {
     let trials = crate::cast::round(supply.trials).max(1);
     let planned: Vec<Planned> =
-        required(metrics).map(|metric| Planned::new(metric, tests, supply.trials, supply.have)).collect();
-    if planned.is_empty() {
+        relevant(metrics).map(|metric| Planned::new(metric, tests, supply.trials, supply.have)).collect();
+    if !planned.iter().any(|metric| metric.required) {
         return Need { detail: "no required metric could be computed".to_owned(), ..Need::default() };
     }
-    if required(metrics).any(|metric| metric.correction.is_some()) {
+    if relevant(metrics).any(|metric| metric.required && metric.correction.is_some()) {
         let detail = "labels limit this verdict, because a judge's scores decide only as far as labels correct them: label more \
                       cases in both lanes";
         return Need { trials, detail: detail.to_owned(), ..Need::default() };
     }
-    if planned.iter().any(|metric| metric.room() <= 0.0) {
-        let detail = "not reachable: the candidate looks worse than the margin allows, and more cases will not change that";
-        return Need { trials, detail: detail.to_owned(), ..Need::default() };
-    }
     let key = StreamKey::new(tests.seed, "need");
     let forecast = Forecast { planned, tests, key };
-    let guess = forecast.first_guess(POWER, None, MOST_CASES);
-    let Some((extra, predicted_approve)) = search(guess, |extra| forecast.predicted(extra, None)) else {
+    let limit = forecast.limit();
+    if limit.approve < LEAST_LIMIT {
+        let detail = format!(
+            "not reachable: with any number of cases of this kind, approval has a probability of {:.2} and a block of {:.2}, as \
+             far as these cases tell",
+            limit.approve, limit.block
+        );
+        return Need { trials, limit_approve: limit.approve, detail, ..Need::default() };
+    }
+    let guess = first_guess(&forecast, supply);
+    let power = POWER.min(PART_OF_LIMIT * limit.approve);
+    let chance = |extra| forecast.predicted(extra, None).approve;
+    let Some((extra, predicted_approve)) = search(guess, power, chance) else {
         let detail = format!("not reachable: more than {MOST_CASES} cases of this kind would be needed");
-        return Need { trials, detail, ..Need::default() };
+        return Need { trials, limit_approve: limit.approve, detail, ..Need::default() };
     };
+    let predicted_block = forecast.predicted(extra, None).block;
     let cases = supply.have + extra;
     let advice = advice(&forecast.planned, supply.trials);
     let best_trials = best_trials(&forecast, metrics, supply);
@@ -77,6 +91,8 @@ pub(crate) fn plan(metrics: &[Measured], tests: &Tests<'_>, supply: &Supply) -> 
         cases,
         trials,
         predicted_approve,
+        predicted_block,
+        limit_approve: limit.approve,
         reachable,
         options: options(&forecast, cases, supply),
         table: table(&forecast, extra, trials, best_trials, supply),
@@ -94,7 +110,7 @@ pub(crate) fn without_forecast() -> Need {
 }
 
 fn in_words(need: &Need, supply: &Supply) -> String {
-    let Need { cases, trials, predicted_approve, .. } = need;
+    let Need { cases, trials, predicted_approve, predicted_block, .. } = need;
     let what = match need.advice {
         Some(NeedAdvice::AddSessions) => {
             "; add sessions, not trials: most of the variance is between sessions"
@@ -108,17 +124,25 @@ fn in_words(need: &Need, supply: &Supply) -> String {
     };
     format!(
         "{way}about {cases} cases with {trials} trial(s) each per lane (now {}) approve with probability \
-         {predicted_approve:.2}, if the candidate is as it looks now{what}",
+         {predicted_approve:.2} and block with {predicted_block:.2}, over all effects that the cases so far allow{what}",
         supply.have
     )
 }
 
+/// Cases to add by the normal approximation.
+fn first_guess(forecast: &Forecast<'_>, supply: &Supply) -> u64 {
+    let z = z(forecast);
+    let of = |metric: &Planned| metric.guess(z, metric.variance) / metric.share.max(1e-9);
+    let cases = crate::cast::round(forecast.required().map(of).fold(1.0, f64::max));
+    cases.saturating_sub(supply.have).clamp(1, MOST_CASES)
+}
+
 /// Smallest number of cases to add that reaches the planned power, near a first guess.
-fn search(guess: u64, chance: impl Fn(u64) -> f64) -> Option<(u64, f64)> {
+fn search(guess: u64, power: f64, chance: impl Fn(u64) -> f64) -> Option<(u64, f64)> {
     let mut high = guess.max(1);
     let mut reached = chance(high);
     let mut low = 0;
-    while reached < POWER {
+    while reached < power {
         low = high;
         high = high + high / 4 + 1;
         if high > MOST_CASES {
@@ -131,7 +155,7 @@ fn search(guess: u64, chance: impl Fn(u64) -> f64) -> Option<(u64, f64)> {
         // The first guess is close, so the first step down is small.
         let step = if low == 0 { high - high / 5 - 1 } else { u64::midpoint(low, high) };
         let found = chance(step);
-        if found >= POWER {
+        if found >= power {
             (high, reached) = (step, found);
         } else {
             low = step;
@@ -143,7 +167,8 @@ fn search(guess: u64, chance: impl Fn(u64) -> f64) -> Option<(u64, f64)> {
 /// Metric that needs most cases.
 fn hardest(planned: &[Planned]) -> Option<&Planned> {
     let cases = |metric: &Planned| metric.guess(1.0, metric.variance);
-    planned.iter().filter(|metric| metric.components.is_some()).max_by(|a, b| cases(a).total_cmp(&cases(b)))
+    let known = planned.iter().filter(|metric| metric.required && metric.components.is_some());
+    known.max_by(|a, b| cases(a).total_cmp(&cases(b)))
 }
 
 fn advice(planned: &[Planned], trials: f64) -> Option<NeedAdvice> {
@@ -163,7 +188,7 @@ fn best_trials(forecast: &Forecast<'_>, metrics: &[Measured], supply: &Supply) -
     let floor = crate::cast::to_f64(metric.floor);
     let enough =
         (1..=16_u32).map(f64::from).find(|trials| metric.guess(z, metric.variance_at(*trials)) <= floor);
-    let least = required(metrics).map(|metric| metric.least).max().unwrap_or(1);
+    let least = relevant(metrics).filter(|metric| metric.required).map(|metric| metric.least).max().unwrap_or(1);
     let best = free.min(enough.unwrap_or(MOST_TRIALS)).clamp(1.0, MOST_TRIALS);
     Some(crate::cast::round(best).max(crate::cast::to_u64(least)))
 }
@@ -171,12 +196,12 @@ fn best_trials(forecast: &Forecast<'_>, metrics: &[Measured], supply: &Supply) -
 fn z(forecast: &Forecast<'_>) -> f64 {
     // Each approve test runs at alpha, so power is planned at beta / J.
     normal::quantile(1.0 - forecast.tests.alpha)
-        + normal::quantile(1.0 - (1.0 - POWER) / float(forecast.planned.len().max(1)))
+        + normal::quantile(1.0 - (1.0 - POWER) / float(forecast.required().count().max(1)))
 }
 
 /// Cases in all for other numbers of trials, if the runs show how much variance trials remove.
 fn options(forecast: &Forecast<'_>, cases: u64, supply: &Supply) -> Vec<NeedOption> {
-    let planned = &forecast.planned;
+    let planned: Vec<&Planned> = forecast.required().collect();
     if planned.iter().all(|metric| metric.components.is_none()) {
         return Vec::new();
     }
@@ -213,11 +238,13 @@ fn table(
             let extra_cases = crate::cast::round((part * crate::cast::to_f64(extra)).ceil()).max(1);
             let at = (trials_each != trials).then(|| crate::cast::to_f64(trials_each));
             let trials_added = 2 * extra_cases * trials_each;
+            let chances = forecast.predicted(extra_cases, at);
             rows.push(NeedRow {
                 extra_cases,
                 cases: supply.have + extra_cases,
                 trials: trials_each,
-                predicted_approve: forecast.predicted(extra_cases, at),
+                predicted_approve: chances.approve,
+                predicted_block: chances.block,
                 trials_added,
                 cost_usd: supply.trial_usd.map(|usd| usd * crate::cast::to_f64(trials_added)),
             });
@@ -234,12 +261,12 @@ mod tests {
     #[test]
     fn the_search_finds_the_least_number() {
         let chance = |cases: u64| if cases >= 500 { 0.9 } else { 0.1 };
-        let (cases, reached) = search(700, chance).expect("reachable");
+        let (cases, reached) = search(700, POWER, chance).expect("reachable");
         assert!((500..=515).contains(&cases), "{cases}");
         assert!(reached > 0.8);
-        assert!((500..=515).contains(&search(100, chance).expect("reachable").0));
-        assert_eq!(search(100, |_| 0.0), None);
-        assert_eq!(search(1, |_| 1.0), Some((1, 1.0)));
+        assert!((500..=515).contains(&search(100, POWER, chance).expect("reachable").0));
+        assert_eq!(search(100, POWER, |_| 0.0), None);
+        assert_eq!(search(1, POWER, |_| 1.0), Some((1, 1.0)));
     }
 
     #[test]

@@ -10,8 +10,15 @@ pub struct Need {
     pub cases: u64,
     /// Trials per case and lane that this assumes.
     pub trials: u64,
-    /// Predicted probability of approval with that many.
+    /// Predicted probability of approval with that many: power averaged over all effects that the cases so far allow
+    /// (assurance).
     pub predicted_approve: f64,
+    /// Predicted probability of a block with that many.
+    #[serde(default)]
+    pub predicted_block: f64,
+    /// Predicted probability of approval with any number of cases; 0 if nothing was predicted.
+    #[serde(default)]
+    pub limit_approve: f64,
     /// Whether more cases of this kind can lead to approval.
     #[serde(default)]
     pub reachable: bool,
@@ -54,6 +61,9 @@ pub struct NeedRow {
     pub trials: u64,
     /// Predicted probability of approval.
     pub predicted_approve: f64,
+    /// Predicted probability of a block.
+    #[serde(default)]
+    pub predicted_block: f64,
     /// Trials to add, both lanes.
     pub trials_added: u64,
     /// Cost of these trials, US dollars, at the mean cost of the existing trials.
