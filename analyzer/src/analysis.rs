@@ -11,7 +11,7 @@ use crate::policy::Policy;
 use crate::run::Run;
 use crate::stats::variance::mean;
 use crate::verdict::{
-    Decision, MetricResult, Monitoring, Need, ReasonCode, Review, RunIdentity, VERDICT_FORMAT, Verdict,
+    Decision, MetricResult, Monitoring, Need, ReasonCode, ReferencePolicyEffect, Review, RunIdentity, VERDICT_FORMAT, Verdict,
 };
 use crate::{invariants, sample_size, tools};
 
@@ -24,6 +24,7 @@ mod notes;
 mod reasons;
 mod request;
 mod secondary;
+mod since;
 #[cfg(test)]
 mod tests;
 
@@ -101,7 +102,10 @@ pub fn analyze(request: &AnalysisRequest<'_>) -> Result<Analysis, AnalyzeError> 
     let mut look = interim::look(&context);
     look.bound(&context);
     let evidence = look.evidence(&context);
-    let answer = reasons::answer(&evidence);
+    let since = since::compare(request)?;
+    let is_worse = since.as_ref().is_some_and(|since| since.effect == ReferencePolicyEffect::Blocks);
+    let own_answer = reasons::answer(&evidence);
+    let answer = if is_worse { Decision::Block } else { own_answer };
     let review = Review {
         drift: context.drift.as_ref().map(|found| found.drift.clone()),
         tools: tools::rates(&look.pairs, seed),
@@ -113,6 +117,12 @@ pub fn analyze(request: &AnalysisRequest<'_>) -> Result<Analysis, AnalyzeError> 
     let metrics = &look.measurement.metrics;
     let mut findings = explain::findings(&look.pairs, metrics, &context.checked);
     findings.extend(tools::reordered(&look.pairs));
+    let mut reasons = reasons::list(&evidence, own_answer, &need, &review, &results);
+    let worse = since.as_ref().map(since::reasons).unwrap_or_default();
+    let first = if is_worse { 0 } else { reasons.len() };
+    reasons.splice(first..first, worse);
+    let mut notes = notes::notes(&evidence, [baseline, candidate], look.look_history.as_ref());
+    notes.extend(since.as_ref().map(since::note));
     let looks =
         look.look_history.as_ref().map_or(1, |history| history.looks.last().map_or(1, |last| last.look));
     let verdict = Verdict {
@@ -120,7 +130,7 @@ pub fn analyze(request: &AnalysisRequest<'_>) -> Result<Analysis, AnalyzeError> 
         tool_version: env!("CARGO_PKG_VERSION").to_owned(),
         verdict: answer,
         looks,
-        reasons: reasons::list(&evidence, answer, &need, &review, &results),
+        reasons,
         baseline: name(baseline),
         candidate: name(candidate),
         pairs: look.counts(),
@@ -134,13 +144,14 @@ pub fn analyze(request: &AnalysisRequest<'_>) -> Result<Analysis, AnalyzeError> 
         slices: secondary::slices(&context, &look),
         review,
         need,
-        notes: notes::notes(&evidence, [baseline, candidate], look.look_history.as_ref()),
+        notes,
         monitoring: Monitoring { alpha: policy.alpha, look_history: look.look_history.clone() },
         policy_digest: policy.digest(),
         envelope: invariants::envelope_name(policy),
         corpus_digest: notes::corpus_digest(baseline, candidate, &look.pairs),
         seed,
         calibration: request.calibration.cloned(),
+        since,
     };
     let details = details(&look.pairs, metrics);
     let drift_map = context.drift.as_ref().map(|found| found.map.clone());

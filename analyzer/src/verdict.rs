@@ -17,6 +17,7 @@ mod outcome;
 #[cfg(test)]
 mod reference;
 mod sampling;
+mod since;
 mod slices;
 
 pub use calibration::{
@@ -35,6 +36,7 @@ pub use metrics::{
 pub use need::{Need, NeedAdvice, NeedOption, NeedRow};
 pub use outcome::{Agreement, EvaluatorResult, LaneAgreement, OutcomeResult, SourceCount};
 pub use sampling::{RunTiming, Sampling, SamplingUnit};
+pub use since::{ReferenceComparison, ReferenceMetric, ReferencePolicyEffect};
 pub use slices::{SliceResult, Subgroup, SubgroupSearch};
 
 /// The version of the verdict's shape.
@@ -102,6 +104,9 @@ pub struct Verdict {
     /// Error rates of the decision on sessions of the baseline, where `foreshadow calibrate` measured them.
     #[serde(default)]
     pub calibration: Option<Calibration>,
+    /// Sum of the changes since the reference build; absent where none is named.
+    #[serde(default)]
+    pub since: Option<ReferenceComparison>,
 }
 
 impl Verdict {

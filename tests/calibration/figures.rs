@@ -16,6 +16,7 @@ mod numbers;
 mod power;
 mod real;
 mod sampling;
+mod shifts;
 mod speed;
 
 /// Size of the simulation.

@@ -10,6 +10,7 @@ mod real_data;
 mod replay;
 mod sampling;
 mod score;
+mod shifts;
 mod snapshots;
 mod store;
 mod vacuity;

@@ -52,6 +52,8 @@ pub struct AnalysisRequest<'a> {
     pub monitoring: MonitoringPlan<'a>,
     /// Result of `foreshadow calibrate` on these sessions, repeated in the verdict.
     pub calibration: Option<&'a Calibration>,
+    /// Run of a reference build, to show the sum of changes since it.
+    pub reference: Option<&'a Run>,
     /// Number of cases available in all, if known.
     pub corpus_cases: Option<u64>,
     /// Whether an inconclusive verdict computes the needed sample size, which takes longer than the decision itself.
@@ -70,6 +72,7 @@ impl<'a> AnalysisRequest<'a> {
             seed,
             monitoring: MonitoringPlan::SingleLook,
             calibration: None,
+            reference: None,
             corpus_cases: None,
             forecast: true,
         }

@@ -68,7 +68,7 @@ const MAX_RATE_HELP: &str =
 const RATE: KeyType = KeyType::Number(0.000_001, 0.9999);
 
 /// Every key, by table.
-pub const POLICY_KEYS: [PolicyKey; 59] = [
+pub const POLICY_KEYS: [PolicyKey; 61] = [
     key("", "policy", KeyType::Integer(1, 1), "", "1", "version of the policy format"),
     key(
         "",
@@ -340,6 +340,22 @@ pub const POLICY_KEYS: [PolicyKey; 59] = [
         "any unit, as for session-cost",
         "1",
         "cost of one more trial",
+    ),
+    key(
+        "reference",
+        "run",
+        KeyType::Text,
+        "",
+        "none",
+        "run of a reference build; the verdict shows the sum of changes since it",
+    ),
+    key(
+        "reference",
+        "blocks",
+        KeyType::Bool,
+        "",
+        "false",
+        "whether a proven deterioration since the reference blocks; this comparison has its own level alpha",
     ),
     key("judge", "alpha", KeyType::Number(0.0001, 0.5), "probability", "0.05", "level of the lower bounds"),
     key(

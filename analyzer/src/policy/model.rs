@@ -60,6 +60,15 @@ pub struct SlicePolicy {
     pub metrics: Vec<String>,
 }
 
+/// Reference build, with which every candidate is compared besides its baseline.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct ReferencePolicy {
+    /// Location of the reference run.
+    pub run: Option<String>,
+    /// Whether a proven deterioration since the reference blocks.
+    pub blocks: bool,
+}
+
 /// Relative costs of sessions and trials, for the proposed number of trials.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct NeedPolicy {
@@ -105,6 +114,8 @@ pub struct Policy {
     pub need: NeedPolicy,
     /// Agreement with labels that a judge needs.
     pub judge: JudgePolicy,
+    /// Reference build.
+    pub reference: ReferencePolicy,
 }
 
 impl Default for Policy {
@@ -129,6 +140,7 @@ impl Default for Policy {
             traffic: None,
             need: NeedPolicy { session_cost: 1.0, trial_cost: 1.0 },
             judge: JudgePolicy::default(),
+            reference: ReferencePolicy::default(),
         }
     }
 }

@@ -16,8 +16,8 @@ mod section;
 use section::{Result, Section, bad, check_keys, missing, table_at, texts, unknown};
 
 /// Tables of the policy; the keys at the top are in [`keys::POLICY_KEYS`].
-const TABLES: [&str; 10] =
-    ["metric", "invariant", "argument", "slice", "fidelity", "need", "drift", "judge", "sampling", "traffic"];
+const TABLES: [&str; 11] =
+    ["metric", "invariant", "argument", "slice", "fidelity", "need", "drift", "judge", "sampling", "traffic", "reference"];
 
 impl Policy {
     /// Reads `policy.toml`.
@@ -87,6 +87,9 @@ fn parse(text: &str) -> Result<Policy> {
         need.session_cost = section.number("session-cost")?.unwrap_or(need.session_cost);
         need.trial_cost = section.number("trial-cost")?.unwrap_or(need.trial_cost);
     }
+    if let Some(value) = table.get("reference") {
+        read_reference(&Section::new(value, "reference", "reference")?, &mut policy)?;
+    }
     if let Some(value) = table.get("judge") {
         let section = Section::new(value, "judge", "judge")?;
         let judge = &mut policy.judge;
@@ -117,6 +120,16 @@ fn read_arguments(tools: &Table, policy: &mut Policy) -> Result<()> {
             }
         }
     }
+    Ok(())
+}
+
+fn read_reference(section: &Section<'_>, policy: &mut Policy) -> Result<()> {
+    if let Some(value) = section.table.get("run") {
+        let run = value.as_str().filter(|run| !run.is_empty());
+        let run = run.ok_or_else(|| bad(&section.at("run"), value, "the location of a run, such as \"runs/v1\""))?;
+        policy.reference.run = Some(run.to_owned());
+    }
+    policy.reference.blocks = section.flag("blocks")?.unwrap_or(false);
     Ok(())
 }
 

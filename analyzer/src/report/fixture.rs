@@ -373,6 +373,7 @@ fn verdict(
         slices: Vec::new(),
         review: Review::default(),
         calibration: None,
+        since: None,
     }
 }
 

@@ -260,6 +260,7 @@ pub(super) fn short_reason(code: ReasonCode) -> &'static str {
         ReasonCode::DiffersFromRecording => "unlike the recording",
         ReasonCode::SliceStandsOut => "some slices stand out",
         ReasonCode::ReplayLeftRecording => "left the recording",
+        ReasonCode::WorseThanReference => "worse than the reference",
         ReasonCode::ReplayUnfaithful
         | ReasonCode::ModelInputChanged
         | ReasonCode::CorpusSelected
@@ -354,6 +355,9 @@ pub(super) fn advice(code: ReasonCode, need: &Need) -> &'static str {
         ReasonCode::DiffersFromRecording => {
             "Either the build changed or the replay is inexact. Replay the current build too (--lane baseline) and compare with that."
         }
+        ReasonCode::WorseThanReference => {
+            "Each release since the reference may have lost less than its margin. Mend the sum, or name a newer reference in the policy."
+        }
         ReasonCode::SliceStandsOut => {
             "Open the sessions of the slices that stand out (see Slices), and record more of them. Name a slice in the policy to let it decide next time."
         }
@@ -369,6 +373,7 @@ pub(super) fn reason_severity(code: ReasonCode) -> Severity {
         | ReasonCode::BaselineViolatesInvariant
         | ReasonCode::AnswersChanged
         | ReasonCode::DiffersFromRecording
+        | ReasonCode::WorseThanReference
         | ReasonCode::SliceStandsOut => Severity::Warning,
         ReasonCode::Underpowered
         | ReasonCode::BaselineFails

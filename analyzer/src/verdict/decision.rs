@@ -97,6 +97,8 @@ pub enum ReasonCode {
     AnswersChanged,
     /// Remark: the candidate's trials differ from the recording that is the baseline.
     DiffersFromRecording,
+    /// Blocks, or a remark, as the policy says: a deciding metric got worse since the reference build, proven.
+    WorseThanReference,
     /// Remark: the subgroup search found slices that stand out; review them and add sessions there.
     SliceStandsOut,
 }
@@ -134,6 +136,7 @@ impl ReasonCode {
             | Self::NoPairs
             | Self::AnswersChanged
             | Self::DiffersFromRecording
+            | Self::WorseThanReference
             | Self::SliceStandsOut
             | Self::ProviderFailures
             | Self::RunsApart

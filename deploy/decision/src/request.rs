@@ -17,6 +17,8 @@ pub struct DecisionRequest {
     pub candidate: String,
     /// Location of the run with the recordings, if neither run contains them.
     pub recorded: Option<String>,
+    /// Location of the run of a reference build; without it, that of the policy, if it names one.
+    pub reference: Option<String>,
     /// Invariants, metrics, margins and alpha.
     pub policy: Policy,
     /// How often, and at how many cases, the decision looks at the data.

@@ -20,11 +20,17 @@ pub async fn decide(request: &DecisionRequest) -> Result<Analysis, DecisionError
         Some(location) => Some(run_reader::read_run(location, &request.keys, invariants).await?),
         None => None,
     };
+    let mut reference = match request.reference.as_ref().or(request.policy.reference.run.as_ref()) {
+        Some(location) => Some(run_reader::read_run(location, &request.keys, invariants).await?),
+        None => None,
+    };
     let mut runs = vec![&mut baseline, &mut candidate];
     runs.extend(recorded.as_mut());
+    runs.extend(reference.as_mut());
     analyzer::unify_effects(&mut runs);
     let mut others = vec![&mut candidate];
     others.extend(recorded.as_mut());
+    others.extend(reference.as_mut());
     analyzer::compare_arguments(&request.policy, &mut baseline, &mut others);
     comparability::check(&mut baseline, &mut candidate).map_err(DecisionError::Input)?;
     let for_thread = request.clone();
@@ -35,6 +41,7 @@ pub async fn decide(request: &DecisionRequest) -> Result<Analysis, DecisionError
             monitoring: looks.monitoring(),
             corpus_cases: looks.corpus_cases(),
             calibration: calibration.as_ref(),
+            reference: reference.as_ref(),
             ..analyzer::AnalysisRequest::new(&policy, &baseline, &candidate, seed)
         };
         let analysis = analyzer::analyze(&request_for_analyzer).map_err(DecisionError::input)?;
@@ -99,6 +106,9 @@ fn command_line(request: &DecisionRequest) -> String {
     words.extend(["--candidate".to_owned(), shell_word(&request.candidate)]);
     if let Some(recorded) = &request.recorded {
         words.extend(["--recorded".to_owned(), shell_word(recorded)]);
+    }
+    if let Some(reference) = &request.reference {
+        words.extend(["--reference".to_owned(), shell_word(reference)]);
     }
     let declared_envelope = request.policy.invariant.declared_envelope.clone();
     let mut policy = Policy::default();

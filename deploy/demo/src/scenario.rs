@@ -294,6 +294,7 @@ impl Scenario<'_> {
                 baseline: self.folder.location("runs/baseline"),
                 candidate: self.folder.location(&format!("runs/{name}")),
                 recorded: None,
+                reference: None,
                 policy: policy.clone(),
                 looks: LookPlan::Once,
                 calibration: None,

@@ -205,6 +205,7 @@ async fn replay_and_decide(
         baseline: config.run(Lane::Baseline),
         candidate: config.run(Lane::Candidate),
         recorded: None,
+        reference: None,
         policy,
         looks: LookPlan::Once,
         calibration: decision::read_calibration(config.calibration.as_deref())?,

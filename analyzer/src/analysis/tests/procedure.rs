@@ -250,3 +250,27 @@ fn bounds_never_deny_the_state_beside_them() {
     }
     assert!(worse > 20 && early > 0, "{worse} {early}");
 }
+
+#[test]
+fn ten_small_losses_are_summed_up_since_the_reference() {
+    let mut draws = Draws(ChaCha8Rng::seed_from_u64(8));
+    let mut drawn = |chance: f64| (0..200).map(|_| draws.case(chance, 4)).collect::<Vec<_>>();
+    let reference = labelled(Lane::Baseline, &drawn(0.95));
+    let runs = pair(&drawn(0.77), &drawn(0.75));
+    let decide = |text: &str| {
+        let policy = success_only(text);
+        let request = AnalysisRequest {
+            reference: Some(&reference),
+            ..AnalysisRequest::new(&policy, &runs.0, &runs.1, 1)
+        };
+        analyze(&request).expect("three runs").verdict
+    };
+    let shown = decide("");
+    assert_ne!(shown.verdict, Decision::Block);
+    let since = shown.since.as_ref().expect("a reference");
+    assert!((since.metrics[0].effect + 0.20).abs() < 0.05 && since.metrics[0].worse, "{since:?}");
+    assert!(shown.notes.iter().any(|note| note.starts_with("sum of changes since the reference build")));
+    assert_eq!(shown.reasons.last().map(|reason| reason.code), Some(ReasonCode::WorseThanReference));
+    let blocked = decide("[reference]\nblocks = true");
+    assert_eq!((blocked.verdict, codes(&blocked)[0]), (Decision::Block, ReasonCode::WorseThanReference));
+}

@@ -31,6 +31,10 @@ pub(crate) struct Args {
     /// Run with the recordings, if neither run contains them.
     #[arg(long, value_name = "RUN")]
     recorded: Option<String>,
+    /// Run of a reference build: the verdict shows the sum of changes since it, and blocks on it if the policy says so
+    /// [default: that of the policy].
+    #[arg(long, value_name = "RUN")]
+    reference: Option<String>,
     /// Policy: invariants that block, metrics that approval needs, margins [default: the documented policy].
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
@@ -81,6 +85,7 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Fai
         baseline: args.baseline,
         candidate: args.candidate,
         recorded: args.recorded,
+        reference: args.reference,
         policy,
         looks: match (args.looks, args.anytime) {
             (_, true) => LookPlan::Anytime,
