@@ -1,7 +1,7 @@
 //! Plain words for what a verdict found: what was compared, and what each metric says.
 
 use crate::format;
-use crate::verdict::{FidelityCounts, MetricResult, ReasonCode, Unit, Verdict};
+use crate::verdict::{LaneMisses, MetricResult, NoOutcome, ReasonCode, Unit, Verdict};
 
 /// What a metric found, with its name in parentheses: `issue_refund made more than once: 0.0 % → 56.3 % of trials
 /// (effects.duplicated)`.
@@ -125,37 +125,53 @@ fn missing(verdict: &Verdict) -> String {
     if pairs.missing_baseline + pairs.missing_candidate == 0 {
         return "Missing: no trial".to_owned();
     }
+    let lane = |number: u64, causes: &NoOutcome| {
+        if causes.total() == 0 { number.to_string() } else { causes.in_words() }
+    };
     format!(
         "Missing: trials without an outcome: baseline {}, candidate {}",
-        pairs.no_outcome_baseline.in_words(),
-        pairs.no_outcome_candidate.in_words()
+        lane(pairs.missing_baseline, &pairs.no_outcome_baseline),
+        lane(pairs.missing_candidate, &pairs.no_outcome_candidate)
     )
 }
 
 fn tested(verdict: &Verdict) -> String {
     let counts = verdict.fidelity.unwrap_or_default();
-    let FidelityCounts { exact, normalised, derived, live, faulted, missed } = counts;
-    let all = exact + normalised + derived + live + faulted + missed;
-    if all == 0 {
-        return "Tested: the trials as they were imported; nothing was replayed".to_owned();
-    }
-    let share = 100.0 * crate::cast::to_f64(missed) / crate::cast::to_f64(all);
     let parts = [
-        (exact, "as recorded"),
-        (normalised, "as recorded after normalisation"),
-        (derived, "derived"),
-        (live, "live"),
-        (faulted, "with an injected fault"),
+        (counts.exact, "as recorded"),
+        (counts.normalised, "as recorded after normalisation"),
+        (counts.derived, "derived"),
+        (counts.live, "live"),
+        (counts.faulted, "with an injected fault"),
     ];
     let parts: Vec<String> = parts
         .into_iter()
         .filter(|(number, _)| *number > 0)
         .map(|(number, how)| format!("{number} {how}"))
         .collect();
+    if parts.is_empty() && counts.missed == 0 {
+        return "Tested: the trials as they were imported; nothing was replayed".to_owned();
+    }
     let answered = if parts.is_empty() { "none".to_owned() } else { parts.join(", ") };
-    format!(
-        "Tested: of {all} calls of both builds, answered {answered}; {missed} ({share:.1} %) not answered"
-    )
+    let not_answered = if counts.missed == 0 { "every call was answered".to_owned() } else { misses(verdict) };
+    format!("Tested: replayed trials; answers {answered}; {not_answered}")
+}
+
+/// Calls without an answer, by lane and kind.
+fn misses(verdict: &Verdict) -> String {
+    let share = |missed: u64, all: u64, what: &str| {
+        let percent = 100.0 * crate::cast::to_f64(missed) / crate::cast::to_f64(all.max(1));
+        (missed > 0).then(|| format!("{missed} of {all} {what} calls ({percent:.1} %)"))
+    };
+    let lane = |lane: &LaneMisses| {
+        let tool = share(lane.tool_calls_missed, lane.tool_calls, "tool");
+        let model = share(lane.model_calls_missed, lane.model_calls, "model");
+        let missed: Vec<String> = [tool, model].into_iter().flatten().collect();
+        let missed = if missed.is_empty() { "none".to_owned() } else { missed.join(" and ") };
+        format!("{} {missed}", lane.lane)
+    };
+    let lanes = verdict.misses.iter().flat_map(|misses| &misses.lanes);
+    format!("not answered: {}", lanes.map(lane).collect::<Vec<_>>().join(", "))
 }
 
 #[cfg(test)]

@@ -13,4 +13,5 @@ mod score;
 mod shifts;
 mod snapshots;
 mod store;
+mod terminal;
 mod vacuity;

@@ -242,8 +242,20 @@ impl RankedCase<'_> {
     fn findings(&self) -> Vec<FindingView> {
         let mut seen = BTreeSet::new();
         let distinct =
-            self.findings.iter().filter(|finding| seen.insert((&finding.subject, &finding.detail)));
-        distinct.take(FINDINGS_LISTED).map(|finding| finding_view(finding)).collect()
+            self.findings.iter().copied().filter(|finding| seen.insert((&finding.subject, &finding.detail)));
+        // Writes that differ are listed once, under the first metric that counts them.
+        let mut described = BTreeSet::new();
+        let view = |finding: &Finding| {
+            let seen = finding.examples.iter().find(|example| example.lane == "candidate");
+            let seen = seen.map_or("", |example| example.detail.as_str());
+            let again = !seen.is_empty() && !described.insert(seen.to_owned());
+            let numbers = finding.detail.strip_suffix(seen).and_then(|detail| detail.strip_suffix(": "));
+            match numbers.filter(|_| again) {
+                Some(numbers) => finding_view(&finding.subject, &format!("{numbers}: the same")),
+                None => finding_view(&finding.subject, &finding.detail),
+            }
+        };
+        distinct.take(FINDINGS_LISTED).map(view).collect()
     }
 
     fn view(
@@ -288,10 +300,10 @@ fn write_change_view(change: &CaseWriteChange) -> WriteChangeView {
     }
 }
 
-fn finding_view(finding: &Finding) -> FindingView {
+fn finding_view(subject: &str, detail: &str) -> FindingView {
     FindingView {
-        subject: escape::name(&finding.subject),
-        detail: escape::visible(&escape::shortened(&finding.detail, escape::MAX_TEXT_CHARS)),
+        subject: escape::name(subject),
+        detail: escape::visible(&escape::shortened(detail, escape::MAX_TEXT_CHARS)),
     }
 }
 

@@ -11,7 +11,7 @@ use super::{escape, number, tool_table, trials, wording};
 use crate::analysis::Analysis;
 use crate::cast;
 use crate::finding::Finding;
-use crate::format;
+use crate::{format, plain};
 use crate::run::Run;
 use crate::verdict::{Decision, MetricResult, MetricState, Reason, ReasonCode, Verdict};
 
@@ -58,16 +58,12 @@ fn headline(verdict: &Verdict, meta: &ReportMeta, lines: &mut Vec<String>) {
     lines.push(String::new());
     lines.push(format!("**{}**", escape::markdown(&wording::why(verdict))));
     lines.push(String::new());
-    let compared = format!(
-        "Candidate {} against baseline {}: {} paired, {} + {} trials.",
-        escape::markdown(&escape::name(&verdict.candidate.build)),
-        escape::markdown(&escape::name(&verdict.baseline.build)),
-        number::counted(verdict.pairs.paired, "case", "cases"),
-        number::count(verdict.pairs.trials_baseline),
-        number::count(verdict.pairs.trials_candidate),
-    );
-    let title = escape::markdown(&escape::name(&meta.title));
-    lines.push(if title.is_empty() { compared } else { format!("{title}. {compared}") });
+    if !meta.title.is_empty() {
+        lines.extend([escape::markdown(&escape::name(&meta.title)), String::new()]);
+    }
+    for line in plain::comparison_lines(verdict) {
+        lines.push(format!("- {}", escape::markdown(&escape::name(&line))));
+    }
     if let Some(need) = wording::sample_size(verdict) {
         lines.extend([String::new(), format!("**Sample size for approval:** {}", escape::markdown(&need))]);
     }
@@ -206,7 +202,11 @@ fn list(reasons: &[&Reason], lines: &mut Vec<String>) {
 
 fn worst_cases(analysis: &Analysis, lines: &mut Vec<String>) {
     let mut seen = BTreeSet::new();
+    // Cases of the first reason, if it has any.
+    let first = analysis.verdict.reasons.first().and_then(|reason| reason.metric.as_deref());
+    let has_own = analysis.findings.iter().any(|finding| Some(finding.subject.as_str()) == first);
     let worst: Vec<&Finding> = (analysis.findings.iter())
+        .filter(|finding| !has_own || Some(finding.subject.as_str()) == first)
         .filter(|finding| seen.insert(finding.case.as_str()))
         .take(CASES_LISTED)
         .collect();
@@ -265,7 +265,9 @@ mod tests {
 
                 **Successful trials: 90.0 % → 57.0 % (success) over 3 cases, tolerated -5.0 points.**
 
-                Candidate cand against baseline base: 3 cases paired, 3 + 3 trials.
+                - Compared: 3 of 3 cases with 3 baseline and 3 candidate trials; cand against base; success is decided by labels (3 cases)
+                - Missing: no trial
+                - Tested: of 11 calls of both builds, answered 10 as recorded; 1 (9.1 %) not answered
 
                 | | metric | baseline | candidate | effect (+ is better) | interval | margin | state |
                 |---|---|---:|---:|---:|---:|---:|---|
@@ -297,7 +299,7 @@ mod tests {
 
                 <details><summary>Worst cases</summary>
 
-                - **three** (idempotency): duplicated write: refund 2 times with order 7, 20 USD
+                - **three** (success): duplicated write: refund 2 times with order 7, 20 USD
                 - … more in `report.html`
 
                 </details>
@@ -318,7 +320,9 @@ mod tests {
 
                 **Successful trials: 90.0 % → 57.0 % (success) stays within its margin, tested over 3 cases.**
 
-                Candidate cand against baseline base: 3 cases paired, 3 + 3 trials.
+                - Compared: 3 of 3 cases with 3 baseline and 3 candidate trials; cand against base; success is decided by labels (3 cases)
+                - Missing: no trial
+                - Tested: of 11 calls of both builds, answered 10 as recorded; 1 (9.1 %) not answered
 
                 | | metric | baseline | candidate | effect (+ is better) | interval | margin | state |
                 |---|---|---:|---:|---:|---:|---:|---|
@@ -350,7 +354,7 @@ mod tests {
 
                 <details><summary>Worst cases</summary>
 
-                - **three** (idempotency): duplicated write: refund 2 times with order 7, 20 USD
+                - **three** (success): duplicated write: refund 2 times with order 7, 20 USD
                 - … more in `report.html`
 
                 </details>
@@ -371,7 +375,9 @@ mod tests {
 
                 **Success fell by 33.0 points order 7, 20 USD.**
 
-                Candidate cand against baseline base: 3 cases paired, 3 + 3 trials.
+                - Compared: 3 of 3 cases with 3 baseline and 3 candidate trials; cand against base; success is decided by labels (3 cases)
+                - Missing: no trial
+                - Tested: of 11 calls of both builds, answered 10 as recorded; 1 (9.1 %) not answered
 
                 **Sample size for approval:** 300 cases in all, 2 trials each per lane. Predicted probability of approval: 80.0 %.
 
@@ -401,7 +407,7 @@ mod tests {
 
                 <details><summary>Worst cases</summary>
 
-                - **three** (idempotency): duplicated write: refund 2 times with order 7, 20 USD
+                - **three** (success): duplicated write: refund 2 times with order 7, 20 USD
                 - … more in `report.html`
 
                 </details>

@@ -84,7 +84,7 @@ pub(in crate::report) fn summary(verdict: &Verdict, cases: &CaseList, meta: &Rep
         consequence: wording::consequence(verdict.verdict),
         facts: facts(verdict),
         reasons: verdict.reasons.iter().map(reason_view).collect(),
-        worst_cases: worst_cases(cases),
+        worst_cases: worst_cases(verdict, cases),
         advice: advice(verdict),
         sample_size: SampleSizeView {
             sentence: wording::sample_size(verdict),
@@ -198,9 +198,17 @@ fn reason_view(reason: &Reason) -> ReasonView {
     }
 }
 
-fn worst_cases(cases: &CaseList) -> Vec<WorstCase> {
-    let with_finding = cases.cases.iter().filter_map(|case| Some((case, case.findings.first()?)));
-    with_finding
+/// The worst cases of the first reason; none if it is not about a metric or an invariant.
+fn worst_cases(verdict: &Verdict, cases: &CaseList) -> Vec<WorstCase> {
+    let Some(subject) = verdict.reasons.first().and_then(|reason| reason.metric.as_deref()) else {
+        return Vec::new();
+    };
+    let subject = escape::name(subject);
+    let of_reason = cases
+        .cases
+        .iter()
+        .filter_map(|case| Some((case, case.findings.iter().find(|finding| finding.subject == subject)?)));
+    of_reason
         .take(WORST_CASES_LISTED)
         .map(|(case, finding)| WorstCase {
             case: case.case.clone(),
