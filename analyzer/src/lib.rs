@@ -51,7 +51,7 @@ pub use embedding::{AnswerEmbedding, EmbeddingError};
 pub use equality::compare_arguments;
 pub use finding::{Example, FINDINGS_PER_SUBJECT, Finding};
 pub use format::{escape_control, format_effect, metric_cells, verdict_sentence};
-pub use plain::comparison_lines;
+pub use plain::{comparison_lines, is_in_comparison};
 pub use policy::{Policy, PolicyError};
 pub use run::{ComparedArguments, Run, ToolCall, TrialRecord, UserTurn, unify_effects};
 pub use schedule::{planned_order, seeded_order};

@@ -91,6 +91,12 @@ pub fn comparison_lines(verdict: &Verdict) -> [String; 3] {
     [compared(verdict), missing(verdict), tested(verdict)]
 }
 
+/// Whether the three lines say what this note says.
+#[must_use]
+pub fn is_in_comparison(note: &str) -> bool {
+    note.starts_with("success comes from: ")
+}
+
 fn compared(verdict: &Verdict) -> String {
     let pairs = &verdict.pairs;
     let sources: Vec<String> =
@@ -153,7 +159,8 @@ fn tested(verdict: &Verdict) -> String {
         return "Tested: the trials as they were imported; nothing was replayed".to_owned();
     }
     let answered = if parts.is_empty() { "none".to_owned() } else { parts.join(", ") };
-    let not_answered = if counts.missed == 0 { "every call was answered".to_owned() } else { misses(verdict) };
+    let not_answered =
+        if counts.missed == 0 { "every call was answered".to_owned() } else { misses(verdict) };
     format!("Tested: replayed trials; answers {answered}; {not_answered}")
 }
 

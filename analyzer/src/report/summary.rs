@@ -11,9 +11,9 @@ use super::{escape, number, tool_table, trials, wording};
 use crate::analysis::Analysis;
 use crate::cast;
 use crate::finding::Finding;
-use crate::{format, plain};
 use crate::run::Run;
 use crate::verdict::{Decision, MetricResult, MetricState, Reason, ReasonCode, Verdict};
+use crate::{format, plain};
 
 /// Reasons listed.
 const REASONS_LISTED: usize = 6;
@@ -232,7 +232,7 @@ fn worst_cases(analysis: &Analysis, lines: &mut Vec<String>) {
 
 fn footer(verdict: &Verdict, lines: &mut Vec<String>) {
     lines.push(String::new());
-    for note in &verdict.notes {
+    for note in verdict.notes.iter().filter(|note| !plain::is_in_comparison(note)) {
         lines.extend([format!("> {}", escape::markdown(note)), String::new()]);
     }
     lines.push(format!(
@@ -267,7 +267,7 @@ mod tests {
 
                 - Compared: 3 of 3 cases with 3 baseline and 3 candidate trials; cand against base; success is decided by labels (3 cases)
                 - Missing: no trial
-                - Tested: of 11 calls of both builds, answered 10 as recorded; 1 (9.1 %) not answered
+                - Tested: replayed trials; answers 10 as recorded; not answered: 
 
                 | | metric | baseline | candidate | effect (+ is better) | interval | margin | state |
                 |---|---|---:|---:|---:|---:|---:|---|
@@ -322,7 +322,7 @@ mod tests {
 
                 - Compared: 3 of 3 cases with 3 baseline and 3 candidate trials; cand against base; success is decided by labels (3 cases)
                 - Missing: no trial
-                - Tested: of 11 calls of both builds, answered 10 as recorded; 1 (9.1 %) not answered
+                - Tested: replayed trials; answers 10 as recorded; not answered: 
 
                 | | metric | baseline | candidate | effect (+ is better) | interval | margin | state |
                 |---|---|---:|---:|---:|---:|---:|---|
@@ -377,7 +377,7 @@ mod tests {
 
                 - Compared: 3 of 3 cases with 3 baseline and 3 candidate trials; cand against base; success is decided by labels (3 cases)
                 - Missing: no trial
-                - Tested: of 11 calls of both builds, answered 10 as recorded; 1 (9.1 %) not answered
+                - Tested: replayed trials; answers 10 as recorded; not answered: 
 
                 **Sample size for approval:** 300 cases in all, 2 trials each per lane. Predicted probability of approval: 80.0 %.
 

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use analyzer::verdict::{MetricResult, MetricState, Verdict};
 use analyzer::{
-    Analysis, Decision, Finding, comparison_lines, escape_control, metric_cells, verdict_sentence,
+    Analysis, Decision, Finding, comparison_lines, escape_control, is_in_comparison, metric_cells,
+    verdict_sentence,
 };
 
 use crate::console::Console;
@@ -38,8 +39,7 @@ pub(crate) fn show(analysis: &Analysis, out: &Path, console: &Console) {
             result.violations_baseline
         )));
     }
-    // The first line says where success comes from.
-    for note in verdict.notes.iter().filter(|note| !note.starts_with("success comes from: ")) {
+    for note in verdict.notes.iter().filter(|note| !is_in_comparison(note)) {
         console.line(format!("note: {}", escape_control(note)));
     }
     console.line("");
@@ -92,5 +92,4 @@ fn table(metrics: &[MetricResult], console: &Console) {
         console.line(if is_worse { console.paint(&line, "31") } else { line });
         console.line(format!("  {state}: bounds {bounds}, tolerated {margin}, {} cases", metric.cases));
     }
-    console.line("");
 }

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::plain;
 use crate::report::cases::CaseList;
 use crate::report::input::ReportMeta;
 use crate::report::severity::Severity;
@@ -22,6 +23,8 @@ pub(in crate::report) struct SummarySection {
     pub(in crate::report) also: Vec<String>,
     pub(in crate::report) consequence: &'static str,
     pub(in crate::report) facts: Vec<Fact>,
+    /// What was compared, what was missing and why, and what was tested.
+    pub(in crate::report) comparison: Vec<String>,
     pub(in crate::report) reasons: Vec<ReasonView>,
     pub(in crate::report) worst_cases: Vec<WorstCase>,
     /// Next steps, the most important first.
@@ -83,6 +86,7 @@ pub(in crate::report) fn summary(verdict: &Verdict, cases: &CaseList, meta: &Rep
         also: also(verdict),
         consequence: wording::consequence(verdict.verdict),
         facts: facts(verdict),
+        comparison: plain::comparison_lines(verdict).iter().map(|line| escape::visible(line)).collect(),
         reasons: verdict.reasons.iter().map(reason_view).collect(),
         worst_cases: worst_cases(verdict, cases),
         advice: advice(verdict),
@@ -91,7 +95,10 @@ pub(in crate::report) fn summary(verdict: &Verdict, cases: &CaseList, meta: &Rep
             designs: designs(verdict),
             forecast: forecast(verdict),
         },
-        notes: verdict.notes.iter().map(|note| escape::visible(note)).collect(),
+        notes: (verdict.notes.iter())
+            .filter(|note| !plain::is_in_comparison(note))
+            .map(|note| escape::visible(note))
+            .collect(),
     }
 }
 

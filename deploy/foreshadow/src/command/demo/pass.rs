@@ -82,10 +82,11 @@ fn show_event(event: &DemoEvent<'_>, bar: &mut Option<ProgressBar>, console: &Co
             console.line(format!("   {} ({seconds:.1} s)", recording_text(counts)));
         }
         DemoEvent::ReplaysStarted { trials } => {
-            console.line(format!(
-                "\n2. Replay: each session {trials} times against each build. Tools answer from the recording,"
-            ));
-            console.line("   one payment response in ten is lost on the way, and no write is executed.");
+            let text = format!(
+                "\n2. Replay: each session {trials} times against each build. Tools answer from the recording, one payment \
+                 response in ten is lost on the way, and no write is executed."
+            );
+            console.hanging(text, 3);
         }
         DemoEvent::BuildStarted { name, trials } => {
             *bar = Some(console.progress(&format!("replaying {name}"), u64::from(*trials)));
