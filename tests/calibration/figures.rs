@@ -10,6 +10,7 @@ mod approve;
 mod baselines;
 mod block;
 mod determinism;
+mod fidelity;
 mod judge;
 mod kernel;
 mod numbers;

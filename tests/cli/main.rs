@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod encrypted;
+mod equality;
 mod gate;
 mod imports;
 mod invariants;

@@ -2,9 +2,11 @@
 //!
 //! One tolerant type reads all formats. Fields that only some have (requestor, error, timestamp) are optional.
 
+use schemas::canonical::{canonical, canonical_text};
 use schemas::exchange::Usage;
 use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::file::ImportFile;
 use super::skipped::SkippedItem;
@@ -42,14 +44,15 @@ struct ChatToolCall {
     id: Option<String>,
     function: Option<ChatFunction>,
     name: Option<String>,
-    arguments: Value,
+    /// The text as written: a [`Value`] would round long numbers.
+    arguments: Option<Box<RawValue>>,
 }
 
 #[derive(Debug, Deserialize)]
 struct ChatFunction {
     name: String,
     #[serde(default)]
-    arguments: Value,
+    arguments: Option<Box<RawValue>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -158,19 +161,23 @@ impl ChatToolCall {
                 detail: "expected the name of the tool, found nothing".to_owned(),
             });
         };
-        let arguments = match arguments {
-            Value::Null => String::new(),
-            Value::String(text) => text,
-            other @ (Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_)) => {
-                other.to_string()
-            }
-        };
+        let arguments = arguments.as_deref().map(RawValue::get).map(arguments_text).unwrap_or_default();
         Ok(TranscriptToolCall {
             id: self.id.filter(|id| !id.is_empty()),
             tool,
             arguments,
             redactions: Vec::new(),
         })
+    }
+}
+
+/// Arguments as a client sends them: those in a string as they are, others without white space.
+fn arguments_text(written: &str) -> String {
+    match serde_json::from_str::<Value>(written) {
+        Ok(Value::String(text)) => text,
+        // A value that has lost a digit is not what was written.
+        Ok(value) if canonical_text(written).is_none_or(|text| text == canonical(&value)) => value.to_string(),
+        Ok(_) | Err(_) => written.to_owned(),
     }
 }
 
@@ -269,4 +276,17 @@ const ROUNDING: f64 = 1e-6;
 /// Whether a reward is a success: tau-bench and tau2-bench require 1, up to rounding.
 pub(super) fn is_success(reward: f64) -> bool {
     reward >= 1.0 - ROUNDING
+}
+
+#[cfg(test)]
+mod tests {
+    use super::arguments_text;
+
+    #[test]
+    fn arguments_keep_every_digit() {
+        assert_eq!(arguments_text(r#""{\"a\": 1}""#), r#"{"a": 1}"#);
+        assert_eq!(arguments_text(r#"{ "b": 1, "a": null }"#), r#"{"b":1,"a":null}"#);
+        let long = r#"{"order": 18446744073709551617}"#;
+        assert_eq!(arguments_text(long), long);
+    }
 }

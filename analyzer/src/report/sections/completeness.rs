@@ -71,7 +71,7 @@ fn fidelity(input: &ReportInput<'_>) -> FidelityView {
     FidelityView {
         rows: vec![
             row("exact", "recorded with the same arguments", |lane| lane.exact),
-            row("normalised", "recorded with the same arguments but for ids, times and spelling", |lane| {
+            row("normalised", "recorded with arguments that are declared equal, or for a read with the same but for spelling", |lane| {
                 lane.normalised
             }),
             row("derived", "answered without a matching recording", |lane| lane.derived),
