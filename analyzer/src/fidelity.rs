@@ -100,10 +100,15 @@ fn judge_misses(policy: &Policy, pairs: &Pairs<'_>, seed: u64, fidelity: &mut Fi
         };
         fidelity.notes.push(format!(
             "{:.1} % of baseline and {:.1} % of candidate trials have a call that the recording could not answer (p {} for equal \
-             shares); these trials count as missing, once against the candidate and once for it",
+             shares); these trials count as missing, {}",
             share(&lanes[0]),
             share(&lanes[1]),
-            crate::format::p_value(p)
+            crate::format::p_value(p),
+            if pairs.counts_misses_alike() {
+                "and as they are rare, alike in both lanes: once all as bad, once all as good"
+            } else {
+                "once against the candidate and once for it"
+            }
         ));
     }
     calls.truncate(LISTED);

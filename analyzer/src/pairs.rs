@@ -9,7 +9,12 @@ use schemas::trial::{Lane, TrialEnding};
 
 use crate::run::{Run, TrialRecord};
 use crate::stats::stream::StreamKey;
+use crate::stats::variance::float;
 use crate::verdict::{NoOutcome, PairCounts};
+
+/// Largest share of the trials of both lanes whose misses count as rare: the smallest default margin, so that what both lanes
+/// lack cannot hide a change beyond it.
+const RARE_MISSES: f64 = 0.02;
 
 /// Trials of one case in one run.
 #[derive(Debug, Clone, Default)]
@@ -218,6 +223,20 @@ impl<'a> Pairs<'a> {
         let unseen = UnseenCases::default();
         let counts = count(&cases, unseen);
         Ok(Self { cases, unseen, counts })
+    }
+
+    /// Whether trials with a missed answer count the same in both lanes: once all as bad, once all as good.
+    ///
+    /// Both builds ask the same world, so where misses are rare, the ones that both have say nothing about their
+    /// difference, and the excess of one lane still counts against it and for it. Otherwise they count as other missing
+    /// trials do: those of the one lane as bad while those of the other are good.
+    pub(crate) fn counts_misses_alike(&self) -> bool {
+        let (mut all, mut missed) = (0_usize, 0_usize);
+        for record in self.trials() {
+            all += 1;
+            missed += usize::from(record.first_miss().is_some());
+        }
+        float(missed) <= RARE_MISSES * float(all)
     }
 
     /// Keeps only these cases, plus `unseen` planned cases that neither run has.

@@ -82,13 +82,20 @@ pub(crate) struct Scalar<F> {
 struct Values {
     known: Vec<f64>,
     missing: usize,
+    /// Trials that are missing because the recording could not answer one of their calls.
+    missed: usize,
 }
 
 impl Values {
+    fn lacking(&self) -> usize {
+        self.missing + self.missed
+    }
+
     /// Values with every missing one filled in, ascending, so that the numbers of the trials do not matter.
-    fn filled(&self, fill: f64) -> Vec<f64> {
+    fn filled(&self, fill: f64, missed: f64) -> Vec<f64> {
         let mut values = self.known.clone();
         values.extend(std::iter::repeat_n(fill, self.missing));
+        values.extend(std::iter::repeat_n(missed, self.missed));
         values.sort_by(f64::total_cmp);
         values
     }
@@ -138,14 +145,20 @@ where
     }
     let unseen = setting.pairs.unseen;
     let missing = unseen.trials()
-        + cases.iter().map(|(_, baseline, candidate)| baseline.missing + candidate.missing).sum::<usize>();
+        + cases
+            .iter()
+            .map(|(_, baseline, candidate)| baseline.lacking() + candidate.lacking())
+            .sum::<usize>();
     if !scalar.bounded {
         measured.left_out = missing;
     } else if missing > 0 {
         let bad = if scalar.more_is_better { 0.0 } else { scalar.most };
+        let misses_alike = setting.pairs.counts_misses_alike();
         let mut fill = |baseline_fill: f64, candidate_fill: f64| {
+            let missed = if misses_alike { candidate_fill } else { baseline_fill };
             let filled = cases.iter().map(|(place, baseline, candidate)| {
-                (*place, baseline.filled(baseline_fill), candidate.filled(candidate_fill))
+                let before = baseline.filled(baseline_fill, missed);
+                (*place, before, candidate.filled(candidate_fill, candidate_fill))
             });
             // Planned cases without trials come after the last case; all are alike.
             let place = setting.pairs.cases.len();
@@ -173,11 +186,11 @@ fn values<F>(case: &PairedCase<'_>, arm: &Arm<'_>, scalar: &Scalar<F>) -> Values
 where
     F: Fn(&PairedCase<'_>, &TrialRecord) -> Score,
 {
-    let mut values = Values { known: Vec::new(), missing: 0 };
+    let mut values = Values::default();
     let mut applies = arm.trials.is_empty();
     for record in &arm.trials {
         match (scalar.score)(case, record) {
-            Score::Known(_) if record.first_miss().is_some() => values.missing += 1,
+            Score::Known(_) if record.first_miss().is_some() => values.missed += 1,
             Score::Known(value) | Score::Fact(value) => values.known.push(value),
             Score::Missing => values.missing += 1,
             Score::Absent => continue,

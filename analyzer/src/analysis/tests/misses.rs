@@ -128,3 +128,30 @@ fn a_violation_is_a_fact_only_before_the_first_miss() {
     let verdict = with(&refund_twice, 4);
     assert_eq!((verdict.verdict, codes(&verdict)[0]), (Decision::Block, ReasonCode::InvariantViolated));
 }
+
+#[test]
+fn rare_misses_that_both_lanes_have_do_not_prevent_an_approval() {
+    let spoil = |run: &mut Run, cases: &[&str]| {
+        let chosen = |record: &&mut TrialRecord| {
+            record.trial.trial == 0 && cases.iter().any(|case| record.trial.case.as_str().ends_with(case))
+        };
+        run.trials.iter_mut().filter(chosen).for_each(|record| miss(record, 1, 39));
+    };
+    let (mut before, mut after) = (perfect(Lane::Baseline, 100), perfect(Lane::Candidate, 100));
+    spoil(&mut before, &["07", "18", "29", "31"]);
+    spoil(&mut after, &["07", "18", "29", "32"]);
+    let verdict = default(&before, &after);
+    assert_eq!(verdict.verdict, Decision::Approve, "{:?}", verdict.reasons);
+    assert!(
+        verdict.notes.iter().any(|note| note.contains("rare, alike in both lanes")),
+        "{:?}",
+        verdict.notes
+    );
+    // One trial in three of both lanes: too many to know what they hide.
+    let every = |run: &mut Run| {
+        run.trials.iter_mut().filter(|record| record.trial.trial == 0).for_each(|record| miss(record, 1, 39))
+    };
+    every(&mut before);
+    every(&mut after);
+    assert_eq!(default(&before, &after).verdict, Decision::Inconclusive);
+}
