@@ -156,7 +156,7 @@ fn check_one(
     if after_miss > 0 {
         let detail = format!(
             "{after_miss} candidate trials break invariant {name} only after a call that the recording could not answer, \
-             which shows nothing about the build; replay them with an answer to that call"
+             which may be caused by the error that they got; the notes name the missed calls"
         );
         checked.caveats.push(Caveat { name, why: CaveatKind::Unchecked, detail });
     }
