@@ -45,15 +45,10 @@ fn prepare(folder: &Path, agent: &ScriptedServer, providers: [&ScriptedServer; 2
         let text = format!(
             "candidate = 1\nkind = \"http\"\nbuild = \"{name}\"\n[http]\nurl = \"http://{agent}/chat\"\n\
              body = {{ input = \"{{{{input}}}}\", model = \"{{{{model_url}}}}\" }}\nanswer = \"/reply\"\n\
-             [probe]\nurl = \"http://{agent}/healthz\"\n[model]\nupstream = \"http://{provider}/v1\"\nidentify = true\n\
+             [probe]\nurl = \"http://{provider}/healthz\"\n[model]\nupstream = \"http://{provider}/v1\"\nidentify = true\n\
              retry = {{ attempts = 2, pause = \"1ms\" }}\n{more}",
             agent = agent.address,
             provider = provider.address
-        );
-        // The page of the probe is answered like a turn, so the probe asks the provider's own page instead.
-        let text = text.replace(
-            &format!("url = \"http://{}/healthz\"", agent.address),
-            &format!("url = \"http://{}/healthz\"", provider.address),
         );
         std::fs::write(folder.join(format!("{name}.toml")), text).expect("writes");
     }
@@ -72,7 +67,20 @@ fn provider(script: impl Fn(&ScriptedRequest) -> Reply + Send + Sync + 'static) 
 fn replay(folder: &Path, lane: &str, more: &[&str]) -> Output {
     let candidate = format!("{lane}.toml");
     let args = ["--json", "replay", "--store", "store", "--candidate", &candidate, "--run", lane];
-    let rest = ["--lane", lane, "--model", "live", "--trials", "1", "--sessions", "40", "--delay-scale", "0"];
+    let rest = [
+        "--lane",
+        lane,
+        "--model",
+        "live",
+        "--trials",
+        "1",
+        "--sessions",
+        "40",
+        "--concurrency",
+        "1",
+        "--delay-scale",
+        "0",
+    ];
     binary::run(folder, &[&args[..], &rest[..], more].concat())
 }
 
@@ -81,6 +89,10 @@ fn analyze(folder: &Path, more: &[&str]) -> (Option<i32>, Value) {
     let output = binary::run(folder, &[&args[..], more].concat());
     let verdict = serde_json::from_slice(&output.stdout);
     (output.status.code(), verdict.unwrap_or_else(|error| panic!("{error}: {}", printed(&output))))
+}
+
+fn has_reason(verdict: &Value, code: &str) -> bool {
+    verdict["reasons"].as_array().is_some_and(|reasons| reasons.iter().any(|reason| reason["code"] == code))
 }
 
 fn json(output: &Output) -> Value {
@@ -126,7 +138,7 @@ fn three_in_ten_trials_of_one_lane_lost_to_the_provider_neither_block_nor_approv
         std::fs::write(folder.join("policy.toml"), policy).expect("writes");
         let (code, verdict) = analyze(folder, &["--policy", "policy.toml"]);
         assert_eq!(code, Some(4), "{on_error:?}: {}", verdict["reasons"]);
-        assert_eq!(verdict["reasons"][0]["code"], "provider_failures", "{}", verdict["reasons"]);
+        assert!(has_reason(&verdict, "provider_failures"), "{}", verdict["reasons"]);
         assert_eq!(verdict["pairs"]["no_outcome_candidate"]["infrastructure"].as_u64(), Some(lost));
         assert_eq!(verdict["invariants"][0]["violations"], 0, "an apology for the provider is no violation");
     }
@@ -155,7 +167,7 @@ fn a_provider_that_is_down_stops_replay_and_gate_and_approves_nothing() {
     // What ran is compared, and nothing of it is shown.
     let (code, verdict) = analyze(folder, &[]);
     assert_eq!(code, Some(4), "{}", verdict["reasons"]);
-    assert_eq!(verdict["reasons"][0]["code"], "provider_failures");
+    assert!(has_reason(&verdict, "provider_failures"), "{}", verdict["reasons"]);
 
     // The gate stops too, with both lanes.
     let text = "[gate]\nstore = \"store\"\nbaseline = \"baseline.toml\"\ncandidate = \"candidate.toml\"\nruns = \"runs\"\n\
@@ -186,10 +198,7 @@ fn a_provider_that_is_down_stops_replay_and_gate_and_approves_nothing() {
     assert_eq!(json(&replay(folder, "candidate", &["--resume"]))["endings"]["complete"], 40);
     let (_, verdict) = analyze(folder, &[]);
     assert_eq!(verdict["pairs"]["trials_candidate"], 40, "{}", verdict["pairs"]);
-    assert_eq!(
-        (&verdict["pairs"]["no_outcome_baseline"]["infrastructure"], &verdict["pairs"]["missing_baseline"]),
-        (&0.into(), &0.into())
-    );
+    assert_eq!(verdict["pairs"]["no_outcome_baseline"]["infrastructure"], 0);
     let notes = verdict["notes"].to_string();
     assert!(
         notes.contains("5 trials of run baseline were failed by the infrastructure and run again"),

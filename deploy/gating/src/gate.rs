@@ -9,7 +9,7 @@ use analyzer::policy::TokenKey;
 use analyzer::{Analysis, Decision, Policy};
 use anyhow::anyhow;
 use decision::{DecisionRequest, LookPlan, WaveState};
-use replayer::{ModelMode, Plan, Prepared, Progress, ProgressFn, Waves, World, run_both};
+use replayer::{Plan, Prepared, Progress, ProgressFn, Waves, World, run_both};
 use schemas::id::CaseId;
 use schemas::trial::Lane;
 use scoring::ScoreRequest;
@@ -88,8 +88,6 @@ pub enum GateEvent {
 struct PreparedLane {
     prepared: Prepared,
     listen: SocketAddr,
-    /// Retries of live model calls in words.
-    model_retry: Option<String>,
 }
 
 /// Runs a gate.
@@ -140,16 +138,7 @@ async fn prepare(
             request.config.store
         )));
     }
-    if let (Some(before), Some(after)) = (&baseline.model_retry, &candidate.model_retry)
-        && before != after
-    {
-        return Err(GateError::config(anyhow!(
-            "failed model calls would be repeated differently in the two lanes: {before} for {}, {after} for {}; write the same \
-             [model] retry in both candidate files",
-            request.config.baseline.display(),
-            request.config.candidate.display()
-        )));
-    }
+    baseline.prepared.check_lanes(&candidate.prepared).map_err(GateError::config)?;
     Ok([baseline, candidate])
 }
 
@@ -164,7 +153,6 @@ async fn prepare_lane(
     let plan: Plan =
         config.replay(lane, sessions, resume).into_plan(&request.resources).map_err(GateError::Config)?;
     let listen = plan.candidate.listen();
-    let model_retry = plan.candidate.model_retry().filter(|_| plan.model == ModelMode::Live);
     let mut on_progress = |progress: Progress| {
         if let Progress::Corpus { complete, incomplete, unusable, selected } = progress {
             on_event(GateEvent::Corpus { complete, incomplete, unusable, chosen: selected });
@@ -172,7 +160,7 @@ async fn prepare_lane(
     };
     let prepared = Prepared::read(plan, &mut on_progress).await;
     let prepared = prepared.map_err(|source| GateError::Replay { lane: lane.as_str(), source })?;
-    Ok(PreparedLane { prepared, listen, model_retry })
+    Ok(PreparedLane { prepared, listen })
 }
 
 async fn bind(listen: SocketAddr, candidate_file: &Path) -> Result<World, GateError> {

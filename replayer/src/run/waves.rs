@@ -99,6 +99,20 @@ impl Prepared {
         self.manifest.corpus_digest.as_deref().unwrap_or_default()
     }
 
+    /// Checks that the other lane repeats failed model calls alike, so that neither loses more trials for that.
+    ///
+    /// # Errors
+    /// The candidate files have different settings.
+    pub fn check_lanes(&self, candidate: &Self) -> Result<(), ReplayError> {
+        match (&self.manifest.model_retry, &candidate.manifest.model_retry) {
+            (Some(before), Some(after)) if before != after => Err(ReplayError::Plan(format!(
+                "failed model calls would be repeated differently in the two lanes: {before} for the baseline, {after} for the \
+                 candidate; write the same [model] retry in both candidate files"
+            ))),
+            (Some(_) | None, Some(_) | None) => Ok(()),
+        }
+    }
+
     /// Probes the candidate and creates or opens the run.
     ///
     /// # Errors

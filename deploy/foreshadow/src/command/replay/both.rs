@@ -71,6 +71,7 @@ pub(super) async fn run(
              with another --run"
         )));
     }
+    baseline.prepared.check_lanes(&candidate.prepared)?;
     let cancel = CancellationToken::new();
     let replayed = Box::pin(replay([baseline, candidate], &progress, &cancel));
     let replayed = cancel_on_signal(cancel.clone(), replayed).await;
