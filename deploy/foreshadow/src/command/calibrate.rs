@@ -132,6 +132,9 @@ fn show(calibration: &Calibration, console: &Console) {
     }
     show_shifts(calibration, console);
     console.line("");
+    console.line(
+        "cases needed: to approve an identical candidate at the policy's margins; analyze forecasts for the candidate that it saw",
+    );
     let mut costs = vec![format!("cost of a decision of this size: {} trials", cost.trials)];
     costs.extend(cost.tokens.map(|tokens| format!("{tokens:.0} tokens")));
     costs.extend(cost.usd.map(|usd| format!("${usd:.2}")));
