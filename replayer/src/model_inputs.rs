@@ -184,10 +184,8 @@ fn value_difference(part: &str, before: Option<&Value>, after: Option<&Value>) -
     let shown =
         |value: Option<&Value>| value.map_or_else(|| "absent".to_owned(), |value| quoted(&canonical(value)));
     let text = format!("{part}: {} → {}", shown(before), shown(after));
-    let hashed = |value: Option<&Value>| {
-        value.map_or_else(|| "absent".to_owned(), |value| short_hash(&canonical(value)))
-    };
-    let key = format!("{text} ({} {})", hashed(before), hashed(after));
+    let complete = |value: Option<&Value>| value.map(canonical).unwrap_or_default();
+    let key = told_apart(&text, &format!("{part}: {} → {}", complete(before), complete(after)));
     Difference { part: part.to_owned(), text, key }
 }
 
@@ -230,7 +228,7 @@ fn text_differences(part: &str, recorded: &str, asked: &str) -> Vec<Difference> 
     let of = |text: String, key: String| Difference {
         part: part.to_owned(),
         text: format!("{part}: {text}"),
-        key: format!("{part}: {} ({})", quoted(&key), short_hash(&key)),
+        key: told_apart(&format!("{part}: {}", quoted(&key)), &format!("{part}: {key}")),
     };
     let mut found = Vec::new();
     for sentence in missing {
@@ -327,7 +325,12 @@ fn quoted(text: &str) -> String {
     }
 }
 
-/// Tells apart texts that are equal as far as they are quoted.
+/// Adds a hash to a text that quotes only the beginning of another, so that equal beginnings are told apart.
+fn told_apart(shown: &str, complete: &str) -> String {
+    if shown.contains('…') { format!("{shown} ({})", short_hash(complete)) } else { shown.to_owned() }
+}
+
+/// The first digits of a hash.
 fn short_hash(text: &str) -> String {
     blake3::hash(text.as_bytes()).to_hex().as_str()[..8].to_owned()
 }
