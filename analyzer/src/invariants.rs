@@ -20,5 +20,5 @@ mod tests;
 
 pub(crate) use check::{Check, InvariantViolation};
 pub(crate) use declared::{Invariant, broken_share, keeps_all};
-pub(crate) use hiding::Hider;
 pub(crate) use evaluate::{CaveatKind, Checked, check, envelope_name};
+pub(crate) use hiding::Hider;

@@ -99,13 +99,7 @@ pub const SHAPES: [SecretShape; 13] = [
         &["sk_live_", "sk_test_", "rk_live_", "rk_test_"],
         &["sk_live_Example01Example02Example03", "sk_test_Example01Example02Example03"],
     ),
-    shape(
-        "gitlab_token",
-        r"\bglpat-[A-Za-z0-9_\-]{20,}",
-        "",
-        &["glpat-"],
-        &["glpat-Example01Example02Exam"],
-    ),
+    shape("gitlab_token", r"\bglpat-[A-Za-z0-9_\-]{20,}", "", &["glpat-"], &["glpat-Example01Example02Exam"]),
     shape(
         "huggingface_token",
         r"\bhf_[A-Za-z0-9]{30,}",
@@ -120,6 +114,18 @@ pub const SHAPES: [SecretShape; 13] = [
         &["eyJ"],
         &["eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJleGFtcGxlIn0.Example01Example02"],
     ),
-    shape("bearer", r"\b(?i:bearer)[ \t]{1,4}([A-Za-z0-9._~+/=\-]{16,})", "Bearer ", &[], &["Example01.Example02-Example03"]),
-    shape("basic_auth", r"\b(?i:basic)[ \t]{1,4}([A-Za-z0-9+/]{16,}={0,2})", "Basic ", &[], &["RXhhbXBsZTAxRXhhbXBsZTAy"]),
+    shape(
+        "bearer",
+        r"\b(?i:bearer)[ \t]{1,4}([A-Za-z0-9._~+/=\-]{16,})",
+        "Bearer ",
+        &[],
+        &["Example01.Example02-Example03"],
+    ),
+    shape(
+        "basic_auth",
+        r"\b(?i:basic)[ \t]{1,4}([A-Za-z0-9+/]{16,}={0,2})",
+        "Basic ",
+        &[],
+        &["RXhhbXBsZTAxRXhhbXBsZTAy"],
+    ),
 ];

@@ -86,7 +86,9 @@ fn what_is_forbidden_is_in_no_output() {
     const CARD: &str = "4111111111111111";
     let folder = tempfile::tempdir().expect("temp");
     let folder = folder.path();
-    let leaking = |case: usize| if case < 40 { format!("1,,pay with {CARD} and {CANARY}") } else { "1,,done".to_owned() };
+    let leaking = |case: usize| {
+        if case < 40 { format!("1,,pay with {CARD} and {CANARY}") } else { "1,,done".to_owned() }
+    };
     table(folder, "base", "baseline", |case, _| leaking(if case == 0 { 0 } else { 99 }));
     table(folder, "cand", "candidate", |case, trial| leaking(if trial == 0 { case } else { 99 }));
     table(folder, "clean", "baseline", |_, _| "1,,done".to_owned());
@@ -97,7 +99,15 @@ fn what_is_forbidden_is_in_no_output() {
     std::fs::write(folder.join("policy.toml"), policy).expect("writes");
     for baseline in ["base", "clean"] {
         let args = [
-            "analyze", "--baseline", baseline, "--candidate", "cand", "--out", "out", "--policy", "policy.toml",
+            "analyze",
+            "--baseline",
+            baseline,
+            "--candidate",
+            "cand",
+            "--out",
+            "out",
+            "--policy",
+            "policy.toml",
         ];
         let output = binary::run(folder, &args);
         assert_eq!(output.status.code(), Some(3), "{}", binary::printed(&output));
@@ -111,8 +121,9 @@ fn what_is_forbidden_is_in_no_output() {
                 assert!(!part.contains(CANARY) && !part.contains(CARD), "{} shows it", path.display());
             }
         }
-        let verdict: Value = serde_json::from_slice(&std::fs::read(folder.join("out/verdict.json")).expect("reads"))
-            .expect("is JSON");
+        let verdict: Value =
+            serde_json::from_slice(&std::fs::read(folder.join("out/verdict.json")).expect("reads"))
+                .expect("is JSON");
         let forbidden = verdict["invariants"].as_array().expect("a list");
         let forbidden = forbidden.iter().find(|one| one["name"] == "forbidden").expect("is declared");
         let example = &forbidden["violation_examples"][0];
@@ -152,7 +163,18 @@ fn a_candidate_that_says_nothing_is_not_approved_where_sessions_only_read() {
     let good = |case: usize| format!("Order {case} left the warehouse and arrives in {} days.", case % 9 + 1);
     sessions(folder, "rec", "recorded", true, good);
     sessions(folder, "base", "baseline", true, good);
-    let args = ["--json", "analyze", "--baseline", "base", "--candidate", "cand", "--recorded", "rec", "--out", "out"];
+    let args = [
+        "--json",
+        "analyze",
+        "--baseline",
+        "base",
+        "--candidate",
+        "cand",
+        "--recorded",
+        "rec",
+        "--out",
+        "out",
+    ];
     let of = |looks: bool, answer: &dyn Fn(usize) -> String| {
         let _ = std::fs::remove_dir_all(folder.join("cand"));
         sessions(folder, "cand", "candidate", looks, answer);
@@ -166,7 +188,10 @@ fn a_candidate_that_says_nothing_is_not_approved_where_sessions_only_read() {
         assert_eq!(codes(&verdict)[0], "success_check_vacuous", "{:#}", verdict["reasons"]);
         assert_eq!(verdict["outcome"]["vacuous_cases"], 70);
         let notes = verdict["notes"].to_string();
-        assert!(looks || notes.contains("every baseline trial of 70 cases calls get_order_details"), "{notes}");
+        assert!(
+            looks || notes.contains("every baseline trial of 70 cases calls get_order_details"),
+            "{notes}"
+        );
     }
     // The baseline's own answers show no more: without vectors nobody looked at them.
     assert_eq!(of(true, &good).0, Some(4));
@@ -181,7 +206,9 @@ fn compressed(page: &str) -> Vec<String> {
     use std::io::Read as _;
 
     use base64::Engine as _;
-    let words = page.split(|c: char| !c.is_ascii_alphanumeric() && !"+/=".contains(c)).filter(|word| word.len() > 100);
+    let words = page
+        .split(|c: char| !c.is_ascii_alphanumeric() && !"+/=".contains(c))
+        .filter(|word| word.len() > 100);
     let mut texts = Vec::new();
     for word in words {
         let Ok(bytes) = base64::engine::general_purpose::STANDARD.decode(word) else { continue };

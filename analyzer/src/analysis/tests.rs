@@ -100,7 +100,11 @@ fn an_invariant_that_the_baseline_breaks_once_still_blocks_whatever_metrics_are_
     assert_eq!((verdict.verdict, codes(&verdict)[0]), (Decision::Block, ReasonCode::Deteriorated));
     assert_eq!(verdict.reasons[0].metric.as_deref(), Some("invariant.idempotency"));
     // The same rate in both lanes is no reason to block, and 200 sessions show it within the margin.
-    assert_eq!(decide(&policy, &before, &lane(Lane::Candidate, &|case, number| case + 1 == 200 - 1 && number == 0)).verdict, Decision::Approve);
+    assert_eq!(
+        decide(&policy, &before, &lane(Lane::Candidate, &|case, number| case + 1 == 200 - 1 && number == 0))
+            .verdict,
+        Decision::Approve
+    );
 }
 
 #[test]
@@ -191,7 +195,8 @@ fn lose(run: &mut Run, wanted: impl Fn(usize) -> bool) {
 
 #[test]
 fn trials_that_the_provider_failed_neither_block_nor_approve() {
-    let policy = "[invariant.answer-schema]\nschema = { enum = [\"fine\"] }\n[metric.latency]\ndecides = true";
+    let policy =
+        "[invariant.answer-schema]\nschema = { enum = [\"fine\"] }\n[metric.latency]\ndecides = true";
     let policy = Policy::parse(policy).expect("a policy");
     let (mut before, mut after) = pair(&outcomes(300, 1, 0), &outcomes(300, 1, 0));
     for record in before.trials.iter_mut().chain(&mut after.trials) {
@@ -236,7 +241,8 @@ fn a_few_trials_that_the_provider_failed_are_tolerated_and_harm_done_before_stil
         let policy = Policy::parse(text).expect("a policy");
         let before = replayed(Lane::Baseline, 80, refund);
         let mut after = replayed(Lane::Candidate, 80, refund);
-        let own = after.trials.iter_mut().find(|record| record.trial.lane == Lane::Candidate).expect("a trial");
+        let own =
+            after.trials.iter_mut().find(|record| record.trial.lane == Lane::Candidate).expect("a trial");
         own.calls = calls;
         own.trial.ending = TrialEnding::Infrastructure;
         decide(&policy, &before, &after)

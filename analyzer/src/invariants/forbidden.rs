@@ -9,7 +9,7 @@ use regex::{Regex, RegexBuilder};
 use serde_json::Value;
 
 use super::redacted::{self, KindRelation};
-use super::{Check, InvariantViolation, calls, hiding};
+use super::{Check, InvariantViolation, calls};
 use crate::policy::{Forbidden, TokenKey};
 use crate::run::TrialRecord;
 
@@ -62,7 +62,8 @@ impl ForbiddenPatterns {
         }
         for (place, pattern) in forbidden.patterns.iter().enumerate() {
             let Some(regex) = build(pattern) else { continue };
-            let shows = regex.is_match(pattern) || rules.iter().any(|(_, other): &(_, Regex)| other.is_match(pattern));
+            let shows = regex.is_match(pattern)
+                || rules.iter().any(|(_, other): &(_, Regex)| other.is_match(pattern));
             let name = if shows { format!("pattern {}", place + 1) } else { format!("pattern {pattern:?}") };
             rules.push((name, regex));
         }
@@ -88,7 +89,8 @@ impl ForbiddenPatterns {
             if let Some(answer) = answer {
                 search.note_unreadable(answer, &mut unreadable);
                 if let Some(found) = search.find(answer) {
-                    let violation = InvariantViolation::of_trial(format!("the answer says {}", found.words()));
+                    let violation =
+                        InvariantViolation::of_trial(format!("the answer says {}", found.words()));
                     violations.push(InvariantViolation { rule: Some(rule.name.clone()), ..violation });
                 }
             }
@@ -124,7 +126,7 @@ struct Search<'r> {
 impl Search<'_> {
     fn find(&self, text: &str) -> Option<Found> {
         if let Some(found) = self.rule.regex.find(text) {
-            return Some(Found::Text(hiding::token(self.key, found.as_str())));
+            return Some(Found::Text(redacted::forbidden_token(self.key, found.as_str())));
         }
         let mut tokens = redacted::tokens(text);
         let (token, _) = tokens.find(|(_, kind)| self.rule.kinds.forbids(kind))?;

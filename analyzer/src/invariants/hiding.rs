@@ -65,10 +65,13 @@ impl Hider {
             let tokens = redacted::token_spans(&current);
             let replaced = rule.replace_all(&current, |captures: &Captures<'_>| {
                 let Some(found) = captures.get(0) else { return String::new() };
-                let inside = |token: &std::ops::Range<usize>| {
-                    token.start <= found.start() && found.end() <= token.end
-                };
-                if tokens.iter().any(inside) { found.as_str().to_owned() } else { token(self.key.as_ref(), found.as_str()) }
+                let inside =
+                    |token: &std::ops::Range<usize>| token.start <= found.start() && found.end() <= token.end;
+                if tokens.iter().any(inside) {
+                    found.as_str().to_owned()
+                } else {
+                    redacted::forbidden_token(self.key.as_ref(), found.as_str())
+                }
             });
             if let Cow::Owned(replaced) = replaced
                 && replaced != *current
@@ -80,11 +83,6 @@ impl Hider {
     }
 }
 
-/// The token of a forbidden text.
-pub(super) fn token(key: Option<&TokenKey>, text: &str) -> String {
-    key.map_or_else(|| format!("⟦{}⟧", TokenKey::KIND), |key| key.token(text))
-}
-
 #[cfg(test)]
 mod tests {
     use schemas::keys::RootKey;
@@ -93,7 +91,8 @@ mod tests {
     use crate::policy::Policy;
 
     fn hider() -> Hider {
-        let text = "[invariant.forbidden]\nliterals = ['pass\"word']\npatterns = ['\\b4[0-9]{15}\\b', '⟦aws']";
+        let text =
+            "[invariant.forbidden]\nliterals = ['pass\"word']\npatterns = ['\\b4[0-9]{15}\\b', '⟦aws']";
         let mut policy = Policy::parse(text).expect("a policy");
         policy.invariant.token_key = Some(TokenKey::new(&RootKey::new([7; 32])));
         Hider::new(&policy.invariant).expect("the policy forbids texts")
@@ -103,7 +102,10 @@ mod tests {
     fn forbidden_texts_become_tokens_also_behind_escapes() {
         let hidden = |text: &str| hider().hidden(text).into_owned();
         let card = hidden("card 4111111111111111.");
-        assert!(card.starts_with("card ⟦forbidden:") && card.ends_with("⟧.") && !card.contains("4111"), "{card}");
+        assert!(
+            card.starts_with("card ⟦forbidden:") && card.ends_with("⟧.") && !card.contains("4111"),
+            "{card}"
+        );
         assert_eq!(card, hidden("card 4111111111111111."), "equal texts have equal tokens");
         assert_eq!(hidden(&card), card, "a token is not hidden again");
         let inner = serde_json::json!({"a": "x pass\"word y"}).to_string();

@@ -9,9 +9,7 @@ use regex::Regex;
 use schemas::secrets::{SHAPES, SecretShape};
 
 use super::sample;
-
-/// Kind of the tokens that stand for forbidden texts themselves.
-const FORBIDDEN: &str = crate::policy::TokenKey::KIND;
+use crate::policy::TokenKey;
 
 /// Shortest text without white space that can be a secret without a known beginning.
 const LEAST_SECRET: usize = 8;
@@ -34,9 +32,14 @@ pub(super) fn tokens(text: &str) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
-/// Whether a text lies inside a token, so that it hides nothing.
+/// Byte ranges of the tokens in a text.
 pub(super) fn token_spans(text: &str) -> Vec<std::ops::Range<usize>> {
     if text.contains('⟦') { TOKEN.find_iter(text).map(|found| found.range()).collect() } else { Vec::new() }
+}
+
+/// The token of a forbidden text.
+pub(super) fn forbidden_token(key: Option<&TokenKey>, text: &str) -> String {
+    key.map_or_else(|| format!("⟦{}⟧", TokenKey::KIND), |key| key.token(text))
 }
 
 /// Kinds of secrets by what a pattern says of their tokens.
@@ -51,7 +54,7 @@ pub(super) struct KindRelation {
 impl KindRelation {
     /// Relates a pattern to every kind that redaction knows.
     pub(super) fn new(pattern: &Regex) -> Self {
-        let mut relation = Self { forbids: vec![FORBIDDEN], could_match: Vec::new() };
+        let mut relation = Self { forbids: vec![TokenKey::KIND], could_match: Vec::new() };
         let sample = sample::matching(pattern).unwrap_or_default();
         let sample = sample.trim();
         for (shape, detector) in COMPILED.iter() {
@@ -127,7 +130,8 @@ mod tests {
 
     #[test]
     fn tokens_are_read_with_and_without_a_digest() {
-        let text = "a ⟦aws_key:0123456789abcdef⟧ b ⟦forbidden⟧ ⟦header:cookie:0123456789abcdef⟧ ⟦not a token⟧";
+        let text =
+            "a ⟦aws_key:0123456789abcdef⟧ b ⟦forbidden⟧ ⟦header:cookie:0123456789abcdef⟧ ⟦not a token⟧";
         let found: Vec<_> = tokens(text).map(|(_, kind)| kind).collect();
         assert_eq!(found, ["aws_key", "forbidden", "header:cookie"]);
     }

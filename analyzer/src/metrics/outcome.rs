@@ -91,9 +91,10 @@ impl<'a> Judged<'a> {
         };
         let decided_by = self.sources.counts(pairs, fallback);
         let used = |case: &PairedCase<'_>| self.sources.of(case).is_none();
-        let vacuous = self.end_state.iter().flat_map(|check| {
-            pairs.paired().filter(|case| used(case) && check.vacuity_of(case).is_some())
-        });
+        let vacuous = self
+            .end_state
+            .iter()
+            .flat_map(|check| pairs.paired().filter(|case| used(case) && check.vacuity_of(case).is_some()));
         OutcomeResult {
             decided_by,
             evaluators: self.sources.evaluators.clone(),

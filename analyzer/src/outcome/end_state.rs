@@ -63,7 +63,9 @@ impl Vacuity {
                 "the recorded session writes nothing, so its answer is all there is, and the answers have no embeddings \
                  of one model (foreshadow score adds them)"
             }
-            Self::AnswersAlike => "the recorded session writes nothing, and answers of other cases would pass too",
+            Self::AnswersAlike => {
+                "the recorded session writes nothing, and answers of other cases would pass too"
+            }
             Self::WritesAlike => "changed writes would pass too",
         }
     }
@@ -147,9 +149,8 @@ impl<'a> EndState<'a> {
         let (Some(limit), Some(own)) = (self.limit, &recorded.embedding) else {
             return Some(Vacuity::NotEmbedded);
         };
-        let far = |other: &TrialRecord| {
-            other.embedding.as_ref().is_some_and(|answer| own.distance(answer) > limit)
-        };
+        let far =
+            |other: &TrialRecord| other.embedding.as_ref().is_some_and(|answer| own.distance(answer) > limit);
         (!others.any(far)).then_some(Vacuity::AnswersAlike)
     }
 }
@@ -185,7 +186,7 @@ fn changed(recorded: &TrialRecord, change: Change) -> Option<TrialRecord> {
 }
 
 /// Median distance between the recorded answers of different cases. Measured on tau2-bench and tau-bench, it passes 78 to
-/// 100 % of other runs of the same task and no placeholder text (deploy/book, "Where success comes from").
+/// 100 % of other runs of the same task and no placeholder text (deploy/book/src/explanation/statistics.md).
 fn limit(pairs: &Pairs<'_>) -> Option<f64> {
     let references: Vec<&TrialRecord> = pairs.paired().filter_map(reference).collect();
     if !references.iter().any(|recorded| only_reads(recorded)) {

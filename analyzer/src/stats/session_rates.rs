@@ -99,7 +99,8 @@ mod tests {
             for number in 0..60 {
                 // Sessions differ: violations are common in few of them, and the lanes have 4 and 2 trials.
                 let percent = if number % 10 == 0 { 40 } else { 2 };
-                let mut hits = |trials: u64| (0..trials).map(|_| u64::from(stream.below(100) < percent)).sum();
+                let mut hits =
+                    |trials: u64| (0..trials).map(|_| u64::from(stream.below(100) < percent)).sum();
                 let (before, after): (u64, u64) = (hits(4), hits(2));
                 sessions.push(session(6, 2, before, after));
             }
