@@ -15,7 +15,8 @@ pub struct SecretShape {
     pub lead: &'static str,
     /// Beginnings of the secret, one of which every secret of the kind has; empty if any text can be the secret.
     pub prefixes: &'static [&'static str],
-    /// Secrets of the kind in its usual lengths.
+    /// Invented secrets of the kind in its usual lengths. None of them is an example of a vendor's documentation, which a
+    /// pattern could name.
     pub examples: &'static [&'static str],
 }
 
@@ -64,7 +65,7 @@ pub const SHAPES: [SecretShape; 13] = [
         r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
         "",
         &["AKIA", "ASIA"],
-        &["AKIAIOSFODNN7EXAMPLE", "ASIAIOSFODNN7EXAMPLE"],
+        &["AKIAQ7EXAMPLE3KEY9ZW", "ASIAQ7EXAMPLE3KEY9ZW"],
     ),
     shape(
         "github_token",

@@ -5,6 +5,7 @@ use schemas::trial::{ImportRecord, Lane};
 use super::evidence::Evidence;
 use crate::cast::to_u64;
 use crate::model_inputs;
+use crate::outcome::end_state;
 use crate::pairs::Pairs;
 use crate::run::Run;
 use crate::tools;
@@ -14,6 +15,7 @@ pub(super) fn notes(evidence: &Evidence<'_>, runs: [&Run; 2], history: Option<&L
     let mut notes: Vec<String> = history.and_then(early_stop_note).into_iter().collect();
     notes.extend(evidence.units.notes.iter().cloned());
     notes.extend(evidence.measurement.notes.iter().cloned());
+    notes.extend(expected_reads(evidence.pairs));
     notes.extend(evidence.fidelity.notes.iter().cloned());
     for run in runs {
         notes.extend(run.notes.iter().cloned());
@@ -42,6 +44,18 @@ pub(super) fn notes(evidence: &Evidence<'_>, runs: [&Run; 2], history: Option<&L
     }
     notes.extend(evidence.checked.notes.iter().cloned());
     notes
+}
+
+/// Notes on reads that every baseline trial of a case makes and candidate trials do not.
+fn expected_reads(pairs: &Pairs<'_>) -> Vec<String> {
+    let missed = end_state::expected_reads(pairs).into_iter().filter(|(_, count)| count.without > 0);
+    let note = |(tool, count): (&str, end_state::ReadCounts)| {
+        format!(
+            "every baseline trial of {} cases calls {tool}, which only reads; {} of {} candidate trials of these cases do not",
+            count.cases, count.without, count.trials
+        )
+    };
+    missed.map(note).collect()
 }
 
 /// Note that the decision used part of the cases only.

@@ -108,6 +108,26 @@ fn an_invariant_that_the_baseline_breaks_once_still_blocks_whatever_metrics_are_
 }
 
 #[test]
+fn a_required_metric_that_cannot_fail_approves_nothing() {
+    let lane = |lane: Lane, wanted: Lane| {
+        let records = (0..100).flat_map(|case| [(case, lane), (case, Lane::Recorded)]);
+        let records = records.map(|(case, of)| {
+            let mut record = record(&format!("case-{case:03}"), 0, vec![read("find", "{}")]);
+            record.trial.success = Some(true);
+            record.trial.lane = of;
+            record
+        });
+        run(wanted, records.collect())
+    };
+    let before = lane(Lane::Baseline, Lane::Baseline);
+    let after = lane(Lane::Candidate, Lane::Candidate);
+    assert_eq!(default(&before, &after).verdict, Decision::Approve);
+    let policy = Policy::parse("[metric.effects.missing]\nrequired = true").expect("a policy");
+    let verdict = decide(&policy, &before, &after);
+    assert_eq!((verdict.verdict, codes(&verdict)[0]), (Decision::Inconclusive, ReasonCode::MetricAbsent));
+}
+
+#[test]
 fn an_inconclusive_verdict_says_what_it_takes() {
     let before: Vec<Vec<bool>> = (0..80).map(|case| vec![case % 4 != 0]).collect();
     let after: Vec<Vec<bool>> = (0..80).map(|case| vec![case % 4 != 1]).collect();

@@ -13,7 +13,7 @@ use crate::metrics::scalar::{self, Functional, Scalar, Score};
 use crate::metrics::{Measured, Measurement, Setting};
 use crate::pairs::PairedCase;
 use crate::policy::{DEMOTED_MARGIN, Margin, MetricSpec};
-use crate::run::TrialRecord;
+use crate::run::{ToolCall, TrialRecord};
 use crate::verdict::Unit;
 use crate::writes::{self, Difference};
 
@@ -105,6 +105,12 @@ fn against_recording(
 ) -> Result<Measured, String> {
     if !setting.pairs.paired().any(|case| case.recorded.is_some()) {
         return Err("these cases have no recording (--recorded)".to_owned());
+    }
+    // A metric that cannot fail shows nothing, so approval must not rest on it.
+    let mut recorded = setting.pairs.paired().filter_map(|case| case.recorded);
+    let needs_writes = name != "effects.extra" && setting.policy.requires(name, false);
+    if needs_writes && !recorded.any(|record| record.calls.iter().any(ToolCall::wrote)) {
+        return Err("no recorded session writes, so it cannot fail on these sessions".to_owned());
     }
     let score = |case: &PairedCase<'_>, record: &TrialRecord| {
         let Some(recorded) = case.recorded.filter(|recorded| recorded.trial.has_transcript) else {

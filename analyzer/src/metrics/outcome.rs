@@ -123,7 +123,6 @@ pub(crate) fn measure(setting: Setting<'_>, measurement: &mut Measurement) {
     measurement.outcome = scoring.result(setting.pairs);
     measurement.unscored = scoring.unscored(setting.pairs);
     note_evaluators(&measurement.outcome.evaluators, &mut measurement.notes);
-    note_reads(setting.pairs, &mut measurement.notes);
     if let Err(why) = possible {
         for name in ["success", "pass_k", "agreement"] {
             measurement.take(name, Err(why.clone()));
@@ -233,18 +232,6 @@ fn note_sources(setting: Setting<'_>, scoring: &Judged<'_>, measurement: &mut Me
         .collect();
     if !counts.is_empty() {
         notes.push(format!("success comes from: {}", counts.join(", ")));
-    }
-}
-
-/// Notes on reads that every baseline trial of a case makes and candidate trials do not.
-fn note_reads(pairs: &Pairs<'_>, notes: &mut Vec<String>) {
-    for (tool, count) in end_state::expected_reads(pairs) {
-        if count.without > 0 {
-            notes.push(format!(
-                "every baseline trial of {} cases calls {tool}, which only reads; {} of {} candidate trials of these cases do not",
-                count.cases, count.without, count.trials
-            ));
-        }
     }
 }
 
