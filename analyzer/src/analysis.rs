@@ -11,7 +11,8 @@ use crate::policy::Policy;
 use crate::run::Run;
 use crate::stats::variance::mean;
 use crate::verdict::{
-    Decision, MetricResult, Monitoring, Need, ReasonCode, ReferencePolicyEffect, Review, RunIdentity, VERDICT_FORMAT, Verdict,
+    Decision, MetricResult, Monitoring, Need, ReasonCode, ReferencePolicyEffect, Review, RunIdentity,
+    VERDICT_FORMAT, Verdict,
 };
 use crate::{invariants, sample_size, tools};
 

@@ -188,7 +188,8 @@ fn best_trials(forecast: &Forecast<'_>, metrics: &[Measured], supply: &Supply) -
     let floor = crate::cast::to_f64(metric.floor);
     let enough =
         (1..=16_u32).map(f64::from).find(|trials| metric.guess(z, metric.variance_at(*trials)) <= floor);
-    let least = relevant(metrics).filter(|metric| metric.required).map(|metric| metric.least).max().unwrap_or(1);
+    let least =
+        relevant(metrics).filter(|metric| metric.required).map(|metric| metric.least).max().unwrap_or(1);
     let best = free.min(enough.unwrap_or(MOST_TRIALS)).clamp(1.0, MOST_TRIALS);
     Some(crate::cast::round(best).max(crate::cast::to_u64(least)))
 }

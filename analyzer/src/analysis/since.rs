@@ -86,5 +86,9 @@ pub(super) fn note(since: &ReferenceComparison) -> String {
         .iter()
         .map(|metric| format!("{} {}", metric.name, format::effect(metric.unit, metric.effect)))
         .collect();
-    format!("sum of changes since the reference build {build} over {} cases: {}", since.cases, changes.join(", "))
+    format!(
+        "sum of changes since the reference build {build} over {} cases: {}",
+        since.cases,
+        changes.join(", ")
+    )
 }

@@ -58,8 +58,9 @@ impl KindRelation {
         let sample = sample::matching(pattern).unwrap_or_default();
         let sample = sample.trim();
         for (shape, detector) in COMPILED.iter() {
-            let found = |example: &&str| pattern.find(example).map(|found| found.len() == example.len());
-            if shape.examples.iter().filter_map(|example| found(&example)).any(|complete| complete) {
+            let complete =
+                |example: &&str| pattern.find(example).is_some_and(|found| found.len() == example.len());
+            if shape.examples.iter().any(complete) {
                 relation.forbids.push(shape.kind);
             } else if could_match(pattern, sample, shape, detector) {
                 relation.could_match.push(shape.kind);

@@ -138,9 +138,9 @@ impl<'a> EndState<'a> {
         mut others: impl Iterator<Item = &'r TrialRecord>,
     ) -> Option<Vacuity> {
         if !only_reads(recorded) {
-            let noticed = CHANGES.iter().filter_map(|change| changed(recorded, *change));
-            let fails = |mutant: TrialRecord| self.passes(recorded, &mutant) == Some(false);
-            return (!noticed.map(fails).any(|fails| fails)).then_some(Vacuity::WritesAlike);
+            let mut mutants = CHANGES.iter().filter_map(|change| changed(recorded, *change));
+            let noticed = mutants.any(|mutant| self.passes(recorded, &mutant) == Some(false));
+            return (!noticed).then_some(Vacuity::WritesAlike);
         }
         // An emptied answer fails in any such session. That is not enough: any other text must not pass.
         if is_blank(recorded) {
@@ -277,7 +277,8 @@ mod tests {
 
     fn lanes(change: impl Fn(usize, &mut TrialRecord)) -> (Run, Run) {
         let trial = |case: usize, number: u32| {
-            let calls = if case % 2 == 0 { vec![read("find", "{}")] } else { vec![write("refund", "{}")] };
+            let calls =
+                if case.is_multiple_of(2) { vec![read("find", "{}")] } else { vec![write("refund", "{}")] };
             answering(case, number, degrees(case), calls)
         };
         let mut records: Vec<TrialRecord> = (0..20).map(|case| trial(case, 0)).collect();
@@ -314,7 +315,7 @@ mod tests {
         let elsewhere = passed(&lanes(|case, record| {
             record.embedding = answering(case, 0, degrees(case) + 170.0, vec![]).embedding;
         }));
-        let expected: Vec<_> = (0..20).map(|case| Some(case % 2 != 0)).collect();
+        let expected: Vec<_> = (0..20_usize).map(|case| Some(!case.is_multiple_of(2))).collect();
         assert_eq!(elsewhere, expected, "writes decide where the session writes");
     }
 
@@ -324,7 +325,7 @@ mod tests {
         for record in runs.0.trials.iter_mut().chain(&mut runs.1.trials) {
             record.embedding = None;
         }
-        let expected: Vec<_> = (0..20).map(|case| (case % 2 != 0).then_some(true)).collect();
+        let expected: Vec<_> = (0..20_usize).map(|case| (!case.is_multiple_of(2)).then_some(true)).collect();
         assert_eq!(passed(&runs), expected);
         let policy = Policy::default();
         let pairs = Pairs::new(&runs.0, &runs.1, None).expect("two runs");

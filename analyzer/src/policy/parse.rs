@@ -16,8 +16,19 @@ mod section;
 use section::{Result, Section, bad, check_keys, missing, table_at, texts, unknown};
 
 /// Tables of the policy; the keys at the top are in [`keys::POLICY_KEYS`].
-const TABLES: [&str; 11] =
-    ["metric", "invariant", "argument", "slice", "fidelity", "need", "drift", "judge", "sampling", "traffic", "reference"];
+const TABLES: [&str; 11] = [
+    "metric",
+    "invariant",
+    "argument",
+    "slice",
+    "fidelity",
+    "need",
+    "drift",
+    "judge",
+    "sampling",
+    "traffic",
+    "reference",
+];
 
 impl Policy {
     /// Reads `policy.toml`.
@@ -126,7 +137,8 @@ fn read_arguments(tools: &Table, policy: &mut Policy) -> Result<()> {
 fn read_reference(section: &Section<'_>, policy: &mut Policy) -> Result<()> {
     if let Some(value) = section.table.get("run") {
         let run = value.as_str().filter(|run| !run.is_empty());
-        let run = run.ok_or_else(|| bad(&section.at("run"), value, "the location of a run, such as \"runs/v1\""))?;
+        let run =
+            run.ok_or_else(|| bad(&section.at("run"), value, "the location of a run, such as \"runs/v1\""))?;
         policy.reference.run = Some(run.to_owned());
     }
     policy.reference.blocks = section.flag("blocks")?.unwrap_or(false);

@@ -185,8 +185,7 @@ impl Forecast<'_> {
 
     /// Whether the metrics approve and whether they block; of each whether it passes, and its p of the block test.
     fn decide(&self, tested: &[(bool, f64)]) -> [bool; 2] {
-        let deciding: Vec<usize> =
-            (0..tested.len()).filter(|place| self.planned[*place].decides).collect();
+        let deciding: Vec<usize> = (0..tested.len()).filter(|place| self.planned[*place].decides).collect();
         let adjusted = holm::adjust(&deciding.iter().map(|place| tested[*place].1).collect::<Vec<_>>());
         let mut worse = deciding.into_iter().zip(adjusted).filter(|(_, p)| *p <= self.tests.alpha);
         let blocks = worse.any(|(place, _)| !tested[place].0);
@@ -301,7 +300,8 @@ impl Draws {
         if self.noise.is_empty() {
             for (bits, layer) in self.units.iter().take(added) {
                 let target = total * uniform(*bits);
-                let unit = self.sums[..metric.units].partition_point(|sum| *sum < target).min(metric.units - 1);
+                let unit =
+                    self.sums[..metric.units].partition_point(|sum| *sum < target).min(metric.units - 1);
                 add(unit + metric.units * (*layer as usize % layers), 1.0);
             }
             return;

@@ -71,9 +71,11 @@ fn fidelity(input: &ReportInput<'_>) -> FidelityView {
     FidelityView {
         rows: vec![
             row("exact", "recorded with the same arguments", |lane| lane.exact),
-            row("normalised", "recorded with arguments that are declared equal, or for a read with the same but for spelling", |lane| {
-                lane.normalised
-            }),
+            row(
+                "normalised",
+                "recorded with arguments that are declared equal, or for a read with the same but for spelling",
+                |lane| lane.normalised,
+            ),
             row("derived", "answered without a matching recording", |lane| lane.derived),
             row("live", "answered by the real service", |lane| lane.live),
             row("faulted", "an injected fault", |lane| lane.faulted),
