@@ -78,7 +78,7 @@ impl ProviderClock {
     }
 
     /// Excluded time within an interval. Overlapping attempts count once.
-    pub(crate) fn excluded(&self, from: Instant, to: Instant) -> Duration {
+    fn excluded(&self, from: Instant, to: Instant) -> Duration {
         let mut failed = self.lock().failed.clone();
         failed.sort_unstable();
         let (mut total, mut counted_to) = (Duration::ZERO, from);
@@ -88,6 +88,11 @@ impl ProviderClock {
             counted_to = counted_to.max(end);
         }
         total
+    }
+
+    /// The part of a time since `started` that is the candidate's own.
+    pub(crate) fn own_time(&self, started: Instant, time: Duration) -> Duration {
+        time.saturating_sub(self.excluded(started, started + time))
     }
 
     /// Runs a turn for at most `timeout` of the candidate's own time. Returns `None` when the time is over.

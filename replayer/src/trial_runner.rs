@@ -235,9 +235,8 @@ async fn run_turns(
             Transport::Command(program) => command::send_turn(program, &mut running, &turn, limit).await,
         };
         // A failing provider must not make the candidate slow.
-        let excluded = |time: Duration| time.saturating_sub(limit.clock.excluded(started, started + time));
-        result.duration = excluded(result.duration);
-        result.first_byte = result.first_byte.map(excluded);
+        result.duration = limit.clock.own_time(started, result.duration);
+        result.first_byte = result.first_byte.map(|time| limit.clock.own_time(started, time));
         finish_turn(trial, seq, &result);
         match result.answer {
             Ok(answer) => {
