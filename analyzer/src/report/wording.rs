@@ -274,6 +274,7 @@ pub(super) fn short_reason(code: ReasonCode) -> &'static str {
 }
 
 /// The next step for the reader; empty if there is none.
+#[expect(clippy::too_many_lines, reason = "one arm for each code")]
 pub(super) fn advice(code: ReasonCode, need: &Need) -> &'static str {
     match code {
         ReasonCode::InvariantViolated => {
