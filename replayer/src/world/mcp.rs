@@ -91,7 +91,7 @@ pub(crate) async fn answer(
         return refuse(request, error(StatusCode::BAD_REQUEST, HEADER_MISMATCH, &text));
     }
     let is_tool_call = method == "tools/call";
-    if is_tool_call && !message["params"]["name"].as_str().is_some_and(|name| !name.is_empty()) {
+    if is_tool_call && message["params"]["name"].as_str().is_none_or(str::is_empty) {
         return refuse(request, error(StatusCode::OK, INVALID_PARAMS, "params.name is missing"));
     }
     if !is_tool_call && !ANSWERED.contains(&method.as_str()) {
