@@ -8,15 +8,19 @@ use rayon::prelude::*;
 use schemas::trial::Trial;
 
 mod between;
+mod simulate;
 
 use crate::analysis::{AnalysisRequest, DecisionSummary, MonitoringPlan, decide_pairs};
+use crate::decide::Tests;
 use crate::format;
 use crate::pairs::{PairError, Pairs};
 use crate::policy::Policy;
 use crate::run::Run;
+use crate::sample_size::Power;
 use crate::stats::stream::StreamKey;
 use crate::stats::variance::{float, mean};
 use crate::stats::{gaffke, interval, normal, spending};
+use crate::units::CaseUnits;
 use crate::verdict::{
     CALIBRATION_FORMAT, Calibration, CalibrationDecisions, CalibrationMetric, CostForecast,
 };
@@ -107,6 +111,20 @@ pub fn calibrate(request: &CalibrateRequest<'_>) -> Result<Calibration, Calibrat
     let held: usize =
         first.cases.iter().map(|case| case.baseline.trials.len() + case.candidate.trials.len()).sum();
     let trials = float(held) / float(first.cases.len());
+    let factor = (2.0 / trials / inverse).sqrt();
+    let nulls = simulate::metrics(policy, &first, &decided, factor, seed);
+    let units = CaseUnits::default();
+    let tests = Tests {
+        alpha: normal::cdf(-last_boundary(policy.alpha, looks)),
+        seed,
+        strict: policy.strict,
+        ranks: &[],
+        units: &units,
+        shared_state: false,
+        calibration: None,
+    };
+    let power = Power { metrics: &nulls, tests };
+    let cases_to_approve = power.cases().map(|(cases, _)| cases);
     let plan = Plan { policy, cases: first.cases.len(), trials, inverse, looks };
     Ok(Calibration {
         format: CALIBRATION_FORMAT,
@@ -122,7 +140,8 @@ pub fn calibrate(request: &CalibrateRequest<'_>) -> Result<Calibration, Calibrat
         false_block: crate::cast::to_f64(decisions.block) / crate::cast::to_f64(splits.max(1)),
         false_block_interval: interval::clopper_pearson(decisions.block, splits, 0.95),
         against: against.iter().map(|other| other.name.clone()).collect(),
-        metrics: metrics(&plan, &decided, &comparisons),
+        metrics: metrics(&plan, &decided, &comparisons, &power, cases_to_approve),
+        cases_to_approve,
         cost: cost(&first, &plan, &decided),
         notes: notes(&decided, against.len()),
     })
@@ -143,6 +162,8 @@ fn metrics(
     plan: &Plan<'_>,
     decided: &[DecisionSummary],
     comparisons: &[between::Comparison],
+    power: &Power<'_>,
+    joint: Option<u64>,
 ) -> Vec<CalibrationMetric> {
     let Some(longest) = decided.iter().max_by_key(|split| split.metrics.len()) else { return Vec::new() };
     let deciding = longest.metrics.iter().filter(|metric| metric.decides).count();
@@ -164,6 +185,15 @@ fn metrics(
         let of_floor = -first.low * (1.0 - alpha.powf(1.0 / float(plan.cases)));
         let floor = gaffke::floor(alpha, first.margin, first.low);
         let needed = (bar * deviation / first.margin).powi(2);
+        let cases = crate::cast::to_u64(plan.cases);
+        // Metrics that decide nothing keep the normal approximation.
+        let null = power.metrics.iter().find(|one| one.name == first.name);
+        let detectable = null.map_or(detectable, |null| power.detectable(null, cases));
+        let approvable_margin = null.map_or((bar * error).max(of_floor), |null| power.margin(null, cases));
+        let approximate = crate::cast::round(needed.ceil()).max(floor);
+        let own = null.and_then(|null| power.cases_for(null)).unwrap_or(approximate);
+        // No required metric needs more than all of them together.
+        let cases_to_approve = own.min(joint.filter(|_| first.required).unwrap_or(u64::MAX));
         CalibrationMetric {
             name: first.name.clone(),
             unit: first.unit,
@@ -175,8 +205,8 @@ fn metrics(
             deviation,
             detectable,
             detectable_text: format::effect(first.unit, -detectable),
-            approvable_margin: (bar * error).max(of_floor),
-            cases_to_approve: crate::cast::round(needed.ceil()).max(floor),
+            approvable_margin,
+            cases_to_approve,
             between: between::shifts(comparisons, &first.name, alpha),
         }
     };
@@ -269,11 +299,27 @@ mod tests {
         let success = &found.metrics[0];
         // Success probabilities from .70 to .99: mean p (1 - p) = .13; sqrt(2 * .13 / 8) = .18.
         assert!((success.deviation - 0.18).abs() < 0.02, "{}", success.deviation);
-        assert!(success.detectable > 0.04 && success.detectable < 0.07, "{}", success.detectable);
+        assert!(success.detectable > 0.05 && success.detectable < 0.11, "{}", success.detectable);
         assert_eq!(found.cost.trials, 1600);
         assert_eq!(found, calibrate(&request(&policy, &run)).expect("again"));
         let looked = CalibrateRequest { looks: 4, ..request(&policy, &run) };
         assert!(calibrate(&looked).expect("four looks").cost.share_used < 1.0);
+    }
+
+    #[test]
+    fn sizes_and_changes_hold_for_all_required_metrics_together() {
+        let run = labelled(Lane::Baseline, &outcomes(100, 4));
+        let policy = Policy::default();
+        let found = calibrate(&CalibrateRequest { splits: 20, ..request(&policy, &run) }).expect("four trials");
+        let own = |name: &str| found.metrics.iter().find(|metric| metric.name == name).cloned();
+        let success = own("success").expect("measured");
+        let joint = found.cases_to_approve.expect("reachable");
+        assert!(joint >= success.cases_to_approve && joint < 2000, "{joint} {success:?}");
+        assert!(success.cases_to_approve >= 59, "{success:?}");
+        // A change that breaks some cases varies more than one that is spread over all of them.
+        let spread = 2.49 * success.deviation / 10.0;
+        assert!(success.detectable > spread && success.detectable < 3.0 * spread, "{success:?}");
+        assert!(success.approvable_margin > 0.03 && success.approvable_margin < 0.12, "{success:?}");
     }
 
     #[test]

@@ -12,8 +12,10 @@ use crate::stats::variance::float;
 use crate::verdict::{Need, NeedAdvice, NeedOption, NeedRow};
 
 mod forecast;
+mod null;
 
 use forecast::{Forecast, Planned, relevant};
+pub(crate) use null::{NullMetric, Power};
 
 /// Planned probability of approval, if the cases so far allow it.
 const POWER: f64 = 0.80;
@@ -26,6 +28,9 @@ const PART_OF_LIMIT: f64 = 0.90;
 
 /// Largest number of cases considered; above it, approval is not reachable.
 const MOST_CASES: u64 = 50_000;
+
+/// Repetitions of the forecast of a verdict.
+const REPETITIONS: u32 = 400;
 
 /// Numbers of trials per case offered as alternatives.
 const OFFERED_TRIALS: [u32; 4] = [1, 2, 4, 8];
@@ -65,7 +70,7 @@ pub(crate) fn plan(metrics: &[Measured], tests: &Tests<'_>, supply: &Supply) -> 
         return Need { trials, detail: detail.to_owned(), ..Need::default() };
     }
     let key = StreamKey::new(tests.seed, "need");
-    let forecast = Forecast { planned, tests, key };
+    let forecast = Forecast { planned, tests, key, repetitions: REPETITIONS };
     let limit = forecast.limit();
     if limit.approve < LEAST_LIMIT {
         let detail = format!(

@@ -30,6 +30,8 @@ pub(crate) struct MetricDecisionSummary {
     pub(crate) margin: f64,
     /// Variance of the contrasts.
     pub(crate) variance: f64,
+    /// Contrast of each case, by index of the case.
+    pub(crate) contrasts: Vec<(usize, f64)>,
     /// Mean contrast.
     pub(crate) effect: f64,
     /// P-value of the block test, uncorrected.
@@ -53,6 +55,7 @@ pub(crate) fn decide_pairs(request: AnalysisRequest<'_>, pairs: Pairs<'_>) -> De
             low: metric.low,
             margin: metric.margin,
             variance: variance(&contrasts),
+            contrasts: metric.observed.iter().map(|table| (table.place, table.observed())).collect(),
             effect: test.effect,
             p_block: test.p_block,
             alarm: test.p_block_adjusted.unwrap_or(test.p_block) <= request.policy.alpha,

@@ -529,6 +529,7 @@ fn calibration() -> Calibration {
         false_block: 0.04,
         false_block_interval: [0.029, 0.054],
         against: Vec::new(),
+        cases_to_approve: Some(240),
         metrics: vec![CalibrationMetric {
             name: "success".to_owned(),
             unit: Unit::Share,

@@ -15,9 +15,6 @@ use crate::stats::stream::{Stream, StreamKey};
 use crate::stats::variance::{Components, float, mean, variance};
 use crate::stats::{holm, normal};
 
-/// Repetitions per number of cases.
-pub(super) const REPETITIONS: u32 = 400;
-
 /// An effect within this many standard errors of zero counts as zero in the first guess.
 const SHRINK: f64 = 1.0;
 
@@ -55,6 +52,8 @@ pub(super) struct Planned {
     pub(super) trials: f64,
     /// Units per added case.
     pub(super) share: f64,
+    /// Share of added units that the candidate breaks: their contrast is -1.
+    pub(super) broken: f64,
 }
 
 impl Planned {
@@ -80,6 +79,7 @@ impl Planned {
             components: arms.and_then(|arms| Components::estimate(&contrasts, &arms)),
             trials,
             share: (float(held.len()) / crate::cast::to_f64(have.max(1))).min(1.0),
+            broken: 0.0,
             held,
         }
     }
@@ -101,6 +101,7 @@ impl Planned {
             components: Some(parts),
             trials,
             share: 1.0,
+            broken: 0.0,
         }
     }
 
@@ -137,6 +138,8 @@ pub(super) struct Forecast<'a> {
     pub(super) planned: Vec<Planned>,
     pub(super) tests: &'a Tests<'a>,
     pub(super) key: StreamKey,
+    /// Repetitions per number of cases.
+    pub(super) repetitions: u32,
 }
 
 impl Forecast<'_> {
@@ -176,9 +179,9 @@ impl Forecast<'_> {
 
     fn share_of(&self, decide: impl Fn(&mut Stream) -> [bool; 2] + Sync) -> Chances {
         let once = |number: u32| decide(&mut self.key.stream(u64::from(number)));
-        let all: Vec<[bool; 2]> = (0..REPETITIONS).into_par_iter().map(once).collect();
+        let all: Vec<[bool; 2]> = (0..self.repetitions).into_par_iter().map(once).collect();
         let share = |place: usize| {
-            float(all.iter().filter(|decided| decided[place]).count()) / f64::from(REPETITIONS)
+            float(all.iter().filter(|decided| decided[place]).count()) / f64::from(self.repetitions)
         };
         Chances { approve: share(0), block: share(1) }
     }
@@ -204,6 +207,8 @@ struct Pool<'a> {
     moved: Vec<Option<usize>>,
     /// Possible contrasts, ascending, with the number of times each is held.
     values: Vec<(f64, f64)>,
+    /// Index into `values` of the contrast of a broken unit.
+    broken: usize,
 }
 
 impl<'a> Pool<'a> {
@@ -216,15 +221,17 @@ impl<'a> Pool<'a> {
             .iter()
             .map(|drawn| (middle + scale * (drawn - middle)).clamp(metric.low, metric.high))
             .collect();
-        let mut all: Vec<f64> =
-            metric.held.iter().chain(&moved).copied().filter(|value| !value.is_nan()).collect();
+        let worst = metric.low.max(-1.0);
+        let held = metric.held.iter().chain(&moved).chain(std::iter::once(&worst));
+        let mut all: Vec<f64> = held.copied().filter(|value| !value.is_nan()).collect();
         all.sort_by(f64::total_cmp);
         all.dedup();
         let place = |value: f64| all.partition_point(|held| *held < value);
         let mut values: Vec<(f64, f64)> = all.iter().map(|value| (*value, 0.0)).collect();
         metric.held.iter().for_each(|value| values[place(*value)].1 += 1.0);
         let moved = moved.into_iter().map(|value| (!value.is_nan()).then(|| place(value))).collect();
-        Self { metric, added: usize::try_from(metric.added(extra)).unwrap_or(usize::MAX), moved, values }
+        let added = usize::try_from(metric.added(extra)).unwrap_or(usize::MAX);
+        Self { metric, added, moved, broken: place(worst), values }
     }
 
     /// Whether the metric passes with these draws added, and its p of the block test.
@@ -235,8 +242,8 @@ impl<'a> Pool<'a> {
         let Planned { held, low, high, margin, .. } = self.metric;
         let mut groups = self.values.clone();
         let mut order = Vec::new();
-        draws.each(self.metric, self.added, |place, count| {
-            if let Some(group) = self.moved[place] {
+        draws.each(self.metric, self.added, |place, is_broken, count| {
+            if let Some(group) = self.moved[place].map(|group| if is_broken { self.broken } else { group }) {
                 groups[group].1 += count;
                 order.push(group);
             }
@@ -293,8 +300,8 @@ impl Draws {
         }
     }
 
-    /// Calls `add` with the index into the population and the number of times it is drawn.
-    fn each(&self, metric: &Planned, added: usize, mut add: impl FnMut(usize, f64)) {
+    /// Calls `add` with the index into the population, whether the unit is broken, and the number of times it is drawn.
+    fn each(&self, metric: &Planned, added: usize, mut add: impl FnMut(usize, bool, f64)) {
         let Some(total) = metric.units.checked_sub(1).map(|last| self.sums[last]) else { return };
         let layers = (metric.population.len() / metric.units).max(1);
         if self.noise.is_empty() {
@@ -302,7 +309,8 @@ impl Draws {
                 let target = total * uniform(*bits);
                 let unit =
                     self.sums[..metric.units].partition_point(|sum| *sum < target).min(metric.units - 1);
-                add(unit + metric.units * (*layer as usize % layers), 1.0);
+                let is_broken = uniform(*layer) < metric.broken;
+                add(unit + metric.units * (layer.reverse_bits() as usize % layers), is_broken, 1.0);
             }
             return;
         }
@@ -311,7 +319,7 @@ impl Draws {
             let expected = float(added) * (self.sums[unit] - before) / total;
             before = self.sums[unit];
             let count = (expected + expected.sqrt() * self.noise[unit]).max(0.0);
-            (0..layers).for_each(|layer| add(unit + metric.units * layer, count / float(layers)));
+            (0..layers).for_each(|layer| add(unit + metric.units * layer, false, count / float(layers)));
         }
     }
 

@@ -14,7 +14,7 @@ pub(crate) struct Member {
 }
 
 /// Unit and weight of each case of a look.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct CaseUnits {
     /// By index in [`crate::pairs::Pairs::cases`]. A case beyond them is a unit of its own with weight 1.
     pub(crate) members: Vec<Member>,

@@ -41,6 +41,10 @@ pub struct Calibration {
     pub against: Vec<String>,
     /// Calibration of each metric.
     pub metrics: Vec<CalibrationMetric>,
+    /// Number of cases with which identical builds are approved with probability 0.8, all required metrics together, with
+    /// as many trials per lane as the run has; absent if no metric is required or no number suffices.
+    #[serde(default)]
+    pub cases_to_approve: Option<u64>,
     /// Cost of a decision of this size.
     pub cost: CostForecast,
     /// Facts that a reader needs to judge the numbers.
@@ -88,14 +92,16 @@ pub struct CalibrationMetric {
     pub false_alarm: f64,
     /// Standard deviation of a case's contrast between identical builds, with as many trials per lane as the run has.
     pub deviation: f64,
-    /// Smallest worsening that blocks with probability 0.8, with these cases and as many trials per lane as the run
+    /// Smallest worsening that blocks with probability 0.8, spread over all cases or in some of them, with these cases and as many trials per lane as the run
     /// has, on the scale of effects.
     pub detectable: f64,
     /// The detectable worsening in words.
     pub detectable_text: String,
-    /// Smallest margin at which identical builds are approved with probability 0.8, on the scale of effects.
+    /// Smallest margin that identical builds reach so often that all required metrics together do with probability 0.8, on
+    /// the scale of effects.
     pub approvable_margin: f64,
-    /// Number of cases with which identical builds reach the margin with probability 0.8.
+    /// Number of cases with which identical builds reach the margin so often that all required metrics together do with
+    /// probability 0.8.
     pub cases_to_approve: u64,
     /// Shifts between runs of the same build made apart; absent without `--against`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -162,6 +162,57 @@ pub(crate) fn need(scale: Scale) -> Vec<Row> {
     rows
 }
 
+/// Numbers that `calibrate` prints, each used for decisions of that size on fresh sessions.
+pub(crate) fn calibrated(scale: Scale) -> Vec<Row> {
+    let text = "policy = 1\n";
+    let standard = policy(text);
+    let sessions = Sessions { count: 150, ..SESSIONS };
+    let [approved, within, blocked] = repeat("calibrated", scale.times(500, 4), |rng| {
+        let (trials, _) = draw(rng, &sessions, Change::None, Extras::None);
+        let run = table::run(Lane::Baseline, &trials);
+        let ask = CalibrateRequest { policy: &standard, run: &run, against: &[], seed: 1, splits: 20, looks: 1 };
+        let found = calibrate(&ask).expect("the run can be split");
+        let success = found.metrics.iter().find(|metric| metric.name == "success").expect("is measured");
+        let pass_k = found.metrics.iter().find(|metric| metric.name == "pass_k");
+        let count = usize::try_from(found.cases_to_approve.unwrap_or(1)).expect("a number of cases");
+        let fresh = draw(rng, &Sessions { count, ..sessions }, Change::None, Extras::None);
+        let margin = |name: &str, margin: f64| format!("[metric.{name}]\nmargin = {:.6}\n", margin.clamp(0.001, 0.99));
+        let wider = success.approvable_margin;
+        let own = margin("success", wider) + &margin("pass_k", pass_k.map_or(2.5 * wider, |metric| metric.approvable_margin));
+        let same = draw(rng, &sessions, Change::None, Extras::None);
+        let broken = Change::Clustered(success.detectable / sessions.mean);
+        let worse = draw(rng, &sessions, broken, Extras::None);
+        [
+            decide(&standard, &fresh, rng).verdict == Decision::Approve,
+            decide(&policy(&format!("{text}{own}")), &same, rng).verdict == Decision::Approve,
+            decide(&standard, &worse, rng).verdict == Decision::Block,
+        ]
+    });
+    let row = |figure: &str, rate: Rate| Row {
+        id: "calibrate",
+        figure: figure.to_owned(),
+        required: ">= .75, planned .80".to_owned(),
+        measured: rate.to_string(),
+        standing: Standing::of(rate.is_at_least(0.75)),
+    };
+    vec![
+        row("identical builds with the printed number of cases, all required metrics: approved", approved),
+        row("identical builds at the printed approvable margins: approved", within),
+        row("the printed smallest change, in some sessions: blocked", blocked),
+    ]
+}
+
+#[test]
+#[ignore = "full size: tests/calibration/run"]
+fn full_calibrate() {
+    calibrated(Scale::full()).iter().for_each(Row::print);
+}
+
+#[test]
+fn printed_sizes_have_the_power_they_promise() {
+    demand(&calibrated(Scale::Short));
+}
+
 #[test]
 fn what_two_runs_side_by_side_do_not_show() {
     demand(&[cost(Scale::Short), against(Scale::Short), reference(Scale::Short)].concat());

@@ -86,9 +86,9 @@ fn show_shifts(calibration: &Calibration, console: &Console) {
     ));
     for metric in &calibration.metrics {
         let Some(shifts) = &metric.between else { continue };
-        let drifts = if shifts.drifts { "drifts between runs" } else { "no drift shown" };
+        let drifts = if shifts.drifts { "drifts" } else { "no drift" };
         console.line(format!(
-            "  {:<24} deviation {:.4}, {:.4} of it by trials, p {:.3}: {drifts}",
+            "  {:<20} deviation {:.4} (trials {:.4}), p {:.3}: {drifts}",
             metric.name, shifts.deviation, shifts.within, shifts.p
         ));
     }
@@ -128,6 +128,12 @@ fn show(calibration: &Calibration, console: &Console) {
             100.0 * metric.false_alarm,
             metric.detectable_text,
             metric.cases_to_approve
+        ));
+    }
+    if let Some(cases) = calibration.cases_to_approve {
+        console.line(format!(
+            "\nidentical builds need {} for an approval with probability 0.80, all\nrequired metrics together",
+            count_u64(cases, "case")
         ));
     }
     show_shifts(calibration, console);
