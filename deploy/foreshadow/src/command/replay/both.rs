@@ -10,6 +10,7 @@ use schemas::trial::Lane;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use super::output::{ended, lines, show_corpus};
 use crate::console::Console;
 use crate::context::Context;
 use crate::exit::{Failure, Status};
@@ -134,10 +135,10 @@ pub(super) fn conclude(summaries: [Summary; 2], console: &Console) -> Result<Sta
     let summaries = Summaries { baseline, candidate };
     console.result(&summaries);
     for summary in [&summaries.baseline, &summaries.candidate] {
-        super::lines(summary).into_iter().for_each(|line| console.line(line));
+        lines(summary).into_iter().for_each(|line| console.line(line));
     }
     for summary in [&summaries.baseline, &summaries.candidate] {
-        super::ended(summary)?;
+        ended(summary)?;
     }
     Ok(Status::Success)
 }
@@ -163,7 +164,7 @@ impl<'a> BothProgress<'a> {
 
     fn show(&mut self, progress: Progress) {
         match progress {
-            Progress::Corpus { .. } => super::show_corpus(self.console, &progress),
+            Progress::Corpus { .. } => show_corpus(self.console, &progress),
             Progress::Probed => self.console.note("both candidates respond"),
             Progress::Planned { trials, already } => {
                 self.planned += trials;
