@@ -128,7 +128,7 @@ pub(crate) fn c1(scale: Scale) -> Vec<Row> {
         if scale == Scale::Short && users != 40 {
             continue;
         }
-        let [blocked, plain] = repeat(&format!("C1 block {name}"), scale.times(2000, 40), |rng| {
+        let [blocked, plain] = repeat(&format!("C1 block {name}"), scale.times(2000, 16), |rng| {
             let sessions = of_users(rng, users, sizes, 0.0, 0.3);
             let trials = play(rng, &sessions);
             let known = decide(&policy, &clustered(&sessions, &trials), rng);
@@ -137,7 +137,7 @@ pub(crate) fn c1(scale: Scale) -> Vec<Row> {
         });
         rows.push(row("C1", format!("block, {name}, user effects of mean zero, cluster known"), blocked));
         rows.push(beside("C1", format!("the same, {name}, cluster unknown"), plain));
-        let [approved, plain] = repeat(&format!("C1 approve {name}"), scale.times(2000, 40), |rng| {
+        let [approved, plain] = repeat(&format!("C1 approve {name}"), scale.times(2000, 16), |rng| {
             let sessions = of_users(rng, users, sizes, -0.05, 0.3);
             let trials = play(rng, &sessions);
             let known = decide(&policy, &clustered(&sessions, &trials), rng);
@@ -146,7 +146,7 @@ pub(crate) fn c1(scale: Scale) -> Vec<Row> {
         });
         rows.push(row("C1", format!("approve at the margin, {name}, cluster known"), approved));
         rows.push(beside("C1", format!("the same, {name}, cluster unknown"), plain));
-        let [approved, plain] = repeat(&format!("C1 broken {name}"), scale.times(2000, 40), |rng| {
+        let [approved, plain] = repeat(&format!("C1 broken {name}"), scale.times(2000, 16), |rng| {
             let sessions = broken_users(rng, users, sizes, 0.05);
             let trials = play(rng, &sessions);
             let known = decide(&policy, &clustered(&sessions, &trials), rng);
@@ -179,11 +179,11 @@ pub(crate) fn c2(scale: Scale) -> Vec<Row> {
         let unknown = decide(&policy, &runs(&bare, |_, _| {}), rng);
         [known, named, unknown].map(|verdict| verdict.verdict == wanted)
     };
-    let [blocked, named, plain] = repeat("C2 block", scale.times(2000, 40), |rng| {
+    let [blocked, named, plain] = repeat("C2 block", scale.times(2000, 16), |rng| {
         let sessions = of_users(rng, 67, Sizes::Equal(1), 0.0, 0.0);
         step(rng, &sessions, Decision::Block)
     });
-    let [approved, named_approved, plain_approved] = repeat("C2 approve", scale.times(2000, 40), |rng| {
+    let [approved, named_approved, plain_approved] = repeat("C2 approve", scale.times(2000, 16), |rng| {
         let sessions = broken_users(rng, 80, Sizes::Equal(1), 0.05);
         step(rng, &sessions, Decision::Approve)
     });
@@ -241,20 +241,20 @@ pub(crate) fn c3(scale: Scale) -> Vec<Row> {
             continue;
         }
         let name = format!("approve, corpus 50/50, traffic 90/10, weighted effect -.064, M={count}");
-        let rates = repeat(&name, scale.times(2000, 40), |rng| {
+        let rates = repeat(&name, scale.times(2000, 16), |rng| {
             let sessions = tiers(rng, count, [-0.08, 0.08]);
             decided(rng, &sessions, Decision::Approve)
         });
         add(&name, rates);
         let name = format!("approve at the margin, weighted effect -.05, M={count}");
-        let rates = repeat(&name, scale.times(2000, 40), |rng| {
+        let rates = repeat(&name, scale.times(2000, 16), |rng| {
             let sessions = tiers(rng, count, [-0.06, 0.04]);
             decided(rng, &sessions, Decision::Approve)
         });
         add(&name, rates);
     }
     let name = "approve, 5.6 % of the free sessions fail entirely, weighted effect -.05, M=400";
-    let rates = repeat(name, scale.times(2000, 40), |rng| {
+    let rates = repeat(name, scale.times(2000, 16), |rng| {
         let session = |case: usize, rng: &mut SimulationRng| Session {
             user: case,
             before: 1.0,
@@ -265,7 +265,7 @@ pub(crate) fn c3(scale: Scale) -> Vec<Row> {
     });
     add(name, rates);
     let name = "block, weighted effect 0, M=400";
-    let rates = repeat(name, scale.times(2000, 40), |rng| {
+    let rates = repeat(name, scale.times(2000, 16), |rng| {
         let sessions = tiers(rng, 400, [0.02, -0.18]);
         decided(rng, &sessions, Decision::Block)
     });
@@ -285,7 +285,7 @@ fn moved(chance: f64, by: f64) -> f64 {
 pub(crate) fn c4(scale: Scale) -> Vec<Row> {
     let flag = policy(SUCCESS);
     let refuse = policy(&format!("{SUCCESS}[sampling]\nruns-apart = \"refuse\"\n"));
-    let [interleaved, apart, refused, flagged, silent] = repeat("C4", scale.times(2000, 40), |rng| {
+    let [interleaved, apart, refused, flagged, silent] = repeat("C4", scale.times(2000, 16), |rng| {
         let days = [0.2 * rng.normal(), 0.2 * rng.normal()];
         let sessions = of_users(rng, 200, Sizes::Equal(1), 0.0, 0.0);
         let on = |rng: &mut SimulationRng, session: &Session, day: usize| {
@@ -345,7 +345,7 @@ pub(crate) fn c5(scale: Scale) -> Vec<Row> {
     let shared = policy("policy = 1\n[metric.agreement]\ndecides = true\n[drift]\nshared-state = true\n");
     let mut rows = Vec::new();
     for count in [12, 60] {
-        let [shared, free] = repeat(&format!("C5 {count}"), scale.times(2000, 40), |rng| {
+        let [shared, free] = repeat(&format!("C5 {count}"), scale.times(2000, 16), |rng| {
             let session = |user, rng: &mut SimulationRng| {
                 let middle = rng.beta(0.8, 2.0);
                 let mut state = || (middle + 0.5 * (rng.uniform() - 0.5)).clamp(0.0, 1.0);
