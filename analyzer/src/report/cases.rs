@@ -267,7 +267,8 @@ impl RankedCase<'_> {
         let any_trial =
             trials.into_iter().flat_map(|trials| trials.candidate.iter().chain(&trials.baseline)).take(1);
         let slices = any_trial.flat_map(|trial| &trial.record.trial.slices);
-        let changes = trials.map(write_changes::more_often_in_candidate).unwrap_or_default();
+        let mut changes = trials.map(write_changes::more_often_in_candidate).unwrap_or_default();
+        write_changes::drop_repetitions(&mut changes);
         let view = CaseView {
             case: escape::name(self.name),
             anchor: anchor::case_id(self.name),

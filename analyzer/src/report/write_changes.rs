@@ -117,6 +117,20 @@ pub(super) fn more_often_in_candidate(trials: &CaseTrials<'_>) -> Vec<CaseWriteC
         .collect()
 }
 
+/// Drops the missing and extra writes that are the two halves of a changed write: one line is enough.
+pub(super) fn drop_repetitions(changes: &mut Vec<CaseWriteChange>) {
+    let changed: BTreeMap<String, usize> = (changes.iter())
+        .filter(|change| change.change == WriteChange::Changed)
+        .map(|change| (change.tool.clone(), change.trials))
+        .collect();
+    changes.retain(|change| match change.change {
+        WriteChange::Missing | WriteChange::Extra => {
+            changed.get(&change.tool).is_none_or(|trials| *trials < change.trials)
+        }
+        WriteChange::Duplicated | WriteChange::Changed | WriteChange::Reordered => true,
+    });
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,6 +145,19 @@ mod tests {
     fn changes(recorded: &[u32], made: &[u32]) -> Vec<&'static str> {
         let found = of_trial(&refunds(made), Some(&RecordedWrites::new(&refunds(recorded))));
         found.into_iter().map(|(change, _)| change.into()).collect()
+    }
+
+    #[test]
+    fn a_changed_write_is_one_line() {
+        let change = |change, trials| CaseWriteChange { change, tool: "refund".to_owned(), trials, of: 5 };
+        let mut changes = vec![
+            change(WriteChange::Missing, 3),
+            change(WriteChange::Extra, 4),
+            change(WriteChange::Changed, 3),
+        ];
+        drop_repetitions(&mut changes);
+        let left: Vec<WriteChange> = changes.iter().map(|change| change.change).collect();
+        assert_eq!(left, [WriteChange::Extra, WriteChange::Changed]);
     }
 
     #[test]
