@@ -264,9 +264,9 @@ pub(crate) fn interval(metric: &Measured, test: &Tested, bounds: [Bounds; 2], te
     let exact = upper_bound(metric, bounds[1], tests);
     let high = match bounds[1] {
         // Gaffke's bound needs no symmetry. It is printed unless it would deny what the block test shows.
-        Bounds::At(level) if metric.correction.is_none() => {
+        Bounds::At(level) if metric.correction.is_none() && is_worse => {
             let inverted = block_bound(metric, level, tests);
-            if is_worse && exact >= 0.0 { inverted } else { inverted.max(exact).min(metric.high) }
+            if exact >= 0.0 { inverted } else { inverted.max(exact) }
         }
         Bounds::At(_) | Bounds::Bets(_) | Bounds::None => exact,
     };

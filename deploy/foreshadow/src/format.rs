@@ -82,6 +82,8 @@ fn wrap_line(line: &str, hanging: Option<usize>) -> String {
     let words = line.trim_start_matches(' ');
     let own = line.len() - words.len();
     let indent = hanging.unwrap_or(own + 2).min(COLUMNS / 2);
+    // A percent sign stays with its number.
+    let words = &words.replace(" %", "\u{a0}%");
     let mut out = line[..own].to_owned();
     let mut used = own;
     let mut is_first = true;
@@ -104,7 +106,7 @@ fn wrap_line(line: &str, hanging: Option<usize>) -> String {
         }
         is_first = false;
     }
-    out
+    out.replace("\u{a0}%", " %")
 }
 
 /// Columns of a text: without colour codes, and two for each wide character of East Asia.
