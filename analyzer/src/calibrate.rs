@@ -310,7 +310,8 @@ mod tests {
     fn sizes_and_changes_hold_for_all_required_metrics_together() {
         let run = labelled(Lane::Baseline, &outcomes(100, 4));
         let policy = Policy::default();
-        let found = calibrate(&CalibrateRequest { splits: 20, ..request(&policy, &run) }).expect("four trials");
+        let found =
+            calibrate(&CalibrateRequest { splits: 20, ..request(&policy, &run) }).expect("four trials");
         let own = |name: &str| found.metrics.iter().find(|metric| metric.name == name).cloned();
         let success = own("success").expect("measured");
         let joint = found.cases_to_approve.expect("reachable");

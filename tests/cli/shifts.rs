@@ -32,8 +32,17 @@ fn verdict(folder: &Path) -> Value {
 
 fn analyze(folder: &Path, policy: &str, more: &[&str]) -> Option<i32> {
     std::fs::write(folder.join("policy.toml"), policy).expect("writes");
-    let mut args =
-        vec!["analyze", "--baseline", "base", "--candidate", "cand", "--policy", "policy.toml", "--out", "out"];
+    let mut args = vec![
+        "analyze",
+        "--baseline",
+        "base",
+        "--candidate",
+        "cand",
+        "--policy",
+        "policy.toml",
+        "--out",
+        "out",
+    ];
     args.extend(more);
     let output = binary::run(folder, &args);
     output.status.code()

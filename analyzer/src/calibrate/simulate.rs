@@ -56,7 +56,15 @@ pub(super) fn metrics(
             settings = Some((metric.low, metric.margin, metric.decides, metric.required));
         }
         if let Some((low, margin, decides, required)) = settings {
-            found.push(NullMetric { name: name.to_owned(), population, cases, low, margin, decides, required });
+            found.push(NullMetric {
+                name: name.to_owned(),
+                population,
+                cases,
+                low,
+                margin,
+                decides,
+                required,
+            });
         }
     }
     found
@@ -83,14 +91,15 @@ fn outcomes(policy: &Policy, first: &Pairs<'_>, seed: u64) -> Vec<NullMetric> {
     let (mut success, mut pass_k) = (Vec::new(), Vec::new());
     for _ in 0..LAYERS {
         for (successes, trials) in &counts {
-            let chance =
-                beta(good + float(*successes), bad + float(trials - successes), &mut stream);
+            let chance = beta(good + float(*successes), bad + float(trials - successes), &mut stream);
             let mut lane = || (0..*trials).filter(|_| uniform(&mut stream) < chance).count();
             let (before, after) = (lane(), lane());
             let of = |count: usize| float(count) / float((*trials).max(1));
             success.push(if *trials > 0 { of(after) - of(before) } else { f64::NAN });
             let all = |count: usize| -> f64 {
-                (0..k).map(|step| (float(count) - float(step)).max(0.0) / (float(*trials) - float(step))).product()
+                (0..k)
+                    .map(|step| (float(count) - float(step)).max(0.0) / (float(*trials) - float(step)))
+                    .product()
             };
             pass_k.push(if *trials >= k { all(after) - all(before) } else { f64::NAN });
         }
@@ -125,7 +134,9 @@ fn fitted(counts: &[(usize, usize)]) -> [f64; 2] {
     let shares: Vec<f64> = repeated.iter().map(|(share, _)| *share).collect();
     let middle = mean(&shares).clamp(0.001, 0.999);
     // The unbiased variance of a case's share, p (1 - p) / (T - 1).
-    let noise = mean(&repeated.iter().map(|(share, trials)| share * (1.0 - share) / (trials - 1.0)).collect::<Vec<_>>());
+    let noise = mean(
+        &repeated.iter().map(|(share, trials)| share * (1.0 - share) / (trials - 1.0)).collect::<Vec<_>>(),
+    );
     let between = (variance(&shares) - noise).max(0.0);
     let correlation = (between / (middle * (1.0 - middle))).clamp(1e-3, 0.95);
     let concentration = 1.0 / correlation - 1.0;

@@ -88,7 +88,8 @@ impl Power<'_> {
         let required = planned.iter().filter(|metric| metric.required);
         let first = crate::cast::round(required.map(guess).fold(f64::NAN, f64::max));
         let forecast = self.forecast(planned, &self.tests);
-        (first > 0).then(|| search(first.min(MOST_CASES), power, |cases| forecast.predicted(cases, None).approve))?
+        (first > 0)
+            .then(|| search(first.min(MOST_CASES), power, |cases| forecast.predicted(cases, None).approve))?
     }
 
     /// Smallest margin at which this metric passes with its share of the planned power, with this many cases.

@@ -176,7 +176,9 @@ fn arguments_text(written: &str) -> String {
     match serde_json::from_str::<Value>(written) {
         Ok(Value::String(text)) => text,
         // A value that has lost a digit is not what was written.
-        Ok(value) if canonical_text(written).is_none_or(|text| text == canonical(&value)) => value.to_string(),
+        Ok(value) if canonical_text(written).is_none_or(|text| text == canonical(&value)) => {
+            value.to_string()
+        }
         Ok(_) | Err(_) => written.to_owned(),
     }
 }

@@ -69,10 +69,19 @@ pub(crate) fn against(scale: Scale) -> Vec<Row> {
             let candidate = run(rng, Lane::Candidate);
             let other: Vec<_> = (0..others).map(|_| run(rng, Lane::Baseline)).collect();
             let against: Vec<_> = other.iter().collect();
-            let ask = CalibrateRequest { policy: &policy, run: &baseline, against: &against, seed: 1, splits: 1, looks: 1 };
+            let ask = CalibrateRequest {
+                policy: &policy,
+                run: &baseline,
+                against: &against,
+                seed: 1,
+                splits: 1,
+                looks: 1,
+            };
             let calibration = calibrate(&ask).expect("the runs can be split");
-            let plain =
-                AnalysisRequest { forecast: false, ..AnalysisRequest::new(&policy, &baseline, &candidate, 1) };
+            let plain = AnalysisRequest {
+                forecast: false,
+                ..AnalysisRequest::new(&policy, &baseline, &candidate, 1)
+            };
             let blocks = |ask: &AnalysisRequest<'_>| {
                 analyzer::analyze(ask).expect("both runs hold trials").verdict.verdict == Decision::Block
             };
@@ -133,8 +142,11 @@ fn promise(rng: &mut SimulationRng, policy: &Policy, truth: f64) -> Option<(f64,
 }
 
 fn forecast(policy: &Policy, trials: &(Table, Table)) -> Verdict {
-    let (baseline, candidate) = (table::run(Lane::Baseline, &trials.0), table::run(Lane::Candidate, &trials.1));
-    analyzer::analyze(&AnalysisRequest::new(policy, &baseline, &candidate, 1)).expect("both hold trials").verdict
+    let (baseline, candidate) =
+        (table::run(Lane::Baseline, &trials.0), table::run(Lane::Candidate, &trials.1));
+    analyzer::analyze(&AnalysisRequest::new(policy, &baseline, &candidate, 1))
+        .expect("both hold trials")
+        .verdict
 }
 
 /// Promises of at least .80 and what became of them, at several truths.
@@ -143,14 +155,17 @@ pub(crate) fn need(scale: Scale) -> Vec<Row> {
     let mut rows = Vec::new();
     for truth in [0.0, 0.02, 0.05] {
         let times = scale.times(600, 8);
-        let once = |number: u32| promise(&mut SimulationRng::new(&format!("need {truth}"), number.into()), &policy, truth);
+        let once = |number: u32| {
+            promise(&mut SimulationRng::new(&format!("need {truth}"), number.into()), &policy, truth)
+        };
         let promised: Vec<(f64, bool)> = (0..times).into_par_iter().filter_map(once).collect();
         let of = u32::try_from(promised.len()).expect("few");
         let kept = u32::try_from(promised.iter().filter(|(_, kept)| *kept).count()).expect("few");
         let rate = Rate { hits: kept, of };
         // At the margin nothing may be approved, so what counts is that hardly anything is promised.
         let at_margin = truth >= 0.05;
-        let holds = if at_margin { Rate { hits: of, of: times }.is_at_most(0.20) } else { rate.is_at_least(0.75) };
+        let holds =
+            if at_margin { Rate { hits: of, of: times }.is_at_most(0.20) } else { rate.is_at_least(0.75) };
         rows.push(Row {
             id: "need",
             figure: format!("approval promised with .80 after 150 sessions, truth -{truth}: kept"),
@@ -170,15 +185,18 @@ pub(crate) fn calibrated(scale: Scale) -> Vec<Row> {
     let [approved, within, blocked] = repeat("calibrated", scale.times(500, 4), |rng| {
         let (trials, _) = draw(rng, &sessions, Change::None, Extras::None);
         let run = table::run(Lane::Baseline, &trials);
-        let ask = CalibrateRequest { policy: &standard, run: &run, against: &[], seed: 1, splits: 20, looks: 1 };
+        let ask =
+            CalibrateRequest { policy: &standard, run: &run, against: &[], seed: 1, splits: 20, looks: 1 };
         let found = calibrate(&ask).expect("the run can be split");
         let success = found.metrics.iter().find(|metric| metric.name == "success").expect("is measured");
         let pass_k = found.metrics.iter().find(|metric| metric.name == "pass_k");
         let count = usize::try_from(found.cases_to_approve.unwrap_or(1)).expect("a number of cases");
         let fresh = draw(rng, &Sessions { count, ..sessions }, Change::None, Extras::None);
-        let margin = |name: &str, margin: f64| format!("[metric.{name}]\nmargin = {:.6}\n", margin.clamp(0.001, 0.99));
+        let margin =
+            |name: &str, margin: f64| format!("[metric.{name}]\nmargin = {:.6}\n", margin.clamp(0.001, 0.99));
         let wider = success.approvable_margin;
-        let own = margin("success", wider) + &margin("pass_k", pass_k.map_or(2.5 * wider, |metric| metric.approvable_margin));
+        let own = margin("success", wider)
+            + &margin("pass_k", pass_k.map_or(2.5 * wider, |metric| metric.approvable_margin));
         let same = draw(rng, &sessions, Change::None, Extras::None);
         let broken = Change::Clustered(success.detectable / sessions.mean);
         let worse = draw(rng, &sessions, broken, Extras::None);

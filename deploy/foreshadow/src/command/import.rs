@@ -153,9 +153,15 @@ pub(crate) async fn run(args: Args, context: &Context<'_>) -> Result<Status, Fai
     let into = into(&args)?;
     let location = args.store.as_deref().or(args.run.as_deref()).unwrap_or_default();
     let store = context.open_store(location)?;
-    let mut destination =
-        Destination::read(&store, &into, args.outcome_selected, args.trials, &args.infrastructure, args.format.into())
-            .await?;
+    let mut destination = Destination::read(
+        &store,
+        &into,
+        args.outcome_selected,
+        args.trials,
+        &args.infrastructure,
+        args.format.into(),
+    )
+    .await?;
     let selection =
         Selection::parse(args.trial, &args.filters, args.limit, columns(&args)?).map_err(Failure::usage)?;
     let tools = match &args.tools {
