@@ -1,7 +1,5 @@
 //! Analysis of two runs: pairs, invariants, metrics, tests, the decision rule, and explanations.
 
-use schemas::trial::Lane;
-
 use crate::decide::Tested;
 use crate::drift::{self, DriftMap};
 use crate::finding::Finding;
@@ -33,7 +31,7 @@ pub use crate::pairs::PairError as AnalyzeError;
 pub(crate) use decision_summary::{DecisionSummary, MetricDecisionSummary, decide_pairs};
 pub use request::{AnalysisRequest, MonitoringPlan, PLANNED_ALPHA_SHARE, Waves};
 
-use context::{AnalysisContext, MeanTestsDisabled};
+use context::{AnalysisContext, mean_tests_disabled};
 use interim::Look;
 
 /// The verdict with its explanations.
@@ -179,16 +177,6 @@ fn hide_forbidden(analysis: &mut Analysis, hider: &invariants::Hider) {
     for finding in &mut analysis.findings {
         hider.hide(&mut finding.detail);
         finding.examples.iter_mut().for_each(|example| hider.hide(&mut example.detail));
-    }
-}
-
-fn mean_tests_disabled(baseline: &Run, candidate: &Run) -> Option<MeanTestsDisabled> {
-    if baseline.manifest.selected || candidate.manifest.selected {
-        Some(MeanTestsDisabled::Selected)
-    } else if baseline.manifest.lane == Lane::Recorded {
-        Some(MeanTestsDisabled::BaselineIsRecording)
-    } else {
-        None
     }
 }
 

@@ -13,21 +13,18 @@ use crate::verdict::{Need, NeedAdvice, NeedOption, NeedRow};
 
 mod forecast;
 mod null;
+mod search;
 
 use forecast::{Forecast, Planned, relevant};
-pub(crate) use null::{NullMetric, Power};
+use search::{MOST_CASES, POWER, search};
 
-/// Planned probability of approval, if the cases so far allow it.
-const POWER: f64 = 0.80;
+pub(crate) use null::{NullMetric, Power};
 
 /// Below this probability of approval with any number of cases, none is proposed.
 const LEAST_LIMIT: f64 = 0.50;
 
 /// Share of the largest possible probability of approval that is planned where that probability is below [`POWER`].
 const PART_OF_LIMIT: f64 = 0.90;
-
-/// Largest number of cases considered; above it, approval is not reachable.
-const MOST_CASES: u64 = 50_000;
 
 /// Repetitions of the forecast of a verdict.
 const REPETITIONS: u32 = 400;
@@ -140,33 +137,6 @@ fn first_guess(forecast: &Forecast<'_>, supply: &Supply) -> u64 {
     let of = |metric: &Planned| metric.guess(z, metric.variance) / metric.share.max(1e-9);
     let cases = crate::cast::round(forecast.required().map(of).fold(1.0, f64::max));
     cases.saturating_sub(supply.have).clamp(1, MOST_CASES)
-}
-
-/// Smallest number of cases to add that reaches the planned power, near a first guess.
-fn search(guess: u64, power: f64, chance: impl Fn(u64) -> f64) -> Option<(u64, f64)> {
-    let mut high = guess.max(1);
-    let mut reached = chance(high);
-    let mut low = 0;
-    while reached < power {
-        low = high;
-        high = high + high / 4 + 1;
-        if high > MOST_CASES {
-            return None;
-        }
-        reached = chance(high);
-    }
-    // A fiftieth is finer than the precision of the variance.
-    while high - low > 1 + high / 50 {
-        // The first guess is close, so the first step down is small.
-        let step = if low == 0 { high - high / 5 - 1 } else { u64::midpoint(low, high) };
-        let found = chance(step);
-        if found >= power {
-            (high, reached) = (step, found);
-        } else {
-            low = step;
-        }
-    }
-    Some((high, reached))
 }
 
 /// Metric that needs most cases.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use schemas::id::CaseId;
+use schemas::trial::Lane;
 
 use super::request::{AnalysisRequest, MonitoringPlan};
 use crate::decide::Tests;
@@ -13,6 +14,7 @@ use crate::invariants::{self, Checked};
 use crate::metrics::{self, Measurement, Setting};
 use crate::pairs::{PairedCase, Pairs};
 use crate::policy::Policy;
+use crate::run::Run;
 use crate::schedule::{clustered_order, seeded_order};
 use crate::units::{CaseUnits, SamplingUnits};
 
@@ -144,4 +146,15 @@ impl<'a> AnalysisContext<'a> {
 pub(super) enum MeanTestsDisabled {
     Selected,
     BaselineIsRecording,
+}
+
+/// Reason why mean tests do not apply to these runs, if they do not.
+pub(super) fn mean_tests_disabled(baseline: &Run, candidate: &Run) -> Option<MeanTestsDisabled> {
+    if baseline.manifest.selected || candidate.manifest.selected {
+        Some(MeanTestsDisabled::Selected)
+    } else if baseline.manifest.lane == Lane::Recorded {
+        Some(MeanTestsDisabled::BaselineIsRecording)
+    } else {
+        None
+    }
 }

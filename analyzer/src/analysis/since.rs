@@ -1,18 +1,18 @@
 //! Sum of the changes since a reference build: each release may lose less than its margin, and ten releases may not.
 
-use super::context::AnalysisContext;
+use super::context::{AnalysisContext, mean_tests_disabled};
 use super::request::AnalysisRequest;
-use super::{AnalyzeError, interim, mean_tests_disabled, name, secondary};
+use super::{interim, secondary};
 use crate::decide::Tested;
 use crate::format;
 use crate::metrics::{self, Measured};
-use crate::pairs::Pairs;
+use crate::pairs::{PairError, Pairs};
 use crate::verdict::{
-    MetricState, Reason, ReasonCode, ReferenceComparison, ReferenceMetric, ReferencePolicyEffect,
+    MetricState, Reason, ReasonCode, ReferenceComparison, ReferenceMetric, ReferencePolicyEffect, RunIdentity,
 };
 
 /// Compares the candidate with the reference by the request's monitoring plan. `None` without a reference.
-pub(super) fn compare(request: &AnalysisRequest<'_>) -> Result<Option<ReferenceComparison>, AnalyzeError> {
+pub(super) fn compare(request: &AnalysisRequest<'_>) -> Result<Option<ReferenceComparison>, PairError> {
     let Some(reference) = request.reference else { return Ok(None) };
     let AnalysisRequest { policy, candidate, .. } = *request;
     let pairs = Pairs::new(reference, candidate, request.recorded)?;
@@ -40,7 +40,7 @@ pub(super) fn compare(request: &AnalysisRequest<'_>) -> Result<Option<ReferenceC
     // Missing trials must not decide: both extremes must say that the metrics got worse.
     let agree = look.bounds.is_none_or(|(worst, best)| worst == best);
     Ok(Some(ReferenceComparison {
-        reference: name(reference),
+        reference: RunIdentity { run: reference.name.clone(), build: reference.manifest.build.to_string() },
         cases: look.pairs.counts.paired,
         effect: match (worse && agree, policy.reference.blocks) {
             (true, true) => ReferencePolicyEffect::Blocks,

@@ -1,7 +1,7 @@
 //! Power of decisions between identical builds, and of decisions on a changed one, by the same forecast as for a verdict.
 
 use super::forecast::{Forecast, Planned};
-use super::{MOST_CASES, POWER, search};
+use super::search::{MOST_CASES, POWER, search};
 use crate::decide::Tests;
 use crate::stats::gaffke;
 use crate::stats::normal;
