@@ -82,7 +82,7 @@ pub enum CalibrateError {
 /// The run contains a trial twice, or no case with two complete trials.
 pub fn calibrate(request: &CalibrateRequest<'_>) -> Result<Calibration, CalibrateError> {
     let CalibrateRequest { policy, run, seed, splits, looks, against } = *request;
-    for other in against.iter().filter(|other| other.manifest.build != run.manifest.build) {
+    if let Some(other) = against.iter().find(|other| other.manifest.build != run.manifest.build) {
         return Err(CalibrateError::OtherBuild {
             run: run.name.clone(),
             build: run.manifest.build.to_string(),
