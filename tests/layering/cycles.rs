@@ -39,6 +39,13 @@ fn is_test_only(attributes: &[Attribute]) -> bool {
     })
 }
 
+/// The file that a `#[path = "…"]` names, relative to the file with the attribute.
+fn declared_file(attributes: &[Attribute], file: &Path) -> Option<PathBuf> {
+    let value = attributes.iter().find(|one| one.path().is_ident("path"))?.meta.require_name_value().ok()?;
+    let syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(name), .. }) = &value.value else { return None };
+    Some(file.parent()?.join(name.value()))
+}
+
 fn flatten_use(tree: &UseTree, prefix: &[String], found: &mut Vec<(String, Vec<String>)>) {
     let with = |name: String| [prefix, &[name]].concat();
     match tree {
@@ -122,7 +129,9 @@ impl Tree {
                     match &child.content {
                         Some((_, inner)) => self.read_items(inner, file, &child_path, &child_folder),
                         None => {
-                            self.read_file(&folder.join(format!("{name}.rs")), &child_path, &child_folder);
+                            let child_file = declared_file(&child.attrs, file)
+                                .unwrap_or_else(|| folder.join(format!("{name}.rs")));
+                            self.read_file(&child_file, &child_path, &child_folder);
                         }
                     }
                 }

@@ -11,13 +11,16 @@ use crate::stats::stream::StreamKey;
 use crate::units::{CaseUnits, Unit};
 use crate::verdict::JudgeCorrection;
 
+/// Errors of a judge's group at one case, baseline and candidate; absent where the lane has too few labels.
+type GroupErrors = (usize, [Option<f64>; 2]);
+
 /// Cases that judges decide, and the judges' errors on labelled trials.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Correction {
     /// Group (judge and slice) of each case that a judge decides, by index of the case.
     group: BTreeMap<usize, usize>,
     /// Errors by group of each case with labels, by index of the case.
-    errors: BTreeMap<usize, Vec<(usize, [Option<f64>; 2])>>,
+    errors: BTreeMap<usize, Vec<GroupErrors>>,
     /// Number of groups.
     groups: usize,
 }
