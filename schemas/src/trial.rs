@@ -207,6 +207,7 @@ columns! {
         #[column(payload)]
         pub slices: BTreeMap<String, String>,
         /// Independent unit that the case belongs to: a principal, a tenant, a ticket. Null where the case is its own unit.
+        #[column(payload)]
         pub cluster: Option<String>,
         /// Sampling weight of the case, positive; null where all cases weigh the same.
         pub weight: Option<f64>,

@@ -56,7 +56,7 @@ async fn a_repeated_file_and_a_repeated_trial_are_refused() {
     // A second trial with the same number would count the case twice.
     let (code, message) = workspace.error_of(&INTO_RUN.replace("@one", "@two")).await;
     assert_eq!(code, 2);
-    assert!(message.contains("case t trial 0 is already"), "{message}");
+    assert!(message.contains("already has case t trial 0 with another transcript"), "{message}");
     let store = Store::open(&workspace.path("run")).expect("a run");
     let snapshot = store.snapshot().await.expect("commits");
     let trials: Vec<Trial> =
