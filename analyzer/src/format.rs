@@ -82,20 +82,6 @@ pub fn metric_cells(metric: &MetricResult) -> [String; 6] {
     ]
 }
 
-/// Formats the verdict as one sentence with its first reason in plain words.
-#[must_use]
-pub fn verdict_sentence(verdict: &Verdict) -> String {
-    let word = match verdict.verdict {
-        Decision::Approve => "APPROVE",
-        Decision::Block => "BLOCK",
-        Decision::Inconclusive => "INCONCLUSIVE",
-    };
-    if verdict.reasons.is_empty() {
-        return word.to_owned();
-    }
-    format!("{word}: {}", crate::plain::headline(verdict))
-}
-
 /// Escapes the control characters of a text from a session, so that it is safe on a terminal.
 #[must_use]
 pub fn escape_control(text: &str) -> String {

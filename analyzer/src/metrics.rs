@@ -9,6 +9,7 @@ use crate::units::CaseUnits;
 mod cost;
 mod dispersion;
 mod effects;
+mod functional;
 mod judged;
 mod measured;
 mod outcome;

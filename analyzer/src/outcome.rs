@@ -18,6 +18,7 @@ use crate::run::TrialRecord;
 mod agreement;
 mod attach;
 pub(crate) mod end_state;
+pub(crate) mod label;
 
 pub use crate::scores::{Evaluator, TrialScore};
 pub use crate::verdict::{Agreement, EvaluatorResult, LaneAgreement, OutcomeResult, SourceCount};
@@ -72,12 +73,6 @@ impl Source {
             }
         }
     }
-}
-
-/// Label of a trial: the one that came with it, else that of a label file.
-pub(crate) fn label_of(record: &TrialRecord) -> Option<bool> {
-    let given = record.scores.iter().find(|score| score.evaluator.kind == ScoreKind::Label);
-    record.trial.success.or_else(|| given.and_then(|score| score.success))
 }
 
 fn same(a: &Arc<Evaluator>, b: &Arc<Evaluator>) -> bool {

@@ -1,7 +1,7 @@
 //! Plain words for what a verdict found: what was compared, and what each metric says.
 
 use crate::format;
-use crate::verdict::{LaneMisses, MetricResult, NoOutcome, ReasonCode, Unit, Verdict};
+use crate::verdict::{Decision, LaneMisses, MetricResult, NoOutcome, ReasonCode, Unit, Verdict};
 
 /// What a metric found, with its name in parentheses: `issue_refund made more than once: 0.0 % → 56.3 % of trials
 /// (effects.duplicated)`.
@@ -62,6 +62,20 @@ fn whole(name: &str, unit: Unit) -> &'static str {
         (Unit::Distance, _) => " (distance)",
         (Unit::Seconds | Unit::Tokens | Unit::Usd | Unit::UsdMean, _) => "",
     }
+}
+
+/// Formats the verdict as one sentence with its first reason in plain words.
+#[must_use]
+pub fn verdict_sentence(verdict: &Verdict) -> String {
+    let word = match verdict.verdict {
+        Decision::Approve => "APPROVE",
+        Decision::Block => "BLOCK",
+        Decision::Inconclusive => "INCONCLUSIVE",
+    };
+    if verdict.reasons.is_empty() {
+        return word.to_owned();
+    }
+    format!("{word}: {}", headline(verdict))
 }
 
 /// The first reason in one sentence without its test results.

@@ -189,11 +189,9 @@ fn a_provider_that_is_down_stops_replay_and_gate_and_approves_nothing() {
     // With the provider back, both go on and run the lost trials again, each once.
     is_down.store(0, Ordering::SeqCst);
     let resumed = json(&replay(folder, "baseline", &["--resume"]));
-    assert_eq!(
-        (resumed["endings"]["complete"].as_u64(), resumed["rerun"].as_u64()),
-        (Some(40), Some(5)),
-        "{resumed}"
-    );
+    // The stop may cancel the trial that caused it before it is stored.
+    let rerun = resumed["rerun"].as_u64().expect("a number");
+    assert!(resumed["endings"]["complete"] == 40 && (4..=5).contains(&rerun), "{resumed}");
     assert_eq!(resumed["endings"]["infrastructure"], 0);
     assert_eq!(json(&replay(folder, "candidate", &["--resume"]))["endings"]["complete"], 40);
     let (_, verdict) = analyze(folder, &[]);

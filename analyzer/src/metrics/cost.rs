@@ -2,8 +2,9 @@
 
 use schemas::trial::Trial;
 
+use crate::metrics::functional::Functional;
 use crate::metrics::measured::spec;
-use crate::metrics::scalar::{self, Functional, Scalar, Score};
+use crate::metrics::scalar::{self, Scalar, Score};
 use crate::metrics::{Measured, Measurement, Setting};
 use crate::pairs::PairedCase;
 use crate::policy::RATIO_RANGE_LN;

@@ -8,8 +8,9 @@ use schemas::trial::TrialEnding;
 
 use crate::invariants::{self, Invariant};
 use crate::metrics::dispersion::{self, Form};
+use crate::metrics::functional::Functional;
 use crate::metrics::measured::spec;
-use crate::metrics::scalar::{self, Functional, Scalar, Score};
+use crate::metrics::scalar::{self, Scalar, Score};
 use crate::metrics::{Measured, Measurement, Setting};
 use crate::pairs::PairedCase;
 use crate::policy::{DEMOTED_MARGIN, Margin, MetricSpec};

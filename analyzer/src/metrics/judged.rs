@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::metrics::CaseTable;
-use crate::metrics::scalar::Functional;
-use crate::outcome::{Source, Sources, label_of};
+use crate::metrics::functional::Functional;
+use crate::outcome::label::label_of;
+use crate::outcome::{Source, Sources};
 use crate::pairs::{Arm, PairedCase, Pairs};
 use crate::stats::corrected::{self, CorrectedMean, Session};
 use crate::stats::stream::StreamKey;

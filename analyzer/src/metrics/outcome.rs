@@ -7,8 +7,9 @@ use schemas::exchange::Effect;
 use schemas::score::ScoreKind;
 use schemas::trial::{BLANK_LABEL, TrialEnding, UNREADABLE_LABEL};
 
+use crate::metrics::functional::Functional;
 use crate::metrics::measured::spec;
-use crate::metrics::scalar::{self, Functional, Scalar, Score};
+use crate::metrics::scalar::{self, Scalar, Score};
 use crate::metrics::{Correction, Measured, Measurement, Setting};
 use crate::outcome::end_state::{self, EndState};
 use crate::outcome::{EvaluatorResult, OutcomeResult, Sources};

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use schemas::id::CaseId;
 use schemas::score::ScoreKind;
 
-use super::label_of;
+use super::label::label_of;
 use crate::cast;
 use crate::pairs::Pairs;
 use crate::policy::JudgePolicy;

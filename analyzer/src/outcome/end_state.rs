@@ -1,8 +1,9 @@
 //! The built-in end-state check, and the cases in which it cannot fail.
 //!
 //! A trial passes if it is complete, keeps the declared invariants, made exactly the recorded writes, and answers where the
-//! recording answers. In a session that only reads, the answer is all there is: it must not be further from the recorded
-//! answer than answers to different cases usually are from each other.
+//! recording answers. In a session that only reads, the answer is all there is: it fails where it is further from the recorded
+//! answer than answers to different cases usually are from each other, and also fits that case no better than others. A
+//! build that says the same in another tone moves away from all recordings alike, and passes.
 //!
 //! Every comparison is with the recording, never with the other trials of a lane, so identical builds stay exchangeable.
 //! For the same reason the check is tried on changed recordings: they stand for changed trials of either lane, and the
@@ -34,11 +35,33 @@ const OTHER_ARGUMENTS: &str = r#"{"foreshadow-changed":true}"#;
 #[derive(Debug)]
 pub(crate) struct EndState<'a> {
     invariants: Vec<Invariant<'a>>,
-    /// Largest distance of an answer from the recorded one, if the answers of all recordings and trials were embedded by
-    /// one model.
-    limit: Option<f64>,
+    /// What recorded answers are compared by, if the answers of all recordings and trials were embedded by one model.
+    scale: Option<AnswerScale<'a>>,
     /// Cases in which no changed recording fails.
     vacuous: BTreeMap<&'a CaseId, Vacuity>,
+}
+
+/// Distances between the recorded answers of different cases.
+#[derive(Debug)]
+struct AnswerScale<'a> {
+    /// Median distance between two of them.
+    median: f64,
+    /// Recordings that an answer is compared with, spread evenly over the cases.
+    compared: Vec<&'a AnswerEmbedding>,
+}
+
+impl AnswerScale<'_> {
+    /// Whether an answer is far from the recorded one, and no nearer to it than to the recordings of most other cases.
+    fn is_elsewhere(&self, recorded: &AnswerEmbedding, answer: &AnswerEmbedding) -> bool {
+        let distance = recorded.distance(answer);
+        if distance <= self.median {
+            return false;
+        }
+        let others = self.compared.iter().filter(|other| !std::ptr::eq(**other, recorded));
+        let mut distances: Vec<f64> = others.map(|other| other.distance(answer)).collect();
+        distances.sort_by(f64::total_cmp);
+        distances.get(distances.len() / 2).is_none_or(|usual| distance >= *usual)
+    }
 }
 
 /// Reason why the check cannot fail in a case.
@@ -88,7 +111,7 @@ impl<'a> EndState<'a> {
     pub(crate) fn new(policy: &'a Policy, pairs: &'a Pairs<'a>) -> Self {
         let mut check = Self {
             invariants: Invariant::declared(&policy.invariant),
-            limit: limit(pairs),
+            scale: scale(pairs),
             vacuous: BTreeMap::new(),
         };
         let cases: Vec<(&'a CaseId, &'a TrialRecord)> =
@@ -114,8 +137,8 @@ impl<'a> EndState<'a> {
         if !good || !only_reads(recorded) {
             return Some(good);
         }
-        let distance = record.embedding.as_ref()?.distance(recorded.embedding.as_ref()?);
-        Some(distance <= self.limit?)
+        let scale = self.scale.as_ref()?;
+        Some(!scale.is_elsewhere(recorded.embedding.as_ref()?, record.embedding.as_ref()?))
     }
 
     /// Reason why the check cannot fail in this case, if it cannot.
@@ -146,11 +169,12 @@ impl<'a> EndState<'a> {
         if is_blank(recorded) {
             return Some(Vacuity::NoAnswer);
         }
-        let (Some(limit), Some(own)) = (self.limit, &recorded.embedding) else {
+        let (Some(scale), Some(own)) = (&self.scale, &recorded.embedding) else {
             return Some(Vacuity::NotEmbedded);
         };
-        let far =
-            |other: &TrialRecord| other.embedding.as_ref().is_some_and(|answer| own.distance(answer) > limit);
+        let far = |other: &TrialRecord| {
+            other.embedding.as_ref().is_some_and(|answer| scale.is_elsewhere(own, answer))
+        };
         (!others.any(far)).then_some(Vacuity::AnswersAlike)
     }
 }
@@ -185,14 +209,14 @@ fn changed(recorded: &TrialRecord, change: Change) -> Option<TrialRecord> {
     Some(mutant)
 }
 
-/// Median distance between the recorded answers of different cases. Measured on tau2-bench and tau-bench, it passes 78 to
-/// 100 % of other runs of the same task and no placeholder text (deploy/book/src/explanation/statistics.md).
-fn limit(pairs: &Pairs<'_>) -> Option<f64> {
-    let references: Vec<&TrialRecord> = pairs.paired().filter_map(reference).collect();
+/// Measures the distances between the recorded answers of different cases
+/// (deploy/book/src/explanation/statistics.md has figures).
+fn scale<'a>(pairs: &Pairs<'a>) -> Option<AnswerScale<'a>> {
+    let references: Vec<&'a TrialRecord> = pairs.paired().filter_map(reference).collect();
     if !references.iter().any(|recorded| only_reads(recorded)) {
         return None;
     }
-    let recorded: Vec<&AnswerEmbedding> =
+    let recorded: Vec<&'a AnswerEmbedding> =
         references.iter().filter_map(|recorded| recorded.embedding.as_ref()).collect();
     let first = *recorded.first()?;
     let trials = pairs.trials().filter_map(|record| record.embedding.as_ref());
@@ -201,13 +225,13 @@ fn limit(pairs: &Pairs<'_>) -> Option<f64> {
         return None;
     }
     let step = recorded.len().div_ceil(RECORDINGS_COMPARED);
-    let compared: Vec<&AnswerEmbedding> = recorded.into_iter().step_by(step.max(1)).collect();
+    let compared: Vec<&'a AnswerEmbedding> = recorded.into_iter().step_by(step.max(1)).collect();
     let mut distances = Vec::new();
     for (place, one) in compared.iter().enumerate() {
         distances.extend(compared[..place].iter().map(|other| one.distance(other)));
     }
     distances.sort_by(f64::total_cmp);
-    distances.get(distances.len() / 2).copied()
+    Some(AnswerScale { median: *distances.get(distances.len() / 2)?, compared })
 }
 
 /// Reads that every baseline trial of a case makes, by tool, and how many candidate trials of these cases do not make

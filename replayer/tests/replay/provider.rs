@@ -186,11 +186,13 @@ async fn a_provider_that_is_down_stops_the_replay_and_lost_trials_run_again_once
     down.store(2, Ordering::SeqCst);
     let summary = fixture.replay(other.clone()).await.expect("a summary");
     let reason = summary.provider_down.expect("a reason");
-    assert!(summary.interrupted && summary.ran == 3, "{} ran", summary.ran);
+    let lost = summary.ran;
+    // The stop may cancel the trial that caused it before it is stored.
+    assert!(summary.interrupted && (2..=3).contains(&summary.ran), "{} ran", summary.ran);
     assert_eq!(reason, "3 trials in a row were lost to it, the last by status 502");
 
     down.store(0, Ordering::SeqCst);
-    for (run, rerun) in [("run", 2), ("down", 3)] {
+    for (run, rerun) in [("run", 2), ("down", lost)] {
         let incarnation = IncarnationId::parse("later").expect("id");
         let plan = Plan { run: fixture.path(run), resume: true, incarnation, ..other.clone() };
         let plan = Plan { clock: Clock::new(|| 1_760_000_000_000_001), ..plan };
