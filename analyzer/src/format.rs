@@ -1,6 +1,6 @@
 //! Formats numbers and verdicts, the same in the terminal, the summary and the report.
 
-use crate::verdict::{Decision, MetricResult, MetricState, Unit, Verdict};
+use crate::verdict::{MetricResult, MetricState, Unit};
 
 /// Formats an effect: points for shares, a factor for times, tokens and money.
 pub(crate) fn effect(unit: Unit, effect: f64) -> String {

@@ -1,6 +1,8 @@
 //! Bodies that are small on the wire and large in memory: the recorder stays within `limits.memory-bytes`, forwards every one of
 //! them unchanged, and records the traffic after them.
 
+#![expect(clippy::print_stdout, reason = "prints its figures, and what this machine cannot test")]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;

@@ -51,7 +51,8 @@ fn decide(baseline: &str, candidate: &str, more: &[&str]) -> (Option<i32>, serde
 fn analyze(folder: &Path) -> (Option<i32>, serde_json::Value) {
     let args = ["analyze", "--baseline", "baseline", "--candidate", "candidate", "--out", "out"];
     let output = binary::run(folder, &args);
-    let verdict = std::fs::read(folder.join("out/verdict.json")).expect(&printed(&output));
+    let verdict =
+        std::fs::read(folder.join("out/verdict.json")).unwrap_or_else(|_| panic!("{}", printed(&output)));
     (output.status.code(), serde_json::from_slice(&verdict).expect("JSON"))
 }
 

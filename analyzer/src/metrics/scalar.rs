@@ -8,7 +8,6 @@ use crate::metrics::{Bounds, Measured, Setting};
 use crate::pairs::{Arm, PairedCase};
 use crate::run::TrialRecord;
 use crate::stats::labels::Relabeller;
-use crate::stats::variance::{float, mean};
 use crate::verdict::Unit;
 
 /// Value of a trial.

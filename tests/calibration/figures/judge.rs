@@ -98,6 +98,7 @@ fn at_most(figure: &str, rate: Rate) -> Row {
 }
 
 /// Wrong decisions on the scores of judges, and judges that can vote.
+#[expect(clippy::too_many_lines, reason = "one entry for each row of the figure")]
 pub(crate) fn judges(scale: Scale) -> Vec<Row> {
     let times = scale.times(1000, 8);
     let approved = |verdict: &Verdict| verdict.verdict == Decision::Approve;

@@ -180,7 +180,7 @@ impl<'a> BothProgress<'a> {
                 self.done += 1;
                 let Some(bar) = &self.bar else { return };
                 bar.set_position(self.done as u64);
-                if bar.is_hidden() && (self.done % LINE_EVERY == 0 || self.done == self.planned) {
+                if bar.is_hidden() && (self.done.is_multiple_of(LINE_EVERY) || self.done == self.planned) {
                     self.console.note(format!("{} of {} trials", self.done, self.planned));
                 }
             }

@@ -39,6 +39,7 @@ pub(super) fn ended(summary: &Summary) -> Result<Status, Failure> {
 }
 
 /// The lines of a summary.
+#[expect(clippy::too_many_lines, reason = "one entry for each line of the output")]
 pub(super) fn lines(summary: &Summary) -> Vec<String> {
     let Summary { endings, fidelity, model_fidelity: model, .. } = summary;
     let (earlier, scope) = match summary.already {
