@@ -42,7 +42,7 @@ fn write_gate(folder: &Path, policy: &str, more: &str) {
 }
 
 /// Decides on writes that the recording lacks. The candidates make none, and so never succeed where the recording writes.
-const WIDE: &str = "least-baseline-success = 0.0\nmetrics = [\"effects.extra\"]\n[metric.\"effects.extra\"]\nmargin = 0.5\n[fidelity]\nmax-missed = 1.0\n";
+const WIDE: &str = "least-baseline-success = 0.0\nmetrics = [\"effects.extra\"]\n[metric.effects.extra]\nmargin = 0.5\nrequired = true\n[fidelity]\nmax-missed = 1.0\n";
 
 #[test]
 fn a_gate_stops_early_and_locks_its_plan() {
