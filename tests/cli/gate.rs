@@ -96,12 +96,13 @@ fn an_extension_continues_after_an_inconclusive_plan() {
     let folder = tempfile::tempdir().expect("temp");
     let folder = folder.path();
     prepare(folder, ["fine", "well"]);
-    // At most one of the plan's four sessions has an outcome.
-    write_gate(folder, &WIDE.replace("0.9", "0.99"), "sessions = 4\n");
+    // Nine sessions are just too few for this margin, with the share of alpha that the plan has.
+    let policy = "least-baseline-success = 0.0\nmetrics = [\"latency\"]\n[metric.latency]\nmargin-ratio = 1.5\nrequired = true\n[fidelity]\nmax-missed = 1.0\n";
+    write_gate(folder, policy, "sessions = 9\n");
     let (code, verdict) = run(folder, &["--json", "gate", "--config", "gate.toml", "--extend"]);
     assert_eq!((code, verdict["reasons"][0]["code"].as_str()), (0, Some("non_inferior")), "{verdict}");
     let history = &verdict["monitoring"]["look_history"];
-    assert_eq!((history["planned_looks"].as_u64(), history["planned_cases"].as_u64()), (Some(2), Some(4)));
+    assert_eq!((history["planned_looks"].as_u64(), history["planned_cases"].as_u64()), (Some(2), Some(9)));
     assert_eq!(
         (history["plan_share"].as_f64(), history["stopped_early"].as_bool()),
         (Some(0.8), Some(false))
@@ -113,7 +114,7 @@ fn an_extension_continues_after_an_inconclusive_plan() {
     assert!(*last == "approve" && before.iter().all(|answer| *answer == "inconclusive"), "{answers:?}");
     for (number, look) in looks.iter().enumerate() {
         assert_eq!(look["boundary"].is_number(), number < 2, "only planned looks have a boundary: {look}");
-        assert_eq!(look["cases"].as_u64(), Some(2 * (number as u64 + 1)));
+        assert!(look["cases"].as_u64() > Some(4 * (number as u64)), "{look}");
     }
     // The extension is part of the locked plan.
     let refused = binary::run(folder, &["gate", "--config", "gate.toml", "--resume"]);
