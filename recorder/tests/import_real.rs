@@ -277,10 +277,10 @@ fn a_broken_line_and_a_truncated_end_skip_only_themselves() {
     bytes.truncate(bytes.len() - 200);
     let broken = ImportFile::decompress("broken.jsonl", bytes).expect("reads");
     let imported = convert(ImportFormat::TauBench, &broken, &run(), &ToolCatalog::default());
-    assert_eq!(imported.stats.sessions, 97);
-    let positions: Vec<_> = imported.skipped.iter().map(|item| (item.line, item.field.as_str())).collect();
-    assert_eq!(positions[0], (3, "traj"));
-    assert_eq!((positions[1].0, positions[2].0), (5, 100));
+    // The task of line 3 is known and its messages are not: its trial is there, incomplete.
+    assert_eq!(imported.stats.sessions, 98);
+    let lines: Vec<u64> = imported.skipped.iter().map(|item| item.line).collect();
+    assert!(lines.ends_with(&[5, 100]), "{lines:?}");
 }
 
 #[test]
